@@ -1,0 +1,42 @@
+//! How long to wait before trying again: exponential backoff with full jitter.
+//!
+//! Full jitter draws from the whole range, so that a fleet whose central comes back does not come
+//! back with it in one wave.
+
+use std::time::Duration;
+
+const BASE: Duration = Duration::from_millis(250);
+
+/// The longest wait where trying again may help by itself.
+pub const CAP: Duration = Duration::from_secs(30);
+
+/// The longest wait where only a person can help.
+pub const CAP_FOR_A_PERSON: Duration = Duration::from_secs(60);
+
+/// The wait before attempt number `attempt` (the first retry is 0): uniform over
+/// `0..=min(cap, BASE * 2^attempt)`, `random` being uniform over all of u64.
+pub fn full_jitter(attempt: u32, cap: Duration, random: u64) -> Duration {
+    let ceiling = BASE.saturating_mul(2_u32.saturating_pow(attempt.min(20))).min(cap);
+    let micros = ceiling.as_micros() * u128::from(random) / u128::from(u64::MAX);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_and_is_capped() {
+        assert_eq!(full_jitter(0, CAP, u64::MAX), BASE);
+        assert_eq!(full_jitter(3, CAP, u64::MAX), BASE * 8);
+        assert_eq!(full_jitter(40, CAP, u64::MAX), CAP);
+        assert_eq!(full_jitter(u32::MAX, CAP_FOR_A_PERSON, u64::MAX), CAP_FOR_A_PERSON);
+    }
+
+    #[test]
+    fn jitters_over_the_whole_range() {
+        assert_eq!(full_jitter(10, CAP, 0), Duration::ZERO);
+        let middle = full_jitter(10, CAP, u64::MAX / 2);
+        assert!(middle > CAP / 3 && middle < CAP * 2 / 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! The line under an agent's answers that says which session wrote them.
+
+use super::{Session, Timestamp};
+
+/// Above this share of the context window the footer also says how to come back.
+const RESUME_HINT_ABOVE: u8 = 30;
+
+/// The footer, in the form that readers of the earlier services know by heart. No newline at its end.
+pub fn footer(session: &Session, now: Timestamp, separator: bool) -> String {
+    let mut text = String::new();
+    if separator {
+        text.push_str("---\n");
+    }
+    text.push_str(&format!(
+        "Instance: {}@{} | Epic: {} | Context: {}% | Active: {}h",
+        session.instance_id,
+        session.host_machine,
+        session.current_epic.as_deref().unwrap_or("\u{2014}"),
+        session.context_percent,
+        hours(session, now),
+    ));
+    if session.context_percent > RESUME_HINT_ABOVE {
+        text.push_str(&format!("\n[Use \"resume {}\" to restore this session]", session.instance_id));
+    }
+    text
+}
+
+/// Hours since registration, rounded to one decimal; whole hours have none.
+fn hours(session: &Session, now: Timestamp) -> String {
+    const TENTH_OF_AN_HOUR: u128 = 360_000_000;
+    let tenths = (now.since(session.created_at).as_micros() + TENTH_OF_AN_HOUR / 2) / TENTH_OF_AN_HOUR;
+    match tenths % 10 {
+        0 => (tenths / 10).to_string(),
+        tenth => format!("{}.{tenth}", tenths / 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration};
+    use std::time::Duration;
+
+    fn session(epic: Option<&str>, context_percent: u8) -> Session {
+        let what = Registration {
+            project: Project::parse("odin").unwrap(),
+            instance_type: InstanceType::Ps,
+            host_machine: MachineName::guess(),
+            context_percent,
+            current_epic: epic.map(str::to_owned),
+            claude_session_uuid: None,
+            claude_session_path: None,
+        };
+        Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, Timestamp::from_micros(0))
+    }
+
+    fn after(minutes: u64) -> Timestamp {
+        Timestamp::from_micros(0).plus(Duration::from_secs(minutes * 60))
+    }
+
+    #[test]
+    fn to_the_letter() {
+        assert_eq!(
+            footer(&session(Some("003"), 30), after(72), false),
+            "Instance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 30% | Active: 1.2h"
+        );
+        assert_eq!(
+            footer(&session(Some("003"), 42), after(72), true),
+            "---\nInstance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1.2h\n\
+             [Use \"resume odin-PS-8f4a2b\" to restore this session]"
+        );
+    }
+
+    #[test]
+    fn whole_hours_have_no_decimal() {
+        for (minutes, shown) in [(0, "0h"), (2, "0h"), (3, "0.1h"), (60, "1h"), (119, "2h"), (120, "2h"), (123, "2.1h")] {
+            assert!(footer(&session(None, 0), after(minutes), false).ends_with(&format!("Active: {shown}")), "{minutes}");
+        }
+    }
+
+    #[test]
+    fn no_epic_shows_a_dash() {
+        assert!(footer(&session(None, 0), after(0), false).contains("| Epic: — |"));
+    }
+}

@@ -1,0 +1,74 @@
+//! How the connection to central stands, as people are told.
+
+use std::time::Duration;
+
+use super::Timestamp;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    /// No central is configured: the local store is all there is.
+    Off,
+    Connecting,
+    Connected,
+    /// Trying again helps by itself.
+    Unreachable,
+    /// Central refuses this login, or this host's settings are wrong: a person has to act.
+    Refused,
+    /// Central lacks the tables: `sessiond migrate` makes them.
+    SchemaMissing,
+    /// Another host goes by this host's name.
+    IdentityConflict,
+}
+
+impl LinkState {
+    pub const ALL: [Self; 7] = [
+        Self::Off,
+        Self::Connecting,
+        Self::Connected,
+        Self::Unreachable,
+        Self::Refused,
+        Self::SchemaMissing,
+        Self::IdentityConflict,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::SchemaMissing => "schema_missing",
+            Self::IdentityConflict => "identity_conflict",
+        }
+    }
+}
+
+/// The other host that goes by this host's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub host_id: String,
+    pub machine_name: String,
+    pub last_seen: Option<Timestamp>,
+    /// One line: what is the matter and how to mend it.
+    pub message: String,
+}
+
+/// The link as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    pub state: LinkState,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// What went wrong last, without any secret.
+    pub last_error: Option<String>,
+    pub last_sync_at: Option<Timestamp>,
+    pub round_trip: Option<Duration>,
+    pub conflict: Option<Conflict>,
+}
+
+impl LinkStatus {
+    pub fn new(state: LinkState, since: Timestamp) -> Self {
+        Self { state, since, last_error: None, last_sync_at: None, round_trip: None, conflict: None }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is known of a machine from the sessions on it.
+
+use super::{MachineName, Timestamp};
+
+/// One row of `active_sessions_by_machine`, and when the machine's daemon was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSummary {
+    pub host_machine: MachineName,
+    pub total_sessions: i64,
+    pub active_sessions: i64,
+    pub stale_sessions: i64,
+    pub closed_sessions: i64,
+    pub last_activity: Option<Timestamp>,
+    /// The distinct projects, joined by ", " in order.
+    pub projects: String,
+    /// When its daemon last spoke to central, by central's clock; never, for a machine without one.
+    pub last_seen: Option<Timestamp>,
+}

@@ -1,0 +1,218 @@
+//! Names that outside programs hold on to, each with its rule: a value of these types is valid.
+
+use std::fmt;
+
+/// Why a value given from outside is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct Invalid {
+    /// The field as the contract names it.
+    pub field: &'static str,
+    /// The rule that the value breaks, with the value where it helps.
+    pub rule: String,
+}
+
+impl Invalid {
+    pub fn new(field: &'static str, rule: impl Into<String>) -> Self {
+        Self { field, rule: rule.into() }
+    }
+}
+
+/// The value as it may be shown in an error: bounded, and without control characters.
+fn shown(value: &str) -> String {
+    let cut: String = value.chars().take(80).flat_map(char::escape_debug).collect();
+    if value.chars().count() > 80 { format!("{cut}...") } else { cut }
+}
+
+/// A machine's name: `^[a-z0-9][a-z0-9_-]*$`, 1 to 64 characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineName(String);
+
+impl MachineName {
+    pub const MAX: usize = 64;
+    /// What a machine is called where nobody said otherwise, as it always was.
+    pub const GUESS: &'static str = "odin3";
+
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let rest = |b: u8| first(b) || b == b'_' || b == b'-';
+        let bytes = name.as_bytes();
+        if bytes.len() <= Self::MAX && bytes.first().is_some_and(|&b| first(b)) && bytes.iter().all(|&b| rest(b)) {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(Invalid::new(
+            "host_machine",
+            format!(
+                "\"{}\" is not a machine name; it must match ^[a-z0-9][a-z0-9_-]*$ with at most {} characters",
+                shown(name),
+                Self::MAX
+            ),
+        ))
+    }
+
+    /// The name assumed where nothing is configured.
+    pub fn guess() -> Self {
+        Self(Self::GUESS.to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A project's name: `^[a-z0-9-]+$`, and short enough that an instance id still fits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Project(String);
+
+impl Project {
+    /// The id's 32 characters less `-PS-` and the 6 of its hash.
+    pub const MAX: usize = InstanceId::MAX - 4 - InstanceId::HASH;
+
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if name.is_empty() || !name.bytes().all(valid) {
+            return Err(Invalid::new(
+                "project",
+                format!("\"{}\" is not a project name; it must match ^[a-z0-9-]+$", shown(name)),
+            ));
+        }
+        if name.len() > Self::MAX {
+            return Err(Invalid::new(
+                "project",
+                format!(
+                    "{} characters are too long; at most {} fit into an instance id of {}",
+                    name.len(),
+                    Self::MAX,
+                    InstanceId::MAX
+                ),
+            ));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Project supervisor or meta supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum InstanceType {
+    #[default]
+    Ps,
+    Ms,
+}
+
+impl InstanceType {
+    pub fn parse(kind: &str) -> Result<Self, Invalid> {
+        match kind {
+            "PS" => Ok(Self::Ps),
+            "MS" => Ok(Self::Ms),
+            _ => Err(Invalid::new("instance_type", format!("\"{}\" is neither PS nor MS", shown(kind)))),
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ps => "PS",
+            Self::Ms => "MS",
+        }
+    }
+}
+
+/// A session's id: `{project}-{PS|MS}-{6 of a-z0-9}`, at most 32 characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(String);
+
+impl InstanceId {
+    pub const MAX: usize = 32;
+    /// The length of the random part.
+    pub const HASH: usize = 6;
+    const DIGITS: &'static [u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+
+    /// Draws an id from a random number. Whether it is free is for the caller to see.
+    pub fn draw(project: &Project, kind: InstanceType, random: u64) -> Self {
+        let mut id = format!("{}-{}-", project.as_str(), kind.as_str());
+        let mut rest = random;
+        for _ in 0..Self::HASH {
+            id.push(char::from(Self::DIGITS[(rest % 36) as usize]));
+            rest /= 36;
+        }
+        Self(id)
+    }
+
+    pub fn parse(id: &str) -> Result<Self, Invalid> {
+        let valid = || {
+            let (head, hash) = id.rsplit_once('-')?;
+            let (project, kind) = head.rsplit_once('-')?;
+            Project::parse(project).ok()?;
+            InstanceType::parse(kind).ok()?;
+            (hash.len() == Self::HASH && hash.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+                .then_some(())
+        };
+        match valid() {
+            Some(()) => Ok(Self(id.to_owned())),
+            None => Err(Invalid::new(
+                "instance_id",
+                format!("\"{}\" is not an instance id such as odin-PS-8f4a2b", shown(id)),
+            )),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! displayed {
+    ($($name:ty),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )*};
+}
+displayed!(MachineName, Project, InstanceType, InstanceId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_names_follow_the_rule() {
+        for good in ["odin3", "0", "my-mac_2", &"a".repeat(64)] {
+            assert!(MachineName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "UPPERCASE", "My-Machine", "machine@host", "@special", "-x", "_x", "ü", "a b", &"a".repeat(65)] {
+            let error = MachineName::parse(bad).unwrap_err().to_string();
+            assert!(error.contains("^[a-z0-9][a-z0-9_-]*$"), "{error}");
+        }
+    }
+
+    #[test]
+    fn projects_leave_room_for_the_id() {
+        assert!(Project::parse(&"p".repeat(22)).is_ok());
+        let error = Project::parse(&"p".repeat(23)).unwrap_err().to_string();
+        assert!(error.contains("at most 22"), "{error}");
+        assert!(Project::parse("Odin").is_err());
+        assert!(Project::parse("").is_err());
+    }
+
+    #[test]
+    fn drawn_ids_are_valid_and_fit() {
+        let project = Project::parse(&"p".repeat(22)).unwrap();
+        for random in [0, 1, 35, 36, u64::MAX] {
+            let id = InstanceId::draw(&project, InstanceType::Ms, random);
+            assert_eq!(id.as_str().len(), InstanceId::MAX);
+            assert_eq!(InstanceId::parse(id.as_str()).as_ref(), Ok(&id));
+        }
+    }
+
+    #[test]
+    fn other_things_are_no_ids() {
+        for bad in ["", "odin", "odin-PS-8f4a2", "odin-XS-8f4a2b", "odin-PS-8F4A2B", "-PS-8f4a2b", "odin-PS-8f4a2b "] {
+            assert!(InstanceId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

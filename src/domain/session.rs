@@ -1,0 +1,264 @@
+//! A session and what may happen to it.
+//!
+//! ```text
+//! registered -> active <-> stale          active, stale -> closed (and stays so)
+//! ```
+
+use std::time::Duration;
+
+use super::{InstanceId, InstanceType, Invalid, MachineName, Project, Timestamp};
+
+/// One row of supervisor_sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub instance_id: InstanceId,
+    pub project: Project,
+    pub instance_type: InstanceType,
+    /// As last recorded; [`Session::status_at`] says what it is worth now.
+    pub status: Status,
+    /// 0 to 100.
+    pub context_percent: u8,
+    pub current_epic: Option<String>,
+    pub last_heartbeat: Timestamp,
+    pub created_at: Timestamp,
+    pub closed_at: Option<Timestamp>,
+    pub host_machine: MachineName,
+    pub claude_session_uuid: Option<String>,
+    pub claude_session_path: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    Active,
+    Stale,
+    Closed,
+}
+
+impl Status {
+    pub fn parse(status: &str) -> Result<Self, Invalid> {
+        match status {
+            "active" => Ok(Self::Active),
+            "stale" => Ok(Self::Stale),
+            "closed" => Ok(Self::Closed),
+            _ => Err(Invalid::new("status", "it must be active, stale or closed")),
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Stale => "stale",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What a client says when it registers a session; every field is valid.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    pub project: Project,
+    pub instance_type: InstanceType,
+    pub host_machine: MachineName,
+    pub context_percent: u8,
+    pub current_epic: Option<String>,
+    pub claude_session_uuid: Option<String>,
+    pub claude_session_path: Option<String>,
+}
+
+/// What a heartbeat changes, beside the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub context_percent: Option<u8>,
+    /// `None` leaves the epic, `Some(None)` clears it.
+    pub current_epic: Option<Option<String>>,
+}
+
+/// A closed session takes no more heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl Session {
+    /// The session that a registration begins.
+    pub fn register(instance_id: InstanceId, what: Registration, at: Timestamp) -> Self {
+        Self {
+            instance_id,
+            project: what.project,
+            instance_type: what.instance_type,
+            status: Status::Active,
+            context_percent: what.context_percent,
+            current_epic: what.current_epic,
+            last_heartbeat: at,
+            created_at: at,
+            closed_at: None,
+            host_machine: what.host_machine,
+            claude_session_uuid: what.claude_session_uuid,
+            claude_session_path: what.claude_session_path,
+        }
+    }
+
+    /// A sign of life, from the session or from whoever sees its process alive. A stale session
+    /// becomes active again.
+    pub fn heartbeat(&mut self, beat: &Heartbeat, at: Timestamp, stale_after: Duration) -> Result<(), Closed> {
+        if self.status == Status::Closed {
+            return Err(Closed);
+        }
+        self.status = Status::Active;
+        self.last_heartbeat = later_heartbeat(self.last_heartbeat, at, stale_after);
+        if let Some(percent) = beat.context_percent {
+            self.context_percent = percent;
+        }
+        if let Some(epic) = &beat.current_epic {
+            self.current_epic.clone_from(epic);
+        }
+        Ok(())
+    }
+
+    /// Ends the session. Says whether that changed anything; closing twice does not.
+    pub fn close(&mut self, at: Timestamp) -> bool {
+        if self.status == Status::Closed {
+            return false;
+        }
+        self.status = Status::Closed;
+        self.closed_at = Some(at.max(self.created_at));
+        true
+    }
+
+    /// What the recorded status is worth at `now`: active means a sign of life younger than `stale_after`.
+    pub fn status_at(&self, now: Timestamp, stale_after: Duration) -> Status {
+        match self.status {
+            Status::Active if !fresh(self.last_heartbeat, now, stale_after) => Status::Stale,
+            recorded => recorded,
+        }
+    }
+}
+
+/// Is a heartbeat of then a sign of life now? One that lies far in the future is none: it was
+/// stamped by a clock that has since been put right.
+pub fn fresh(heartbeat: Timestamp, now: Timestamp, stale_after: Duration) -> bool {
+    now.since(heartbeat) < stale_after && heartbeat.since(now) < stale_after
+}
+
+/// Heartbeats never move back, except from a future that a corrected clock has taken away.
+fn later_heartbeat(recorded: Timestamp, at: Timestamp, stale_after: Duration) -> Timestamp {
+    if recorded.since(at) < stale_after { recorded.max(at) } else { at }
+}
+
+/// Checks an epic: 1 to 256 characters, none of them a control character.
+pub fn valid_epic(epic: &str) -> Result<String, Invalid> {
+    bounded("current_epic", epic, 256)
+}
+
+/// Checks the agent's own session id: 1 to 64 characters.
+pub fn valid_claude_uuid(uuid: &str) -> Result<String, Invalid> {
+    bounded("claude_session_uuid", uuid, 64)
+}
+
+/// Checks the path of the agent's transcript: 1 to 4,096 characters.
+pub fn valid_claude_path(path: &str) -> Result<String, Invalid> {
+    bounded("claude_session_path", path, 4096)
+}
+
+/// Checks a share of the context window: a whole number from 0 to 100.
+pub fn valid_percent(percent: i64) -> Result<u8, Invalid> {
+    u8::try_from(percent)
+        .ok()
+        .filter(|p| *p <= 100)
+        .ok_or_else(|| Invalid::new("context_percent", format!("{percent} is not a whole number from 0 to 100")))
+}
+
+/// Central counts characters, not bytes, and refuses NUL; a line break would break every table.
+fn bounded(field: &'static str, value: &str, max: usize) -> Result<String, Invalid> {
+    let length = value.chars().count();
+    if length == 0 {
+        return Err(Invalid::new(field, "it must not be empty; leave it out, or give null to clear it"));
+    }
+    if length > max {
+        return Err(Invalid::new(field, format!("{length} characters are too long; at most {max}")));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Invalid::new(field, "it must not contain control characters"));
+    }
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALE_AFTER: Duration = Duration::from_secs(120);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
+    }
+
+    fn session() -> Session {
+        let project = Project::parse("odin").unwrap();
+        let what = Registration {
+            instance_type: InstanceType::Ps,
+            host_machine: MachineName::guess(),
+            context_percent: 0,
+            current_epic: Some("003".into()),
+            claude_session_uuid: None,
+            claude_session_path: None,
+            project: project.clone(),
+        };
+        Session::register(InstanceId::draw(&project, InstanceType::Ps, 7), what, at(0))
+    }
+
+    #[test]
+    fn a_heartbeat_leaves_sets_or_clears_the_epic() {
+        let mut s = session();
+        s.heartbeat(&Heartbeat { context_percent: Some(42), current_epic: None }, at(1), STALE_AFTER).unwrap();
+        assert_eq!((s.context_percent, s.current_epic.as_deref()), (42, Some("003")));
+        s.heartbeat(&Heartbeat { context_percent: None, current_epic: Some(Some("004".into())) }, at(2), STALE_AFTER)
+            .unwrap();
+        assert_eq!((s.context_percent, s.current_epic.as_deref()), (42, Some("004")));
+        s.heartbeat(&Heartbeat { context_percent: None, current_epic: Some(None) }, at(3), STALE_AFTER).unwrap();
+        assert_eq!(s.current_epic, None);
+    }
+
+    #[test]
+    fn closed_is_for_good() {
+        let mut s = session();
+        assert!(s.close(at(5)));
+        assert!(!s.close(at(6)));
+        assert_eq!(s.closed_at, Some(at(5)));
+        assert_eq!(s.heartbeat(&Heartbeat::default(), at(7), STALE_AFTER), Err(Closed));
+        assert_eq!(s.status_at(at(900), STALE_AFTER), Status::Closed);
+    }
+
+    #[test]
+    fn silence_makes_stale_and_a_heartbeat_makes_active_again() {
+        let mut s = session();
+        assert_eq!(s.status_at(at(119), STALE_AFTER), Status::Active);
+        assert_eq!(s.status_at(at(120), STALE_AFTER), Status::Stale);
+        s.status = Status::Stale;
+        s.heartbeat(&Heartbeat::default(), at(130), STALE_AFTER).unwrap();
+        assert_eq!(s.status_at(at(131), STALE_AFTER), Status::Active);
+    }
+
+    #[test]
+    fn heartbeats_do_not_move_back_but_a_wrong_future_is_left_behind() {
+        let mut s = session();
+        s.heartbeat(&Heartbeat::default(), at(10), STALE_AFTER).unwrap();
+        s.heartbeat(&Heartbeat::default(), at(4), STALE_AFTER).unwrap();
+        assert_eq!(s.last_heartbeat, at(10));
+
+        s.heartbeat(&Heartbeat::default(), at(10).plus(DAY), STALE_AFTER).unwrap();
+        assert_eq!(s.status_at(at(20), STALE_AFTER), Status::Stale, "a heartbeat of tomorrow is no sign of life");
+        s.heartbeat(&Heartbeat::default(), at(21), STALE_AFTER).unwrap();
+        assert_eq!(s.last_heartbeat, at(21));
+    }
+
+    #[test]
+    fn text_is_bounded_in_characters() {
+        assert!(valid_epic(&"ä".repeat(256)).is_ok());
+        assert!(valid_epic(&"ä".repeat(257)).unwrap_err().to_string().contains("at most 256"));
+        assert!(valid_epic("").is_err());
+        assert!(valid_epic("a\0b").is_err());
+        assert!(valid_percent(101).is_err());
+        assert!(valid_percent(-1).is_err());
+        assert_eq!(valid_percent(100), Ok(100));
+    }
+}

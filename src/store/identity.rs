@@ -1,0 +1,156 @@
+//! Who this host is: the pinned machine name and the random host id, in a small file of their own,
+//! so that a damaged database never changes a host's identity.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::OpenError;
+use crate::domain::{MachineName, Timestamp};
+
+const FILE: &str = "identity.json";
+
+/// How many of its own claims a host remembers: enough to know itself in any backup of central.
+const CLAIMS: usize = 64;
+
+/// A pinned identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub name: MachineName,
+    pub host_id: Uuid,
+    pub pinned_at: Timestamp,
+    /// One random claim for each start of the daemon, newest last. Central keeps the newest it has
+    /// seen: a claim there that is none of these was made by somebody else, on a copy of this folder.
+    pub claims: Vec<Uuid>,
+    /// The host ids under which this host went before it was renamed.
+    pub former_host_ids: Vec<Uuid>,
+    /// Told by a person to take the name over from the host that has it in central.
+    pub replace: bool,
+}
+
+impl Identity {
+    pub fn new(name: MachineName, host_id: Uuid, pinned_at: Timestamp) -> Self {
+        Self { name, host_id, pinned_at, claims: Vec::new(), former_host_ids: Vec::new(), replace: false }
+    }
+
+    /// The claim that this start of the daemon makes.
+    pub fn claim(&mut self, claim: Uuid) {
+        self.claims.push(claim);
+        let surplus = self.claims.len().saturating_sub(CLAIMS);
+        self.claims.drain(..surplus);
+    }
+
+    /// Another name is another host to central: the old id is given up, if it was this host's to give.
+    pub fn rename(&mut self, name: MachineName, host_id: Uuid, at: Timestamp) {
+        self.former_host_ids.push(self.host_id);
+        self.name = name;
+        self.host_id = host_id;
+        self.pinned_at = at;
+        self.replace = false;
+    }
+}
+
+/// The file that pins an identity.
+#[derive(Clone, Debug)]
+pub struct IdentityFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pin {
+    machine_name: String,
+    host_id: Uuid,
+    /// Microseconds since 1970 in UTC.
+    pinned_at: i64,
+    #[serde(default)]
+    claims: Vec<Uuid>,
+    #[serde(default)]
+    former_host_ids: Vec<Uuid>,
+    #[serde(default)]
+    replace: bool,
+}
+
+impl IdentityFile {
+    pub fn in_folder(dir: &Path) -> Self {
+        Self { path: dir.join(FILE) }
+    }
+
+    /// The pinned identity, if there is one yet.
+    ///
+    /// # Errors
+    /// A pin that cannot be read is never replaced by a guess: that would be another host.
+    pub fn load(&self) -> Result<Option<Identity>, OpenError> {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.unreadable(&error)),
+        };
+        let pin: Pin = serde_json::from_slice(&text).map_err(|error| self.unreadable(&error))?;
+        Ok(Some(Identity {
+            name: MachineName::parse(&pin.machine_name).map_err(|error| self.unreadable(&error))?,
+            host_id: pin.host_id,
+            pinned_at: Timestamp::from_micros(pin.pinned_at),
+            claims: pin.claims,
+            former_host_ids: pin.former_host_ids,
+            replace: pin.replace,
+        }))
+    }
+
+    /// Writes the pin whole or not at all, and synced.
+    pub fn save(&self, identity: &Identity) -> Result<(), OpenError> {
+        let pin = Pin {
+            machine_name: identity.name.to_string(),
+            host_id: identity.host_id,
+            pinned_at: identity.pinned_at.micros(),
+            claims: identity.claims.clone(),
+            former_host_ids: identity.former_host_ids.clone(),
+            replace: identity.replace,
+        };
+        let write = || -> std::io::Result<()> {
+            let draft = self.path.with_extension("json.new");
+            let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+            serde_json::to_writer_pretty(&mut file, &pin)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&draft, &self.path)?;
+            self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        };
+        write().map_err(|source| OpenError::Folder {
+            dir: self.path.parent().unwrap_or(&self.path).display().to_string(),
+            source,
+        })
+    }
+
+    fn unreadable(&self, why: &dyn std::fmt::Display) -> OpenError {
+        OpenError::Pin { path: self.path.display().to_string(), why: why.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_a_round_trip_and_is_never_guessed_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = IdentityFile::in_folder(dir.path());
+        assert_eq!(file.load().unwrap(), None);
+
+        let mut identity = Identity::new(MachineName::parse("laptop").unwrap(), Uuid::from_u128(1), Timestamp::from_micros(5));
+        for claim in 0..100 {
+            identity.claim(Uuid::from_u128(claim));
+        }
+        identity.rename(MachineName::parse("desk").unwrap(), Uuid::from_u128(2), Timestamp::from_micros(6));
+        file.save(&identity).unwrap();
+        assert_eq!(file.load().unwrap(), Some(identity.clone()));
+        assert_eq!((identity.claims.len(), identity.claims.last()), (CLAIMS, Some(&Uuid::from_u128(99))));
+        assert_eq!(identity.former_host_ids, [Uuid::from_u128(1)]);
+
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(matches!(file.load(), Err(OpenError::Pin { .. })));
+    }
+}

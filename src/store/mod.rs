@@ -1,0 +1,266 @@
+//! The state folder: SQLite for sessions, a small file for the identity, a lock for both.
+//!
+//! A write is a job for the one writer thread and is answered after its commit; a read runs on a
+//! connection of its own. Only this module knows SQLite.
+
+mod error;
+mod identity;
+mod machines;
+mod open;
+mod outbox;
+mod readers;
+mod salvage;
+mod sessions;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+pub use error::{OpenError, StoreError};
+pub use identity::{Identity, IdentityFile};
+pub use machines::KnownMachine;
+pub use open::FolderLock;
+pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
+pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
+
+use crate::clock::Clock;
+use crate::domain::{Heartbeat, InstanceId, MachineName, MachineSummary, Registration, Timestamp};
+use open::Files;
+use readers::Readers;
+use writer::{Keeper, Writer};
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A power cut.
+    #[default]
+    Full,
+    /// A crash of the daemon.
+    Normal,
+}
+
+impl Durability {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub durability: Durability,
+    /// The database may not grow beyond this many bytes.
+    pub max_size: u64,
+}
+
+/// How many sessions are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub active: u64,
+    pub stale: u64,
+    pub closed: u64,
+}
+
+/// A handle on the store; clones share the one writer.
+#[derive(Clone)]
+pub struct Store {
+    writer: Writer,
+    readers: Readers,
+    /// Counts commits; whoever waits for news waits for it to change.
+    commits: watch::Receiver<u64>,
+    files: Arc<Files>,
+}
+
+/// Ends when every handle on the store is gone and everything accepted is committed.
+pub struct WriterThread(JoinHandle<()>);
+
+impl WriterThread {
+    /// Waits for the last commit and the closing of the database.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the writer ended by a panic; what it had acknowledged is on disk");
+        }
+    }
+}
+
+impl Store {
+    /// Opens or makes the database in a folder that the caller holds the lock of.
+    ///
+    /// # Errors
+    /// A store newer than this binary, a folder that cannot be used. A damaged store is no error.
+    pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<(Self, WriterThread), OpenError> {
+        let files = Files::new(dir, options);
+        let connection = files.open(clock())?;
+        let readers = Readers::new(files.clone());
+        let (committed, commits) = watch::channel(0);
+        let keeper = StoreKeeper { files: files.clone(), readers: readers.clone(), committed, clock };
+        let (writer, thread) = Writer::start(connection, keeper)
+            .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
+        Ok((Self { writer, readers, commits, files: Arc::new(files) }, WriterThread(thread)))
+    }
+
+    /// Wakes whoever waits after each group of commits.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
+    }
+
+    /// `draws`: random numbers for the id, more than one in case an id is taken.
+    pub async fn register(
+        &self,
+        what: Registration,
+        process: Option<Process>,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+    ) -> Result<Record, StoreError> {
+        self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await
+    }
+
+    pub async fn heartbeat(
+        &self,
+        id: String,
+        beat: Heartbeat,
+        caller: Caller,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Record, StoreError> {
+        self.writer.submit(move |db| sessions::heartbeat(db, &id, &beat, caller, at, stale_after)).await
+    }
+
+    pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
+        self.writer.submit(move |db| sessions::close(db, &id, caller, at)).await
+    }
+
+    pub async fn seen_alive(&self, ids: Vec<InstanceId>, at: Timestamp, stale_after: Duration) -> Result<(), StoreError> {
+        self.writer.submit(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
+    }
+
+    pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
+        self.writer.submit(move |db| sessions::process_died(db, &id, process, at)).await
+    }
+
+    pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| sessions::sweep(db, now, stale_after)).await
+    }
+
+    pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| sessions::prune(db, closed_before)).await
+    }
+
+    pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
+        self.readers.read(sessions::watched).await
+    }
+
+    pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
+        self.readers.read(move |db| sessions::find(db, &text)).await
+    }
+
+    pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
+        self.readers.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+    }
+
+    pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
+        self.readers.read(move |db| sessions::counts(db, now, stale_after)).await
+    }
+
+    pub async fn machines(
+        &self,
+        this: MachineName,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<KnownMachine>, StoreError> {
+        self.readers.read(move |db| machines::list(db, &this, now, stale_after)).await
+    }
+
+    pub async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
+        self.writer.submit(move |db| machines::replace(db, &machines, as_of)).await
+    }
+
+    /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
+    pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| machines::file_under(db, &name, at)).await
+    }
+
+    /// The sessions that central lacks, longest waiting first.
+    pub async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.readers.read(move |db| outbox::pending(db, limit)).await
+    }
+
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.readers.read(outbox::backlog).await
+    }
+
+    /// Takes in what central did with a batch. Returns the sessions that got a new id.
+    pub async fn settle(
+        &self,
+        settled: Vec<Settled>,
+        acked_batch: i64,
+        at: Timestamp,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        self.writer.submit(move |db| outbox::settle(db, &settled, acked_batch, at)).await
+    }
+
+    pub async fn acked_batch(&self) -> Result<i64, StoreError> {
+        self.readers.read(outbox::acked_batch).await
+    }
+
+    /// Central lost what it once had: everything waits again. Returns how many sessions.
+    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| outbox::forget_synced(db, acked_batch, at)).await
+    }
+
+    pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
+        self.readers.read(outbox::parked).await
+    }
+
+    /// Lets parked sessions be pushed again; all of them if `ids` is empty.
+    pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| outbox::unpark(db, &ids, false)).await
+    }
+
+    /// Gives up pushing parked sessions as they are; a later change is pushed again.
+    pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
+        self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
+    }
+
+    /// The size of the database and its log on disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let size = |suffix: &str| {
+            let path = format!("{}{suffix}", self.files.database().display());
+            std::fs::metadata(path).map_or(0, |m| m.len())
+        };
+        size("") + size("-wal")
+    }
+}
+
+struct StoreKeeper {
+    files: Files,
+    readers: Readers,
+    committed: watch::Sender<u64>,
+    clock: Clock,
+}
+
+impl Keeper for StoreKeeper {
+    fn recover(&mut self, damaged: Connection) -> Result<Connection, StoreError> {
+        let now = (self.clock)();
+        self.readers.forget();
+        drop(damaged);
+        let rebuilt = self.files.replace_damaged(now).and_then(|()| self.files.open(now));
+        self.readers.forget();
+        rebuilt.map_err(|error| match error {
+            OpenError::Store(error) => error,
+            other => StoreError::Io(other.to_string()),
+        })
+    }
+
+    fn committed(&mut self) {
+        self.committed.send_modify(|count| *count += 1);
+    }
+}

@@ -1,0 +1,70 @@
+//! Connections that only read: they neither wait for the writer nor make it wait.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::open::Files;
+
+/// How many idle connections are kept; each holds a page cache.
+const KEPT: usize = 4;
+
+#[derive(Clone)]
+pub(super) struct Readers {
+    files: Arc<Files>,
+    idle: Arc<Mutex<Idle>>,
+}
+
+/// Connections of an older generation belong to a database that has been set aside.
+struct Idle {
+    generation: u64,
+    connections: Vec<Connection>,
+}
+
+impl Readers {
+    pub fn new(files: Files) -> Self {
+        Self { files: Arc::new(files), idle: Arc::new(Mutex::new(Idle { generation: 0, connections: Vec::new() })) }
+    }
+
+    /// Runs `work` on a thread that may block, with one consistent view of the database.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.clone();
+        let blocking = tokio::task::spawn_blocking(move || {
+            let (generation, connection) = readers.take()?;
+            let result = connection.unchecked_transaction().map_err(StoreError::from).and_then(|view| work(&view));
+            readers.give_back(generation, connection);
+            result
+        });
+        blocking.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("a reader failed: {error}"))))
+    }
+
+    /// Lets go of all idle connections: the database under them has been replaced.
+    pub fn forget(&self) {
+        let mut idle = self.lock();
+        idle.generation += 1;
+        idle.connections.clear();
+    }
+
+    fn take(&self) -> Result<(u64, Connection), StoreError> {
+        let (generation, idle) = {
+            let mut idle = self.lock();
+            (idle.generation, idle.connections.pop())
+        };
+        Ok((generation, idle.map_or_else(|| self.files.open_reader(), Ok)?))
+    }
+
+    fn give_back(&self, generation: u64, connection: Connection) {
+        let mut idle = self.lock();
+        if idle.generation == generation && idle.connections.len() < KEPT {
+            idle.connections.push(connection);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

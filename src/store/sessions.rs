@@ -1,0 +1,374 @@
+//! Sessions in SQLite: what clients do to them and ask of them.
+//!
+//! Every function works inside a transaction that somebody else began and will commit.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Counts, StoreError};
+use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp};
+
+/// A process on this host that a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub pid: i32,
+    /// When it started, in the platform's own unit: the guard against a reused pid.
+    pub started: i64,
+}
+
+/// A session as this host keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub session: Session,
+    /// Who registered it.
+    pub owner_uid: u32,
+    pub process: Option<Process>,
+    /// Grows with every local change.
+    pub version: i64,
+    /// When the oldest change that central lacks was made.
+    pub unsynced_since: Option<Timestamp>,
+    /// The id under which this session was registered, where central's owner of that id was another.
+    pub former_id: Option<String>,
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+}
+
+/// What an id, or the beginning of one, leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    One(Box<Record>),
+    /// Up to [`CANDIDATES`], most recent heartbeat first.
+    Several(Vec<Record>),
+    None,
+}
+
+/// How many candidates an ambiguous prefix shows.
+pub const CANDIDATES: usize = 10;
+
+/// Which sessions a list shows; everything that is `None` does not filter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub project: Option<Project>,
+    pub machine: Option<MachineName>,
+    pub status: Option<Status>,
+}
+
+pub(super) const COLUMNS: &str = "s.instance_id, s.project, s.instance_type, s.status, s.context_percent, s.current_epic, \
+     s.last_heartbeat, s.created_at, s.closed_at, s.host_machine, s.claude_session_uuid, s.claude_session_path, \
+     s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, \
+     (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)";
+
+pub(super) fn register(
+    db: &Connection,
+    what: Registration,
+    process: Option<Process>,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Record, StoreError> {
+    let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
+    let record = Record {
+        session: Session::register(instance_id, what, at),
+        owner_uid: caller.uid,
+        process,
+        version: 1,
+        unsynced_since: Some(at),
+        former_id: None,
+    };
+    insert(db, &record)?;
+    Ok(record)
+}
+
+/// The first of the drawn ids that nothing here goes by.
+pub(super) fn free_id(
+    db: &Connection,
+    project: &Project,
+    kind: InstanceType,
+    draws: &[u64],
+) -> Result<InstanceId, StoreError> {
+    for &random in draws {
+        let id = InstanceId::draw(project, kind, random);
+        let taken: bool = db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM sessions WHERE instance_id = ?1) \
+                     OR EXISTS (SELECT 1 FROM aliases WHERE old_id = ?1)",
+            )?
+            .query_row([id.as_str()], |row| row.get(0))?;
+        if !taken {
+            return Ok(id);
+        }
+    }
+    Err(StoreError::Bug(format!("none of {} drawn ids was free", draws.len())))
+}
+
+pub(super) fn heartbeat(
+    db: &Connection,
+    id: &str,
+    beat: &Heartbeat,
+    caller: Caller,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<Record, StoreError> {
+    let mut record = owned(db, id, caller)?;
+    record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
+    save(db, &mut record, at)?;
+    Ok(record)
+}
+
+pub(super) fn close(db: &Connection, id: &str, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
+    let mut record = owned(db, id, caller)?;
+    if record.session.close(at) {
+        record.process = None;
+        save(db, &mut record, at)?;
+    }
+    Ok(record)
+}
+
+/// The daemon saw these sessions' processes alive.
+pub(super) fn seen_alive(
+    db: &Connection,
+    ids: &[InstanceId],
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<(), StoreError> {
+    for id in ids {
+        let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process.is_some()) else { continue };
+        if record.session.heartbeat(&Heartbeat::default(), at, stale_after).is_ok() {
+            save(db, &mut record, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// The process of a session is gone: the session is stale at once. Says whether that was news.
+pub(super) fn process_died(db: &Connection, id: &InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
+    let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process == Some(process)) else {
+        return Ok(false);
+    };
+    record.process = None;
+    if record.session.status == Status::Active {
+        record.session.status = Status::Stale;
+    }
+    save(db, &mut record, at)?;
+    Ok(true)
+}
+
+/// Records as stale whatever has been silent for too long. Returns how many.
+pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
+    let silent = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE status = 'active' AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
+        ))?
+        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    for mut record in silent.iter().cloned() {
+        record.session.status = Status::Stale;
+        save(db, &mut record, now)?;
+    }
+    Ok(silent.len())
+}
+
+/// Removes closed sessions that central has, some time after they ended. Returns how many.
+pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "DELETE FROM sessions WHERE status = 'closed' AND closed_at < ?1 \
+                 AND unsynced_since IS NULL AND parked_at IS NULL",
+        )?
+        .execute([closed_before.micros()])?)
+}
+
+/// The sessions whose processes are to be watched.
+pub(super) fn watched(db: &Connection) -> Result<Vec<(InstanceId, Process)>, StoreError> {
+    let rows = db
+        .prepare_cached("SELECT instance_id, pid, pid_started FROM sessions WHERE pid IS NOT NULL")?
+        .query_map([], |row| {
+            let id = parsed(row, 0, InstanceId::parse)?;
+            Ok((id, Process { pid: row.get(1)?, started: row.get(2)? }))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(rows)
+}
+
+/// Files the sessions of one machine name under another: the machine was renamed.
+pub(super) fn rename_machine(db: &Connection, from: &str, to: &MachineName, at: Timestamp) -> Result<usize, StoreError> {
+    Ok(db.execute(
+        "UPDATE sessions SET host_machine = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
+             parked_at = NULL, parked_error = NULL WHERE host_machine = ?1",
+        params![from, to.as_str(), at.micros()],
+    )?)
+}
+
+/// Exact id first, then an id that was given up after a collision, then the beginning of an id.
+pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
+    if let Some(record) = get(db, text)? {
+        return Ok(Lookup::One(Box::new(record)));
+    }
+    let mut matches = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
+             ORDER BY last_heartbeat DESC, instance_id LIMIT ?2"
+        ))?
+        .query_map(params![text, CANDIDATES as i64], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(match matches.len() {
+        0 => Lookup::None,
+        1 => Lookup::One(Box::new(matches.remove(0))),
+        _ => Lookup::Several(matches),
+    })
+}
+
+/// By project, most recent heartbeat first; the status is judged at `now`.
+pub(super) fn list(
+    db: &Connection,
+    filter: &Filter,
+    now: Timestamp,
+    stale_after: Duration,
+) -> Result<Vec<Record>, StoreError> {
+    let mut records = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
+             ORDER BY project, last_heartbeat DESC, instance_id"
+        ))?
+        .query_map(params![filter.project.as_ref().map(Project::as_str), filter.machine.as_ref().map(MachineName::as_str)], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    records.retain(|r| filter.status.is_none_or(|status| r.session.status_at(now, stale_after) == status));
+    Ok(records)
+}
+
+/// How many sessions are in which state at `now`.
+pub(super) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
+    let mut counts = Counts::default();
+    let mut statement = db.prepare_cached(
+        "SELECT CASE WHEN status = 'active' AND NOT (last_heartbeat > ?1 AND last_heartbeat < ?2) THEN 'stale' \
+             ELSE status END AS status_now, count(*) FROM sessions GROUP BY status_now",
+    )?;
+    let mut rows = statement.query([now.minus(stale_after).micros(), now.plus(stale_after).micros()])?;
+    while let Some(row) = rows.next()? {
+        let count = row.get::<_, i64>(1)?.unsigned_abs();
+        match parsed(row, 0, Status::parse)? {
+            Status::Active => counts.active = count,
+            Status::Stale => counts.stale = count,
+            Status::Closed => counts.closed = count,
+        }
+    }
+    Ok(counts)
+}
+
+/// The session that goes, or once went, by exactly this id.
+pub(super) fn get(db: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE instance_id = \
+             coalesce((SELECT instance_id FROM aliases WHERE old_id = ?1), ?1)"
+        ))?
+        .query_row([id], record)
+        .optional()?)
+}
+
+fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
+    let record = get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
+    if caller.uid != 0 && caller.uid != record.owner_uid {
+        return Err(StoreError::Forbidden { id: id.to_owned(), owner: record.owner_uid });
+    }
+    Ok(record)
+}
+
+fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
+    let s = &record.session;
+    db.prepare_cached(
+        "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
+             last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
+             owner_uid, pid, pid_started, version, unsynced_since) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )?
+    .execute(params![
+        s.instance_id.as_str(),
+        s.project.as_str(),
+        s.instance_type.as_str(),
+        s.status.as_str(),
+        s.context_percent,
+        s.current_epic,
+        s.last_heartbeat.micros(),
+        s.created_at.micros(),
+        s.closed_at.map(Timestamp::micros),
+        s.host_machine.as_str(),
+        s.claude_session_uuid,
+        s.claude_session_path,
+        record.owner_uid,
+        record.process.map(|p| p.pid),
+        record.process.map(|p| p.started),
+        record.version,
+        record.unsynced_since.map(Timestamp::micros),
+    ])?;
+    Ok(())
+}
+
+/// Writes what can change of a session, as a new version that central lacks.
+fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+    record.version += 1;
+    record.unsynced_since.get_or_insert(at);
+    let s = &record.session;
+    db.prepare_cached(
+        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
+             closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
+    )?
+    .execute(params![
+        s.instance_id.as_str(),
+        s.status.as_str(),
+        s.context_percent,
+        s.current_epic,
+        s.last_heartbeat.micros(),
+        s.closed_at.map(Timestamp::micros),
+        record.process.map(|p| p.pid),
+        record.process.map(|p| p.started),
+        record.version,
+        record.unsynced_since.map(Timestamp::micros),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let pid: Option<i32> = row.get(13)?;
+    let started: Option<i64> = row.get(14)?;
+    Ok(Record {
+        session: session(row)?,
+        owner_uid: row.get(12)?,
+        process: pid.zip(started).map(|(pid, started)| Process { pid, started }),
+        version: row.get(15)?,
+        unsynced_since: row.get::<_, Option<i64>>(16)?.map(Timestamp::from_micros),
+        former_id: row.get(17)?,
+    })
+}
+
+/// Reads the twelve columns of supervisor_sessions, the first of [`COLUMNS`].
+fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
+    Ok(Session {
+        instance_id: parsed(row, 0, InstanceId::parse)?,
+        project: parsed(row, 1, Project::parse)?,
+        instance_type: parsed(row, 2, InstanceType::parse)?,
+        status: parsed(row, 3, Status::parse)?,
+        context_percent: row.get(4)?,
+        current_epic: row.get(5)?,
+        last_heartbeat: Timestamp::from_micros(row.get(6)?),
+        created_at: Timestamp::from_micros(row.get(7)?),
+        closed_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_micros),
+        host_machine: parsed(row, 9, MachineName::parse)?,
+        claude_session_uuid: row.get(10)?,
+        claude_session_path: row.get(11)?,
+    })
+}
+
+pub(super) fn parsed<T, E: std::error::Error + Send + Sync + 'static>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    parse(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}

@@ -1,0 +1,98 @@
+//! What sync asks of a central database, whatever it is made of.
+//!
+//! [`super::postgres::Postgres`] is the real one; `tests/` holds a fake to the same conformance suite.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::domain::link::Conflict;
+use crate::domain::{MachineName, MachineSummary, Session, Timestamp};
+
+/// This host, as it announces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub host_id: Uuid,
+    pub machine: MachineName,
+    /// The claim of this start of the daemon.
+    pub claim: Uuid,
+    /// All claims this host knows to be its own, this one among them.
+    pub own_claims: Vec<Uuid>,
+    /// Host ids this host went by before it was renamed.
+    pub former_host_ids: Vec<Uuid>,
+    /// Take the name over from whoever has it.
+    pub replace: bool,
+    /// The version of sessiond.
+    pub version: &'static str,
+}
+
+/// Central knows this host and lets it write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The newest batch that central's ledger has of this host; the next push must be numbered one more.
+    pub batch: i64,
+    /// The names this host went by before; rows under them are its own.
+    pub former_names: Vec<MachineName>,
+}
+
+/// The state of some sessions, to be applied whole or not at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// One more than the ledger has.
+    pub number: i64,
+    pub sessions: &'a [Session],
+}
+
+/// What became of one session of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Central has this state, or a newer one.
+    Taken,
+    /// Somebody else had closed the session; it stays closed.
+    ClosedElsewhere { closed_at: Timestamp },
+    /// The id belongs to another session (one created at another moment): nothing was written.
+    Collided,
+    /// The row is this very session, but filed under another machine that this host never was:
+    /// this store is a copy of that machine's. Nothing was written.
+    Foreign { machine: String },
+}
+
+/// The three kinds of error that design.md tells apart, and the two that a person mends elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CentralError {
+    /// Trying again may help: connection, shutdown, serialisation, read-only after a failover.
+    #[error("{0}")]
+    Retry(String),
+    /// Central will never take this batch as it is: data or constraint.
+    #[error("{0}")]
+    Reject(String),
+    /// Central refuses this login, its rights or its settings.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    SchemaMissing(String),
+    #[error("{}", .0.message)]
+    Conflict(Conflict),
+    /// The ledger is not where this connection left it: a batch of an earlier connection came in
+    /// after all, or central was restored. Announce anew.
+    #[error("central's ledger has moved on")]
+    OutOfStep,
+}
+
+/// A central database, over at most one connection at a time. Every call has a limit of its own;
+/// after an error other than `Reject` and `OutOfStep` the connection is gone.
+pub trait Central: Send {
+    /// Connects anew, announces this host and claims its name.
+    fn hello(&mut self, host: &Host) -> impl Future<Output = Result<Welcome, CentralError>> + Send;
+
+    /// Applies a batch and advances the ledger, both or neither. Says for each session, in order,
+    /// what became of it. An empty batch only says that this host lives.
+    fn push(&mut self, batch: Batch<'_>) -> impl Future<Output = Result<Vec<Applied>, CentralError>> + Send;
+
+    /// Turns the sessions of vanished hosts stale, judged by central's clock; at most once per
+    /// `interval` over all hosts. Returns how many it turned.
+    fn sweep(&mut self, stale_after: Duration, interval: Duration) -> impl Future<Output = Result<u64, CentralError>> + Send;
+
+    /// All machines that have sessions or a daemon, most recent activity first.
+    fn machines(&mut self, stale_after: Duration) -> impl Future<Output = Result<Vec<MachineSummary>, CentralError>> + Send;
+}
