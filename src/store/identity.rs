@@ -140,7 +140,8 @@ mod tests {
         let file = IdentityFile::in_folder(dir.path());
         assert_eq!(file.load().unwrap(), None);
 
-        let mut identity = Identity::new(MachineName::parse("laptop").unwrap(), Uuid::from_u128(1), Timestamp::from_micros(5));
+        let mut identity =
+            Identity::new(MachineName::parse("laptop").unwrap(), Uuid::from_u128(1), Timestamp::from_micros(5));
         for claim in 0..100 {
             identity.claim(Uuid::from_u128(claim));
         }

@@ -138,7 +138,12 @@ impl Store {
         self.writer.submit(move |db| sessions::close(db, &id, caller, at)).await
     }
 
-    pub async fn seen_alive(&self, ids: Vec<InstanceId>, at: Timestamp, stale_after: Duration) -> Result<(), StoreError> {
+    pub async fn seen_alive(
+        &self,
+        ids: Vec<InstanceId>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<(), StoreError> {
         self.writer.submit(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
     }
 
