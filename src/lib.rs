@@ -6,4 +6,5 @@
 pub mod clock;
 pub mod domain;
 pub mod store;
+pub mod sync;
 pub mod wire;
