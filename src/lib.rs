@@ -3,8 +3,10 @@
 //! How a heartbeat travels: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
 //! ARCHITECTURE.md draws the map.
 
+pub mod api;
 pub mod clock;
 pub mod domain;
+pub mod shutdown;
 pub mod store;
 pub mod sync;
 pub mod wire;

@@ -10,6 +10,7 @@ use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus, Session};
+use crate::shutdown::Shutdown;
 use crate::store::{Identity, PinnedIdentity, Record, Settled, Settlement, Store, StoreError};
 
 /// How long the last push before the end may take.
@@ -39,7 +40,7 @@ pub struct Worker<S, F> {
     pub nudge: Arc<Notify>,
     pub clock: Clock,
     pub random: fn() -> u64,
-    pub shutdown: watch::Receiver<bool>,
+    pub shutdown: Shutdown,
     pub version: &'static str,
 }
 
@@ -67,7 +68,7 @@ impl<S: Clone, F> Worker<S, F> {
     where
         F: Fn(&S) -> C,
     {
-        while !*self.shutdown.borrow() {
+        while !self.shutdown.is_requested() {
             let settings = self.settings.borrow_and_update().clone();
             match &settings.central {
                 None => self.wait_for_a_central().await,
@@ -83,7 +84,7 @@ impl<S: Clone, F> Worker<S, F> {
         self.link.send_replace(LinkStatus::new(LinkState::Off, (self.clock)()));
         tokio::select! {
             _ = self.settings.changed() => {}
-            _ = self.shutdown.changed() => {}
+            () = self.shutdown.requested() => {}
         }
     }
 
@@ -104,7 +105,7 @@ impl<S: Clone, F> Worker<S, F> {
             let Step::Wait { until } = step else {
                 let outcome = tokio::select! {
                     outcome = session.carry_out(step, settings, &mut engine) => outcome,
-                    _ = shutdown.wait_for(|end| *end) => return session.farewell(&engine).await,
+                    () = shutdown.requested() => return session.farewell(&engine).await,
                 };
                 session.report(outcome, &mut engine).await;
                 continue;
@@ -115,7 +116,7 @@ impl<S: Clone, F> Worker<S, F> {
                 () = session.worker.nudge.notified() => engine.hurry(session.tick()),
                 _ = identities.changed() => engine.reconnect(settings.pace, session.tick()),
                 _ = changes.changed() => return,
-                _ = shutdown.wait_for(|end| *end) => return session.farewell(&engine).await,
+                () = shutdown.requested() => return session.farewell(&engine).await,
             }
         }
     }
