@@ -75,6 +75,8 @@ pub struct Store {
     readers: Readers,
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
+    /// Counts registrations that came with a process.
+    processes: Arc<watch::Sender<u64>>,
     files: Arc<Files>,
 }
 
@@ -103,12 +105,23 @@ impl Store {
         let keeper = StoreKeeper { files: files.clone(), readers: readers.clone(), committed, clock };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
-        Ok((Self { writer, readers, commits, files: Arc::new(files) }, WriterThread(thread)))
+        let processes = Arc::new(watch::Sender::new(0));
+        Ok((Self { writer, readers, commits, processes, files: Arc::new(files) }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
+    }
+
+    /// Wakes whoever waits after a session came with a process to watch.
+    pub fn processes(&self) -> watch::Receiver<u64> {
+        self.processes.subscribe()
+    }
+
+    /// Goes once through the writer: it lives, and gets work done.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.submit(|_| Ok(())).await
     }
 
     /// `draws`: random numbers for the id, more than one in case an id is taken.
@@ -120,7 +133,11 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await
+        let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        if record.process.is_some() {
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(record)
     }
 
     pub async fn heartbeat(
