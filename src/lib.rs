@@ -3,6 +3,8 @@
 //! How a heartbeat travels: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
 //! ARCHITECTURE.md draws the map.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod api;
 pub mod clock;
 pub mod domain;

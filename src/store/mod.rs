@@ -11,6 +11,8 @@ mod outbox;
 mod readers;
 mod salvage;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
