@@ -4,4 +4,5 @@
 
 pub mod central;
 pub mod engine;
+pub mod postgres;
 pub mod worker;
