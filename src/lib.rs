@@ -3,6 +3,8 @@
 //! How a heartbeat travels: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
 //! ARCHITECTURE.md draws the map.
 
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod domain;
 pub mod store;
