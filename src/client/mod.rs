@@ -1,5 +1,7 @@
 //! The blocking client: one connection, one question, one answer, and no runtime to start.
 
+#[cfg(test)]
+pub mod canned;
 mod endpoint;
 mod http;
 
@@ -245,66 +247,15 @@ fn unreadable(why: &str) -> ErrorDetail {
 
 #[cfg(test)]
 mod tests {
+    use super::canned::Canned;
     use super::*;
-    use std::io::Write;
     use std::os::unix::net::UnixListener;
-    use std::thread::{self, JoinHandle};
-
-    /// A daemon that reads one request, gives `parts` one write each, and hangs up.
-    struct Canned {
-        client: Client,
-        request: JoinHandle<String>,
-        _dir: tempfile::TempDir,
-    }
-
-    impl Canned {
-        fn new(parts: Vec<Vec<u8>>) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("s.sock");
-            let listener = UnixListener::bind(&path).unwrap();
-            let request = thread::spawn(move || {
-                let mut stream = listener.accept().unwrap().0;
-                let request = read_request(&mut stream);
-                for part in parts {
-                    let _ = stream.write_all(&part);
-                    thread::sleep(Duration::from_millis(2));
-                }
-                request
-            });
-            Self { client: Client::new(Endpoint::at(path)), request, _dir: dir }
-        }
-
-        fn json(status: u16, body: &str) -> Self {
-            Self::new(vec![
-                format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes(),
-            ])
-        }
-
-        fn request(self) -> String {
-            self.request.join().unwrap()
-        }
-    }
-
-    fn read_request(stream: &mut UnixStream) -> String {
-        let mut text = Vec::new();
-        let mut buffer = [0; 1024];
-        loop {
-            let read = stream.read(&mut buffer).unwrap();
-            text.extend_from_slice(&buffer[..read]);
-            let so_far = String::from_utf8_lossy(&text).into_owned();
-            let Some((head, body)) = so_far.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-            if body.len() >= length.parse().unwrap() {
-                return so_far;
-            }
-        }
-    }
 
     #[test]
     fn a_request_is_well_formed() {
-        let daemon = Canned::json(200, r#"{"count": 2}"#);
-        assert_eq!(daemon.client.parked_retry(&["a".into()]).unwrap().count, 2);
-        let request = daemon.request();
+        let daemon = Canned::one(200, r#"{"count": 2}"#);
+        assert_eq!(daemon.client().parked_retry(&["a".into()]).unwrap().count, 2);
+        let request = daemon.requests().remove(0);
         assert!(request.starts_with("POST /v1/parked/retry HTTP/1.1\r\nHost: localhost\r\n"), "{request}");
         assert!(request.contains("Connection: close\r\nContent-Type: application/json\r\nContent-Length: 11\r\n"));
         assert!(request.ends_with("\r\n\r\n{\"ids\":[\"a\"]}") || request.ends_with("\r\n\r\n{\"ids\": [\"a\"]}"));
@@ -312,9 +263,9 @@ mod tests {
 
     #[test]
     fn paths_and_queries_are_escaped() {
-        let daemon = Canned::json(404, "");
-        let _ = daemon.client.show("a/b c");
-        assert!(daemon.request().starts_with("GET /v1/sessions/a%2Fb%20c HTTP/1.1\r\n"));
+        let daemon = Canned::one(404, "");
+        let _ = daemon.client().show("a/b c");
+        assert!(daemon.requests()[0].starts_with("GET /v1/sessions/a%2Fb%20c HTTP/1.1\r\n"));
         let query = ListQuery { project: Some("a&b".into()), active_only: Some(true), ..ListQuery::default() };
         assert_eq!(list_target(&query), "/v1/sessions?project=a%26b&active_only=true");
         assert_eq!(list_target(&ListQuery::default()), "/v1/sessions");
@@ -323,38 +274,38 @@ mod tests {
     #[test]
     fn an_answer_may_come_in_pieces() {
         let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"co\r\n8\r\nunt\": 7}\r\n0\r\n\r\n";
-        let daemon = Canned::new(text.as_bytes().chunks(7).map(<[u8]>::to_vec).collect());
-        assert_eq!(daemon.client.parked_drop(&[]).unwrap().count, 7);
+        let daemon = Canned::new(vec![text.as_bytes().chunks(7).map(<[u8]>::to_vec).collect()]);
+        assert_eq!(daemon.client().parked_drop(&[]).unwrap().count, 7);
     }
 
     #[test]
     fn errors_are_the_daemons_own() {
         let daemon =
-            Canned::json(404, r#"{"error": {"code": "not_found", "message": "no session \"x\"", "hint": "h"}}"#);
-        let error = daemon.client.close("x").unwrap_err();
+            Canned::one(404, r#"{"error": {"code": "not_found", "message": "no session \"x\"", "hint": "h"}}"#);
+        let error = daemon.client().close("x").unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotFound, "no session \"x\""));
 
-        let error = Canned::json(502, "<html>").client.close("x").unwrap_err();
+        let error = Canned::one(502, "<html>").client().close("x").unwrap_err();
         assert_eq!(error.code, ErrorCode::Internal);
         assert!(error.message.contains("502"), "{}", error.message);
     }
 
     #[test]
     fn several_matches_are_not_an_error() {
-        let daemon = Canned::json(300, r#"{"matches": []}"#);
-        assert_eq!(daemon.client.show("odin").unwrap(), Shown::Several(Matches { matches: vec![] }));
+        let daemon = Canned::one(300, r#"{"matches": []}"#);
+        assert_eq!(daemon.client().show("odin").unwrap(), Shown::Several(Matches { matches: vec![] }));
     }
 
     #[test]
     fn a_footer_is_text() {
-        let daemon = Canned::json(200, "Instance: x");
-        assert_eq!(daemon.client.footer("x", true).unwrap(), "Instance: x");
-        assert!(daemon.request().starts_with("GET /v1/sessions/x/footer?separator=true HTTP/1.1\r\n"));
+        let daemon = Canned::one(200, "Instance: x");
+        assert_eq!(daemon.client().footer("x", true).unwrap(), "Instance: x");
+        assert!(daemon.requests()[0].starts_with("GET /v1/sessions/x/footer?separator=true HTTP/1.1\r\n"));
     }
 
     #[test]
     fn broken_answers_are_told_apart() {
-        let code = |text: &str| Canned::new(vec![text.into()]).client.status().unwrap_err().code;
+        let code = |text: &str| Canned::new(vec![vec![text.into()]]).client().status().unwrap_err().code;
         assert_eq!(code(""), ErrorCode::Unavailable);
         assert_eq!(code("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"), ErrorCode::Unavailable);
         assert_eq!(code("SSH-2.0-OpenSSH_9\r\n\r\n"), ErrorCode::Internal);
@@ -367,7 +318,7 @@ mod tests {
     fn an_answer_without_end_is_cut() {
         let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         let parts = [vec![head], vec![vec![b' '; 1 << 20]; 65]].concat();
-        let error = Canned::new(parts).client.status().unwrap_err();
+        let error = Canned::new(vec![parts]).client().status().unwrap_err();
         assert!(error.message.contains("64 MiB"), "{}", error.message);
     }
 
