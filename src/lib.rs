@@ -6,8 +6,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod domain;
+pub mod platform;
 pub mod shutdown;
 pub mod store;
 pub mod sync;
