@@ -10,11 +10,12 @@ use super::error::CliError;
 
 /// Keeps the record of AI coding sessions, with or without the network.
 #[derive(Debug, Parser)]
-#[command(name = "sessiond", version, disable_help_subcommand = true)]
+// No words at all are wrong usage like any other, told in one line and not by a page of help.
+#[command(name = "sessiond", version, arg_required_else_help = false)]
 #[command(after_help = "Example: sessiond register --project odin --epic 003")]
 pub struct Cli {
     /// The daemon's socket [env: SESSIOND_SOCKET] [default: the user's, else the system's]
-    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, display_order = 100)]
     pub socket: Option<PathBuf>,
     #[command(subcommand)]
     pub verb: Verb,
@@ -43,7 +44,7 @@ pub enum Verb {
     /// Push to central now
     Sync(SyncArgs),
     /// Tend to sessions that central will never take as they are
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
     Identity(IdentityArgs),
@@ -260,7 +261,7 @@ pub enum ParkedVerb {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond identity rename laptop")]
+#[command(after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
 pub struct IdentityArgs {
     #[command(subcommand)]
     pub verb: IdentityVerb,
@@ -331,7 +332,7 @@ impl Cli {
         match Self::try_parse_from(args) {
             Ok(cli) => Ok(cli.with_socket_in_settings()),
             Err(error) if !error.use_stderr() => Err(Ok(error.render())),
-            Err(error) => Err(Err(CliError::from_clap(&error))),
+            Err(error) => Err(Err(CliError::from_clap(&error, verb(args)))),
         }
     }
 
@@ -345,6 +346,11 @@ impl Cli {
         settings.socket.clone_from(&self.socket);
         self
     }
+}
+
+/// The word that should be the verb.
+fn verb(args: &[OsString]) -> Option<&str> {
+    args.get(1)?.to_str().filter(|word| !word.starts_with('-'))
 }
 
 /// Is a JSON document asked for? Looked up in the words themselves, since an error in them must be told
@@ -428,7 +434,9 @@ mod tests {
     fn wrong_usage_is_one_line_that_helps() {
         for (line, message, hint) in [
             ("", "'sessiond' requires a subcommand but one was not provided", "usage: sessiond"),
-            ("lst", "unrecognized subcommand 'lst'", "'list' exists"),
+            ("parked", "requires a subcommand", "usage: sessiond parked"),
+            ("identity", "requires a subcommand", "usage: sessiond identity"),
+            ("lst", "unrecognized subcommand 'lst'", "did you mean 'list'?"),
             (
                 "register",
                 "the following required arguments were not provided: --project <PROJECT>",
@@ -452,7 +460,7 @@ mod tests {
                 "--help",
             ),
             ("register --project p --json --id-only", "cannot be used with", "usage: sessiond register"),
-            ("register --projct p", "unexpected argument '--projct' found", "'--project' exists"),
+            ("register --projct p", "unexpected argument '--projct' found", "did you mean '--project'?"),
             ("heartbeat x --epic e --clear-epic", "cannot be used with", "usage: sessiond heartbeat"),
             ("list --status gone", "[possible values: active, stale, closed]", "--help"),
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
