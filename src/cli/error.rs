@@ -34,7 +34,11 @@ impl CliError {
     }
 
     pub fn stdout(error: &io::Error) -> Self {
-        Self::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"), "see where it leads to")
+        Self::new(
+            ErrorCode::Internal,
+            format!("cannot write to stdout: {error}"),
+            "make room there, or send the output elsewhere",
+        )
     }
 
     /// Clap's message has several paragraphs: what was wrong, sometimes a tip, the usage, where to find help.
