@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, StyledStr};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
@@ -326,13 +326,20 @@ fn percent() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(0..=100)
 }
 
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    Verb(Box<Cli>),
+    /// Help, or the version.
+    Text(StyledStr),
+}
+
 impl Cli {
-    /// What the command line asks for; `Err(Ok(_))` is a text to print instead: help or the version.
-    pub fn read(args: &[OsString]) -> Result<Self, Result<clap::builder::StyledStr, CliError>> {
+    pub fn read(args: &[OsString]) -> Result<Asked, CliError> {
         match Self::try_parse_from(args) {
-            Ok(cli) => Ok(cli.with_socket_in_settings()),
-            Err(error) if !error.use_stderr() => Err(Ok(error.render())),
-            Err(error) => Err(Err(CliError::from_clap(&error, verb(args)))),
+            Ok(cli) => Ok(Asked::Verb(Box::new(cli.with_socket_in_settings()))),
+            Err(error) if !error.use_stderr() => Ok(Asked::Text(error.render())),
+            Err(error) => Err(CliError::from_clap(&error, verb(args))),
         }
     }
 
@@ -365,14 +372,14 @@ mod tests {
     use clap::CommandFactory;
     use std::os::unix::ffi::OsStringExt;
 
-    fn read(line: &str) -> Result<Cli, Result<clap::builder::StyledStr, CliError>> {
+    fn read(line: &str) -> Result<Asked, CliError> {
         let args: Vec<OsString> = ["sessiond"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
         Cli::read(&args)
     }
 
-    fn error(line: &str) -> CliError {
+    fn verb(line: &str) -> Verb {
         match read(line) {
-            Err(Err(error)) => error,
+            Ok(Asked::Verb(cli)) => cli.verb,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -416,17 +423,17 @@ mod tests {
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
         ] {
-            assert!(read(line).is_ok(), "{line}: {:?}", read(line));
+            verb(line);
         }
     }
 
     #[test]
     fn defaults() {
-        let Ok(Cli { verb: Verb::Register(args), .. }) = read("register --project p") else { panic!() };
+        let Verb::Register(args) = verb("register --project p") else { panic!() };
         assert_eq!(args.instance_type, "PS");
-        let Ok(Cli { verb: Verb::Sync(args), .. }) = read("sync --wait") else { panic!() };
+        let Verb::Sync(args) = verb("sync --wait") else { panic!() };
         assert_eq!(args.timeout, 60);
-        let Ok(Cli { verb: Verb::Run(args), .. }) = read("run --socket /x") else { panic!() };
+        let Verb::Run(args) = verb("run --socket /x") else { panic!() };
         assert_eq!(args.settings.socket, Some(PathBuf::from("/x")));
     }
 
@@ -468,7 +475,7 @@ mod tests {
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),
             ("show", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond show"),
         ] {
-            let error = error(line);
+            let error = read(line).unwrap_err();
             assert!(error.message.contains(message), "{line}: {}", error.message);
             assert!(error.hint.contains(hint), "{line}: {}", error.hint);
             assert!(!error.line().contains('\n'), "{line}: {}", error.line());
@@ -479,13 +486,13 @@ mod tests {
     #[test]
     fn an_empty_id_does_not_become_the_list() {
         let args: Vec<OsString> = ["sessiond", "show", ""].into_iter().map(Into::into).collect();
-        assert!(matches!(Cli::read(&args), Err(Err(error)) if error.exit_code() == 2));
+        assert!(matches!(Cli::read(&args), Err(error) if error.exit_code() == 2));
     }
 
     #[test]
     fn what_is_not_utf_8_is_refused_where_it_must_be_text() {
         let args = vec!["sessiond".into(), "show".into(), OsString::from_vec(vec![b'x', 0xff])];
-        let Err(Err(error)) = Cli::read(&args) else { panic!() };
+        let error = Cli::read(&args).unwrap_err();
         assert_eq!((error.exit_code(), error.line().contains("UTF-8")), (2, true), "{}", error.line());
         let path = vec!["sessiond".into(), "status".into(), "--socket".into(), OsString::from_vec(vec![b'/', 0xff])];
         assert!(Cli::read(&path).is_ok());
@@ -494,7 +501,7 @@ mod tests {
     #[test]
     fn help_is_no_error() {
         for line in ["--help", "--version", "register --help", "parked drop -h"] {
-            assert!(matches!(read(line), Err(Ok(_))), "{line}");
+            assert!(matches!(read(line), Ok(Asked::Text(_))), "{line}");
         }
     }
 
