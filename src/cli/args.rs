@@ -3,18 +3,19 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, StyledStr};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
 
 /// Keeps the record of AI coding sessions, with or without the network.
 #[derive(Debug, Parser)]
-#[command(name = "sessiond", version, disable_help_subcommand = true)]
+// No words at all are wrong usage like any other, told in one line and not by a page of help.
+#[command(name = "sessiond", version, arg_required_else_help = false)]
 #[command(after_help = "Example: sessiond register --project odin --epic 003")]
 pub struct Cli {
     /// The daemon's socket [env: SESSIOND_SOCKET] [default: the user's, else the system's]
-    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, display_order = 100)]
     pub socket: Option<PathBuf>,
     #[command(subcommand)]
     pub verb: Verb,
@@ -43,7 +44,7 @@ pub enum Verb {
     /// Push to central now
     Sync(SyncArgs),
     /// Tend to sessions that central will never take as they are
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
     Identity(IdentityArgs),
@@ -260,7 +261,7 @@ pub enum ParkedVerb {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond identity rename laptop")]
+#[command(after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
 pub struct IdentityArgs {
     #[command(subcommand)]
     pub verb: IdentityVerb,
@@ -325,13 +326,20 @@ fn percent() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(0..=100)
 }
 
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    Verb(Box<Cli>),
+    /// Help, or the version.
+    Text(StyledStr),
+}
+
 impl Cli {
-    /// What the command line asks for; `Err(Ok(_))` is a text to print instead: help or the version.
-    pub fn read(args: &[OsString]) -> Result<Self, Result<clap::builder::StyledStr, CliError>> {
+    pub fn read(args: &[OsString]) -> Result<Asked, CliError> {
         match Self::try_parse_from(args) {
-            Ok(cli) => Ok(cli.with_socket_in_settings()),
-            Err(error) if !error.use_stderr() => Err(Ok(error.render())),
-            Err(error) => Err(Err(CliError::from_clap(&error))),
+            Ok(cli) => Ok(Asked::Verb(Box::new(cli.with_socket_in_settings()))),
+            Err(error) if !error.use_stderr() => Ok(Asked::Text(error.render())),
+            Err(error) => Err(CliError::from_clap(&error, verb(args))),
         }
     }
 
@@ -347,6 +355,11 @@ impl Cli {
     }
 }
 
+/// The word that should be the verb.
+fn verb(args: &[OsString]) -> Option<&str> {
+    args.get(1)?.to_str().filter(|word| !word.starts_with('-'))
+}
+
 /// Is a JSON document asked for? Looked up in the words themselves, since an error in them must be told
 /// in the form that was asked for.
 pub fn wants_json(args: &[OsString]) -> bool {
@@ -359,14 +372,14 @@ mod tests {
     use clap::CommandFactory;
     use std::os::unix::ffi::OsStringExt;
 
-    fn read(line: &str) -> Result<Cli, Result<clap::builder::StyledStr, CliError>> {
+    fn read(line: &str) -> Result<Asked, CliError> {
         let args: Vec<OsString> = ["sessiond"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
         Cli::read(&args)
     }
 
-    fn error(line: &str) -> CliError {
+    fn verb(line: &str) -> Verb {
         match read(line) {
-            Err(Err(error)) => error,
+            Ok(Asked::Verb(cli)) => cli.verb,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -410,17 +423,17 @@ mod tests {
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
         ] {
-            assert!(read(line).is_ok(), "{line}: {:?}", read(line));
+            verb(line);
         }
     }
 
     #[test]
     fn defaults() {
-        let Ok(Cli { verb: Verb::Register(args), .. }) = read("register --project p") else { panic!() };
+        let Verb::Register(args) = verb("register --project p") else { panic!() };
         assert_eq!(args.instance_type, "PS");
-        let Ok(Cli { verb: Verb::Sync(args), .. }) = read("sync --wait") else { panic!() };
+        let Verb::Sync(args) = verb("sync --wait") else { panic!() };
         assert_eq!(args.timeout, 60);
-        let Ok(Cli { verb: Verb::Run(args), .. }) = read("run --socket /x") else { panic!() };
+        let Verb::Run(args) = verb("run --socket /x") else { panic!() };
         assert_eq!(args.settings.socket, Some(PathBuf::from("/x")));
     }
 
@@ -428,7 +441,9 @@ mod tests {
     fn wrong_usage_is_one_line_that_helps() {
         for (line, message, hint) in [
             ("", "'sessiond' requires a subcommand but one was not provided", "usage: sessiond"),
-            ("lst", "unrecognized subcommand 'lst'", "'list' exists"),
+            ("parked", "requires a subcommand", "usage: sessiond parked"),
+            ("identity", "requires a subcommand", "usage: sessiond identity"),
+            ("lst", "unrecognized subcommand 'lst'", "did you mean 'list'?"),
             (
                 "register",
                 "the following required arguments were not provided: --project <PROJECT>",
@@ -452,7 +467,7 @@ mod tests {
                 "--help",
             ),
             ("register --project p --json --id-only", "cannot be used with", "usage: sessiond register"),
-            ("register --projct p", "unexpected argument '--projct' found", "'--project' exists"),
+            ("register --projct p", "unexpected argument '--projct' found", "did you mean '--project'?"),
             ("heartbeat x --epic e --clear-epic", "cannot be used with", "usage: sessiond heartbeat"),
             ("list --status gone", "[possible values: active, stale, closed]", "--help"),
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
@@ -460,7 +475,7 @@ mod tests {
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),
             ("show", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond show"),
         ] {
-            let error = error(line);
+            let error = read(line).unwrap_err();
             assert!(error.message.contains(message), "{line}: {}", error.message);
             assert!(error.hint.contains(hint), "{line}: {}", error.hint);
             assert!(!error.line().contains('\n'), "{line}: {}", error.line());
@@ -471,13 +486,13 @@ mod tests {
     #[test]
     fn an_empty_id_does_not_become_the_list() {
         let args: Vec<OsString> = ["sessiond", "show", ""].into_iter().map(Into::into).collect();
-        assert!(matches!(Cli::read(&args), Err(Err(error)) if error.exit_code() == 2));
+        assert!(matches!(Cli::read(&args), Err(error) if error.exit_code() == 2));
     }
 
     #[test]
     fn what_is_not_utf_8_is_refused_where_it_must_be_text() {
         let args = vec!["sessiond".into(), "show".into(), OsString::from_vec(vec![b'x', 0xff])];
-        let Err(Err(error)) = Cli::read(&args) else { panic!() };
+        let error = Cli::read(&args).unwrap_err();
         assert_eq!((error.exit_code(), error.line().contains("UTF-8")), (2, true), "{}", error.line());
         let path = vec!["sessiond".into(), "status".into(), "--socket".into(), OsString::from_vec(vec![b'/', 0xff])];
         assert!(Cli::read(&path).is_ok());
@@ -486,7 +501,7 @@ mod tests {
     #[test]
     fn help_is_no_error() {
         for line in ["--help", "--version", "register --help", "parked drop -h"] {
-            assert!(matches!(read(line), Err(Ok(_))), "{line}");
+            assert!(matches!(read(line), Ok(Asked::Text(_))), "{line}");
         }
     }
 

@@ -34,18 +34,23 @@ impl CliError {
     }
 
     pub fn stdout(error: &io::Error) -> Self {
-        Self::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"), "see where it leads to")
+        Self::new(
+            ErrorCode::Internal,
+            format!("cannot write to stdout: {error}"),
+            "make room there, or send the output elsewhere",
+        )
     }
 
     /// Clap's message has several paragraphs: what was wrong, sometimes a tip, the usage, where to find help.
-    pub fn from_clap(error: &ClapError) -> Self {
+    pub fn from_clap(error: &ClapError, verb: Option<&str>) -> Self {
         let text = error.render().to_string();
         let mut paragraphs = text.split("\n\n").map(joined);
         let message = paragraphs.next().unwrap_or_default();
         let message = message.strip_prefix("error: ").unwrap_or(&message);
         let rest: Vec<String> = paragraphs.collect();
         let hint = rest.iter().find_map(|paragraph| tip(paragraph)).or_else(|| rest.iter().find_map(|p| usage(p)));
-        Self::usage(message, hint.unwrap_or_else(|| "see `sessiond --help`, or the verb's own --help".to_owned()))
+        let help = || verb.map_or("see `sessiond --help`".to_owned(), |verb| format!("see `sessiond {verb} --help`"));
+        Self::usage(message, hint.unwrap_or_else(help))
     }
 
     /// The line on stderr.
@@ -84,15 +89,12 @@ fn joined(paragraph: &str) -> String {
     paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `tip: a similar subcommand exists: 'list'` becomes `'list' exists, a similar subcommand`.
+/// `tip: a similar subcommand exists: 'list'` becomes `did you mean 'list'?`.
 fn tip(paragraph: &str) -> Option<String> {
-    let tip = paragraph.strip_prefix("tip: ")?;
     // Further tips follow in the same paragraph.
-    let tip = tip.split(" tip: ").next().unwrap_or(tip);
-    Some(match tip.split_once(" exists: ") {
-        Some((what, name)) => format!("{name} exists, {what}"),
-        None => tip.to_owned(),
-    })
+    let tip = paragraph.strip_prefix("tip: ")?.split(" tip: ").next()?;
+    let similar = tip.split_once(" exists: ").or_else(|| tip.split_once(" exist: "));
+    Some(similar.map_or(tip.to_owned(), |(_, names)| format!("did you mean {names}?")))
 }
 
 fn usage(paragraph: &str) -> Option<String> {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use crate::client::{Client, Endpoint};
 use crate::clock;
 use crate::wire::MachineIdentity;
-use args::{Cli, Verb};
+use args::{Asked, Cli, Verb};
 pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
 pub use error::CliError;
 use output::{Look, Output};
@@ -43,10 +43,10 @@ pub fn main(args: impl Iterator<Item = OsString>, local: &dyn Local) -> ExitCode
 /// Carries out one command line and gives the exit code.
 fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dyn Local, out: &mut Output<'_>) -> u8 {
     let done = match Cli::read(args) {
-        Ok(cli) => dispatch(cli, env, local, out),
-        Err(Ok(text)) if out.look.colour => out.print(&text.ansi().to_string()),
-        Err(Ok(text)) => out.print(&text.to_string()),
-        Err(Err(error)) => Err(error),
+        Ok(Asked::Verb(cli)) => dispatch(*cli, env, local, out),
+        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()),
+        Ok(Asked::Text(text)) => out.print(&text.to_string()),
+        Err(error) => Err(error),
     };
     match done {
         Ok(()) => 0,

@@ -64,7 +64,7 @@ impl Look {
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
         Self {
             width: columns(&env).or_else(terminal_width),
-            colour: terminal && !dumb && !env("NO_COLOR").is_some_and(|value| !value.is_empty()),
+            colour: terminal && !dumb && env("NO_COLOR").is_none_or(|value| value.is_empty()),
             pretty: terminal,
             progress: io::stderr().is_terminal() && !dumb,
             now,

@@ -5,6 +5,9 @@ use super::text::{cut_end, cut_middle, one_line, width};
 
 const GAP: usize = 2;
 
+/// A column that yields keeps its title, and enough to tell its cells apart.
+const LEAST: usize = 6;
+
 /// A column, and what becomes of it when there is too little room.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
@@ -123,7 +126,7 @@ impl Table {
     fn yielding(&self) -> Vec<(usize, usize)> {
         let mut yielding: Vec<_> = self.columns.iter().enumerate().filter(|(_, column)| column.yields > 0).collect();
         yielding.sort_by_key(|(_, column)| std::cmp::Reverse(column.yields));
-        yielding.into_iter().map(|(index, column)| (index, width(column.title).max(8))).collect()
+        yielding.into_iter().map(|(index, column)| (index, width(column.title).max(LEAST))).collect()
     }
 }
 
@@ -205,9 +208,9 @@ a-rather-long-project-PS-abc123  the-machine-in-the-cellar  stale        7%     
         assert_eq!(
             table().render(&look(Some(80), false)),
             "\
-ID                               MACHINE    STATUS  CONTEXT  EPIC      HEARTBEAT
-odin-PS-8f4a2b                   odin3      active      42%  003 the…         4m
-a-rather-long-project-PS-abc123  the-mach…  stale        7%                 2.1h
+ID                               MACHINE      STATUS  CONTEXT  EPIC    HEARTBEAT
+odin-PS-8f4a2b                   odin3        active      42%  003 t…         4m
+a-rather-long-project-PS-abc123  the-machin…  stale        7%               2.1h
 "
         );
     }
@@ -217,9 +220,9 @@ a-rather-long-project-PS-abc123  the-mach…  stale        7%                 2.
         assert_eq!(
             table().render(&look(Some(60), false)),
             "\
-ID            MACHINE   STATUS  CONTEXT  EPIC      HEARTBEAT
-odin-…8f4a2b  odin3     active      42%  003 the…         4m
-a-rat…abc123  the-mac…  stale        7%                 2.1h
+ID               MACHINE  STATUS  CONTEXT  EPIC    HEARTBEAT
+odin-PS-8f4a2b   odin3    active      42%  003 t…         4m
+a-rathe…-abc123  the-ma…  stale        7%               2.1h
 "
         );
     }

@@ -9,7 +9,7 @@ use crate::domain::Timestamp;
 
 /// Data as a terminal may see it: without line breaks, escape sequences or hidden changes of direction.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    escape(text, is_unsafe, |c| c.escape_default().to_string())
 }
 
 /// The same, but for text of several lines.
@@ -20,8 +20,15 @@ pub fn lines(text: &str) -> String {
 /// JSON as a terminal may see it. JSON itself leaves DEL, the C1 controls and the marks of direction as
 /// they are; all of them can only stand inside strings, where an escape means the same.
 pub fn json(document: &str) -> String {
-    let escape = |c: char| if is_unsafe(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    document.chars().map(escape).collect()
+    escape(document, |c| is_unsafe(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn escape(text: &str, wanted: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if wanted(c) { safe.push_str(&escaped(c)) } else { safe.push(c) }
+    }
+    safe
 }
 
 fn is_unsafe(c: char) -> bool {

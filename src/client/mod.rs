@@ -257,8 +257,8 @@ mod tests {
         assert_eq!(daemon.client().parked_retry(&["a".into()]).unwrap().count, 2);
         let request = daemon.requests().remove(0);
         assert!(request.starts_with("POST /v1/parked/retry HTTP/1.1\r\nHost: localhost\r\n"), "{request}");
-        assert!(request.contains("Connection: close\r\nContent-Type: application/json\r\nContent-Length: 11\r\n"));
-        assert!(request.ends_with("\r\n\r\n{\"ids\":[\"a\"]}") || request.ends_with("\r\n\r\n{\"ids\": [\"a\"]}"));
+        assert!(request.contains("Connection: close\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"));
+        assert!(request.ends_with("\r\n\r\n{\"ids\":[\"a\"]}"), "{request}");
     }
 
     #[test]
