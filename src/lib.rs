@@ -9,6 +9,8 @@ pub mod api;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod config;
+pub mod daemon;
 pub mod domain;
 pub mod platform;
 pub mod shutdown;

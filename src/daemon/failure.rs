@@ -10,10 +10,16 @@ use super::socket::SocketError;
 
 pub fn of_store(error: OpenError) -> ErrorDetail {
     let (code, hint) = match &error {
-        OpenError::InUse { .. } => (ErrorCode::Unavailable, "stop that one first, or give this one its own --state-dir"),
+        OpenError::InUse { .. } => {
+            (ErrorCode::Unavailable, "stop that one first, or give this one its own --state-dir")
+        }
         OpenError::Newer { .. } => (ErrorCode::Configuration, "run the newer sessiond that made it"),
-        OpenError::Folder { source, .. } => (code_of(source), "make it writable for this user, or give another --state-dir"),
-        OpenError::OldSqlite { .. } => (ErrorCode::Configuration, "build sessiond with the SQLite its Cargo.lock names"),
+        OpenError::Folder { source, .. } => {
+            (code_of(source), "make it writable for this user, or give another --state-dir")
+        }
+        OpenError::OldSqlite { .. } => {
+            (ErrorCode::Configuration, "build sessiond with the SQLite its Cargo.lock names")
+        }
         OpenError::Pin { .. } => {
             (ErrorCode::Configuration, "restore it from a backup, or remove it and run `sessiond identity rename NAME`")
         }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use crate::clock;
+use crate::config::{self, Environment, Overrides};
 use crate::domain::{MachineName, Timestamp};
 use crate::store::{FolderLock, Identity, IdentityFile, OpenError};
 use crate::wire::{ErrorCode, ErrorDetail};
@@ -49,8 +51,21 @@ pub enum Change {
     Replace,
 }
 
-/// Shows the identity pinned in a state folder.
-pub fn show_offline(state_dir: &Path) -> Result<Identity, ErrorDetail> {
+/// Shows or changes the identity of a host whose daemon does not run.
+pub fn offline(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    change: Option<Change>,
+) -> Result<Identity, ErrorDetail> {
+    let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
+    let state_dir = &loaded.settings.state_dir;
+    match change {
+        None => show(state_dir),
+        Some(change) => make(state_dir, change, Uuid::new_v4(), clock::system()()),
+    }
+}
+
+fn show(state_dir: &Path) -> Result<Identity, ErrorDetail> {
     let pinned = IdentityFile::in_folder(state_dir).load().map_err(failure::of_store)?;
     pinned.ok_or_else(|| ErrorDetail {
         code: ErrorCode::NotFound,
@@ -59,14 +74,8 @@ pub fn show_offline(state_dir: &Path) -> Result<Identity, ErrorDetail> {
     })
 }
 
-/// Changes the identity pinned in a state folder that no daemon uses. The sessions there move along
-/// when the daemon starts.
-pub fn change_offline(
-    state_dir: &Path,
-    change: Change,
-    host_id: Uuid,
-    now: Timestamp,
-) -> Result<Identity, ErrorDetail> {
+/// Changes the pin; the sessions in the store move along when the daemon starts.
+fn make(state_dir: &Path, change: Change, host_id: Uuid, now: Timestamp) -> Result<Identity, ErrorDetail> {
     let change = |_lock: FolderLock| -> Result<Identity, OpenError> {
         let file = IdentityFile::in_folder(state_dir);
         let pinned = file.load()?;

@@ -70,20 +70,21 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
     ApiSettings {
         stale_after: loaded.settings.stale_after,
         allow_other: loaded.settings.machine.allow_other,
-        config_path: loaded.file_was_there.then(|| loaded.config_path.as_ref().map(|p| p.display().to_string())).flatten(),
+        config_path: loaded
+            .file_was_there
+            .then(|| loaded.config_path.as_ref().map(|p| p.display().to_string()))
+            .flatten(),
         config_error: None,
     }
 }
 
 fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSettings<PostgresOptions> {
     let central = settings.central.as_ref();
-    let interval = |of: fn(&crate::config::CentralSettings) -> Duration, or: u64| central.map_or(Duration::from_secs(or), of);
-    let heartbeat_interval = interval(|c| c.heartbeat_interval, 30);
     SyncSettings {
         central: postgres,
         pace: Pace {
-            heartbeat_interval,
-            pull_interval: interval(|c| c.pull_interval, 15),
+            heartbeat_interval: settings.heartbeat_interval,
+            pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
             // Often enough that a vanished host's sessions turn stale soon after they are due.
             sweep_interval: (settings.stale_after / 4).max(Duration::from_secs(1)),
         },
@@ -93,7 +94,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
 
 fn for_liveness(settings: &Settings) -> LivenessSettings {
     LivenessSettings {
-        heartbeat_interval: settings.heartbeat_interval(),
+        heartbeat_interval: settings.heartbeat_interval,
         stale_after: settings.stale_after,
         keep_closed: settings.keep_closed,
     }
@@ -116,7 +117,11 @@ pub fn postgres(settings: &Settings) -> Result<Option<PostgresOptions>, ErrorDet
                 .map_err(|error| wrong(format!("central.password_file {} cannot be read: {error}", path.display())))
         })
         .transpose()?;
-    PostgresOptions::parse(central.url.reveal(), password, central.connect_timeout, central.statement_timeout)
-        .map(Some)
-        .map_err(|error| wrong(error.to_string()))
+    let options =
+        PostgresOptions::parse(central.url.reveal(), password.as_deref()).map_err(|e| wrong(e.to_string()))?;
+    Ok(Some(PostgresOptions {
+        connect_timeout: central.connect_timeout,
+        statement_timeout: central.statement_timeout,
+        ..options
+    }))
 }

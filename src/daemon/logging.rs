@@ -41,7 +41,8 @@ pub fn start(level: LevelFilter, format: LogFormat) -> LogLevel {
     LogLevel(handle)
 }
 
-type FilteredLayer = Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
+type FilteredLayer =
+    Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
 
 fn text() -> FilteredLayer {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

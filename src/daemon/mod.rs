@@ -5,6 +5,7 @@ mod identity;
 mod in_force;
 mod liveness;
 mod logging;
+mod migrate;
 mod reload;
 mod signals;
 mod socket;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-pub use identity::{Change, change_offline, show_offline};
+pub use identity::{Change, offline as identity_offline};
+pub use migrate::migrate;
 
 use crate::api::{self, About, Admission, Api, ApiError, Metrics, Peer};
 use crate::clock::{self, Clock};
@@ -112,7 +114,7 @@ impl Door {
     }
 
     fn group_id(&self) -> Option<u32> {
-        self.group.as_ref().map(platform::peer::Group::gid)
+        self.group.as_ref().map(|group| group.gid)
     }
 
     fn admission(self) -> Admission {

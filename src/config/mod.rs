@@ -1,0 +1,95 @@
+//! Settings, in three types: what the file says ([`fragment`]), what flags, environment and file say
+//! together ([`Overrides`] and the fragment), and what is valid ([`Settings`]). An invalid value
+//! travels no further than this module.
+
+mod fragment;
+mod settings;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use tracing::level_filters::LevelFilter;
+
+pub use settings::{
+    CentralSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings, needs_restart,
+};
+
+use crate::platform::places::{CONFIG_VAR, Os, Places, path_in};
+use fragment::Fragment;
+
+/// What the flags of the command line say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub config: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
+    pub machine: Option<String>,
+    pub central_url: Option<Secret>,
+    pub log_level: Option<LevelFilter>,
+}
+
+/// Where the program runs, as far as the settings depend on it.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    pub os: Os,
+    pub is_root: bool,
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+/// Settings, and where they came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// The file that is, or would be, read.
+    pub config_path: Option<PathBuf>,
+    pub file_was_there: bool,
+}
+
+/// What is wrong with the configuration: one line that names the file or the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// `key`'s value breaks a rule.
+    fn key(key: &str, rule: impl std::fmt::Display) -> Self {
+        Self(format!("{key}: {rule}"))
+    }
+
+    fn in_file(self, path: &std::path::Path) -> Self {
+        Self(format!("{}: {}", path.display(), self.0))
+    }
+}
+
+/// Reads the file, and merges: a flag counts before the environment, that before the file, that before the default.
+///
+/// # Errors
+/// A file that was named and is not there; one that cannot be read or does not parse; a value that is not valid.
+pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Loaded, ConfigError> {
+    let places = Places::of(environment.os, environment.is_root, environment.variable);
+    let named = overrides.config.clone().or_else(|| path_in(environment.variable, CONFIG_VAR));
+    let explicit = named.is_some();
+    let config_path = named.or_else(|| places.config_file.clone());
+    let text = match config_path.as_ref().map(fs::read_to_string) {
+        Some(Ok(text)) => Some(text),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound && !explicit => None,
+        Some(Err(error)) => {
+            let path = config_path.unwrap_or_default();
+            return Err(ConfigError(format!("the configuration {} cannot be read: {error}", path.display())));
+        }
+        None => None,
+    };
+    let in_file = |error: ConfigError| config_path.as_ref().map_or(error.clone(), |path| error.in_file(path));
+    let fragment = text.as_deref().map_or_else(|| Ok(Fragment::default()), Fragment::parse).map_err(in_file)?;
+    let settings = settings::merge(overrides, environment, &places, fragment)?;
+    Ok(Loaded { settings, config_path, file_was_there: text.is_some() })
+}
+
+/// Whether a URL carries a password, before its user's @ or among its parameters.
+pub fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=")
+}

@@ -1,0 +1,374 @@
+//! Settings that are valid, and how flags, environment, file and defaults become them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::fragment::{self, Fragment};
+use super::{ConfigError, Environment, Overrides};
+use crate::domain::MachineName;
+use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
+use crate::store::Durability;
+
+/// Text that never shows in a log or an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub machine: MachineSettings,
+    /// `None`: this host is on its own.
+    pub central: Option<CentralSettings>,
+    /// How often live sessions are refreshed, here and in central.
+    pub heartbeat_interval: Duration,
+    /// A session that gave no sign of life for this long is stale.
+    pub stale_after: Duration,
+    /// How long closed sessions are kept once central has them.
+    pub keep_closed: Duration,
+    pub durability: Durability,
+    /// The largest size of the database, in bytes.
+    pub max_size: u64,
+    pub state_dir: PathBuf,
+    pub socket: SocketSettings,
+    pub log: LogSettings,
+    /// Whether to find local Claude Code sessions by themselves.
+    pub claude_watch: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSettings {
+    /// The name that somebody gave; `None`: the pinned one counts.
+    pub name: Option<MachineName>,
+    pub allow_other: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CentralSettings {
+    pub url: Secret,
+    pub password_file: Option<PathBuf>,
+    pub pull_interval: Duration,
+    pub connect_timeout: Duration,
+    pub statement_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketSettings {
+    pub path: PathBuf,
+    pub mode: u32,
+    pub group: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub level: LevelFilter,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal's own under systemd, else text.
+    Auto,
+    Journal,
+    Text,
+    Json,
+}
+
+/// The settings that differ and take effect only at the next start.
+pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    [
+        ("machine.name", old.machine.name != new.machine.name),
+        ("store.path", old.state_dir != new.state_dir),
+        ("store.durability", old.durability != new.durability),
+        ("store.max_size", old.max_size != new.max_size),
+        ("socket", old.socket != new.socket),
+        ("log.format", old.log.format != new.log.format),
+    ]
+    .into_iter()
+    .filter_map(|(setting, differs)| differs.then_some(setting))
+    .collect()
+}
+
+/// What a Unix socket's address can hold (sun_path: 108 bytes on Linux, 104 on macOS), with its end.
+const SOCKET_PATH_MAX: usize = 103;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn merge(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    places: &Places,
+    file: Fragment,
+) -> Result<Settings, ConfigError> {
+    let path = |name| path_in(environment.variable, name);
+    let state_dir =
+        first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, places.state_dir.clone()])
+            .ok_or_else(|| ConfigError::key("store.path", "HOME is not set, so say where: --state-dir DIR"))?;
+    let socket_path =
+        first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, places.socket(Some(&state_dir))])
+            .unwrap_or_else(|| state_dir.join("sessiond.sock"));
+    let heartbeat_interval =
+        duration("central.heartbeat_interval", file.central.heartbeat_interval.as_deref(), 30 * SECOND, SECOND, HOUR)?;
+    let stale_after =
+        duration("sessions.stale_after", file.sessions.stale_after.as_deref(), 120 * SECOND, 5 * SECOND, DAY)?;
+    if stale_after <= heartbeat_interval {
+        return Err(ConfigError::key(
+            "sessions.stale_after",
+            "it must be longer than central.heartbeat_interval, or live sessions would turn stale between two heartbeats",
+        ));
+    }
+    Ok(Settings {
+        machine: MachineSettings {
+            name: machine_name(overrides, environment, file.machine.name)?,
+            allow_other: file.machine.allow_other.unwrap_or(true),
+        },
+        central: central(overrides, environment, file.central)?,
+        heartbeat_interval,
+        stale_after,
+        keep_closed: duration(
+            "sessions.keep_closed",
+            file.sessions.keep_closed.as_deref(),
+            7 * DAY,
+            60 * SECOND,
+            3650 * DAY,
+        )?,
+        durability: durability(file.store.durability.as_deref())?,
+        max_size: size(file.store.max_size.as_deref())?,
+        socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
+        state_dir,
+        log: log(overrides, &file.log)?,
+        claude_watch: file.claude.watch.unwrap_or(true),
+    })
+}
+
+fn first<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
+    candidates.into_iter().flatten().next()
+}
+
+fn text(environment: &Environment<'_>, name: &str) -> Option<String> {
+    (environment.variable)(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// A name that was given and breaks the rule is refused, an empty one too.
+fn machine_name(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    file: Option<String>,
+) -> Result<Option<MachineName>, ConfigError> {
+    let given = first([
+        overrides.machine.clone().map(|name| ("--machine", name)),
+        text(environment, "HOST_MACHINE").map(|name| ("HOST_MACHINE", name)),
+        file.map(|name| ("machine.name", name)),
+    ]);
+    let parse = |(source, name): (&str, String)| {
+        MachineName::parse(&name).map_err(|invalid| ConfigError::key(source, invalid.rule))
+    };
+    given.map(parse).transpose()
+}
+
+fn central(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    file: fragment::Central,
+) -> Result<Option<CentralSettings>, ConfigError> {
+    let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(Secret);
+    let url = first([
+        overrides.central_url.clone(),
+        from_environment("SESSIOND_CENTRAL_URL"),
+        from_environment("DATABASE_URL"),
+        file.url.map(Secret),
+    ]);
+    let limits = (SECOND / 10, 300 * SECOND);
+    // Checked even where there is no URL: a file that is wrong is wrong before it is needed.
+    let pull_interval = duration("central.pull_interval", file.pull_interval.as_deref(), 15 * SECOND, SECOND, HOUR)?;
+    let connect_timeout =
+        duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.0, limits.1)?;
+    let statement_timeout =
+        duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
+    let Some(url) = url else { return Ok(None) };
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
+        return Err(ConfigError::key("central.url", "it must begin with postgres:// or postgresql://"));
+    }
+    let password_file = file.password_file.or_else(|| systemd_credential(environment));
+    Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
+}
+
+/// What `LoadCredential=central-password:...` of a systemd unit provides.
+fn systemd_credential(environment: &Environment<'_>) -> Option<PathBuf> {
+    path_in(environment.variable, "CREDENTIALS_DIRECTORY")
+        .map(|dir| dir.join("central-password"))
+        .filter(|p| p.exists())
+}
+
+fn duration(
+    key: &str,
+    text: Option<&str>,
+    default: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let value = humantime::parse_duration(text)
+        .map_err(|error| ConfigError::key(key, format!("\"{text}\" is not a duration such as 30s or 7d ({error})")))?;
+    if !(least..=most).contains(&value) {
+        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+        return Err(ConfigError::key(key, format!("{text} is not between {least} and {most}")));
+    }
+    Ok(value)
+}
+
+fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
+    match text {
+        None | Some("full") => Ok(Durability::Full),
+        Some("normal") => Ok(Durability::Normal),
+        Some(other) => Err(ConfigError::key("store.durability", format!("\"{other}\" is neither full nor normal"))),
+    }
+}
+
+fn size(text: Option<&str>) -> Result<u64, ConfigError> {
+    const LEAST: u64 = 1 << 20;
+    let Some(text) = text else { return Ok(1 << 30) };
+    let size = text
+        .parse::<bytesize::ByteSize>()
+        .map_err(|_| ConfigError::key("store.max_size", format!("\"{text}\" is not a size such as 1GiB")))?;
+    if size.as_u64() < LEAST {
+        return Err(ConfigError::key("store.max_size", format!("{text} is less than 1MiB")));
+    }
+    Ok(size.as_u64())
+}
+
+fn socket(path: PathBuf, mode: Option<&str>, group: Option<String>) -> Result<SocketSettings, ConfigError> {
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let rule =
+            format!("{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", path.display());
+        return Err(ConfigError::key("socket.path", rule));
+    }
+    let mode = mode.unwrap_or("0660");
+    let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777);
+    let mode =
+        octal.ok_or_else(|| ConfigError::key("socket.mode", format!("\"{mode}\" is not a mode such as 0660")))?;
+    Ok(SocketSettings { path, mode, group: group.filter(|group| !group.is_empty()) })
+}
+
+fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, ConfigError> {
+    let from_file = match file.level.as_deref() {
+        None => LevelFilter::INFO,
+        Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level.parse().unwrap_or(LevelFilter::INFO),
+        Some(other) => {
+            let rule = format!("\"{other}\" is none of error, warn, info, debug, trace");
+            return Err(ConfigError::key("log.level", rule));
+        }
+    };
+    let format = match file.format.as_deref() {
+        None | Some("auto") => LogFormat::Auto,
+        Some("journal") => LogFormat::Journal,
+        Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            let rule = format!("\"{other}\" is none of auto, journal, text, json");
+            return Err(ConfigError::key("log.format", rule));
+        }
+    };
+    Ok(LogSettings { level: overrides.log_level.unwrap_or(from_file), format })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::platform::places::Os;
+
+    fn merged(overrides: &Overrides, variables: &[(&str, &str)], toml: &str) -> Result<Settings, String> {
+        let variables: HashMap<_, _> = [("HOME", "/home/me")].iter().chain(variables).copied().collect();
+        let variable = |name: &str| variables.get(name).map(OsString::from);
+        let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
+        let places = Places::of(environment.os, false, &variable);
+        merge(overrides, &environment, &places, Fragment::parse(toml).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn of_file(toml: &str) -> Result<Settings, String> {
+        merged(&Overrides::default(), &[], toml)
+    }
+
+    #[test]
+    fn the_example_s_values_are_the_defaults() {
+        let example = of_file(include_str!("../../config.example.toml")).unwrap();
+        assert_eq!(example, of_file("").unwrap());
+    }
+
+    #[test]
+    fn a_flag_counts_before_the_environment_that_before_the_file() {
+        let toml = "[machine]\nname = \"file\"\n[central]\nurl = \"postgres://file\"\n[store]\npath = \"/file\"\n";
+        let variables = [("HOST_MACHINE", "env"), ("DATABASE_URL", "postgres://env"), ("SESSIOND_STATE_DIR", "/env")];
+        let overrides = Overrides {
+            machine: Some("flag".into()),
+            central_url: Some(Secret::new("postgres://flag")),
+            state_dir: Some("/flag".into()),
+            ..Overrides::default()
+        };
+        let seen = |settings: Result<Settings, String>| {
+            let s = settings.unwrap();
+            let url = s.central.map(|c| c.url.reveal().to_owned());
+            (s.machine.name.map(|name| name.to_string()), url, s.state_dir.display().to_string())
+        };
+        let expect = |who: &str| (Some(who.to_owned()), Some(format!("postgres://{who}")), format!("/{who}"));
+        assert_eq!(seen(merged(&overrides, &variables, toml)), expect("flag"));
+        assert_eq!(seen(merged(&Overrides::default(), &variables, toml)), expect("env"));
+        assert_eq!(seen(of_file(toml)), expect("file"));
+        assert_eq!(seen(of_file("")), (None, None, "/home/me/.local/state/sessiond".into()));
+        let both = [("DATABASE_URL", "postgres://b"), ("SESSIOND_CENTRAL_URL", "postgres://a")];
+        assert_eq!(seen(merged(&Overrides::default(), &both, "")).1.as_deref(), Some("postgres://a"));
+    }
+
+    #[test]
+    fn values_that_are_not_valid_are_named_by_key() {
+        for (toml, message) in [
+            ("[central]\nheartbeat_interval = \"soon\"", "central.heartbeat_interval: \"soon\" is not a duration"),
+            ("[central]\nheartbeat_interval = \"10ms\"", "central.heartbeat_interval: 10ms is not between 1s and 1h"),
+            ("[central]\nheartbeat_interval = \"3m\"", "sessions.stale_after: it must be longer"),
+            ("[central]\nurl = \"mysql://u:hunter2@x\"", "central.url: it must begin with postgres://"),
+            ("[sessions]\nkeep_closed = \"1s\"", "sessions.keep_closed: 1s is not between"),
+            ("[store]\nmax_size = \"huge\"", "store.max_size: \"huge\" is not a size"),
+            ("[store]\nmax_size = \"5KiB\"", "store.max_size: 5KiB is less"),
+            ("[store]\ndurability = \"some\"", "store.durability: \"some\""),
+            ("[socket]\nmode = \"9\"", "socket.mode: \"9\""),
+            ("[log]\nlevel = \"loud\"", "log.level: \"loud\""),
+            ("[log]\nformat = \"xml\"", "log.format: \"xml\""),
+            ("[machine]\nname = \"My-Machine\"", "machine.name: \"My-Machine\" is not a machine name"),
+        ] {
+            let error = of_file(toml).unwrap_err();
+            assert!(error.starts_with(message), "{error}");
+            assert!(!error.contains("hunter2") && error.lines().count() == 1, "{error}");
+        }
+        let long = format!("[socket]\npath = \"/{}\"", "x".repeat(120));
+        assert!(of_file(&long).unwrap_err().starts_with("socket.path: "));
+        assert!(merged(&Overrides::default(), &[("HOST_MACHINE", "")], "").unwrap_err().starts_with("HOST_MACHINE: "));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let settings = of_file("[central]\nurl = \"postgres://u:hunter2@x/y\"").unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}
