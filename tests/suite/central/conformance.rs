@@ -49,6 +49,7 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         another_machines_row_is_left_alone,
         a_renamed_host_keeps_its_rows,
         a_batch_takes_effect_once,
+        a_lost_answer_is_found_in_the_ledger,
         an_empty_batch_says_that_the_host_lives,
         one_bad_row_rolls_the_batch_back,
         two_hosts_under_one_name,
@@ -308,6 +309,18 @@ async fn a_batch_takes_effect_once<W: World>(world: W) {
     assert!(member.try_push(&[]).await.is_err());
 }
 
+async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
+    let (member, mut session) = begun(&world).await;
+    // All that the next connection knows is that batch 1 was sent.
+    drop(member);
+    let mut link = world.link();
+    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
+    session.context_percent = 90;
+    let again = Batch { number: 1, sessions: std::slice::from_ref(&session) };
+    assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
+    assert_eq!(only(&world).context_percent, 10);
+}
+
 async fn an_empty_batch_says_that_the_host_lives<W: World>(world: W) {
     let (mut member, _) = begun(&world).await;
     world.silence(HOUR);
@@ -407,7 +420,7 @@ async fn living_hosts_are_not_swept<W: World>(world: W) {
 
 async fn sweeping_is_throttled<W: World>(world: W) {
     let (mut member, _) = begun(&world).await;
-    let orphan = |id| self::session(id, "gone", world.now().minus(HOUR));
+    let orphan = |id| session(id, "gone", world.now().minus(HOUR));
     assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0));
     world.put(&orphan("odin-PS-000002"));
     assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0), "too early");
@@ -433,7 +446,10 @@ async fn machines_are_told<W: World>(world: W) {
     let names = machines.iter().map(|m| m.host_machine.as_str()).collect::<Vec<_>>();
     assert_eq!(names, ["odin4", "laptop", "odin3"]);
     let [odin4, laptop, odin3] = machines.try_into().unwrap();
-    assert_eq!((odin4.total_sessions, odin4.active_sessions, odin4.stale_sessions, odin4.closed_sessions), (3, 1, 1, 1));
+    assert_eq!(
+        (odin4.total_sessions, odin4.active_sessions, odin4.stale_sessions, odin4.closed_sessions),
+        (3, 1, 1, 1)
+    );
     assert_eq!((odin4.projects.as_str(), odin4.last_activity), ("freya, odin", Some(now.minus(MINUTE))));
     assert_eq!(odin4.last_seen, None);
     assert_eq!((laptop.total_sessions, laptop.stale_sessions), (1, 1));

@@ -78,12 +78,19 @@ async fn faults_come_when_scripted() {
     assert_eq!(link.push(Batch { number: 2, sessions: &sessions }).await, Err(CentralError::OutOfStep));
     assert_eq!(link.hello(&me).await.unwrap().batch, 0);
 
+    central.reject("odin-PS-000001");
+    assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
+    central.accept("odin-PS-000001");
+
     central.set_read_only(true);
     assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));
     central.set_read_only(false);
     link.hello(&me).await.unwrap();
     link.push(batch).await.unwrap();
+    assert_eq!(central.batch_of(me.host_id), Some(1));
     central.close("odin-PS-000001");
     central.claim_name("freya", Uuid::from_u128(5));
     assert!(matches!(link.hello(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
+    central.delete("odin-PS-000001");
+    assert_eq!(central.rows(), []);
 }

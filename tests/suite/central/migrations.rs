@@ -43,7 +43,8 @@ async fn every_state_leads_to_the_same_schema() {
     assert!(schemas[0].contains("last_heartbeat timestamp with time zone"));
 }
 
-const OLD_ROWS: &str = "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, created_at) \
+const OLD_ROWS: &str = "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, \
+     created_at) \
      VALUES ('odin-PS-000001', 'odin', 'PS', '2026-07-01 12:00', '2026-01-01 12:00')";
 
 const IN_UTC: &str = "SELECT last_heartbeat AT TIME ZONE 'UTC', created_at AT TIME ZONE 'UTC', closed_at, host_machine \
@@ -67,7 +68,10 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
     assert_eq!(report.steps.len(), 3);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
-    assert!(server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"), "a dry run changes nothing");
+    assert!(
+        server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),
+        "a dry run changes nothing"
+    );
     let report = migrate(&options(&server.url("by_option")), None, false).await.unwrap();
     assert_eq!(report.time_zone.as_deref(), Some("America/New_York"));
     assert_eq!(server.psql("by_option", IN_UTC), new_york);
@@ -84,7 +88,8 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     server.psql("by_database", "ALTER DATABASE by_database SET timezone = 'Asia/Kolkata'");
     migrate(&options(&server.url("by_database")), None, false).await.unwrap();
     assert_eq!(server.psql("by_database", IN_UTC), kolkata);
-    let age = "SELECT abs(age_seconds - extract(epoch FROM now() - timestamptz '2026-07-01 06:30Z')) < 5 FROM sessions_with_machine";
+    let age = "SELECT abs(age_seconds - extract(epoch FROM now() - timestamptz '2026-07-01 06:30Z')) < 5 FROM \
+         sessions_with_machine";
     assert_eq!(server.psql("by_database", age), "t");
 }
 
@@ -94,9 +99,12 @@ async fn the_zone_is_found_in_the_servers_files_or_asked_for() {
     server.psql("postgres", "ALTER SYSTEM SET timezone = 'Asia/Kolkata'");
     server.psql("postgres", "SELECT pg_reload_conf()");
     old(&server, "x");
-    server.psql("x", "CREATE ROLE plain LOGIN; ALTER SCHEMA public OWNER TO plain; ALTER TABLE supervisor_sessions OWNER TO plain; \
+    server.psql(
+        "x",
+        "CREATE ROLE plain LOGIN; ALTER SCHEMA public OWNER TO plain; ALTER TABLE supervisor_sessions OWNER TO plain; \
         ALTER VIEW active_sessions_by_machine OWNER TO plain; ALTER VIEW sessions_with_machine OWNER TO plain; \
-        ALTER FUNCTION update_last_heartbeat OWNER TO plain");
+        ALTER FUNCTION update_last_heartbeat OWNER TO plain",
+    );
 
     let plain = options(&server.url_as("plain", "x"));
     let asked = migrate(&plain, None, false).await.unwrap_err();
@@ -125,19 +133,24 @@ async fn peoples_own_views_and_grants_survive() {
     old(&server, "x");
     server.psql(
         "x",
-        "CREATE ROLE reader; CREATE ROLE keeper; CREATE SCHEMA own AUTHORIZATION keeper; \
+        "CREATE ROLE reader; CREATE ROLE keeper; GRANT SELECT ON supervisor_sessions TO keeper; CREATE SCHEMA own \
+             AUTHORIZATION keeper; \
          GRANT SELECT ON active_sessions_by_machine TO reader WITH GRANT OPTION; \
          GRANT SELECT (project) ON sessions_with_machine TO PUBLIC; \
-         CREATE VIEW own.recent WITH (security_barrier) AS SELECT instance_id, last_heartbeat AS \"At\" FROM supervisor_sessions; \
+         CREATE VIEW own.recent WITH (security_barrier) AS SELECT instance_id, last_heartbeat AS \"At\" FROM \
+         supervisor_sessions; \
          CREATE VIEW own.joined AS SELECT r.*, m.projects FROM own.recent r, active_sessions_by_machine m; \
-         CREATE MATERIALIZED VIEW own.kept AS SELECT * FROM own.joined; CREATE INDEX kept_id ON own.kept (instance_id); \
+         CREATE MATERIALIZED VIEW own.kept AS SELECT * FROM own.joined; CREATE INDEX kept_id ON own.kept \
+         (instance_id); \
          COMMENT ON VIEW own.recent IS 'it''s mine'; COMMENT ON COLUMN own.recent.\"At\" IS 'when'; \
          GRANT SELECT, INSERT ON own.recent TO reader; ALTER VIEW own.recent OWNER TO keeper",
     );
     let what = "SELECT c.oid::regclass, relkind, relowner::regrole, relacl, reloptions, obj_description(c.oid), \
-            (SELECT string_agg(format('%s %s %s', attname, attacl, col_description(c.oid, attnum)), ';' ORDER BY attnum) \
+            (SELECT string_agg(format('%s %s %s', attname, attacl, col_description(c.oid, attnum)), ';' ORDER BY \
+            attnum) \
              FROM pg_attribute WHERE attrelid = c.oid), (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) \
-         FROM pg_class c WHERE relkind IN ('v', 'm') AND relnamespace IN ('public'::regnamespace, 'own'::regnamespace) ORDER BY 1";
+         FROM pg_class c WHERE relkind IN ('v', 'm') AND relnamespace IN ('public'::regnamespace, \
+         'own'::regnamespace) ORDER BY c.relname";
     let before = server.psql("x", what);
     migrate(&options(&server.url("x")), None, false).await.unwrap();
     assert_eq!(server.psql("x", what), before);
@@ -156,7 +169,8 @@ async fn a_view_of_another_shape_is_made_anew() {
     );
     server.psql_file("x", &file(1));
     server.psql_file("x", &file(1));
-    let columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'sessions_with_machine'::regclass";
+    let columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = \
+         'sessions_with_machine'::regclass";
     assert_eq!(
         server.psql("x", columns),
         "instance_id project instance_type status context_percent current_epic last_heartbeat created_at closed_at \

@@ -9,6 +9,7 @@ use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
 use uuid::Uuid;
 
 use super::conformance::{self, STALE_AFTER, World, host, session};
+use crate::support::eventually;
 use crate::support::postgres::{NULL, Server, Stop};
 
 const MICROS: &str = "(extract(epoch from {}) * 1000000)::bigint";
@@ -54,7 +55,8 @@ impl World for Database<'_> {
     fn rows(&self) -> Vec<Session> {
         let micros = |column| MICROS.replace("{}", column);
         let rows = self.psql(&format!(
-            "SELECT instance_id, project, instance_type, status, context_percent, current_epic, {}, {}, {}, host_machine, \
+            "SELECT instance_id, project, instance_type, status, context_percent, current_epic, {}, {}, {}, \
+                 host_machine, \
              claude_session_uuid, claude_session_path FROM supervisor_sessions ORDER BY instance_id",
             micros("last_heartbeat"),
             micros("created_at"),
@@ -69,7 +71,8 @@ impl World for Database<'_> {
         let at = |t: Timestamp| format!("'{t}'");
         self.psql(&format!(
             "DELETE FROM supervisor_sessions WHERE instance_id = {0}; \
-             INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
+             INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, context_percent, \
+             current_epic, \
              last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path) \
              VALUES ({0}, '{1}', '{2}', '{3}', {4}, {5}, {6}, {7}, {8}, '{9}', {10}, {11})",
             text(session.instance_id.as_str()),
@@ -199,7 +202,10 @@ async fn hello_to(url: &str) -> Result<sessiond::sync::central::Welcome, Central
 async fn what_a_person_must_mend_is_told_apart() {
     let mut server = Server::start(&[]);
     let missing_schema = hello_to(&server.url("postgres")).await.unwrap_err();
-    assert!(matches!(&missing_schema, CentralError::SchemaMissing(m) if m.contains("sessiond migrate")), "{missing_schema:?}");
+    assert!(
+        matches!(&missing_schema, CentralError::SchemaMissing(m) if m.contains("sessiond migrate")),
+        "{missing_schema:?}"
+    );
     let missing_database = hello_to(&server.url("nothing")).await.unwrap_err();
     assert!(matches!(&missing_database, CentralError::Refused(m) if m.contains("nothing")), "{missing_database:?}");
     let no_tls = hello_to(&format!("{}&sslmode=require", server.url("postgres"))).await.unwrap_err();
@@ -279,20 +285,13 @@ async fn a_row_locked_by_others_is_not_waited_for_long() {
     let row = session(OLD_ID, "odin3", db.now());
     link.push(Batch { number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
 
-    let holder = std::thread::scope(|scope| {
-        let holding = scope.spawn(|| db.psql("BEGIN; UPDATE supervisor_sessions SET project = project; SELECT pg_sleep(2)"));
-        crate::support::eventually("the row is locked", Duration::from_secs(5), || {
-            let sleepers = db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
-            (sleepers == "1").then_some(())
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let pushed = std::thread::scope(|inner| {
-            inner.spawn(|| runtime.block_on(link.push(Batch { number: 2, sessions: std::slice::from_ref(&row) }))).join()
-        });
-        drop(holding.join());
-        pushed.unwrap()
+    let _holder =
+        server.psql_behind("x", "BEGIN; UPDATE supervisor_sessions SET project = project; SELECT pg_sleep(60)");
+    eventually("the row is locked", Duration::from_secs(10), || {
+        (db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").then_some(())
     });
-    assert!(matches!(&holder, Err(CentralError::Retry(m)) if m.contains("55P03")), "{holder:?}");
+    let pushed = link.push(Batch { number: 2, sessions: std::slice::from_ref(&row) }).await;
+    assert!(matches!(&pushed, Err(CentralError::Retry(m)) if m.contains("55P03")), "{pushed:?}");
 }
 
 #[tokio::test]
@@ -316,8 +315,10 @@ async fn odd_rows_of_others_do_no_harm() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     db.psql(
-        "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, host_machine, context_percent) \
-         VALUES ('odin-PS-000001', 'Ödin', 'PS', 'infinity', 'a', NULL), ('odin-PS-000002', '', 'PS', '-infinity', 'b', 3); \
+        "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, host_machine, \
+             context_percent) \
+         VALUES ('odin-PS-000001', 'Ödin', 'PS', 'infinity', 'a', NULL), ('odin-PS-000002', '', 'PS', '-infinity', \
+         'b', 3); \
          UPDATE supervisor_sessions SET status = 'closed'",
     );
     let mut link = db.link();

@@ -239,11 +239,12 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
-        if let Some(former) = hosts.get_mut(id).filter(|former| host.own_claims.contains(&former.claim)) {
-            if !former.retired || former.replaced_by.is_some_and(|by| host.former_host_ids.contains(&by)) {
-                former.retired = true;
-                former.replaced_by = Some(host.host_id);
-            }
+        if let Some(former) = hosts.get_mut(id)
+            && host.own_claims.contains(&former.claim)
+            && (!former.retired || former.replaced_by.is_some_and(|by| host.former_host_ids.contains(&by)))
+        {
+            former.retired = true;
+            former.replaced_by = Some(host.host_id);
         }
     }
     for (id, rival) in hosts.iter_mut() {
@@ -279,7 +280,8 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
         machine_name: entry.name.to_string(),
         last_seen: Some(entry.last_seen),
         message: format!(
-            "another host ({by}) goes by the name {}; run `sessiond identity rename NAME` or `sessiond identity replace`",
+            "another host ({by}) goes by the name {}; run `sessiond identity rename NAME` or `sessiond identity \
+                 replace`",
             entry.name
         ),
     })

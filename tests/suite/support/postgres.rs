@@ -51,7 +51,14 @@ impl Server {
     pub fn resume(&mut self) {
         let mut command = as_owner(&binary("postgres"));
         command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args([
-            "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=40",
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=16MB",
+            "-c",
+            "max_connections=40",
         ]);
         for setting in &self.settings {
             command.arg("-c").arg(setting);
@@ -127,16 +134,24 @@ impl Server {
     }
 
     fn try_psql(&self, database: &str, what: &[&str]) -> Output {
+        self.psql_command(database).args(what).output().expect("psql can be run")
+    }
+
+    /// Leaves SQL running, such as one that holds a lock.
+    pub fn psql_behind(&self, database: &str, sql: &str) -> Behind {
+        let mut psql = self.psql_command(database);
+        Behind(psql.args(["-c", sql]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql can be run"))
+    }
+
+    fn psql_command(&self, database: &str) -> Command {
         let mut psql = Command::new(binary("psql"));
         for libpq in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
             psql.env_remove(libpq);
         }
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-P", &format!("null={NULL}"), "-U", "postgres", "-d", database])
             .arg("-h")
-            .arg(self.dir.path())
-            .args(what)
-            .output()
-            .expect("psql can be run")
+            .arg(self.dir.path());
+        psql
     }
 
     /// Says who may log in, and how: the lines of pg_hba.conf.
@@ -173,6 +188,16 @@ impl Drop for Server {
     }
 }
 
+/// A psql that runs until it is dropped.
+pub struct Behind(Child);
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
 fn self_and_children(pid: Pid) -> Vec<Pid> {
     let children = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
     let children = fs::read_to_string(children).unwrap_or_default();
@@ -188,7 +213,11 @@ fn copy_template(to: &Path) {
         hand_over(dir.path());
         let mut initdb = as_owner(&binary("initdb"));
         initdb.arg("-D").arg(dir.path().join("data")).args([
-            "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8",
+            "--username=postgres",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
         ]);
         let output = initdb.output().expect("initdb can be run");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
