@@ -187,3 +187,20 @@ CREATE TABLE IF NOT EXISTS sessiond_sweep (
 INSERT INTO sessiond_sweep (swept_at) VALUES ('-infinity') ON CONFLICT (one_row) DO NOTHING;
 
 COMMENT ON TABLE sessiond_sweep IS 'When some host last turned the sessions of vanished hosts stale; one row';
+
+-- Whoever may write sessions may run a daemon, no matter who runs this.
+DO $$
+DECLARE
+    writer TEXT;
+BEGIN
+    FOR writer IN
+        SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = 'supervisor_sessions'::regclass
+        UNION
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = 'supervisor_sessions'::regclass AND a.privilege_type = 'UPDATE'
+    LOOP
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE ON sessiond_hosts, sessiond_sweep TO %s', writer);
+    END LOOP;
+END
+$$;

@@ -234,6 +234,41 @@ async fn what_a_person_must_mend_is_told_apart() {
 }
 
 #[tokio::test]
+async fn who_may_write_sessions_may_run_a_daemon() {
+    let server = Server::start(&[]);
+    server.create("x");
+    server.psql_file("x", &super::migrations::file(0));
+    server.psql(
+        "x",
+        "CREATE ROLE agent LOGIN; CREATE ROLE reader LOGIN; GRANT SELECT ON supervisor_sessions TO reader; \
+         GRANT SELECT, INSERT, UPDATE ON supervisor_sessions TO agent",
+    );
+    migrate(&options(&server.url("x")), None, false).await.unwrap();
+    let mut link = Postgres::new(options(&server.url_as("agent", "x")));
+    link.hello(&host("odin3", 1)).await.unwrap();
+    let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
+    link.push(Batch { number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
+    link.machines(STALE_AFTER).await.unwrap();
+    assert!(matches!(hello_to(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
+}
+
+/// A call that is given up half way takes its connection with it, and with that its transaction.
+#[tokio::test]
+async fn an_abandoned_call_leaves_nothing_behind() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("odin3", 1)).await.unwrap();
+    server.freeze();
+    let empty = Batch { number: 1, sessions: &[] };
+    assert!(tokio::time::timeout(Duration::from_millis(50), link.push(empty)).await.is_err());
+    server.thaw();
+    assert!(matches!(link.push(empty).await, Err(CentralError::Retry(_))));
+    assert!(link.hello(&host("odin3", 1)).await.unwrap().batch <= 1);
+}
+
+#[tokio::test]
 async fn an_unknown_host_is_worth_another_try() {
     let error = hello_to("postgres://me@no-such-host.invalid/x").await.unwrap_err();
     assert!(matches!(&error, CentralError::Retry(m) if m.contains("no-such-host.invalid")), "{error:?}");

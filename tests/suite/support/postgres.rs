@@ -205,27 +205,40 @@ fn self_and_children(pid: Pid) -> Vec<Pid> {
     std::iter::once(pid).chain(children).collect()
 }
 
-/// A fresh data folder, made once for the whole process, since initdb takes its time.
+/// Puts a fresh data folder into `to`. initdb takes its time, so its work is kept in the target folder.
 fn copy_template(to: &Path) {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    let template = TEMPLATE.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a folder for Postgres");
-        hand_over(dir.path());
-        let mut initdb = as_owner(&binary("initdb"));
-        initdb.arg("-D").arg(dir.path().join("data")).args([
-            "--username=postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-        ]);
-        let output = initdb.output().expect("initdb can be run");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        dir
-    });
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     hand_over(to);
-    let copied = Command::new("cp").arg("-a").arg(template.path().join("data")).arg(to).status();
-    assert!(copied.expect("cp can be run").success(), "the data folder can be copied");
+    copy(TEMPLATE.get_or_init(template), &to.join("data"));
+}
+
+fn template() -> PathBuf {
+    let version = Command::new(binary("initdb")).arg("--version").output().expect("initdb can be run").stdout;
+    let version = String::from_utf8_lossy(&version).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}{}", geteuid().as_raw()));
+    if !kept.exists() {
+        // Whole or not at all, and whoever comes second throws theirs away.
+        let draft = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the template");
+        initialise(&draft.path().join("data"));
+        _ = fs::rename(draft.path().join("data"), &kept);
+    }
+    kept
+}
+
+/// By way of a folder that another user can reach, which the target folder need not be.
+fn initialise(to: &Path) {
+    let dir = tempfile::tempdir().expect("a folder for Postgres");
+    hand_over(dir.path());
+    let mut initdb = as_owner(&binary("initdb"));
+    initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]);
+    let output = initdb.arg("-D").arg(dir.path().join("data")).output().expect("initdb can be run");
+    assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+    copy(&dir.path().join("data"), to);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp can be run");
+    assert!(copied.success(), "{} can be copied", from.display());
 }
 
 /// Postgres refuses to run as root.
