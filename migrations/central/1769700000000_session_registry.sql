@@ -26,7 +26,9 @@ CREATE INDEX IF NOT EXISTS idx_supervisor_sessions_project_heartbeat
 CREATE OR REPLACE FUNCTION update_last_heartbeat() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
     -- Asked again, because an existing trigger may call this on every update.
-    IF NEW.context_percent IS DISTINCT FROM OLD.context_percent OR NEW.current_epic IS DISTINCT FROM OLD.current_epic THEN
+    IF NEW.context_percent IS DISTINCT FROM OLD.context_percent
+        OR NEW.current_epic IS DISTINCT FROM OLD.current_epic
+    THEN
         NEW.last_heartbeat := CURRENT_TIMESTAMP;
     END IF;
     RETURN NEW;

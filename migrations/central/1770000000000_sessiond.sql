@@ -120,7 +120,9 @@ BEGIN
     IF current_setting('sessiond.replay', true) = 'on' THEN
         RETURN NEW;
     END IF;
-    IF NEW.context_percent IS DISTINCT FROM OLD.context_percent OR NEW.current_epic IS DISTINCT FROM OLD.current_epic THEN
+    IF NEW.context_percent IS DISTINCT FROM OLD.context_percent
+        OR NEW.current_epic IS DISTINCT FROM OLD.current_epic
+    THEN
         NEW.last_heartbeat := CURRENT_TIMESTAMP;
     END IF;
     RETURN NEW;
@@ -171,7 +173,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS sessiond_hosts_machine_name
 
 COMMENT ON TABLE sessiond_hosts IS 'The hosts on which sessiond runs, and the ledger of what each has replayed';
 COMMENT ON COLUMN sessiond_hosts.host_id IS 'Random, pinned in the host''s state folder';
-COMMENT ON COLUMN sessiond_hosts.claim IS 'Random for each start of the daemon; one that the host does not know was made by a copy of its state folder';
+COMMENT ON COLUMN sessiond_hosts.claim IS 'Random for each start; one unknown to the host is of a copy of its folder';
 COMMENT ON COLUMN sessiond_hosts.batch IS 'The newest batch applied; advances in the same transaction as the batch';
 COMMENT ON COLUMN sessiond_hosts.version IS 'The version of sessiond that spoke last';
 COMMENT ON COLUMN sessiond_hosts.last_seen IS 'When the host spoke last, by this database''s clock';
@@ -185,3 +187,20 @@ CREATE TABLE IF NOT EXISTS sessiond_sweep (
 INSERT INTO sessiond_sweep (swept_at) VALUES ('-infinity') ON CONFLICT (one_row) DO NOTHING;
 
 COMMENT ON TABLE sessiond_sweep IS 'When some host last turned the sessions of vanished hosts stale; one row';
+
+-- Whoever may write sessions may run a daemon, no matter who runs this.
+DO $$
+DECLARE
+    writer TEXT;
+BEGIN
+    FOR writer IN
+        SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = 'supervisor_sessions'::regclass
+        UNION
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = 'supervisor_sessions'::regclass AND a.privilege_type = 'UPDATE'
+    LOOP
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE ON sessiond_hosts, sessiond_sweep TO %s', writer);
+    END LOOP;
+END
+$$;

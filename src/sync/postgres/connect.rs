@@ -79,10 +79,10 @@ impl PostgresOptions {
 
     /// User, host, port and database, for people: no secret.
     pub fn display(&self) -> String {
-        let host = self.server.get_socket().map_or_else(
-            || self.server.get_host().to_owned(),
-            |socket| socket.display().to_string(),
-        );
+        let host = self
+            .server
+            .get_socket()
+            .map_or_else(|| self.server.get_host().to_owned(), |socket| socket.display().to_string());
         let user = self.server.get_username();
         format!("{user}@{host}:{}/{}", self.server.get_port(), self.server.get_database().unwrap_or(user))
     }
@@ -132,6 +132,11 @@ fn checked(text: &str) -> Result<Url, InvalidOptions> {
     }
     let mut parameters = Vec::new();
     for (key, value) in url.query_pairs().into_owned() {
+        // libpq's word for the usual authorities, which are trusted here anyway.
+        if key == "sslrootcert" && value == "system" {
+            continue;
+        }
+        check_file(&key, &value)?;
         if KNOWN.contains(&key.as_str()) || (key.starts_with("options[") && key.ends_with(']')) {
             parameters.push((key, value));
         } else if !HARMLESS.contains(&key.as_str()) {
@@ -144,6 +149,17 @@ fn checked(text: &str) -> Result<Url, InvalidOptions> {
         url.query_pairs_mut().clear().extend_pairs(parameters);
     }
     Ok(url)
+}
+
+/// Later, a missing file would look like a central that cannot be reached.
+fn check_file(key: &str, value: &str) -> Result<(), InvalidOptions> {
+    if !matches!(key, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key") {
+        return Ok(());
+    }
+    match std::fs::File::open(value) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("{key}: {} cannot be read: {error}", value.escape_debug()))),
+    }
 }
 
 /// sqlx takes a mistyped PGSSLMODE for none at all, and would go on without the protection asked for.
@@ -185,6 +201,7 @@ mod tests {
             ("postgres://me:s3cr3t@db:port/x", "invalid port number"),
             ("postgres://me:s3cr3t@db/x?sslmode=ful", "ful"),
             ("postgres://me@db/x?pasword=s3cr3t", "\"pasword\" is unknown"),
+            ("postgres://me:s3cr3t@db/x?sslrootcert=/no/such.pem", "/no/such.pem cannot be read"),
             ("postgres://me:x#s3cr3t@db/x", "percent-encoded"),
         ] {
             let error = PostgresOptions::parse(url, None).unwrap_err().to_string();
@@ -195,7 +212,8 @@ mod tests {
 
     #[test]
     fn takes_a_url_that_psql_takes() {
-        let url = "postgresql://me@db/x?connect_timeout=3&channel_binding=require&application_name=mine";
+        let url =
+            "postgresql://me@db/x?connect_timeout=3&channel_binding=require&sslrootcert=system&application_name=mine";
         let options = PostgresOptions::parse(url, None).unwrap();
         assert_eq!(options.server.get_application_name(), Some("mine"));
     }

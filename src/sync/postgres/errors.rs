@@ -40,9 +40,9 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
         Kind::Refused => {
             CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
         }
-        Kind::SchemaMissing => {
-            CentralError::SchemaMissing(one_line(&format!("central {place}: {message} ({code}); run `sessiond migrate`")))
-        }
+        Kind::SchemaMissing => CentralError::SchemaMissing(one_line(&format!(
+            "central {place}: {message} ({code}); run `sessiond migrate`"
+        ))),
         Kind::Reject => {
             // The detail would repeat the row itself.
             let at = error.constraint().or(error.column()).map(|name| format!(", at {name}")).unwrap_or_default();
@@ -57,7 +57,9 @@ fn kind(code: &str) -> Kind {
         ("28", _) | (_, "3D000" | "42501") => Kind::Refused,
         // Connection; transaction state, read-only among it; statements lost in a pooler; conflict with
         // others; resources; object in use; stopped by an operator; the server's own trouble.
-        ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => Kind::Retry,
+        ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => {
+            Kind::Retry
+        }
         _ => Kind::Reject,
     }
 }

@@ -11,8 +11,8 @@ use crate::sync::central::{CentralError, Host, Welcome};
 
 const SCHEMA_IS_THERE: &str = "\
     SELECT to_regclass('sessiond_hosts') IS NOT NULL AND to_regclass('sessiond_sweep') IS NOT NULL AND 6 = ( \
-        SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') AND NOT attisdropped AND ( \
-            attname IN ('host_machine', 'claude_session_uuid', 'claude_session_path') \
+        SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') AND NOT attisdropped \
+            AND (attname IN ('host_machine', 'claude_session_uuid', 'claude_session_path') \
             OR attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamptz'::regtype))";
 
 const RETIRE_FORMER: &str = "\
@@ -140,8 +140,8 @@ impl Entry {
     }
 }
 
-const TWO_WAYS: &str =
-    "run `sessiond identity rename NAME` to give this host another name, or `sessiond identity replace` to take it over";
+const TWO_WAYS: &str = "run `sessiond identity rename NAME` to give this host another name, or `sessiond identity \
+     replace` to take it over";
 
 fn taken(name: &MachineName, by: Uuid, last_seen: Timestamp) -> String {
     format!("another host ({by}, last seen {last_seen}) goes by the name {name} in central; {TWO_WAYS}")

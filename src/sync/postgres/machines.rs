@@ -31,7 +31,8 @@ const MACHINES: &str = concat!(
     " FROM (SELECT host_machine, count(*) AS total, count(*) FILTER (WHERE status = 'active' AND ",
     fresh!(),
     ") AS active, count(*) FILTER (WHERE status = 'closed') AS closed, max(last_heartbeat) AS last_activity, \
-         string_agg(DISTINCT project, ', ' ORDER BY project) AS projects FROM supervisor_sessions GROUP BY host_machine) s \
+         string_agg(DISTINCT project, ', ' ORDER BY project) AS projects \
+         FROM supervisor_sessions GROUP BY host_machine) s \
      FULL JOIN (SELECT machine_name, last_seen FROM sessiond_hosts WHERE retired_at IS NULL) h \
          ON h.machine_name = s.host_machine \
      ORDER BY s.last_activity DESC NULLS LAST, 1"

@@ -55,7 +55,10 @@ pub enum MigrateError {
     NoSuchZone(String),
     #[error("central was migrated by a newer sessiond; update this one")]
     Newer,
-    #[error("migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a newer one")]
+    #[error(
+        "migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a \
+             newer one"
+    )]
     Changed(i64),
     #[error("{0}")]
     Central(#[from] CentralError),

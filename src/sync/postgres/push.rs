@@ -63,7 +63,8 @@ const UPSERT: &str = concat!(
              FROM (SELECT ",
     newer!(),
     ") AS it (newer)) \
-     WHERE s.created_at = excluded.created_at AND (s.host_machine = excluded.host_machine OR s.host_machine = ANY($13)) \
+     WHERE s.created_at = excluded.created_at AND \
+         (s.host_machine = excluded.host_machine OR s.host_machine = ANY($13)) \
      RETURNING s.instance_id, s.status = 'closed', ",
     micros!("coalesce(s.closed_at, s.last_heartbeat)"),
     ", s.last_heartbeat = now(), ",

@@ -40,10 +40,10 @@ const OF_FILES: &str =
 
 /// The zone by which naive times must be converted; none if there are none.
 pub(super) async fn needed(connection: &mut PgConnection, given: Option<&str>) -> Result<Option<String>, Failure> {
-    if let Some(zone) = given {
-        if !is(connection, sqlx::query(KNOWN).bind(zone)).await? {
-            return Err(MigrateError::NoSuchZone(zone.escape_debug().take(80).collect()).into());
-        }
+    if let Some(zone) = given
+        && !is(connection, sqlx::query(KNOWN).bind(zone)).await?
+    {
+        return Err(MigrateError::NoSuchZone(zone.escape_debug().take(80).collect()).into());
     }
     if !is(connection, sqlx::query(HAS_NAIVE_COLUMNS)).await? || !is(connection, sqlx::query(HAS_ROWS)).await? {
         return Ok(None);
