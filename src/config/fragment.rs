@@ -100,10 +100,9 @@ impl Fragment {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let table = DeTable::parse(text).map_err(|error| broken(text, &error))?;
         let mut unknown = Vec::new();
-        let tracked = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(
-            toml::Deserializer::from(table),
-            |path| unknown.push(path.to_string()),
-        ));
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let noting = serde_ignored::Deserializer::new(toml::Deserializer::from(table), &mut note);
+        let tracked = serde_path_to_error::deserialize(noting);
         let fragment = tracked.map_err(|error| {
             let (key, what) = (error.path().to_string(), error.into_inner());
             ConfigError::key(&key, what.message())

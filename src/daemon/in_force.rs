@@ -117,11 +117,9 @@ pub fn postgres(settings: &Settings) -> Result<Option<PostgresOptions>, ErrorDet
                 .map_err(|error| wrong(format!("central.password_file {} cannot be read: {error}", path.display())))
         })
         .transpose()?;
-    let options =
+    let mut options =
         PostgresOptions::parse(central.url.reveal(), password.as_deref()).map_err(|e| wrong(e.to_string()))?;
-    Ok(Some(PostgresOptions {
-        connect_timeout: central.connect_timeout,
-        statement_timeout: central.statement_timeout,
-        ..options
-    }))
+    options.connect_timeout = central.connect_timeout;
+    options.statement_timeout = central.statement_timeout;
+    Ok(Some(options))
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Environment, Overrides};
 use crate::sync::central::CentralError;
-use crate::sync::postgres::migrate::{MigrateError, Report, migrate as apply};
+use crate::sync::postgres::{MigrateError, Report, migrate as apply};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::{failure, in_force};

@@ -7,3 +7,13 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod wake;
+
+/// Lets tasks wait until a descriptor can be read. Must be called within a tokio runtime with I/O.
+#[cfg(target_os = "linux")]
+fn readable(descriptor: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    // SAFETY: an OwnedFd is open for as long as it lives, is always the same descriptor, and is handed over here.
+    #[allow(unsafe_code)]
+    let registered =
+        unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, tokio::io::Interest::READABLE) };
+    Ok(registered?)
+}

@@ -85,7 +85,6 @@ mod linux {
     use rustix::time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
     };
-    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
     /// A timer that never expires, and is cancelled when the wall clock is set, as it is on waking too.
@@ -101,7 +100,7 @@ mod linux {
             let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
             let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
             timerfd_settime(&timer, flags, &Itimerspec { it_interval: never_again, it_value: moment })?;
-            Ok(Self(AsyncFd::with_interest(timer, Interest::READABLE)?))
+            Ok(Self(crate::platform::readable(timer)?))
         }
 
         /// # Errors
@@ -139,7 +138,8 @@ mod tests {
     fn only_a_jump_of_more_than_five_seconds_counts() {
         let before = Timestamp::from_micros(1_000 * SECOND);
         let ten = Duration::from_secs(10);
-        for (wall, expected) in [(10, false), (15, false), (16, true), (5, false), (4, true), (3_600, true), (-9, true)] {
+        for (wall, expected) in [(10, false), (15, false), (16, true), (5, false), (4, true), (3_600, true), (-9, true)]
+        {
             let now = Timestamp::from_micros((1_000 + wall) * SECOND);
             assert_eq!(jumped(before, now, ten), expected, "{wall} s on the wall in 10 s");
         }

@@ -266,7 +266,7 @@ async fn a_newer_store_is_refused_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     shut(open(dir.path()));
     let path = dir.path().join("sessiond.db");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&path).unwrap();
     assert!(matches!(try_open(dir.path(), OPTIONS), Err(OpenError::Newer { found: 99, .. })));
     assert_eq!(std::fs::read(&path).unwrap(), before);

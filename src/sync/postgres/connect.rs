@@ -51,6 +51,15 @@ pub struct PostgresOptions {
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
     server: PgConnectOptions,
+    /// The URL and the password it was made of, to compare by: sqlx's options cannot be compared.
+    made_of: (String, Option<String>),
+}
+
+impl PartialEq for PostgresOptions {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |o: &Self| (o.made_of.clone(), o.connect_timeout, o.statement_timeout);
+        key(self) == key(other)
+    }
 }
 
 /// What is wrong with a URL, without anything secret of it.
@@ -62,6 +71,7 @@ impl PostgresOptions {
     /// Reads a URL; PGHOST and the like, and ~/.pgpass, fill in what it leaves out. A password given
     /// by itself counts for more than those, and for less than one in the URL.
     pub fn parse(url: &str, password: Option<&str>) -> Result<Self, InvalidOptions> {
+        let made_of = (url.to_owned(), password.map(str::to_owned));
         let url = checked(url)?;
         check_environment()?;
         let mut server = PgConnectOptions::from_url(&url).map_err(|error| invalid(plain(&error)))?;
@@ -74,7 +84,12 @@ impl PostgresOptions {
         }
         // Poolers refuse a startup parameter they do not know, and lose named statements.
         server = server.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging();
-        Ok(Self { connect_timeout: Duration::from_secs(5), statement_timeout: Duration::from_secs(10), server })
+        Ok(Self {
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            server,
+            made_of,
+        })
     }
 
     /// User, host, port and database, for people: no secret.

@@ -80,7 +80,10 @@ fn requests_that_are_wrong_are_refused_by_the_field() {
 fn broken_json_and_other_things_that_are_no_requests() {
     let host = Host::new("odin3").started();
     for body in ["{", "nonsense", "{\"project\": \"odin\"} {}", "\u{1}"] {
-        let request = format!("POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let request = format!(
+            "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let (status, answer) = raw(&mut host.connect().unwrap(), &request).unwrap();
         assert_eq!(status, 400, "{body}: {answer}");
         message(&serde_json::from_str(&answer).unwrap());
@@ -100,7 +103,10 @@ fn broken_json_and_other_things_that_are_no_requests() {
 fn a_body_of_ten_megabytes_and_a_head_that_never_ends() {
     let host = Host::new("odin3").started();
     let body = json!({"project": "x".repeat(10 << 20)}).to_string();
-    let request = format!("POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let (status, answer) = raw(&mut host.connect().unwrap(), &request).unwrap();
     assert_eq!(status, 413, "{answer}");
     message(&serde_json::from_str(&answer).unwrap());
@@ -257,7 +263,8 @@ fn a_full_disk_is_an_error_to_the_caller_and_nothing_is_lost() {
     let epic = "e".repeat(250);
     let mut acknowledged = Vec::new();
     let answer = loop {
-        let (status, answer) = host.ask("POST", "/v1/sessions", Some(&json!({"project": "odin", "current_epic": epic})));
+        let (status, answer) =
+            host.ask("POST", "/v1/sessions", Some(&json!({"project": "odin", "current_epic": epic})));
         match status {
             201 => acknowledged.push(answer["instance_id"].as_str().unwrap().to_owned()),
             507 => break answer,

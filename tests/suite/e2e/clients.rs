@@ -18,9 +18,22 @@ fn a_session_s_life_on_the_command_line() {
     let beaten = document(&host.ok(&["heartbeat", &id, "--context", "42", "--json"]));
     assert_eq!((&beaten["context_percent"], &beaten["current_epic"]), (&json!(42), &json!("003")));
     for column in [
-        "instance_id", "project", "instance_type", "status", "context_percent", "current_epic", "last_heartbeat",
-        "created_at", "closed_at", "host_machine", "claude_session_uuid", "claude_session_path", "age_seconds", "local",
-        "as_of", "synced",
+        "instance_id",
+        "project",
+        "instance_type",
+        "status",
+        "context_percent",
+        "current_epic",
+        "last_heartbeat",
+        "created_at",
+        "closed_at",
+        "host_machine",
+        "claude_session_uuid",
+        "claude_session_path",
+        "age_seconds",
+        "local",
+        "as_of",
+        "synced",
     ] {
         assert!(beaten.get(column).is_some(), "{column} is missing: {beaten}");
     }
@@ -106,11 +119,30 @@ fn status_tells_people_and_programs() {
     let host = Host::new("odin3").started();
     let status = document(&host.ok(&["status", "--json"]));
     for path in [
-        "/daemon/version", "/daemon/pid", "/daemon/started_at", "/daemon/uptime_seconds", "/machine/name",
-        "/machine/host_id", "/machine/pinned_at", "/machine/conflict", "/central/configured", "/central/state",
-        "/central/since", "/central/last_error", "/central/last_sync_at", "/central/round_trip_ms", "/backlog/sessions",
-        "/backlog/records", "/backlog/oldest_at", "/parked", "/sessions/active", "/sessions/stale", "/sessions/closed",
-        "/store/path", "/store/bytes", "/store/durability",
+        "/daemon/version",
+        "/daemon/pid",
+        "/daemon/started_at",
+        "/daemon/uptime_seconds",
+        "/machine/name",
+        "/machine/host_id",
+        "/machine/pinned_at",
+        "/machine/conflict",
+        "/central/configured",
+        "/central/state",
+        "/central/since",
+        "/central/last_error",
+        "/central/last_sync_at",
+        "/central/round_trip_ms",
+        "/backlog/sessions",
+        "/backlog/records",
+        "/backlog/oldest_at",
+        "/parked",
+        "/sessions/active",
+        "/sessions/stale",
+        "/sessions/closed",
+        "/store/path",
+        "/store/bytes",
+        "/store/durability",
     ] {
         assert!(status.pointer(path).is_some(), "{path} is missing: {status}");
     }

@@ -66,7 +66,8 @@ fn a_row_that_central_never_accepts_is_parked_and_the_others_go_on() {
     host.ok(&["heartbeat", &poison, "--epic", "15"]);
     host.ok(&["parked", "retry", &poison]);
     host.await_synced();
-    let row = server.psql("central", &format!("SELECT current_epic FROM supervisor_sessions WHERE instance_id = '{poison}'"));
+    let row =
+        server.psql("central", &format!("SELECT current_epic FROM supervisor_sessions WHERE instance_id = '{poison}'"));
     assert_eq!(row, "15");
 }
 

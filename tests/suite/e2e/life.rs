@@ -77,7 +77,8 @@ fn a_host_that_vanished_is_turned_stale_by_another() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
-    let in_a_hurry = format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
+    let in_a_hurry =
+        format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
     let (mut vanishes, stays) = (Host::new("odin4"), Host::new("odin3"));
     vanishes.configure(&in_a_hurry);
     stays.configure(&in_a_hurry);
@@ -202,9 +203,8 @@ fn systemd_hears_of_its_life() {
     let path = dir.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(SOON)).unwrap();
-    let mut host = Host::new("odin3")
-        .environment("NOTIFY_SOCKET", path.to_str().unwrap())
-        .environment("WATCHDOG_USEC", "1000000");
+    let mut host =
+        Host::new("odin3").environment("NOTIFY_SOCKET", path.to_str().unwrap()).environment("WATCHDOG_USEC", "1000000");
     let hears = |word: &str| {
         let mut message = [0; 4096];
         loop {

@@ -82,7 +82,8 @@ impl Host {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
         let mut command = self.sessiond();
         command.arg("run").args(&self.arguments).arg("--state-dir").arg(self.state_dir());
-        self.process = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be run"));
+        self.process =
+            Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be run"));
     }
 
     /// Runs the daemon when it is expected to refuse; answers its exit code and what it said last.

@@ -1,7 +1,9 @@
 //! What the tests are built from.
 
+pub mod daemon;
 pub mod fake_central;
 pub mod postgres;
+pub mod random;
 
 use std::time::{Duration, Instant};
 
@@ -15,4 +17,9 @@ pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Opt
         assert!(Instant::now() < deadline, "within {within:?} this never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// How often a campaign repeats: `short`, or `long` under `tests/run --long`.
+pub fn campaign(short: u64, long: u64) -> u64 {
+    if std::env::var_os("SESSIOND_TEST_LONG").is_some() { long } else { short }
 }

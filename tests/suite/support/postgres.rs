@@ -144,14 +144,35 @@ impl Server {
     }
 
     fn psql_command(&self, database: &str) -> Command {
-        let mut psql = Command::new(binary("psql"));
-        for libpq in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
-            psql.env_remove(libpq);
-        }
-        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-P", &format!("null={NULL}"), "-U", "postgres", "-d", database])
-            .arg("-h")
-            .arg(self.dir.path());
+        let mut psql = self.libpq("psql", database);
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-P", &format!("null={NULL}")]);
         psql
+    }
+
+    /// One of Postgres's own clients, with nothing from the environment.
+    fn libpq(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
+            command.env_remove(variable);
+        }
+        command.args(["-U", "postgres", "-d", database, "-h"]).arg(self.dir.path());
+        command
+    }
+
+    /// A dump of a database, as `pg_dump` makes it.
+    pub fn dump(&self, database: &str) -> String {
+        let output = self.libpq("pg_dump", database).output().expect("pg_dump can be run");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a dump in UTF-8")
+    }
+
+    /// Replaces a database by what a dump has of it.
+    pub fn restore(&self, database: &str, dump: &str) {
+        self.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+        self.create(database);
+        let file = self.dir.path().join("dump.sql");
+        fs::write(&file, dump).expect("the dump can be written");
+        self.psql_file(database, &file);
     }
 
     /// Says who may log in, and how: the lines of pg_hba.conf.
