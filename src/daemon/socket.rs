@@ -23,7 +23,15 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: (u64, u64),
+    made: Made,
+}
+
+/// Tells one file from another at the same path; inode numbers alone are soon used again.
+type Made = (u64, u64, i64, i64);
+
+fn made(path: &Path) -> io::Result<Made> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Clients that may wait to be accepted.
@@ -46,8 +54,8 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener,
     rustix::net::listen(&socket, BACKLOG).map_err(|e| failed(e.into()))?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true).map_err(failed)?;
-    let made = fs::symlink_metadata(path).map_err(failed)?;
-    Ok((listener, SocketFile { path: path.to_owned(), inode: (made.dev(), made.ino()) }))
+    let made = made(path).map_err(failed)?;
+    Ok((listener, SocketFile { path: path.to_owned(), made }))
 }
 
 /// The folder is private unless the socket is meant for others too.
@@ -76,8 +84,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
-        if ours {
+        if made(&self.path).is_ok_and(|made| made == self.made) {
             let _ = fs::remove_file(&self.path);
         }
     }
