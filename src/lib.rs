@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md draws the map.
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod platform;
 pub mod store;

@@ -46,10 +46,9 @@ mod linux {
 
     use rustix::io::Errno;
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    use tokio::io::Interest;
-    use tokio::io::unix::AsyncFd;
 
     use super::{Process, started};
+    use crate::platform::watch_readable;
 
     /// Reads /proc/PID/stat: the state in field 3, the start time in field 22.
     pub(super) fn start_time(stat: &[u8]) -> Option<i64> {
@@ -75,8 +74,7 @@ mod linux {
         if started(process.pid) != Some(process.started) {
             return Ok(());
         }
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-        pidfd.readable().await.map(drop)
+        watch_readable(pidfd)?.readable().await.map(drop)
     }
 }
 
