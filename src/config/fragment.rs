@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::Secret;
 
 /// All keys of the file, as `section.key`.
-pub const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "machine.name",
     "machine.allow_other",
     "central.url",

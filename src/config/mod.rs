@@ -1,4 +1,4 @@
-//! The configuration, in three types: the file's [`Fragment`], the merged `Input` that remembers where each
+//! The configuration, in three types: the file's `Fragment`, the merged `Input` that remembers where each
 //! value came from, and the validated [`Settings`]. An invalid value does not get beyond this module.
 //!
 //! Pure, apart from [`load`], which reads the file.
@@ -11,12 +11,12 @@ mod settings;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use fragment::{Fragment, KEYS};
 pub use input::{Given, Origin, Overrides};
 pub use secret::Secret;
 pub use settings::{CentralSettings, LogFormat, LogSettings, Settings, SocketSettings};
 
 use crate::platform::places::{CONFIG_VAR, Env, Os, Places, path_in};
+use fragment::Fragment;
 use input::Input;
 
 /// A configuration that cannot be used.
@@ -33,7 +33,7 @@ pub struct ConfigError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub settings: Settings,
-    /// The file to watch; none if neither anybody named one nor the environment names a home.
+    /// The file to watch; none if nobody named one and the environment names no home.
     pub config_path: Option<PathBuf>,
     pub file_was_there: bool,
 }

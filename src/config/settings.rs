@@ -9,7 +9,7 @@ use tracing::Level;
 
 use super::Secret;
 use super::fragment::{self, one_line};
-use super::input::{Given, Input, Wrong, in_file};
+use super::input::{Given, Input, Origin, Wrong, in_file};
 use crate::domain::MachineName;
 use crate::store::Durability;
 
@@ -20,6 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// As humantime counts: 365.25 days.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -86,7 +88,8 @@ pub enum LogFormat {
 impl Settings {
     pub(super) fn check(input: Input) -> Result<Self, Wrong> {
         let Input { machine, central_url, password_credential, state_dir, socket, file } = input;
-        let fragment::Fragment { machine: machine_file, central, sessions, store, socket: socket_file, log, claude } = file;
+        let fragment::Fragment { machine: machine_file, central, sessions, store, socket: socket_file, log, claude } =
+            file;
         let name = |name: String| MachineName::parse(&name).map_err(|invalid| invalid.rule);
         let stale_after = duration("sessions.stale_after", sessions.stale_after, 120 * SECOND, 5 * SECOND..=DAY)?;
         Ok(Self {
@@ -94,12 +97,12 @@ impl Settings {
             allow_other: machine_file.allow_other.unwrap_or(true),
             central: check_central(central_url, central, password_credential, stale_after)?,
             stale_after,
-            keep_closed: duration("sessions.keep_closed", sessions.keep_closed, 7 * DAY, MINUTE..=3_650 * DAY)?,
+            keep_closed: duration("sessions.keep_closed", sessions.keep_closed, 7 * DAY, MINUTE..=10 * YEAR)?,
             durability: keyed("store.durability", store.durability, Durability::Full, durability)?,
             max_size: keyed("store.max_size", store.max_size, bytesize::gib(1_u64), max_size)?,
-            state_dir: state_dir.check_path()?,
+            state_dir: state_dir.check_path()?.value,
             socket: SocketSettings {
-                path: Given { value: socket.clone().check_path()?, origin: socket.origin }.check(socket_path)?.value,
+                path: socket.check_path()?.check(socket_path)?.value,
                 mode: keyed("socket.mode", socket_file.mode, 0o660, mode)?,
                 group: keyed("socket.group", socket_file.group, None, |name| group(name).map(Some))?,
             },
@@ -138,13 +141,14 @@ fn check_central(
     let usual = (30 * SECOND).min(stale_after / 3);
     let beat = duration("central.heartbeat_interval", file.heartbeat_interval, usual, often.clone())?;
     if beat >= stale_after {
-        return Err(wrong("sessions.stale_after", "must be longer than central.heartbeat_interval"));
+        let problem = format!("{} must be shorter than sessions.stale_after, {}", spoken(beat), spoken(stale_after));
+        return Err(Wrong { origin: Origin::File("central.heartbeat_interval"), problem });
     }
     let pull_interval = duration("central.pull_interval", file.pull_interval, 15 * SECOND, often)?;
     let connect_timeout = duration("central.connect_timeout", file.connect_timeout, 5 * SECOND, patience.clone())?;
     let statement_timeout = duration("central.statement_timeout", file.statement_timeout, 10 * SECOND, patience)?;
     let password_file = in_file("central.password_file", file.password_file.map(PathBuf::from));
-    let password_file = password_file.map(Given::check_path).transpose()?.or(credential);
+    let password_file = password_file.map(Given::check_path).transpose()?.map(|given| given.value).or(credential);
     Ok(url.map(|url| url.check(postgres)).transpose()?.map(|url| CentralSettings {
         url: url.value,
         password_file,
@@ -157,13 +161,13 @@ fn check_central(
 
 impl Given<PathBuf> {
     /// A flag or a variable is relative to where it was given; a file is read from anywhere.
-    fn check_path(self) -> Result<PathBuf, Wrong> {
-        let in_file = matches!(self.origin, super::Origin::File(_));
+    fn check_path(self) -> Result<Self, Wrong> {
+        let in_file = matches!(self.origin, Origin::File(_));
         let absolute = |path: PathBuf| match path.is_absolute() || !(in_file || path.as_os_str().is_empty()) {
             true => Ok(path),
             false => Err(format!("\"{}\" is not an absolute path", one_line(&path.display().to_string()))),
         };
-        self.check(absolute).map(|given| given.value)
+        self.check(absolute)
     }
 }
 
@@ -194,7 +198,7 @@ fn duration(
 
 /// A limit in the largest unit that divides it: humantime would call ten years "9years 11months 28days".
 fn spoken(limit: Duration) -> String {
-    let units = [(DAY * 365, "y"), (DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
+    let units = [(YEAR, "y"), (DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
     let whole = |(unit, _): &&(Duration, &str)| limit >= *unit && limit.as_millis().is_multiple_of(unit.as_millis());
     match units.iter().find(whole) {
         Some((unit, name)) => format!("{}{name}", limit.as_millis() / unit.as_millis()),
@@ -265,8 +269,4 @@ fn socket_path(path: PathBuf) -> Result<PathBuf, String> {
 fn postgres(url: Secret) -> Result<Secret, String> {
     let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
     known.then_some(url).ok_or("central's URL must begin with postgres:// or postgresql://".to_owned())
-}
-
-fn wrong(key: &'static str, problem: &str) -> Wrong {
-    Wrong { origin: super::Origin::File(key), problem: problem.to_owned() }
 }

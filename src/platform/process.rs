@@ -136,7 +136,8 @@ mod tests {
     /// Whether each variant, for itself, sees that the process has ended within the time.
     fn seen_dead(process: Process, within: Duration) -> Vec<bool> {
         run(async {
-            let polled = tokio::time::timeout(within, exited_by_polling(process, Duration::from_millis(5))).await.is_ok();
+            let polled =
+                tokio::time::timeout(within, exited_by_polling(process, Duration::from_millis(5))).await.is_ok();
             let seen = tokio::time::timeout(within, exited(process)).await.is_ok();
             #[cfg(target_os = "linux")]
             let by_pidfd = tokio::time::timeout(within, linux::exited(process)).await.map(|told| told.unwrap()).is_ok();

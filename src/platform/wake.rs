@@ -136,7 +136,8 @@ mod tests {
     fn only_a_jump_of_more_than_five_seconds_counts() {
         let before = Timestamp::from_micros(1_000 * SECOND);
         let ten = Duration::from_secs(10);
-        for (wall, expected) in [(10, false), (15, false), (16, true), (5, false), (4, true), (3_600, true), (-9, true)] {
+        for (wall, expected) in [(10, false), (15, false), (16, true), (5, false), (4, true), (3_600, true), (-9, true)]
+        {
             let now = Timestamp::from_micros((1_000 + wall) * SECOND);
             assert_eq!(jumped(before, now, ten), expected, "{wall} s on the wall in 10 s");
         }
