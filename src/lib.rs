@@ -3,8 +3,17 @@
 //! How a heartbeat travels: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
 //! ARCHITECTURE.md draws the map.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod api;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod domain;
 pub mod platform;
+pub mod shutdown;
 pub mod store;
+pub mod sync;
+pub mod wire;

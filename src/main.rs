@@ -1,1 +1,110 @@
-fn main(){}
+//! The one program: the daemon (`sessiond run`) and its client (every other verb).
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use sessiond::cli::{self, CliError, IdentityVerb, Local, MigrateArgs, RunArgs};
+use sessiond::config::{self, Environment, Overrides, Secret};
+use sessiond::daemon;
+use sessiond::domain::MachineName;
+use sessiond::platform::places::Os;
+use sessiond::wire::{ErrorCode, MachineIdentity};
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os(), &Here)
+}
+
+/// What is done in this process rather than asked of a running daemon.
+struct Here;
+
+impl Local for Here {
+    fn run(&self, args: &RunArgs) -> Result<(), CliError> {
+        let overrides = overrides(&args.settings)?;
+        with_environment(|environment| daemon::run(&overrides, environment).map_err(CliError::from))
+    }
+
+    fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError> {
+        let overrides = overrides(&args.settings)?;
+        with_environment(|environment| {
+            Ok(daemon::migrate(&overrides, environment, args.time_zone.clone(), args.dry_run)?)
+        })
+    }
+
+    fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError> {
+        let overrides = overrides(&verb.options().settings)?;
+        let change = match verb {
+            IdentityVerb::Show { .. } => None,
+            IdentityVerb::Replace { .. } => Some(daemon::Change::Replace),
+            IdentityVerb::Rename { name, .. } => Some(daemon::Change::Rename(
+                MachineName::parse(name)
+                    .map_err(|error| CliError::new(ErrorCode::Usage, error.rule, "give another name"))?,
+            )),
+        };
+        with_environment(|environment| {
+            let identity = daemon::identity_offline(&overrides, environment, change)?;
+            Ok(MachineIdentity {
+                name: identity.name.to_string(),
+                host_id: identity.host_id.to_string(),
+                pinned_at: identity.pinned_at.to_string(),
+                conflict: None,
+            })
+        })
+    }
+}
+
+fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
+    work(&Environment {
+        os: Os::here(),
+        is_root: rustix::process::geteuid().is_root(),
+        variable: &|name| std::env::var_os(name),
+    })
+}
+
+fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
+    if let Some(url) = &flags.central_url
+        && config::has_password(url)
+    {
+        return Err(start_again_without_the_password(url));
+    }
+    Ok(Overrides {
+        config: flags.config.clone(),
+        state_dir: flags.state_dir.clone(),
+        socket: flags.socket.clone(),
+        machine: flags.machine.clone(),
+        central_url: flags.central_url.clone().map(Secret::new),
+        log_level: flags.log_level.as_deref().and_then(|level| level.parse().ok()),
+    })
+}
+
+/// Everybody can read a process's arguments, only its own user its environment: so the URL moves
+/// there, and the program starts again in its own place. Returns only if that fails.
+fn start_again_without_the_password(url: &str) -> CliError {
+    let failed = match std::env::current_exe() {
+        Ok(program) => Command::new(program)
+            .args(arguments_without("--central-url", std::env::args_os().skip(1)))
+            .env("SESSIOND_CENTRAL_URL", url)
+            .exec(),
+        Err(error) => error,
+    };
+    CliError::new(
+        ErrorCode::Usage,
+        format!("a password in --central-url would show in ps, and starting again without it failed: {failed}"),
+        "put the URL into SESSIOND_CENTRAL_URL, or the password into central.password_file",
+    )
+}
+
+fn arguments_without(flag: &str, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut value_follows = false;
+    for argument in arguments {
+        if value_follows {
+            value_follows = false;
+        } else if argument == flag {
+            value_follows = true;
+        } else if !argument.to_string_lossy().starts_with(&format!("{flag}=")) {
+            kept.push(argument);
+        }
+    }
+    kept
+}

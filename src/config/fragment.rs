@@ -1,11 +1,80 @@
-//! The file as it is written: every key may be missing, no other key is known.
+//! The configuration file as it is written: every key optional, none unknown.
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::de::DeTable;
 
-use super::Secret;
+use super::ConfigError;
 
-/// All keys of the file, as `section.key`.
-pub(super) const KEYS: &[&str] = &[
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fragment {
+    pub machine: Machine,
+    pub central: Central,
+    pub sessions: Sessions,
+    pub store: Store,
+    pub socket: Socket,
+    pub log: Log,
+    pub claude: Claude,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Machine {
+    pub name: Option<String>,
+    pub allow_other: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Central {
+    pub url: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub heartbeat_interval: Option<String>,
+    pub pull_interval: Option<String>,
+    pub connect_timeout: Option<String>,
+    pub statement_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Sessions {
+    pub stale_after: Option<String>,
+    pub keep_closed: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Store {
+    pub path: Option<PathBuf>,
+    pub durability: Option<String>,
+    pub max_size: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Socket {
+    pub path: Option<PathBuf>,
+    pub mode: Option<String>,
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Log {
+    pub level: Option<String>,
+    pub format: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Claude {
+    pub watch: Option<bool>,
+}
+
+/// Every key there is. config.example.toml documents them, and a test compares the two.
+pub(super) const KEYS: [&str; 19] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
@@ -27,256 +96,82 @@ pub(super) const KEYS: &[&str] = &[
     "claude.watch",
 ];
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "sections")]
-pub struct Fragment {
-    pub machine: Machine,
-    pub central: Central,
-    pub sessions: Sessions,
-    pub store: Store,
-    pub socket: Socket,
-    pub log: Log,
-    pub claude: Claude,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Machine {
-    pub name: Option<String>,
-    pub allow_other: Option<bool>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Central {
-    #[cfg_attr(test, serde(serialize_with = "hidden"))]
-    #[serde(deserialize_with = "secret")]
-    pub url: Option<Secret>,
-    pub password_file: Option<String>,
-    pub heartbeat_interval: Option<String>,
-    pub pull_interval: Option<String>,
-    pub connect_timeout: Option<String>,
-    pub statement_timeout: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Sessions {
-    pub stale_after: Option<String>,
-    pub keep_closed: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Store {
-    pub path: Option<String>,
-    pub durability: Option<String>,
-    pub max_size: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Socket {
-    pub path: Option<String>,
-    pub mode: Option<String>,
-    pub group: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Log {
-    pub level: Option<String>,
-    pub format: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(default, expecting = "a section")]
-pub struct Claude {
-    pub watch: Option<bool>,
-}
-
 impl Fragment {
-    /// Reads the text of a configuration file.
-    ///
-    /// # Errors
-    /// One line that says what is wrong and where; it never quotes a value, which might be a secret.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let file = toml::Deserializer::parse(text).map_err(|error| syntax(text, &error))?;
-        let mut unknown = None;
-        let mut note = |path: serde_ignored::Path| {
-            unknown.get_or_insert_with(|| path.to_string());
-        };
-        let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(file, &mut note));
-        match (unknown, read) {
-            (Some(key), _) => Err(unknown_key(&key)),
-            (None, read) => read.map_err(|error| wrong_type(&error)),
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let table = DeTable::parse(text).map_err(|error| broken(text, &error))?;
+        let mut unknown = Vec::new();
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let noting = serde_ignored::Deserializer::new(toml::Deserializer::from(table), &mut note);
+        let tracked = serde_path_to_error::deserialize(noting);
+        let fragment = tracked.map_err(|error| {
+            let (key, what) = (error.path().to_string(), error.into_inner());
+            ConfigError::key(&key, what.message())
+        })?;
+        match unknown.first() {
+            None => Ok(fragment),
+            Some(key) => Err(ConfigError(format!("there is no key {key}; did you mean {}?", nearest(key)))),
         }
     }
 }
 
-fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(text.len(), |span| span.start);
-    let before = text.get(..start).unwrap_or(text);
+/// The known key that looks most like this one.
+fn nearest(key: &str) -> &'static str {
+    let likeness = |known: &&str| {
+        let whole = strsim::jaro_winkler(known, key);
+        // A key that landed in the wrong section is still recognised by its own name.
+        let (own, known_own) = (key.rsplit('.').next(), known.rsplit('.').next());
+        let last = own.zip(known_own).map_or(0.0, |(a, b)| strsim::jaro_winkler(a, b));
+        whole.max(last)
+    };
+    KEYS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or(KEYS[0])
+}
+
+/// A syntax error, in one line with its place.
+fn broken(text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!("line {line}, column {column}: {}", one_line(error.message()))
-}
-
-fn wrong_type(error: &serde_path_to_error::Error<toml::de::Error>) -> String {
-    // serde says "invalid type: string \"the value\", expected a boolean": the front part may show a secret.
-    let expected = error.inner().message().rsplit_once("expected ").map_or("another type of value", |(_, what)| what);
-    format!("{} must be {}", one_line(&error.path().to_string()), one_line(expected))
-}
-
-fn unknown_key(key: &str) -> String {
-    let hint = match nearest(key) {
-        Some(known) => format!("did you mean {known}?"),
-        None => format!("known are {}", siblings(key)),
-    };
-    format!("unknown key {}; {hint}", one_line(key))
-}
-
-/// The known key or section that was probably meant.
-fn nearest(key: &str) -> Option<&'static str> {
-    let distance = |known: &str| match name_of(known) == name_of(key) && known.contains('.') {
-        // The right key in the wrong section.
-        true => 1,
-        false => strsim::damerau_levenshtein(known, key),
-    };
-    // A longer name may have more letters wrong and still be recognised.
-    let tolerance = (name_of(key).chars().count() / 3).clamp(1, 3);
-    let known = KEYS.iter().copied().chain(sections());
-    known.map(|known| (distance(known), known)).filter(|(far, _)| *far <= tolerance).min().map(|(_, known)| known)
-}
-
-/// The names that are known where an unknown one stands.
-fn siblings(key: &str) -> String {
-    let section = key.split_once('.').map_or("", |(section, _)| section);
-    let keys: Vec<_> = KEYS.iter().copied().filter(|known| section_of(known) == section).collect();
-    if keys.is_empty() { sections().collect::<Vec<_>>().join(", ") } else { keys.join(", ") }
-}
-
-fn sections() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> = KEYS.iter().map(|key| section_of(key)).collect();
-    names.dedup();
-    names.into_iter()
-}
-
-fn section_of(key: &str) -> &str {
-    key.split_once('.').map_or(key, |(section, _)| section)
-}
-
-fn name_of(key: &str) -> &str {
-    key.rsplit_once('.').map_or(key, |(_, name)| name)
-}
-
-/// Text from outside as it may stand in a message: bounded, and without control characters.
-pub(super) fn one_line(text: &str) -> String {
-    const MAX: usize = 120;
-    let cut: String = text.chars().take(MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > MAX { cut + "..." } else { cut }
-}
-
-fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
-    String::deserialize(from).map(|text| Some(text.into()))
-}
-
-#[cfg(test)]
-fn hidden<S: serde::Serializer>(_: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_none()
+    ConfigError(format!("line {line}, column {column}: {}", error.message().replace('\n', " ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
     fn refused(text: &str) -> String {
-        let error = Fragment::parse(text).unwrap_err();
-        assert!(!error.contains('\n'), "{error}");
-        error
-    }
-
-    #[test]
-    fn the_known_keys_are_the_fields() {
-        let fields = serde_json::to_value(Fragment::default()).unwrap();
-        let mut names: Vec<String> = fields
-            .as_object()
-            .unwrap()
-            .iter()
-            .flat_map(|(section, keys)| keys.as_object().unwrap().keys().map(move |key| format!("{section}.{key}")))
-            .collect();
-        let mut known = KEYS.to_vec();
-        names.sort();
-        known.sort_unstable();
-        assert_eq!(names, known);
-    }
-
-    #[test]
-    fn an_empty_file_sets_nothing() {
-        assert_eq!(Fragment::parse(""), Ok(Fragment::default()));
-        assert_eq!(Fragment::parse("[central]\n[socket]\n"), Ok(Fragment::default()));
+        Fragment::parse(text).unwrap_err().to_string()
     }
 
     #[test]
     fn unknown_keys_are_named_with_the_nearest_known_one() {
-        let cases = [
-            ("[central]\nheartbeat_intervall = \"1s\"", "central.heartbeat_intervall", "central.heartbeat_interval"),
-            ("[sessions]\nstale_affter = \"1s\"", "sessions.stale_affter", "sessions.stale_after"),
-            ("[central]\nstale_after = \"1s\"", "central.stale_after", "sessions.stale_after"),
-            ("[centrall]\nurl = \"x\"", "centrall", "central"),
-            ("[machines]\nname = \"x\"", "machines", "machine"),
-            ("url = \"x\"", "url", "central.url"),
-            ("[machine]\nnam = \"x\"", "machine.nam", "machine.name"),
-        ];
-        for (text, key, meant) in cases {
-            assert_eq!(refused(text), format!("unknown key {key}; did you mean {meant}?"));
+        assert_eq!(refused("[central]\nurll = \"x\""), "there is no key central.urll; did you mean central.url?");
+        assert_eq!(
+            refused("[machine]\nstale_after = \"5s\""),
+            "there is no key machine.stale_after; did you mean sessions.stale_after?"
+        );
+        assert!(refused("[sesions]\nstale_after = \"5s\"").contains("sesions"));
+    }
+
+    #[test]
+    fn wrong_types_are_named_by_key_and_broken_syntax_by_place() {
+        assert!(refused("[machine]\nallow_other = 7").starts_with("machine.allow_other: invalid type"));
+        let place = refused("[machine]\nname = ");
+        assert!(place.starts_with("line 2, column ") && place.lines().count() == 1, "{place}");
+    }
+
+    #[test]
+    fn the_example_documents_every_key() {
+        let example = include_str!("../../config.example.toml");
+        Fragment::parse(example).unwrap();
+        let mut section = "";
+        let mut documented = Vec::new();
+        for line in example.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                section = name;
+            } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ") {
+                documented.push(format!("{section}.{key}"));
+            }
         }
-    }
-
-    #[test]
-    fn without_a_near_key_the_known_ones_are_listed() {
-        assert_eq!(
-            refused("[socket]\nbacklog = 5"),
-            "unknown key socket.backlog; known are socket.path, socket.mode, socket.group"
-        );
-        assert_eq!(
-            refused("[telemetry]\non = true"),
-            "unknown key telemetry; known are machine, central, sessions, store, socket, log, claude"
-        );
-        assert!(refused("[socket]\n\"a\\nb\" = 5").starts_with("unknown key socket.a\u{fffd}b; "));
-    }
-
-    #[test]
-    fn wrong_types_are_named_by_key() {
-        assert_eq!(refused("[machine]\nallow_other = \"yes\""), "machine.allow_other must be a boolean");
-        assert_eq!(refused("[central]\nheartbeat_interval = 30"), "central.heartbeat_interval must be a string");
-        assert_eq!(refused("[socket]\nmode = 660"), "socket.mode must be a string");
-        assert_eq!(refused("[central]\nurl = [\"x\"]"), "central.url must be a string");
-        assert_eq!(refused("central = \"postgres://u:hunter2@h/d\""), "central must be a section");
-    }
-
-    #[test]
-    fn a_syntax_error_has_its_place() {
-        let error = refused("[machine]\nname = \"ok\"\nallow_other = \n");
-        assert!(error.starts_with("line 3, column 1"), "{error}");
-        let error = refused("[central]\nurl = \"postgres://u:hunter2@h/d\n");
-        assert!(error.starts_with("line 2, column ") && !error.contains("hunter2"), "{error}");
-        let error = refused("[machine]\nname = \"a\"\nname = \"b\"\n");
-        assert!(error.starts_with("line 3, column 1: duplicate key"), "{error}");
-    }
-
-    #[test]
-    fn a_url_is_not_shown() {
-        let fragment = Fragment::parse("[central]\nurl = \"postgres://u:hunter2@h/d\"").unwrap();
-        assert!(!format!("{fragment:?}").contains("hunter2"));
+        assert_eq!(documented, KEYS);
     }
 }

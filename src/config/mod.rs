@@ -1,78 +1,95 @@
-//! The configuration, in three types: the file's `Fragment`, the merged `Input` that remembers where each
-//! value came from, and the validated [`Settings`]. An invalid value does not get beyond this module.
-//!
-//! Pure, apart from [`load`], which reads the file.
+//! Settings, in three types: what the file says ([`fragment`]), what flags, environment and file say
+//! together ([`Overrides`] and the fragment), and what is valid ([`Settings`]). An invalid value
+//! travels no further than this module.
 
 mod fragment;
-mod input;
-mod secret;
 mod settings;
 
+use std::ffi::OsString;
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-pub use input::{Given, Origin, Overrides};
-pub use secret::Secret;
-pub use settings::{CentralSettings, LogFormat, LogSettings, Settings, SocketSettings};
+use tracing::level_filters::LevelFilter;
 
-use crate::platform::places::{CONFIG_VAR, Env, Os, Places, path_in};
+pub use settings::{
+    CentralSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings, needs_restart,
+};
+
+use crate::platform::places::{CONFIG_VAR, Os, Places, path_in};
 use fragment::Fragment;
-use input::Input;
 
-/// A configuration that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
-pub struct ConfigError {
-    /// The flag, the variable, or the file.
-    pub place: String,
-    /// What is wrong there, beginning with the key if it stands in a file. Never shows a secret.
-    pub problem: String,
+/// What the flags of the command line say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub config: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
+    pub machine: Option<String>,
+    pub central_url: Option<Secret>,
+    pub log_level: Option<LevelFilter>,
 }
 
-/// What [`load`] found.
-#[derive(Clone, Debug, PartialEq)]
+/// Where the program runs, as far as the settings depend on it.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    pub os: Os,
+    pub is_root: bool,
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+/// Settings, and where they came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     pub settings: Settings,
-    /// The file to watch; none if nobody named one and the environment names no home.
+    /// The file that is, or would be, read.
     pub config_path: Option<PathBuf>,
     pub file_was_there: bool,
 }
 
-/// Reads and checks the configuration: flags come first, then the environment, the file, the defaults.
-/// An empty environment variable counts as one that is not set.
+/// What is wrong with the configuration: one line that names the file or the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// `key`'s value breaks a rule.
+    fn key(key: &str, rule: impl std::fmt::Display) -> Self {
+        Self(format!("{key}: {rule}"))
+    }
+
+    fn in_file(self, path: &std::path::Path) -> Self {
+        Self(format!("{}: {}", path.display(), self.0))
+    }
+}
+
+/// Reads the file, and merges: a flag counts before the environment, that before the file, that before the default.
 ///
 /// # Errors
-/// One line with the place and the key: a value that is not valid, a file that cannot be read or parsed,
-/// or one that was named and does not exist. Without a name, a missing file is none.
-pub fn load(overrides: &Overrides, env: Env, is_root: bool) -> Result<Loaded, ConfigError> {
-    let places = Places::of(Os::here(), is_root, env);
-    let named = overrides.config.clone().or_else(|| path_in(env, CONFIG_VAR));
-    let may_be_missing = named.is_none();
+/// A file that was named and is not there; one that cannot be read or does not parse; a value that is not valid.
+pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Loaded, ConfigError> {
+    let places = Places::of(environment.os, environment.is_root, environment.variable);
+    let named = overrides.config.clone().or_else(|| path_in(environment.variable, CONFIG_VAR));
+    let explicit = named.is_some();
     let config_path = named.or_else(|| places.config_file.clone());
-    let text = config_path.as_deref().map(|path| read(path, may_be_missing)).transpose()?.flatten();
-    let in_file = |problem| ConfigError { place: shown(config_path.as_deref()), problem };
-    let fragment = Fragment::parse(text.as_deref().unwrap_or_default()).map_err(in_file)?;
-    let input = Input::merge(overrides, env, fragment, places);
-    let settings = input.and_then(Settings::check).map_err(|wrong| wrong.locate(config_path.as_deref()))?;
-    Ok(Loaded { settings, file_was_there: text.is_some(), config_path })
-}
-
-fn read(path: &Path, may_be_missing: bool) -> Result<Option<String>, ConfigError> {
-    let problem = match std::fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => return Ok(Some(text)),
-        Ok(Err(_)) => "is not UTF-8 text".to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && may_be_missing => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            "there is no such file; create it, or leave --config and SESSIOND_CONFIG out".to_owned()
+    let text = match config_path.as_ref().map(fs::read_to_string) {
+        Some(Ok(text)) => Some(text),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound && !explicit => None,
+        Some(Err(error)) => {
+            let path = config_path.unwrap_or_default();
+            return Err(ConfigError(format!("the configuration {} cannot be read: {error}", path.display())));
         }
-        Err(error) => format!("cannot be read: {error}"),
+        None => None,
     };
-    Err(ConfigError { place: shown(Some(path)), problem })
+    let in_file = |error: ConfigError| config_path.as_ref().map_or(error.clone(), |path| error.in_file(path));
+    let fragment = text.as_deref().map_or_else(|| Ok(Fragment::default()), Fragment::parse).map_err(in_file)?;
+    let settings = settings::merge(overrides, environment, &places, fragment)?;
+    Ok(Loaded { settings, config_path, file_was_there: text.is_some() })
 }
 
-fn shown(path: Option<&Path>) -> String {
-    path.map_or_else(|| "the configuration".to_owned(), |path| fragment::one_line(&path.display().to_string()))
+/// Whether a URL carries a password, before its user's @ or among its parameters.
+pub fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=")
 }
-
-#[cfg(test)]
-mod tests;

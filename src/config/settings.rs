@@ -1,272 +1,374 @@
-//! The settings as the daemon uses them: each is known to be valid.
+//! Settings that are valid, and how flags, environment, file and defaults become them.
 
-use std::ops::RangeInclusive;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use tracing::Level;
+use tracing::level_filters::LevelFilter;
 
-use super::Secret;
-use super::fragment::{self, one_line};
-use super::input::{Given, Input, Origin, Wrong, in_file};
+use super::fragment::{self, Fragment};
+use super::{ConfigError, Environment, Overrides};
 use crate::domain::MachineName;
+use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
-/// The shorter of the systems' limits for a socket's path is 103 bytes (sun_path of macOS).
-const SOCKET_PATH_MAX: usize = 100;
+/// Text that never shows in a log or an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// As humantime counts: 365.25 days.
-const YEAR: Duration = Duration::from_secs(31_557_600);
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
 
-#[derive(Clone, Debug, PartialEq)]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The name that somebody asked for; without one the pinned name holds.
-    pub machine: Option<Given<MachineName>>,
-    /// Whether a register call may name another machine.
-    pub allow_other: bool,
-    /// None: the store alone, on this machine alone.
+    pub machine: MachineSettings,
+    /// `None`: this host is on its own.
     pub central: Option<CentralSettings>,
-    /// 5 s to 1 day, longer than the heartbeat interval.
+    /// How often live sessions are refreshed, here and in central.
+    pub heartbeat_interval: Duration,
+    /// A session that gave no sign of life for this long is stale.
     pub stale_after: Duration,
-    /// 1 minute to 10 years.
+    /// How long closed sessions are kept once central has them.
     pub keep_closed: Duration,
     pub durability: Durability,
-    /// In bytes, at least 1 MiB.
+    /// The largest size of the database, in bytes.
     pub max_size: u64,
     pub state_dir: PathBuf,
     pub socket: SocketSettings,
     pub log: LogSettings,
-    /// Find local Claude Code sessions by themselves.
+    /// Whether to find local Claude Code sessions by themselves.
     pub claude_watch: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSettings {
+    /// The name that somebody gave; `None`: the pinned one counts.
+    pub name: Option<MachineName>,
+    pub allow_other: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CentralSettings {
-    /// Begins with postgres:// or postgresql://; what it leaves out, libpq's conventions say.
     pub url: Secret,
     pub password_file: Option<PathBuf>,
-    /// 1 s to 1 h.
-    pub heartbeat_interval: Duration,
-    /// 1 s to 1 h.
     pub pull_interval: Duration,
-    /// 100 ms to 5 min.
     pub connect_timeout: Duration,
-    /// 100 ms to 5 min.
     pub statement_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketSettings {
-    /// At most 100 bytes long.
     pub path: PathBuf,
-    /// Permission bits, 0 to 0o777.
     pub mode: u32,
-    /// The name or the number of a group that is let in; whether there is one is not known yet.
     pub group: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    pub level: Level,
+    pub level: LevelFilter,
     pub format: LogFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// The journal under systemd, text elsewhere.
+    /// The journal's own under systemd, else text.
     Auto,
     Journal,
     Text,
     Json,
 }
 
-impl Settings {
-    pub(super) fn check(input: Input) -> Result<Self, Wrong> {
-        let Input { machine, central_url, password_credential, state_dir, socket, file } = input;
-        let fragment::Fragment { machine: machine_file, central, sessions, store, socket: socket_file, log, claude } =
-            file;
-        let name = |name: String| MachineName::parse(&name).map_err(|invalid| invalid.rule);
-        let stale_after = duration("sessions.stale_after", sessions.stale_after, 120 * SECOND, 5 * SECOND..=DAY)?;
-        Ok(Self {
-            machine: machine.map(|given| given.check(name)).transpose()?,
-            allow_other: machine_file.allow_other.unwrap_or(true),
-            central: check_central(central_url, central, password_credential, stale_after)?,
-            stale_after,
-            keep_closed: duration("sessions.keep_closed", sessions.keep_closed, 7 * DAY, MINUTE..=10 * YEAR)?,
-            durability: keyed("store.durability", store.durability, Durability::Full, durability)?,
-            max_size: keyed("store.max_size", store.max_size, bytesize::gib(1_u64), max_size)?,
-            state_dir: state_dir.check_path()?.value,
-            socket: SocketSettings {
-                path: socket.check_path()?.check(socket_path)?.value,
-                mode: keyed("socket.mode", socket_file.mode, 0o660, mode)?,
-                group: keyed("socket.group", socket_file.group, None, |name| group(name).map(Some))?,
-            },
-            log: LogSettings {
-                level: keyed("log.level", log.level, Level::INFO, level)?,
-                format: keyed("log.format", log.format, LogFormat::Auto, format)?,
-            },
-            claude_watch: claude.watch.unwrap_or(true),
-        })
-    }
-
-    /// The keys whose change from these settings to `new` takes effect only at the next start.
-    pub fn needing_restart(&self, new: &Self) -> Vec<&'static str> {
-        let name = |settings: &Self| settings.machine.as_ref().map(|given| given.value.clone());
-        let changed = [
-            ("machine.name", name(self) != name(new)),
-            ("store.path", self.state_dir != new.state_dir),
-            ("store.durability", self.durability != new.durability),
-            ("store.max_size", self.max_size != new.max_size),
-            ("socket.path", self.socket.path != new.socket.path),
-        ];
-        changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
-    }
+/// The settings that differ and take effect only at the next start.
+pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    [
+        ("machine.name", old.machine.name != new.machine.name),
+        ("store.path", old.state_dir != new.state_dir),
+        ("store.durability", old.durability != new.durability),
+        ("store.max_size", old.max_size != new.max_size),
+        ("socket", old.socket != new.socket),
+        ("log.format", old.log.format != new.log.format),
+    ]
+    .into_iter()
+    .filter_map(|(setting, differs)| differs.then_some(setting))
+    .collect()
 }
 
-/// Checks the whole section even when no URL makes use of it: a mistake is told before it matters.
-fn check_central(
-    url: Option<Given<Secret>>,
-    file: fragment::Central,
-    credential: Option<PathBuf>,
-    stale_after: Duration,
-) -> Result<Option<CentralSettings>, Wrong> {
-    let often = SECOND..=HOUR;
-    let patience = Duration::from_millis(100)..=5 * MINUTE;
-    // Left alone, it is always well below stale_after.
-    let usual = (30 * SECOND).min(stale_after / 3);
-    let beat = duration("central.heartbeat_interval", file.heartbeat_interval, usual, often.clone())?;
-    if beat >= stale_after {
-        let problem = format!("{} must be shorter than sessions.stale_after, {}", spoken(beat), spoken(stale_after));
-        return Err(Wrong { origin: Origin::File("central.heartbeat_interval"), problem });
+/// What a Unix socket's address can hold (sun_path: 108 bytes on Linux, 104 on macOS), with its end.
+const SOCKET_PATH_MAX: usize = 103;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn merge(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    places: &Places,
+    file: Fragment,
+) -> Result<Settings, ConfigError> {
+    let path = |name| path_in(environment.variable, name);
+    let state_dir =
+        first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, places.state_dir.clone()])
+            .ok_or_else(|| ConfigError::key("store.path", "HOME is not set, so say where: --state-dir DIR"))?;
+    let socket_path =
+        first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, places.socket(Some(&state_dir))])
+            .unwrap_or_else(|| state_dir.join("sessiond.sock"));
+    let heartbeat_interval =
+        duration("central.heartbeat_interval", file.central.heartbeat_interval.as_deref(), 30 * SECOND, SECOND, HOUR)?;
+    let stale_after =
+        duration("sessions.stale_after", file.sessions.stale_after.as_deref(), 120 * SECOND, 5 * SECOND, DAY)?;
+    if stale_after <= heartbeat_interval {
+        return Err(ConfigError::key(
+            "sessions.stale_after",
+            "it must be longer than central.heartbeat_interval, or live sessions would turn stale between two heartbeats",
+        ));
     }
-    let pull_interval = duration("central.pull_interval", file.pull_interval, 15 * SECOND, often)?;
-    let connect_timeout = duration("central.connect_timeout", file.connect_timeout, 5 * SECOND, patience.clone())?;
-    let statement_timeout = duration("central.statement_timeout", file.statement_timeout, 10 * SECOND, patience)?;
-    let password_file = in_file("central.password_file", file.password_file.map(PathBuf::from));
-    let password_file = password_file.map(Given::check_path).transpose()?.map(|given| given.value).or(credential);
-    Ok(url.map(|url| url.check(postgres)).transpose()?.map(|url| CentralSettings {
-        url: url.value,
-        password_file,
-        heartbeat_interval: beat,
-        pull_interval,
-        connect_timeout,
-        statement_timeout,
-    }))
-}
-
-impl Given<PathBuf> {
-    /// A flag or a variable is relative to where it was given; a file is read from anywhere.
-    fn check_path(self) -> Result<Self, Wrong> {
-        let in_file = matches!(self.origin, Origin::File(_));
-        let absolute = |path: PathBuf| match path.is_absolute() || !(in_file || path.as_os_str().is_empty()) {
-            true => Ok(path),
-            false => Err(format!("\"{}\" is not an absolute path", one_line(&path.display().to_string()))),
-        };
-        self.check(absolute)
-    }
-}
-
-/// Reads the text of a key, or takes its default.
-fn keyed<T>(
-    key: &'static str,
-    text: Option<String>,
-    default: T,
-    read: impl FnOnce(String) -> Result<T, String>,
-) -> Result<T, Wrong> {
-    in_file(key, text).map_or(Ok(default), |given| given.check(read).map(|given| given.value))
-}
-
-fn duration(
-    key: &'static str,
-    text: Option<String>,
-    default: Duration,
-    range: RangeInclusive<Duration>,
-) -> Result<Duration, Wrong> {
-    keyed(key, text, default, |text| {
-        let shown = one_line(&text);
-        let value = humantime::parse_duration(&text)
-            .map_err(|_| format!("\"{shown}\" is not a length of time such as \"30s\", \"5m\" or \"7d\""))?;
-        let [least, most] = [range.start(), range.end()].map(|limit| spoken(*limit));
-        range.contains(&value).then_some(value).ok_or(format!("\"{shown}\" is not within {least} and {most}"))
+    Ok(Settings {
+        machine: MachineSettings {
+            name: machine_name(overrides, environment, file.machine.name)?,
+            allow_other: file.machine.allow_other.unwrap_or(true),
+        },
+        central: central(overrides, environment, file.central)?,
+        heartbeat_interval,
+        stale_after,
+        keep_closed: duration(
+            "sessions.keep_closed",
+            file.sessions.keep_closed.as_deref(),
+            7 * DAY,
+            60 * SECOND,
+            3650 * DAY,
+        )?,
+        durability: durability(file.store.durability.as_deref())?,
+        max_size: size(file.store.max_size.as_deref())?,
+        socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
+        state_dir,
+        log: log(overrides, &file.log)?,
+        claude_watch: file.claude.watch.unwrap_or(true),
     })
 }
 
-/// A limit in the largest unit that divides it: humantime would call ten years "9years 11months 28days".
-fn spoken(limit: Duration) -> String {
-    let units = [(YEAR, "y"), (DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
-    let whole = |(unit, _): &&(Duration, &str)| limit >= *unit && limit.as_millis().is_multiple_of(unit.as_millis());
-    match units.iter().find(whole) {
-        Some((unit, name)) => format!("{}{name}", limit.as_millis() / unit.as_millis()),
-        None => format!("{}ms", limit.as_millis()),
+fn first<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
+    candidates.into_iter().flatten().next()
+}
+
+fn text(environment: &Environment<'_>, name: &str) -> Option<String> {
+    (environment.variable)(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// A name that was given and breaks the rule is refused, an empty one too.
+fn machine_name(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    file: Option<String>,
+) -> Result<Option<MachineName>, ConfigError> {
+    let given = first([
+        overrides.machine.clone().map(|name| ("--machine", name)),
+        text(environment, "HOST_MACHINE").map(|name| ("HOST_MACHINE", name)),
+        file.map(|name| ("machine.name", name)),
+    ]);
+    let parse = |(source, name): (&str, String)| {
+        MachineName::parse(&name).map_err(|invalid| ConfigError::key(source, invalid.rule))
+    };
+    given.map(parse).transpose()
+}
+
+fn central(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    file: fragment::Central,
+) -> Result<Option<CentralSettings>, ConfigError> {
+    let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(Secret);
+    let url = first([
+        overrides.central_url.clone(),
+        from_environment("SESSIOND_CENTRAL_URL"),
+        from_environment("DATABASE_URL"),
+        file.url.map(Secret),
+    ]);
+    let limits = (SECOND / 10, 300 * SECOND);
+    // Checked even where there is no URL: a file that is wrong is wrong before it is needed.
+    let pull_interval = duration("central.pull_interval", file.pull_interval.as_deref(), 15 * SECOND, SECOND, HOUR)?;
+    let connect_timeout =
+        duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.0, limits.1)?;
+    let statement_timeout =
+        duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
+    let Some(url) = url else { return Ok(None) };
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
+        return Err(ConfigError::key("central.url", "it must begin with postgres:// or postgresql://"));
+    }
+    let password_file = file.password_file.or_else(|| systemd_credential(environment));
+    Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
+}
+
+/// What `LoadCredential=central-password:...` of a systemd unit provides.
+fn systemd_credential(environment: &Environment<'_>) -> Option<PathBuf> {
+    path_in(environment.variable, "CREDENTIALS_DIRECTORY")
+        .map(|dir| dir.join("central-password"))
+        .filter(|p| p.exists())
+}
+
+fn duration(
+    key: &str,
+    text: Option<&str>,
+    default: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let value = humantime::parse_duration(text)
+        .map_err(|error| ConfigError::key(key, format!("\"{text}\" is not a duration such as 30s or 7d ({error})")))?;
+    if !(least..=most).contains(&value) {
+        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+        return Err(ConfigError::key(key, format!("{text} is not between {least} and {most}")));
+    }
+    Ok(value)
+}
+
+fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
+    match text {
+        None | Some("full") => Ok(Durability::Full),
+        Some("normal") => Ok(Durability::Normal),
+        Some(other) => Err(ConfigError::key("store.durability", format!("\"{other}\" is neither full nor normal"))),
     }
 }
 
-fn max_size(text: String) -> Result<u64, String> {
-    let shown = one_line(&text);
-    let size: ByteSize =
-        text.parse().map_err(|_| format!("\"{shown}\" is not a size such as \"512MiB\" or \"1GiB\""))?;
-    (size >= ByteSize::mib(1)).then_some(size.as_u64()).ok_or(format!("\"{shown}\" is too small; at least 1MiB"))
-}
-
-fn durability(text: String) -> Result<Durability, String> {
-    one_of(&text, &[Durability::Full, Durability::Normal].map(|kind| (kind.as_str(), kind)))
-}
-
-fn level(text: String) -> Result<Level, String> {
-    let levels = [
-        ("error", Level::ERROR),
-        ("warn", Level::WARN),
-        ("info", Level::INFO),
-        ("debug", Level::DEBUG),
-        ("trace", Level::TRACE),
-    ];
-    one_of(&text, &levels)
-}
-
-fn format(text: String) -> Result<LogFormat, String> {
-    let formats = [
-        ("auto", LogFormat::Auto),
-        ("journal", LogFormat::Journal),
-        ("text", LogFormat::Text),
-        ("json", LogFormat::Json),
-    ];
-    one_of(&text, &formats)
-}
-
-fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    chosen.ok_or_else(|| format!("\"{}\" is none of {}", one_line(text), names()))
-}
-
-fn mode(text: String) -> Result<u32, String> {
-    let octal = text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
-    let mode = u32::from_str_radix(&text, 8).ok().filter(|&mode| octal && mode <= 0o777);
-    let mode = mode.ok_or(format!("\"{}\" is not an octal mode between \"0600\" and \"0777\"", one_line(&text)))?;
-    (mode & 0o600 == 0o600).then_some(mode).ok_or(format!("\"{text}\" keeps the socket's own owner out; add 0600"))
-}
-
-fn group(name: String) -> Result<String, String> {
-    if name.is_empty() { Err("names no group; leave the key out for none".to_owned()) } else { Ok(name) }
-}
-
-fn socket_path(path: PathBuf) -> Result<PathBuf, String> {
-    let length = path.as_os_str().len();
-    if length <= SOCKET_PATH_MAX {
-        return Ok(path);
+fn size(text: Option<&str>) -> Result<u64, ConfigError> {
+    const LEAST: u64 = 1 << 20;
+    let Some(text) = text else { return Ok(1 << 30) };
+    let size = text
+        .parse::<bytesize::ByteSize>()
+        .map_err(|_| ConfigError::key("store.max_size", format!("\"{text}\" is not a size such as 1GiB")))?;
+    if size.as_u64() < LEAST {
+        return Err(ConfigError::key("store.max_size", format!("{text} is less than 1MiB")));
     }
-    Err(format!(
-        "{length} bytes are too long for a socket's path, at most {SOCKET_PATH_MAX}; \
-         set a shorter one by --socket, SESSIOND_SOCKET or socket.path"
-    ))
+    Ok(size.as_u64())
 }
 
-fn postgres(url: Secret) -> Result<Secret, String> {
-    let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
-    known.then_some(url).ok_or("central's URL must begin with postgres:// or postgresql://".to_owned())
+fn socket(path: PathBuf, mode: Option<&str>, group: Option<String>) -> Result<SocketSettings, ConfigError> {
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let rule =
+            format!("{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", path.display());
+        return Err(ConfigError::key("socket.path", rule));
+    }
+    let mode = mode.unwrap_or("0660");
+    let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777);
+    let mode =
+        octal.ok_or_else(|| ConfigError::key("socket.mode", format!("\"{mode}\" is not a mode such as 0660")))?;
+    Ok(SocketSettings { path, mode, group: group.filter(|group| !group.is_empty()) })
+}
+
+fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, ConfigError> {
+    let from_file = match file.level.as_deref() {
+        None => LevelFilter::INFO,
+        Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level.parse().unwrap_or(LevelFilter::INFO),
+        Some(other) => {
+            let rule = format!("\"{other}\" is none of error, warn, info, debug, trace");
+            return Err(ConfigError::key("log.level", rule));
+        }
+    };
+    let format = match file.format.as_deref() {
+        None | Some("auto") => LogFormat::Auto,
+        Some("journal") => LogFormat::Journal,
+        Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            let rule = format!("\"{other}\" is none of auto, journal, text, json");
+            return Err(ConfigError::key("log.format", rule));
+        }
+    };
+    Ok(LogSettings { level: overrides.log_level.unwrap_or(from_file), format })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::platform::places::Os;
+
+    fn merged(overrides: &Overrides, variables: &[(&str, &str)], toml: &str) -> Result<Settings, String> {
+        let variables: HashMap<_, _> = [("HOME", "/home/me")].iter().chain(variables).copied().collect();
+        let variable = |name: &str| variables.get(name).map(OsString::from);
+        let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
+        let places = Places::of(environment.os, false, &variable);
+        merge(overrides, &environment, &places, Fragment::parse(toml).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn of_file(toml: &str) -> Result<Settings, String> {
+        merged(&Overrides::default(), &[], toml)
+    }
+
+    #[test]
+    fn the_example_s_values_are_the_defaults() {
+        let example = of_file(include_str!("../../config.example.toml")).unwrap();
+        assert_eq!(example, of_file("").unwrap());
+    }
+
+    #[test]
+    fn a_flag_counts_before_the_environment_that_before_the_file() {
+        let toml = "[machine]\nname = \"file\"\n[central]\nurl = \"postgres://file\"\n[store]\npath = \"/file\"\n";
+        let variables = [("HOST_MACHINE", "env"), ("DATABASE_URL", "postgres://env"), ("SESSIOND_STATE_DIR", "/env")];
+        let overrides = Overrides {
+            machine: Some("flag".into()),
+            central_url: Some(Secret::new("postgres://flag")),
+            state_dir: Some("/flag".into()),
+            ..Overrides::default()
+        };
+        let seen = |settings: Result<Settings, String>| {
+            let s = settings.unwrap();
+            let url = s.central.map(|c| c.url.reveal().to_owned());
+            (s.machine.name.map(|name| name.to_string()), url, s.state_dir.display().to_string())
+        };
+        let expect = |who: &str| (Some(who.to_owned()), Some(format!("postgres://{who}")), format!("/{who}"));
+        assert_eq!(seen(merged(&overrides, &variables, toml)), expect("flag"));
+        assert_eq!(seen(merged(&Overrides::default(), &variables, toml)), expect("env"));
+        assert_eq!(seen(of_file(toml)), expect("file"));
+        assert_eq!(seen(of_file("")), (None, None, "/home/me/.local/state/sessiond".into()));
+        let both = [("DATABASE_URL", "postgres://b"), ("SESSIOND_CENTRAL_URL", "postgres://a")];
+        assert_eq!(seen(merged(&Overrides::default(), &both, "")).1.as_deref(), Some("postgres://a"));
+    }
+
+    #[test]
+    fn values_that_are_not_valid_are_named_by_key() {
+        for (toml, message) in [
+            ("[central]\nheartbeat_interval = \"soon\"", "central.heartbeat_interval: \"soon\" is not a duration"),
+            ("[central]\nheartbeat_interval = \"10ms\"", "central.heartbeat_interval: 10ms is not between 1s and 1h"),
+            ("[central]\nheartbeat_interval = \"3m\"", "sessions.stale_after: it must be longer"),
+            ("[central]\nurl = \"mysql://u:hunter2@x\"", "central.url: it must begin with postgres://"),
+            ("[sessions]\nkeep_closed = \"1s\"", "sessions.keep_closed: 1s is not between"),
+            ("[store]\nmax_size = \"huge\"", "store.max_size: \"huge\" is not a size"),
+            ("[store]\nmax_size = \"5KiB\"", "store.max_size: 5KiB is less"),
+            ("[store]\ndurability = \"some\"", "store.durability: \"some\""),
+            ("[socket]\nmode = \"9\"", "socket.mode: \"9\""),
+            ("[log]\nlevel = \"loud\"", "log.level: \"loud\""),
+            ("[log]\nformat = \"xml\"", "log.format: \"xml\""),
+            ("[machine]\nname = \"My-Machine\"", "machine.name: \"My-Machine\" is not a machine name"),
+        ] {
+            let error = of_file(toml).unwrap_err();
+            assert!(error.starts_with(message), "{error}");
+            assert!(!error.contains("hunter2") && error.lines().count() == 1, "{error}");
+        }
+        let long = format!("[socket]\npath = \"/{}\"", "x".repeat(120));
+        assert!(of_file(&long).unwrap_err().starts_with("socket.path: "));
+        assert!(merged(&Overrides::default(), &[("HOST_MACHINE", "")], "").unwrap_err().starts_with("HOST_MACHINE: "));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let settings = of_file("[central]\nurl = \"postgres://u:hunter2@x/y\"").unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
 }

@@ -73,8 +73,12 @@ mod tests {
 
     #[test]
     fn whole_hours_have_no_decimal() {
-        for (minutes, shown) in [(0, "0h"), (2, "0h"), (3, "0.1h"), (60, "1h"), (119, "2h"), (120, "2h"), (123, "2.1h")] {
-            assert!(footer(&session(None, 0), after(minutes), false).ends_with(&format!("Active: {shown}")), "{minutes}");
+        for (minutes, shown) in [(0, "0h"), (2, "0h"), (3, "0.1h"), (60, "1h"), (119, "2h"), (120, "2h"), (123, "2.1h")]
+        {
+            assert!(
+                footer(&session(None, 0), after(minutes), false).ends_with(&format!("Active: {shown}")),
+                "{minutes}"
+            );
         }
     }
 

@@ -184,7 +184,8 @@ mod tests {
         for good in ["odin3", "0", "my-mac_2", &"a".repeat(64)] {
             assert!(MachineName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "UPPERCASE", "My-Machine", "machine@host", "@special", "-x", "_x", "ü", "a b", &"a".repeat(65)] {
+        for bad in ["", "UPPERCASE", "My-Machine", "machine@host", "@special", "-x", "_x", "ü", "a b", &"a".repeat(65)]
+        {
             let error = MachineName::parse(bad).unwrap_err().to_string();
             assert!(error.contains("^[a-z0-9][a-z0-9_-]*$"), "{error}");
         }

@@ -55,10 +55,7 @@ mod tests {
     #[test]
     fn prints_rfc3339_with_microseconds() {
         assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(
-            Timestamp::from_micros(1_769_774_400_000_042).to_string(),
-            "2026-01-30T12:00:00.000042Z"
-        );
+        assert_eq!(Timestamp::from_micros(1_769_774_400_000_042).to_string(), "2026-01-30T12:00:00.000042Z");
     }
 
     #[test]

@@ -8,14 +8,12 @@ pub mod places;
 pub mod process;
 pub mod wake;
 
-/// Lets tokio wait until this descriptor can be read.
-///
-/// # Errors
-/// It is of a kind that cannot be waited for.
+/// Lets tasks wait until a descriptor can be read. Must be called within a tokio runtime with I/O.
 #[cfg(target_os = "linux")]
-fn watch_readable(fd: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
-    // Deprecated because some other type could lie about its descriptor, which an OwnedFd cannot;
-    // the replacement does the same, but is unsafe to call.
-    #[allow(deprecated)]
-    tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
+fn readable(descriptor: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    // SAFETY: an OwnedFd is open for as long as it lives, is always the same descriptor, and is handed over here.
+    #[allow(unsafe_code)]
+    let registered =
+        unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, tokio::io::Interest::READABLE) };
+    Ok(registered?)
 }

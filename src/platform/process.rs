@@ -48,7 +48,6 @@ mod linux {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     use super::{Process, started};
-    use crate::platform::watch_readable;
 
     /// Reads /proc/PID/stat: the state in field 3, the start time in field 22.
     pub(super) fn start_time(stat: &[u8]) -> Option<i64> {
@@ -74,7 +73,8 @@ mod linux {
         if started(process.pid) != Some(process.started) {
             return Ok(());
         }
-        watch_readable(pidfd)?.readable().await.map(drop)
+        let pidfd = crate::platform::readable(pidfd)?;
+        pidfd.readable().await.map(drop)
     }
 }
 

@@ -85,10 +85,7 @@ mod linux {
     use rustix::time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
     };
-    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
-
-    use crate::platform::watch_readable;
 
     /// A timer that never expires, and is cancelled when the wall clock is set, as it is on waking too.
     pub(super) struct ClockTimer(AsyncFd<OwnedFd>);
@@ -103,17 +100,22 @@ mod linux {
             let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
             let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
             timerfd_settime(&timer, flags, &Itimerspec { it_interval: never_again, it_value: moment })?;
-            watch_readable(timer).map(Self)
+            Ok(Self(crate::platform::readable(timer)?))
         }
 
         /// # Errors
         /// The timer cannot be read: another way to learn it is needed.
         pub(super) async fn clock_was_set(&self) -> io::Result<()> {
-            let told = self.0.async_io(Interest::READABLE, |timer| Ok(read(timer, &mut [0; 8])?)).await;
-            match told.map_err(|error| (Errno::from_io_error(&error), error)) {
-                // Expired is as good as cancelled; either way the timer goes on telling.
-                Ok(_) | Err((Some(Errno::CANCELED), _)) => Ok(()),
-                Err((_, error)) => Err(error),
+            loop {
+                let mut ready = self.0.readable().await?;
+                match ready.try_io(|timer| Ok(read(timer, &mut [0; 8]))) {
+                    // Expired is as good as cancelled; either way the timer goes on telling.
+                    Ok(Ok(Ok(_) | Err(Errno::CANCELED))) => return Ok(()),
+                    Ok(Ok(Err(Errno::AGAIN))) => ready.clear_ready(),
+                    Ok(Ok(Err(Errno::INTR))) | Err(_) => {}
+                    Ok(Ok(Err(other))) => return Err(other.into()),
+                    Ok(Err(other)) => return Err(other),
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::OpenError;
@@ -58,6 +59,57 @@ impl Identity {
 #[derive(Clone, Debug)]
 pub struct IdentityFile {
     path: PathBuf,
+}
+
+/// The identity in force while the daemon runs. Changes are written down before anyone learns of them.
+pub struct PinnedIdentity {
+    file: IdentityFile,
+    current: watch::Sender<Identity>,
+}
+
+impl PinnedIdentity {
+    pub fn new(file: IdentityFile, identity: Identity) -> Self {
+        Self { file, current: watch::Sender::new(identity) }
+    }
+
+    pub fn current(&self) -> Identity {
+        self.current.borrow().clone()
+    }
+
+    /// Wakes whoever waits when a person changed the identity.
+    pub fn watch(&self) -> watch::Receiver<Identity> {
+        self.current.subscribe()
+    }
+
+    /// Gives this host another name, and with it another host id.
+    pub fn rename(&self, name: MachineName, host_id: Uuid, at: Timestamp) -> Result<Identity, OpenError> {
+        self.change(|identity| identity.rename(name, host_id, at))
+    }
+
+    /// Takes the name over from the host that has it in central, at the next greeting.
+    pub fn replace(&self) -> Result<Identity, OpenError> {
+        self.change(|identity| identity.replace = true)
+    }
+
+    /// The name has been taken over. Nobody needs to be woken for that; should it not reach the disk,
+    /// the next start takes the name over once more.
+    pub fn replaced(&self) {
+        self.current.send_if_modified(|identity| {
+            identity.replace = false;
+            if let Err(error) = self.file.save(identity) {
+                tracing::warn!(%error, "that the name was taken over could not be noted");
+            }
+            false
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Identity)) -> Result<Identity, OpenError> {
+        let mut identity = self.current();
+        change(&mut identity);
+        self.file.save(&identity)?;
+        self.current.send_replace(identity.clone());
+        Ok(identity)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,7 +192,8 @@ mod tests {
         let file = IdentityFile::in_folder(dir.path());
         assert_eq!(file.load().unwrap(), None);
 
-        let mut identity = Identity::new(MachineName::parse("laptop").unwrap(), Uuid::from_u128(1), Timestamp::from_micros(5));
+        let mut identity =
+            Identity::new(MachineName::parse("laptop").unwrap(), Uuid::from_u128(1), Timestamp::from_micros(5));
         for claim in 0..100 {
             identity.claim(Uuid::from_u128(claim));
         }

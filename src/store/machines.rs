@@ -50,9 +50,7 @@ pub(super) fn list(
             "SELECT host_machine, total_sessions, active_sessions, stale_sessions, closed_sessions, last_activity, \
                  projects, last_seen, as_of FROM machines",
         )?
-        .query_map([], |row| {
-            Ok(KnownMachine { summary: summary(row)?, as_of: Timestamp::from_micros(row.get(8)?) })
-        })?
+        .query_map([], |row| Ok(KnownMachine { summary: summary(row)?, as_of: Timestamp::from_micros(row.get(8)?) }))?
         .collect::<Result<Vec<_>, _>>()?;
     for local in local(db, now, stale_after)? {
         match machines.iter_mut().find(|m| m.summary.host_machine == local.host_machine) {

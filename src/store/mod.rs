@@ -11,6 +11,8 @@ mod outbox;
 mod readers;
 mod salvage;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
@@ -22,7 +24,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use error::{OpenError, StoreError};
-pub use identity::{Identity, IdentityFile};
+pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
@@ -75,6 +77,8 @@ pub struct Store {
     readers: Readers,
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
+    /// Counts registrations that came with a process.
+    processes: Arc<watch::Sender<u64>>,
     files: Arc<Files>,
 }
 
@@ -103,12 +107,23 @@ impl Store {
         let keeper = StoreKeeper { files: files.clone(), readers: readers.clone(), committed, clock };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
-        Ok((Self { writer, readers, commits, files: Arc::new(files) }, WriterThread(thread)))
+        let processes = Arc::new(watch::Sender::new(0));
+        Ok((Self { writer, readers, commits, processes, files: Arc::new(files) }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
+    }
+
+    /// Wakes whoever waits after a session came with a process to watch.
+    pub fn processes(&self) -> watch::Receiver<u64> {
+        self.processes.subscribe()
+    }
+
+    /// Goes once through the writer: it lives, and gets work done.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.submit(|_| Ok(())).await
     }
 
     /// `draws`: random numbers for the id, more than one in case an id is taken.
@@ -120,7 +135,11 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await
+        let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        if record.process.is_some() {
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(record)
     }
 
     pub async fn heartbeat(
@@ -138,7 +157,12 @@ impl Store {
         self.writer.submit(move |db| sessions::close(db, &id, caller, at)).await
     }
 
-    pub async fn seen_alive(&self, ids: Vec<InstanceId>, at: Timestamp, stale_after: Duration) -> Result<(), StoreError> {
+    pub async fn seen_alive(
+        &self,
+        ids: Vec<InstanceId>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<(), StoreError> {
         self.writer.submit(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
     }
 

@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::sessions::{self, Record};
 use super::StoreError;
+use super::sessions::{self, Record};
 use crate::domain::{InstanceId, Timestamp};
 
 /// How much waits for central.
@@ -120,7 +120,9 @@ fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Timestamp) -> R
 }
 
 fn collided(db: &Connection, id: &InstanceId, draws: &[u64], at: Timestamp) -> Result<Option<Renamed>, StoreError> {
-    let Some(record) = sessions::get(db, id.as_str())?.filter(|r| r.session.instance_id == *id) else { return Ok(None) };
+    let Some(record) = sessions::get(db, id.as_str())?.filter(|r| r.session.instance_id == *id) else {
+        return Ok(None);
+    };
     let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
     db.execute(
         "UPDATE sessions SET instance_id = ?2, version = version + 1 WHERE instance_id = ?1",
@@ -134,18 +136,14 @@ fn collided(db: &Connection, id: &InstanceId, draws: &[u64], at: Timestamp) -> R
 }
 
 fn rejected(db: &Connection, id: &InstanceId, error: &str, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET parked_at = ?2, parked_error = ?3 WHERE instance_id = ?1")?.execute(params![
-        id.as_str(),
-        at.micros(),
-        error
-    ])?;
+    db.prepare_cached("UPDATE sessions SET parked_at = ?2, parked_error = ?3 WHERE instance_id = ?1")?
+        .execute(params![id.as_str(), at.micros(), error])?;
     Ok(())
 }
 
 /// Central lost what it once had (it was restored from a backup): everything here waits again.
 pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
-    let sessions =
-        db.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [at.micros()])?;
+    let sessions = db.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [at.micros()])?;
     set_acked_batch(db, acked_batch)?;
     Ok(sessions)
 }

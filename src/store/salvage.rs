@@ -30,9 +30,10 @@ pub(super) fn carry_over(damaged: Result<Connection, OpenError>, copy: &Connecti
             carried.sessions = rows.map_or(0, |(count, _)| count);
         }
     }
-    let mended = copy
-        .execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [now.micros()])
-        .and_then(|_| copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", []));
+    let mended =
+        copy.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [now.micros()]).and_then(
+            |_| copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", []),
+        );
     if let Err(error) = mended {
         tracing::warn!(%error, "the salvaged sessions could not be marked for central");
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Counts, StoreError};
-use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp};
+use crate::domain::{
+    Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
+};
 
 /// A process on this host that a session belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,7 +148,12 @@ pub(super) fn seen_alive(
 }
 
 /// The process of a session is gone: the session is stale at once. Says whether that was news.
-pub(super) fn process_died(db: &Connection, id: &InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
+pub(super) fn process_died(
+    db: &Connection,
+    id: &InstanceId,
+    process: Process,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
     let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process == Some(process)) else {
         return Ok(false);
     };
@@ -196,7 +203,12 @@ pub(super) fn watched(db: &Connection) -> Result<Vec<(InstanceId, Process)>, Sto
 }
 
 /// Files the sessions of one machine name under another: the machine was renamed.
-pub(super) fn rename_machine(db: &Connection, from: &str, to: &MachineName, at: Timestamp) -> Result<usize, StoreError> {
+pub(super) fn rename_machine(
+    db: &Connection,
+    from: &str,
+    to: &MachineName,
+    at: Timestamp,
+) -> Result<usize, StoreError> {
     Ok(db.execute(
         "UPDATE sessions SET host_machine = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
              parked_at = NULL, parked_error = NULL WHERE host_machine = ?1",
@@ -235,7 +247,10 @@ pub(super) fn list(
             "SELECT {COLUMNS} FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
              ORDER BY project, last_heartbeat DESC, instance_id"
         ))?
-        .query_map(params![filter.project.as_ref().map(Project::as_str), filter.machine.as_ref().map(MachineName::as_str)], record)?
+        .query_map(
+            params![filter.project.as_ref().map(Project::as_str), filter.machine.as_ref().map(MachineName::as_str)],
+            record,
+        )?
         .collect::<Result<Vec<_>, _>>()?;
     records.retain(|r| filter.status.is_none_or(|status| r.session.status_at(now, stale_after) == status));
     Ok(records)

@@ -91,8 +91,15 @@ pub trait Central: Send {
 
     /// Turns the sessions of vanished hosts stale, judged by central's clock; at most once per
     /// `interval` over all hosts. Returns how many it turned.
-    fn sweep(&mut self, stale_after: Duration, interval: Duration) -> impl Future<Output = Result<u64, CentralError>> + Send;
+    fn sweep(
+        &mut self,
+        stale_after: Duration,
+        interval: Duration,
+    ) -> impl Future<Output = Result<u64, CentralError>> + Send;
 
     /// All machines that have sessions or a daemon, most recent activity first.
-    fn machines(&mut self, stale_after: Duration) -> impl Future<Output = Result<Vec<MachineSummary>, CentralError>> + Send;
+    fn machines(
+        &mut self,
+        stale_after: Duration,
+    ) -> impl Future<Output = Result<Vec<MachineSummary>, CentralError>> + Send;
 }

@@ -1,0 +1,92 @@
+//! Errors of the API: a status, and a body that says what was wrong and what to do.
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::Invalid;
+use crate::store::{OpenError, StoreError};
+use crate::wire::{ErrorBody, ErrorCode, ErrorDetail};
+
+/// How long to wait before trying again, in seconds, where trying again helps.
+const RETRY_AFTER: &str = "1";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError(ErrorDetail);
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self(ErrorDetail { code, message: message.into(), hint: hint.into() })
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, message, "correct the request; /v1/openapi.json describes it")
+    }
+
+    pub fn not_found(searched: &str) -> Self {
+        StoreError::NotFound(searched.to_owned()).into()
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(ErrorBody { error: self.0 })).into_response();
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        Self::bad_request(invalid.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let (code, hint) = match &error {
+            StoreError::NotFound(_) => (ErrorCode::NotFound, "`sessiond list` shows the sessions that are known"),
+            StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to go on"),
+            StoreError::Forbidden { .. } => {
+                (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")
+            }
+            StoreError::Busy => (ErrorCode::Unavailable, "try again in a moment"),
+            StoreError::Full(_) => {
+                (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")
+            }
+            StoreError::Io(_) => {
+                (ErrorCode::Unavailable, "nothing was recorded; look at the disk and the daemon's log")
+            }
+            StoreError::Damaged(_) => {
+                (ErrorCode::Unavailable, "nothing was recorded; the store is being rebuilt, try again in a moment")
+            }
+            StoreError::Bug(_) => (ErrorCode::Internal, "this is a bug in sessiond; the daemon's log has more"),
+        };
+        if matches!(code, ErrorCode::Internal | ErrorCode::Unavailable | ErrorCode::DiskFull) {
+            tracing::warn!(%error, "a request failed");
+        }
+        Self::new(code, error.to_string(), hint)
+    }
+}
+
+/// Changing the identity failed: the state folder cannot be written.
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        Self::new(ErrorCode::Unavailable, error.to_string(), "look at the state folder's disk and rights")
+    }
+}
+
+pub async fn no_such_route(uri: Uri) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no {}", uri.path()), "see /v1/openapi.json")
+}
+
+pub async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()), "see /v1/openapi.json")
+}

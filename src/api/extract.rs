@@ -1,0 +1,117 @@
+//! What the routes take from a request, each with an error that names what is wrong.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::{About, ApiError};
+use crate::store::Caller;
+use crate::wire::ErrorCode;
+
+/// Who is at the other end of the connection; the server puts it into every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub uid: u32,
+}
+
+impl Peer {
+    pub fn caller(self) -> Caller {
+        Caller { uid: self.uid }
+    }
+
+    /// Tending the daemon itself is for root and for the user who runs it.
+    pub fn may_tend(self, about: &About) -> Result<(), ApiError> {
+        if self.uid == 0 || self.uid == about.uid {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::Forbidden,
+            "this is for root and the user who runs the daemon",
+            "call it as one of them",
+        ))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get().copied().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::Forbidden,
+                "the peer of this connection is unknown",
+                "connect over the Unix socket",
+            )
+        })
+    }
+}
+
+/// A JSON body, whatever its Content-Type says; an empty one stands for `{}`.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
+                413 => ApiError::new(
+                    ErrorCode::TooLarge,
+                    format!("the body is larger than {} bytes", super::MAX_BODY),
+                    "send less; nothing was recorded",
+                ),
+                _ => ApiError::bad_request(format!("the body could not be read: {}", rejection.body_text())),
+            })?;
+        parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        let what = if inner.is_data() { inner.to_string() } else { format!("the body is not JSON: {inner}") };
+        ApiError::bad_request(if path == "." { what } else { format!("{path}: {what}") })
+    })?;
+    json.end().map_err(|error| ApiError::bad_request(format!("the body is not one JSON document: {error}")))?;
+    Ok(value)
+}
+
+/// The session id, or the beginning of one, in the path.
+pub struct Id(pub String);
+
+/// Ids have at most 32 characters; an error shows what was searched, so that is bounded too.
+const MAX_ID: usize = 128;
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::bad_request(format!("the path is not valid: {}", rejection.body_text())))?;
+        if id.len() > MAX_ID {
+            return Err(ApiError::bad_request(format!(
+                "instance_id: {} characters are too long; at most 32",
+                id.len()
+            )));
+        }
+        Ok(Self(id))
+    }
+}
+
+/// The query of the URL.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(query) = Query::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        Ok(Self(query))
+    }
+}

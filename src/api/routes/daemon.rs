@@ -1,0 +1,107 @@
+//! The daemon itself: status, sync, metrics, and the document that describes the API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use tokio::time::{Instant, timeout_at};
+
+use super::identity;
+use crate::api::extract::Body;
+use crate::api::{Api, ApiError};
+use crate::domain::{LinkState, LinkStatus};
+use crate::store::{Backlog, StoreError};
+use crate::wire::{
+    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, SessionCounts, StatusBody, StoreBody, SyncBody,
+    SyncRequest,
+};
+
+/// The longest a sync request may wait; a client that wants to wait longer asks again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How the daemon, its link to central, its backlog and its store stand.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody), (status = 503, body = ErrorBody)))]
+pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
+    let now = (api.clock)();
+    let settings = api.settings.borrow().clone();
+    let backlog = api.store.backlog().await?;
+    let counts = api.store.counts(now, settings.stale_after).await?;
+    Ok(Json(StatusBody {
+        daemon: DaemonBody {
+            version: api.about.version.to_owned(),
+            pid: api.about.pid,
+            started_at: api.about.started_at.to_string(),
+            uptime_seconds: now.since(api.about.started_at).as_secs(),
+        },
+        machine: identity::body(&api),
+        central: central(&api.link.borrow()),
+        backlog: backlog_body(&backlog),
+        parked: backlog.parked,
+        sessions: SessionCounts { active: counts.active, stale: counts.stale, closed: counts.closed },
+        store: StoreBody {
+            path: api.about.store_path.clone(),
+            bytes: api.store.bytes(),
+            durability: api.about.durability.to_owned(),
+        },
+        config: ConfigBody { path: settings.config_path, error: settings.config_error },
+    }))
+}
+
+/// Push to central now. With `wait_ms` the answer comes when nothing waits any more, or that much later.
+#[utoipa::path(post, path = "/v1/sync", request_body = SyncRequest, responses(
+    (status = 200, body = SyncBody), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn sync(State(api): State<Arc<Api>>, Body(request): Body<SyncRequest>) -> Result<Json<SyncBody>, ApiError> {
+    api.nudge.notify_one();
+    let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(LONGEST_WAIT);
+    let backlog = drained(&api, Instant::now() + wait).await?;
+    let central = central(&api.link.borrow());
+    Ok(Json(SyncBody { central, backlog: backlog_body(&backlog), parked: backlog.parked }))
+}
+
+/// The backlog once it is empty, or as it is at the deadline.
+async fn drained(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
+    let mut commits = api.store.commits();
+    loop {
+        commits.borrow_and_update();
+        let backlog = api.store.backlog().await?;
+        if backlog.sessions == 0 || !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
+            return Ok(backlog);
+        }
+    }
+}
+
+/// Prometheus text.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"), (status = 503, body = ErrorBody)))]
+pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
+    let now = (api.clock)();
+    let stale_after = api.settings.borrow().stale_after;
+    let counts = api.store.counts(now, stale_after).await?;
+    let backlog = api.store.backlog().await?;
+    let link = api.link.borrow().clone();
+    let text = api.metrics.text(counts, &backlog, &link, api.store.bytes(), now);
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+}
+
+/// This document. It is not described by itself.
+pub async fn openapi(document: Arc<str>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+fn central(link: &LinkStatus) -> CentralBody {
+    CentralBody {
+        configured: link.state != LinkState::Off,
+        state: link.state.as_str().to_owned(),
+        since: link.since.to_string(),
+        last_error: link.last_error.clone(),
+        last_sync_at: link.last_sync_at.map(|at| at.to_string()),
+        round_trip_ms: link.round_trip.map(|took| took.as_secs_f64() * 1000.0),
+    }
+}
+
+fn backlog_body(backlog: &Backlog) -> BacklogBody {
+    BacklogBody { sessions: backlog.sessions, records: 0, oldest_at: backlog.oldest_at.map(|at| at.to_string()) }
+}

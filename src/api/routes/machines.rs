@@ -1,0 +1,26 @@
+//! Machines, from the sessions on them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::api::{Api, ApiError};
+use crate::wire::{ErrorBody, MachineBody};
+
+/// List all machines that this host knows of, most recent activity first.
+#[utoipa::path(get, path = "/v1/machines", responses(
+    (status = 200, body = Vec<MachineBody>), (status = 503, body = ErrorBody)))]
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<MachineBody>>, ApiError> {
+    let now = (api.clock)();
+    let stale_after = api.settings.borrow().stale_after;
+    let this = api.identity.current().name;
+    let machines = api.store.machines(this.clone(), now, stale_after).await?;
+    let reachable = |machine: &crate::domain::MachineSummary| {
+        if machine.host_machine == this {
+            return Some(true);
+        }
+        machine.last_seen.map(|seen| now.since(seen) < stale_after)
+    };
+    Ok(Json(machines.iter().map(|m| MachineBody::new(&m.summary, reachable(&m.summary), m.as_of)).collect()))
+}

@@ -1,0 +1,7 @@
+//! The routes, a file for each thing they concern.
+
+pub mod daemon;
+pub mod identity;
+pub mod machines;
+pub mod parked;
+pub mod sessions;

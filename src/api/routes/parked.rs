@@ -1,0 +1,51 @@
+//! Sessions that central will never take as they are.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::api::extract::{Body, Peer};
+use crate::api::{Api, ApiError};
+use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
+
+/// List parked sessions and why central refused them.
+#[utoipa::path(get, path = "/v1/parked", responses((status = 200, body = Vec<ParkedBody>), (status = 503, body = ErrorBody)))]
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, ApiError> {
+    let parked = api.store.parked().await?;
+    let body = parked.into_iter().map(|p| ParkedBody {
+        instance_id: p.instance_id.to_string(),
+        error: p.error,
+        parked_at: p.parked_at.to_string(),
+    });
+    Ok(Json(body.collect()))
+}
+
+/// Push parked sessions again.
+#[utoipa::path(post, path = "/v1/parked/retry", request_body = ParkedIds, responses(
+    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn retry(
+    State(api): State<Arc<Api>>,
+    peer: Peer,
+    Body(which): Body<ParkedIds>,
+) -> Result<Json<ParkedCount>, ApiError> {
+    peer.may_tend(&api.about)?;
+    let count = api.store.retry_parked(which.ids).await?;
+    api.nudge.notify_one();
+    Ok(Json(ParkedCount { count: count as u64 }))
+}
+
+/// Give up pushing parked sessions as they are; a later change of one is pushed again.
+#[utoipa::path(post, path = "/v1/parked/drop", request_body = ParkedIds, responses(
+    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn drop(
+    State(api): State<Arc<Api>>,
+    peer: Peer,
+    Body(which): Body<ParkedIds>,
+) -> Result<Json<ParkedCount>, ApiError> {
+    peer.may_tend(&api.about)?;
+    let count = api.store.drop_parked(which.ids).await?;
+    Ok(Json(ParkedCount { count: count as u64 }))
+}

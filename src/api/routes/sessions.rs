@@ -1,0 +1,175 @@
+//! Sessions: register, list, show, heartbeat, close, footer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::{Api, ApiError};
+use crate::domain::footer::footer as footer_of;
+use crate::domain::{Invalid, MachineName, Project, Status, Timestamp};
+use crate::store::{Filter, Lookup, Process, Record};
+use crate::wire::{
+    ErrorBody, HeartbeatRequest, ListQuery, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
+};
+
+/// Register a session on this host.
+#[utoipa::path(post, path = "/v1/sessions", request_body = RegisterRequest, responses(
+    (status = 201, body = SessionBody), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
+    (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub async fn register(
+    State(api): State<Arc<Api>>,
+    peer: Peer,
+    Body(request): Body<RegisterRequest>,
+) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
+    let this = api.identity.current().name;
+    let registration = request.validate(&this)?;
+    if registration.host_machine != this && !api.settings.borrow().allow_other {
+        let rule = format!("this daemon takes only sessions of {this}; machine.allow_other = true lifts that");
+        return Err(Invalid::new("host_machine", rule).into());
+    }
+    let process = request.pid.map(|pid| running(&api, pid)).transpose()?;
+    let draws = std::array::from_fn(|_| (api.random)());
+    let record = api.store.register(registration, process, peer.caller(), draws, (api.clock)()).await?;
+    Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))))
+}
+
+fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
+    let started = (pid > 0).then(|| (api.started)(pid)).flatten();
+    started
+        .map(|started| Process { pid, started })
+        .ok_or_else(|| Invalid::new("pid", format!("no process {pid} runs on this machine")))
+}
+
+/// List sessions by project, most recent heartbeat first.
+#[utoipa::path(get, path = "/v1/sessions", params(ListQuery), responses(
+    (status = 200, body = SessionList), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<SessionList>, ApiError> {
+    let now = (api.clock)();
+    let stale_after = api.settings.borrow().stale_after;
+    let records = api.store.list(filter(&query)?, now, stale_after).await?;
+    let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
+    let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
+    Ok(Json(SessionList {
+        total_count: instances.len() as u64,
+        active_count: count(Status::Active),
+        stale_count: count(Status::Stale),
+        as_of: now.to_string(),
+        instances,
+    }))
+}
+
+fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
+    let mut status = query.status.as_deref().map(Status::parse).transpose()?;
+    if query.active_only == Some(true) {
+        if status.is_some_and(|status| status != Status::Active) {
+            return Err(Invalid::new("active_only", "it contradicts status; give one of the two"));
+        }
+        status = Some(Status::Active);
+    }
+    Ok(Filter {
+        project: query.project.as_deref().map(Project::parse).transpose()?,
+        machine: query
+            .machine
+            .as_deref()
+            .map(MachineName::parse)
+            .transpose()
+            .map_err(|e| Invalid { field: "machine", ..e })?,
+        status,
+    })
+}
+
+/// Show the session with this id, or the one whose id begins so.
+#[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, description = "an id, or the beginning of one")),
+    responses((status = 200, body = SessionBody), (status = 300, description = "several sessions match", body = Matches),
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
+    let now = (api.clock)();
+    match api.store.find(id.clone()).await? {
+        Lookup::One(record) => Ok(Json(body(&api, &record, now)).into_response()),
+        Lookup::Several(records) => {
+            let matches = records.iter().map(|record| body(&api, record, now)).collect();
+            Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response())
+        }
+        Lookup::None => Err(ApiError::not_found(&id)),
+    }
+}
+
+/// A sign of life; what it does not name stays as it is.
+#[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", params(("id" = String, Path)), request_body = HeartbeatRequest,
+    responses((status = 200, body = SessionBody), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody),
+    (status = 413, body = ErrorBody), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub async fn heartbeat(
+    State(api): State<Arc<Api>>,
+    peer: Peer,
+    Id(id): Id,
+    Body(request): Body<HeartbeatRequest>,
+) -> Result<Json<SessionBody>, ApiError> {
+    let stale_after = api.settings.borrow().stale_after;
+    let now = (api.clock)();
+    let record = api.store.heartbeat(id, request.validate()?, peer.caller(), now, stale_after).await?;
+    Ok(Json(body(&api, &record, now)))
+}
+
+/// End a session. Closing it again changes nothing.
+#[utoipa::path(post, path = "/v1/sessions/{id}/close", params(("id" = String, Path)), responses(
+    (status = 200, body = SessionBody), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Result<Json<SessionBody>, ApiError> {
+    let now = (api.clock)();
+    let record = api.store.close(id, peer.caller(), now).await?;
+    Ok(Json(body(&api, &record, now)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FooterQuery {
+    /// Whether a line `---` comes first: `separator`, `separator=true` or `separator=1`.
+    separator: Option<String>,
+}
+
+/// The line under an agent's answers.
+#[utoipa::path(get, path = "/v1/sessions/{id}/footer", params(("id" = String, Path), FooterQuery), responses(
+    (status = 200, body = String, content_type = "text/plain"), (status = 300, body = Matches),
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn footer(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Params(query): Params<FooterQuery>,
+) -> Result<Response, ApiError> {
+    let separator = match query.separator.as_deref() {
+        None | Some("false" | "0") => false,
+        Some("" | "true" | "1") => true,
+        Some(_) => return Err(ApiError::bad_request("separator: it must be true or false")),
+    };
+    let now = (api.clock)();
+    match api.store.find(id.clone()).await? {
+        Lookup::One(record) => Ok(footer_of(&record.session, now, separator).into_response()),
+        Lookup::Several(records) => {
+            let matches = records.iter().map(|record| body(&api, record, now)).collect();
+            Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response())
+        }
+        Lookup::None => Err(ApiError::not_found(&id)),
+    }
+}
+
+fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
+    let seen = SessionSeen {
+        session: &record.session,
+        local: true,
+        as_of: now,
+        synced: record.unsynced_since.is_none(),
+        former_id: record.former_id.as_deref(),
+    };
+    seen.body(now, api.settings.borrow().stale_after)
+}

@@ -1,0 +1,164 @@
+//! Accepting connections: who gets in, how many at once, and how long each may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::{Api, ApiError, Peer};
+use crate::shutdown::Shutdown;
+use crate::wire::ErrorCode;
+
+/// Connections served at once; what comes beyond is told to come back.
+const CONNECTIONS: usize = 1024;
+/// Connections that are told so at once; beyond these the kernel's queue holds them.
+const TURNED_AWAY: usize = 64;
+/// How long a client may take to send the head of a request, or be idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one request may take, its body and its wait for the writer included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may live after the daemon was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The largest head of a request, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Decides from the connection itself who is there, and whether they may enter.
+pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + Sync>;
+
+/// Serves until told to shut down, then lets the requests under way finish.
+pub async fn serve(listener: UnixListener, router: Router, admission: Admission, mut shutdown: Shutdown) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = shutdown.requested() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: give the connections that are open time to end.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        match (admission(&stream), places.clone().try_acquire_owned()) {
+            (Ok(peer), Ok(place)) => {
+                connections.spawn(converse(stream, router.clone(), peer, place, shutdown.clone()));
+            }
+            (admitted, _) => {
+                let refusal = admitted.err().unwrap_or_else(full);
+                let Ok(place) = turned_away.clone().acquire_owned().await else { continue };
+                connections.spawn(turn_away(stream, refusal, place));
+            }
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("some clients did not finish in time; their connections are cut");
+    }
+}
+
+fn full() -> ApiError {
+    ApiError::new(
+        ErrorCode::Unavailable,
+        format!("{CONNECTIONS} connections are open already"),
+        "try again in a moment",
+    )
+}
+
+/// Serves one connection, request after request.
+async fn converse(
+    stream: UnixStream,
+    router: Router,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+    mut shutdown: Shutdown,
+) {
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer);
+        router.clone().oneshot(request)
+    });
+    let connection = http(HEAD_TIMEOUT).serve_connection(patient(stream, REQUEST_TIMEOUT), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shutdown.requested() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Answers the first request of a connection with a refusal, and hangs up.
+async fn turn_away(stream: UnixStream, refusal: ApiError, _place: OwnedSemaphorePermit) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let service = service_fn(move |_: hyper::Request<hyper::body::Incoming>| {
+        let refusal = refusal.clone();
+        async move { Ok::<_, std::convert::Infallible>(refusal.into_response()) }
+    });
+    let mut builder = http(PATIENCE);
+    let connection = builder.keep_alive(false).serve_connection(patient(stream, PATIENCE), service);
+    let _ = tokio::time::timeout(2 * PATIENCE, connection).await;
+}
+
+fn http(head_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD);
+    builder
+}
+
+/// A stream that gives up on a client which does not read its answer.
+fn patient(
+    stream: UnixStream,
+    write_timeout: Duration,
+) -> TokioIo<std::pin::Pin<Box<tokio_io_timeout::TimeoutStream<UnixStream>>>> {
+    let mut stream = tokio_io_timeout::TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write_timeout));
+    TokioIo::new(Box::pin(stream))
+}
+
+/// Bounds the time of each request, and counts the answers.
+pub async fn limit_and_count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let method = known_method(request.method());
+    let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            ErrorCode::Timeout,
+            format!("the request took longer than {} s", REQUEST_TIMEOUT.as_secs()),
+            "it may or may not have been recorded; look, and send it again",
+        )
+        .into_response(),
+    };
+    api.metrics.answered(method, response.status().as_u16());
+    response
+}
+
+/// Methods are free text from outside; labels are not.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    }
+}

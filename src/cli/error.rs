@@ -1,0 +1,122 @@
+//! What a person or a program is told when a verb fails: one line, one exit code, one document.
+
+use std::io;
+
+use clap::error::Error as ClapError;
+use serde::Serialize;
+
+use super::text::one_line;
+use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
+
+/// Why a verb failed and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    pub code: ErrorCode,
+    pub message: String,
+    pub hint: String,
+    /// The sessions to choose from, where several match.
+    pub matches: Vec<SessionBody>,
+}
+
+impl CliError {
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new() }
+    }
+
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Usage, message, hint)
+    }
+
+    /// Several sessions match what was asked for.
+    pub fn ambiguous(asked: &str, matches: Vec<SessionBody>) -> Self {
+        let message = format!("\"{asked}\" fits {} sessions", matches.len());
+        Self { matches, ..Self::new(ErrorCode::Ambiguous, message, "choose one and give its whole id") }
+    }
+
+    pub fn stdout(error: &io::Error) -> Self {
+        Self::new(
+            ErrorCode::Internal,
+            format!("cannot write to stdout: {error}"),
+            "make room there, or send the output elsewhere",
+        )
+    }
+
+    /// Clap's message has several paragraphs: what was wrong, sometimes a tip, the usage, where to find help.
+    pub fn from_clap(error: &ClapError, verb: Option<&str>) -> Self {
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n").map(joined);
+        let message = paragraphs.next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(&message);
+        let rest: Vec<String> = paragraphs.collect();
+        let hint = rest.iter().find_map(|paragraph| tip(paragraph)).or_else(|| rest.iter().find_map(|p| usage(p)));
+        let help = || verb.map_or("see `sessiond --help`".to_owned(), |verb| format!("see `sessiond {verb} --help`"));
+        Self::usage(message, hint.unwrap_or_else(help))
+    }
+
+    /// The line on stderr.
+    pub fn line(&self) -> String {
+        let hint = if self.hint.is_empty() { String::new() } else { format!("; {}", self.hint) };
+        one_line(&format!("sessiond: {}{hint}", self.message))
+    }
+
+    /// The document on stdout.
+    pub fn document(&self) -> Document<'_> {
+        let Self { code, message, hint, matches } = self;
+        Document { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
+    }
+
+    pub const fn exit_code(&self) -> u8 {
+        self.code.exit_code()
+    }
+}
+
+/// A failure as a program reads it.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    pub error: ErrorDetail,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub matches: &'a [SessionBody],
+}
+
+impl From<ErrorDetail> for CliError {
+    fn from(detail: ErrorDetail) -> Self {
+        Self::new(detail.code, detail.message, detail.hint)
+    }
+}
+
+/// A paragraph in one line.
+fn joined(paragraph: &str) -> String {
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `tip: a similar subcommand exists: 'list'` becomes `did you mean 'list'?`.
+fn tip(paragraph: &str) -> Option<String> {
+    // Further tips follow in the same paragraph.
+    let tip = paragraph.strip_prefix("tip: ")?.split(" tip: ").next()?;
+    let similar = tip.split_once(" exists: ").or_else(|| tip.split_once(" exist: "));
+    Some(similar.map_or(tip.to_owned(), |(_, names)| format!("did you mean {names}?")))
+}
+
+fn usage(paragraph: &str) -> Option<String> {
+    Some(format!("usage: {}", paragraph.strip_prefix("Usage: ")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_and_a_document() {
+        let error = CliError::new(ErrorCode::NotFound, "no session \"x\"\n\u{1b}[31m", "see `sessiond list`");
+        assert_eq!(error.line(), "sessiond: no session \"x\"\\n\\u{1b}[31m; see `sessiond list`");
+        assert_eq!(error.exit_code(), 1);
+        let document = serde_json::to_string(&error.document()).unwrap();
+        assert!(document.starts_with(r#"{"error":{"code":"not_found","message":"no session"#), "{document}");
+        assert!(!document.contains("matches"), "{document}");
+    }
+
+    #[test]
+    fn without_a_hint_no_semicolon() {
+        assert_eq!(CliError::new(ErrorCode::Internal, "m", "").line(), "sessiond: m");
+    }
+}

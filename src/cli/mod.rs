@@ -1,0 +1,84 @@
+//! The command line: reads the words, asks the daemon, prints what it says.
+
+mod args;
+mod error;
+mod output;
+mod table;
+mod text;
+mod verbs;
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use crate::client::{Client, Endpoint};
+use crate::clock;
+use crate::wire::MachineIdentity;
+use args::{Asked, Cli, Verb};
+pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
+pub use error::CliError;
+use output::{Look, Output};
+
+/// What is done here rather than asked of a running daemon.
+pub trait Local {
+    /// Runs the daemon until it is told to stop.
+    fn run(&self, args: &RunArgs) -> Result<(), CliError>;
+    /// Brings central's schema up to date; the text says what was done.
+    fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
+    /// Reads or mends the identity in the state folder while no daemon runs on it.
+    fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
+}
+
+/// The whole of the program, but for what `local` does.
+pub fn main(args: impl Iterator<Item = OsString>, local: &dyn Local) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let look = Look::detect(|name| env::var_os(name), clock::system()());
+    // Not locked: a verb prints in one write, and a daemon's log must get through while `run` lasts.
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    let mut out = Output::new(&mut stdout, &mut stderr, look);
+    ExitCode::from(execute(&args, &|name| env::var_os(name), local, &mut out))
+}
+
+/// Carries out one command line and gives the exit code.
+fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dyn Local, out: &mut Output<'_>) -> u8 {
+    let done = match Cli::read(args) {
+        Ok(Asked::Verb(cli)) => dispatch(*cli, env, local, out),
+        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()),
+        Ok(Asked::Text(text)) => out.print(&text.to_string()),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => out.fail(&error, args::wants_json(args)),
+    }
+}
+
+fn dispatch(
+    cli: Cli,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    local: &dyn Local,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
+    let named = endpoint.is_named();
+    let client = &Client::new(endpoint);
+    match cli.verb {
+        Verb::Run(args) => local.run(&args),
+        Verb::Migrate(args) => out.print(&local.migrate(&args)?),
+        Verb::Identity(args) => verbs::identity::identity(client, named, local, &args.verb, out),
+        Verb::Register(args) => verbs::session::register(client, args, out),
+        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, out),
+        Verb::Close(args) => verbs::session::close(client, &args, out),
+        Verb::List(args) => verbs::list::list(client, args, out),
+        Verb::Show(args) => verbs::list::show(client, &args, out),
+        Verb::Footer(args) => verbs::session::footer(client, &args, out),
+        Verb::Machines(args) => verbs::machines::machines(client, &args, out),
+        Verb::Status(args) => verbs::status::status(client, &args, out),
+        Verb::Sync(args) => verbs::sync::sync(client, &args, out),
+        Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! Whole command lines against a daemon with prepared answers.
+
+use super::*;
+use crate::client::canned::Canned;
+use crate::domain::Timestamp;
+use crate::wire::ErrorCode;
+
+/// 2026-01-30T12:04:00Z, four minutes after everything in the answers below.
+const NOW: Timestamp = Timestamp::from_micros(1_769_774_640_000_000);
+
+const IDENTITY: &str =
+    r#"{"name": "laptop", "host_id": "h1", "pinned_at": "2026-01-30T12:00:00.000000Z", "conflict": null}"#;
+
+fn session(id: &str, status: &str) -> String {
+    format!(
+        r#"{{"instance_id": "{id}", "project": "odin", "instance_type": "PS", "status": "{status}",
+        "context_percent": 42, "current_epic": "003", "last_heartbeat": "2026-01-30T12:00:00.000000Z",
+        "created_at": "2026-01-30T12:00:00.000000Z", "closed_at": null, "host_machine": "odin3",
+        "claude_session_uuid": null, "claude_session_path": "/t/x.jsonl", "age_seconds": 240, "local": true,
+        "as_of": "2026-01-30T12:00:00.000000Z", "synced": false}}"#
+    )
+}
+
+fn list(total: u64, active: u64, stale: u64, instances: &[String]) -> String {
+    format!(
+        r#"{{"instances": [{}], "total_count": {total}, "active_count": {active}, "stale_count": {stale},
+        "as_of": "2026-01-30T12:04:00.000000Z"}}"#,
+        instances.join(",")
+    )
+}
+
+fn central(state: &str, error: &str) -> String {
+    format!(
+        r#"{{"configured": {}, "state": "{state}", "since": "2026-01-30T12:00:00.000000Z", "last_error": {error},
+        "last_sync_at": null, "round_trip_ms": 1.25}}"#,
+        state != "off"
+    )
+}
+
+fn sync(state: &str, error: &str, sessions: u64, records: u64) -> String {
+    format!(
+        r#"{{"central": {}, "backlog": {{"sessions": {sessions}, "records": {records}, "oldest_at": null}}, "parked": 0}}"#,
+        central(state, error)
+    )
+}
+
+/// Stands for the daemon's side of the program.
+struct Here;
+
+impl Local for Here {
+    fn run(&self, args: &RunArgs) -> Result<(), CliError> {
+        assert_eq!(args.settings.machine.as_deref(), Some("laptop"));
+        Err(CliError::new(ErrorCode::Configuration, "two names disagree", "rename it"))
+    }
+
+    fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError> {
+        Ok(format!("dry run: {}\n", args.dry_run))
+    }
+
+    fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
+        Ok(serde_json::from_str(&IDENTITY.replace("laptop", "local")).unwrap())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn document(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+fn run_with(words: &[&str], look: Look) -> Ran {
+    let args: Vec<OsString> = std::iter::once(&"sessiond").chain(words).map(Into::into).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = execute(&args, &|_| None, &Here, &mut Output::new(&mut out, &mut err, look));
+    Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn run(line: &str) -> Ran {
+    run_with(&line.split(' ').collect::<Vec<_>>(), Look { now: NOW, ..Look::plain() })
+}
+
+/// Runs a line against a daemon that gives these answers.
+fn asked(line: &str, answers: &[(u16, &str)]) -> (Ran, Vec<String>) {
+    let daemon = Canned::json(answers);
+    let ran = run(&format!("{line} --socket {}", daemon.socket.display()));
+    (ran, daemon.requests())
+}
+
+fn printed(line: &str, answer: &str) -> String {
+    let (ran, _) = asked(line, &[(200, answer)]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{line}");
+    ran.out
+}
+
+#[test]
+fn register_says_who_is_registered() {
+    let answer = session("odin-PS-8f4a2b", "active");
+    let line = "register --project odin --epic 003 --pid 7";
+    let (ran, requests) = asked(line, &[(201, &answer)]);
+    assert_eq!(ran, Ran { code: 0, out: "registered odin-PS-8f4a2b on odin3\n".into(), err: String::new() });
+    assert!(requests[0].starts_with("POST /v1/sessions HTTP/1.1"));
+    let body: serde_json::Value = serde_json::from_str(requests[0].split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(body, serde_json::json!({"project": "odin", "instance_type": "PS", "current_epic": "003", "pid": 7}));
+    assert_eq!(printed(&format!("{line} --id-only"), &answer), "odin-PS-8f4a2b\n");
+    let document: serde_json::Value = serde_json::from_str(&printed(&format!("{line} --json"), &answer)).unwrap();
+    assert_eq!(document["instance_id"], "odin-PS-8f4a2b");
+}
+
+#[test]
+fn a_heartbeat_leaves_sets_or_clears_the_epic() {
+    let answer = session("x", "active");
+    for (flags, body) in [
+        ("", "{}"),
+        (" --clear-epic", r#"{"current_epic":null}"#),
+        (" --epic 004 --context 9", r#"{"context_percent":9,"current_epic":"004"}"#),
+    ] {
+        let (ran, requests) = asked(&format!("heartbeat x{flags}"), &[(200, &answer)]);
+        assert_eq!(ran.out, "x is active, context 42%, epic 003\n");
+        assert!(requests[0].starts_with("POST /v1/sessions/x/heartbeat "));
+        assert!(requests[0].ends_with(&format!("\r\n\r\n{body}")), "{}", requests[0]);
+    }
+}
+
+#[test]
+fn close_and_footer() {
+    assert_eq!(printed("close x", &session("x", "closed")), "closed x\n");
+    assert_eq!(printed("footer x --separator", "---\nInstance: x"), "---\nInstance: x\n");
+}
+
+#[test]
+fn list_is_a_table_and_a_summary() {
+    let sessions = [session("odin-PS-8f4a2b", "active"), session("odin-PS-000000", "stale")];
+    assert_eq!(
+        printed("list --active --local", &list(3, 1, 1, &sessions)),
+        "\
+ID              MACHINE  STATUS  CONTEXT  EPIC  HEARTBEAT
+odin-PS-8f4a2b  odin3    active      42%  003          4m
+odin-PS-000000  odin3    stale       42%  003          4m
+
+3 sessions, 1 active, 1 stale, 1 closed
+"
+    );
+    let (_, requests) = asked("list --active --local --project a", &[(200, &list(0, 0, 0, &[]))]);
+    assert!(requests[0].starts_with("GET /v1/sessions?project=a&active_only=true&local=true "), "{}", requests[0]);
+}
+
+#[test]
+fn an_empty_list_is_said_on_stderr() {
+    let (ran, _) = asked("list", &[(200, &list(0, 0, 0, &[]))]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert!(ran.err.starts_with("no sessions yet"), "{}", ran.err);
+    let (ran, _) = asked("list --json", &[(200, &list(0, 0, 0, &[]))]);
+    assert_eq!((ran.document()["total_count"].as_u64(), ran.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn show_is_a_sheet() {
+    assert_eq!(
+        printed("show x", &session("x", "stale")),
+        "\
+id           x
+project      odin
+type         PS
+machine      odin3 (this host)
+status       stale
+context      42%
+epic         003
+heartbeat    2026-01-30T12:00:00Z (4m ago)
+created      2026-01-30T12:00:00Z (4m ago)
+transcript   /t/x.jsonl
+known as of  2026-01-30T12:00:00Z (4m ago)
+central      does not have this state yet
+"
+    );
+}
+
+#[test]
+fn several_matches_are_offered_for_choice() {
+    let answer = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "active"), session("odin-PS-2", "stale"));
+    let (ran, _) = asked("show odin", &[(300, &answer)]);
+    assert_eq!((ran.code, ran.out.as_str()), (3, ""));
+    assert_eq!(
+        ran.err,
+        "\
+sessiond: \"odin\" fits 2 sessions; choose one and give its whole id
+   ID         MACHINE  STATUS  EPIC  HEARTBEAT
+1  odin-PS-1  odin3    active  003          4m
+2  odin-PS-2  odin3    stale   003          4m
+"
+    );
+    let (ran, _) = asked("show odin --json", &[(300, &answer)]);
+    assert_eq!(ran.code, 3);
+    assert_eq!(ran.document()["matches"][1]["instance_id"], "odin-PS-2");
+    assert_eq!(ran.document()["error"]["code"], "ambiguous");
+}
+
+#[test]
+fn the_daemons_refusals_are_passed_on() {
+    let answer = r#"{"error": {"code": "session_closed", "message": "x is closed", "hint": "register anew"}}"#;
+    let (ran, _) = asked("heartbeat x --json", &[(409, answer)]);
+    assert_eq!((ran.code, ran.err.as_str()), (1, "sessiond: x is closed; register anew\n"));
+    assert_eq!(ran.document(), serde_json::from_str::<serde_json::Value>(answer).unwrap());
+}
+
+#[test]
+fn a_daemon_that_is_away_is_69() {
+    let ran = run("status --json --socket /nonexistent/s.sock");
+    assert_eq!(ran.code, 69);
+    assert!(ran.err.starts_with("sessiond: no daemon found"), "{}", ran.err);
+    assert_eq!(ran.document()["error"]["code"], "unreachable");
+}
+
+#[test]
+fn wrong_usage_is_2_with_a_document_if_asked_for() {
+    let ran = run("lst --json");
+    assert_eq!(ran.code, 2);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert_eq!(ran.document()["error"]["code"], "usage");
+    assert_eq!(run("parked drop").code, 2);
+    assert!(run("--help").out.contains("Usage: sessiond"));
+    assert_eq!(run("--help").code, 0);
+}
+
+#[test]
+fn status_is_a_sheet() {
+    let status = |central: &str, error: &str| {
+        format!(
+            r#"{{"daemon": {{"version": "0.1.0", "pid": 7, "started_at": "x", "uptime_seconds": 7600}},
+            "machine": {IDENTITY}, "central": {central},
+            "backlog": {{"sessions": 3, "records": 1, "oldest_at": "2026-01-30T12:00:00Z"}}, "parked": 2,
+            "sessions": {{"active": 2, "stale": 1, "closed": 0}},
+            "store": {{"path": "/s/db", "bytes": 4096, "durability": "full"}},
+            "config": {{"path": null, "error": {error}}}}}"#
+        )
+    };
+    assert_eq!(
+        printed("status", &status(&central("unreachable", "\"no route to host\""), "\"line 3: what is x?\"")),
+        "\
+daemon    sessiond 0.1.0, pid 7, up 2.1h
+machine   laptop, host id h1
+central   unreachable for 4m, round trip 1.2 ms
+          no route to host
+backlog   3 sessions and 1 record wait, the oldest for 4m
+parked    2; see `sessiond parked list`
+sessions  2 active, 1 stale, 0 closed
+store     /s/db, 4.0 KiB, durability full
+config    no file, all defaults
+          not in force as it is now: line 3: what is x?
+"
+    );
+    assert!(
+        printed("status", &status(&central("off", "null"), "null")).contains("central   off: none is configured\n")
+    );
+}
+
+#[test]
+fn machines_are_a_table() {
+    let answer = r#"[{"host_machine": "laptop", "total_sessions": 3, "active_sessions": 1, "stale_sessions": 2,
+        "closed_sessions": 0, "last_activity": "2026-01-30T12:00:00Z", "projects": "a, b", "reachable": false,
+        "last_seen": "2026-01-30T11:04:00Z", "as_of": "2026-01-30T12:00:00Z"}]"#;
+    assert_eq!(
+        printed("machines", answer),
+        "\
+MACHINE  ACTIVE  STALE  CLOSED  ACTIVITY  DAEMON     PROJECTS
+laptop        1      2       0        4m  silent 1h  a, b
+"
+    );
+}
+
+#[test]
+fn sync_asks_and_goes() {
+    let (ran, requests) = asked("sync", &[(200, &sync("connected", "null", 3, 0))]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "asked to push; 3 sessions wait\n"));
+    assert!(requests[0].ends_with("\r\n\r\n{}"), "{}", requests[0]);
+    assert_eq!(printed("sync", &sync("connected", "null", 0, 0)), "central has everything\n");
+    let (ran, _) = asked("sync", &[(200, &sync("off", "null", 3, 0))]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("SESSIOND_CENTRAL_URL"), "{}", ran.err);
+}
+
+#[test]
+fn sync_waits_until_nothing_is_left_or_time_is_up() {
+    let (left, done) = (sync("connected", "null", 3, 2), sync("connected", "null", 0, 0));
+    let (ran, requests) = asked("sync --wait", &[(200, &left), (200, &done)]);
+    assert_eq!(ran, Ran { code: 0, out: "central has everything\n".into(), err: String::new() });
+    assert!(requests[0].ends_with("{\"wait_ms\":1000}"), "{}", requests[0]);
+
+    let stuck = sync("unreachable", "\"no route to host\"", 1, 2);
+    let (ran, _) = asked("sync --wait --timeout 0", &[(200, &stuck)]);
+    assert_eq!((ran.code, ran.out.as_str()), (75, ""));
+    assert_eq!(
+        ran.err,
+        "sessiond: 1 session and 2 records wait after 0 s; central is unreachable: no route to host; \
+         nothing is lost, it goes on by itself; see `sessiond status`\n"
+    );
+}
+
+#[test]
+fn progress_is_drawn_only_on_a_terminal_and_cleared() {
+    let answers = [sync("connected", "null", 3, 0), sync("connected", "null", 0, 0)];
+    let daemon = Canned::json(&[(200, &answers[0]), (200, &answers[1])]);
+    let socket = daemon.socket.display().to_string();
+    let ran = run_with(&["sync", "--wait", "--socket", &socket], Look { progress: true, ..Look::plain() });
+    assert_eq!(ran.err, "\r\u{1b}[K3 sessions wait; central is connected\r\u{1b}[K");
+}
+
+#[test]
+fn parked_sessions_are_listed_retried_and_dropped() {
+    let answer = r#"[{"instance_id": "x", "error": "too\nlong", "parked_at": "2026-01-30T12:00:00Z"}]"#;
+    assert_eq!(printed("parked list", answer), "ID  PARKED  ERROR\nx       4m  too\\nlong\n");
+    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 sessions offered again\n");
+    assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 session dropped\n");
+    let (_, requests) = asked("parked drop a b", &[(200, r#"{"count": 2}"#)]);
+    assert!(requests[0].ends_with("\r\n\r\n{\"ids\":[\"a\",\"b\"]}"), "{}", requests[0]);
+}
+
+#[test]
+fn identity_asks_the_daemon_and_without_one_the_files() {
+    assert!(printed("identity show", IDENTITY).starts_with("machine  laptop\n"));
+    let (ran, requests) = asked("identity rename laptop", &[(200, IDENTITY)]);
+    assert!(ran.out.starts_with("machine now  laptop\n"), "{}", ran.out);
+    assert!(requests[0].starts_with("POST /v1/identity/rename "));
+    assert!(run("identity show --socket /nonexistent/s.sock").out.starts_with("machine  local\n"));
+    assert!(run("identity show --state-dir /s").out.starts_with("machine  local\n"));
+    let refused = r#"{"error": {"code": "conflict", "message": "m", "hint": "h"}}"#;
+    assert_eq!(asked("identity replace", &[(409, refused)]).0.code, 1);
+}
+
+#[test]
+fn the_daemons_own_verbs_are_passed_on() {
+    let ran = run("run --machine laptop");
+    assert_eq!((ran.code, ran.err.as_str()), (78, "sessiond: two names disagree; rename it\n"));
+    assert_eq!(run("migrate --dry-run").out, "dry run: true\n");
+}

@@ -1,0 +1,179 @@
+//! Small texts for people: ages, counts, sizes, and data made safe to show.
+
+use std::time::Duration;
+
+use chrono::DateTime;
+use unicode_width::UnicodeWidthChar;
+
+use crate::domain::Timestamp;
+
+/// Data as a terminal may see it: without line breaks, escape sequences or hidden changes of direction.
+pub fn one_line(text: &str) -> String {
+    escape(text, is_unsafe, |c| c.escape_default().to_string())
+}
+
+/// The same, but for text of several lines.
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON as a terminal may see it. JSON itself leaves DEL, the C1 controls and the marks of direction as
+/// they are; all of them can only stand inside strings, where an escape means the same.
+pub fn json(document: &str) -> String {
+    escape(document, |c| is_unsafe(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn escape(text: &str, wanted: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if wanted(c) { safe.push_str(&escaped(c)) } else { safe.push(c) }
+    }
+    safe
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// How many columns it takes.
+pub fn width(text: &str) -> usize {
+    text.chars().map(char_width).sum()
+}
+
+fn char_width(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
+/// Cut to so many columns; an ellipsis stands for the end that is gone.
+pub fn cut_end(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let (kept, _) = take_columns(text.chars(), columns.saturating_sub(1));
+    format!("{}…", kept.into_iter().collect::<String>().trim_end())
+}
+
+/// Cut to so many columns; an ellipsis stands for what is gone from the middle, since ids differ at their ends.
+pub fn cut_middle(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let tail_columns = columns.saturating_sub(1).div_ceil(2);
+    let (tail, used) = take_columns(text.chars().rev(), tail_columns);
+    let (head, _) = take_columns(text.chars(), columns.saturating_sub(1 + used));
+    head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect()
+}
+
+/// As many characters as fit, and the columns they take.
+fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>, usize) {
+    let mut used = 0;
+    let mut kept = Vec::new();
+    for c in chars {
+        if used + char_width(c) > columns {
+            break;
+        }
+        used += char_width(c);
+        kept.push(c);
+    }
+    (kept, used)
+}
+
+/// `12s`, `4m`, `2.1h`, `3d`: never more than has passed.
+pub fn age(passed: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match passed.as_secs() {
+        seconds @ 0..MINUTE => format!("{seconds}s"),
+        seconds @ MINUTE..HOUR => format!("{}m", seconds / MINUTE),
+        seconds @ HOUR..DAY => match seconds * 10 / HOUR {
+            tenths if tenths % 10 == 0 => format!("{}h", tenths / 10),
+            tenths => format!("{}.{}h", tenths / 10, tenths % 10),
+        },
+        seconds => format!("{}d", seconds / DAY),
+    }
+}
+
+/// The age of a moment in RFC 3339.
+pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
+    let then = DateTime::parse_from_rfc3339(moment).ok()?;
+    Some(age(now.since(Timestamp::from_micros(then.timestamp_micros()))))
+}
+
+/// `2026-01-30T12:00:00Z (4m ago)`.
+pub fn moment(moment: &str, now: Timestamp) -> String {
+    match (age_of(moment, now), moment.split_once('.')) {
+        (Some(age), Some((seconds, _))) => format!("{seconds}Z ({age} ago)"),
+        (Some(age), None) => format!("{moment} ({age} ago)"),
+        (None, _) => moment.to_owned(),
+    }
+}
+
+/// `1 session`, `2 sessions`.
+pub fn count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// `1 session is`, `2 sessions are`, of the verb's singular and plural.
+pub fn count_and(n: u64, noun: &str, one: &str, many: &str) -> String {
+    format!("{} {}", count(n, noun), if n == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (299, "4m"),
+            (3599, "59m"),
+            (3600, "1h"),
+            (7599, "2.1h"),
+            (86_399, "23.9h"),
+            (86_400, "1d"),
+            (3 * 86_400 + 5, "3d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let now = Timestamp::from_micros(1_769_774_400_000_000 + 240_000_000);
+        assert_eq!(moment("2026-01-30T12:00:00.000000Z", now), "2026-01-30T12:00:00Z (4m ago)");
+        assert_eq!(moment("2026-01-30T13:00:00+01:00", now), "2026-01-30T13:00:00+01:00 (4m ago)");
+        assert_eq!(moment("yesterday", now), "yesterday");
+        assert_eq!(age_of("2027-01-30T12:00:00Z", now).as_deref(), Some("0s"), "the future is not long ago");
+    }
+
+    #[test]
+    fn cuts_keep_the_width() {
+        assert_eq!(cut_end("hello", 5), "hello");
+        assert_eq!(cut_end("hello", 4), "hel…");
+        assert_eq!(cut_end("日本語", 4), "日…");
+        assert_eq!(cut_end("a b", 1), "…");
+        assert_eq!(cut_middle("my-long-project-PS-8f4a2b", 14), "my-lon…-8f4a2b");
+        assert_eq!(cut_middle("日本語日本語", 6), "日…本語".replace("本語", "語"));
+        assert_eq!(cut_middle("abc", 1), "…");
+    }
+
+    #[test]
+    fn nothing_unsafe_reaches_the_terminal() {
+        let nasty = "a\u{1b}[2J\u{9b}\u{7f}\u{202e}b\tc\nd";
+        assert!(!one_line(nasty).chars().any(is_unsafe));
+        assert_eq!(lines("a\nb\u{1b}"), "a\nb\\u{1b}");
+        let document = serde_json::to_string(&nasty).unwrap();
+        assert!(!json(&document).chars().any(is_unsafe));
+        assert_eq!(serde_json::from_str::<String>(&json(&document)).unwrap(), nasty);
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count(1, "session"), "1 session");
+        assert_eq!(count_and(2, "session", "waits", "wait"), "2 sessions wait");
+    }
+}

@@ -1,0 +1,56 @@
+//! identity: the name under which this machine is known.
+
+use crate::cli::Local;
+use crate::cli::args::{IdentityVerb, Settings};
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, Tone};
+use crate::cli::table::{Cell, Sheet};
+use crate::cli::text::moment;
+use crate::client::Client;
+use crate::wire::{ErrorCode, MachineIdentity};
+
+/// Asks the daemon; where none listens, the state folder is read and mended directly.
+pub fn identity(
+    client: &Client,
+    named: bool,
+    local: &dyn Local,
+    verb: &IdentityVerb,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let options = verb.options();
+    let identity = if named || !names_files(&options.settings) {
+        match ask(client, verb) {
+            Err(error) if error.code == ErrorCode::Unreachable => local.identity(verb),
+            answer => answer,
+        }
+    } else {
+        local.identity(verb)
+    }?;
+    if options.json { out.json(&identity) } else { out.print(&text(verb, &identity, out)) }
+}
+
+/// Are these the files of some other daemon than the one on the usual socket, perhaps? That one must not
+/// be renamed in its stead.
+const fn names_files(settings: &Settings) -> bool {
+    settings.state_dir.is_some() || settings.config.is_some()
+}
+
+fn ask(client: &Client, verb: &IdentityVerb) -> Result<MachineIdentity, CliError> {
+    let answer = match verb {
+        IdentityVerb::Show(_) => client.identity(),
+        IdentityVerb::Rename { name, .. } => client.identity_rename(name),
+        IdentityVerb::Replace(_) => client.identity_replace(),
+    };
+    Ok(answer?)
+}
+
+fn text(verb: &IdentityVerb, identity: &MachineIdentity, out: &Output<'_>) -> String {
+    let mut sheet = Sheet::default();
+    sheet.row(if matches!(verb, IdentityVerb::Show(_)) { "machine" } else { "machine now" }, &identity.name);
+    sheet.row("host id", &identity.host_id);
+    sheet.row("pinned", moment(&identity.pinned_at, out.look.now));
+    if let Some(conflict) = &identity.conflict {
+        sheet.row("conflict", Cell::new(&conflict.message).tone(Tone::Bad));
+    }
+    sheet.render(&out.look)
+}

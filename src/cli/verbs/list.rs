@@ -1,0 +1,100 @@
+//! list and show: what is known of sessions.
+
+use std::time::Duration;
+
+use crate::cli::args::{ListArgs, ShowArgs};
+use crate::cli::error::CliError;
+use crate::cli::output::{Look, Output, Tone};
+use crate::cli::table::{Cell, Column, Sheet, Table};
+use crate::cli::text::{age, count, moment};
+use crate::client::{Client, Shown};
+use crate::wire::{ListQuery, SessionBody, SessionList};
+
+pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let query = ListQuery {
+        project: args.project,
+        machine: args.machine,
+        status: args.status,
+        active_only: args.active.then_some(true),
+        local: args.local.then_some(true),
+    };
+    let filtered = query != ListQuery::default();
+    let sessions = client.list(&query)?;
+    if args.json {
+        return out.json(&sessions);
+    }
+    if sessions.instances.is_empty() {
+        out.note(if filtered { "no session fits" } else { "no sessions yet; `sessiond register` begins one" });
+        return Ok(());
+    }
+    out.print(&format!("{}\n{}\n", table(&sessions.instances).render(&out.look), summary(&sessions)))
+}
+
+fn table(sessions: &[SessionBody]) -> Table {
+    let mut table = Table::new([
+        Column::new("ID").cut_middle().yields(1),
+        Column::new("MACHINE").yields(2),
+        Column::new("STATUS"),
+        Column::new("CONTEXT").right(),
+        Column::new("EPIC").yields(3),
+        Column::new("HEARTBEAT").right(),
+    ]);
+    for session in sessions {
+        table.row([
+            Cell::new(&session.instance_id),
+            Cell::new(&session.host_machine),
+            Cell::new(&session.status).tone(Tone::of_status(&session.status)),
+            Cell::new(format!("{}%", session.context_percent)),
+            Cell::new(session.current_epic.as_deref().unwrap_or("—")),
+            Cell::new(age(Duration::from_secs(session.age_seconds))),
+        ]);
+    }
+    table
+}
+
+/// `3 sessions, 2 active, 1 stale`
+fn summary(sessions: &SessionList) -> String {
+    let closed = sessions.total_count.saturating_sub(sessions.active_count).saturating_sub(sessions.stale_count);
+    let parts = [(sessions.active_count, "active"), (sessions.stale_count, "stale"), (closed, "closed")];
+    let mut summary = count(sessions.total_count, "session");
+    for (n, state) in parts.into_iter().filter(|(n, _)| *n > 0) {
+        summary.push_str(&format!(", {n} {state}"));
+    }
+    summary
+}
+
+pub fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    match client.show(&args.id)? {
+        Shown::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Shown::One(session) if args.json => out.json(&session),
+        Shown::One(session) => out.print(&sheet(&session, &out.look).render(&out.look)),
+    }
+}
+
+fn sheet(session: &SessionBody, look: &Look) -> Sheet {
+    let mut sheet = Sheet::default();
+    sheet.row("id", &session.instance_id);
+    if let Some(former) = &session.former_id {
+        sheet.row("formerly", format!("{former}, which another session holds in central"));
+    }
+    sheet.row("project", &session.project);
+    sheet.row("type", &session.instance_type);
+    sheet.row("machine", format!("{}{}", session.host_machine, if session.local { " (this host)" } else { "" }));
+    sheet.row("status", Cell::new(&session.status).tone(Tone::of_status(&session.status)));
+    sheet.row("context", format!("{}%", session.context_percent));
+    sheet.row("epic", session.current_epic.as_deref().unwrap_or("—"));
+    sheet.row("heartbeat", moment(&session.last_heartbeat, look.now));
+    sheet.row("created", moment(&session.created_at, look.now));
+    if let Some(closed_at) = &session.closed_at {
+        sheet.row("closed", moment(closed_at, look.now));
+    }
+    if let Some(uuid) = &session.claude_session_uuid {
+        sheet.row("claude id", uuid);
+    }
+    if let Some(path) = &session.claude_session_path {
+        sheet.row("transcript", path);
+    }
+    sheet.row("known as of", moment(&session.as_of, look.now));
+    sheet.row("central", if session.synced { "has this state" } else { "does not have this state yet" });
+    sheet
+}

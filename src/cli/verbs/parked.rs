@@ -1,0 +1,46 @@
+//! parked: sessions that central will never take as they are.
+
+use crate::cli::args::ParkedVerb;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::table::{Cell, Column, Table};
+use crate::cli::text::{age_of, count};
+use crate::client::Client;
+use crate::wire::ParkedCount;
+
+pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
+    match verb {
+        ParkedVerb::List { json } => list(client, json, out),
+        ParkedVerb::Retry { ids, json } => told(&client.parked_retry(&ids)?, "offered again", json, out),
+        ParkedVerb::Drop { ids, all: false, .. } if ids.is_empty() => Err(CliError::usage(
+            "parked drop does not say what to drop",
+            "give the ids that `sessiond parked list` shows, or --all",
+        )),
+        ParkedVerb::Drop { ids, json, .. } => told(&client.parked_drop(&ids)?, "dropped", json, out),
+    }
+}
+
+fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
+    let parked = client.parked()?;
+    if json {
+        return out.json(&parked);
+    }
+    if parked.is_empty() {
+        out.note("nothing is parked");
+        return Ok(());
+    }
+    let mut table = Table::new([
+        Column::new("ID").cut_middle().yields(1),
+        Column::new("PARKED").right(),
+        Column::new("ERROR").yields(2),
+    ]);
+    for one in &parked {
+        let age = age_of(&one.parked_at, out.look.now);
+        table.row([Cell::new(&one.instance_id), Cell::new(age.as_deref().unwrap_or("—")), Cell::new(&one.error)]);
+    }
+    out.print(&table.render(&out.look))
+}
+
+fn told(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
+    if json { out.json(concerned) } else { out.line(&format!("{} {done}", count(concerned.count, "session"))) }
+}

@@ -1,0 +1,94 @@
+//! status: how the daemon stands.
+
+use std::time::Duration;
+
+use crate::cli::args::StatusArgs;
+use crate::cli::error::CliError;
+use crate::cli::output::{Look, Output, Tone};
+use crate::cli::table::{Cell, Sheet};
+use crate::cli::text::{age, age_of, count};
+use crate::client::Client;
+use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, StatusBody};
+
+pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let status = client.status()?;
+    if args.json { out.json(&status) } else { out.print(&sheet(&status, &out.look).render(&out.look)) }
+}
+
+fn sheet(status: &StatusBody, look: &Look) -> Sheet {
+    let mut sheet = Sheet::default();
+    let daemon = &status.daemon;
+    let uptime = age(Duration::from_secs(daemon.uptime_seconds));
+    sheet.row("daemon", format!("sessiond {}, pid {}, up {uptime}", daemon.version, daemon.pid));
+    machine(&mut sheet, &status.machine);
+    central(&mut sheet, &status.central, look);
+    sheet.row("backlog", backlog(&status.backlog, look));
+    sheet.row("parked", parked(status.parked));
+    let sessions = &status.sessions;
+    sheet.row("sessions", format!("{} active, {} stale, {} closed", sessions.active, sessions.stale, sessions.closed));
+    let (store, size) = (&status.store, bytesize::ByteSize(status.store.bytes));
+    sheet.row("store", format!("{}, {size}, durability {}", store.path, store.durability));
+    config(&mut sheet, &status.config);
+    sheet
+}
+
+fn machine(sheet: &mut Sheet, machine: &MachineIdentity) {
+    sheet.row("machine", format!("{}, host id {}", machine.name, machine.host_id));
+    if let Some(conflict) = &machine.conflict {
+        sheet.row("", Cell::new(&conflict.message).tone(Tone::Bad));
+    }
+}
+
+fn central(sheet: &mut Sheet, central: &CentralBody, look: &Look) {
+    if !central.configured {
+        sheet.row("central", "off: none is configured");
+        return;
+    }
+    let mut facts = String::new();
+    if let Some(since) = age_of(&central.since, look.now) {
+        facts.push_str(&format!(" for {since}"));
+    }
+    if let Some(synced) = central.last_sync_at.as_deref().and_then(|at| age_of(at, look.now)) {
+        facts.push_str(&format!(", last sync {synced} ago"));
+    }
+    if let Some(round_trip) = central.round_trip_ms {
+        facts.push_str(&format!(", round trip {round_trip:.1} ms"));
+    }
+    sheet.parts("central", [state(&central.state), Cell::new(facts)]);
+    if let Some(error) = &central.last_error {
+        sheet.row("", Cell::new(error).tone(Tone::Bad));
+    }
+}
+
+fn state(state: &str) -> Cell {
+    let tone = match state {
+        "connected" => Tone::Good,
+        "connecting" | "unreachable" => Tone::Warn,
+        _ => Tone::Bad,
+    };
+    Cell::new(state.replace('_', " ")).tone(tone)
+}
+
+fn backlog(backlog: &BacklogBody, look: &Look) -> Cell {
+    if (backlog.sessions, backlog.records) == (0, 0) {
+        return Cell::new("empty");
+    }
+    let oldest = backlog.oldest_at.as_deref().and_then(|at| age_of(at, look.now));
+    let oldest = oldest.map_or(String::new(), |age| format!(", the oldest for {age}"));
+    let (sessions, records) = (count(backlog.sessions, "session"), count(backlog.records, "record"));
+    Cell::new(format!("{sessions} and {records} wait{oldest}"))
+}
+
+fn parked(parked: u64) -> Cell {
+    match parked {
+        0 => Cell::new("none"),
+        n => Cell::new(format!("{n}; see `sessiond parked list`")).tone(Tone::Warn),
+    }
+}
+
+fn config(sheet: &mut Sheet, config: &ConfigBody) {
+    sheet.row("config", config.path.as_deref().unwrap_or("no file, all defaults"));
+    if let Some(error) = &config.error {
+        sheet.row("", Cell::new(format!("not in force as it is now: {error}")).tone(Tone::Bad));
+    }
+}

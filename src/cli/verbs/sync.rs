@@ -1,0 +1,91 @@
+//! sync: push now, and wait for it if asked to.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cli::args::SyncArgs;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::text::{count, count_and};
+use crate::client::Client;
+use crate::wire::{BacklogBody, ErrorCode, SyncBody};
+
+/// How long one question waits at the daemon.
+const POLL: Duration = Duration::from_secs(1);
+
+/// A daemon that answers sooner, with work still to do, is not asked again at once.
+const BETWEEN_POLLS: Duration = Duration::from_millis(50);
+
+pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let state = if args.wait { wait(client, args.timeout, out)? } else { ask(client, None)? };
+    match (args.json, waiting(&state.backlog)) {
+        (true, _) => out.json(&state),
+        (_, false) => out.line(&format!("central has everything{}", parked(state.parked))),
+        _ => out.line(&format!("asked to push; {}", waits(&state.backlog))),
+    }
+}
+
+/// Asks until nothing waits any more.
+fn wait(client: &Client, seconds: u64, out: &mut Output<'_>) -> Result<SyncBody, CliError> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let done = poll(client, deadline, out);
+    out.progress("");
+    let state = done?;
+    if waiting(&state.backlog) { Err(timed_out(&state, seconds)) } else { Ok(state) }
+}
+
+/// The state once nothing waits any more, or at the deadline.
+fn poll(client: &Client, deadline: Instant, out: &mut Output<'_>) -> Result<SyncBody, CliError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(POLL);
+        let state = ask(client, Some(left))?;
+        if !waiting(&state.backlog) || Instant::now() >= deadline {
+            return Ok(state);
+        }
+        out.progress(&format!("{}; central is {}", waits(&state.backlog), state.central.state));
+        thread::sleep(BETWEEN_POLLS.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// Without a central there is nothing to push to, and nothing to wait for.
+fn ask(client: &Client, wait: Option<Duration>) -> Result<SyncBody, CliError> {
+    let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    let state = client.sync(wait_ms)?;
+    if state.central.state == "off" {
+        return Err(CliError::new(
+            ErrorCode::Conflict,
+            "no central database is configured, so there is nothing to push to",
+            "set central.url in the config file, or SESSIOND_CENTRAL_URL for the daemon",
+        ));
+    }
+    Ok(state)
+}
+
+fn timed_out(state: &SyncBody, seconds: u64) -> CliError {
+    let why = state.central.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
+    CliError::new(
+        ErrorCode::Timeout,
+        format!("{} after {seconds} s; central is {}{why}", waits(&state.backlog), state.central.state),
+        "nothing is lost, it goes on by itself; see `sessiond status`",
+    )
+}
+
+const fn waiting(backlog: &BacklogBody) -> bool {
+    backlog.sessions > 0 || backlog.records > 0
+}
+
+/// `3 sessions wait`, `1 session and 2 records wait`.
+fn waits(backlog: &BacklogBody) -> String {
+    match (backlog.sessions, backlog.records) {
+        (sessions, 0) => count_and(sessions, "session", "waits", "wait"),
+        (0, records) => count_and(records, "record", "waits", "wait"),
+        (sessions, records) => format!("{} and {} wait", count(sessions, "session"), count(records, "record")),
+    }
+}
+
+fn parked(parked: u64) -> String {
+    match parked {
+        0 => String::new(),
+        n => format!(" but {}; see `sessiond parked list`", count(n, "parked session")),
+    }
+}

@@ -1,0 +1,260 @@
+//! Where the daemon listens, and how to get through to it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::FdFlags;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use crate::wire::{ErrorCode, ErrorDetail};
+
+/// How long a socket that refuses is given: its daemon may be in the middle of a restart.
+const RESTART: Duration = Duration::from_millis(300);
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
+const SYSTEM_SOCKET: &str = "/run/sessiond/sessiond.sock";
+
+/// The sockets on which a daemon may listen, in the order in which they are tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    candidates: Vec<PathBuf>,
+    named: bool,
+}
+
+impl Endpoint {
+    /// The socket of the flag, else of SESSIOND_SOCKET, else the user's or the system's.
+    pub fn resolve(flag: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let named = flag.map(Path::to_owned).or_else(|| set(&env, "SESSIOND_SOCKET"));
+        match named {
+            Some(path) => Self::at(path),
+            None => Self { candidates: usual_sockets(&env, cfg!(target_os = "macos")), named: false },
+        }
+    }
+
+    /// The one socket at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { candidates: vec![path.into()], named: true }
+    }
+
+    /// Did somebody say which socket it is?
+    pub const fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Connects to the first socket on which somebody listens.
+    pub fn connect(&self, timeout: Duration) -> Result<UnixStream, ErrorDetail> {
+        let deadline = Instant::now() + RESTART;
+        let mut refused = false;
+        loop {
+            let mut failures = Vec::new();
+            for path in &self.candidates {
+                match connect(path, timeout) {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => failures.push((path.as_path(), error)),
+                }
+            }
+            refused |= failures.iter().any(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused);
+            if !refused || Instant::now() >= deadline {
+                return Err(self.explain(failures));
+            }
+            thread::sleep(BETWEEN_TRIES);
+        }
+    }
+
+    /// The most telling of the failures: a daemon that turns us away says more than one that is not there.
+    fn explain(&self, failures: Vec<(&Path, io::Error)>) -> ErrorDetail {
+        let telling = failures.into_iter().max_by_key(|(_, error)| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => 0,
+            io::ErrorKind::ConnectionRefused => 1,
+            _ => 2,
+        });
+        match telling {
+            Some((path, error)) => self.failure(path, &error),
+            None => self.missing(),
+        }
+    }
+
+    fn failure(&self, path: &Path, error: &io::Error) -> ErrorDetail {
+        let path = path.display();
+        let (code, message, hint) = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return self.missing(),
+            io::ErrorKind::ConnectionRefused => (
+                ErrorCode::Unreachable,
+                format!("no daemon listens on {path}"),
+                "start it with `sessiond run`, or name another socket with --socket",
+            ),
+            io::ErrorKind::PermissionDenied => (
+                ErrorCode::Forbidden,
+                format!("this user may not connect to {path}"),
+                "join the group that owns the socket, or run it as the daemon's user",
+            ),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => (
+                ErrorCode::Usage,
+                format!("{path} cannot be the path of a socket: {error}"),
+                "name a shorter one with --socket",
+            ),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => (
+                ErrorCode::Timeout,
+                format!("the daemon on {path} takes no connections"),
+                "it may be overloaded or stopped; see its log, then try again",
+            ),
+            _ => (
+                ErrorCode::Unreachable,
+                format!("cannot connect to {path}: {error}"),
+                "check the socket, or name another with --socket",
+            ),
+        };
+        ErrorDetail { code, message, hint: hint.to_owned() }
+    }
+
+    fn missing(&self) -> ErrorDetail {
+        let paths: Vec<_> = self.candidates.iter().map(|path| path.display().to_string()).collect();
+        ErrorDetail {
+            code: ErrorCode::Unreachable,
+            message: format!("no daemon found: there is no socket at {}", paths.join(" or ")),
+            hint: "start it with `sessiond run`, or name its socket with --socket".to_owned(),
+        }
+    }
+}
+
+/// Like `UnixStream::connect`, but a daemon that has stopped accepting cannot hold us for ever.
+fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
+    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// The user's socket and the system's.
+fn usual_sockets(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Vec<PathBuf> {
+    let user = user_socket(env, macos);
+    user.into_iter().chain([PathBuf::from(SYSTEM_SOCKET)]).collect()
+}
+
+fn user_socket(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Option<PathBuf> {
+    let runtime = absolute(env, "XDG_RUNTIME_DIR").filter(|_| !macos);
+    match runtime {
+        Some(runtime) => Some(runtime.join("sessiond/sessiond.sock")),
+        None => Some(state_folder(env, macos)?.join("sessiond.sock")),
+    }
+}
+
+fn state_folder(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Option<PathBuf> {
+    let home = || absolute(env, "HOME");
+    if let Some(folder) = set(env, "SESSIOND_STATE_DIR") {
+        return Some(folder);
+    }
+    if macos {
+        return Some(home()?.join("Library/Application Support/sessiond"));
+    }
+    let state = absolute(env, "XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")));
+    Some(state?.join("sessiond"))
+}
+
+/// A path from the environment; an empty one counts as not set.
+fn set(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A folder from the environment; the XDG rules ignore a relative one.
+fn absolute(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    set(env, name).filter(|path| path.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    const SOON: Duration = Duration::from_secs(2);
+
+    fn env(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
+        move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    }
+
+    #[test]
+    fn flag_then_environment_then_user_then_system() {
+        let both = env(&[("SESSIOND_SOCKET", "/env.sock"), ("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
+        assert_eq!(Endpoint::resolve(Some(Path::new("/flag.sock")), &both), Endpoint::at("/flag.sock"));
+        assert_eq!(Endpoint::resolve(None, &both), Endpoint::at("/env.sock"));
+    }
+
+    #[test]
+    fn the_usual_places() {
+        let first = |env: &dyn Fn(&str) -> Option<OsString>, macos| {
+            let all = usual_sockets(&|name: &str| env(name), macos);
+            assert_eq!(all.last().map(PathBuf::as_path), Some(Path::new(SYSTEM_SOCKET)));
+            all.first().map(|path| path.display().to_string()).unwrap_or_default()
+        };
+        let runtime = env(&[("SESSIOND_SOCKET", ""), ("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
+        assert_eq!(first(&runtime, false), "/run/user/7/sessiond/sessiond.sock");
+        assert_eq!(first(&runtime, true), "/h/Library/Application Support/sessiond/sessiond.sock");
+        let relative = env(&[("XDG_RUNTIME_DIR", "run"), ("HOME", "/h")]);
+        assert_eq!(first(&relative, false), "/h/.local/state/sessiond/sessiond.sock");
+        let state = env(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]);
+        assert_eq!(first(&state, false), "/s/sessiond/sessiond.sock");
+        let own = env(&[("SESSIOND_STATE_DIR", "/mine"), ("HOME", "/h")]);
+        assert_eq!(first(&own, false), "/mine/sessiond.sock");
+        assert_eq!(first(&env(&[]), false), SYSTEM_SOCKET);
+    }
+
+    #[test]
+    fn a_missing_socket_fails_at_once() {
+        let start = Instant::now();
+        let error = Endpoint::at("/nonexistent/x.sock").connect(SOON).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unreachable);
+        assert!(error.message.contains("no socket at /nonexistent/x.sock"), "{}", error.message);
+        assert!(start.elapsed() < RESTART);
+    }
+
+    #[test]
+    fn a_refusing_socket_is_given_the_time_of_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let start = Instant::now();
+        let error = Endpoint::at(&path).connect(SOON).unwrap_err();
+        assert!(error.message.starts_with("no daemon listens on"), "{}", error.message);
+        assert!(start.elapsed() >= RESTART);
+
+        let again = path.clone();
+        let restart = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(60));
+            std::fs::remove_file(&again).unwrap();
+            thread::sleep(Duration::from_millis(30));
+            UnixListener::bind(&again).unwrap()
+        });
+        assert!(Endpoint::at(&path).connect(SOON).is_ok());
+        drop(restart.join().unwrap());
+    }
+
+    #[test]
+    fn the_first_that_connects_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stale, live) = (dir.path().join("stale.sock"), dir.path().join("live.sock"));
+        drop(UnixListener::bind(&stale).unwrap());
+        let _listener = UnixListener::bind(&live).unwrap();
+        let start = Instant::now();
+        assert!(Endpoint { candidates: vec![stale, live], named: false }.connect(SOON).is_ok());
+        assert!(start.elapsed() < RESTART);
+    }
+
+    #[test]
+    fn each_failure_has_its_own_words_and_code() {
+        let endpoint = Endpoint::at("/x.sock");
+        let code = |kind: io::ErrorKind| endpoint.failure(Path::new("/x.sock"), &kind.into()).code.exit_code();
+        assert_eq!(code(io::ErrorKind::PermissionDenied), 77);
+        assert_eq!(code(io::ErrorKind::ConnectionRefused), 69);
+        assert_eq!(code(io::ErrorKind::NotFound), 69);
+        assert_eq!(code(io::ErrorKind::WouldBlock), 75);
+        assert_eq!(Endpoint::at("/x".repeat(100)).connect(SOON).unwrap_err().code, ErrorCode::Usage);
+    }
+}

@@ -1,0 +1,62 @@
+//! Why the daemon cannot start, in words and with the exit code of contract.md.
+
+use std::io;
+
+use crate::config::ConfigError;
+use crate::store::OpenError;
+use crate::wire::{ErrorCode, ErrorDetail};
+
+use super::socket::SocketError;
+
+pub fn of_store(error: OpenError) -> ErrorDetail {
+    let (code, hint) = match &error {
+        OpenError::InUse { .. } => {
+            (ErrorCode::Unavailable, "stop that one first, or give this one its own --state-dir")
+        }
+        OpenError::Newer { .. } => (ErrorCode::Configuration, "run the newer sessiond that made it"),
+        OpenError::Folder { source, .. } => {
+            (code_of(source), "make it writable for this user, or give another --state-dir")
+        }
+        OpenError::OldSqlite { .. } => {
+            (ErrorCode::Configuration, "build sessiond with the SQLite its Cargo.lock names")
+        }
+        OpenError::Pin { .. } => {
+            (ErrorCode::Configuration, "restore it from a backup, or remove it and run `sessiond identity rename NAME`")
+        }
+        OpenError::Store(_) => (ErrorCode::Unavailable, "look at the disk under the state folder"),
+    };
+    ErrorDetail { code, message: error.to_string(), hint: hint.into() }
+}
+
+pub fn of_socket(error: SocketError) -> ErrorDetail {
+    let (code, hint) = match &error {
+        SocketError::Served(_) => (ErrorCode::Unavailable, "stop that one first, or give this one its own --socket"),
+        SocketError::NotASocket(_) => (ErrorCode::Configuration, "remove it, or give another --socket"),
+        SocketError::Io { source, .. } => (code_of(source), "give a --socket in a folder that this user may write"),
+    };
+    ErrorDetail { code, message: error.to_string(), hint: hint.into() }
+}
+
+pub fn of_config(error: &ConfigError) -> ErrorDetail {
+    ErrorDetail {
+        code: ErrorCode::Configuration,
+        message: error.to_string(),
+        hint: "config.example.toml documents every key".into(),
+    }
+}
+
+pub fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
+    ErrorDetail {
+        code: code_of(error),
+        message: format!("{what}: {error}"),
+        hint: "look at the limits of this user and this machine".into(),
+    }
+}
+
+fn code_of(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Forbidden,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+        _ => ErrorCode::Configuration,
+    }
+}

@@ -1,0 +1,56 @@
+//! The daemon's log: text on a terminal, the journal's own fields under systemd, JSON on demand.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::config::LogFormat;
+
+/// Changes the level while the daemon runs.
+pub struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    pub fn set(&self, level: LevelFilter) {
+        // It fails only when there is no log any more.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
+/// What other crates say matters only when something is wrong; some of it shows SQL.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new().with_target("sessiond", level).with_default(level.min(LevelFilter::WARN))
+}
+
+/// Starts the log of this process.
+pub fn start(level: LevelFilter, format: LogFormat) -> LogLevel {
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let layer: Box<dyn Layer<_> + Send + Sync> = match format {
+        LogFormat::Json => Box::new(fmt::layer().json().with_writer(std::io::stderr)),
+        LogFormat::Journal => journal().unwrap_or_else(text),
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => {
+            journal().unwrap_or_else(text)
+        }
+        LogFormat::Auto | LogFormat::Text => text(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).init();
+    LogLevel(handle)
+}
+
+type FilteredLayer =
+    Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
+
+fn text() -> FilteredLayer {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Box::new(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr))
+}
+
+/// `None` where no journal listens.
+fn journal() -> Option<FilteredLayer> {
+    let layer = tracing_journald::layer().ok()?;
+    Some(Box::new(layer.with_syslog_identifier("sessiond".into())))
+}

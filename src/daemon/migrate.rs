@@ -1,0 +1,56 @@
+//! `sessiond migrate`: brings central's schema up to date, for the person who asks.
+
+use crate::config::{self, Environment, Overrides};
+use crate::sync::central::CentralError;
+use crate::sync::postgres::{MigrateError, Report, migrate as apply};
+use crate::wire::{ErrorCode, ErrorDetail};
+
+use super::{failure, in_force};
+
+/// Applies what is pending, or prints it; answers what to show.
+pub fn migrate(
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+    time_zone: Option<String>,
+    dry_run: bool,
+) -> Result<String, ErrorDetail> {
+    let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
+    let options = in_force::postgres(&loaded.settings)?.ok_or_else(|| ErrorDetail {
+        code: ErrorCode::Configuration,
+        message: "no central is configured".into(),
+        hint: "give --central-url postgres://USER@HOST/DATABASE, or set central.url".into(),
+    })?;
+    let runtime = super::runtime()?;
+    let report = runtime.block_on(apply(&options, time_zone, dry_run)).map_err(refusal)?;
+    Ok(if dry_run { as_sql(&report) } else { as_words(&report, &options.display()) })
+}
+
+fn refusal(error: MigrateError) -> ErrorDetail {
+    let (code, hint) = match &error {
+        MigrateError::Central(CentralError::Retry(_)) => {
+            (ErrorCode::Unavailable, "try again when central can be reached")
+        }
+        MigrateError::Central(CentralError::Refused(_)) => {
+            (ErrorCode::Forbidden, "log in as the owner of central's tables")
+        }
+        MigrateError::Central(_) => (ErrorCode::Conflict, "nothing was changed; mend that in central and run it again"),
+        MigrateError::ZoneUnknown | MigrateError::NoSuchZone(_) => (ErrorCode::Usage, "nothing was changed"),
+        MigrateError::Newer | MigrateError::Changed(_) => (ErrorCode::Configuration, "nothing was changed"),
+    };
+    ErrorDetail { code, message: error.to_string(), hint: hint.into() }
+}
+
+fn as_sql(report: &Report) -> String {
+    let zone = report.time_zone.as_ref().map(|zone| format!("SET TIME ZONE '{}';\n\n", zone.replace('\'', "''")));
+    let steps = report.steps.iter().map(|step| format!("-- {}\n\n{}\n", step.name, step.sql));
+    zone.into_iter().chain(steps).collect()
+}
+
+fn as_words(report: &Report, place: &str) -> String {
+    if report.steps.is_empty() {
+        return format!("{place} is up to date\n");
+    }
+    let zone = report.time_zone.as_ref().map(|zone| format!("earlier times were taken to be of {zone}\n"));
+    let steps = report.steps.iter().map(|step| format!("applied {}\n", step.name));
+    steps.chain(zone).chain([format!("{place} is up to date\n")]).collect()
+}

@@ -1,0 +1,267 @@
+//! The daemon: puts the parts together, runs them, and takes them apart in order.
+
+mod failure;
+mod identity;
+mod in_force;
+mod liveness;
+mod logging;
+mod migrate;
+mod reload;
+mod signals;
+mod socket;
+mod systemd;
+
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+pub use identity::{Change, offline as identity_offline};
+pub use migrate::migrate;
+
+use crate::api::{self, About, Admission, Api, ApiError, Metrics, Peer};
+use crate::clock::{self, Clock};
+use crate::config::{self, Environment, Loaded, Overrides, Settings};
+use crate::domain::{LinkState, LinkStatus};
+use crate::platform;
+use crate::shutdown::{self, Stop};
+use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
+use crate::sync::postgres::{Postgres, PostgresOptions};
+use crate::sync::worker::Worker;
+use crate::wire::{ErrorCode, ErrorDetail};
+use in_force::InForce;
+use liveness::{Liveness, look_first};
+use signals::Signal;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting, in one line, with the exit code that belongs to it.
+pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), ErrorDetail> {
+    let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
+    let settings = &loaded.settings;
+    let log = logging::start(settings.log.level, settings.log.format);
+    if let Err(error) = platform::limits::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    let clock = clock::system();
+    // Signals from here on stop it in order, however early they come.
+    let (signals, _listening) = signals::listen().map_err(|e| failure::of_io("signals cannot be handled", &e))?;
+
+    let postgres = in_force::postgres(settings)?;
+    let _lock = FolderLock::take(&settings.state_dir).map_err(failure::of_store)?;
+    let identity = Arc::new(pin(settings, &clock)?);
+    let options = Options { durability: settings.durability, max_size: settings.max_size };
+    let (store, writer) = Store::open(&settings.state_dir, options, clock.clone()).map_err(failure::of_store)?;
+    let door = Door::new(settings)?;
+    let (listener, socket_file) =
+        socket::bind(&settings.socket.path, settings.socket.mode, door.group_id()).map_err(failure::of_socket)?;
+
+    let in_force = InForce::new(&loaded, postgres, log);
+    let daemon = Daemon { store, identity, clock, in_force, started: loaded };
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon.serve(listener, door, signals, overrides, environment));
+    drop(runtime);
+    drop(socket_file);
+    writer.join();
+    tracing::info!("stopped");
+    ended
+}
+
+/// One thread for the socket; what blocks (reads of SQLite) has a few of its own.
+fn runtime() -> Result<tokio::runtime::Runtime, ErrorDetail> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|e| failure::of_io("the runtime cannot start", &e))
+}
+
+/// A uniformly random number.
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1
+}
+
+fn pin(settings: &Settings, clock: &Clock) -> Result<PinnedIdentity, ErrorDetail> {
+    let file = IdentityFile::in_folder(&settings.state_dir);
+    let explicit = settings.machine.name.as_ref();
+    let mut identity = identity::pin(&file, explicit, Uuid::new_v4(), clock())?;
+    identity.claim(Uuid::new_v4());
+    file.save(&identity).map_err(failure::of_store)?;
+    Ok(PinnedIdentity::new(file, identity))
+}
+
+/// Who may come in.
+struct Door {
+    owner: u32,
+    group: Option<platform::peer::Group>,
+}
+
+impl Door {
+    fn new(settings: &Settings) -> Result<Self, ErrorDetail> {
+        let group = settings.socket.group.as_deref().map(platform::peer::Group::resolve).transpose();
+        let group = group.map_err(|error| ErrorDetail {
+            code: ErrorCode::Configuration,
+            message: format!("socket.group: {error}"),
+            hint: "make the group, or name another".into(),
+        })?;
+        Ok(Self { owner: rustix::process::geteuid().as_raw(), group })
+    }
+
+    fn group_id(&self) -> Option<u32> {
+        self.group.as_ref().map(|group| group.gid)
+    }
+
+    fn admission(self) -> Admission {
+        Arc::new(move |stream| {
+            let peer = platform::peer::Peer::of(stream).map_err(|error| {
+                ApiError::new(ErrorCode::Forbidden, format!("the peer cannot be identified: {error}"), "connect again")
+            })?;
+            if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) {
+                return Ok(Peer { uid: peer.uid });
+            }
+            Err(ApiError::new(
+                ErrorCode::Forbidden,
+                format!("user {} may not use this daemon", peer.uid),
+                "ask its owner to put you into the group that socket.group names",
+            ))
+        })
+    }
+}
+
+struct Daemon {
+    store: Store,
+    identity: Arc<PinnedIdentity>,
+    clock: Clock,
+    in_force: InForce,
+    started: Loaded,
+}
+
+impl Daemon {
+    /// Starts the parts, minds signals and changes of the configuration, and stops the parts in order:
+    /// first nobody comes in any more, then what there is goes to central, then the store is closed.
+    async fn serve(
+        self,
+        listener: UnixListener,
+        door: Door,
+        mut signals: tokio::sync::mpsc::UnboundedReceiver<Signal>,
+        overrides: &Overrides,
+        environment: &Environment<'_>,
+    ) -> Result<(), ErrorDetail> {
+        let Self { store, identity, clock, in_force, started } = self;
+        let name = identity.current().name;
+        store.file_under(name.clone(), clock()).await.map_err(|error| failure::of_store(error.into()))?;
+
+        let nudge = Arc::new(Notify::new());
+        let (link, link_status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
+        let (stop_serving, serving) = shutdown::channel();
+        let (stop_sync, syncing) = shutdown::channel();
+
+        let sync = start_sync(Worker {
+            store: store.clone(),
+            identity: identity.clone(),
+            settings: in_force.sync(),
+            central_of: |options: &PostgresOptions| Postgres::new(options.clone()),
+            link,
+            nudge: nudge.clone(),
+            clock: clock.clone(),
+            random,
+            shutdown: syncing,
+            version: VERSION,
+        })?;
+        let liveness = Liveness::new(store.clone(), clock.clone(), in_force.liveness(), nudge.clone());
+        let lookout = liveness.lookout();
+        let liveness = tokio::spawn(liveness.run(serving.clone()));
+
+        let api = Arc::new(Api {
+            store: store.clone(),
+            identity,
+            settings: in_force.api(),
+            link: link_status.clone(),
+            nudge,
+            clock: clock.clone(),
+            random,
+            started: platform::process::started,
+            metrics: Metrics::new(VERSION),
+            about: about(&started.settings, &clock),
+        });
+        let router = api::router(api).layer(axum::middleware::from_fn_with_state(lookout, look_first));
+        let listener = tokio::net::UnixListener::from_std(listener)
+            .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
+        let server = tokio::spawn(api::serve(listener, router, door.admission(), serving));
+
+        tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
+            state = %started.settings.state_dir.display(), "ready");
+        systemd::ready();
+        let watchdog = tokio::spawn(tell_systemd(store, link_status));
+        let mut reloads = reload::Reloads::new(started, overrides, environment);
+        loop {
+            tokio::select! {
+                signal = signals.recv() => match signal {
+                    Some(Signal::Reload) => reloads.reload(&in_force),
+                    Some(Signal::Stop) | None => break,
+                },
+                () = reloads.changed() => reloads.reload(&in_force),
+            }
+        }
+        tracing::info!("stopping");
+        systemd::stopping();
+        watchdog.abort();
+        stop_serving.stop();
+        let _ = tokio::join!(server, liveness);
+        finish_sync(stop_sync, sync).await;
+        Ok(())
+    }
+}
+
+fn about(settings: &Settings, clock: &Clock) -> About {
+    About {
+        version: VERSION,
+        pid: std::process::id(),
+        uid: rustix::process::geteuid().as_raw(),
+        started_at: clock(),
+        store_path: settings.state_dir.display().to_string(),
+        durability: settings.durability.as_str(),
+    }
+}
+
+type SyncWorker<F> = Worker<PostgresOptions, F>;
+
+/// Sync has a thread and a runtime of its own: however busy it is, the socket does not feel it.
+fn start_sync<F>(worker: SyncWorker<F>) -> Result<JoinHandle<()>, ErrorDetail>
+where
+    F: Fn(&PostgresOptions) -> Postgres + Send + 'static,
+{
+    let runtime = runtime()?;
+    std::thread::Builder::new()
+        .name("sync".into())
+        .spawn(move || runtime.block_on(worker.run()))
+        .map_err(|e| failure::of_io("the sync thread cannot start", &e))
+}
+
+async fn finish_sync(stop: Stop, sync: JoinHandle<()>) {
+    stop.stop();
+    let joined = tokio::task::spawn_blocking(move || sync.join()).await;
+    if !matches!(joined, Ok(Ok(()))) {
+        tracing::error!("sync ended by a panic; what central lacks is kept for the next start");
+    }
+}
+
+/// Feeds the watchdog while the writer gets work done, and says in a line how the daemon is.
+async fn tell_systemd(store: Store, mut link: watch::Receiver<LinkStatus>) {
+    const UNHURRIED: Duration = Duration::from_secs(3600);
+    let interval = systemd::watchdog_interval();
+    loop {
+        let status = link.borrow_and_update().clone();
+        systemd::status(&format!("central: {}", status.state.as_str()));
+        if interval.is_some() && store.ping().await.is_ok() {
+            systemd::feed_watchdog();
+        }
+        let _ = tokio::time::timeout(interval.unwrap_or(UNHURRIED), link.changed()).await;
+    }
+}

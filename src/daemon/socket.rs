@@ -1,0 +1,121 @@
+//! The daemon's socket file: probe for a living peer, unlink what is stale, bind, set the mode, only then listen.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Why the socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("another daemon answers on {0}")]
+    Served(String),
+    #[error("{0} exists and is not a socket")]
+    NotASocket(String),
+    #[error("the socket {path} cannot be made: {source}")]
+    Io { path: String, source: io::Error },
+}
+
+/// The socket file; it goes when this goes, if it still is the one that was made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+/// Clients that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Makes the socket at `path`, owned by `group` if given.
+pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
+    let failed = |source: io::Error| SocketError::Io { path: path.display().to_string(), source };
+    make_folder(path, mode, group).map_err(failed)?;
+    clear(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|e| failed(e.into()))?;
+    let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
+    rustix::net::bind(&socket, &address).map_err(|e| failed(e.into()))?;
+    // Nobody can connect before listen, so nobody slips in under the umask's mode.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(failed)?;
+    }
+    rustix::net::listen(&socket, BACKLOG).map_err(|e| failed(e.into()))?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true).map_err(failed)?;
+    let made = fs::symlink_metadata(path).map_err(failed)?;
+    Ok((listener, SocketFile { path: path.to_owned(), inode: (made.dev(), made.ino()) }))
+}
+
+/// The folder is private unless the socket is meant for others too.
+fn make_folder(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let shared = mode & 0o007 != 0 || group.is_some();
+    fs::DirBuilder::new().recursive(true).mode(if shared { 0o755 } else { 0o700 }).create(folder)
+}
+
+/// Removes a socket that nobody listens on. One that somebody does is left alone.
+fn clear(path: &Path) -> Result<(), SocketError> {
+    let shown = || path.display().to_string();
+    let failed = |source| SocketError::Io { path: shown(), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket(shown())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(SocketError::Served(shown())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/sessiond.sock");
+        let (listener, file) = bind(&path, 0o660, None).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(matches!(bind(&path, 0o660, None), Err(SocketError::Served(_))));
+
+        std::mem::forget(file);
+        drop(listener);
+        assert!(path.exists(), "as a daemon that was killed leaves it");
+        let (_listener, file) = bind(&path, 0o600, None).unwrap();
+        drop(file);
+        assert!(!path.exists());
+
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path, 0o600, None), Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_successor_s_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sessiond.sock");
+        let (listener, file) = bind(&path, 0o600, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(listener);
+        let (_successor, _kept) = bind(&path, 0o600, None).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,340 @@
+//! The store against real files: what is acknowledged is there, whatever happens to them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::{InstanceType, Project, Status};
+
+const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 30 };
+const STALE_AFTER: Duration = Duration::from_secs(120);
+const OWNER: Caller = Caller { uid: 1000 };
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
+}
+
+fn open(dir: &Path) -> (Store, WriterThread) {
+    try_open(dir, OPTIONS).unwrap()
+}
+
+fn try_open(dir: &Path, options: Options) -> Result<(Store, WriterThread), OpenError> {
+    Store::open(dir, options, Arc::new(|| at(1_000_000)))
+}
+
+fn shut((store, writer): (Store, WriterThread)) {
+    drop(store);
+    writer.join();
+}
+
+fn odin(epic: Option<&str>) -> Registration {
+    Registration {
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        host_machine: MachineName::guess(),
+        context_percent: 0,
+        current_epic: epic.map(str::to_owned),
+        claude_session_uuid: None,
+        claude_session_path: None,
+    }
+}
+
+async fn register(store: &Store, seed: u64, second: i64) -> Record {
+    let draws = std::array::from_fn(|i| seed * 8 + i as u64);
+    store.register(odin(None), None, OWNER, draws, at(second)).await.unwrap()
+}
+
+async fn only(store: &Store, id: &InstanceId) -> Record {
+    match store.find(id.to_string()).await.unwrap() {
+        Lookup::One(record) => *record,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn taken(record: &Record) -> Settled {
+    Settled { instance_id: record.session.instance_id.clone(), version: record.version, how: Settlement::Taken }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let beat = Heartbeat { context_percent: Some(42), current_epic: Some(Some("003".into())) };
+    let id = record.session.instance_id.clone();
+    let beaten = store.heartbeat(id.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap();
+    shut((store, writer));
+
+    let (store, writer) = open(dir.path());
+    assert_eq!(only(&store, &id).await, beaten);
+    assert_eq!((beaten.version, beaten.unsynced_since), (2, Some(at(0))));
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_taken_draw_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let first = store.register(odin(None), None, OWNER, [7; 8], at(0)).await.unwrap();
+    let second = store.register(odin(None), None, OWNER, [7, 7, 9, 9, 9, 9, 9, 9], at(0)).await.unwrap();
+    assert_ne!(first.session.instance_id, second.session.instance_id);
+    assert!(matches!(store.register(odin(None), None, OWNER, [7; 8], at(0)).await, Err(StoreError::Bug(_))));
+}
+
+#[tokio::test]
+async fn only_the_owner_and_root_change_a_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let id = register(&store, 1, 0).await.session.instance_id.to_string();
+    let stranger = store.heartbeat(id.clone(), Heartbeat::default(), Caller { uid: 7 }, at(1), STALE_AFTER).await;
+    assert_eq!(stranger, Err(StoreError::Forbidden { id: id.clone(), owner: 1000 }));
+    assert_eq!(store.close(id.clone(), Caller { uid: 7 }, at(1)).await.unwrap_err(), stranger.unwrap_err());
+    store.close(id, Caller { uid: 0 }, at(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_undone_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let half_done = store.writer.submit(|db| {
+        db.execute("INSERT INTO facts VALUES ('half', 1)", [])?;
+        Err::<(), _>(StoreError::NotFound("half".into()))
+    });
+    let (failed, fine) = tokio::join!(
+        half_done,
+        store.writer.submit(|db| { Ok(db.execute("INSERT INTO facts VALUES ('whole', 1)", [])?) })
+    );
+    assert_eq!((failed, fine), (Err(StoreError::NotFound("half".into())), Ok(1)));
+    let facts = store
+        .readers
+        .read(|db| Ok(db.query_row("SELECT group_concat(name) FROM facts", [], |row| row.get::<_, String>(0))?));
+    assert_eq!(facts.await.unwrap(), "whole");
+}
+
+#[tokio::test]
+async fn a_full_store_says_so_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = try_open(dir.path(), Options { max_size: 128 << 10, ..OPTIONS }).unwrap();
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let draws = std::array::from_fn(|i| acknowledged.len() as u64 * 8 + i as u64);
+        match store.register(odin(Some(&"e".repeat(256))), None, OWNER, draws, at(0)).await {
+            Ok(record) => acknowledged.push(record),
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 10_000, "128 KiB are never full");
+    };
+    assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+    shut((store, writer));
+    let (store, writer) = open(dir.path());
+    for record in &acknowledged {
+        assert_eq!(&only(&store, &record.session.instance_id).await, record);
+    }
+    let more = store.register(odin(None), None, OWNER, [u64::MAX; 8], at(1)).await;
+    assert!(more.is_ok(), "with room again it goes on: {more:?}");
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    let pushed = store.pending(10).await.unwrap().remove(0);
+    let id = pushed.session.instance_id.to_string();
+    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    store.settle(vec![taken(&pushed)], 1, at(6)).await.unwrap();
+    let waiting = store.pending(10).await.unwrap().remove(0);
+    assert_eq!(waiting.session.last_heartbeat, at(5));
+    store.settle(vec![taken(&waiting)], 2, at(7)).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.acked_batch().await.unwrap(), 2);
+    assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), 1);
+    assert_eq!(store.backlog().await.unwrap().sessions, 1);
+}
+
+#[tokio::test]
+async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let old = record.session.instance_id.clone();
+    let collided = Settled { how: Settlement::Collided { draws: [99; 8] }, ..taken(&record) };
+    let renamed = store.settle(vec![collided], 1, at(1)).await.unwrap();
+    let new = &renamed[0].to;
+    assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
+    let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    assert_eq!((&beaten.session.instance_id, beaten.former_id.as_deref()), (new, Some(old.as_str())));
+    assert_eq!(only(&store, &old).await, beaten);
+    assert_eq!(store.pending(10).await.unwrap(), [beaten]);
+    // The id that was given up is not drawn again.
+    let next = store.register(odin(None), None, OWNER, [8, 99, 5, 5, 5, 5, 5, 5], at(3)).await.unwrap();
+    assert_ne!((&next.session.instance_id, &next.session.instance_id), (&old, new));
+}
+
+#[tokio::test]
+async fn parked_sessions_wait_for_a_person() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let id = record.session.instance_id.to_string();
+    let rejected = Settled { how: Settlement::Rejected { error: "too odd".into() }, ..taken(&record) };
+    store.settle(vec![rejected.clone()], 0, at(1)).await.unwrap();
+    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    assert_eq!(store.pending(10).await.unwrap(), [], "not even a heartbeat brings it back");
+    assert_eq!(store.backlog().await.unwrap().parked, 1);
+    assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
+    let unknown = store.retry_parked(vec![id.clone(), "nobody".into()]).await;
+    assert_eq!(unknown, Err(StoreError::NotFound("nobody".into())));
+    assert_eq!(store.retry_parked(vec![]).await, Ok(1));
+    assert_eq!(store.pending(10).await.unwrap().len(), 1);
+    store.settle(vec![rejected], 0, at(3)).await.unwrap();
+    assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+}
+
+#[tokio::test]
+async fn silence_death_and_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let process = Process { pid: 42, started: 7 };
+    let watched = store.register(odin(None), Some(process), OWNER, [1; 8], at(0)).await.unwrap().session.instance_id;
+    let silent = register(&store, 2, 0).await.session.instance_id;
+    store.seen_alive(vec![watched.clone()], at(100), STALE_AFTER).await.unwrap();
+    assert_eq!(store.sweep(at(130), STALE_AFTER).await, Ok(1));
+    assert_eq!(only(&store, &silent).await.session.status, Status::Stale);
+    assert_eq!(only(&store, &watched).await.session.status, Status::Active);
+
+    let other = Process { pid: 42, started: 8 };
+    assert_eq!(store.process_died(watched.clone(), other, at(131)).await, Ok(false), "a reused pid is another process");
+    assert_eq!(store.process_died(watched.clone(), process, at(131)).await, Ok(true));
+    let dead = only(&store, &watched).await;
+    assert_eq!((dead.session.status, dead.session.last_heartbeat, dead.process), (Status::Stale, at(100), None));
+    assert_eq!(store.watched().await.unwrap(), []);
+
+    let closed = store.close(silent.to_string(), OWNER, at(140)).await.unwrap();
+    assert_eq!(store.prune(at(9999)).await, Ok(0), "central does not have it yet");
+    store.settle(vec![taken(&closed)], 1, at(141)).await.unwrap();
+    assert_eq!(store.prune(at(140)).await, Ok(0));
+    assert_eq!(store.prune(at(9999)).await, Ok(1));
+    let counts = store.counts(at(141), STALE_AFTER).await.unwrap();
+    assert_eq!(counts, Counts { active: 0, stale: 1, closed: 0 });
+}
+
+#[tokio::test]
+async fn prefixes_show_up_to_ten_candidates_most_recent_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    for i in 0..12 {
+        register(&store, i, i as i64).await;
+    }
+    let Lookup::Several(candidates) = store.find("odin-PS-".into()).await.unwrap() else { panic!("twelve match") };
+    assert_eq!(candidates.len(), CANDIDATES);
+    assert!(candidates.is_sorted_by_key(|r| std::cmp::Reverse(r.session.last_heartbeat)));
+    assert_eq!(candidates[0].session.last_heartbeat, at(11));
+    for nothing in ["odin-MS", "%", "odin-PS-_", "Odin", "odin-PS-zzzzzzz"] {
+        assert_eq!(store.find(nothing.into()).await.unwrap(), Lookup::None, "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_machine_takes_its_sessions_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    store.file_under(MachineName::guess(), at(0)).await.unwrap();
+    let id = register(&store, 1, 0).await.session.instance_id;
+    let laptop = MachineName::parse("laptop").unwrap();
+    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(1));
+    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(0));
+    let moved = only(&store, &id).await;
+    assert_eq!((&moved.session.host_machine, moved.version), (&laptop, 2));
+}
+
+#[test]
+fn two_daemons_cannot_share_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = FolderLock::take(dir.path()).unwrap();
+    let error = FolderLock::take(dir.path()).unwrap_err().to_string();
+    assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+    drop(lock);
+    FolderLock::take(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_store_is_refused_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    shut(open(dir.path()));
+    let path = dir.path().join("sessiond.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(try_open(dir.path(), OPTIONS), Err(OpenError::Newer { found: 99, .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+async fn filled(dir: &Path, sessions: u64) -> Vec<Record> {
+    let (store, writer) = open(dir);
+    let mut records = Vec::new();
+    for i in 0..sessions {
+        records.push(register(&store, i, i as i64).await);
+    }
+    shut((store, writer));
+    records
+}
+
+fn set_aside(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("sessiond.db.damaged-") && name.ends_with('Z')).count()
+}
+
+#[tokio::test]
+async fn a_damaged_page_costs_at_most_what_was_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 400).await;
+    let path = dir.path().join("sessiond.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let page = bytes.len() / 4096 / 2 * 4096;
+    bytes[page..page + 4096].fill(0xA5);
+    std::fs::write(&path, &bytes).unwrap();
+
+    let (store, writer) = open(dir.path());
+    assert_eq!(set_aside(dir.path()), 1);
+    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    assert!(kept.len() > 300, "only {} of 400 came over", kept.len());
+    for record in &kept {
+        let original = records.iter().find(|r| r.session.instance_id == record.session.instance_id).unwrap();
+        assert_eq!(record.session, original.session);
+    }
+    assert_eq!(store.backlog().await.unwrap().sessions, kept.len() as u64, "all of it is offered to central again");
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sessiond.db");
+    std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
+    let (store, writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    assert_eq!(set_aside(dir.path()), 1);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn damage_met_while_it_runs_is_mended_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 400).await;
+    let (store, writer) = open(dir.path());
+    let damage = store.writer.submit(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
+    assert!(matches!(damage, Err(StoreError::Damaged(_))));
+    register(&store, 1000, 1).await;
+    assert_eq!(set_aside(dir.path()), 1);
+    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    assert_eq!(kept.len(), records.len() + 1);
+    shut((store, writer));
+}
+
+#[test]
+fn sqlite_is_new_enough() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}

@@ -1,0 +1,244 @@
+//! The policy of sync: what to do next, decided from what happened, without doing any of it.
+//!
+//! Time is the duration since some moment in the past, from a clock that only moves forward;
+//! randomness is handed in. The worker carries out each [`Step`] and reports back.
+
+use std::time::Duration;
+
+use crate::domain::backoff::{CAP, CAP_FOR_A_PERSON, full_jitter};
+
+/// A reading of a monotonic clock.
+pub type Tick = Duration;
+
+/// How often what is done while the link is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// At the latest this long after the last push central hears that this host lives.
+    pub heartbeat_interval: Duration,
+    /// How often the machines are read from central.
+    pub pull_interval: Duration,
+    /// How often vanished hosts are looked for.
+    pub sweep_interval: Duration,
+}
+
+/// Pushes are at least this far apart, so that a busy host costs central one transaction a second.
+const PUSH_GAP: Duration = Duration::from_secs(1);
+
+/// Rows of one push: the most, and what a slow central is brought down to.
+const BATCH_MOST: usize = 4000;
+const BATCH_LEAST: usize = 50;
+
+/// What the worker is to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Connect, and announce this host.
+    Hello,
+    /// Push what is pending, up to so many rows; with nothing pending, say that this host lives.
+    Push { limit: usize },
+    /// Read the machines from central.
+    Machines,
+    /// Turn the sessions of vanished hosts stale.
+    Sweep,
+    /// Nothing before that moment, unless something happens.
+    Wait { until: Tick },
+}
+
+/// How an attempt failed, as far as the policy cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Trying again may help.
+    Retry,
+    /// Only a person can help.
+    NeedsAPerson,
+    /// Announcing anew helps.
+    OutOfStep,
+}
+
+#[derive(Clone, Debug)]
+enum Link {
+    Down { retry_at: Tick },
+    Up { push_at: Tick, beat_at: Tick, pull_at: Tick, sweep_at: Tick },
+}
+
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pace: Pace,
+    link: Link,
+    /// Failures since the last push that succeeded.
+    attempts: u32,
+    batch: usize,
+}
+
+impl Engine {
+    /// Starts out disconnected, with the first attempt due at once.
+    pub fn new(pace: Pace) -> Self {
+        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch: BATCH_MOST / 4 }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// What to do at `now`, given whether anything waits for central.
+    pub fn next(&self, now: Tick, pending: bool) -> Step {
+        match self.link {
+            Link::Down { retry_at } if retry_at <= now => Step::Hello,
+            Link::Down { retry_at } => Step::Wait { until: retry_at },
+            Link::Up { push_at, beat_at, pull_at, sweep_at } => {
+                let push_at = if pending { push_at.min(beat_at) } else { beat_at };
+                if push_at <= now {
+                    Step::Push { limit: self.batch }
+                } else if pull_at <= now {
+                    Step::Machines
+                } else if sweep_at <= now {
+                    Step::Sweep
+                } else {
+                    Step::Wait { until: push_at.min(pull_at).min(sweep_at) }
+                }
+            }
+        }
+    }
+
+    /// Central let this host in.
+    pub fn welcomed(&mut self, now: Tick) {
+        self.link = Link::Up { push_at: now, beat_at: now, pull_at: now, sweep_at: now };
+    }
+
+    /// A push of `rows` went through; a full one is followed by the next at once.
+    pub fn pushed(&mut self, rows: usize, now: Tick) {
+        let full = rows >= self.batch;
+        self.attempts = 0;
+        if full {
+            self.batch = (self.batch * 2).min(BATCH_MOST);
+        }
+        if let Link::Up { push_at, beat_at, .. } = &mut self.link {
+            *push_at = if full { now } else { now + PUSH_GAP };
+            *beat_at = now + self.pace.heartbeat_interval;
+        }
+    }
+
+    pub fn pulled(&mut self, now: Tick) {
+        if let Link::Up { pull_at, .. } = &mut self.link {
+            *pull_at = now + self.pace.pull_interval;
+        }
+    }
+
+    pub fn swept(&mut self, now: Tick) {
+        if let Link::Up { sweep_at, .. } = &mut self.link {
+            *sweep_at = now + self.pace.sweep_interval;
+        }
+    }
+
+    /// The step failed, and with it the connection. `random` is uniform over all of u64.
+    pub fn failed(&mut self, failure: Failure, now: Tick, random: u64) {
+        let wait = match failure {
+            Failure::OutOfStep if self.attempts == 0 => Duration::ZERO,
+            Failure::OutOfStep | Failure::Retry => full_jitter(self.attempts, CAP, random),
+            // A few attempts ahead: what a person has to mend is not mended within a second.
+            Failure::NeedsAPerson => full_jitter(self.attempts.saturating_add(4), CAP_FOR_A_PERSON, random),
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        if failure == Failure::Retry {
+            self.batch = (self.batch / 2).max(BATCH_LEAST);
+        }
+        self.link = Link::Down { retry_at: now + wait };
+    }
+
+    /// Something suggests that the world changed, or somebody asks: do not sit out a wait.
+    pub fn hurry(&mut self, now: Tick) {
+        match &mut self.link {
+            Link::Down { retry_at } => *retry_at = (*retry_at).min(now),
+            Link::Up { push_at, beat_at, .. } => {
+                *push_at = (*push_at).min(now);
+                *beat_at = (*beat_at).min(now);
+            }
+        }
+    }
+
+    /// The settings or the identity changed: announce anew.
+    pub fn reconnect(&mut self, pace: Pace, now: Tick) {
+        self.pace = pace;
+        self.attempts = 0;
+        self.link = Link::Down { retry_at: now };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace {
+        heartbeat_interval: Duration::from_secs(30),
+        pull_interval: Duration::from_secs(15),
+        sweep_interval: Duration::from_secs(60),
+    };
+
+    fn at(seconds: u64) -> Tick {
+        Duration::from_secs(seconds)
+    }
+
+    fn up(now: Tick) -> Engine {
+        let mut engine = Engine::new(PACE);
+        engine.welcomed(now);
+        engine.pushed(0, now);
+        engine.pulled(now);
+        engine.swept(now);
+        engine
+    }
+
+    #[test]
+    fn announces_first_then_pushes_pulls_and_sweeps() {
+        let mut engine = Engine::new(PACE);
+        assert_eq!(engine.next(at(0), true), Step::Hello);
+        engine.welcomed(at(0));
+        assert!(matches!(engine.next(at(0), false), Step::Push { .. }));
+        engine.pushed(0, at(0));
+        assert_eq!(engine.next(at(0), false), Step::Machines);
+        engine.pulled(at(0));
+        assert_eq!(engine.next(at(0), false), Step::Sweep);
+        engine.swept(at(0));
+        assert_eq!(engine.next(at(0), false), Step::Wait { until: at(15) });
+    }
+
+    #[test]
+    fn a_change_is_pushed_after_a_gap_and_silence_still_beats() {
+        let mut engine = up(at(100));
+        assert_eq!(engine.next(at(100), true), Step::Wait { until: at(101) });
+        assert!(matches!(engine.next(at(101), true), Step::Push { .. }));
+        engine.pulled(at(120));
+        assert!(matches!(engine.next(at(129), false), Step::Wait { .. }));
+        assert!(matches!(engine.next(at(130), false), Step::Push { .. }));
+    }
+
+    #[test]
+    fn a_full_batch_is_followed_at_once_and_a_failure_makes_it_smaller() {
+        let mut engine = up(at(0));
+        let Step::Push { limit } = engine.next(at(30), true) else { panic!("a push is due") };
+        engine.pushed(limit, at(30));
+        assert_eq!(engine.next(at(30), true), Step::Push { limit: limit * 2 });
+        engine.failed(Failure::Retry, at(31), 0);
+        engine.welcomed(at(31));
+        assert_eq!(engine.next(at(31), true), Step::Push { limit });
+    }
+
+    #[test]
+    fn backs_off_and_hurries_when_told() {
+        let mut engine = up(at(0));
+        for _ in 0..20 {
+            engine.failed(Failure::Retry, at(50), u64::MAX);
+        }
+        assert_eq!(engine.next(at(50), true), Step::Wait { until: at(50) + CAP });
+        engine.hurry(at(51));
+        assert_eq!(engine.next(at(51), true), Step::Hello);
+    }
+
+    #[test]
+    fn a_ledger_out_of_step_is_looked_at_once_and_then_with_care() {
+        let mut engine = up(at(0));
+        engine.failed(Failure::OutOfStep, at(1), u64::MAX);
+        assert_eq!(engine.next(at(1), true), Step::Hello);
+        engine.welcomed(at(1));
+        engine.failed(Failure::OutOfStep, at(1), u64::MAX);
+        assert!(matches!(engine.next(at(1), true), Step::Wait { .. }));
+    }
+}

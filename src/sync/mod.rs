@@ -1,0 +1,8 @@
+//! Carrying the store to central, whenever central can be reached.
+//!
+//! `engine` decides, `worker` does, `central` says what is asked of a database, `postgres` is one.
+
+pub mod central;
+pub mod engine;
+pub mod postgres;
+pub mod worker;

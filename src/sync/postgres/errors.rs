@@ -1,0 +1,130 @@
+//! What an error of Postgres means for the daemon: each SQLSTATE is sorted once, here.
+
+use std::io;
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::sync::central::CentralError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Retry,
+    Refused,
+    SchemaMissing,
+    Reject,
+}
+
+/// Sorts an error of the central at `place`.
+pub(super) fn classify(error: &sqlx::Error, place: &str) -> CentralError {
+    match error {
+        sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
+            Some(error) => of_server(error, place),
+            None => CentralError::Retry(one_line(&format!("central {place}: {error}"))),
+        },
+        sqlx::Error::Io(error) => of_transport(error, place),
+        sqlx::Error::Tls(why) => CentralError::Refused(one_line(&format!(
+            "no TLS with central {place}: {why}; check sslmode and sslrootcert"
+        ))),
+        sqlx::Error::Configuration(why) => {
+            CentralError::Refused(one_line(&format!("central {place}: {why}; check central.url")))
+        }
+        other => CentralError::Retry(one_line(&format!("central {place}: {other}"))),
+    }
+}
+
+fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
+    let code = error.code();
+    let message = error.message();
+    match kind(code) {
+        Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code})"))),
+        Kind::Refused => {
+            CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
+        }
+        Kind::SchemaMissing => CentralError::SchemaMissing(one_line(&format!(
+            "central {place}: {message} ({code}); run `sessiond migrate`"
+        ))),
+        Kind::Reject => {
+            // The detail would repeat the row itself.
+            let at = error.constraint().or(error.column()).map(|name| format!(", at {name}")).unwrap_or_default();
+            CentralError::Reject(one_line(&format!("{message} ({code}{at})")))
+        }
+    }
+}
+
+fn kind(code: &str) -> Kind {
+    match (code.get(..2).unwrap_or_default(), code) {
+        (_, "42P01" | "42703" | "42883" | "3F000") => Kind::SchemaMissing,
+        ("28", _) | (_, "3D000" | "42501") => Kind::Refused,
+        // Connection; transaction state, read-only among it; statements lost in a pooler; conflict with
+        // others; resources; object in use; stopped by an operator; the server's own trouble.
+        ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => {
+            Kind::Retry
+        }
+        _ => Kind::Reject,
+    }
+}
+
+fn remedy(code: &str) -> &'static str {
+    match code {
+        "3D000" => "create the database, or correct central.url",
+        "42501" => "grant this user the rights, or use another one",
+        "28P01" => "check the user and the password",
+        _ => "check the user, the password and the server's pg_hba.conf",
+    }
+}
+
+fn of_transport(error: &io::Error, place: &str) -> CentralError {
+    let text = error.to_string();
+    // rustls wraps its verdict on a certificate in an error of I/O.
+    let about_tls = matches!(error.kind(), io::ErrorKind::InvalidData);
+    if about_tls && text.to_ascii_lowercase().contains("certificate") {
+        return CentralError::Refused(one_line(&format!(
+            "no TLS with central {place}: {text}; check sslrootcert and the server's name"
+        )));
+    }
+    CentralError::Retry(one_line(&format!("central {place} cannot be reached: {text}")))
+}
+
+/// Whatever central says, a message is one line.
+pub(super) fn one_line(text: &str) -> String {
+    text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_by_what_they_mean() {
+        for code in [
+            "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "57014", "40001", "40P01", "53300", "53100", "55P03",
+            "25006", "25P03", "58030", "XX000", "26000",
+        ] {
+            assert_eq!(kind(code), Kind::Retry, "{code}");
+        }
+        for code in ["28P01", "28000", "3D000", "42501"] {
+            assert_eq!(kind(code), Kind::Refused, "{code}");
+        }
+        for code in ["42P01", "42703", "42883", "3F000"] {
+            assert_eq!(kind(code), Kind::SchemaMissing, "{code}");
+        }
+        for code in ["22001", "22021", "22P02", "23514", "23505", "54000", "P0001", "42804", "", "?", "é"] {
+            assert_eq!(kind(code), Kind::Reject, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_bad_certificate_is_for_a_person_a_broken_wire_is_not() {
+        let broken = io::Error::new(io::ErrorKind::ConnectionReset, "reset");
+        assert!(matches!(of_transport(&broken, "db"), CentralError::Retry(_)));
+        let unknown = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");
+        assert!(matches!(of_transport(&unknown, "db"), CentralError::Refused(_)));
+        let lookup = io::Error::other("failed to lookup address information");
+        assert!(of_transport(&lookup, "me@db:5432/x").to_string().contains("db:5432"));
+    }
+
+    #[test]
+    fn messages_are_one_line() {
+        assert_eq!(one_line("a\r\n  b\u{1b}[1m\n"), "a b [1m");
+    }
+}

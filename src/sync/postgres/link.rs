@@ -1,0 +1,90 @@
+//! One connection, whose every round trip has a limit.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
+use tokio::time::timeout;
+
+use super::connect::PostgresOptions;
+use super::errors::classify;
+use crate::sync::central::CentralError;
+
+/// How much longer this side waits than it told the server to: where the server can still say why
+/// it stopped, its word is better than silence.
+const MARGIN: Duration = Duration::from_millis(250);
+
+pub(super) struct Link {
+    connection: PgConnection,
+    limit: Duration,
+    place: String,
+}
+
+impl Link {
+    pub(super) async fn open(options: &PostgresOptions) -> Result<Self, CentralError> {
+        let connection = options.connect().await?;
+        Ok(Self { connection, limit: options.statement_timeout, place: options.display() })
+    }
+
+    /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the
+    /// middle of one holds no locks; and they go with the transaction, so a pooler never hands them on.
+    pub(super) async fn begin(&mut self) -> Result<(), CentralError> {
+        let limit = self.limit.as_millis().clamp(1, i32::MAX as u128 / 2);
+        self.run(format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
+             SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+             SET LOCAL sessiond.replay = 'on'",
+            limit.div_ceil(2),
+            limit * 2,
+        ))
+        .await
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), CentralError> {
+        self.run("COMMIT".into()).await
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), CentralError> {
+        self.run("ROLLBACK".into()).await
+    }
+
+    /// Runs a query and reads all its rows.
+    pub(super) async fn rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, CentralError> {
+        let answer = timeout(self.limit + MARGIN, query.persistent(false).fetch_all(&mut self.connection)).await;
+        self.judge(answer)
+    }
+
+    /// Runs statements without parameters in one round trip.
+    async fn run(&mut self, sql: String) -> Result<(), CentralError> {
+        let answer = timeout(self.limit + MARGIN, self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
+        self.judge(answer).map(|_| ())
+    }
+
+    fn judge<T>(&self, answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>) -> Result<T, CentralError> {
+        match answer {
+            Ok(answer) => answer.map_err(|error| classify(&error, &self.place)),
+            Err(_) => Err(CentralError::Retry(format!(
+                "central {} did not answer within {}",
+                self.place,
+                humantime::format_duration(self.limit)
+            ))),
+        }
+    }
+}
+
+/// The connection itself knows the password.
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// One column of a row. What does not fit is central's oddity, not this host's data at fault.
+pub(super) fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<T, CentralError>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    row.try_get(index).map_err(|error| CentralError::Retry(format!("central's answer is not understood: {error}")))
+}

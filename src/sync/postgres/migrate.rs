@@ -1,0 +1,177 @@
+//! Bringing central's schema up to date, all of it or nothing.
+
+use std::borrow::Cow;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Executor, Row, SqlSafeStr};
+
+use super::connect::PostgresOptions;
+use super::errors::{classify, one_line};
+use super::zone;
+use crate::sync::central::CentralError;
+
+/// A table of its own: `_sqlx_migrations` may be some other service's.
+const BOOKS: &str = "sessiond_migrations";
+
+const FILES: [(i64, &str, &str); 3] = [
+    (
+        1_769_700_000_000,
+        "session_registry",
+        include_str!("../../../migrations/central/1769700000000_session_registry.sql"),
+    ),
+    (
+        1_769_950_000_000,
+        "add_host_machine",
+        include_str!("../../../migrations/central/1769950000000_add_host_machine.sql"),
+    ),
+    (1_770_000_000_000, "sessiond", include_str!("../../../migrations/central/1770000000000_sessiond.sql")),
+];
+
+/// One migration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// As its file is called, without the extension.
+    pub name: String,
+    pub sql: &'static str,
+}
+
+/// What was done, or on a dry run, what would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub steps: Vec<Step>,
+    /// The zone in which existing naive times were taken to be, if there were any.
+    pub time_zone: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MigrateError {
+    #[error(
+        "cannot tell in which time zone earlier clients wrote; give it, e.g. \
+         `sessiond migrate --time-zone \"$(psql -Atc 'show timezone')\"`"
+    )]
+    ZoneUnknown,
+    #[error("central knows no time zone \"{0}\"; give one of its pg_timezone_names, such as Europe/Berlin")]
+    NoSuchZone(String),
+    #[error("central was migrated by a newer sessiond; update this one")]
+    Newer,
+    #[error(
+        "migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a \
+             newer one"
+    )]
+    Changed(i64),
+    #[error("{0}")]
+    Central(#[from] CentralError),
+}
+
+/// Applies what is pending. Existing naive times are taken to be of `time_zone`; without it, of the
+/// server's own, as far as that can be found out.
+pub async fn migrate(
+    options: &PostgresOptions,
+    time_zone: Option<String>,
+    dry_run: bool,
+) -> Result<Report, MigrateError> {
+    let place = options.display();
+    let mut connection = options.connect().await?;
+    let result = run(&mut connection, options, time_zone.as_deref(), dry_run).await;
+    result.map_err(|failure| failure.explain(&place))
+}
+
+async fn run(
+    connection: &mut PgConnection,
+    options: &PostgresOptions,
+    time_zone: Option<&str>,
+    dry_run: bool,
+) -> Result<Report, Failure> {
+    // One transaction: nothing is half done, and a pooler in transaction mode does no harm.
+    let mut transaction = connection.begin().await?;
+    prepare(&mut transaction, options).await?;
+    let zone = zone::needed(&mut transaction, time_zone).await?;
+    let pending = pending(&mut transaction).await?;
+    if !dry_run {
+        if let Some(zone) = &zone {
+            sqlx::query("SELECT set_config('TimeZone', $1, true)").bind(zone).execute(&mut *transaction).await?;
+        }
+        migrator().run_direct(None, &mut *transaction, false).await?;
+        // sqlx names its statements here; a pooler would hand them on.
+        transaction.execute("DEALLOCATE ALL").await?;
+        transaction.commit().await?;
+    }
+    Ok(Report { steps: pending, time_zone: zone })
+}
+
+/// Two at once would get in each other's way. And who waits long for a lock on the table makes
+/// everybody else wait behind.
+async fn prepare(connection: &mut PgConnection, options: &PostgresOptions) -> Result<(), sqlx::Error> {
+    let limit = format!("{}ms", options.statement_timeout.as_millis().max(1));
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(limit).execute(&mut *connection).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sessiond migrate'))").execute(connection).await?;
+    Ok(())
+}
+
+async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+    let applied = applied(connection).await?;
+    Ok(FILES
+        .iter()
+        .filter(|(version, ..)| !applied.contains(version))
+        .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
+        .collect())
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let kept = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(BOOKS).fetch_one(&mut *connection).await?;
+    if !kept.try_get::<bool, _>(0)? {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("SELECT version FROM sessiond_migrations").fetch_all(connection).await?;
+    rows.iter().map(|row: &PgRow| row.try_get(0)).collect()
+}
+
+fn migrator() -> Migrator {
+    let migrations = FILES.map(|(version, name, sql)| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.into());
+    migrator.dangerous_set_table_name(BOOKS);
+    migrator.set_locking(false);
+    migrator
+}
+
+/// What went wrong, before it is known where.
+pub(super) enum Failure {
+    Sql(sqlx::Error),
+    Migrate(MigrateError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        Self::Migrate(error)
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Failure {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError as Theirs;
+        match error {
+            Theirs::Execute(error) | Theirs::ExecuteMigration(error, _) => Self::Sql(error),
+            Theirs::VersionMissing(_) => Self::Migrate(MigrateError::Newer),
+            Theirs::VersionMismatch(version) => Self::Migrate(MigrateError::Changed(version)),
+            other => Self::Migrate(MigrateError::Central(CentralError::Reject(one_line(&other.to_string())))),
+        }
+    }
+}
+
+impl Failure {
+    fn explain(self, place: &str) -> MigrateError {
+        match self {
+            Self::Sql(error) => MigrateError::Central(classify(&error, place)),
+            Self::Migrate(error) => error,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The real central: one Postgres connection, used in short transactions only.
+//!
+//! Nothing is kept in the server's session between transactions and no statement has a name, so a
+//! pooler in transaction mode may sit in between. Moments travel as microseconds since 1970, which
+//! no setting of either side can bend.
+
+mod connect;
+mod errors;
+mod hello;
+mod link;
+mod machines;
+mod migrate;
+mod push;
+mod sweep;
+mod zone;
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+pub use connect::{InvalidOptions, PostgresOptions};
+pub use migrate::{MigrateError, Report, Step, migrate};
+
+use self::link::Link;
+use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use crate::domain::{MachineName, MachineSummary};
+
+/// The column `$t` as microseconds since 1970, whatever may be in it: infinity too.
+macro_rules! micros {
+    ($t:literal) => {
+        concat!(
+            "(CASE WHEN ",
+            $t,
+            " IS NOT NULL THEN extract(epoch FROM greatest(least(",
+            $t,
+            ", '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint"
+        )
+    };
+}
+
+/// The moment that is `$us` microseconds after 1970 began in UTC.
+macro_rules! moment {
+    ($us:literal) => {
+        concat!("(timestamptz 'epoch' + ", $us, " * interval '1 microsecond')")
+    };
+}
+
+/// A duration of `$us` microseconds.
+macro_rules! interval {
+    ($us:literal) => {
+        concat!("(", $us, " * interval '1 microsecond')")
+    };
+}
+
+use {interval, micros, moment};
+
+/// Central as a Postgres database.
+#[derive(Debug)]
+pub struct Postgres {
+    options: PostgresOptions,
+    session: Option<Session>,
+}
+
+/// A connection on which this host has been welcomed.
+#[derive(Debug)]
+struct Session {
+    link: Link,
+    me: Me,
+}
+
+/// Whom central welcomed.
+#[derive(Debug)]
+struct Me {
+    host_id: Uuid,
+    claim: Uuid,
+    own_claims: Vec<Uuid>,
+    former_names: Vec<MachineName>,
+}
+
+impl Postgres {
+    pub fn new(options: PostgresOptions) -> Self {
+        Self { options, session: None }
+    }
+
+    /// The session is taken out for the length of a call: one that is abandoned half way takes its
+    /// connection with it.
+    fn take(&mut self) -> Result<Session, CentralError> {
+        self.session.take().ok_or_else(|| CentralError::Retry("not connected to central".into()))
+    }
+
+    /// Puts the session back if it can still be used.
+    async fn settle<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
+        let usable = match &result {
+            Ok(_) => true,
+            Err(CentralError::Reject(_) | CentralError::OutOfStep) => session.link.rollback().await.is_ok(),
+            Err(_) => false,
+        };
+        // Otherwise it is dropped without a word, which a dead peer would not hear anyway.
+        self.session = usable.then_some(session);
+        result
+    }
+}
+
+impl Central for Postgres {
+    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+        self.session = None;
+        let mut link = Link::open(&self.options).await?;
+        let welcome = hello::hello(&mut link, host).await?;
+        let me = Me {
+            host_id: host.host_id,
+            claim: host.claim,
+            own_claims: host.own_claims.clone(),
+            former_names: welcome.former_names.clone(),
+        };
+        self.session = Some(Session { link, me });
+        Ok(welcome)
+    }
+
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+        let mut session = self.take()?;
+        let result = push::push(&mut session.link, &session.me, batch).await;
+        self.settle(session, result).await
+    }
+
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+        let mut session = self.take()?;
+        let result = sweep::sweep(&mut session.link, stale_after, interval).await;
+        self.settle(session, result).await
+    }
+
+    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
+        let mut session = self.take()?;
+        let result = machines::machines(&mut session.link, stale_after).await;
+        self.settle(session, result).await
+    }
+}
+
+/// A duration as Postgres takes it.
+fn micros_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,197 @@
+//! Applying a batch: the ledger first, then all sessions in one statement, both or neither.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::link::{Link, column};
+use super::{Me, hello, micros, moment};
+use crate::domain::link::Conflict;
+use crate::domain::{MachineName, Session, Status, Timestamp};
+use crate::sync::central::{Applied, Batch, CentralError};
+
+const ADVANCE: &str = "\
+    UPDATE sessiond_hosts SET batch = $3, last_seen = clock_timestamp() \
+    WHERE host_id = $1 AND claim = $2 AND batch = $3 - 1 AND retired_at IS NULL RETURNING batch";
+
+const WHO_AM_I: &str = concat!(
+    "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
+    micros!("last_seen"),
+    " FROM sessiond_hosts WHERE host_id = $1"
+);
+
+/// Is what is pushed at least as new as what is there? A heartbeat from the future is none.
+macro_rules! newer {
+    () => {
+        "(excluded.last_heartbeat >= s.last_heartbeat OR s.last_heartbeat > now())"
+    };
+}
+
+/// Times from central's future are cut to its present, but for created_at: together with the id it
+/// says which session this is, and so may never change. Rows come in one order from every host, so
+/// that no two hosts wait for each other.
+const UPSERT: &str = concat!(
+    "INSERT INTO supervisor_sessions AS s (instance_id, project, instance_type, status, context_percent, \
+         current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path) \
+     SELECT instance_id, project, instance_type, status, context_percent, current_epic, least(",
+    moment!("last_heartbeat"),
+    ", now()), ",
+    moment!("created_at"),
+    ", CASE WHEN closed_at IS NOT NULL THEN least(",
+    moment!("closed_at"),
+    ", now()) END, host_machine, claude_session_uuid, claude_session_path \
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::bigint[], $8::bigint[], \
+         $9::bigint[], $10::text[], $11::text[], $12::text[]) AS pushed (instance_id, project, instance_type, status, \
+         context_percent, current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, \
+         claude_session_path) \
+     ORDER BY instance_id \
+     ON CONFLICT (instance_id) DO UPDATE SET \
+         status = CASE WHEN 'closed' IN (s.status, excluded.status) THEN 'closed' WHEN ",
+    newer!(),
+    " THEN excluded.status ELSE s.status END, \
+         closed_at = CASE WHEN s.status = 'closed' THEN s.closed_at ELSE excluded.closed_at END, \
+         last_heartbeat = CASE WHEN ",
+    newer!(),
+    " THEN excluded.last_heartbeat ELSE s.last_heartbeat END, \
+         host_machine = excluded.host_machine, \
+         (context_percent, current_epic, claude_session_uuid, claude_session_path) = (SELECT \
+             CASE WHEN newer THEN excluded.context_percent ELSE s.context_percent END, \
+             CASE WHEN newer THEN excluded.current_epic ELSE s.current_epic END, \
+             CASE WHEN newer THEN excluded.claude_session_uuid ELSE s.claude_session_uuid END, \
+             CASE WHEN newer THEN excluded.claude_session_path ELSE s.claude_session_path END \
+             FROM (SELECT ",
+    newer!(),
+    ") AS it (newer)) \
+     WHERE s.created_at = excluded.created_at AND \
+         (s.host_machine = excluded.host_machine OR s.host_machine = ANY($13)) \
+     RETURNING s.instance_id, s.status = 'closed', ",
+    micros!("coalesce(s.closed_at, s.last_heartbeat)"),
+    ", s.last_heartbeat = now(), ",
+    micros!("now()"),
+);
+
+/// Puts back the times that an old trigger has stamped over. It stays still when nothing but the
+/// time changes.
+const UNSTAMP: &str = concat!(
+    "UPDATE supervisor_sessions s SET last_heartbeat = ",
+    moment!("pushed.last_heartbeat"),
+    " FROM unnest($1::text[], $2::bigint[]) AS pushed (instance_id, last_heartbeat) \
+     WHERE s.instance_id = pushed.instance_id AND s.last_heartbeat = now() AND ",
+    moment!("pushed.last_heartbeat"),
+    " < now()"
+);
+
+const WHOSE: &str = concat!(
+    "SELECT instance_id, host_machine, ",
+    micros!("created_at"),
+    " FROM supervisor_sessions WHERE instance_id = ANY($1)"
+);
+
+pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    link.begin().await?;
+    advance(link, me, batch.number).await?;
+    let applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
+    link.commit().await?;
+    Ok(applied)
+}
+
+async fn advance(link: &mut Link, me: &Me, number: i64) -> Result<(), CentralError> {
+    let advanced = link.rows(sqlx::query(ADVANCE).bind(me.host_id).bind(me.claim).bind(number)).await?;
+    if advanced.is_empty() { Err(why_not(link, me).await?) } else { Ok(()) }
+}
+
+/// Why the ledger did not advance.
+async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError> {
+    let rows = link.rows(sqlx::query(WHO_AM_I).bind(me.host_id)).await?;
+    let Some(row) = rows.first() else { return Ok(CentralError::OutOfStep) };
+    let machine_name: String = column(row, 0)?;
+    let claim: Uuid = column(row, 1)?;
+    let retired: bool = column(row, 2)?;
+    let by = column::<Option<Uuid>>(row, 3)?.filter(|_| retired).unwrap_or(me.host_id);
+    let last_seen = Timestamp::from_micros(column(row, 4)?);
+    let message = if retired {
+        hello::replaced(&machine_name, by)
+    } else if me.own_claims.contains(&claim) {
+        return Ok(CentralError::OutOfStep);
+    } else {
+        hello::copied(me.host_id, &machine_name, last_seen)
+    };
+    Ok(CentralError::Conflict(Conflict { host_id: by.to_string(), machine_name, last_seen: Some(last_seen), message }))
+}
+
+/// What central says of a session it has written.
+struct Written {
+    closed: bool,
+    closed_at: Timestamp,
+}
+
+async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+    let written = upsert(link, me, sessions).await?;
+    let missing = sessions.iter().map(id).filter(|id| !written.contains_key(*id)).collect::<Vec<_>>();
+    let refused = if missing.is_empty() { HashMap::new() } else { whose(link, &missing).await? };
+    sessions
+        .iter()
+        .map(|session| match (written.get(id(session)), refused.get(id(session))) {
+            (Some(row), _) if row.closed && session.status != Status::Closed => {
+                Ok(Applied::ClosedElsewhere { closed_at: row.closed_at })
+            }
+            (Some(_), _) => Ok(Applied::Taken),
+            (None, Some((_, created_at))) if *created_at != session.created_at => Ok(Applied::Collided),
+            (None, Some((machine, _))) => Ok(Applied::Foreign { machine: machine.clone() }),
+            // Deleted while this looked on.
+            (None, None) => Err(CentralError::OutOfStep),
+        })
+        .collect()
+}
+
+async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<HashMap<String, Written>, CentralError> {
+    let texts = |of: fn(&Session) -> &str| sessions.iter().map(of).collect::<Vec<_>>();
+    let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(of).collect::<Vec<_>>();
+    let moments = |of: fn(&Session) -> Timestamp| sessions.iter().map(|s| of(s).micros()).collect::<Vec<_>>();
+    let heartbeats = moments(|s| s.last_heartbeat);
+    let query = sqlx::query(UPSERT)
+        .bind(texts(id))
+        .bind(texts(|s| s.project.as_str()))
+        .bind(texts(|s| s.instance_type.as_str()))
+        .bind(texts(|s| s.status.as_str()))
+        .bind(sessions.iter().map(|s| i32::from(s.context_percent)).collect::<Vec<_>>())
+        .bind(options(|s| s.current_epic.as_deref()))
+        .bind(heartbeats.clone())
+        .bind(moments(|s| s.created_at))
+        .bind(sessions.iter().map(|s| s.closed_at.map(Timestamp::micros)).collect::<Vec<_>>())
+        .bind(texts(|s| s.host_machine.as_str()))
+        .bind(options(|s| s.claude_session_uuid.as_deref()))
+        .bind(options(|s| s.claude_session_path.as_deref()))
+        .bind(me.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>());
+    let rows = link.rows(query).await?;
+
+    let pushed = sessions.iter().map(|s| (id(s), s.last_heartbeat)).collect::<HashMap<_, _>>();
+    let mut written = HashMap::with_capacity(rows.len());
+    let mut stamped = false;
+    for row in &rows {
+        let id: String = column(row, 0)?;
+        stamped |= was_stamped(row, pushed.get(id.as_str()).copied())?;
+        written.insert(id, Written { closed: column(row, 1)?, closed_at: Timestamp::from_micros(column(row, 2)?) });
+    }
+    if stamped {
+        link.rows(sqlx::query(UNSTAMP).bind(texts(id)).bind(heartbeats)).await?;
+    }
+    Ok(written)
+}
+
+/// Was the heartbeat stamped "now" although it was pushed with an earlier time?
+fn was_stamped(row: &PgRow, pushed: Option<Timestamp>) -> Result<bool, CentralError> {
+    let (is_now, now): (bool, i64) = (column(row, 3)?, column(row, 4)?);
+    Ok(is_now && pushed.is_some_and(|at| at.micros() < now))
+}
+
+/// Under which machine, and as of when, central has the sessions that it did not let be written.
+async fn whose(link: &mut Link, ids: &[&str]) -> Result<HashMap<String, (String, Timestamp)>, CentralError> {
+    let rows = link.rows(sqlx::query(WHOSE).bind(ids)).await?;
+    rows.iter().map(|row| Ok((column(row, 0)?, (column(row, 1)?, Timestamp::from_micros(column(row, 2)?))))).collect()
+}
+
+fn id(session: &Session) -> &str {
+    session.instance_id.as_str()
+}

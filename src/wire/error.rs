@@ -1,0 +1,94 @@
+//! Errors as both ends know them: a code, one line of what was wrong, and one of what to do.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    pub error: ErrorDetail,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    pub code: ErrorCode,
+    /// What was wrong, in one line.
+    pub message: String,
+    /// What to do now, in one line.
+    pub hint: String,
+}
+
+/// Each code has one HTTP status and one exit code of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    BadRequest,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    SessionClosed,
+    Conflict,
+    TooLarge,
+    TooManyRequests,
+    Internal,
+    Unavailable,
+    DiskFull,
+    /// The client's own: the words of the command line are off.
+    Usage,
+    /// The client's own: several sessions match.
+    Ambiguous,
+    /// The client's own: no daemon answers.
+    Unreachable,
+    /// The client's own, and the daemon's at start: configuration or identity.
+    Configuration,
+    /// A newer sessiond has a code that this one does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ErrorCode {
+    /// The HTTP status that carries it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::Usage => 400,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
+            Self::SessionClosed | Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::TooManyRequests => 429,
+            Self::Ambiguous => 300,
+            Self::Internal | Self::Unknown => 500,
+            Self::Unavailable | Self::Unreachable | Self::Configuration => 503,
+            Self::DiskFull => 507,
+        }
+    }
+
+    /// The exit code of contract.md.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,
+            Self::NotFound | Self::SessionClosed | Self::Conflict | Self::Internal | Self::Unknown => 1,
+            Self::Ambiguous => 3,
+            Self::Unreachable => 69,
+            Self::TooManyRequests | Self::Unavailable | Self::DiskFull | Self::Timeout => 75,
+            Self::Forbidden => 77,
+            Self::Configuration => 78,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_code_is_still_an_error() {
+        let body: ErrorBody =
+            serde_json::from_str(r#"{"error": {"code": "from_the_future", "message": "m", "hint": "h"}}"#).unwrap();
+        assert_eq!(body.error.code, ErrorCode::Unknown);
+        assert_eq!(serde_json::to_string(&ErrorCode::DiskFull).unwrap(), "\"disk_full\"");
+    }
+}

@@ -1,0 +1,244 @@
+//! Sessions and machines on the wire, and the requests that concern them.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent};
+use crate::domain::{
+    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Timestamp,
+};
+
+/// Registers a session on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRequest {
+    /// Lower-case letters, digits and dashes; at most 22 characters, so that the id fits into 32.
+    #[schema(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
+    pub project: String,
+    /// `PS`, a project supervisor, or `MS`, a meta supervisor. Default: `PS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(PS|MS)$")]
+    pub instance_type: Option<String>,
+    /// Default: the machine this daemon runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+    pub host_machine: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub current_epic: Option<String>,
+    /// How much of the context window is used. Default: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub context_percent: Option<i64>,
+    /// A running process on this host; when it ends, the session turns stale at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64)]
+    pub claude_session_uuid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096)]
+    pub claude_session_path: Option<String>,
+}
+
+impl RegisterRequest {
+    /// The registration it asks for, on `this` machine unless it names another.
+    pub fn validate(&self, this: &MachineName) -> Result<Registration, Invalid> {
+        Ok(Registration {
+            project: Project::parse(&self.project)?,
+            instance_type: self.instance_type.as_deref().map_or(Ok(InstanceType::Ps), InstanceType::parse)?,
+            host_machine: self.host_machine.as_deref().map_or_else(|| Ok(this.clone()), MachineName::parse)?,
+            context_percent: self.context_percent.map_or(Ok(0), valid_percent)?,
+            current_epic: self.current_epic.as_deref().map(valid_epic).transpose()?,
+            claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
+            claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
+        })
+    }
+}
+
+/// A sign of life. What it does not name stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub context_percent: Option<i64>,
+    /// Left out: the epic stays. null: it is cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
+    pub current_epic: Option<Option<String>>,
+}
+
+/// Tells null, `Some(None)`, from a field that is left out, `None`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl HeartbeatRequest {
+    pub fn validate(&self) -> Result<Heartbeat, Invalid> {
+        let epic = |epic: &Option<String>| epic.as_deref().map(valid_epic).transpose();
+        Ok(Heartbeat {
+            context_percent: self.context_percent.map(valid_percent).transpose()?,
+            current_epic: self.current_epic.as_ref().map(epic).transpose()?,
+        })
+    }
+}
+
+/// A session: the columns of supervisor_sessions under their own names, and how it stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionBody {
+    pub instance_id: String,
+    pub project: String,
+    pub instance_type: String,
+    /// `active`, `stale` or `closed`, judged now.
+    pub status: String,
+    pub context_percent: u8,
+    pub current_epic: Option<String>,
+    /// RFC 3339 in UTC with microseconds, as all times here.
+    pub last_heartbeat: String,
+    pub created_at: String,
+    pub closed_at: Option<String>,
+    pub host_machine: String,
+    pub claude_session_uuid: Option<String>,
+    pub claude_session_path: Option<String>,
+    /// Seconds since the last heartbeat.
+    pub age_seconds: u64,
+    /// Whether the session is kept by this host.
+    pub local: bool,
+    /// When this host last knew it to be so.
+    pub as_of: String,
+    /// Whether central has this state.
+    pub synced: bool,
+    /// The id it was registered under, where another session turned out to hold that id in central.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_id: Option<String>,
+}
+
+/// What turns a session into its body: how, and when, this host sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionSeen<'a> {
+    pub session: &'a Session,
+    pub local: bool,
+    pub as_of: Timestamp,
+    pub synced: bool,
+    pub former_id: Option<&'a str>,
+}
+
+impl SessionSeen<'_> {
+    pub fn body(&self, now: Timestamp, stale_after: Duration) -> SessionBody {
+        let s = self.session;
+        SessionBody {
+            instance_id: s.instance_id.to_string(),
+            project: s.project.to_string(),
+            instance_type: s.instance_type.to_string(),
+            status: s.status_at(now, stale_after).as_str().to_owned(),
+            context_percent: s.context_percent,
+            current_epic: s.current_epic.clone(),
+            last_heartbeat: s.last_heartbeat.to_string(),
+            created_at: s.created_at.to_string(),
+            closed_at: s.closed_at.map(|at| at.to_string()),
+            host_machine: s.host_machine.to_string(),
+            claude_session_uuid: s.claude_session_uuid.clone(),
+            claude_session_path: s.claude_session_path.clone(),
+            age_seconds: now.since(s.last_heartbeat).as_secs(),
+            local: self.local,
+            as_of: self.as_of.to_string(),
+            synced: self.synced,
+            former_id: self.former_id.map(str::to_owned),
+        }
+    }
+}
+
+/// Which sessions to list; what is left out does not filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// `active`, `stale` or `closed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Only active sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_only: Option<bool>,
+    /// Only this host's sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+}
+
+/// Sessions by project, most recent heartbeat first, and how many of them are in which state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionList {
+    pub instances: Vec<SessionBody>,
+    pub total_count: u64,
+    pub active_count: u64,
+    pub stale_count: u64,
+    pub as_of: String,
+}
+
+/// The sessions that a prefix fits: up to ten, most recent heartbeat first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Matches {
+    pub matches: Vec<SessionBody>,
+}
+
+/// A machine, from the sessions on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineBody {
+    pub host_machine: String,
+    pub total_sessions: i64,
+    pub active_sessions: i64,
+    pub stale_sessions: i64,
+    pub closed_sessions: i64,
+    pub last_activity: Option<String>,
+    /// The distinct projects, joined by ", ".
+    pub projects: String,
+    /// Whether its daemon speaks to central, as far as this host can know; null for a machine without one.
+    pub reachable: Option<bool>,
+    /// When its daemon last spoke to central.
+    pub last_seen: Option<String>,
+    /// When this host last knew it to be so.
+    pub as_of: String,
+}
+
+impl MachineBody {
+    pub fn new(machine: &MachineSummary, reachable: Option<bool>, as_of: Timestamp) -> Self {
+        Self {
+            host_machine: machine.host_machine.to_string(),
+            total_sessions: machine.total_sessions,
+            active_sessions: machine.active_sessions,
+            stale_sessions: machine.stale_sessions,
+            closed_sessions: machine.closed_sessions,
+            last_activity: machine.last_activity.map(|at| at.to_string()),
+            projects: machine.projects.clone(),
+            reachable,
+            last_seen: machine.last_seen.map(|at| at.to_string()),
+            as_of: as_of.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_clears_and_absence_leaves() {
+        let parse = |text: &str| serde_json::from_str::<HeartbeatRequest>(text).unwrap().current_epic;
+        assert_eq!(parse("{}"), None);
+        assert_eq!(parse(r#"{"current_epic": null}"#), Some(None));
+        assert_eq!(parse(r#"{"current_epic": "003"}"#), Some(Some("003".into())));
+    }
+
+    #[test]
+    fn a_request_survives_its_own_serialisation() {
+        let clear = HeartbeatRequest { context_percent: Some(3), current_epic: Some(None) };
+        let text = serde_json::to_string(&clear).unwrap();
+        assert_eq!(serde_json::from_str::<HeartbeatRequest>(&text).unwrap(), clear);
+    }
+}

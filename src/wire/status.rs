@@ -1,0 +1,131 @@
+//! What `sessiond status` shows, and the requests that tend to the daemon itself.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusBody {
+    pub daemon: DaemonBody,
+    pub machine: MachineIdentity,
+    pub central: CentralBody,
+    pub backlog: BacklogBody,
+    /// How many sessions central will never take as they are: see `sessiond parked list`.
+    pub parked: u64,
+    pub sessions: SessionCounts,
+    pub store: StoreBody,
+    pub config: ConfigBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DaemonBody {
+    pub version: String,
+    pub pid: u32,
+    pub started_at: String,
+    pub uptime_seconds: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MachineIdentity {
+    pub name: String,
+    pub host_id: String,
+    pub pinned_at: String,
+    /// The other host that goes by this name, if there is one.
+    pub conflict: Option<ConflictBody>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConflictBody {
+    pub host_id: String,
+    pub machine_name: String,
+    pub last_seen: Option<String>,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CentralBody {
+    pub configured: bool,
+    /// `connected`, `connecting`, `unreachable`, `refused`, `schema_missing`, `identity_conflict` or `off`.
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: String,
+    /// What is wrong and what to do, in one line; null while all is well.
+    pub last_error: Option<String>,
+    pub last_sync_at: Option<String>,
+    pub round_trip_ms: Option<f64>,
+}
+
+/// What waits for central.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BacklogBody {
+    pub sessions: u64,
+    pub records: u64,
+    /// When the oldest change that waits was made.
+    pub oldest_at: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionCounts {
+    pub active: u64,
+    pub stale: u64,
+    pub closed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StoreBody {
+    pub path: String,
+    pub bytes: u64,
+    pub durability: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigBody {
+    /// The file that is in force, if there is one.
+    pub path: Option<String>,
+    /// Why the file as it is now is not in force.
+    pub error: Option<String>,
+}
+
+/// Pushes now. With `wait_ms` the answer comes when nothing waits any more, or that much later.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyncRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 10000)]
+    pub wait_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SyncBody {
+    pub central: CentralBody,
+    pub backlog: BacklogBody,
+    pub parked: u64,
+}
+
+/// A session that central will never take as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedBody {
+    pub instance_id: String,
+    pub error: String,
+    pub parked_at: String,
+}
+
+/// Which parked sessions; all of them if empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParkedIds {
+    #[serde(default)]
+    pub ids: Vec<String>,
+}
+
+/// How many parked sessions it concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedCount {
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityRename {
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+    pub name: String,
+}

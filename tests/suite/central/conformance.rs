@@ -1,0 +1,458 @@
+//! What every central does, written once.
+
+use std::time::Duration;
+
+use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host};
+use uuid::Uuid;
+
+pub const STALE_AFTER: Duration = Duration::from_secs(120);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A central and the world around it.
+pub trait World {
+    type Central: Central;
+
+    /// A link for one host.
+    fn link(&self) -> Self::Central;
+    /// Central's clock.
+    fn now(&self) -> Timestamp;
+    /// All sessions in central, by id.
+    fn rows(&self) -> Vec<Session>;
+    /// Writes a row as another client would.
+    fn put(&self, session: &Session);
+    /// As if no daemon had spoken to central, and no sweep been made, for this long.
+    fn silence(&self, by: Duration);
+    fn last_seen(&self, host: Uuid) -> Timestamp;
+    /// Something in central refuses this very id.
+    fn reject(&self, id: &str);
+}
+
+/// Runs every case, each in a world of its own.
+pub async fn all<W: World>(fresh: impl Fn() -> W) {
+    macro_rules! cases {
+        ($($case:ident),* $(,)?) => {$(
+            eprintln!("case {}", stringify!($case));
+            $case(fresh()).await;
+        )*};
+    }
+    cases!(
+        inserts_and_updates,
+        an_older_heartbeat_changes_nothing,
+        a_heartbeat_from_the_future_is_cut,
+        a_heartbeat_in_centrals_future_is_replaced,
+        stale_and_active_follow_the_newer_heartbeat,
+        closed_stays_closed,
+        closing_is_never_late,
+        another_session_keeps_its_id,
+        another_machines_row_is_left_alone,
+        a_renamed_host_keeps_its_rows,
+        a_batch_takes_effect_once,
+        a_lost_answer_is_found_in_the_ledger,
+        an_empty_batch_says_that_the_host_lives,
+        one_bad_row_rolls_the_batch_back,
+        two_hosts_under_one_name,
+        a_copied_state_folder,
+        a_replaced_host_may_not_write,
+        vanished_hosts_are_swept,
+        living_hosts_are_not_swept,
+        sweeping_is_throttled,
+        machines_are_told,
+    );
+}
+
+pub fn host(name: &str, number: u128) -> Host {
+    let claim = Uuid::from_u128(number << 64 | 1);
+    Host {
+        host_id: Uuid::from_u128(number),
+        machine: machine(name),
+        claim,
+        own_claims: vec![claim],
+        former_host_ids: Vec::new(),
+        replace: false,
+        version: "test",
+    }
+}
+
+pub fn machine(name: &str) -> MachineName {
+    MachineName::parse(name).unwrap()
+}
+
+/// A session that began, and had its only heartbeat, at `at`.
+pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
+    Session {
+        instance_id: InstanceId::parse(id).unwrap(),
+        project: Project::parse(id.split('-').next().unwrap()).unwrap(),
+        instance_type: InstanceType::Ps,
+        status: Status::Active,
+        context_percent: 10,
+        current_epic: Some("003".into()),
+        last_heartbeat: at,
+        created_at: at,
+        closed_at: None,
+        host_machine: machine(on),
+        claude_session_uuid: Some("c-1".into()),
+        claude_session_path: Some("/a/\"b\"'s.jsonl".into()),
+    }
+}
+
+const ID: &str = "odin-PS-000001";
+
+/// A host that has been welcomed, and counts its batches.
+struct Member<C> {
+    link: C,
+    batch: i64,
+}
+
+impl<C: Central> Member<C> {
+    async fn join(mut link: C, host: &Host) -> Self {
+        let batch = link.hello(host).await.unwrap().batch;
+        Self { link, batch }
+    }
+
+    async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+        let applied = self.link.push(Batch { number: self.batch + 1, sessions }).await?;
+        self.batch += 1;
+        Ok(applied)
+    }
+
+    async fn push(&mut self, session: &Session) -> Applied {
+        self.try_push(std::slice::from_ref(session)).await.unwrap().remove(0)
+    }
+}
+
+/// A world with one member, and a session an hour old that it pushed.
+async fn begun<W: World>(world: &W) -> (Member<W::Central>, Session) {
+    let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+    let session = session(ID, "odin3", world.now().minus(HOUR));
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    (member, session)
+}
+
+fn only<W: World>(world: &W) -> Session {
+    let mut rows = world.rows();
+    assert_eq!(rows.len(), 1);
+    rows.remove(0)
+}
+
+async fn inserts_and_updates<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    assert_eq!(only(&world), session);
+
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    session.context_percent = 42;
+    session.current_epic = None;
+    session.claude_session_uuid = Some("c-2".into());
+    session.claude_session_path = None;
+    let other = self::session("freya-MS-00000z", "odin3", session.created_at);
+    let applied = member.try_push(&[other.clone(), session.clone()]).await.unwrap();
+    assert_eq!(applied, [Applied::Taken, Applied::Taken]);
+    assert_eq!(world.rows(), [other, session]);
+}
+
+async fn an_older_heartbeat_changes_nothing<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    let mut newer = session.clone();
+    newer.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    newer.context_percent = 50;
+    world.put(&newer);
+
+    let mut late = session.clone();
+    late.context_percent = 99;
+    late.status = Status::Stale;
+    late.current_epic = Some("old".into());
+    late.claude_session_uuid = None;
+    assert_eq!(member.push(&late).await, Applied::Taken);
+    assert_eq!(only(&world), newer);
+}
+
+async fn a_heartbeat_from_the_future_is_cut<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let before = world.now();
+    session.last_heartbeat = before.plus(HOUR);
+    session.context_percent = 77;
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    let row = only(&world);
+    assert!(row.last_heartbeat >= before && row.last_heartbeat <= world.now(), "{row:?}");
+    assert_eq!(row.context_percent, 77);
+
+    session.status = Status::Closed;
+    session.closed_at = Some(before.plus(HOUR));
+    member.push(&session).await;
+    let closed_at = only(&world).closed_at.unwrap();
+    assert!(closed_at >= before && closed_at <= world.now());
+}
+
+async fn a_heartbeat_in_centrals_future_is_replaced<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let mut wrong = session.clone();
+    wrong.last_heartbeat = world.now().plus(HOUR);
+    world.put(&wrong);
+
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    session.context_percent = 12;
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(only(&world), session);
+}
+
+async fn stale_and_active_follow_the_newer_heartbeat<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    session.status = Status::Stale;
+    member.push(&session).await;
+    assert_eq!(only(&world).status, Status::Stale);
+
+    session.status = Status::Active;
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    member.push(&session).await;
+    assert_eq!(only(&world), session);
+}
+
+async fn closed_stays_closed<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let closed_at = session.created_at.plus(MINUTE);
+    let mut closed = session.clone();
+    closed.status = Status::Closed;
+    closed.closed_at = Some(closed_at);
+    world.put(&closed);
+
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE * 2);
+    assert_eq!(member.push(&session).await, Applied::ClosedElsewhere { closed_at });
+    assert_eq!((only(&world).status, only(&world).closed_at), (Status::Closed, Some(closed_at)));
+
+    // Closing it once more is no news, and does not move the time.
+    session.status = Status::Closed;
+    session.closed_at = Some(closed_at.plus(HOUR / 2));
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(only(&world).closed_at, Some(closed_at));
+}
+
+async fn closing_is_never_late<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let mut newer = session.clone();
+    newer.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    world.put(&newer);
+
+    session.status = Status::Closed;
+    session.closed_at = Some(session.created_at.plus(MINUTE / 2));
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    let row = only(&world);
+    assert_eq!((row.status, row.closed_at), (Status::Closed, session.closed_at));
+    assert_eq!(row.last_heartbeat, newer.last_heartbeat);
+}
+
+async fn another_session_keeps_its_id<W: World>(world: W) {
+    let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+    let theirs = session(ID, "odin4", world.now().minus(HOUR));
+    world.put(&theirs);
+    let ours = session(ID, "odin3", world.now().minus(MINUTE));
+    let other = session("odin-PS-000002", "odin3", world.now().minus(MINUTE));
+    let applied = member.try_push(&[ours, other.clone()]).await.unwrap();
+    assert_eq!(applied, [Applied::Collided, Applied::Taken]);
+    assert_eq!(world.rows(), [theirs, other]);
+}
+
+async fn another_machines_row_is_left_alone<W: World>(world: W) {
+    let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+    let theirs = session(ID, "odin4", world.now().minus(HOUR));
+    world.put(&theirs);
+    let mut copy = theirs.clone();
+    copy.host_machine = machine("odin3");
+    copy.last_heartbeat = world.now();
+    assert_eq!(member.push(&copy).await, Applied::Foreign { machine: "odin4".into() });
+    assert_eq!(only(&world), theirs);
+}
+
+async fn a_renamed_host_keeps_its_rows<W: World>(world: W) {
+    let (_, mut session) = begun(&world).await;
+    let old = host("odin3", 1);
+    let mut renamed = host("laptop", 2);
+    renamed.own_claims.push(old.claim);
+    renamed.former_host_ids.push(old.host_id);
+
+    let mut link = world.link();
+    let welcome = link.hello(&renamed).await.unwrap();
+    assert_eq!(welcome.former_names, [machine("odin3")]);
+    assert_eq!(welcome.batch, 0);
+    session.host_machine = machine("laptop");
+    let mut member = Member { link, batch: 0 };
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(only(&world).host_machine, machine("laptop"));
+
+    // Renamed once more, it still knows both names; and the first is free for others.
+    let mut again = host("desk", 3);
+    again.own_claims.extend([old.claim, renamed.claim]);
+    again.former_host_ids.extend([old.host_id, renamed.host_id]);
+    assert_eq!(world.link().hello(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
+    world.link().hello(&host("odin3", 9)).await.unwrap();
+    // And a restart changes nothing.
+    assert_eq!(world.link().hello(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
+}
+
+async fn a_batch_takes_effect_once<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    assert_eq!(member.batch, 1);
+    session.context_percent = 90;
+    let again = Batch { number: 1, sessions: std::slice::from_ref(&session) };
+    assert_eq!(member.link.push(again).await, Err(CentralError::OutOfStep));
+    let ahead = Batch { number: 3, sessions: std::slice::from_ref(&session) };
+    assert_eq!(member.link.push(ahead).await, Err(CentralError::OutOfStep));
+    assert_eq!(only(&world).context_percent, 10);
+
+    // The connection is still good, and the ledger where it was.
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    let mut next = host("odin3", 1);
+    next.claim = Uuid::from_u128(99);
+    next.own_claims.push(next.claim);
+    assert_eq!(world.link().hello(&next).await.unwrap().batch, 2);
+    // The start before it has been overtaken by itself, which is no conflict.
+    assert!(member.try_push(&[]).await.is_err());
+}
+
+async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
+    let (member, mut session) = begun(&world).await;
+    // All that the next connection knows is that batch 1 was sent.
+    drop(member);
+    let mut link = world.link();
+    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
+    session.context_percent = 90;
+    let again = Batch { number: 1, sessions: std::slice::from_ref(&session) };
+    assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
+    assert_eq!(only(&world).context_percent, 10);
+}
+
+async fn an_empty_batch_says_that_the_host_lives<W: World>(world: W) {
+    let (mut member, _) = begun(&world).await;
+    world.silence(HOUR);
+    let silent = world.last_seen(Uuid::from_u128(1));
+    assert_eq!(member.try_push(&[]).await, Ok(Vec::new()));
+    assert!(world.last_seen(Uuid::from_u128(1)).since(silent) >= HOUR);
+}
+
+async fn one_bad_row_rolls_the_batch_back<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let before = only(&world);
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    let bad = self::session("odin-PS-bad000", "odin3", world.now().minus(MINUTE));
+    world.reject(bad.instance_id.as_str());
+    let rejected = member.try_push(&[session.clone(), bad]).await;
+    assert!(matches!(rejected, Err(CentralError::Reject(_))), "{rejected:?}");
+    assert_eq!(only(&world), before);
+    // The ledger did not move, and the connection is still good.
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(only(&world), session);
+}
+
+fn conflict_of<T: std::fmt::Debug>(result: Result<T, CentralError>) -> sessiond::domain::link::Conflict {
+    match result {
+        Err(CentralError::Conflict(conflict)) => {
+            assert!(conflict.message.contains("sessiond identity rename"), "{}", conflict.message);
+            assert!(conflict.message.contains("sessiond identity replace"), "{}", conflict.message);
+            assert!(!conflict.message.contains('\n'));
+            conflict
+        }
+        other => panic!("a conflict was due, not {other:?}"),
+    }
+}
+
+async fn two_hosts_under_one_name<W: World>(world: W) {
+    let (mut first, mut session) = begun(&world).await;
+    let second = host("odin3", 2);
+    let conflict = conflict_of(world.link().hello(&second).await);
+    assert_eq!(conflict.host_id, Uuid::from_u128(1).to_string());
+    assert_eq!(conflict.machine_name, "odin3");
+    assert!(conflict.last_seen.is_some());
+    // The first one goes on, and the second finds another name.
+    session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
+    assert_eq!(first.push(&session).await, Applied::Taken);
+    world.link().hello(&host("odin4", 2)).await.unwrap();
+}
+
+async fn a_copied_state_folder<W: World>(world: W) {
+    let (mut original, session) = begun(&world).await;
+    let mut copy = host("odin3", 1);
+    copy.claim = Uuid::from_u128(77);
+    copy.own_claims = vec![copy.claim];
+    conflict_of(world.link().hello(&copy).await);
+
+    // Told to be the one, it is; and the original learns of it.
+    copy.replace = true;
+    assert_eq!(world.link().hello(&copy).await.unwrap().batch, 1);
+    conflict_of(original.try_push(&[session]).await);
+    conflict_of(world.link().hello(&host("odin3", 1)).await);
+}
+
+async fn a_replaced_host_may_not_write<W: World>(world: W) {
+    let (mut first, session) = begun(&world).await;
+    let mut second = host("odin3", 2);
+    second.replace = true;
+    assert_eq!(world.link().hello(&second).await.unwrap().batch, 0);
+
+    let conflict = conflict_of(first.try_push(std::slice::from_ref(&session)).await);
+    assert_eq!(conflict.host_id, Uuid::from_u128(2).to_string());
+    conflict_of(world.link().hello(&host("odin3", 1)).await);
+
+    // What was taken can be taken back, ledger and all.
+    let mut back = host("odin3", 1);
+    back.replace = true;
+    assert_eq!(world.link().hello(&back).await.unwrap().batch, 1);
+    conflict_of(world.link().hello(&host("odin3", 2)).await);
+}
+
+async fn vanished_hosts_are_swept<W: World>(world: W) {
+    let (_, session) = begun(&world).await;
+    let fresh = self::session("odin-PS-000002", "odin3", world.now());
+    world.put(&fresh);
+    world.silence(HOUR);
+
+    let mut other = Member::join(world.link(), &host("odin4", 2)).await;
+    assert_eq!(other.link.sweep(STALE_AFTER, MINUTE).await, Ok(1));
+    let [swept, left] = world.rows().try_into().unwrap();
+    assert_eq!(swept, Session { status: Status::Stale, ..session });
+    assert_eq!(left, fresh);
+}
+
+async fn living_hosts_are_not_swept<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0));
+    assert_eq!(only(&world), session);
+}
+
+async fn sweeping_is_throttled<W: World>(world: W) {
+    let (mut member, _) = begun(&world).await;
+    let orphan = |id| session(id, "gone", world.now().minus(HOUR));
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0));
+    world.put(&orphan("odin-PS-000002"));
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0), "too early");
+    world.silence(MINUTE);
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(1));
+}
+
+async fn machines_are_told<W: World>(world: W) {
+    let now = world.now();
+    let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+    let mut closed = session("odin-PS-000003", "odin4", now.minus(HOUR));
+    closed.status = Status::Closed;
+    closed.closed_at = Some(now);
+    for row in [
+        session("odin-PS-000001", "odin4", now.minus(HOUR)),
+        session("freya-PS-000002", "odin4", now.minus(MINUTE)),
+        closed,
+        session("odin-PS-000004", "laptop", now.minus(HOUR)),
+    ] {
+        world.put(&row);
+    }
+    let machines = member.link.machines(STALE_AFTER).await.unwrap();
+    let names = machines.iter().map(|m| m.host_machine.as_str()).collect::<Vec<_>>();
+    assert_eq!(names, ["odin4", "laptop", "odin3"]);
+    let [odin4, laptop, odin3] = machines.try_into().unwrap();
+    assert_eq!(
+        (odin4.total_sessions, odin4.active_sessions, odin4.stale_sessions, odin4.closed_sessions),
+        (3, 1, 1, 1)
+    );
+    assert_eq!((odin4.projects.as_str(), odin4.last_activity), ("freya, odin", Some(now.minus(MINUTE))));
+    assert_eq!(odin4.last_seen, None);
+    assert_eq!((laptop.total_sessions, laptop.stale_sessions), (1, 1));
+    assert_eq!((odin3.total_sessions, odin3.last_activity, odin3.projects.as_str()), (0, None, ""));
+    assert!(odin3.last_seen.is_some());
+}

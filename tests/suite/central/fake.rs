@@ -1,0 +1,96 @@
+//! The fake keeps to the suite, and fails when it is told to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sessiond::domain::{Session, Timestamp};
+use sessiond::sync::central::{Batch, Central, CentralError};
+use uuid::Uuid;
+
+use super::conformance::{self, World, host, session};
+use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
+
+const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
+
+impl World for FakeCentral {
+    type Central = FakeLink;
+
+    fn link(&self) -> FakeLink {
+        self.connect()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now()
+    }
+
+    fn rows(&self) -> Vec<Session> {
+        self.rows()
+    }
+
+    fn put(&self, session: &Session) {
+        self.put(session);
+    }
+
+    fn silence(&self, by: Duration) {
+        self.silence(by);
+    }
+
+    fn last_seen(&self, host: Uuid) -> Timestamp {
+        self.last_seen(host).unwrap()
+    }
+
+    fn reject(&self, id: &str) {
+        self.reject(id);
+    }
+}
+
+fn fake() -> FakeCentral {
+    FakeCentral::new(Arc::new(|| NOW))
+}
+
+#[tokio::test]
+async fn the_fake_conforms() {
+    conformance::all(fake).await;
+}
+
+#[tokio::test]
+async fn faults_come_when_scripted() {
+    let central = fake();
+    let mut link = central.connect();
+    let me = host("odin3", 1);
+    link.hello(&me).await.unwrap();
+    let sessions = [session("odin-PS-000001", "odin3", NOW)];
+    let batch = Batch { number: 1, sessions: &sessions };
+
+    central.fail_next(Fault::Fail(CentralError::Retry("gone".into())));
+    assert!(link.push(batch).await.is_err());
+    assert_eq!(central.pushes(), 0);
+    assert!(link.push(batch).await.is_err(), "the connection is gone");
+
+    link.hello(&me).await.unwrap();
+    let empty = central.snapshot();
+    central.fail_next(Fault::LoseAnswer);
+    assert!(link.push(batch).await.is_err());
+    assert_eq!((central.pushes(), central.rows().len()), (1, 1));
+    assert_eq!(link.hello(&me).await.unwrap().batch, 1);
+
+    central.restore(empty);
+    assert_eq!(link.push(Batch { number: 2, sessions: &sessions }).await, Err(CentralError::OutOfStep));
+    assert_eq!(link.hello(&me).await.unwrap().batch, 0);
+
+    central.reject("odin-PS-000001");
+    assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
+    central.accept("odin-PS-000001");
+
+    central.set_read_only(true);
+    assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));
+    central.set_read_only(false);
+    link.hello(&me).await.unwrap();
+    link.push(batch).await.unwrap();
+    assert_eq!(central.batch_of(me.host_id), Some(1));
+    central.close("odin-PS-000001");
+    central.claim_name("freya", Uuid::from_u128(5));
+    assert!(matches!(link.hello(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
+    central.delete("odin-PS-000001");
+    assert_eq!(central.rows(), []);
+}

@@ -1,0 +1,368 @@
+//! The real central: the suite under two zones, and what only a real server can do.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::sync::central::{Batch, Central, CentralError};
+use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
+use uuid::Uuid;
+
+use super::conformance::{self, STALE_AFTER, World, host, session};
+use crate::support::eventually;
+use crate::support::postgres::{NULL, Server, Stop};
+
+const MICROS: &str = "(extract(epoch from {}) * 1000000)::bigint";
+
+pub fn options(url: &str) -> PostgresOptions {
+    PostgresOptions::parse(url, None).unwrap()
+}
+
+/// One migrated database of a server.
+pub struct Database<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+impl<'a> Database<'a> {
+    /// A new database with our schema.
+    pub async fn migrated(server: &'a Server, name: &str) -> Self {
+        server.create(name);
+        migrate(&options(&server.url(name)), None, false).await.unwrap();
+        Self { server, name: name.to_owned() }
+    }
+
+    fn psql(&self, sql: &str) -> String {
+        self.server.psql(&self.name, sql)
+    }
+
+    fn moment(&self, of: &str) -> Timestamp {
+        Timestamp::from_micros(self.psql(&format!("SELECT {}", MICROS.replace("{}", of))).parse().unwrap())
+    }
+}
+
+impl World for Database<'_> {
+    type Central = Postgres;
+
+    fn link(&self) -> Postgres {
+        Postgres::new(options(&self.server.url(&self.name)))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.moment("clock_timestamp()")
+    }
+
+    fn rows(&self) -> Vec<Session> {
+        let micros = |column| MICROS.replace("{}", column);
+        let rows = self.psql(&format!(
+            "SELECT instance_id, project, instance_type, status, context_percent, current_epic, {}, {}, {}, \
+                 host_machine, \
+             claude_session_uuid, claude_session_path FROM supervisor_sessions ORDER BY instance_id",
+            micros("last_heartbeat"),
+            micros("created_at"),
+            micros("closed_at")
+        ));
+        rows.lines().map(parse).collect()
+    }
+
+    fn put(&self, session: &Session) {
+        let text = |value: &str| format!("'{}'", value.replace('\'', "''"));
+        let option = |value: Option<&str>| value.map_or("NULL".into(), text);
+        let at = |t: Timestamp| format!("'{t}'");
+        self.psql(&format!(
+            "DELETE FROM supervisor_sessions WHERE instance_id = {0}; \
+             INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, context_percent, \
+             current_epic, \
+             last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path) \
+             VALUES ({0}, '{1}', '{2}', '{3}', {4}, {5}, {6}, {7}, {8}, '{9}', {10}, {11})",
+            text(session.instance_id.as_str()),
+            session.project,
+            session.instance_type,
+            session.status.as_str(),
+            session.context_percent,
+            option(session.current_epic.as_deref()),
+            at(session.last_heartbeat),
+            at(session.created_at),
+            session.closed_at.map_or("NULL".into(), at),
+            session.host_machine,
+            option(session.claude_session_uuid.as_deref()),
+            option(session.claude_session_path.as_deref()),
+        ));
+    }
+
+    fn silence(&self, by: Duration) {
+        self.psql(&format!(
+            "UPDATE sessiond_hosts SET last_seen = last_seen - interval '{0} s'; \
+             UPDATE sessiond_sweep SET swept_at = swept_at - interval '{0} s'",
+            by.as_secs()
+        ));
+    }
+
+    fn last_seen(&self, host: Uuid) -> Timestamp {
+        self.moment(&format!("(SELECT last_seen FROM sessiond_hosts WHERE host_id = '{host}')"))
+    }
+
+    fn reject(&self, id: &str) {
+        self.psql(&format!("ALTER TABLE supervisor_sessions ADD CONSTRAINT no_such_id CHECK (instance_id <> '{id}')"));
+    }
+}
+
+fn parse(line: &str) -> Session {
+    let fields = line.split('|').collect::<Vec<_>>();
+    let option = |i: usize| (fields[i] != NULL).then(|| fields[i].to_owned());
+    let at = |i: usize| Timestamp::from_micros(fields[i].parse().unwrap());
+    Session {
+        instance_id: InstanceId::parse(fields[0]).unwrap(),
+        project: Project::parse(fields[1]).unwrap(),
+        instance_type: InstanceType::parse(fields[2]).unwrap(),
+        status: Status::parse(fields[3]).unwrap(),
+        context_percent: fields[4].parse().unwrap(),
+        current_epic: option(5),
+        last_heartbeat: at(6),
+        created_at: at(7),
+        closed_at: option(8).map(|_| at(8)),
+        host_machine: MachineName::parse(fields[9]).unwrap(),
+        claude_session_uuid: option(10),
+        claude_session_path: option(11),
+    }
+}
+
+async fn conforms_under(zone: &str) {
+    let server = Server::start(&[&format!("timezone={zone}")]);
+    Database::migrated(&server, "template").await;
+    let count = AtomicUsize::new(0);
+    let fresh = || {
+        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
+        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
+        Database { server: &server, name }
+    };
+    conformance::all(fresh).await;
+}
+
+#[tokio::test]
+async fn postgres_conforms_half_an_hour_off_utc() {
+    conforms_under("Asia/Kolkata").await;
+}
+
+#[tokio::test]
+async fn postgres_conforms_in_a_zone_with_summer_time() {
+    conforms_under("America/New_York").await;
+}
+
+const OLD_ID: &str = "odin-PS-000001";
+
+#[tokio::test]
+async fn an_old_clients_heartbeat_stamps_itself_and_revives() {
+    let server = Server::start(&["timezone=Asia/Kolkata"]);
+    let db = Database::migrated(&server, "x").await;
+    let mut row = session(OLD_ID, "odin3", db.now().minus(STALE_AFTER * 30));
+    row.status = Status::Stale;
+
+    for heartbeat in ["context_percent = 55", "last_heartbeat = CURRENT_TIMESTAMP"] {
+        db.put(&row);
+        let before = db.now();
+        db.psql(&format!("UPDATE supervisor_sessions SET {heartbeat}"));
+        let [beaten] = db.rows().try_into().unwrap();
+        assert!(beaten.last_heartbeat >= before, "{heartbeat}");
+        assert_eq!(beaten.status, Status::Active, "{heartbeat}");
+        assert_eq!(db.psql("SELECT age_seconds < 5 FROM sessions_with_machine"), "t");
+        assert_eq!(db.psql("SELECT NOW() - last_heartbeat < interval '5 s' FROM supervisor_sessions"), "t");
+    }
+    // Closing or renaming is no heartbeat.
+    db.put(&row);
+    db.psql("UPDATE supervisor_sessions SET host_machine = 'odin4'");
+    assert_eq!(db.rows()[0].status, Status::Stale);
+}
+
+#[tokio::test]
+async fn times_stay_true_when_the_old_trigger_comes_back() {
+    let server = Server::start(&["timezone=America/New_York"]);
+    let db = Database::migrated(&server, "x").await;
+    server.psql_file("x", &super::migrations::file(0));
+    assert!(!db.psql("SELECT prosrc FROM pg_proc WHERE proname = 'update_last_heartbeat'").contains("sessiond.replay"));
+
+    let mut link = db.link();
+    link.hello(&host("odin3", 1)).await.unwrap();
+    let mut row = session(OLD_ID, "odin3", db.now().minus(STALE_AFTER * 30));
+    link.push(Batch { number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    row.context_percent = 91;
+    row.current_epic = None;
+    row.last_heartbeat = row.last_heartbeat.plus(STALE_AFTER);
+    link.push(Batch { number: 2, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    assert_eq!(db.rows(), [row]);
+}
+
+async fn hello_to(url: &str) -> Result<sessiond::sync::central::Welcome, CentralError> {
+    let mut options = options(url);
+    options.connect_timeout = Duration::from_secs(2);
+    Postgres::new(options).hello(&host("odin3", 1)).await
+}
+
+#[tokio::test]
+async fn what_a_person_must_mend_is_told_apart() {
+    let mut server = Server::start(&[]);
+    let missing_schema = hello_to(&server.url("postgres")).await.unwrap_err();
+    assert!(
+        matches!(&missing_schema, CentralError::SchemaMissing(m) if m.contains("sessiond migrate")),
+        "{missing_schema:?}"
+    );
+    let missing_database = hello_to(&server.url("nothing")).await.unwrap_err();
+    assert!(matches!(&missing_database, CentralError::Refused(m) if m.contains("nothing")), "{missing_database:?}");
+    let no_tls = hello_to(&format!("{}&sslmode=require", server.url("postgres"))).await.unwrap_err();
+    assert!(matches!(&no_tls, CentralError::Refused(m) if m.contains("sslmode")), "{no_tls:?}");
+
+    // Naive columns are an old schema.
+    server.create("old");
+    server.psql_file("old", &super::migrations::file(0));
+    server.psql_file("old", &super::migrations::file(1));
+    assert!(matches!(hello_to(&server.url("old")).await, Err(CentralError::SchemaMissing(_))));
+
+    let db = Database::migrated(&server, "x").await;
+    db.psql("CREATE ROLE stranger LOGIN");
+    let no_rights = hello_to(&server.url_as("stranger", "x")).await.unwrap_err();
+    assert!(matches!(&no_rights, CentralError::Refused(m) if m.contains("grant")), "{no_rights:?}");
+
+    db.psql("CREATE ROLE guarded LOGIN PASSWORD 'right'");
+    server.stop(Stop::Fast);
+    let stopped = hello_to(&server.url("x")).await.unwrap_err();
+    assert!(matches!(stopped, CentralError::Retry(_)), "{stopped:?}");
+    server.admit("local all guarded scram-sha-256\nlocal all all trust\n");
+    server.resume();
+    let url = server.url_as("guarded", "x").replace("guarded@", "guarded:s3cr3t@");
+    let wrong_password = hello_to(&url).await.unwrap_err();
+    assert!(matches!(&wrong_password, CentralError::Refused(m) if !m.contains("s3cr3t")), "{wrong_password:?}");
+}
+
+#[tokio::test]
+async fn who_may_write_sessions_may_run_a_daemon() {
+    let server = Server::start(&[]);
+    server.create("x");
+    server.psql_file("x", &super::migrations::file(0));
+    server.psql(
+        "x",
+        "CREATE ROLE agent LOGIN; CREATE ROLE reader LOGIN; GRANT SELECT ON supervisor_sessions TO reader; \
+         GRANT SELECT, INSERT, UPDATE ON supervisor_sessions TO agent",
+    );
+    migrate(&options(&server.url("x")), None, false).await.unwrap();
+    let mut link = Postgres::new(options(&server.url_as("agent", "x")));
+    link.hello(&host("odin3", 1)).await.unwrap();
+    let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
+    link.push(Batch { number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
+    link.machines(STALE_AFTER).await.unwrap();
+    assert!(matches!(hello_to(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
+}
+
+/// A call that is given up half way takes its connection with it, and with that its transaction.
+#[tokio::test]
+async fn an_abandoned_call_leaves_nothing_behind() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("odin3", 1)).await.unwrap();
+    server.freeze();
+    let empty = Batch { number: 1, sessions: &[] };
+    assert!(tokio::time::timeout(Duration::from_millis(50), link.push(empty)).await.is_err());
+    server.thaw();
+    assert!(matches!(link.push(empty).await, Err(CentralError::Retry(_))));
+    assert!(link.hello(&host("odin3", 1)).await.unwrap().batch <= 1);
+}
+
+#[tokio::test]
+async fn an_unknown_host_is_worth_another_try() {
+    let error = hello_to("postgres://me@no-such-host.invalid/x").await.unwrap_err();
+    assert!(matches!(&error, CentralError::Retry(m) if m.contains("no-such-host.invalid")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_read_only_server_is_worth_another_try() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("odin3", 1)).await.unwrap();
+    db.psql("ALTER DATABASE x SET default_transaction_read_only = on");
+    assert!(matches!(db.link().hello(&host("odin3", 1)).await, Err(CentralError::Retry(_))));
+    // A connection from before goes on; a failover would have cut it.
+    link.push(Batch { number: 1, sessions: &[] }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_not_waited_for() {
+    let server = Server::start(&[]);
+    Database::migrated(&server, "x").await;
+    let mut options = options(&server.url("x"));
+    options.connect_timeout = Duration::from_millis(300);
+    options.statement_timeout = Duration::from_millis(500);
+    let mut link = Postgres::new(options);
+    let me = host("odin3", 1);
+    link.hello(&me).await.unwrap();
+
+    server.freeze();
+    let began = Instant::now();
+    let push = link.push(Batch { number: 1, sessions: &[] }).await;
+    assert!(matches!(push, Err(CentralError::Retry(_))), "{push:?}");
+    assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < Duration::from_secs(3));
+    let began = Instant::now();
+    assert!(matches!(link.hello(&me).await, Err(CentralError::Retry(_))));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    server.thaw();
+    link.hello(&me).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_row_locked_by_others_is_not_waited_for_long() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut options = options(&server.url("x"));
+    options.statement_timeout = Duration::from_millis(400);
+    let mut link = Postgres::new(options);
+    link.hello(&host("odin3", 1)).await.unwrap();
+    let row = session(OLD_ID, "odin3", db.now());
+    link.push(Batch { number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+
+    let _holder =
+        server.psql_behind("x", "BEGIN; UPDATE supervisor_sessions SET project = project; SELECT pg_sleep(60)");
+    eventually("the row is locked", Duration::from_secs(10), || {
+        (db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").then_some(())
+    });
+    let pushed = link.push(Batch { number: 2, sessions: std::slice::from_ref(&row) }).await;
+    assert!(matches!(&pushed, Err(CentralError::Retry(m)) if m.contains("55P03")), "{pushed:?}");
+}
+
+#[tokio::test]
+async fn a_crashed_server_loses_neither_ledger_nor_rows() {
+    let mut server = Server::start(&["fsync=on"]);
+    Database::migrated(&server, "x").await;
+    let mut link = Postgres::new(options(&server.url("x")));
+    let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
+    for (how, number) in [(Stop::Immediate, 1), (Stop::Kill, 2)] {
+        assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, number - 1);
+        link.push(Batch { number, sessions: std::slice::from_ref(&row) }).await.unwrap();
+        server.stop(how);
+        assert!(matches!(link.push(Batch { number: number + 1, sessions: &[] }).await, Err(CentralError::Retry(_))));
+        server.resume();
+    }
+    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 2);
+}
+
+#[tokio::test]
+async fn odd_rows_of_others_do_no_harm() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    db.psql(
+        "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, host_machine, \
+             context_percent) \
+         VALUES ('odin-PS-000001', 'Ödin', 'PS', 'infinity', 'a', NULL), ('odin-PS-000002', '', 'PS', '-infinity', \
+         'b', 3); \
+         UPDATE supervisor_sessions SET status = 'closed'",
+    );
+    let mut link = db.link();
+    link.hello(&host("a", 1)).await.unwrap();
+    assert_eq!(link.machines(STALE_AFTER).await.unwrap().len(), 2);
+    link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
+    let mine = session(OLD_ID, "a", db.now());
+    assert_eq!(
+        link.push(Batch { number: 1, sessions: std::slice::from_ref(&mine) }).await.unwrap(),
+        [sessiond::sync::central::Applied::Collided]
+    );
+}

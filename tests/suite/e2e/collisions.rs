@@ -1,0 +1,91 @@
+//! Two sessions, one id: neither overwrites the other.
+
+use crate::support::daemon::Host;
+use crate::support::eventually;
+use crate::support::postgres::Server;
+use std::time::Duration;
+
+#[test]
+fn the_session_that_comes_later_gets_a_new_id_and_answers_to_both() {
+    let server = Server::start(&["timezone=Asia/Kolkata"]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("laptop", &url).started();
+    host.await_central("schema_missing");
+    let id = host.ok(&["register", "--project", "odin", "--epic", "mine", "--id-only"]);
+    // While this host waits, an old client draws the same id.
+    host.ok(&["migrate", "--central-url", &url]);
+    server.psql(
+        "central",
+        &format!(
+            "INSERT INTO supervisor_sessions (instance_id, project, instance_type, current_epic) \
+             VALUES ('{id}', 'odin', 'PS', 'theirs')"
+        ),
+    );
+    host.await_synced();
+    let (_, session) = host.ask("GET", &format!("/v1/sessions/{id}"), None);
+    let new = session["instance_id"].as_str().unwrap();
+    assert_ne!(new, id);
+    assert_eq!(session["former_id"], id.as_str());
+    host.ok(&["heartbeat", &id, "--context", "5"]);
+    assert!(host.ok(&["footer", &id]).contains(new));
+    assert!(host.log().contains(&id) && host.log().contains(new), "both are logged");
+    host.await_synced();
+    let mut want = [format!("{id}|theirs|0"), format!("{new}|mine|5")];
+    want.sort();
+    let rows = server.psql(
+        "central",
+        "SELECT instance_id, current_epic, context_percent FROM supervisor_sessions ORDER BY instance_id COLLATE \"C\"",
+    );
+    assert_eq!(rows, want.join("\n"));
+}
+
+#[test]
+fn a_row_that_central_never_accepts_is_parked_and_the_others_go_on() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("odin3", &url);
+    host.ok(&["migrate", "--central-url", &url]);
+    server.psql(
+        "central",
+        "ALTER TABLE supervisor_sessions ADD CONSTRAINT no_thirteen CHECK (current_epic IS DISTINCT FROM '13')",
+    );
+    let host = host.started();
+    let poison = host.ok(&["register", "--project", "odin", "--epic", "13", "--id-only"]);
+    for _ in 0..20 {
+        host.ok(&["register", "--project", "odin", "--epic", "14", "--id-only"]);
+    }
+    host.await_synced();
+    assert_eq!(server.psql("central", "SELECT count(*), max(current_epic) FROM supervisor_sessions"), "20|14");
+    let status = host.status();
+    assert_eq!((&status["parked"], &status["central"]["state"]), (&1.into(), &"connected".into()));
+    let listed = host.ok(&["parked", "list"]);
+    assert!(listed.contains(&poison) && listed.contains("no_thirteen"), "{listed}");
+
+    host.ok(&["heartbeat", &poison, "--epic", "15"]);
+    host.ok(&["parked", "retry", &poison]);
+    host.await_synced();
+    let row =
+        server.psql("central", &format!("SELECT current_epic FROM supervisor_sessions WHERE instance_id = '{poison}'"));
+    assert_eq!(row, "15");
+}
+
+#[test]
+fn a_session_that_others_closed_in_central_is_closed_here() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("odin3", &url);
+    host.ok(&["migrate", "--central-url", &url]);
+    let host = host.started();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    host.await_synced();
+    server.psql("central", "UPDATE supervisor_sessions SET status = 'closed', closed_at = now()");
+    host.ok(&["heartbeat", &id]);
+    eventually("it is closed here too", Duration::from_secs(20), || {
+        (host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"] == "closed").then_some(())
+    });
+    assert_eq!(host.refused(&["heartbeat", &id]).0, 1);
+    assert_eq!(server.psql("central", "SELECT status FROM supervisor_sessions"), "closed");
+}

@@ -1,0 +1,153 @@
+//! One identity for each host, pinned; two hosts under one name are found out.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::daemon::Host;
+use crate::support::postgres::Server;
+
+fn migrated() -> (Server, String) {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    Host::new("odin3").ok(&["migrate", "--central-url", &url]);
+    (server, url)
+}
+
+#[test]
+fn with_nothing_configured_it_is_odin3_and_says_that_it_guessed() {
+    let host = Host::nameless().started();
+    assert_eq!(host.status()["machine"]["name"], "odin3");
+    assert!(host.log().contains("GUESSED"), "{}", host.log());
+}
+
+#[test]
+fn the_name_is_pinned_and_another_one_is_refused() {
+    let mut host = Host::new("laptop").started();
+    let id = host.status()["machine"]["host_id"].clone();
+    host.stop();
+    let mut renamed = host.environment("HOST_MACHINE", "odin4");
+    let (code, said) = renamed.refuses();
+    assert_eq!(code, 0, "a flag counts for more than the environment, and agrees with the pin: {said}");
+    renamed.start();
+    assert_eq!(renamed.status()["machine"]["host_id"], id);
+}
+
+#[test]
+fn a_disagreement_stops_it_with_both_names_and_the_way_out() {
+    let mut host = Host::nameless().environment("HOST_MACHINE", "laptop").started();
+    let registered = host.ok(&["register", "--project", "odin", "--id-only"]);
+    host.stop();
+    let mut host = host.environment("HOST_MACHINE", "desk");
+    let (code, said) = host.refuses();
+    assert_eq!(code, 78);
+    for word in ["laptop", "desk", "sessiond identity rename desk"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let state = host.state_dir();
+    let state = state.to_str().unwrap();
+    host.ok(&["identity", "rename", "desk", "--state-dir", state]);
+    host.start();
+    assert_eq!(host.status()["machine"]["name"], "desk");
+    let (_, session) = host.ask("GET", &format!("/v1/sessions/{registered}"), None);
+    assert_eq!(session["host_machine"], "desk", "its sessions move along");
+    assert!(host.ok(&["identity", "show"]).contains("desk"));
+}
+
+#[test]
+fn names_that_break_the_rule_are_refused_with_the_rule() {
+    for name in ["UPPERCASE", "My-Machine", "machine@host", "@special", "-x", "", &"x".repeat(65)] {
+        let host = Host::nameless().environment("HOST_MACHINE", name);
+        let (code, said) = host.refuses();
+        assert_eq!(code, 78, "{name}: {said}");
+        assert!(said.contains("^[a-z0-9][a-z0-9_-]*$"), "{said}");
+        assert!(!host.state_dir().join("identity.json").exists());
+    }
+}
+
+#[test]
+fn a_pin_that_cannot_be_read_is_never_guessed_anew() {
+    let mut host = Host::new("laptop").started();
+    host.stop();
+    fs::write(host.state_dir().join("identity.json"), "{\"machine_name\": ").unwrap();
+    let (code, said) = host.refuses();
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("identity.json"), "{said}");
+}
+
+#[test]
+fn the_later_of_two_hosts_under_one_name_writes_nothing_until_renamed() {
+    let (server, url) = migrated();
+    let first = Host::with_central("odin3", &url).started();
+    let one = first.ok(&["register", "--project", "first", "--id-only"]);
+    first.await_synced();
+
+    let later = Host::with_central("odin3", &url).started();
+    let two = later.ok(&["register", "--project", "later", "--id-only"]);
+    let status = later.await_central("identity_conflict");
+    assert_eq!(status["machine"]["conflict"]["host_id"], first.status()["machine"]["host_id"]);
+    assert_eq!(status["backlog"]["sessions"], 1);
+    assert!(later.log().contains("odin3"));
+    let rows = || server.psql("central", "SELECT instance_id, host_machine FROM supervisor_sessions ORDER BY project");
+    assert_eq!(rows(), format!("{one}|odin3"));
+
+    later.ok(&["identity", "rename", "odin4"]);
+    later.await_synced();
+    assert_eq!(rows(), format!("{one}|odin3\n{two}|odin4"));
+    assert_eq!(later.status()["machine"]["conflict"], json!(null));
+    first.await_central("connected");
+}
+
+#[test]
+fn a_host_told_to_replace_takes_the_name_over() {
+    let (_server, url) = migrated();
+    let first = Host::with_central("odin3", &url).started();
+    first.await_central("connected");
+    let second = Host::with_central("odin3", &url).started();
+    second.await_central("identity_conflict");
+    second.ok(&["identity", "replace"]);
+    second.await_central("connected");
+    first.await_central("identity_conflict");
+}
+
+#[test]
+fn a_copied_state_folder_is_found_out() {
+    let (server, url) = migrated();
+    let mut original = Host::with_central("odin3", &url).started();
+    let id = original.ok(&["register", "--project", "odin", "--id-only"]);
+    original.await_synced();
+    original.stop();
+    let copy = Host::with_central("odin3", &url);
+    let copied = Command::new("cp").arg("-a").arg(original.state_dir()).arg(copy.state_dir()).status().unwrap();
+    assert!(copied.success());
+    original.start();
+    original.await_central("connected");
+
+    let copy = copy.started();
+    copy.await_central("identity_conflict");
+    original.await_central("connected");
+    copy.ok(&["identity", "rename", "copy"]);
+    copy.await_central("connected");
+    // The session that both folders hold stays the original's.
+    original.ok(&["heartbeat", &id, "--context", "9"]);
+    original.await_synced();
+    let rows = server.psql("central", "SELECT instance_id, host_machine, context_percent FROM supervisor_sessions");
+    assert_eq!(rows, format!("{id}|odin3|9"));
+    assert_eq!(copy.status()["parked"], 1, "the copy's is set apart");
+}
+
+#[test]
+fn a_renamed_host_takes_its_rows_along() {
+    let (server, url) = migrated();
+    let host = Host::with_central("odin3", &url).started();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    host.await_synced();
+    host.ok(&["identity", "rename", "desk"]);
+    host.await_synced();
+    let rows = || server.psql("central", "SELECT instance_id, host_machine FROM supervisor_sessions");
+    assert_eq!(rows(), format!("{id}|desk"));
+    let newcomer = Host::with_central("odin3", &url).started();
+    newcomer.await_central("connected");
+}

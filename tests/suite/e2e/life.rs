@@ -1,0 +1,228 @@
+//! How the daemon starts, minds its surroundings, and ends.
+
+use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::daemon::Host;
+use crate::support::eventually;
+use crate::support::postgres::Server;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn session_status(host: &Host, id: &str) -> String {
+    host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"].as_str().unwrap().to_owned()
+}
+
+fn sleeper() -> std::process::Child {
+    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_process_that_dies_turns_its_session_stale_at_once() {
+    let host = Host::new("odin3").started();
+    let mut process = sleeper();
+    let id = host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string(), "--id-only"]);
+    assert_eq!(session_status(&host, &id), "active");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    eventually("the session is stale", SOON, || (session_status(&host, &id) == "stale").then_some(()));
+    host.ok(&["heartbeat", &id]);
+    assert_eq!(session_status(&host, &id), "active", "a heartbeat makes it active again");
+}
+
+#[test]
+fn a_process_that_died_while_the_daemon_was_away_is_noticed_at_its_start() {
+    let mut host = Host::new("odin3").started();
+    let (mut dies, mut lives) = (sleeper(), sleeper());
+    let register = |pid: u32| host.ok(&["register", "--project", "odin", "--pid", &pid.to_string(), "--id-only"]);
+    let (dead, alive) = (register(dies.id()), register(lives.id()));
+    host.kill();
+    dies.kill().unwrap();
+    dies.wait().unwrap();
+    host.start();
+    eventually("the dead one is stale", SOON, || (session_status(&host, &dead) == "stale").then_some(()));
+    assert_eq!(session_status(&host, &alive), "active");
+    lives.kill().unwrap();
+    lives.wait().unwrap();
+}
+
+#[test]
+fn while_a_process_lives_the_daemon_sends_its_heartbeats() {
+    let server = Server::start(&["timezone=America/New_York"]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("odin3", &url);
+    host.ok(&["migrate", "--central-url", &url]);
+    let host = host.started();
+    let mut process = sleeper();
+    host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string()]);
+    host.await_synced();
+    let heartbeat = || server.psql("central", "SELECT last_heartbeat FROM supervisor_sessions");
+    let first = heartbeat();
+    eventually("central hears of it again", SOON, || (heartbeat() != first).then_some(()));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    eventually("central hears of its end", SOON, || {
+        (server.psql("central", "SELECT status FROM supervisor_sessions") == "stale").then_some(())
+    });
+}
+
+#[test]
+fn a_host_that_vanished_is_turned_stale_by_another() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let in_a_hurry =
+        format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
+    let (mut vanishes, stays) = (Host::new("odin4"), Host::new("odin3"));
+    vanishes.configure(&in_a_hurry);
+    stays.configure(&in_a_hurry);
+    stays.ok(&["migrate", "--central-url", &url]);
+    vanishes.start();
+    let mut process = sleeper();
+    vanishes.ok(&["register", "--project", "odin", "--pid", &process.id().to_string()]);
+    vanishes.await_synced();
+    vanishes.kill();
+    let stays = stays.started();
+    let status = || server.psql("central", "SELECT status FROM supervisor_sessions");
+    assert_eq!(status(), "active");
+    eventually("it is stale in central", SOON, || (status() == "stale").then_some(()));
+    let machines = stays.ask("GET", "/v1/machines", None).1;
+    let machine = machines.as_array().unwrap().iter().find(|m| m["host_machine"] == "odin4").unwrap().clone();
+    assert_eq!((&machine["reachable"], &machine["projects"]), (&false.into(), &"odin".into()), "{machine}");
+    vanishes.start();
+    eventually("its host is back", SOON, || (status() == "active").then_some(()));
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_machine_that_slept_looks_before_it_reports_its_sessions_dead() {
+    let host = Host::new("laptop");
+    host.configure("[central]\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
+    let host = host.started();
+    let mut process = sleeper();
+    let id = host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string(), "--id-only"]);
+    host.signal(Signal::STOP);
+    // What is tested is that time passes: longer than stale_after.
+    std::thread::sleep(Duration::from_secs(6));
+    host.signal(Signal::CONT);
+    assert_eq!(session_status(&host, &id), "active");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn sigterm_pushes_what_there_is_and_leaves_nothing_open() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("odin3", &url);
+    host.ok(&["migrate", "--central-url", &url]);
+    let mut host = host.started();
+    host.await_central("connected");
+    for _ in 0..50 {
+        host.ok(&["register", "--project", "odin"]);
+    }
+    assert_eq!(host.stop(), Some(0));
+    assert_eq!(server.psql("central", "SELECT count(*) FROM supervisor_sessions"), "50");
+    assert!(!host.socket().exists());
+    let log = host.state_dir().join("sessiond.db-wal");
+    assert!(fs::metadata(log).map_or(0, |m| m.len()) == 0, "the log is folded into the database");
+}
+
+#[test]
+fn two_daemons_cannot_share_a_state_folder_or_a_socket() {
+    let host = Host::new("odin3").started();
+    let (code, said) = host.refuses();
+    assert_eq!(code, 75);
+    assert!(said.contains(&host.pid().as_raw_nonzero().to_string()), "it names the pid: {said}");
+    let mut other = Host::new("odin4").environment("SESSIOND_SOCKET", host.socket().to_str().unwrap());
+    let (code, said) = other.refuses();
+    assert_eq!(code, 75, "{said}");
+    assert_eq!(host.ask("GET", "/v1/status", None).0, 200, "the one that lives goes on");
+    other.kill();
+}
+
+#[test]
+fn a_socket_that_a_crash_left_behind_is_replaced() {
+    let mut host = Host::new("odin3");
+    drop(UnixListener::bind(host.socket()).unwrap());
+    host.start();
+    host.kill();
+    assert!(host.socket().exists());
+    host.start();
+}
+
+#[test]
+fn a_change_of_the_configuration_is_taken_over_and_a_broken_one_is_not() {
+    let host = Host::new("odin3").started();
+    assert_eq!(host.status()["central"]["state"], "off");
+    host.configure("[sessions\n");
+    let config = eventually("it says what is wrong", SOON, || {
+        let config = host.status()["config"].clone();
+        config["error"].is_string().then_some(config)
+    });
+    assert!(config["error"].as_str().unwrap().contains("config.toml"), "{config}");
+
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    host.ok(&["migrate", "--central-url", &url]);
+    host.configure(&format!("[central]\nurl = \"{url}\"\n"));
+    host.signal(Signal::HUP);
+    let status = host.await_central("connected");
+    assert_eq!(status["config"]["error"], json!(null));
+}
+
+#[test]
+fn a_migration_that_arrives_while_it_waits_is_noticed() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let host = Host::with_central("odin3", &url).started();
+    host.ok(&["register", "--project", "odin"]);
+    let status = host.await_central("schema_missing");
+    assert!(status["central"]["last_error"].as_str().unwrap().contains("sessiond migrate"), "{status}");
+    let printed = host.ok(&["migrate", "--dry-run", "--central-url", &url]);
+    assert!(printed.contains("CREATE TABLE IF NOT EXISTS sessiond_hosts"), "{printed}");
+    assert_eq!(host.status()["central"]["state"], "schema_missing", "a dry run changes nothing");
+    host.ok(&["migrate", "--central-url", &url]);
+    host.await_synced();
+    assert_eq!(server.psql("central", "SELECT count(*) FROM supervisor_sessions"), "1");
+}
+
+#[test]
+fn systemd_hears_of_its_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let mut host =
+        Host::new("odin3").environment("NOTIFY_SOCKET", path.to_str().unwrap()).environment("WATCHDOG_USEC", "1000000");
+    let hears = |word: &str| {
+        let mut message = [0; 4096];
+        loop {
+            let length = systemd.recv(&mut message).unwrap_or_else(|e| panic!("{word} was never said: {e}"));
+            if String::from_utf8_lossy(&message[..length]).contains(word) {
+                return;
+            }
+        }
+    };
+    host.launch();
+    hears("READY=1");
+    hears("STATUS=");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    host.signal(Signal::HUP);
+    hears("RELOADING=1");
+    hears("READY=1");
+    kill_process(Pid::from_raw(host.pid().as_raw_nonzero().get()).unwrap(), Signal::TERM).unwrap();
+    hears("STOPPING=1");
+    host.kill();
+}

@@ -1,0 +1,10 @@
+//! The real daemon, the real client, a real Postgres.
+
+mod bad_input;
+mod clients;
+mod collisions;
+mod crashes;
+mod identity;
+mod life;
+mod outage;
+mod readme;

@@ -1,0 +1,7 @@
+//! The one integration test binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod central;
+mod e2e;
+mod support;

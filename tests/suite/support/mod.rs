@@ -1,0 +1,25 @@
+//! What the tests are built from.
+
+pub mod daemon;
+pub mod fake_central;
+pub mod postgres;
+pub mod random;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `what` holds, looking again and again, and fails loudly when it never does.
+pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "within {within:?} this never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How often a campaign repeats: `short`, or `long` under `tests/run --long`.
+pub fn campaign(short: u64, long: u64) -> u64 {
+    if std::env::var_os("SESSIOND_TEST_LONG").is_some() { long } else { short }
+}

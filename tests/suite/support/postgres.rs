@@ -1,0 +1,299 @@
+//! A private Postgres: its own folder, its own socket, no port.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::unistd::User;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+use super::eventually;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What `null` reads as in an answer of [`Server::psql`].
+pub const NULL: &str = "\\N";
+
+pub struct Server {
+    dir: TempDir,
+    settings: Vec<String>,
+    process: Option<Child>,
+}
+
+/// How a server is made to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Refuses new clients, throws out the others, writes everything down.
+    Fast,
+    /// Like a crash of the server.
+    Immediate,
+    /// Like a crash of the machine.
+    Kill,
+}
+
+impl Server {
+    /// A running server; each setting is `name=value`.
+    pub fn start(settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for Postgres");
+        copy_template(dir.path());
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut server = Self { dir, settings, process: None };
+        server.resume();
+        server
+    }
+
+    /// Starts a stopped server again.
+    pub fn resume(&mut self) {
+        let mut command = as_owner(&binary("postgres"));
+        command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args([
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=16MB",
+            "-c",
+            "max_connections=40",
+        ]);
+        for setting in &self.settings {
+            command.arg("-c").arg(setting);
+        }
+        let log = fs::File::options().create(true).append(true).open(self.log()).expect("a log for Postgres");
+        let log_again = log.try_clone().expect("a log for Postgres");
+        self.process =
+            Some(command.stdin(Stdio::null()).stdout(log).stderr(log_again).spawn().expect("Postgres can be started"));
+        eventually("Postgres is ready", LIMIT, || {
+            let status = self.process.as_mut().and_then(|p| p.try_wait().ok().flatten());
+            assert!(status.is_none(), "Postgres ended: {}", fs::read_to_string(self.log()).unwrap_or_default());
+            let pid_file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+            pid_file.lines().nth(7).filter(|line| line.trim() == "ready").map(|_| ())
+        });
+    }
+
+    pub fn stop(&mut self, how: Stop) {
+        let Some(mut process) = self.process.take() else { return };
+        let postmaster = Pid::from_child(&process);
+        match how {
+            Stop::Fast => _ = kill_process(postmaster, Signal::INT),
+            Stop::Immediate => _ = kill_process(postmaster, Signal::QUIT),
+            Stop::Kill => self_and_children(postmaster).iter().for_each(|pid| _ = kill_process(*pid, Signal::KILL)),
+        }
+        eventually("Postgres has stopped", LIMIT, || process.try_wait().ok().flatten());
+        if matches!(how, Stop::Kill) {
+            // A new server refuses to start beside what it takes for a running one.
+            _ = fs::remove_file(self.data().join("postmaster.pid"));
+        }
+    }
+
+    /// Makes the server hang: it accepts connections and says nothing.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            for pid in self_and_children(Pid::from_child(process)) {
+                _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    /// The URL of a database, for its owner.
+    pub fn url(&self, database: &str) -> String {
+        self.url_as("postgres", database)
+    }
+
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@localhost/{database}?host={}", self.dir.path().display())
+    }
+
+    pub fn create(&self, database: &str) {
+        self.psql("postgres", &format!("CREATE DATABASE {database}"));
+    }
+
+    /// Runs SQL as people do; answers lines of fields between `|`.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let output = self.try_psql(database, &["-c", sql]);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("psql answers UTF-8").trim_end_matches('\n').to_owned()
+    }
+
+    /// Runs a file of SQL, as `psql -f` does.
+    pub fn psql_file(&self, database: &str, file: &Path) {
+        let output = self.try_psql(database, &["-f", file.to_str().expect("a path in UTF-8")]);
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn try_psql(&self, database: &str, what: &[&str]) -> Output {
+        self.psql_command(database).args(what).output().expect("psql can be run")
+    }
+
+    /// Leaves SQL running, such as one that holds a lock.
+    pub fn psql_behind(&self, database: &str, sql: &str) -> Behind {
+        let mut psql = self.psql_command(database);
+        Behind(psql.args(["-c", sql]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql can be run"))
+    }
+
+    fn psql_command(&self, database: &str) -> Command {
+        let mut psql = self.libpq("psql", database);
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-P", &format!("null={NULL}")]);
+        psql
+    }
+
+    /// One of Postgres's own clients, with nothing from the environment.
+    fn libpq(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
+            command.env_remove(variable);
+        }
+        command.args(["-U", "postgres", "-d", database, "-h"]).arg(self.dir.path());
+        command
+    }
+
+    /// A dump of a database, as `pg_dump` makes it.
+    pub fn dump(&self, database: &str) -> String {
+        let output = self.libpq("pg_dump", database).output().expect("pg_dump can be run");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a dump in UTF-8")
+    }
+
+    /// Replaces a database by what a dump has of it.
+    pub fn restore(&self, database: &str, dump: &str) {
+        self.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+        self.create(database);
+        let file = self.dir.path().join("dump.sql");
+        fs::write(&file, dump).expect("the dump can be written");
+        self.psql_file(database, &file);
+    }
+
+    /// Says who may log in, and how: the lines of pg_hba.conf.
+    pub fn admit(&self, lines: &str) {
+        fs::write(self.data().join("pg_hba.conf"), lines).expect("pg_hba.conf can be written");
+        self.psql_reload();
+    }
+
+    fn psql_reload(&self) {
+        if let Some(process) = &self.process {
+            _ = kill_process(Pid::from_child(process), Signal::HUP);
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.thaw();
+        // A test that fails must not fail again here.
+        if let Some(mut process) = self.process.take() {
+            for pid in self_and_children(Pid::from_child(&process)) {
+                _ = kill_process(pid, Signal::KILL);
+            }
+            _ = process.wait();
+        }
+    }
+}
+
+/// A psql that runs until it is dropped.
+pub struct Behind(Child);
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn self_and_children(pid: Pid) -> Vec<Pid> {
+    let children = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
+    let children = fs::read_to_string(children).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+    std::iter::once(pid).chain(children).collect()
+}
+
+/// Puts a fresh data folder into `to`. initdb takes its time, so its work is kept in the target folder.
+fn copy_template(to: &Path) {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    hand_over(to);
+    copy(TEMPLATE.get_or_init(template), &to.join("data"));
+}
+
+fn template() -> PathBuf {
+    let version = Command::new(binary("initdb")).arg("--version").output().expect("initdb can be run").stdout;
+    let version = String::from_utf8_lossy(&version).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}{}", geteuid().as_raw()));
+    if !kept.exists() {
+        // Whole or not at all, and whoever comes second throws theirs away.
+        let draft = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the template");
+        initialise(&draft.path().join("data"));
+        _ = fs::rename(draft.path().join("data"), &kept);
+    }
+    kept
+}
+
+/// By way of a folder that another user can reach, which the target folder need not be.
+fn initialise(to: &Path) {
+    let dir = tempfile::tempdir().expect("a folder for Postgres");
+    hand_over(dir.path());
+    let mut initdb = as_owner(&binary("initdb"));
+    initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]);
+    let output = initdb.arg("-D").arg(dir.path().join("data")).output().expect("initdb can be run");
+    assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+    copy(&dir.path().join("data"), to);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp can be run");
+    assert!(copied.success(), "{} can be copied", from.display());
+}
+
+/// Postgres refuses to run as root.
+fn owner() -> Option<User> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let user = |name| User::from_name(name).ok().flatten();
+    Some(user("postgres").or_else(|| user("nobody")).expect("a user other than root to run Postgres"))
+}
+
+fn hand_over(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the folder's mode can be set");
+    if let Some(owner) = owner() {
+        chown(dir, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).expect("the folder can be handed over");
+    }
+}
+
+fn as_owner(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C.UTF-8").env_remove("PGTZ").env_remove("TZ");
+    if let Some(owner) = owner() {
+        command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
+    }
+    command
+}
+
+/// Postgres's programs: on the path, or where Debian puts them.
+fn binary(name: &str) -> PathBuf {
+    let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
+    let mut debian = debian.collect::<Vec<_>>();
+    debian.sort();
+    // psql on Debian's path is a wrapper that looks for servers of its own.
+    let mut places = debian.into_iter().rev().chain(on_path.into_iter().flatten()).map(|dir| dir.join(name));
+    places.find(|path| path.is_file()).unwrap_or_else(|| panic!("{name} is not installed; these tests need PostgreSQL"))
+}

@@ -1,0 +1,32 @@
+//! Random numbers from a seed that is printed, so that a run can be had again.
+
+/// splitmix64: small, and good enough to draw moments and cases.
+pub struct Random(u64);
+
+impl Random {
+    /// Seeds from `SESSIOND_TEST_SEED`, or else from the clock, and says which seed it is.
+    pub fn from_clock(what: &str) -> Self {
+        let seed = std::env::var("SESSIOND_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
+        });
+        println!("{what}: SESSIOND_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform over `0..limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+}
