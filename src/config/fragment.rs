@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::ConfigError;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "sections")]
 pub(super) struct Fragment {
     pub machine: Machine,
     pub central: Central,
@@ -20,14 +20,14 @@ pub(super) struct Fragment {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Machine {
     pub name: Option<String>,
     pub allow_other: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Central {
     pub url: Option<String>,
     pub password_file: Option<PathBuf>,
@@ -38,14 +38,14 @@ pub(super) struct Central {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Sessions {
     pub stale_after: Option<String>,
     pub keep_closed: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Store {
     pub path: Option<PathBuf>,
     pub durability: Option<String>,
@@ -53,7 +53,7 @@ pub(super) struct Store {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Socket {
     pub path: Option<PathBuf>,
     pub mode: Option<String>,
@@ -61,14 +61,14 @@ pub(super) struct Socket {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Log {
     pub level: Option<String>,
     pub format: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a section")]
 pub(super) struct Claude {
     pub watch: Option<bool>,
 }
@@ -103,35 +103,70 @@ impl Fragment {
         let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
         let noting = serde_ignored::Deserializer::new(toml::Deserializer::from(table), &mut note);
         let tracked = serde_path_to_error::deserialize(noting);
-        let fragment = tracked.map_err(|error| {
-            let (key, what) = (error.path().to_string(), error.into_inner());
-            ConfigError::key(&key, what.message())
-        })?;
+        // Unknown keys first: a key in the wrong section may break the type of another.
         match unknown.first() {
-            None => Ok(fragment),
-            Some(key) => Err(ConfigError(format!("there is no key {key}; did you mean {}?", nearest(key)))),
+            Some(key) => Err(unknown_key(key)),
+            None => tracked.map_err(|error| wrong_type(&error)),
         }
     }
 }
 
-/// The known key that looks most like this one.
-fn nearest(key: &str) -> &'static str {
-    let likeness = |known: &&str| {
-        let whole = strsim::jaro_winkler(known, key);
-        // A key that landed in the wrong section is still recognised by its own name.
-        let (own, known_own) = (key.rsplit('.').next(), known.rsplit('.').next());
-        let last = own.zip(known_own).map_or(0.0, |(a, b)| strsim::jaro_winkler(a, b));
-        whole.max(last)
+/// serde says `invalid type: string "the value", expected a boolean`: the front part may show a secret.
+fn wrong_type(error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+    let expected = error.inner().message().rsplit_once("expected ").map_or("of another type", |(_, what)| what);
+    ConfigError::key(&one_line(&error.path().to_string()), format!("it must be {}", one_line(expected)))
+}
+
+fn unknown_key(key: &str) -> ConfigError {
+    let hint =
+        nearest(key).map_or_else(|| format!("known are {}", siblings(key)), |near| format!("did you mean {near}?"));
+    ConfigError(format!("there is no key {}; {hint}", one_line(key)))
+}
+
+/// The known key or section that was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    let name = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let distance = |known: &str| match name(known) == name(key) {
+        // The right key in the wrong section.
+        true => 1,
+        false => strsim::damerau_levenshtein(known, key),
     };
-    KEYS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or(KEYS[0])
+    // A longer name may have more letters wrong and still be recognised.
+    let tolerance = (name(key).chars().count() / 3).clamp(1, 3);
+    let near = KEYS.into_iter().chain(sections()).map(|known| (distance(known), known));
+    near.filter(|(distance, _)| *distance <= tolerance).min().map(|(_, known)| known)
+}
+
+/// The names that are known where an unknown one stands.
+fn siblings(key: &str) -> String {
+    let section = key.split_once('.').map_or("", |(section, _)| section);
+    let keys: Vec<_> = KEYS.into_iter().filter(|known| section_of(known) == section).collect();
+    if keys.is_empty() { sections().collect::<Vec<_>>().join(", ") } else { keys.join(", ") }
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    let mut names = KEYS.map(section_of).to_vec();
+    names.dedup();
+    names.into_iter()
+}
+
+fn section_of(key: &'static str) -> &'static str {
+    key.split_once('.').map_or(key, |(section, _)| section)
+}
+
+/// Text from outside as it may stand in a message: bounded, and without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    const MAX: usize = 120;
+    let cut: String = text.chars().take(MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > MAX { cut + "..." } else { cut }
 }
 
 /// A syntax error, in one line with its place.
 fn broken(text: &str, error: &toml::de::Error) -> ConfigError {
-    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    ConfigError(format!("line {line}, column {column}: {}", error.message().replace('\n', " ")))
+    ConfigError(format!("line {line}, column {column}: {}", one_line(error.message())))
 }
 
 #[cfg(test)]
@@ -149,12 +184,28 @@ mod tests {
             refused("[machine]\nstale_after = \"5s\""),
             "there is no key machine.stale_after; did you mean sessions.stale_after?"
         );
-        assert!(refused("[sesions]\nstale_after = \"5s\"").contains("sesions"));
+        assert_eq!(refused("[sesions]\nstale_after = \"5s\""), "there is no key sesions; did you mean sessions?");
+        assert_eq!(refused("url = \"x\""), "there is no key url; did you mean central.url?");
+    }
+
+    #[test]
+    fn without_a_near_key_the_known_ones_are_listed() {
+        assert_eq!(
+            refused("[socket]\n\"a\\nbacklog\" = 5"),
+            "there is no key socket.a\u{fffd}backlog; known are socket.path, socket.mode, socket.group"
+        );
+        assert_eq!(
+            refused("[telemetry]\non = true"),
+            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude"
+        );
     }
 
     #[test]
     fn wrong_types_are_named_by_key_and_broken_syntax_by_place() {
-        assert!(refused("[machine]\nallow_other = 7").starts_with("machine.allow_other: invalid type"));
+        assert_eq!(refused("[machine]\nallow_other = 7"), "machine.allow_other: it must be a boolean");
+        // The value itself may be a secret in the wrong place.
+        assert_eq!(refused("central = \"postgres://u:hunter2@h/d\""), "central: it must be a section");
+        assert_eq!(refused("central.url = [\"postgres://u:hunter2@h/d\"]"), "central.url: it must be a string");
         let place = refused("[machine]\nname = ");
         assert!(place.starts_with("line 2, column ") && place.lines().count() == 1, "{place}");
     }

@@ -1,12 +1,12 @@
 //! Settings that are valid, and how flags, environment, file and defaults become them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::fragment::{self, Fragment};
+use super::fragment::{self, Fragment, one_line};
 use super::{ConfigError, Environment, Overrides};
 use crate::domain::MachineName;
 use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
@@ -112,6 +112,8 @@ const SOCKET_PATH_MAX: usize = 103;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// As humantime counts: 365.25 days.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 pub(super) fn merge(
     overrides: &Overrides,
@@ -120,6 +122,10 @@ pub(super) fn merge(
     file: Fragment,
 ) -> Result<Settings, ConfigError> {
     let path = |name| path_in(environment.variable, name);
+    // A flag or a variable is relative to where it was given; the file is read from anywhere.
+    absolute("store.path", file.store.path.as_deref())?;
+    absolute("socket.path", file.socket.path.as_deref())?;
+    absolute("central.password_file", file.central.password_file.as_deref())?;
     let state_dir =
         first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, places.state_dir.clone()])
             .ok_or_else(|| ConfigError::key("store.path", "HOME is not set, so say where: --state-dir DIR"))?;
@@ -149,7 +155,7 @@ pub(super) fn merge(
             file.sessions.keep_closed.as_deref(),
             7 * DAY,
             60 * SECOND,
-            3650 * DAY,
+            10 * YEAR,
         )?,
         durability: durability(file.store.durability.as_deref())?,
         max_size: size(file.store.max_size.as_deref())?,
@@ -158,6 +164,16 @@ pub(super) fn merge(
         log: log(overrides, &file.log)?,
         claude_watch: file.claude.watch.unwrap_or(true),
     })
+}
+
+fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
+    match path.filter(|path| !path.is_absolute()) {
+        None => Ok(()),
+        Some(path) => {
+            let shown = one_line(&path.display().to_string());
+            Err(ConfigError::key(key, format!("\"{shown}\" is not an absolute path")))
+        }
+    }
 }
 
 fn first<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
@@ -190,12 +206,12 @@ fn central(
     environment: &Environment<'_>,
     file: fragment::Central,
 ) -> Result<Option<CentralSettings>, ConfigError> {
-    let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(Secret);
+    let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(|url| (name, Secret(url)));
     let url = first([
-        overrides.central_url.clone(),
+        overrides.central_url.clone().map(|url| ("--central-url", url)),
         from_environment("SESSIOND_CENTRAL_URL"),
         from_environment("DATABASE_URL"),
-        file.url.map(Secret),
+        file.url.map(|url| ("central.url", Secret(url))),
     ]);
     let limits = (SECOND / 10, 300 * SECOND);
     // Checked even where there is no URL: a file that is wrong is wrong before it is needed.
@@ -204,9 +220,9 @@ fn central(
         duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.0, limits.1)?;
     let statement_timeout =
         duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
-    let Some(url) = url else { return Ok(None) };
+    let Some((source, url)) = url else { return Ok(None) };
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
-        return Err(ConfigError::key("central.url", "it must begin with postgres:// or postgresql://"));
+        return Err(ConfigError::key(source, "it must begin with postgres:// or postgresql://"));
     }
     let password_file = file.password_file.or_else(|| systemd_credential(environment));
     Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
@@ -227,29 +243,42 @@ fn duration(
     most: Duration,
 ) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
+    let shown = one_line(text);
     let value = humantime::parse_duration(text)
-        .map_err(|error| ConfigError::key(key, format!("\"{text}\" is not a duration such as 30s or 7d ({error})")))?;
+        .map_err(|_| ConfigError::key(key, format!("\"{shown}\" is not a duration such as 30s or 7d")))?;
     if !(least..=most).contains(&value) {
-        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
-        return Err(ConfigError::key(key, format!("{text} is not between {least} and {most}")));
+        let rule = format!("{shown} is not between {} and {}", spoken(least), spoken(most));
+        return Err(ConfigError::key(key, rule));
     }
     Ok(value)
+}
+
+/// A limit in the largest unit that divides it: humantime calls ten years "9years 11months 27days ...".
+fn spoken(limit: Duration) -> String {
+    let units = [(YEAR, "y"), (DAY, "d"), (HOUR, "h"), (60 * SECOND, "m"), (SECOND, "s")];
+    let whole = |(unit, _): &&(Duration, &str)| limit >= *unit && limit.as_millis().is_multiple_of(unit.as_millis());
+    match units.iter().find(whole) {
+        Some((unit, name)) => format!("{}{name}", limit.as_millis() / unit.as_millis()),
+        None => format!("{}ms", limit.as_millis()),
+    }
 }
 
 fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
     match text {
         None | Some("full") => Ok(Durability::Full),
         Some("normal") => Ok(Durability::Normal),
-        Some(other) => Err(ConfigError::key("store.durability", format!("\"{other}\" is neither full nor normal"))),
+        Some(other) => {
+            Err(ConfigError::key("store.durability", format!("\"{}\" is neither full nor normal", one_line(other))))
+        }
     }
 }
 
 fn size(text: Option<&str>) -> Result<u64, ConfigError> {
     const LEAST: u64 = 1 << 20;
     let Some(text) = text else { return Ok(1 << 30) };
-    let size = text
-        .parse::<bytesize::ByteSize>()
-        .map_err(|_| ConfigError::key("store.max_size", format!("\"{text}\" is not a size such as 1GiB")))?;
+    let size = text.parse::<bytesize::ByteSize>().map_err(|_| {
+        ConfigError::key("store.max_size", format!("\"{}\" is not a size such as 1GiB", one_line(text)))
+    })?;
     if size.as_u64() < LEAST {
         return Err(ConfigError::key("store.max_size", format!("{text} is less than 1MiB")));
     }
@@ -263,9 +292,12 @@ fn socket(path: PathBuf, mode: Option<&str>, group: Option<String>) -> Result<So
         return Err(ConfigError::key("socket.path", rule));
     }
     let mode = mode.unwrap_or("0660");
-    let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777);
-    let mode =
-        octal.ok_or_else(|| ConfigError::key("socket.mode", format!("\"{mode}\" is not a mode such as 0660")))?;
+    // from_str_radix would take a sign, too.
+    let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777 && !mode.starts_with('+'));
+    let mode = octal.filter(|octal| octal & 0o600 == 0o600).ok_or_else(|| {
+        let rule = format!("\"{}\" is not a mode between 0600 and 0777 that lets the owner in", one_line(mode));
+        ConfigError::key("socket.mode", rule)
+    })?;
     Ok(SocketSettings { path, mode, group: group.filter(|group| !group.is_empty()) })
 }
 
@@ -274,7 +306,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
         None => LevelFilter::INFO,
         Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level.parse().unwrap_or(LevelFilter::INFO),
         Some(other) => {
-            let rule = format!("\"{other}\" is none of error, warn, info, debug, trace");
+            let rule = format!("\"{}\" is none of error, warn, info, debug, trace", one_line(other));
             return Err(ConfigError::key("log.level", rule));
         }
     };
@@ -284,7 +316,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
         Some("text") => LogFormat::Text,
         Some("json") => LogFormat::Json,
         Some(other) => {
-            let rule = format!("\"{other}\" is none of auto, journal, text, json");
+            let rule = format!("\"{}\" is none of auto, journal, text, json", one_line(other));
             return Err(ConfigError::key("log.format", rule));
         }
     };
@@ -353,6 +385,13 @@ mod tests {
             ("[store]\nmax_size = \"5KiB\"", "store.max_size: 5KiB is less"),
             ("[store]\ndurability = \"some\"", "store.durability: \"some\""),
             ("[socket]\nmode = \"9\"", "socket.mode: \"9\""),
+            ("[socket]\nmode = \"0060\"", "socket.mode: \"0060\" is not a mode between"),
+            ("[socket]\nmode = \"+660\"", "socket.mode: \"+660\""),
+            ("[socket]\npath = \"s.sock\"", "socket.path: \"s.sock\" is not an absolute path"),
+            ("[store]\npath = \"\"", "store.path: \"\" is not an absolute path"),
+            ("[central]\npassword_file = \"pw\"", "central.password_file: \"pw\" is not an absolute path"),
+            ("[sessions]\nkeep_closed = \"11y\"", "sessions.keep_closed: 11y is not between 1m and 10y"),
+            ("[sessions]\nkeep_closed = \"a\\nb\"", "sessions.keep_closed: \"a\u{fffd}b\" is not a duration"),
             ("[log]\nlevel = \"loud\"", "log.level: \"loud\""),
             ("[log]\nformat = \"xml\"", "log.format: \"xml\""),
             ("[machine]\nname = \"My-Machine\"", "machine.name: \"My-Machine\" is not a machine name"),
@@ -361,6 +400,9 @@ mod tests {
             assert!(error.starts_with(message), "{error}");
             assert!(!error.contains("hunter2") && error.lines().count() == 1, "{error}");
         }
+        assert_eq!(of_file("[sessions]\nkeep_closed = \"10y\"").unwrap().keep_closed, 10 * YEAR);
+        let elsewhere = merged(&Overrides::default(), &[("DATABASE_URL", "mysql://u:hunter2@x")], "").unwrap_err();
+        assert_eq!(elsewhere, "DATABASE_URL: it must begin with postgres:// or postgresql://");
         let long = format!("[socket]\npath = \"/{}\"", "x".repeat(120));
         assert!(of_file(&long).unwrap_err().starts_with("socket.path: "));
         assert!(merged(&Overrides::default(), &[("HOST_MACHINE", "")], "").unwrap_err().starts_with("HOST_MACHINE: "));
