@@ -132,10 +132,12 @@ pub(super) fn merge(
     let socket_path =
         first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, places.socket(Some(&state_dir))])
             .unwrap_or_else(|| state_dir.join("sessiond.sock"));
-    let heartbeat_interval =
-        duration("central.heartbeat_interval", file.central.heartbeat_interval.as_deref(), 30 * SECOND, SECOND, HOUR)?;
     let stale_after =
         duration("sessions.stale_after", file.sessions.stale_after.as_deref(), 120 * SECOND, 5 * SECOND, DAY)?;
+    // A short stale_after by itself is enough said: heartbeats then come several times within it.
+    let usual = (stale_after / 4).clamp(SECOND, 30 * SECOND);
+    let heartbeat_interval =
+        duration("central.heartbeat_interval", file.central.heartbeat_interval.as_deref(), usual, SECOND, HOUR)?;
     if stale_after <= heartbeat_interval {
         return Err(ConfigError::key(
             "sessions.stale_after",

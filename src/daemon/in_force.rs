@@ -100,7 +100,7 @@ fn for_liveness(settings: &Settings) -> LivenessSettings {
     }
 }
 
-/// How to reach central, with the password read from where the settings say it is.
+/// How to reach central, as the settings say.
 pub fn postgres(settings: &Settings) -> Result<Option<PostgresOptions>, ErrorDetail> {
     let wrong = |message: String| ErrorDetail {
         code: ErrorCode::Configuration,
@@ -108,17 +108,14 @@ pub fn postgres(settings: &Settings) -> Result<Option<PostgresOptions>, ErrorDet
         hint: "mend central.url or central.password_file".into(),
     };
     let Some(central) = &settings.central else { return Ok(None) };
-    let password = central
-        .password_file
-        .as_ref()
-        .map(|path| {
-            std::fs::read_to_string(path)
-                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                .map_err(|error| wrong(format!("central.password_file {} cannot be read: {error}", path.display())))
-        })
-        .transpose()?;
-    let mut options =
-        PostgresOptions::parse(central.url.reveal(), password.as_deref()).map_err(|e| wrong(e.to_string()))?;
+    // Read again at each login; here only to say at once that it cannot be.
+    if let Some(path) = &central.password_file
+        && let Err(error) = std::fs::read(path)
+    {
+        return Err(wrong(format!("central.password_file {} cannot be read: {error}", path.display())));
+    }
+    let mut options = PostgresOptions::parse(central.url.reveal(), central.password_file.as_deref())
+        .map_err(|error| wrong(error.to_string()))?;
     options.connect_timeout = central.connect_timeout;
     options.statement_timeout = central.statement_timeout;
     Ok(Some(options))

@@ -22,7 +22,7 @@ pub fn migrate(
     })?;
     let runtime = super::runtime()?;
     let report = runtime.block_on(apply(&options, time_zone, dry_run)).map_err(refusal)?;
-    Ok(if dry_run { as_sql(&report) } else { as_words(&report, &options.display()) })
+    Ok(if dry_run { as_sql(&report) } else { as_words(&report, options.display()) })
 }
 
 fn refusal(error: MigrateError) -> ErrorDetail {

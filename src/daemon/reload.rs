@@ -52,11 +52,11 @@ impl<'a> Reloads<'a> {
         systemd::reloading();
         match self.load() {
             Ok((loaded, postgres)) => {
+                for setting in config::needs_restart(&self.current.settings, &loaded.settings) {
+                    tracing::warn!(setting, "this setting takes effect at the next start");
+                }
+                in_force.replace(&loaded, postgres);
                 if loaded != self.current || self.refused.is_some() {
-                    for setting in config::needs_restart(&self.current.settings, &loaded.settings) {
-                        tracing::warn!(setting, "this setting takes effect at the next start");
-                    }
-                    in_force.replace(&loaded, postgres);
                     tracing::info!("took the configuration over");
                 }
                 self.current = loaded;

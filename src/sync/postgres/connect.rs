@@ -1,6 +1,7 @@
 //! Where central is and how to log in, after libpq's conventions.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
@@ -46,20 +47,14 @@ const HARMLESS: [&str; 9] = [
 ];
 
 /// How to reach central, valid and with the secrets inside.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresOptions {
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
-    server: PgConnectOptions,
-    /// The URL and the password it was made of, to compare by: sqlx's options cannot be compared.
-    made_of: (String, Option<String>),
-}
-
-impl PartialEq for PostgresOptions {
-    fn eq(&self, other: &Self) -> bool {
-        let key = |o: &Self| (o.made_of.clone(), o.connect_timeout, o.statement_timeout);
-        key(self) == key(other)
-    }
+    url: Url,
+    password_file: Option<PathBuf>,
+    /// User, host, port and database.
+    place: String,
 }
 
 /// What is wrong with a URL, without anything secret of it.
@@ -68,45 +63,43 @@ impl PartialEq for PostgresOptions {
 pub struct InvalidOptions(String);
 
 impl PostgresOptions {
-    /// Reads a URL; PGHOST and the like, and ~/.pgpass, fill in what it leaves out. A password given
-    /// by itself counts for more than those, and for less than one in the URL.
-    pub fn parse(url: &str, password: Option<&str>) -> Result<Self, InvalidOptions> {
-        let made_of = (url.to_owned(), password.map(str::to_owned));
+    /// Reads a URL; PGHOST and the like, and ~/.pgpass, fill in what it leaves out. A password file
+    /// counts for more than those, and for less than a password in the URL.
+    pub fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, InvalidOptions> {
         let url = checked(url)?;
         check_environment()?;
-        let mut server = PgConnectOptions::from_url(&url).map_err(|error| invalid(plain(&error)))?;
         let in_url = url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
-        if let Some(password) = password.filter(|_| !in_url) {
-            server = server.password(password);
-        }
-        if server.get_application_name().is_none() {
-            server = server.application_name("sessiond");
-        }
-        // Poolers refuse a startup parameter they do not know, and lose named statements.
-        server = server.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging();
+        let server = server(&url)?;
         Ok(Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
-            server,
-            made_of,
+            place: place(&server),
+            password_file: password_file.filter(|_| !in_url).map(Path::to_owned),
+            url,
         })
     }
 
     /// User, host, port and database, for people: no secret.
-    pub fn display(&self) -> String {
-        let host = self
-            .server
-            .get_socket()
-            .map_or_else(|| self.server.get_host().to_owned(), |socket| socket.display().to_string());
-        let user = self.server.get_username();
-        format!("{user}@{host}:{}/{}", self.server.get_port(), self.server.get_database().unwrap_or(user))
+    pub fn display(&self) -> &str {
+        &self.place
+    }
+
+    /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
+    fn login(&self) -> Result<PgConnectOptions, CentralError> {
+        let server = server(&self.url).map_err(|error| CentralError::Refused(error.to_string()))?;
+        let Some(file) = &self.password_file else { return Ok(server) };
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            CentralError::Refused(format!("central.password_file {} cannot be read: {error}", file.display()))
+        })?;
+        Ok(server.password(text.trim_end_matches(['\r', '\n'])))
     }
 
     /// Connects and logs in.
     pub(super) async fn connect(&self) -> Result<PgConnection, CentralError> {
-        match timeout(self.connect_timeout, self.server.connect()).await {
+        let login = self.login()?;
+        match timeout(self.connect_timeout, login.connect()).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(match classify(&error, &self.display()) {
+            Ok(Err(error)) => Err(match classify(&error, self.display()) {
                 // There is no data yet that could be at fault.
                 CentralError::Reject(message) => CentralError::Refused(message),
                 other => other,
@@ -128,6 +121,22 @@ impl fmt::Debug for PostgresOptions {
             .field("statement_timeout", &self.statement_timeout)
             .finish()
     }
+}
+
+fn server(url: &Url) -> Result<PgConnectOptions, InvalidOptions> {
+    let mut server = PgConnectOptions::from_url(url).map_err(|error| invalid(plain(&error)))?;
+    if server.get_application_name().is_none() {
+        server = server.application_name("sessiond");
+    }
+    // Poolers refuse a startup parameter they do not know, and lose named statements.
+    Ok(server.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging())
+}
+
+fn place(server: &PgConnectOptions) -> String {
+    let socket = server.get_socket().map(|socket| socket.display().to_string());
+    let host = socket.unwrap_or_else(|| server.get_host().to_owned());
+    let user = server.get_username();
+    format!("{user}@{host}:{}/{}", server.get_port(), server.get_database().unwrap_or(user))
 }
 
 fn invalid(why: impl Into<String>) -> InvalidOptions {
@@ -202,9 +211,8 @@ mod tests {
         let options = PostgresOptions::parse("postgres://me:s3cr3t@db:5435/sessions?sslmode=require", None).unwrap();
         assert_eq!(options.display(), "me@db:5435/sessions");
         assert!(!format!("{options:?}").contains("s3cr3t"));
-        let socket = PostgresOptions::parse("postgres://me@%2Frun%2Fpg:5435/sessions", Some("s3cr3t")).unwrap();
+        let socket = PostgresOptions::parse("postgres://me@%2Frun%2Fpg:5435/sessions", None).unwrap();
         assert!(socket.display().starts_with("me@/run/pg"), "{}", socket.display());
-        assert!(!format!("{socket:?}").contains("s3cr3t"));
     }
 
     #[test]
@@ -230,14 +238,22 @@ mod tests {
         let url =
             "postgresql://me@db/x?connect_timeout=3&channel_binding=require&sslrootcert=system&application_name=mine";
         let options = PostgresOptions::parse(url, None).unwrap();
-        assert_eq!(options.server.get_application_name(), Some("mine"));
+        assert_eq!(options.login().unwrap().get_application_name(), Some("mine"));
     }
 
     #[test]
-    fn a_password_in_the_url_counts_most() {
-        let password = |url: &str| PostgresOptions::parse(url, Some("apart")).unwrap().server.to_url_lossy();
+    fn a_password_in_the_url_counts_most_and_a_file_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "apart\n").unwrap();
+        let password = |url: &str| PostgresOptions::parse(url, Some(&file)).unwrap().login().unwrap().to_url_lossy();
         assert_eq!(password("postgres://me:inside@db/x").password(), Some("inside"));
         assert_eq!(password("postgres://me@db/x?password=inside").password(), Some("inside"));
         assert_eq!(password("postgres://me@db/x").password(), Some("apart"));
+        let options = PostgresOptions::parse("postgres://me@db/x", Some(&file)).unwrap();
+        std::fs::write(&file, "changed").unwrap();
+        assert_eq!(options.login().unwrap().to_url_lossy().password(), Some("changed"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(options.login(), Err(CentralError::Refused(why)) if why.contains("password_file")));
     }
 }

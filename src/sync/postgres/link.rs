@@ -25,7 +25,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) async fn open(options: &PostgresOptions) -> Result<Self, CentralError> {
         let connection = options.connect().await?;
-        Ok(Self { connection, limit: options.statement_timeout, place: options.display() })
+        Ok(Self { connection, limit: options.statement_timeout, place: options.display().to_owned() })
     }
 
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the

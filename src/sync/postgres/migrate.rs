@@ -71,7 +71,7 @@ pub async fn migrate(
     time_zone: Option<String>,
     dry_run: bool,
 ) -> Result<Report, MigrateError> {
-    let place = options.display();
+    let place = options.display().to_owned();
     let mut connection = options.connect().await?;
     let result = run(&mut connection, options, time_zone.as_deref(), dry_run).await;
     result.map_err(|failure| failure.explain(&place))

@@ -197,7 +197,6 @@ fn a_wrong_password_waits_for_a_person_and_becomes_right() {
     let status = host.await_central("refused");
     assert_eq!(status["backlog"]["sessions"], 1);
     fs::write(&password, "right\n").unwrap();
-    host.signal(rustix::process::Signal::HUP);
     host.await_synced();
     assert_eq!(server.psql("central", "SELECT count(*) FROM supervisor_sessions"), "1");
     for secret in ["wrong", "right"] {

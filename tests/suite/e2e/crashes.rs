@@ -22,11 +22,12 @@ fn client(host: &Host, told: &Told, stop: &AtomicBool) {
     let mut beat = 0;
     while !stop.load(Ordering::Relaxed) {
         if (own.len() < 5 || beat % 50 == 0)
-            && let Some((201, session)) = host.try_ask("POST", "/v1/sessions", Some(&json!({"project": "crash"}))) {
-                let id = session["instance_id"].as_str().unwrap().to_owned();
-                told.lock().unwrap().insert(id.clone(), (0, 0));
-                own.push(id);
-            }
+            && let Some((201, session)) = host.try_ask("POST", "/v1/sessions", Some(&json!({"project": "crash"})))
+        {
+            let id = session["instance_id"].as_str().unwrap().to_owned();
+            told.lock().unwrap().insert(id.clone(), (0, 0));
+            own.push(id);
+        }
         beat += 1;
         let Some(id) = own.get(beat % own.len().max(1)) else { continue };
         // Contexts only grow, and each client has sessions of its own, so the newest can be told.

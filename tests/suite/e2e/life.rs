@@ -173,7 +173,7 @@ fn a_change_of_the_configuration_is_taken_over_and_a_broken_one_is_not() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
-    host.ok(&["migrate", "--central-url", &url]);
+    Host::new("odin3").ok(&["migrate", "--central-url", &url]);
     host.configure(&format!("[central]\nurl = \"{url}\"\n"));
     host.signal(Signal::HUP);
     let status = host.await_central("connected");

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -90,7 +90,16 @@ impl Host {
     pub fn refuses(&self) -> (i32, String) {
         let mut command = self.sessiond();
         command.arg("run").args(&self.arguments).arg("--state-dir").arg(self.state_dir());
-        let output = command.stdin(Stdio::null()).output().expect("it can be run");
+        let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let deadline = Instant::now() + LIMIT;
+        while process.try_wait().expect("it can be waited for").is_none() {
+            if Instant::now() > deadline {
+                let _ = process.kill();
+                panic!("the daemon was to refuse, and runs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = process.wait_with_output().expect("it can be waited for");
         let said = String::from_utf8_lossy(&output.stderr).trim_end().lines().last().unwrap_or_default().to_owned();
         (output.status.code().unwrap_or(-1), said)
     }
