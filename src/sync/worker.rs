@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
@@ -95,7 +96,7 @@ impl<S: Clone, F> Worker<S, F> {
         let mut changes = self.settings.clone();
         let mut commits = self.store.commits();
         let mut identities = self.identity.watch();
-        let mut session = Exchange { worker: self, central, batch: 0, started: Instant::now() };
+        let mut session = Exchange { worker: self, central, batch: 0, host_id: Uuid::nil(), started: Instant::now() };
         let mut engine = Engine::new(settings.pace);
         loop {
             let now = session.tick();
@@ -128,6 +129,8 @@ struct Exchange<'a, S, C, F> {
     central: C,
     /// The newest batch in central's ledger.
     batch: i64,
+    /// As which host this one was welcomed.
+    host_id: Uuid,
     started: Instant,
 }
 
@@ -179,6 +182,7 @@ impl<S, C: Central, F> Exchange<'_, S, C, F> {
             );
         }
         self.batch = welcome.batch;
+        self.host_id = identity.host_id;
         if identity.replace {
             self.worker.identity.replaced();
         }
@@ -188,6 +192,11 @@ impl<S, C: Central, F> Exchange<'_, S, C, F> {
     /// Pushes what is pending, longest waiting first. Returns how many rows that were.
     async fn push(&mut self, limit: usize) -> Result<usize, Trouble> {
         let pending = self.worker.store.pending(limit).await?;
+        // Looked at after the sessions were read: a rename changes the identity before it changes them,
+        // and what bears the new name must not travel under the old id.
+        if self.worker.identity.current().host_id != self.host_id {
+            return Err(CentralError::OutOfStep.into());
+        }
         let rows = pending.len();
         let began = Instant::now();
         // A batch that central rejects is halved until the one row that it will not take stands alone.
