@@ -2,6 +2,7 @@
 
 mod args;
 mod error;
+mod look;
 mod output;
 mod table;
 mod text;
@@ -18,7 +19,8 @@ use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
 pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
 pub use error::CliError;
-use output::{Look, Output};
+use look::Look;
+use output::Output;
 
 /// What is done here rather than asked of a running daemon.
 pub trait Local {

@@ -1,98 +1,14 @@
 //! Where the words go: stdout for what was asked for, stderr for everything else.
 
-use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::error::CliError;
+use super::look::Look;
 use super::table::{Cell, Column, Table};
 use super::text;
-use crate::domain::Timestamp;
 use crate::wire::{ErrorCode, SessionBody};
-
-/// What a word means, as far as a colour can say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
-    Plain,
-    Good,
-    Warn,
-    Bad,
-    Dim,
-}
-
-impl Tone {
-    /// The tone of a session's status.
-    pub fn of_status(status: &str) -> Self {
-        match status {
-            "active" => Self::Good,
-            "stale" => Self::Warn,
-            "closed" => Self::Dim,
-            _ => Self::Plain,
-        }
-    }
-
-    const fn code(self) -> Option<u8> {
-        match self {
-            Self::Plain => None,
-            Self::Good => Some(32),
-            Self::Warn => Some(33),
-            Self::Bad => Some(31),
-            Self::Dim => Some(2),
-        }
-    }
-}
-
-/// What the surroundings ask of the output.
-#[derive(Clone, Copy, Debug)]
-pub struct Look {
-    /// The columns there are; no limit where nobody looks.
-    pub width: Option<usize>,
-    pub colour: bool,
-    /// JSON is laid out for people.
-    pub pretty: bool,
-    /// A line may be drawn over and over on stderr.
-    pub progress: bool,
-    /// The moment that ages are counted from.
-    pub now: Timestamp,
-}
-
-impl Look {
-    /// Of the process's own stdout and stderr.
-    pub fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
-        let terminal = io::stdout().is_terminal();
-        let dumb = env("TERM").is_some_and(|term| term == "dumb");
-        Self {
-            width: columns(&env).or_else(terminal_width),
-            colour: terminal && !dumb && env("NO_COLOR").is_none_or(|value| value.is_empty()),
-            pretty: terminal,
-            progress: io::stderr().is_terminal() && !dumb,
-            now,
-        }
-    }
-
-    /// Of a pipe.
-    #[cfg(test)]
-    pub const fn plain() -> Self {
-        Self { width: None, colour: false, pretty: false, progress: false, now: Timestamp::from_micros(0) }
-    }
-
-    pub fn paint(&self, text: &str, tone: Tone) -> String {
-        match tone.code().filter(|_| self.colour) {
-            Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            None => text.to_owned(),
-        }
-    }
-}
-
-fn columns(env: &impl Fn(&str) -> Option<OsString>) -> Option<usize> {
-    env("COLUMNS")?.to_str()?.parse().ok().filter(|columns| *columns > 0)
-}
-
-fn terminal_width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
-}
 
 /// The two streams of a verb.
 pub struct Output<'a> {
@@ -204,18 +120,6 @@ mod tests {
         assert!(Output::new(&mut full, &mut err, Look::plain()).print("x").is_err());
         let mut out = Vec::new();
         Output::new(&mut out, &mut gone, Look::plain()).note("x");
-    }
-
-    #[test]
-    fn the_surroundings_decide() {
-        let look = |pairs: &'static [(&str, &str)]| {
-            let env = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
-            Look::detect(env, Timestamp::from_micros(0))
-        };
-        assert_eq!(look(&[("COLUMNS", "60")]).width, Some(60));
-        assert_ne!(look(&[("COLUMNS", "wide")]).width, Some(0));
-        assert!(!look(&[("NO_COLOR", "1")]).colour);
-        assert!(!look(&[("TERM", "dumb")]).colour);
     }
 
     #[test]

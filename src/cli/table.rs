@@ -1,6 +1,6 @@
 //! Tables and sheets without borders, cut to the width of the terminal.
 
-use super::output::{Look, Tone};
+use super::look::{Look, Tone};
 use super::text::{cut_end, cut_middle, one_line, width};
 
 const GAP: usize = 2;

@@ -1,6 +1,5 @@
 //! Where the daemon listens, and how to get through to it.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,13 +10,12 @@ use rustix::io::FdFlags;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
+use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// How long a socket that refuses is given: its daemon may be in the middle of a restart.
 const RESTART: Duration = Duration::from_millis(300);
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
-
-const SYSTEM_SOCKET: &str = "/run/sessiond/sessiond.sock";
 
 /// The sockets on which a daemon may listen, in the order in which they are tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +26,10 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The socket of the flag, else of SESSIOND_SOCKET, else the user's or the system's.
-    pub fn resolve(flag: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Self {
-        let named = flag.map(Path::to_owned).or_else(|| set(&env, "SESSIOND_SOCKET"));
-        match named {
-            Some(path) => Self::at(path),
-            None => Self { candidates: usual_sockets(&env, cfg!(target_os = "macos")), named: false },
+    pub fn resolve(flag: Option<&Path>, env: Env<'_>) -> Self {
+        Self {
+            candidates: socket_candidates(Os::here(), flag, env),
+            named: flag.is_some() || path_in(env, SOCKET_VAR).is_some(),
         }
     }
 
@@ -133,45 +130,10 @@ fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// The user's socket and the system's.
-fn usual_sockets(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Vec<PathBuf> {
-    let user = user_socket(env, macos);
-    user.into_iter().chain([PathBuf::from(SYSTEM_SOCKET)]).collect()
-}
-
-fn user_socket(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Option<PathBuf> {
-    let runtime = absolute(env, "XDG_RUNTIME_DIR").filter(|_| !macos);
-    match runtime {
-        Some(runtime) => Some(runtime.join("sessiond/sessiond.sock")),
-        None => Some(state_folder(env, macos)?.join("sessiond.sock")),
-    }
-}
-
-fn state_folder(env: &impl Fn(&str) -> Option<OsString>, macos: bool) -> Option<PathBuf> {
-    let home = || absolute(env, "HOME");
-    if let Some(folder) = set(env, "SESSIOND_STATE_DIR") {
-        return Some(folder);
-    }
-    if macos {
-        return Some(home()?.join("Library/Application Support/sessiond"));
-    }
-    let state = absolute(env, "XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")));
-    Some(state?.join("sessiond"))
-}
-
-/// A path from the environment; an empty one counts as not set.
-fn set(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// A folder from the environment; the XDG rules ignore a relative one.
-fn absolute(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    set(env, name).filter(|path| path.is_absolute())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
     use std::os::unix::net::UnixListener;
 
     const SOON: Duration = Duration::from_secs(2);
@@ -185,25 +147,6 @@ mod tests {
         let both = env(&[("SESSIOND_SOCKET", "/env.sock"), ("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
         assert_eq!(Endpoint::resolve(Some(Path::new("/flag.sock")), &both), Endpoint::at("/flag.sock"));
         assert_eq!(Endpoint::resolve(None, &both), Endpoint::at("/env.sock"));
-    }
-
-    #[test]
-    fn the_usual_places() {
-        let first = |env: &dyn Fn(&str) -> Option<OsString>, macos| {
-            let all = usual_sockets(&|name: &str| env(name), macos);
-            assert_eq!(all.last().map(PathBuf::as_path), Some(Path::new(SYSTEM_SOCKET)));
-            all.first().map(|path| path.display().to_string()).unwrap_or_default()
-        };
-        let runtime = env(&[("SESSIOND_SOCKET", ""), ("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
-        assert_eq!(first(&runtime, false), "/run/user/7/sessiond/sessiond.sock");
-        assert_eq!(first(&runtime, true), "/h/Library/Application Support/sessiond/sessiond.sock");
-        let relative = env(&[("XDG_RUNTIME_DIR", "run"), ("HOME", "/h")]);
-        assert_eq!(first(&relative, false), "/h/.local/state/sessiond/sessiond.sock");
-        let state = env(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]);
-        assert_eq!(first(&state, false), "/s/sessiond/sessiond.sock");
-        let own = env(&[("SESSIOND_STATE_DIR", "/mine"), ("HOME", "/h")]);
-        assert_eq!(first(&own, false), "/mine/sessiond.sock");
-        assert_eq!(first(&env(&[]), false), SYSTEM_SOCKET);
     }
 
     #[test]

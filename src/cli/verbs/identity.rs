@@ -3,7 +3,8 @@
 use crate::cli::Local;
 use crate::cli::args::{IdentityVerb, Settings};
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, Tone};
+use crate::cli::look::Tone;
+use crate::cli::output::Output;
 use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::moment;
 use crate::client::Client;

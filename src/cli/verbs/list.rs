@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::cli::args::{ListArgs, ShowArgs};
 use crate::cli::error::CliError;
-use crate::cli::output::{Look, Output, Tone};
+use crate::cli::look::{Look, Tone};
+use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Sheet, Table};
 use crate::cli::text::{age, count, moment};
 use crate::client::{Client, Shown};

@@ -2,7 +2,8 @@
 
 use crate::cli::args::MachinesArgs;
 use crate::cli::error::CliError;
-use crate::cli::output::{Look, Output, Tone};
+use crate::cli::look::{Look, Tone};
+use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::age_of;
 use crate::client::Client;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::cli::args::StatusArgs;
 use crate::cli::error::CliError;
-use crate::cli::output::{Look, Output, Tone};
+use crate::cli::look::{Look, Tone};
+use crate::cli::output::Output;
 use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::{age, age_of, count};
 use crate::client::Client;

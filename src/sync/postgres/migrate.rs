@@ -7,9 +7,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::connect::PostgresOptions;
-use super::errors::{classify, one_line};
+use super::migrate_error::{Failure, MigrateError};
 use super::zone;
-use crate::sync::central::CentralError;
 
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
@@ -42,26 +41,6 @@ pub struct Report {
     pub steps: Vec<Step>,
     /// The zone in which existing naive times were taken to be, if there were any.
     pub time_zone: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MigrateError {
-    #[error(
-        "cannot tell in which time zone earlier clients wrote; give it, e.g. \
-         `sessiond migrate --time-zone \"$(psql -Atc 'show timezone')\"`"
-    )]
-    ZoneUnknown,
-    #[error("central knows no time zone \"{0}\"; give one of its pg_timezone_names, such as Europe/Berlin")]
-    NoSuchZone(String),
-    #[error("central was migrated by a newer sessiond; update this one")]
-    Newer,
-    #[error(
-        "migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a \
-             newer one"
-    )]
-    Changed(i64),
-    #[error("{0}")]
-    Central(#[from] CentralError),
 }
 
 /// Applies what is pending. Existing naive times are taken to be of `time_zone`; without it, of the
@@ -135,43 +114,4 @@ fn migrator() -> Migrator {
     migrator.dangerous_set_table_name(BOOKS);
     migrator.set_locking(false);
     migrator
-}
-
-/// What went wrong, before it is known where.
-pub(super) enum Failure {
-    Sql(sqlx::Error),
-    Migrate(MigrateError),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<MigrateError> for Failure {
-    fn from(error: MigrateError) -> Self {
-        Self::Migrate(error)
-    }
-}
-
-impl From<sqlx::migrate::MigrateError> for Failure {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
-        use sqlx::migrate::MigrateError as Theirs;
-        match error {
-            Theirs::Execute(error) | Theirs::ExecuteMigration(error, _) => Self::Sql(error),
-            Theirs::VersionMissing(_) => Self::Migrate(MigrateError::Newer),
-            Theirs::VersionMismatch(version) => Self::Migrate(MigrateError::Changed(version)),
-            other => Self::Migrate(MigrateError::Central(CentralError::Reject(one_line(&other.to_string())))),
-        }
-    }
-}
-
-impl Failure {
-    fn explain(self, place: &str) -> MigrateError {
-        match self {
-            Self::Sql(error) => MigrateError::Central(classify(&error, place)),
-            Self::Migrate(error) => error,
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod hello;
 mod link;
 mod machines;
 mod migrate;
+mod migrate_error;
 mod push;
 mod sweep;
 mod zone;
@@ -19,7 +20,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use connect::{InvalidOptions, PostgresOptions};
-pub use migrate::{MigrateError, Report, Step, migrate};
+pub use migrate::{Report, Step, migrate};
+pub use migrate_error::MigrateError;
 
 use self::link::Link;
 use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};

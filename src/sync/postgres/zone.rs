@@ -6,7 +6,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::migrate::{Failure, MigrateError};
+use super::migrate_error::{Failure, MigrateError};
 
 /// The server's own default where nothing is set.
 const BUILT_IN: &str = "GMT";
