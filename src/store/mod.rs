@@ -121,6 +121,20 @@ impl Store {
         self.processes.subscribe()
     }
 
+    /// Reads with a connection of its own. Damage that a reader meets is for the writer to mend.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = self.readers.read(work).await;
+        if let Err(damage @ StoreError::Damaged(_)) = &result {
+            let damage = damage.clone();
+            // The answer is the damage itself: what counts is that the writer hears of it.
+            let _ = self.writer.submit(|_| Err::<(), _>(damage)).await;
+        }
+        result
+    }
+
     /// Goes once through the writer: it lives, and gets work done.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.writer.submit(|_| Ok(())).await
@@ -179,19 +193,19 @@ impl Store {
     }
 
     pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
-        self.readers.read(sessions::watched).await
+        self.read(sessions::watched).await
     }
 
     pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
-        self.readers.read(move |db| sessions::find(db, &text)).await
+        self.read(move |db| sessions::find(db, &text)).await
     }
 
     pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
-        self.readers.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+        self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
     }
 
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
-        self.readers.read(move |db| sessions::counts(db, now, stale_after)).await
+        self.read(move |db| sessions::counts(db, now, stale_after)).await
     }
 
     pub async fn machines(
@@ -200,7 +214,7 @@ impl Store {
         now: Timestamp,
         stale_after: Duration,
     ) -> Result<Vec<KnownMachine>, StoreError> {
-        self.readers.read(move |db| machines::list(db, &this, now, stale_after)).await
+        self.read(move |db| machines::list(db, &this, now, stale_after)).await
     }
 
     pub async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
@@ -214,11 +228,11 @@ impl Store {
 
     /// The sessions that central lacks, longest waiting first.
     pub async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.readers.read(move |db| outbox::pending(db, limit)).await
+        self.read(move |db| outbox::pending(db, limit)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.readers.read(outbox::backlog).await
+        self.read(outbox::backlog).await
     }
 
     /// Takes in what central did with a batch. Returns the sessions that got a new id.
@@ -232,7 +246,7 @@ impl Store {
     }
 
     pub async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.readers.read(outbox::acked_batch).await
+        self.read(outbox::acked_batch).await
     }
 
     /// Central lost what it once had: everything waits again. Returns how many sessions.
@@ -241,7 +255,7 @@ impl Store {
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
-        self.readers.read(outbox::parked).await
+        self.read(outbox::parked).await
     }
 
     /// Lets parked sessions be pushed again; all of them if `ids` is empty.

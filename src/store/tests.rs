@@ -334,6 +334,19 @@ async fn damage_met_while_it_runs_is_mended_while_it_runs() {
     shut((store, writer));
 }
 
+#[tokio::test]
+async fn damage_that_only_a_reader_meets_is_mended_too() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 400).await;
+    let (store, writer) = open(dir.path());
+    let met = store.read(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
+    assert!(matches!(met, Err(StoreError::Damaged(_))));
+    store.ping().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 400);
+    shut((store, writer));
+}
+
 #[test]
 fn sqlite_is_new_enough() {
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
@@ -55,9 +56,16 @@ impl Writer {
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(job(work, reply)).map_err(|_| StoreError::Busy)?;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Io("the writer has stopped".into())))
+        self.jobs.try_send(job(work, reply)).map_err(|refused| match refused {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Closed(_) => stopped(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Io("the writer has stopped".into())
 }
 
 /// Wraps `work` so that its result travels only once the commit is known.

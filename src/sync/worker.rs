@@ -113,7 +113,7 @@ impl<S: Clone, F> Worker<S, F> {
             };
             tokio::select! {
                 () = tokio::time::sleep_until(session.started + until) => {}
-                _ = commits.changed(), if engine.is_up() => {}
+                Ok(()) = commits.changed(), if engine.is_up() => {}
                 () = session.worker.nudge.notified() => engine.hurry(session.tick()),
                 _ = identities.changed() => engine.reconnect(settings.pace, session.tick()),
                 _ = changes.changed() => return,

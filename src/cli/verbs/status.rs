@@ -23,7 +23,7 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     sheet.row("daemon", format!("sessiond {}, pid {}, up {uptime}", daemon.version, daemon.pid));
     machine(&mut sheet, &status.machine);
     central(&mut sheet, &status.central, look);
-    sheet.row("backlog", backlog(&status.backlog, look));
+    sheet.row("backlog", backlog(&status.backlog, &status.central, look));
     sheet.row("parked", parked(status.parked));
     let sessions = &status.sessions;
     sheet.row("sessions", format!("{} active, {} stale, {} closed", sessions.active, sessions.stale, sessions.closed));
@@ -70,7 +70,10 @@ fn state(state: &str) -> Cell {
     Cell::new(state.replace('_', " ")).tone(tone)
 }
 
-fn backlog(backlog: &BacklogBody, look: &Look) -> Cell {
+fn backlog(backlog: &BacklogBody, central: &CentralBody, look: &Look) -> Cell {
+    if !central.configured {
+        return Cell::new("none: everything stays on this host");
+    }
     if (backlog.sessions, backlog.records) == (0, 0) {
         return Cell::new("empty");
     }
