@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::FdFlags;
+use rustix::net::SocketAddrUnix;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
+use crate::platform;
 use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
@@ -122,8 +122,7 @@ impl Endpoint {
 /// Like `UnixStream::connect`, but a daemon that has stopped accepting cannot hold us for ever.
 fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    let socket = platform::socket::unix_stream()?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
     sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
     rustix::net::connect(&socket, &address)?;

@@ -6,7 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketAddrUnix;
+
+use crate::platform;
 
 /// Why the socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +44,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener,
     let failed = |source: io::Error| SocketError::Io { path: path.display().to_string(), source };
     make_folder(path, mode, group).map_err(failed)?;
     clear(path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(|e| failed(e.into()))?;
+    let socket = platform::socket::unix_stream().map_err(failed)?;
     let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
     rustix::net::bind(&socket, &address).map_err(|e| failed(e.into()))?;
     // Nobody can connect before listen, so nobody slips in under the umask's mode.

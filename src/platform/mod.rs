@@ -6,6 +6,7 @@ pub mod limits;
 pub mod peer;
 pub mod places;
 pub mod process;
+pub mod socket;
 pub mod wake;
 
 /// Lets tasks wait until a descriptor can be read. Must be called within a tokio runtime with I/O.
