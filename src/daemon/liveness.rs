@@ -36,17 +36,17 @@ pub struct Lookout {
 }
 
 /// How long an answer waits for a look that is overdue.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Lookout {
     /// After a sleep of the machine nobody has looked at the processes for long: looks before anything is judged.
     async fn look_if_overdue(&self) {
-        let mut last_look = self.last_look.clone();
         let overdue = self.settings.borrow().heartbeat_interval * 3 / 2;
-        let last = *last_look.borrow_and_update();
-        if (self.clock)().since(last) > overdue {
+        // A look that began before the sleep may end after it: only one that began lately counts.
+        let recent = |last: &Timestamp| (self.clock)().since(*last) <= overdue;
+        if !recent(&self.last_look.borrow()) {
             self.ask.notify_one();
-            let _ = tokio::time::timeout(PATIENCE, last_look.changed()).await;
+            let _ = tokio::time::timeout(PATIENCE, self.last_look.clone().wait_for(recent)).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,18 +18,38 @@ fn session_status(host: &Host, id: &str) -> String {
     host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"].as_str().unwrap().to_owned()
 }
 
-fn sleeper() -> std::process::Child {
-    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+/// A process that a session belongs to; it goes with the test.
+struct Process(Child);
+
+impl Process {
+    fn start() -> Self {
+        let mut sleep = Command::new("sleep");
+        Self(sleep.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 #[test]
 fn a_process_that_dies_turns_its_session_stale_at_once() {
     let host = Host::new("odin3").started();
-    let mut process = sleeper();
-    let id = host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string(), "--id-only"]);
+    let mut process = Process::start();
+    let id = host.ok(&["register", "--project", "odin", "--pid", &process.pid(), "--id-only"]);
     assert_eq!(session_status(&host, &id), "active");
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.end();
     eventually("the session is stale", SOON, || (session_status(&host, &id) == "stale").then_some(()));
     host.ok(&["heartbeat", &id]);
     assert_eq!(session_status(&host, &id), "active", "a heartbeat makes it active again");
@@ -38,17 +58,14 @@ fn a_process_that_dies_turns_its_session_stale_at_once() {
 #[test]
 fn a_process_that_died_while_the_daemon_was_away_is_noticed_at_its_start() {
     let mut host = Host::new("odin3").started();
-    let (mut dies, mut lives) = (sleeper(), sleeper());
-    let register = |pid: u32| host.ok(&["register", "--project", "odin", "--pid", &pid.to_string(), "--id-only"]);
-    let (dead, alive) = (register(dies.id()), register(lives.id()));
+    let (mut dies, lives) = (Process::start(), Process::start());
+    let register = |pid: &str| host.ok(&["register", "--project", "odin", "--pid", pid, "--id-only"]);
+    let (dead, alive) = (register(&dies.pid()), register(&lives.pid()));
     host.kill();
-    dies.kill().unwrap();
-    dies.wait().unwrap();
+    dies.end();
     host.start();
     eventually("the dead one is stale", SOON, || (session_status(&host, &dead) == "stale").then_some(()));
     assert_eq!(session_status(&host, &alive), "active");
-    lives.kill().unwrap();
-    lives.wait().unwrap();
 }
 
 #[test]
@@ -59,14 +76,13 @@ fn while_a_process_lives_the_daemon_sends_its_heartbeats() {
     let host = Host::with_central("odin3", &url);
     host.ok(&["migrate", "--central-url", &url]);
     let host = host.started();
-    let mut process = sleeper();
-    host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string()]);
+    let mut process = Process::start();
+    host.ok(&["register", "--project", "odin", "--pid", &process.pid()]);
     host.await_synced();
     let heartbeat = || server.psql("central", "SELECT last_heartbeat FROM supervisor_sessions");
     let first = heartbeat();
     eventually("central hears of it again", SOON, || (heartbeat() != first).then_some(()));
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.end();
     eventually("central hears of its end", SOON, || {
         (server.psql("central", "SELECT status FROM supervisor_sessions") == "stale").then_some(())
     });
@@ -84,8 +100,8 @@ fn a_host_that_vanished_is_turned_stale_by_another() {
     stays.configure(&in_a_hurry);
     stays.ok(&["migrate", "--central-url", &url]);
     vanishes.start();
-    let mut process = sleeper();
-    vanishes.ok(&["register", "--project", "odin", "--pid", &process.id().to_string()]);
+    let process = Process::start();
+    vanishes.ok(&["register", "--project", "odin", "--pid", &process.pid()]);
     vanishes.await_synced();
     vanishes.kill();
     let stays = stays.started();
@@ -97,8 +113,6 @@ fn a_host_that_vanished_is_turned_stale_by_another() {
     assert_eq!((&machine["reachable"], &machine["projects"]), (&false.into(), &"odin".into()), "{machine}");
     vanishes.start();
     eventually("its host is back", SOON, || (status() == "active").then_some(()));
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]
@@ -106,15 +120,13 @@ fn a_machine_that_slept_looks_before_it_reports_its_sessions_dead() {
     let host = Host::new("laptop");
     host.configure("[central]\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
     let host = host.started();
-    let mut process = sleeper();
-    let id = host.ok(&["register", "--project", "odin", "--pid", &process.id().to_string(), "--id-only"]);
+    let process = Process::start();
+    let id = host.ok(&["register", "--project", "odin", "--pid", &process.pid(), "--id-only"]);
     host.signal(Signal::STOP);
     // What is tested is that time passes: longer than stale_after.
     std::thread::sleep(Duration::from_secs(6));
     host.signal(Signal::CONT);
     assert_eq!(session_status(&host, &id), "active");
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]
