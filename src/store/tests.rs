@@ -334,6 +334,63 @@ async fn damage_met_while_it_runs_is_mended_while_it_runs() {
     shut((store, writer));
 }
 
+#[tokio::test]
+async fn a_copy_that_cannot_be_written_is_no_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 400).await;
+    let mut copy = Connection::open(dir.path().join("copy")).unwrap();
+    copy.execute_batch(include_str!("../../migrations/local/0001_sessions.sql")).unwrap();
+    copy.pragma_update(None, "max_page_count", 20).unwrap();
+    let damaged = Connection::open(dir.path().join("sessiond.db")).unwrap();
+    let carried = salvage::carry_over(&damaged, &mut copy, at(0));
+    assert!(matches!(carried, Err(StoreError::Full(_))), "{carried:?}");
+}
+
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_is_finished_and_keeps_the_damaged_files_together() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3).await;
+    // As left by a power cut after the first of the damaged files was set aside.
+    std::fs::rename(dir.path().join("sessiond.db"), dir.path().join("sessiond.db.salvaged-20260130T120000.000000Z"))
+        .unwrap();
+    std::fs::write(dir.path().join("sessiond.db.damaged-20260130T120000.000000Z"), "damaged").unwrap();
+    for suffix in ["-wal", "-shm", "-journal"] {
+        std::fs::write(dir.path().join(format!("sessiond.db{suffix}")), "damaged").unwrap();
+    }
+    let (store, writer) = open(dir.path());
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 3);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let aside = dir.path().join(format!("sessiond.db.damaged-20260130T120000.000000Z{suffix}"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "damaged", "{suffix}");
+    }
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn the_writer_syncs_as_its_durability_demands() {
+    for (durability, synchronous, fullfsync) in [(Durability::Full, 2, 1), (Durability::Normal, 1, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = try_open(dir.path(), Options { durability, ..OPTIONS }).unwrap();
+        let pragma = async |name| {
+            let value = move |db: &Connection| Ok(db.pragma_query_value(None, name, |row| row.get::<_, i64>(0))?);
+            store.writer.submit(value).await.unwrap()
+        };
+        assert_eq!(pragma("synchronous").await, synchronous, "{durability:?}");
+        assert_eq!(pragma("fullfsync").await, fullfsync, "{durability:?}");
+        assert_eq!(
+            pragma("checkpoint_fullfsync").await,
+            1,
+            "{durability:?}: a checkpoint out of order damages the store"
+        );
+        let journal = store
+            .writer
+            .submit(|db| Ok(db.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))?))
+            .await;
+        assert_eq!(journal.unwrap(), "wal");
+        shut((store, writer));
+    }
+}
+
 #[test]
 fn sqlite_is_new_enough() {
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
