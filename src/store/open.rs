@@ -83,13 +83,28 @@ impl Files {
         self.finish_salvage()?;
         self.sync_log()?;
         match self.open_sound() {
-            Err(OpenError::Store(StoreError::Damaged(why))) => {
-                tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
-                self.replace_damaged(now)?;
-                self.open_sound()
-            }
+            Err(OpenError::Store(StoreError::Damaged(why))) => self.salvage(&why, now),
             other => other,
         }
+    }
+
+    /// Opens the database again after damage was met, and looks closely: a disk that failed for a moment looks
+    /// like damage, and leaves none.
+    pub fn reopen(&self, now: Timestamp) -> Result<Connection, OpenError> {
+        let connection = self.open(now)?;
+        match check(&connection, "integrity_check") {
+            Err(StoreError::Damaged(why)) => {
+                drop(connection);
+                self.salvage(&why, now)
+            }
+            checked => checked.map(|()| connection).map_err(OpenError::from),
+        }
+    }
+
+    fn salvage(&self, why: &str, now: Timestamp) -> Result<Connection, OpenError> {
+        tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
+        self.replace_damaged(now)?;
+        self.open_sound()
     }
 
     /// A connection that can only read.
@@ -117,10 +132,7 @@ impl Files {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(StoreError::Damaged(verdict).into());
-        }
+        check(&connection, "quick_check")?;
         Ok(connection)
     }
 
@@ -173,7 +185,7 @@ impl Files {
     }
 
     /// Puts what can be read of the damaged database in its place, and the damaged one aside.
-    pub fn replace_damaged(&self, now: Timestamp) -> Result<(), OpenError> {
+    fn replace_damaged(&self, now: Timestamp) -> Result<(), OpenError> {
         let building = self.dir.join("sessiond.db.salvaging");
         remove(&building)?;
         let mut copy = self.connect(&building)?;
@@ -221,6 +233,12 @@ impl Files {
         }
         Ok(None)
     }
+}
+
+/// Asks SQLite whether the database is sound.
+fn check(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
+    let verdict: String = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
 }
 
 /// Makes a folder, and those above it, so that a power cut does not take them away again. One that is

@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A host: its state folder, its configuration, and its daemon while that runs.
 pub struct Host {
     dir: TempDir,
+    state: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     process: Option<Child>,
@@ -28,7 +29,8 @@ impl Host {
     pub fn new(machine: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder for a host");
         fs::write(dir.path().join("config.toml"), "").expect("a configuration");
-        Self { dir, arguments: vec!["--machine".into(), machine.into()], environment: Vec::new(), process: None }
+        let arguments = vec!["--machine".into(), machine.into()];
+        Self { state: dir.path().join("state"), dir, arguments, environment: Vec::new(), process: None }
     }
 
     /// A host on which nobody named the machine.
@@ -50,6 +52,12 @@ impl Host {
 
     pub fn configure(&self, toml: &str) {
         fs::write(self.dir.path().join("config.toml"), toml).expect("the configuration can be written");
+    }
+
+    /// Keeps the state elsewhere than in the host's own folder.
+    pub fn keeping_state_in(mut self, state: PathBuf) -> Self {
+        self.state = state;
+        self
     }
 
     pub fn argument(mut self, argument: &str) -> Self {
@@ -186,7 +194,7 @@ impl Host {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     pub fn dir(&self) -> &Path {
