@@ -66,22 +66,22 @@ fn while_stopping(host: &Host, random: &mut Random) {
 
 #[test]
 fn under_load_on_ext4() {
-    nothing_acknowledged_is_lost("power::under_load_on_ext4", Kind::Ext4, campaign(50, 2000), under_load);
+    nothing_acknowledged_is_lost("power::under_load_on_ext4", Kind::Ext4, campaign(75, 2000), under_load);
 }
 
 #[test]
 fn under_load_on_xfs() {
-    nothing_acknowledged_is_lost("power::under_load_on_xfs", Kind::Xfs, campaign(50, 2000), under_load);
+    nothing_acknowledged_is_lost("power::under_load_on_xfs", Kind::Xfs, campaign(75, 2000), under_load);
 }
 
 #[test]
 fn while_stopping_on_ext4() {
-    nothing_acknowledged_is_lost("power::while_stopping_on_ext4", Kind::Ext4, campaign(15, 500), while_stopping);
+    nothing_acknowledged_is_lost("power::while_stopping_on_ext4", Kind::Ext4, campaign(20, 500), while_stopping);
 }
 
 #[test]
 fn while_stopping_on_xfs() {
-    nothing_acknowledged_is_lost("power::while_stopping_on_xfs", Kind::Xfs, campaign(15, 500), while_stopping);
+    nothing_acknowledged_is_lost("power::while_stopping_on_xfs", Kind::Xfs, campaign(20, 500), while_stopping);
 }
 
 /// If these cuts cost nothing, the ones above prove nothing.

@@ -109,7 +109,7 @@ fn is_finished_by_the_next_start(test: &str, kind: Kind) {
     store.check_set_aside(&state);
     drop(host);
 
-    let cuts = campaign(10, 500);
+    let cuts = campaign(15, 500);
     let (mut before, mut meanwhile) = (0, 0);
     for number in 0..cuts {
         let state = volume.path().join(number.to_string());
