@@ -152,15 +152,7 @@ impl Host {
 
     /// The same, where the daemon may be killed meanwhile: no answer is `None`.
     pub fn try_ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let (status, text) = raw(
-            &mut self.connect()?,
-            &format!(
-                "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        )?;
-        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        ask_over(&mut self.connect()?, method, path, body)
     }
 
     pub fn status(&self) -> Value {
@@ -184,9 +176,7 @@ impl Host {
     }
 
     pub fn connect(&self) -> Option<UnixStream> {
-        let stream = UnixStream::connect(self.socket()).ok()?;
-        stream.set_read_timeout(Some(LIMIT)).ok()?;
-        Some(stream)
+        connect(&self.socket())
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -236,6 +226,25 @@ impl Drop for Host {
             eprintln!("--- log of {:?}\n{}", self.arguments, self.log());
         }
     }
+}
+
+pub fn connect(socket: &Path) -> Option<UnixStream> {
+    let stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).ok()?;
+    Some(stream)
+}
+
+/// Asks the API over a connection that is used up by it.
+pub fn ask_over(stream: &mut UnixStream, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let (status, text) = raw(
+        stream,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    )?;
+    Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
 /// Sends a request as it is and reads the answer to its end.
