@@ -286,13 +286,11 @@ struct StoreKeeper {
 }
 
 impl Keeper for StoreKeeper {
-    fn recover(&mut self, damaged: Connection) -> Result<Connection, StoreError> {
-        let now = (self.clock)();
+    fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        drop(damaged);
-        let rebuilt = self.files.replace_damaged(now).and_then(|()| self.files.open(now));
+        let reopened = self.files.reopen((self.clock)());
         self.readers.forget();
-        rebuilt.map_err(|error| match error {
+        reopened.map_err(|error| match error {
             OpenError::Store(error) => error,
             other => StoreError::Io(other.to_string()),
         })

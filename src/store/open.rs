@@ -1,7 +1,7 @@
 //! Opening the state folder: lock, check, upgrade; and replacing a damaged store.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,8 @@ use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
 
 const DATABASE: &str = "sessiond.db";
+/// A finished copy of a damaged database; its date follows.
+const SALVAGED: &str = "sessiond.db.salvaged-";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
 
@@ -35,7 +37,7 @@ impl FolderLock {
     /// `InUse` when another process holds it, `Folder` when it cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { dir: dir.display().to_string(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(folder)?;
+        make(dir).map_err(folder)?;
         let mut file = File::options()
             .create(true)
             .truncate(false)
@@ -72,25 +74,37 @@ impl Files {
         self.dir.join(DATABASE)
     }
 
-    fn salvaged(&self) -> PathBuf {
-        self.dir.join("sessiond.db.salvaged")
-    }
-
     /// Opens the database for writing, upgraded to this binary's schema. A damaged one is set aside
     /// and what can be read of it is carried over.
     pub fn open(&self, now: Timestamp) -> Result<Connection, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
-        self.finish_salvage(now)?;
+        self.finish_salvage()?;
+        self.sync_log()?;
         match self.open_sound() {
-            Err(OpenError::Store(StoreError::Damaged(why))) => {
-                tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
-                self.replace_damaged(now)?;
-                self.open_sound()
-            }
+            Err(OpenError::Store(StoreError::Damaged(why))) => self.salvage(&why, now),
             other => other,
         }
+    }
+
+    /// Opens the database again after damage was met, and looks closely: a disk that failed for a moment looks
+    /// like damage, and leaves none.
+    pub fn reopen(&self, now: Timestamp) -> Result<Connection, OpenError> {
+        let connection = self.open(now)?;
+        match check(&connection, "integrity_check") {
+            Err(StoreError::Damaged(why)) => {
+                drop(connection);
+                self.salvage(&why, now)
+            }
+            checked => checked.map(|()| connection).map_err(OpenError::from),
+        }
+    }
+
+    fn salvage(&self, why: &str, now: Timestamp) -> Result<Connection, OpenError> {
+        tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
+        self.replace_damaged(now)?;
+        self.open_sound()
     }
 
     /// A connection that can only read.
@@ -104,15 +118,21 @@ impl Files {
         Ok(connection)
     }
 
+    /// What a daemon that crashed had written but not synced is read, and told to others, from here on.
+    fn sync_log(&self) -> Result<(), StoreError> {
+        match File::open(self.dir.join(format!("{DATABASE}-wal"))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            log => log.and_then(|log| log.sync_all()).map_err(io)?,
+        }
+        sync_folder(&self.dir).map_err(io)
+    }
+
     fn open_sound(&self) -> Result<Connection, OpenError> {
         let mut connection = self.connect(&self.database())?;
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(StoreError::Damaged(verdict).into());
-        }
+        check(&connection, "quick_check")?;
         Ok(connection)
     }
 
@@ -123,6 +143,10 @@ impl Files {
         connection.set_prepared_statement_cache_capacity(64);
         // Closing a database that turns out to be damaged must not change it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // On macOS fsync alone leaves the data in the drive's cache. What migrations and checkpoints
+        // write must be on the disk whatever the durability: there, order is what keeps the store whole.
+        connection.pragma_update(None, "fullfsync", true)?;
+        connection.pragma_update(None, "checkpoint_fullfsync", true)?;
         Ok(connection)
     }
 
@@ -133,7 +157,6 @@ impl Files {
             Durability::Normal => "NORMAL",
         };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        // On macOS fsync alone leaves the data in the drive's cache.
         connection.pragma_update(None, "fullfsync", self.options.durability == Durability::Full)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
@@ -162,29 +185,25 @@ impl Files {
     }
 
     /// Puts what can be read of the damaged database in its place, and the damaged one aside.
-    pub fn replace_damaged(&self, now: Timestamp) -> Result<(), OpenError> {
+    fn replace_damaged(&self, now: Timestamp) -> Result<(), OpenError> {
         let building = self.dir.join("sessiond.db.salvaging");
         remove(&building)?;
         let mut copy = self.connect(&building)?;
         self.upgrade(&mut copy)?;
-        let carried = salvage::carry_over(self.connect(&self.database()), &copy, now);
+        let carried = salvage::carry_over(&self.connect(&self.database())?, &mut copy, now)?;
         copy.close().map_err(|(_, error)| StoreError::from(error))?;
-        let io = |e: std::io::Error| StoreError::Io(e.to_string());
         File::open(&building).and_then(|f| f.sync_all()).map_err(io)?;
         // From here on a crash is finished by the next start.
-        fs::rename(&building, self.salvaged()).map_err(io)?;
+        fs::rename(&building, self.salvaged(now)).map_err(io)?;
+        sync_folder(&self.dir).map_err(io)?;
         tracing::warn!(sessions = carried.sessions, lost = carried.unreadable, "carried over from the damaged store");
-        self.finish_salvage(now)
+        self.finish_salvage()
     }
 
-    /// Sets the damaged files aside under a dated name and moves the salvaged copy into their place.
-    fn finish_salvage(&self, now: Timestamp) -> Result<(), OpenError> {
-        if !self.salvaged().exists() {
-            return Ok(());
-        }
-        let io = |e: std::io::Error| StoreError::Io(e.to_string());
-        let date = now.to_string().replace([':', '-'], "");
-        for suffix in ["", "-wal", "-shm"] {
+    /// Sets the damaged files aside under the salvaged copy's date and moves that into their place.
+    fn finish_salvage(&self) -> Result<(), OpenError> {
+        let Some((salvaged, date)) = self.find_salvaged()? else { return Ok(()) };
+        for suffix in ["", "-wal", "-shm", "-journal"] {
             let damaged = self.dir.join(format!("{DATABASE}{suffix}"));
             if damaged.exists() {
                 let aside = self.dir.join(format!("{DATABASE}.damaged-{date}{suffix}"));
@@ -192,17 +211,67 @@ impl Files {
                 tracing::warn!(aside = %aside.display(), "set the damaged store aside");
             }
         }
-        fs::rename(self.salvaged(), self.database()).map_err(io)?;
-        File::open(&self.dir).and_then(|f| f.sync_all()).map_err(io)?;
+        // SQLite would play the damaged log into the copy, should a power cut leave the one beside the other.
+        sync_folder(&self.dir).map_err(io)?;
+        fs::rename(salvaged, self.database()).map_err(io)?;
+        sync_folder(&self.dir).map_err(io)?;
         Ok(())
     }
+
+    /// The date is part of the name, so that all the damaged files get one date, even from two starts.
+    fn salvaged(&self, at: Timestamp) -> PathBuf {
+        self.dir.join(format!("{SALVAGED}{}", at.to_string().replace([':', '-'], "")))
+    }
+
+    /// A finished copy that is not yet in its place, and its date.
+    fn find_salvaged(&self) -> Result<Option<(PathBuf, String)>, StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if let Some(date) = entry.file_name().to_str().and_then(|name| name.strip_prefix(SALVAGED)) {
+                return Ok(Some((entry.path(), date.to_owned())));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Asks SQLite whether the database is sound.
+fn check(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
+    let verdict: String = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
+}
+
+/// Makes a folder, and those above it, so that a power cut does not take them away again. One that is
+/// there may have been made a moment ago and not been synced.
+fn make(dir: &Path) -> std::io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.is_dir() {
+        make(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made?,
+        }
+    }
+    match sync_folder(parent) {
+        // Whoever may not read the folder above cannot sync it either.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+fn sync_folder(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn io(error: std::io::Error) -> StoreError {
+    StoreError::Io(error.to_string())
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let file = PathBuf::from(format!("{}{suffix}", path.display()));
         if file.exists() {
-            fs::remove_file(&file).map_err(|e| StoreError::Io(e.to_string()))?;
+            fs::remove_file(&file).map_err(io)?;
         }
     }
     Ok(())

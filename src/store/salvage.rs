@@ -1,8 +1,8 @@
 //! Reading what can still be read of a damaged database.
 
-use rusqlite::{Connection, Row, params_from_iter, types::Value};
+use rusqlite::{Connection, ErrorCode, Row, params_from_iter, types::Value};
 
-use super::OpenError;
+use super::StoreError;
 use crate::domain::Timestamp;
 
 /// What a salvage brought.
@@ -18,32 +18,29 @@ const TABLES: [&str; 3] = ["sessions", "aliases", "facts"];
 
 /// Copies every readable row of `damaged` into `copy`. All sessions count as unsynced afterwards:
 /// what central has of them is for central to say.
-pub(super) fn carry_over(damaged: Result<Connection, OpenError>, copy: &Connection, now: Timestamp) -> Carried {
+///
+/// # Errors
+/// What keeps the copy from being written, such as a full disk: a copy that lacks what can be read is none.
+pub(super) fn carry_over(damaged: &Connection, copy: &mut Connection, now: Timestamp) -> Result<Carried, StoreError> {
+    let copy = copy.transaction()?;
     let mut carried = Carried::default();
-    let Ok(source) = damaged else {
-        return Carried { unreadable: true, ..carried };
-    };
     for table in TABLES {
-        let rows = copy_table(&source, copy, table);
+        let rows = copy_table(damaged, &copy, table)?;
         carried.unreadable |= rows.is_none_or(|(_, complete)| !complete);
         if table == "sessions" {
             carried.sessions = rows.map_or(0, |(count, _)| count);
         }
     }
-    let mended =
-        copy.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [now.micros()]).and_then(
-            |_| copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", []),
-        );
-    if let Err(error) = mended {
-        tracing::warn!(%error, "the salvaged sessions could not be marked for central");
-    }
-    carried
+    copy.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [now.micros()])?;
+    copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", [])?;
+    copy.commit()?;
+    Ok(carried)
 }
 
 /// Copies one table from both ends towards the damage between them; says how many rows came, and
 /// whether the damage was never met. `None`: not even the columns could be read.
-fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Option<(usize, bool)> {
-    let columns = shared_columns(source, copy, table)?;
+fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Option<(usize, bool)>, StoreError> {
+    let Some(columns) = shared_columns(source, copy, table) else { return Ok(None) };
     let list = columns.join(", ");
     let marks = vec!["?"; columns.len()].join(", ");
     let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
@@ -57,32 +54,33 @@ fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Option<(us
         &["", "ORDER BY 1 DESC"]
     };
     for order in orders {
-        match copy_rows(source, copy, &format!("SELECT {list} FROM {table} {order}"), &insert) {
-            (rows, true) => return Some((count + rows, complete)),
-            (rows, false) => {
-                count += rows;
-                complete = false;
-            }
+        let (rows, to_the_end) = copy_rows(source, copy, &format!("SELECT {list} FROM {table} {order}"), &insert)?;
+        count += rows;
+        if to_the_end {
+            return Ok(Some((count, complete)));
         }
+        complete = false;
     }
-    Some((count, complete))
+    Ok(Some((count, complete)))
 }
 
 /// Copies rows until the first that cannot be read; says how many were new, and whether it reached the end.
-fn copy_rows(source: &Connection, copy: &Connection, select: &str, insert: &str) -> (usize, bool) {
-    let Ok(mut statement) = source.prepare(select) else { return (0, false) };
+fn copy_rows(source: &Connection, copy: &Connection, select: &str, insert: &str) -> Result<(usize, bool), StoreError> {
+    let Ok(mut statement) = source.prepare(select) else { return Ok((0, false)) };
     let width = statement.column_count();
-    let Ok(mut rows) = statement.query([]) else { return (0, false) };
+    let Ok(mut rows) = statement.query([]) else { return Ok((0, false)) };
+    let mut into = copy.prepare(insert)?;
     let mut count = 0;
     loop {
-        match rows.next() {
-            Ok(None) => return (count, true),
-            Err(_) => return (count, false),
-            Ok(Some(row)) => match values(row, width) {
+        match rows.next().map(|row| row.map(|row| values(row, width))) {
+            Ok(None) => return Ok((count, true)),
+            Ok(Some(Ok(values))) => match into.execute(params_from_iter(values)) {
+                Ok(new) => count += new,
                 // A row that breaks a constraint of its own is damage too, and is left behind.
-                Ok(values) => count += copy.execute(insert, params_from_iter(values)).unwrap_or(0),
-                Err(_) => return (count, false),
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+                Err(error) => return Err(error.into()),
             },
+            Err(_) | Ok(Some(Err(_))) => return Ok((count, false)),
         }
     }
 }

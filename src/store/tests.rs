@@ -291,11 +291,7 @@ fn set_aside(dir: &Path) -> usize {
 async fn a_damaged_page_costs_at_most_what_was_on_it() {
     let dir = tempfile::tempdir().unwrap();
     let records = filled(dir.path(), 400).await;
-    let path = dir.path().join("sessiond.db");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let page = bytes.len() / 4096 / 2 * 4096;
-    bytes[page..page + 4096].fill(0xA5);
-    std::fs::write(&path, &bytes).unwrap();
+    spoil_a_page(dir.path());
 
     let (store, writer) = open(dir.path());
     assert_eq!(set_aside(dir.path()), 1);
@@ -325,13 +321,113 @@ async fn damage_met_while_it_runs_is_mended_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let records = filled(dir.path(), 400).await;
     let (store, writer) = open(dir.path());
-    let damage = store.writer.submit(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
-    assert!(matches!(damage, Err(StoreError::Damaged(_))));
+    spoil_a_page(dir.path());
+    meet_damage(&store).await;
     register(&store, 1000, 1).await;
     assert_eq!(set_aside(dir.path()), 1);
     let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
-    assert_eq!(kept.len(), records.len() + 1);
+    assert!(kept.len() > records.len() * 3 / 4, "only {} of 400 came over", kept.len());
     shut((store, writer));
+}
+
+async fn meet_damage(store: &Store) {
+    let damage = store.writer.submit(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
+    assert!(matches!(damage, Err(StoreError::Damaged(_))));
+}
+
+/// Overwrites a page in the middle of the database.
+fn spoil_a_page(dir: &Path) {
+    let path = dir.join("sessiond.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let page = bytes.len() / 4096 / 2 * 4096;
+    bytes[page..page + 4096].fill(0xA5);
+    std::fs::write(&path, &bytes).unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_is_none_at_a_closer_look_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 10).await;
+    let (store, writer) = open(dir.path());
+    meet_damage(&store).await;
+    register(&store, 1000, 1).await;
+    assert_eq!(set_aside(dir.path()), 0);
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), records.len() + 1);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_again_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 1).await;
+    let (store, writer) = open(dir.path());
+    let (path, elsewhere) = (dir.path().join("sessiond.db"), dir.path().join("elsewhere"));
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    meet_damage(&store).await;
+    assert!(matches!(store.ping().await, Err(StoreError::Io(_))), "nothing can be written, and it says so");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&elsewhere, &path).unwrap();
+    register(&store, 1000, 1).await;
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 2);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_written_is_no_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 400).await;
+    let mut copy = Connection::open(dir.path().join("copy")).unwrap();
+    copy.execute_batch(include_str!("../../migrations/local/0001_sessions.sql")).unwrap();
+    copy.pragma_update(None, "max_page_count", 20).unwrap();
+    let damaged = Connection::open(dir.path().join("sessiond.db")).unwrap();
+    let carried = salvage::carry_over(&damaged, &mut copy, at(0));
+    assert!(matches!(carried, Err(StoreError::Full(_))), "{carried:?}");
+}
+
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_is_finished_and_keeps_the_damaged_files_together() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3).await;
+    // As left by a power cut after the first of the damaged files was set aside.
+    std::fs::rename(dir.path().join("sessiond.db"), dir.path().join("sessiond.db.salvaged-20260130T120000.000000Z"))
+        .unwrap();
+    std::fs::write(dir.path().join("sessiond.db.damaged-20260130T120000.000000Z"), "damaged").unwrap();
+    for suffix in ["-wal", "-shm", "-journal"] {
+        std::fs::write(dir.path().join(format!("sessiond.db{suffix}")), "damaged").unwrap();
+    }
+    let (store, writer) = open(dir.path());
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 3);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let aside = dir.path().join(format!("sessiond.db.damaged-20260130T120000.000000Z{suffix}"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "damaged", "{suffix}");
+    }
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn the_writer_syncs_as_its_durability_demands() {
+    for (durability, synchronous, fullfsync) in [(Durability::Full, 2, 1), (Durability::Normal, 1, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = try_open(dir.path(), Options { durability, ..OPTIONS }).unwrap();
+        let pragma = async |name| {
+            let value = move |db: &Connection| Ok(db.pragma_query_value(None, name, |row| row.get::<_, i64>(0))?);
+            store.writer.submit(value).await.unwrap()
+        };
+        assert_eq!(pragma("synchronous").await, synchronous, "{durability:?}");
+        assert_eq!(pragma("fullfsync").await, fullfsync, "{durability:?}");
+        assert_eq!(
+            pragma("checkpoint_fullfsync").await,
+            1,
+            "{durability:?}: a checkpoint out of order damages the store"
+        );
+        let journal = store
+            .writer
+            .submit(|db| Ok(db.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))?))
+            .await;
+        assert_eq!(journal.unwrap(), "wal");
+        shut((store, writer));
+    }
 }
 
 #[tokio::test]
@@ -339,11 +435,12 @@ async fn damage_that_only_a_reader_meets_is_mended_too() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 400).await;
     let (store, writer) = open(dir.path());
+    spoil_a_page(dir.path());
     let met = store.read(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
     assert!(matches!(met, Err(StoreError::Damaged(_))));
     store.ping().await.unwrap();
     assert_eq!(set_aside(dir.path()), 1);
-    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 400);
+    assert!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len() > 300);
     shut((store, writer));
 }
 

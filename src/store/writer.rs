@@ -28,8 +28,8 @@ pub(super) struct Outcome {
 
 /// What the thread does beside running jobs.
 pub(super) trait Keeper: Send + 'static {
-    /// Replaces a damaged database by what can be read of it.
-    fn recover(&mut self, damaged: Connection) -> Result<Connection, StoreError>;
+    /// Opens the database anew after damage was met; a damaged one is replaced by what can be read of it.
+    fn recover(&mut self) -> Result<Connection, StoreError>;
     /// Something was committed.
     fn committed(&mut self);
 }
@@ -88,26 +88,40 @@ fn job<T: Send + 'static>(
     })
 }
 
-fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>, mut keeper: impl Keeper) {
+fn run(connection: Connection, mut queue: mpsc::Receiver<Job>, mut keeper: impl Keeper) {
+    let mut connection = Ok(connection);
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
-        match commit(&connection, group.drain(..)) {
-            ControlFlow::Continue(()) => keeper.committed(),
-            ControlFlow::Break(damage) => {
-                tracing::error!(%damage, "the store is damaged; it is set aside and rebuilt");
-                connection = match keeper.recover(connection) {
-                    Ok(rebuilt) => rebuilt,
-                    Err(error) => {
-                        tracing::error!(%error, "the store could not be rebuilt; sessiond stops writing");
-                        return;
-                    }
-                };
-            }
+        // Where the last attempt failed the disk may have come back since.
+        connection = connection.or_else(|_| recover(&mut keeper));
+        match &connection {
+            Err(error) => refuse(error, group.drain(..)),
+            Ok(open) => match commit(open, group.drain(..)) {
+                ControlFlow::Continue(()) => keeper.committed(),
+                ControlFlow::Break(damage) => {
+                    tracing::error!(%damage, "damage was met; the store is opened anew");
+                    drop(connection);
+                    connection = recover(&mut keeper);
+                }
+            },
         }
     }
+    let Ok(connection) = connection else { return };
     // Folds the log into the database, so that the files left behind are complete by themselves.
     if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
         tracing::warn!(%error, "the write-ahead log could not be folded in; it is kept, nothing is lost");
+    }
+}
+
+fn recover(keeper: &mut impl Keeper) -> Result<Connection, StoreError> {
+    keeper.recover().inspect_err(|error| tracing::error!(%error, "the store cannot be opened; nothing is recorded"))
+}
+
+/// Answers each of `jobs` with an error, none of them done.
+fn refuse(error: &StoreError, jobs: impl Iterator<Item = Job>) {
+    for job in jobs {
+        let Outcome { answer, .. } = job(Err(error.clone()));
+        answer(None);
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod clients;
 mod collisions;
 mod crashes;
+mod history;
 mod identity;
 mod life;
 mod outage;

@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A host: its state folder, its configuration, and its daemon while that runs.
 pub struct Host {
     dir: TempDir,
+    state: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     process: Option<Child>,
@@ -28,7 +29,8 @@ impl Host {
     pub fn new(machine: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder for a host");
         fs::write(dir.path().join("config.toml"), "").expect("a configuration");
-        Self { dir, arguments: vec!["--machine".into(), machine.into()], environment: Vec::new(), process: None }
+        let arguments = vec!["--machine".into(), machine.into()];
+        Self { state: dir.path().join("state"), dir, arguments, environment: Vec::new(), process: None }
     }
 
     /// A host on which nobody named the machine.
@@ -50,6 +52,12 @@ impl Host {
 
     pub fn configure(&self, toml: &str) {
         fs::write(self.dir.path().join("config.toml"), toml).expect("the configuration can be written");
+    }
+
+    /// Keeps the state elsewhere than in the host's own folder.
+    pub fn keeping_state_in(mut self, state: PathBuf) -> Self {
+        self.state = state;
+        self
     }
 
     pub fn argument(mut self, argument: &str) -> Self {
@@ -144,15 +152,7 @@ impl Host {
 
     /// The same, where the daemon may be killed meanwhile: no answer is `None`.
     pub fn try_ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let (status, text) = raw(
-            &mut self.connect()?,
-            &format!(
-                "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        )?;
-        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        ask_over(&mut self.connect()?, method, path, body)
     }
 
     pub fn status(&self) -> Value {
@@ -176,9 +176,7 @@ impl Host {
     }
 
     pub fn connect(&self) -> Option<UnixStream> {
-        let stream = UnixStream::connect(self.socket()).ok()?;
-        stream.set_read_timeout(Some(LIMIT)).ok()?;
-        Some(stream)
+        connect(&self.socket())
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -186,7 +184,7 @@ impl Host {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     pub fn dir(&self) -> &Path {
@@ -228,6 +226,25 @@ impl Drop for Host {
             eprintln!("--- log of {:?}\n{}", self.arguments, self.log());
         }
     }
+}
+
+pub fn connect(socket: &Path) -> Option<UnixStream> {
+    let stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).ok()?;
+    Some(stream)
+}
+
+/// Asks the API over a connection that is used up by it.
+pub fn ask_over(stream: &mut UnixStream, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let (status, text) = raw(
+        stream,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    )?;
+    Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
 /// Sends a request as it is and reads the answer to its end.

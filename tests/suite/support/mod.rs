@@ -2,8 +2,11 @@
 
 pub mod daemon;
 pub mod fake_central;
+pub mod history;
+pub mod load;
 pub mod postgres;
 pub mod random;
+pub mod volume;
 
 use std::time::{Duration, Instant};
 

@@ -151,12 +151,12 @@ impl Server {
 
     /// One of Postgres's own clients, with nothing from the environment.
     fn libpq(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(binary(program));
-        for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
-            command.env_remove(variable);
-        }
-        command.args(["-U", "postgres", "-d", database, "-h"]).arg(self.dir.path());
-        command
+        libpq(program, self.dir.path(), database)
+    }
+
+    /// Somebody who writes to a database, whatever becomes of the server meanwhile.
+    pub fn client(&self, database: &str) -> Client {
+        Client { dir: self.dir.path().to_owned(), database: database.into() }
     }
 
     /// A dump of a database, as `pg_dump` makes it.
@@ -207,6 +207,28 @@ impl Drop for Server {
             _ = process.wait();
         }
     }
+}
+
+pub struct Client {
+    dir: PathBuf,
+    database: String,
+}
+
+impl Client {
+    /// Runs SQL; says whether it is known to have worked.
+    pub fn run(&self, sql: &str) -> bool {
+        let mut psql = libpq("psql", &self.dir, &self.database);
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]).output().expect("psql can be run").status.success()
+    }
+}
+
+fn libpq(program: &str, dir: &Path, database: &str) -> Command {
+    let mut command = Command::new(binary(program));
+    for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
+        command.env_remove(variable);
+    }
+    command.args(["-U", "postgres", "-d", database, "-h"]).arg(dir);
+    command
 }
 
 /// A psql that runs until it is dropped.

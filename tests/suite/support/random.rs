@@ -13,6 +13,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Another source of its own, for another thread.
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

@@ -1,0 +1,137 @@
+//! The power fails under load: what was acknowledged is there.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{damaged, host_id, pass};
+use crate::support::campaign;
+use crate::support::daemon::Host;
+use crate::support::load::Load;
+use crate::support::random::Random;
+use crate::support::volume::{Kind, Volume};
+
+/// After so many cuts a new store is begun: a list of thousands of sessions takes its time.
+const CUTS_OF_A_STORE: u64 = 50;
+
+fn host_on(volume: &Volume, folder: &str) -> Host {
+    Host::new("odin3").keeping_state_in(volume.path().join(folder))
+}
+
+/// Cuts the power under load, and starts the daemon again.
+fn cut(volume: &Volume, host: &mut Host, load: &Load, before: impl FnOnce(&Host)) {
+    load.during(host, || {
+        before(host);
+        load.fails(|| volume.cut());
+    });
+    host.kill();
+    volume.restore();
+    host.start();
+}
+
+fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, mut before: impl FnMut(&Host, &mut Random)) {
+    let Some(volume) = Volume::for_test(test, kind) else { return };
+    let mut random = Random::from_clock(test);
+    let mut acknowledged = 0;
+    for store in 0..cuts.div_ceil(CUTS_OF_A_STORE) {
+        let (mut host, load) = (host_on(&volume, &format!("state{store}")).started(), Load::default());
+        let identity = host_id(&host);
+        for cut_number in 0..CUTS_OF_A_STORE.min(cuts - store * CUTS_OF_A_STORE) {
+            cut(&volume, &mut host, &load, |host| before(host, &mut random));
+            assert_eq!(load.violations(&host), [""; 0], "after cut {cut_number} of store {store}");
+            assert_eq!(host_id(&host), identity);
+            assert_eq!(damaged(&host.state_dir()), [""; 0]);
+        }
+        acknowledged += load.acknowledged.load(Ordering::Relaxed);
+        host.kill();
+        std::fs::remove_dir_all(host.state_dir()).expect("a state folder");
+    }
+    assert!(acknowledged > cuts, "only {acknowledged} writes were acknowledged in {cuts} cuts");
+    println!("{test}: {cuts} cuts, {acknowledged} acknowledged writes, none lost");
+}
+
+/// Mostly soon after the start, now and then late enough for the log to have been folded in.
+fn under_load(_: &Host, random: &mut Random) {
+    let at_most = if random.below(10) == 0 { 500 } else { 60 };
+    pass(random, Duration::from_millis(at_most));
+}
+
+/// While the daemon ends in order and folds its log into the database.
+fn while_stopping(host: &Host, random: &mut Random) {
+    pass(random, Duration::from_millis(40));
+    host.signal(Signal::TERM);
+    pass(random, Duration::from_millis(15));
+}
+
+#[test]
+fn under_load_on_ext4() {
+    nothing_acknowledged_is_lost("power::under_load_on_ext4", Kind::Ext4, campaign(75, 2000), under_load);
+}
+
+#[test]
+fn under_load_on_xfs() {
+    nothing_acknowledged_is_lost("power::under_load_on_xfs", Kind::Xfs, campaign(75, 2000), under_load);
+}
+
+#[test]
+fn while_stopping_on_ext4() {
+    nothing_acknowledged_is_lost("power::while_stopping_on_ext4", Kind::Ext4, campaign(20, 500), while_stopping);
+}
+
+#[test]
+fn while_stopping_on_xfs() {
+    nothing_acknowledged_is_lost("power::while_stopping_on_xfs", Kind::Xfs, campaign(20, 500), while_stopping);
+}
+
+/// If these cuts cost nothing, the ones above prove nothing.
+#[test]
+fn normal_durability_is_seen_to_lose() {
+    let test = "power::normal_durability_is_seen_to_lose";
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        let Some(volume) = Volume::for_test(test, kind) else { continue };
+        let mut host = host_on(&volume, "state");
+        host.configure("[store]\ndurability = \"normal\"\n");
+        host.start();
+        let identity = host_id(&host);
+        let cuts = campaign(8, 100);
+        let mut lossy = 0;
+        for _ in 0..cuts {
+            let load = Load::default();
+            cut(&volume, &mut host, &load, |_| {
+                crate::support::eventually("something is acknowledged", Duration::from_secs(10), || {
+                    (load.acknowledged.load(Ordering::Relaxed) > 50).then_some(())
+                });
+            });
+            lossy += u64::from(!load.violations(&host).is_empty());
+            assert_eq!(host_id(&host), identity);
+            assert_eq!(damaged(&host.state_dir()), [""; 0], "normal loses the newest; it never damages");
+        }
+        println!("{test}: {lossy} of {cuts} cuts on {kind:?} lost acknowledged writes");
+        assert!(lossy * 2 > cuts, "only {lossy} of {cuts} cuts on {kind:?} lost anything");
+    }
+}
+
+/// A daemon that crashed may have written and not synced. Its successor reads that and tells it, so it syncs it.
+#[test]
+fn what_a_start_finds_is_on_the_disk_before_it_is_told() {
+    let Some(volume) = Volume::for_test("power::what_a_start_finds_is_on_the_disk", Kind::Ext4) else { return };
+    let mut host = host_on(&volume, "state");
+    let load = Load::default();
+    host.configure("[store]\ndurability = \"normal\"\n");
+    host.start();
+    load.during(&host, || {
+        crate::support::eventually("something is acknowledged", Duration::from_secs(10), || {
+            (load.acknowledged.load(Ordering::Relaxed) > 50).then_some(())
+        });
+    });
+    host.kill();
+    host.configure("");
+    host.start();
+    assert_eq!(load.violations(&host), [""; 0]);
+    volume.cut();
+    host.kill();
+    volume.restore();
+    host.start();
+    assert_eq!(load.violations(&host), [""; 0]);
+}
