@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use error::ApiError;
-pub use extract::Peer;
+pub use extract::{Peer, parse_body};
 pub use metrics::Metrics;
 pub use server::{Admission, serve};
 

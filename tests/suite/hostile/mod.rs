@@ -1,0 +1,4 @@
+//! Whoever is on the other end means harm.
+
+mod fuzz;
+mod targets;
