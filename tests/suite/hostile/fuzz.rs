@@ -137,4 +137,4 @@ macro_rules! fuzzed {
         }
     )*};
 }
-fuzzed!(bodies, names, answers, config, identity, central_url);
+fuzzed!(bodies, names, answers, config, identity, central_url, api);

@@ -8,27 +8,36 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sessiond::api::{About, Api, ApiSettings, Metrics, Peer, router};
 use sessiond::client::http::Response;
 use sessiond::config::{self, Environment, Overrides, Settings};
-use sessiond::domain::{InstanceId, InstanceType, Invalid, MachineName, Project, Registration, Status};
+use sessiond::domain::{
+    InstanceId, InstanceType, Invalid, LinkState, LinkStatus, MachineName, Project, Registration, Status, Timestamp,
+};
 use sessiond::platform::places::Os;
-use sessiond::store::IdentityFile;
+use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
-use sessiond::wire::{HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, SyncRequest};
+use sessiond::wire::{ErrorBody, HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, SyncRequest};
 
 pub type Target = fn(&[u8]);
 
 /// Each target, by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("bodies", bodies),
     ("names", names),
     ("answers", answers),
     ("config", config),
     ("identity", identity),
     ("central_url", central_url),
+    ("api", api),
 ];
 
 /// The password that the seeds carry: it never shows.
@@ -236,4 +245,101 @@ pub fn central_url(data: &[u8]) {
         .iter()
         .any(|start| text.starts_with(start) && text.matches(SECRET).count() == 1);
     assert!(!password || !shown.contains(SECRET), "the password shows: {shown}");
+}
+
+/// The API without its socket, over a store of its own.
+struct Served {
+    runtime: tokio::runtime::Runtime,
+    router: Router,
+    requests: u32,
+    // What the router's receivers listen to, and the folder it works in.
+    _senders: (tokio::sync::watch::Sender<ApiSettings>, tokio::sync::watch::Sender<LinkStatus>),
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    /// A store that has grown makes each list longer; after so many requests there is a new one.
+    const REQUESTS: u32 = 500;
+
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = || Timestamp::from_micros(1_770_000_000_000_000);
+        let options = Options { durability: Durability::Normal, max_size: 1 << 20 };
+        let (store, _) = Store::open(folder.path(), options, Arc::new(now)).expect("a store");
+        let identity = Identity::new(MachineName::guess(), uuid::Uuid::from_u128(1), now());
+        let settings = tokio::sync::watch::Sender::new(ApiSettings {
+            stale_after: Duration::from_secs(120),
+            allow_other: true,
+            config_path: None,
+            config_error: None,
+        });
+        let link = tokio::sync::watch::Sender::new(LinkStatus::new(LinkState::Off, now()));
+        let api = Api {
+            store,
+            identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(folder.path()), identity)),
+            settings: settings.subscribe(),
+            link: link.subscribe(),
+            nudge: Arc::default(),
+            clock: Arc::new(now),
+            random: || uuid::Uuid::new_v4().as_u64_pair().0,
+            started: |_| Some(1),
+            metrics: Metrics::new("test"),
+            about: About {
+                version: "test",
+                pid: 1,
+                uid: 0,
+                started_at: now(),
+                store_path: String::new(),
+                durability: "normal",
+            },
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { runtime, router: router(Arc::new(api)), requests: 0, _senders: (settings, link), _folder: folder }
+    }
+
+    fn ask(&mut self, mut request: Request<Body>) -> (u16, String, Vec<u8>) {
+        self.requests += 1;
+        request.extensions_mut().insert(Peer { uid: 0 });
+        self.runtime.block_on(async {
+            let answer = tower::ServiceExt::oneshot(self.router.clone(), request).await.expect("it never fails");
+            let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().expect("it is text"));
+            let (status, kind) = (answer.status().as_u16(), kind.to_owned());
+            let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is there");
+            (status, kind, body.to_vec())
+        })
+    }
+}
+
+thread_local! {
+    static SERVED: RefCell<Option<Served>> = const { RefCell::new(None) };
+}
+
+/// The whole API: a line with method and target, then the body. Each answer is one that the contract knows.
+pub fn api(data: &[u8]) {
+    let (head, body) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
+    let head = String::from_utf8_lossy(head);
+    let (method, target) = head.split_once(' ').unwrap_or((&head, "/v1/sessions"));
+    // It may wait for ten seconds; `bodies` has its body.
+    let body = if target.contains("/v1/sync") { b"{}" } else { body };
+    let request = Request::builder().method(method).uri(target).body(Body::from(body.to_vec()));
+    let Ok(request) = request else { return };
+    let (status, kind, body) = SERVED.with_borrow_mut(|served| {
+        served.take_if(|served| served.requests > Served::REQUESTS);
+        served.get_or_insert_with(Served::new).ask(request)
+    });
+    match status {
+        // The answer to HEAD has no body.
+        _ if method == "HEAD" => assert!(body.is_empty() && status < 500),
+        200 | 201 | 300 if kind == "application/json" => {
+            serde_json::from_slice::<serde_json::Value>(&body).expect("an answer is JSON");
+        }
+        200 => assert!(kind.starts_with("text/plain") || kind.starts_with("application/openmetrics-text"), "{kind}"),
+        400 | 403 | 404 | 405 | 409 | 413 | 503 | 507 => {
+            assert_eq!(kind, "application/json");
+            let answer: ErrorBody = serde_json::from_slice(&body).expect("an error says so in JSON");
+            assert_tidy(&answer.error.message);
+            assert_tidy(&answer.error.hint);
+        }
+        other => panic!("status {other}: {}", String::from_utf8_lossy(&body)),
+    }
 }
