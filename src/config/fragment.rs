@@ -127,6 +127,7 @@ fn unknown_key(key: &str) -> ConfigError {
 /// The known key or section that was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {
     let name = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let key = &quotation(key);
     let distance = |known: &str| match name(known) == name(key) {
         // The right key in the wrong section.
         true => 1,

@@ -95,9 +95,10 @@ impl Mutator {
                 let part = bytes[at..end].to_vec();
                 bytes.splice(at..at, part);
             }
-            // Long: every limit of length is met.
             _ => {
-                let part = bytes[at..end].repeat(1 + self.below(2000));
+                // Seldom very long: each limit of length is met, and there is time for much else.
+                let most = if self.below(16) == 0 { 4000 } else { 40 };
+                let part = bytes[at..end].repeat(1 + self.below(most));
                 bytes.splice(at..at, part);
             }
         }

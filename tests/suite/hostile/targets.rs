@@ -284,6 +284,7 @@ impl Served {
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
             started: |_| Some(1),
             metrics: Metrics::new("test"),
+            unread: sessiond::api::Unread::default(),
             about: About {
                 version: "test",
                 pid: 1,
