@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::Invalid;
+use crate::domain::text::one_line;
 use crate::store::{OpenError, StoreError};
 use crate::wire::{ErrorBody, ErrorCode, ErrorDetail};
 
@@ -15,8 +16,9 @@ const RETRY_AFTER: &str = "1";
 pub struct ApiError(ErrorDetail);
 
 impl ApiError {
+    /// What the message quotes of a request may be long, and have line breaks: it becomes one bounded line.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self(ErrorDetail { code, message: message.into(), hint: hint.into() })
+        Self(ErrorDetail { code, message: one_line(&message.into()), hint: hint.into() })
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -27,8 +29,8 @@ impl ApiError {
         StoreError::NotFound(searched.to_owned()).into()
     }
 
-    pub fn code(&self) -> ErrorCode {
-        self.0.code
+    pub fn detail(&self) -> &ErrorDetail {
+        &self.0
     }
 }
 

@@ -63,11 +63,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 ),
                 _ => ApiError::bad_request(format!("the body could not be read: {}", rejection.body_text())),
             })?;
-        parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+        parse_body(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// One JSON document, in which an error names the field.
+pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -5,9 +5,11 @@
 mod error;
 mod extract;
 mod metrics;
+mod places;
 #[allow(unused_qualifications, reason = "utoipa's macros write full paths")]
 mod routes;
 mod server;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +23,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use error::ApiError;
-pub use extract::Peer;
+pub use extract::{Peer, parse_body};
 pub use metrics::Metrics;
 pub use server::{Admission, serve};
+pub use unread::Unread;
 
 use crate::clock::Clock;
 use crate::domain::{LinkStatus, Timestamp};
@@ -68,6 +71,7 @@ pub struct Api {
     /// When the process with this pid started, if it runs.
     pub started: fn(i32) -> Option<i64>,
     pub metrics: Metrics,
+    pub unread: Unread,
     pub about: About,
 }
 

@@ -1,13 +1,17 @@
 //! Accepting connections: who gets in, how many at once, and how long each may take.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,13 +20,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::places::{Place, Places};
 use super::{Api, ApiError, Peer};
 use crate::shutdown::Shutdown;
 use crate::wire::ErrorCode;
 
-/// Connections served at once; what comes beyond is told to come back.
+/// Connections served at once; for what comes beyond, idle ones have to go.
 const CONNECTIONS: usize = 1024;
-/// Connections that are told so at once; beyond these the kernel's queue holds them.
+/// Connections of one user.
+const SHARE: usize = CONNECTIONS / 4 * 3;
+/// Connections that are turned away with an explanation at once; those beyond get none, and keep nobody waiting.
 const TURNED_AWAY: usize = 64;
 /// How long a client may take to send the head of a request, or be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +45,7 @@ pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + 
 
 /// Serves until told to shut down, then lets the requests under way finish.
 pub async fn serve(listener: UnixListener, router: Router, admission: Admission, mut shutdown: Shutdown) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, SHARE);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let mut connections = JoinSet::new();
     loop {
@@ -56,13 +63,16 @@ pub async fn serve(listener: UnixListener, router: Router, admission: Admission,
                 continue;
             }
         };
-        match (admission(&stream), places.clone().try_acquire_owned()) {
-            (Ok(peer), Ok(place)) => {
-                connections.spawn(converse(stream, router.clone(), peer, place, shutdown.clone()));
+        let seated = admission(&stream).and_then(|peer| Ok((peer, places.take(peer.uid).ok_or_else(full)?)));
+        match seated {
+            Ok((peer, place)) => {
+                let place = Arc::new(place);
+                let connection =
+                    connections.spawn(converse(stream, router.clone(), peer, place.clone(), shutdown.clone()));
+                place.seats(connection);
             }
-            (admitted, _) => {
-                let refusal = admitted.err().unwrap_or_else(full);
-                let Ok(place) = turned_away.clone().acquire_owned().await else { continue };
+            Err(refusal) => {
+                let Ok(place) = turned_away.clone().try_acquire_owned() else { continue };
                 connections.spawn(turn_away(stream, refusal, place));
             }
         }
@@ -77,23 +87,25 @@ pub async fn serve(listener: UnixListener, router: Router, admission: Admission,
 fn full() -> ApiError {
     ApiError::new(
         ErrorCode::Unavailable,
-        format!("{CONNECTIONS} connections are open already"),
+        "each connection there may be has a request under way",
         "try again in a moment",
     )
 }
 
 /// Serves one connection, request after request.
-async fn converse(
-    stream: UnixStream,
-    router: Router,
-    peer: Peer,
-    _place: OwnedSemaphorePermit,
-    mut shutdown: Shutdown,
-) {
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request = request.map(axum::body::Body::new);
+async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Place>, mut shutdown: Shutdown) {
+    place.idle();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let place = place.clone();
+        place.idle();
+        let mut request = request.map(|body| axum::body::Body::new(Arriving::new(body, place.clone())));
         request.extensions_mut().insert(peer);
-        router.clone().oneshot(request)
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            place.idle();
+            answer
+        }
     });
     let connection = http(HEAD_TIMEOUT).serve_connection(patient(stream, REQUEST_TIMEOUT), service);
     tokio::pin!(connection);
@@ -109,10 +121,52 @@ async fn converse(
     }
 }
 
+/// The body of a request. Until its end has come, it is the daemon that waits.
+struct Arriving {
+    body: Incoming,
+    place: Arc<Place>,
+}
+
+impl Arriving {
+    fn new(body: Incoming, place: Arc<Place>) -> Self {
+        let arriving = Self { body, place };
+        arriving.look();
+        arriving
+    }
+
+    fn look(&self) {
+        if self.body.is_end_stream() {
+            self.place.busy();
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.look();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Answers the first request of a connection with a refusal, and hangs up.
 async fn turn_away(stream: UnixStream, refusal: ApiError, _place: OwnedSemaphorePermit) {
     const PATIENCE: Duration = Duration::from_secs(1);
-    let service = service_fn(move |_: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(move |_: hyper::Request<Incoming>| {
         let refusal = refusal.clone();
         async move { Ok::<_, std::convert::Infallible>(refusal.into_response()) }
     });
@@ -123,7 +177,8 @@ async fn turn_away(stream: UnixStream, refusal: ApiError, _place: OwnedSemaphore
 
 fn http(head_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD);
+    // A client that has sent all it wanted may close its half, and still gets its answer.
+    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD).half_close(true);
     builder
 }
 
@@ -131,7 +186,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
 fn patient(
     stream: UnixStream,
     write_timeout: Duration,
-) -> TokioIo<std::pin::Pin<Box<tokio_io_timeout::TimeoutStream<UnixStream>>>> {
+) -> TokioIo<Pin<Box<tokio_io_timeout::TimeoutStream<UnixStream>>>> {
     let mut stream = tokio_io_timeout::TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     TokioIo::new(Box::pin(stream))
@@ -149,6 +204,7 @@ pub async fn limit_and_count(State(api): State<Arc<Api>>, request: Request, next
         )
         .into_response(),
     };
+    let response = api.unread.count(response).await;
     api.metrics.answered(method, response.status().as_u16());
     response
 }

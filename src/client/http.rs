@@ -59,7 +59,7 @@ impl<R: BufRead> Response<R> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         parsed.parse(&head).map_err(|error| garbage(format!("not an HTTP answer ({error})")))?;
-        let status = parsed.code.ok_or_else(|| garbage("an answer without a status"))?;
+        let status = parsed.code.filter(|code| *code >= 100).ok_or_else(|| garbage("an answer without a status"))?;
         let framing = Framing::of(status, parsed.headers)?;
         Ok(Self { status, body: Body { reader, framing } })
     }
@@ -284,6 +284,7 @@ mod tests {
             format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{}\r\na\r\n0\r\n\r\n", "x".repeat(5000));
         for text in [
             "SSH-2.0-OpenSSH_9\r\n\r\n",
+            "HTTP/1.1 004 No Content\r\n\r\n",
             "\r\n\r\n",
             &long_head,
             &many,

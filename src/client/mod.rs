@@ -3,7 +3,7 @@
 #[cfg(test)]
 pub mod canned;
 mod endpoint;
-mod http;
+pub mod http;
 
 use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;

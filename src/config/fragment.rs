@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use super::ConfigError;
+use crate::domain::text::quotation;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, expecting = "sections")]
@@ -114,18 +115,19 @@ impl Fragment {
 /// serde says `invalid type: string "the value", expected a boolean`: the front part may show a secret.
 fn wrong_type(error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
     let expected = error.inner().message().rsplit_once("expected ").map_or("of another type", |(_, what)| what);
-    ConfigError::key(&one_line(&error.path().to_string()), format!("it must be {}", one_line(expected)))
+    ConfigError::key(&quotation(&error.path().to_string()), format!("it must be {}", quotation(expected)))
 }
 
 fn unknown_key(key: &str) -> ConfigError {
     let hint =
         nearest(key).map_or_else(|| format!("known are {}", siblings(key)), |near| format!("did you mean {near}?"));
-    ConfigError(format!("there is no key {}; {hint}", one_line(key)))
+    ConfigError::new(format!("there is no key {}; {hint}", quotation(key)))
 }
 
 /// The known key or section that was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {
     let name = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let key = &quotation(key);
     let distance = |known: &str| match name(known) == name(key) {
         // The right key in the wrong section.
         true => 1,
@@ -154,19 +156,12 @@ fn section_of(key: &'static str) -> &'static str {
     key.split_once('.').map_or(key, |(section, _)| section)
 }
 
-/// Text from outside as it may stand in a message: bounded, and without control characters.
-pub(super) fn one_line(text: &str) -> String {
-    const MAX: usize = 120;
-    let cut: String = text.chars().take(MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > MAX { cut + "..." } else { cut }
-}
-
 /// A syntax error, in one line with its place.
 fn broken(text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    ConfigError(format!("line {line}, column {column}: {}", one_line(error.message())))
+    ConfigError::new(format!("line {line}, column {column}: {}", quotation(error.message())))
 }
 
 #[cfg(test)]

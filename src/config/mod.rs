@@ -16,6 +16,7 @@ pub use settings::{
     CentralSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings, needs_restart,
 };
 
+use crate::domain::text::one_line;
 use crate::platform::places::{CONFIG_VAR, Os, Places, path_in};
 use fragment::Fragment;
 
@@ -53,13 +54,17 @@ pub struct Loaded {
 pub struct ConfigError(String);
 
 impl ConfigError {
+    fn new(what: impl AsRef<str>) -> Self {
+        Self(one_line(what.as_ref()))
+    }
+
     /// `key`'s value breaks a rule.
     fn key(key: &str, rule: impl std::fmt::Display) -> Self {
-        Self(format!("{key}: {rule}"))
+        Self::new(format!("{key}: {rule}"))
     }
 
     fn in_file(self, path: &std::path::Path) -> Self {
-        Self(format!("{}: {}", path.display(), self.0))
+        Self::new(format!("{}: {}", path.display(), self.0))
     }
 }
 
@@ -77,7 +82,7 @@ pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Load
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound && !explicit => None,
         Some(Err(error)) => {
             let path = config_path.unwrap_or_default();
-            return Err(ConfigError(format!("the configuration {} cannot be read: {error}", path.display())));
+            return Err(ConfigError::new(format!("the configuration {} cannot be read: {error}", path.display())));
         }
         None => None,
     };

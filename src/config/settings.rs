@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::fragment::{self, Fragment, one_line};
-use super::{ConfigError, Environment, Overrides};
+use super::fragment::{self, Fragment};
+use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::MachineName;
+use crate::domain::text::quotation;
 use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
@@ -168,12 +169,17 @@ pub(super) fn merge(
     })
 }
 
+/// A value as an error may quote it: central's URL may stand at the wrong key.
+fn shown(value: &str) -> String {
+    if has_password(value) { "(a value with a password)".to_owned() } else { quotation(value) }
+}
+
 fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
     match path.filter(|path| !path.is_absolute()) {
         None => Ok(()),
         Some(path) => {
-            let shown = one_line(&path.display().to_string());
-            Err(ConfigError::key(key, format!("\"{shown}\" is not an absolute path")))
+            let path = shown(&path.display().to_string());
+            Err(ConfigError::key(key, format!("\"{path}\" is not an absolute path")))
         }
     }
 }
@@ -198,7 +204,7 @@ fn machine_name(
         file.map(|name| ("machine.name", name)),
     ]);
     let parse = |(source, name): (&str, String)| {
-        MachineName::parse(&name).map_err(|invalid| ConfigError::key(source, invalid.rule))
+        MachineName::parse(&shown(&name)).map_err(|invalid| ConfigError::key(source, invalid.rule))
     };
     given.map(parse).transpose()
 }
@@ -245,11 +251,11 @@ fn duration(
     most: Duration,
 ) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
-    let shown = one_line(text);
+    let spelt = shown(text);
     let value = humantime::parse_duration(text)
-        .map_err(|_| ConfigError::key(key, format!("\"{shown}\" is not a duration such as 30s or 7d")))?;
+        .map_err(|_| ConfigError::key(key, format!("\"{spelt}\" is not a duration such as 30s or 7d")))?;
     if !(least..=most).contains(&value) {
-        let rule = format!("{shown} is not between {} and {}", spoken(least), spoken(most));
+        let rule = format!("{spelt} is not between {} and {}", spoken(least), spoken(most));
         return Err(ConfigError::key(key, rule));
     }
     Ok(value)
@@ -270,7 +276,7 @@ fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
         None | Some("full") => Ok(Durability::Full),
         Some("normal") => Ok(Durability::Normal),
         Some(other) => {
-            Err(ConfigError::key("store.durability", format!("\"{}\" is neither full nor normal", one_line(other))))
+            Err(ConfigError::key("store.durability", format!("\"{}\" is neither full nor normal", shown(other))))
         }
     }
 }
@@ -278,26 +284,28 @@ fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
 fn size(text: Option<&str>) -> Result<u64, ConfigError> {
     const LEAST: u64 = 1 << 20;
     let Some(text) = text else { return Ok(1 << 30) };
-    let size = text.parse::<bytesize::ByteSize>().map_err(|_| {
-        ConfigError::key("store.max_size", format!("\"{}\" is not a size such as 1GiB", one_line(text)))
-    })?;
+    let size = text
+        .parse::<bytesize::ByteSize>()
+        .map_err(|_| ConfigError::key("store.max_size", format!("\"{}\" is not a size such as 1GiB", shown(text))))?;
     if size.as_u64() < LEAST {
-        return Err(ConfigError::key("store.max_size", format!("{text} is less than 1MiB")));
+        return Err(ConfigError::key("store.max_size", format!("{} is less than 1MiB", shown(text))));
     }
     Ok(size.as_u64())
 }
 
 fn socket(path: PathBuf, mode: Option<&str>, group: Option<String>) -> Result<SocketSettings, ConfigError> {
     if path.as_os_str().len() > SOCKET_PATH_MAX {
-        let rule =
-            format!("{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", path.display());
+        let rule = format!(
+            "{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have",
+            shown(&path.display().to_string())
+        );
         return Err(ConfigError::key("socket.path", rule));
     }
     let mode = mode.unwrap_or("0660");
     // from_str_radix would take a sign, too.
     let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777 && !mode.starts_with('+'));
     let mode = octal.filter(|octal| octal & 0o600 == 0o600).ok_or_else(|| {
-        let rule = format!("\"{}\" is not a mode between 0600 and 0777 that lets the owner in", one_line(mode));
+        let rule = format!("\"{}\" is not a mode between 0600 and 0777 that lets the owner in", shown(mode));
         ConfigError::key("socket.mode", rule)
     })?;
     Ok(SocketSettings { path, mode, group: group.filter(|group| !group.is_empty()) })
@@ -308,7 +316,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
         None => LevelFilter::INFO,
         Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level.parse().unwrap_or(LevelFilter::INFO),
         Some(other) => {
-            let rule = format!("\"{}\" is none of error, warn, info, debug, trace", one_line(other));
+            let rule = format!("\"{}\" is none of error, warn, info, debug, trace", shown(other));
             return Err(ConfigError::key("log.level", rule));
         }
     };
@@ -318,7 +326,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
         Some("text") => LogFormat::Text,
         Some("json") => LogFormat::Json,
         Some(other) => {
-            let rule = format!("\"{}\" is none of auto, journal, text, json", one_line(other));
+            let rule = format!("\"{}\" is none of auto, journal, text, json", shown(other));
             return Err(ConfigError::key("log.format", rule));
         }
     };

@@ -188,6 +188,7 @@ impl Daemon {
             random,
             started: platform::process::started,
             metrics: Metrics::new(VERSION),
+            unread: api::Unread::default(),
             about: about(&started.settings, &clock),
         });
         let router = api::router(api).layer(axum::middleware::from_fn_with_state(lookout, look_first));

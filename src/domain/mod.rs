@@ -9,6 +9,7 @@ pub mod link;
 pub mod machine;
 pub mod names;
 pub mod session;
+pub mod text;
 pub mod time;
 
 pub use link::{LinkState, LinkStatus};

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::OpenError;
+use crate::domain::text::quotation;
 use crate::domain::{MachineName, Timestamp};
 
 const FILE: &str = "identity.json";
@@ -178,7 +179,7 @@ impl IdentityFile {
     }
 
     fn unreadable(&self, why: &dyn std::fmt::Display) -> OpenError {
-        OpenError::Pin { path: self.path.display().to_string(), why: why.to_string() }
+        OpenError::Pin { path: self.path.display().to_string(), why: quotation(&why.to_string()) }
     }
 }
 

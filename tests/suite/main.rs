@@ -4,5 +4,6 @@
 
 mod central;
 mod e2e;
+mod hostile;
 mod power;
 mod support;

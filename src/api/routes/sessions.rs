@@ -55,6 +55,7 @@ pub async fn list(
 ) -> Result<Json<SessionList>, ApiError> {
     let now = (api.clock)();
     let stale_after = api.settings.borrow().stale_after;
+    let _turn = api.unread.turn().await;
     let records = api.store.list(filter(&query)?, now, stale_after).await?;
     let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::errors::classify;
+use crate::domain::text::{one_line, quotation};
 use crate::sync::central::CentralError;
 
 /// Parameters that sqlx understands.
@@ -136,11 +137,12 @@ fn place(server: &PgConnectOptions) -> String {
     let socket = server.get_socket().map(|socket| socket.display().to_string());
     let host = socket.unwrap_or_else(|| server.get_host().to_owned());
     let user = server.get_username();
-    format!("{user}@{host}:{}/{}", server.get_port(), server.get_database().unwrap_or(user))
+    // Escapes in the URL may have become line breaks here.
+    quotation(&format!("{user}@{host}:{}/{}", server.get_port(), server.get_database().unwrap_or(user)))
 }
 
 fn invalid(why: impl Into<String>) -> InvalidOptions {
-    InvalidOptions(why.into())
+    InvalidOptions(one_line(&why.into()))
 }
 
 /// The URL with only such parameters as sqlx knows: it would log the others, values and all.
@@ -164,7 +166,7 @@ fn checked(text: &str) -> Result<Url, InvalidOptions> {
         if KNOWN.contains(&key.as_str()) || (key.starts_with("options[") && key.ends_with(']')) {
             parameters.push((key, value));
         } else if !HARMLESS.contains(&key.as_str()) {
-            return Err(invalid(format!("the parameter \"{}\" is unknown", key.escape_debug())));
+            return Err(invalid(format!("the parameter \"{}\" is unknown", quotation(&key))));
         }
     }
     if parameters.is_empty() {
@@ -182,7 +184,7 @@ fn check_file(key: &str, value: &str) -> Result<(), InvalidOptions> {
     }
     match std::fs::File::open(value) {
         Ok(_) => Ok(()),
-        Err(error) => Err(invalid(format!("{key}: {} cannot be read: {error}", value.escape_debug()))),
+        Err(error) => Err(invalid(format!("{key}: {} cannot be read: {error}", quotation(value)))),
     }
 }
 
