@@ -21,6 +21,8 @@ use crate::sync::engine::{Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
 
 pub type Answer = Result<Option<Record>, StoreError>;
+/// Commands with their times and answers, in the order in which they were committed.
+pub type Answered = Vec<(Command, Timestamp, Answer)>;
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks once whether a future is done.
@@ -151,8 +153,8 @@ impl Host {
     }
 
     /// SIGTERM: the last push, then the store is closed.
-    pub fn stop(&mut self) -> Vec<(Command, Timestamp, Answer)> {
-        let mut answered = self.commit();
+    pub fn stop(&mut self) -> Answered {
+        let mut answered = self.commit().map(|(_, answered)| answered).unwrap_or_default();
         let Some(mut daemon) = self.daemon.take() else { return answered };
         if let Some(Worker::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
@@ -167,7 +169,7 @@ impl Host {
             }
         }
         self.daemon = Some(daemon);
-        answered.extend(self.commit());
+        answered.extend(self.commit().map(|(_, answered)| answered).unwrap_or_default());
         if self.network.has(Bug::DropBacklogOnStop)
             && let Some(daemon) = &self.daemon
         {
@@ -199,12 +201,13 @@ impl Host {
         kept.into_iter().for_each(|(command, at)| self.submit_at(command, at));
     }
 
-    /// Lets the writer commit. Returns what was answered.
-    pub fn commit(&mut self) -> Vec<(Command, Timestamp, Answer)> {
-        let Some(daemon) = &mut self.daemon else { return Vec::new() };
-        daemon.home.hand.lock().unwrap().commit();
+    /// Lets the writer commit. Returns how many jobs that were, sync's among them, and what was answered.
+    pub fn commit(&mut self) -> Option<(usize, Answered)> {
+        let daemon = self.daemon.as_mut()?;
+        let jobs = daemon.home.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
-        waiting.into_iter().map(|mut w| (w.command, w.at, poll(&mut w.answer).expect("an answer"))).collect()
+        let answered = waiting.into_iter().map(|mut w| (w.command, w.at, poll(&mut w.answer).expect("an answer")));
+        Some((jobs, answered.collect()))
     }
 
     /// Lets the worker go on to where it next has to wait. Says whether it did anything.
@@ -272,6 +275,10 @@ impl Local for Home {
 
     fn replaced(&self) {
         self.identity.lock().unwrap().replace = false;
+    }
+
+    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.file_under(name, at).await
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -150,6 +150,14 @@ impl SimLink {
         }
     }
 
+    /// Nor may it file anything under that name.
+    fn check_filing(&self, batch: &Batch<'_>) {
+        let filed = |s: &&Session| self.network.lock().rivals.contains_key(s.host_machine.as_str());
+        if let Some(session) = batch.sessions.iter().find(filed) {
+            self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
+        }
+    }
+
     async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
         let mut sessions = batch.sessions.to_vec();
         if self.network.has(Bug::StampNow) {
@@ -226,6 +234,7 @@ impl Central for SimLink {
         let applied = self.apply(batch).await;
         if let (Ok(_), Some(me)) = (&applied, &self.me) {
             self.check_name(me);
+            self.check_filing(&batch);
         }
         self.rejected = matches!(applied, Err(CentralError::Reject(_)));
         if self.rejected && self.network.has(Bug::RejectedBlocks) {

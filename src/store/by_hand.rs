@@ -57,11 +57,15 @@ impl ByHand {
         (store, Self { connection, queue })
     }
 
-    /// Commits all jobs that wait as one group, and answers them.
-    pub(crate) fn commit(&mut self) {
-        let jobs = std::iter::from_fn(|| self.queue.try_recv().ok());
-        assert!(matches!(writer::commit(&self.connection, jobs), ControlFlow::Continue(())), "nothing damages it");
-        assert!(self.connection.is_autocommit(), "a group left its transaction open");
+    /// Commits all jobs that wait as one group, and answers them. Returns how many they were.
+    pub(crate) fn commit(&mut self) -> usize {
+        let waiting = self.queue.len();
+        if waiting > 0 {
+            let jobs = std::iter::from_fn(|| self.queue.try_recv().ok());
+            assert!(matches!(writer::commit(&self.connection, jobs), ControlFlow::Continue(())), "nothing damages it");
+            assert!(self.connection.is_autocommit(), "a group left its transaction open");
+        }
+        waiting
     }
 
     /// The disk is full, or it has room again.

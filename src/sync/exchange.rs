@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use crate::clock::Clock;
-use crate::domain::{LinkState, LinkStatus, MachineSummary, Session, Timestamp};
+use crate::domain::{LinkState, LinkStatus, MachineName, MachineSummary, Session, Timestamp};
 use crate::store::{Backlog, Identity, PinnedIdentity, Record, Renamed, Settled, Settlement, Store, StoreError};
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -17,6 +17,8 @@ pub trait Local: Send + Sync {
     fn identity(&self) -> Identity;
     /// The name has been taken over.
     fn replaced(&self);
+    /// Files the sessions under the host's name, if they are not yet.
+    fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
     fn backlog(&self) -> impl Future<Output = Result<Backlog, StoreError>> + Send;
     fn pending(&self, limit: usize) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send;
     fn acked_batch(&self) -> impl Future<Output = Result<i64, StoreError>> + Send;
@@ -47,6 +49,10 @@ impl Local for Daemon {
 
     fn replaced(&self) {
         self.identity.replaced();
+    }
+
+    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.file_under(name, at).await
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -170,6 +176,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
     /// was restored from a backup: then everything is offered again.
     async fn hello(&mut self) -> Result<(), Trouble> {
         let identity = self.local.identity();
+        // A rename changes the identity before it changes the sessions, and they do not travel under the
+        // old name, which may be another's by now.
+        self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
         let acked = self.local.acked_batch().await?;
         let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
         if welcome.batch < acked {
