@@ -727,8 +727,9 @@ impl World {
                 let newest = (has.percent, &has.epic, has.heartbeat)
                     == (told.now().percent, &told.now().epic, told.now().heartbeat);
                 let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
-                // A session that is silent here does not learn that somebody closed it there.
-                let status_fits = has.status == told.now().status || has.closed_at.is_some_and(closed_there);
+                // A session that is silent here does not learn what somebody did to its row.
+                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
+                let status_fits = has.status == told.now().status || has.closed_at.is_some_and(closed_there) || foreign;
                 let same = status_fits && closed_at_fits && (newest || foreign || told.odd);
                 if !same {
                     return Err(violation("G2", told, &format!("is in central as {row:?}")));
