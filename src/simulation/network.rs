@@ -50,6 +50,8 @@ pub struct Net {
     pub calls: [u32; super::HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
+    /// All that happened, in words.
+    pub log: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -68,12 +70,17 @@ impl Network {
             calls: [0; super::HOSTS],
             violations: Vec::new(),
             random,
+            log: Vec::new(),
         };
         Self { net: Arc::new(Mutex::new(net)), central, bug }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Net> {
         self.net.lock().unwrap()
+    }
+
+    pub fn note(&self, what: String) {
+        self.lock().log.push(what);
     }
 
     pub fn link(&self, host: usize) -> SimLink {
@@ -116,6 +123,13 @@ pub struct SimLink {
 async fn pause() {
     let mut paused = false;
     poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+fn shown<T: std::fmt::Debug>(answer: &Result<T, CentralError>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn broke<T>() -> Result<T, CentralError> {
@@ -201,7 +215,9 @@ impl Central for SimLink {
         }
         let mut announced = host.clone();
         announced.replace |= self.network.has(Bug::PushUnderConflict);
-        let welcome = self.link.hello(&announced).await?;
+        let welcome = self.link.hello(&announced).await;
+        self.network.note(format!("host {} says hello ({fate:?}): {}", self.host, shown(&welcome)));
+        let welcome = welcome?;
         if host.replace {
             self.network.lock().rivals.remove(host.machine.as_str());
         }
@@ -232,6 +248,9 @@ impl Central for SimLink {
             Fate::Arrives | Fate::AnswerLost => {}
         }
         let applied = self.apply(batch).await;
+        let ids = batch.sessions.iter().map(|s| s.instance_id.as_str()).collect::<Vec<_>>();
+        let Batch { number, .. } = batch;
+        self.network.note(format!("host {} pushes {number} {ids:?} ({fate:?}): {}", self.host, shown(&applied)));
         if let (Ok(_), Some(me)) = (&applied, &self.me) {
             self.check_name(me);
             self.check_filing(&batch);

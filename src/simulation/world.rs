@@ -1,7 +1,6 @@
 //! Hosts, their clients, other people's clients and central: one random thing after another happens.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -52,8 +51,6 @@ pub struct World {
     read_only: bool,
     drawn: u64,
     nudges: [u64; HOSTS],
-    log: Vec<String>,
-    trace: DefaultHasher,
 }
 
 impl World {
@@ -79,26 +76,18 @@ impl World {
             read_only: false,
             drawn: 0,
             nudges: [0; HOSTS],
-            log: Vec::new(),
-            trace: DefaultHasher::new(),
         };
         world.hosts.iter_mut().for_each(Host::start);
         world
     }
 
-    /// The last things that happened.
-    pub fn log(&self) -> &[String] {
-        &self.log
+    /// All that happened, in words: the same for the same seed, if anything is.
+    pub fn log(&self) -> Vec<String> {
+        self.network.lock().log.clone()
     }
 
-    /// The same for the same seed, if anything is.
-    pub fn trace(&self) -> u64 {
-        self.trace.finish()
-    }
-
-    fn note(&mut self, what: String) {
-        what.hash(&mut self.trace);
-        self.log.push(what);
+    fn note(&self, what: String) {
+        self.network.note(what);
     }
 
     fn now(&self) -> Timestamp {
@@ -283,7 +272,9 @@ impl World {
     fn take_in(&mut self, host: usize, answered: Answered) -> Result<bool, Violation> {
         let mut fine = true;
         for (command, at, answer) in answered {
-            answer.as_ref().map(|_| ()).hash_debug(&mut self.trace);
+            if let Err(error) = &answer {
+                self.note(format!("host {host}: {error}"));
+            }
             let late = self.network.has(Bug::AckBeforeCommit) || self.network.has(Bug::HeartbeatsInMemory);
             if late && matches!(command, Command::Heartbeat { .. }) {
                 continue;
@@ -584,7 +575,7 @@ impl World {
         for (id, row) in rows.iter().filter(|(id, _)| !self.strangers.contains_key(*id)) {
             let before = self.rows.get(id).filter(|before| before.created_at == row.created_at);
             if before != Some(row) {
-                format!("{row:?}").hash(&mut self.trace);
+                self.network.note(format!("central: {row:?}"));
                 self.model.check_row(row, before, now)?;
             }
         }
@@ -636,7 +627,8 @@ impl World {
             if self.hosts[host].daemon.is_none() {
                 self.restart(host)?;
             }
-            self.commit(host)?;
+            // What a person says now is said to a host that is not just doing it.
+            self.sync_until_it_waits(host)?;
             let name = self.hosts[host].name();
             if self.network.lock().rivals.contains_key(name.as_str()) {
                 self.tell_identity(host);
@@ -774,15 +766,5 @@ fn plain(instance_id: InstanceId, at: Timestamp) -> Session {
         host_machine: MachineName::parse("odin9").unwrap(),
         claude_session_uuid: None,
         claude_session_path: None,
-    }
-}
-
-trait HashDebug {
-    fn hash_debug(&self, hasher: &mut DefaultHasher);
-}
-
-impl<T: std::fmt::Debug> HashDebug for T {
-    fn hash_debug(&self, hasher: &mut DefaultHasher) {
-        format!("{self:?}").hash(hasher);
     }
 }
