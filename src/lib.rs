@@ -5,6 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+// What tests/ lends to the simulation names this crate from outside.
+#[cfg(test)]
+extern crate self as sessiond;
+
 pub mod api;
 pub mod cli;
 pub mod client;
@@ -14,6 +18,8 @@ pub mod daemon;
 pub mod domain;
 pub mod platform;
 pub mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod sync;
 pub mod wire;

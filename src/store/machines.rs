@@ -108,8 +108,10 @@ pub(super) fn filed_under(db: &Connection) -> Result<Option<String>, StoreError>
 /// Files this host's sessions under its name: those of a former name move along.
 pub(super) fn file_under(db: &Connection, name: &MachineName, at: Timestamp) -> Result<usize, StoreError> {
     let moved = match filed_under(db)? {
-        Some(former) if former != name.as_str() => sessions::rename_machine(db, &former, name, at)?,
-        _ => 0,
+        // Nothing is written, so that it works on a full disk.
+        Some(former) if former == name.as_str() => return Ok(0),
+        Some(former) => sessions::rename_machine(db, &former, name, at)?,
+        None => 0,
     };
     db.execute(
         "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",

@@ -3,6 +3,8 @@
 //! A write is a job for the one writer thread and is answered after its commit; a read runs on a
 //! connection of its own. Only this module knows SQLite.
 
+#[cfg(test)]
+pub(crate) mod by_hand;
 mod error;
 mod identity;
 mod machines;

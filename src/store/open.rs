@@ -128,7 +128,11 @@ impl Files {
     }
 
     fn open_sound(&self) -> Result<Connection, OpenError> {
-        let mut connection = self.connect(&self.database())?;
+        self.prepare(self.connect(&self.database())?)
+    }
+
+    /// Brings a database up to this binary's schema, sets it up and looks it over.
+    pub fn prepare(&self, mut connection: Connection) -> Result<Connection, OpenError> {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;

@@ -110,10 +110,11 @@ fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreErro
     Ok(())
 }
 
+/// A heartbeat that arrived during the push goes on waiting, and travels with the closed session.
 fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Timestamp) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1, \
-             unsynced_since = NULL WHERE instance_id = ?1 AND status <> 'closed'",
+        "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1 \
+             WHERE instance_id = ?1 AND status <> 'closed'",
     )?
     .execute(params![id.as_str(), closed_at.micros()])?;
     Ok(())

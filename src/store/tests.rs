@@ -155,6 +155,20 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    let pushed = store.pending(10).await.unwrap().remove(0);
+    let id = pushed.session.instance_id.to_string();
+    store.heartbeat(id, Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    let closed = Settled { how: Settlement::ClosedElsewhere { closed_at: at(3) }, ..taken(&pushed) };
+    store.settle(vec![closed], 1, at(6)).await.unwrap();
+    let waiting = store.pending(10).await.unwrap().remove(0).session;
+    assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
+}
+
+#[tokio::test]
 async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());

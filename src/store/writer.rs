@@ -18,7 +18,7 @@ const GROUP: usize = 256;
 /// Tells a job's caller how it ended: given the commit's error, or none.
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 /// Does a job's work inside the open transaction, if there is one, and hands back the answer for later.
-type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Outcome + Send>;
+pub(super) type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Outcome + Send>;
 
 /// What running one job gave.
 pub(super) struct Outcome {
@@ -40,11 +40,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// A writer and the queue of its jobs, for whoever runs them.
+    pub fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        (Self { jobs }, queue)
+    }
+
     /// Starts the thread; it ends when the last `Writer` is gone and everything accepted is committed.
     pub fn start(connection: Connection, keeper: impl Keeper) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (writer, queue) = Self::new();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || run(connection, queue, keeper))?;
-        Ok((Self { jobs }, thread))
+        Ok((writer, thread))
     }
 
     /// Runs `work` in the next transaction and waits until it is committed and synced.

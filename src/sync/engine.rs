@@ -24,6 +24,9 @@ pub struct Pace {
 /// Pushes are at least this far apart, so that a busy host costs central one transaction a second.
 const PUSH_GAP: Duration = Duration::from_secs(1);
 
+/// How long to leave the store alone after it failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Rows of one push: the most, and what a slow central is brought down to.
 const BATCH_MOST: usize = 4000;
 const BATCH_LEAST: usize = 50;
@@ -52,6 +55,8 @@ pub enum Failure {
     NeedsAPerson,
     /// Announcing anew helps.
     OutOfStep,
+    /// This host's own store failed; central is not to blame.
+    Store,
 }
 
 #[derive(Clone, Debug)]
@@ -133,6 +138,7 @@ impl Engine {
     pub fn failed(&mut self, failure: Failure, now: Tick, random: u64) {
         let wait = match failure {
             Failure::OutOfStep if self.attempts == 0 => Duration::ZERO,
+            Failure::Store => STORE_PAUSE,
             Failure::OutOfStep | Failure::Retry => full_jitter(self.attempts, CAP, random),
             // A few attempts ahead: what a person has to mend is not mended within a second.
             Failure::NeedsAPerson => full_jitter(self.attempts.saturating_add(4), CAP_FOR_A_PERSON, random),

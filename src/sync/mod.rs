@@ -1,8 +1,9 @@
 //! Carrying the store to central, whenever central can be reached.
 //!
-//! `engine` decides, `worker` does, `central` says what is asked of a database, `postgres` is one.
+//! `engine` decides, `exchange` does, `worker` waits, `central` says what is asked of a database, `postgres` is one.
 
 pub mod central;
 pub mod engine;
+pub mod exchange;
 pub mod postgres;
 pub mod worker;

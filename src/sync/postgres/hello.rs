@@ -37,8 +37,10 @@ const ENTER: &str = "\
         version = excluded.version, last_seen = now(), retired_at = NULL, replaced_by = NULL \
     RETURNING batch";
 
-const FORMER_NAMES: &str =
-    "SELECT DISTINCT machine_name FROM sessiond_hosts WHERE replaced_by = $1 AND host_id = ANY($2) ORDER BY 1";
+/// A name that another host took over while this one still had it is one it went by, too.
+const FORMER_NAMES: &str = "\
+    SELECT DISTINCT machine_name FROM sessiond_hosts \
+    WHERE host_id = ANY($2) AND host_id <> $1 AND (replaced_by = $1 OR claim = ANY($3)) ORDER BY 1";
 
 pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
     link.begin().await?;
@@ -75,7 +77,8 @@ async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError>
         Some(row) => column(row, 0)?,
         None => return Err(CentralError::Retry("central did not enter this host".into())),
     };
-    let former = link.rows(sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids)).await?;
+    let former = sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
+    let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
     link.commit().await?;
     Ok(Welcome { batch, former_names })

@@ -55,6 +55,7 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         two_hosts_under_one_name,
         a_copied_state_folder,
         a_replaced_host_may_not_write,
+        a_replaced_host_that_is_renamed_keeps_its_rows,
         vanished_hosts_are_swept,
         living_hosts_are_not_swept,
         sweeping_is_throttled,
@@ -397,6 +398,24 @@ async fn a_replaced_host_may_not_write<W: World>(world: W) {
     back.replace = true;
     assert_eq!(world.link().hello(&back).await.unwrap().batch, 1);
     conflict_of(world.link().hello(&host("odin3", 2)).await);
+}
+
+async fn a_replaced_host_that_is_renamed_keeps_its_rows<W: World>(world: W) {
+    let (_, mut session) = begun(&world).await;
+    let mut rival = host("odin3", 2);
+    rival.replace = true;
+    world.link().hello(&rival).await.unwrap();
+
+    let old = host("odin3", 1);
+    let mut renamed = host("laptop", 3);
+    renamed.own_claims.push(old.claim);
+    renamed.former_host_ids.push(old.host_id);
+    let mut member = Member::join(world.link(), &renamed).await;
+    session.host_machine = machine("laptop");
+    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(only(&world).host_machine, machine("laptop"));
+    // The rival keeps the name.
+    assert_eq!(world.link().hello(&rival).await.map(|welcome| welcome.former_names), Ok(Vec::new()));
 }
 
 async fn vanished_hosts_are_swept<W: World>(world: W) {

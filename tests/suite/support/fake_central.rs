@@ -268,7 +268,8 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     };
     hosts.insert(host.host_id, own);
     let mine = |(id, entry): (&Uuid, &Entry)| {
-        (host.former_host_ids.contains(id) && entry.replaced_by == Some(host.host_id)).then(|| entry.name.clone())
+        let was_mine = entry.replaced_by == Some(host.host_id) || host.own_claims.contains(&entry.claim);
+        (*id != host.host_id && host.former_host_ids.contains(id) && was_mine).then(|| entry.name.clone())
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Welcome { batch, former_names })

@@ -4,6 +4,10 @@
 pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Seeds from `SESSIOND_TEST_SEED`, or else from the clock, and says which seed it is.
     pub fn from_clock(what: &str) -> Self {
         let seed = std::env::var("SESSIOND_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {

@@ -1,0 +1,65 @@
+//! Bugs that were made before, here or elsewhere, planted into the simulation's wiring one at a time: a
+//! simulation that does not notice them proves nothing by passing.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A client is told "done" before the commit.
+    AckBeforeCommit,
+    /// Heartbeats are kept in memory and written now and then.
+    HeartbeatsInMemory,
+    /// A full disk is a "done" all the same.
+    SwallowFullDisk,
+    /// Central applies whatever arrives, whichever number it bears.
+    NoLedger,
+    /// Only a batch of a connection given up long ago gets past the ledger.
+    ZombieApplied,
+    /// The last push wins, whatever time it bears.
+    LastWriteWins,
+    /// Central gets the time of the push.
+    StampNow,
+    /// A push makes a closed row active again.
+    ReopenClosed,
+    /// A row of the same id is the same session.
+    OverwriteCollision,
+    /// A session with a new id is no longer found by its old one.
+    CollisionNotAliased,
+    /// An acknowledgement counts for whatever version there is by now.
+    AckIgnoresVersion,
+    /// A row that central rejects is tried again for ever.
+    RetryRejected,
+    /// A row that central rejects fails the batch.
+    RejectedBlocks,
+    /// A central restored from a backup is taken for complete.
+    NoResync,
+    /// The name is taken over without being told to.
+    PushUnderConflict,
+    /// Silence is judged before anybody looked at the processes.
+    JudgeBeforeLooking,
+    /// What waits at the end is taken for sent.
+    DropBacklogOnStop,
+    /// No wait between attempts.
+    NoBackoff,
+}
+
+impl Bug {
+    pub const ALL: [Self; 18] = [
+        Self::AckBeforeCommit,
+        Self::HeartbeatsInMemory,
+        Self::SwallowFullDisk,
+        Self::NoLedger,
+        Self::ZombieApplied,
+        Self::LastWriteWins,
+        Self::StampNow,
+        Self::ReopenClosed,
+        Self::OverwriteCollision,
+        Self::CollisionNotAliased,
+        Self::AckIgnoresVersion,
+        Self::RetryRejected,
+        Self::RejectedBlocks,
+        Self::NoResync,
+        Self::PushUnderConflict,
+        Self::JudgeBeforeLooking,
+        Self::DropBacklogOnStop,
+        Self::NoBackoff,
+    ];
+}

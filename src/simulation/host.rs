@@ -1,0 +1,325 @@
+//! One host: its disk, its two clocks, its processes, and a daemon that runs on it or does not.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::bugs::Bug;
+use super::model::Command;
+use super::network::{Network, SimLink};
+use super::{PACE, STALE_AFTER};
+use crate::clock::Clock;
+use crate::domain::{LinkState, LinkStatus, MachineName, MachineSummary, Timestamp};
+use crate::store::by_hand::{ByHand, Disk};
+use crate::store::{Backlog, Identity, Process, Record, Renamed, Settled, Settlement, Store, StoreError};
+use crate::sync::engine::{Engine, Step, Tick};
+use crate::sync::exchange::{Exchange, Local, Outside};
+
+pub type Answer = Result<Option<Record>, StoreError>;
+/// Commands with their times and answers, in the order in which they were committed.
+pub type Answered = Vec<(Command, Timestamp, Answer)>;
+type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Looks once whether a future is done.
+pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// A command on its way through the writer.
+struct Waiting {
+    command: Command,
+    /// By the host's clock, which may be wrong.
+    at: Timestamp,
+    answer: Job<Answer>,
+}
+
+/// What the daemon's exchange sees of its host.
+#[derive(Clone)]
+pub struct Home {
+    pub store: Store,
+    pub hand: Arc<Mutex<ByHand>>,
+    pub identity: Arc<Mutex<Identity>>,
+    bug: Option<Bug>,
+}
+
+type SimExchange = Exchange<Home, SimLink>;
+
+/// The sync worker, between two steps or within one.
+enum Worker {
+    Idle(Box<(SimExchange, Engine)>),
+    Busy(Job<(SimExchange, Engine)>),
+}
+
+pub struct Daemon {
+    pub home: Home,
+    worker: Option<Worker>,
+    waiting: Vec<Waiting>,
+    /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
+    pub unwritten: Vec<(Command, Timestamp)>,
+}
+
+pub struct Host {
+    pub index: usize,
+    pub disk: Disk,
+    pub identity: Arc<Mutex<Identity>>,
+    pub daemon: Option<Daemon>,
+    pub processes: BTreeSet<i32>,
+    /// What its clock is ahead of the true time, in microseconds.
+    pub offset: Arc<AtomicI64>,
+    /// Microseconds that it has not slept.
+    pub uptime: Arc<AtomicU64>,
+    pub full: bool,
+    true_time: Arc<AtomicI64>,
+    network: Network,
+    starts: u128,
+}
+
+impl Daemon {
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+impl Host {
+    pub fn new(index: usize, disk: Disk, network: Network, true_time: Arc<AtomicI64>) -> Self {
+        let name = MachineName::parse(["odin3", "odin4", "laptop"][index]).unwrap();
+        let identity = Identity::new(name, Uuid::from_u128(index as u128 + 1), Timestamp::from_micros(0));
+        Self {
+            index,
+            disk,
+            identity: Arc::new(Mutex::new(identity)),
+            daemon: None,
+            processes: BTreeSet::new(),
+            offset: Arc::default(),
+            uptime: Arc::default(),
+            full: false,
+            true_time,
+            network,
+            starts: 0,
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        let (true_time, offset) = (self.true_time.clone(), self.offset.clone());
+        Arc::new(move || Timestamp::from_micros(true_time.load(Ordering::Relaxed) + offset.load(Ordering::Relaxed)))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock()()
+    }
+
+    pub fn name(&self) -> MachineName {
+        self.identity.lock().unwrap().name.clone()
+    }
+
+    /// Starts the daemon, as `daemon::run` does. It does not come up if the store cannot be written.
+    pub fn start(&mut self) {
+        self.starts += 1;
+        let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
+        let (store, hand) = ByHand::open(&self.disk);
+        hand.set_full(self.full);
+        self.identity.lock().unwrap().claim(claim);
+        let hand = Arc::new(Mutex::new(hand));
+        let home = Home { store, hand, identity: self.identity.clone(), bug: self.network.bug };
+        let mut daemon = Daemon { home, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let (store, name, at) = (daemon.home.store.clone(), self.name(), self.now());
+        let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
+        assert!(poll(&mut filed).is_none());
+        daemon.home.hand.lock().unwrap().commit();
+        if poll(&mut filed).unwrap().is_ok() {
+            daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE)))));
+            self.daemon = Some(daemon);
+        }
+    }
+
+    fn exchange(&self, home: &Home) -> SimExchange {
+        let (uptime, network) = (self.uptime.clone(), self.network.clone());
+        let outside = Outside {
+            clock: self.clock(),
+            ticks: Box::new(move || Tick::from_micros(uptime.load(Ordering::Relaxed))),
+            random: Box::new(move || network.lock().random.next()),
+            version: "simulated",
+        };
+        let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
+        Exchange::new(home.clone(), self.network.link(self.index), outside, link)
+    }
+
+    /// SIGTERM: the last push, then the store is closed.
+    pub fn stop(&mut self) -> Answered {
+        let mut answered = self.commit().map(|(_, answered)| answered).unwrap_or_default();
+        let Some(mut daemon) = self.daemon.take() else { return answered };
+        if let Some(Worker::Idle(idle)) = daemon.worker.take()
+            && idle.1.is_up()
+        {
+            let mut exchange = idle.0;
+            let mut farewell: Job<_> = Box::pin(async move { exchange.farewell().await });
+            for _ in 0..40 {
+                if poll(&mut farewell).is_some() {
+                    break;
+                }
+                daemon.home.hand.lock().unwrap().commit();
+            }
+        }
+        self.daemon = Some(daemon);
+        answered.extend(self.commit().map(|(_, answered)| answered).unwrap_or_default());
+        if self.network.has(Bug::DropBacklogOnStop)
+            && let Some(daemon) = &self.daemon
+        {
+            let forget = "UPDATE sessions SET unsynced_since = NULL";
+            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, forget));
+            let _ = poll(&mut dropped);
+            daemon.home.hand.lock().unwrap().commit();
+        }
+        self.daemon = None;
+        answered
+    }
+
+    /// Hands a command to the writer.
+    pub fn submit(&mut self, command: Command) {
+        let at = self.now();
+        self.submit_at(command, at);
+    }
+
+    fn submit_at(&mut self, command: Command, at: Timestamp) {
+        let Some(daemon) = &mut self.daemon else { return };
+        let mut answer = command.clone().carry_out(daemon.home.store.clone(), at);
+        assert!(poll(&mut answer).is_none(), "nobody commits meanwhile");
+        daemon.waiting.push(Waiting { command, at, answer });
+    }
+
+    /// Writes the heartbeats down that [`Bug::HeartbeatsInMemory`] kept.
+    pub fn flush(&mut self) {
+        let kept = self.daemon.as_mut().map(|daemon| std::mem::take(&mut daemon.unwritten)).unwrap_or_default();
+        kept.into_iter().for_each(|(command, at)| self.submit_at(command, at));
+    }
+
+    /// Lets the writer commit. Returns how many jobs that were, sync's among them, and what was answered.
+    pub fn commit(&mut self) -> Option<(usize, Answered)> {
+        let daemon = self.daemon.as_mut()?;
+        let jobs = daemon.home.hand.lock().unwrap().commit();
+        let waiting = std::mem::take(&mut daemon.waiting);
+        let answered = waiting.into_iter().map(|mut w| (w.command, w.at, poll(&mut w.answer).expect("an answer")));
+        Some((jobs, answered.collect()))
+    }
+
+    /// Lets the worker go on to where it next has to wait. Says whether it did anything.
+    pub fn sync(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return false };
+        match daemon.worker.take() {
+            Some(Worker::Idle(mut idle)) => {
+                let now = idle.0.tick();
+                let pending = daemon.home.hand.lock().unwrap().backlog().unwrap().sessions > 0;
+                if self.network.has(Bug::NoBackoff) {
+                    idle.1.hurry(now);
+                }
+                let step = idle.1.next(now, pending);
+                let waits = matches!(step, Step::Wait { .. });
+                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
+                !waits
+            }
+            Some(Worker::Busy(mut busy)) => {
+                let done = poll(&mut busy);
+                daemon.worker = Some(done.map_or(Worker::Busy(busy), |idle| Worker::Idle(Box::new(idle))));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Something changed, or somebody asks: the worker looks up if it waits.
+    pub fn nudge(&mut self, identity_changed: bool) {
+        if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
+            let now = idle.0.tick();
+            if identity_changed { idle.1.reconnect(PACE, now) } else { idle.1.hurry(now) }
+        }
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.daemon.as_ref().map(|daemon| daemon.home.hand.lock().unwrap().records()).unwrap_or_default()
+    }
+
+    pub fn runs(&self, process: Process) -> bool {
+        self.processes.contains(&process.pid)
+    }
+}
+
+fn perform((mut exchange, mut engine): (SimExchange, Engine), step: Step) -> Job<(SimExchange, Engine)> {
+    Box::pin(async move {
+        exchange.perform(step, PACE, STALE_AFTER, &mut engine).await;
+        (exchange, engine)
+    })
+}
+
+impl Home {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    fn version(&self, settled: &Settled) -> i64 {
+        self.hand.lock().unwrap().get(settled.instance_id.as_str()).map_or(0, |record| record.version)
+    }
+}
+
+impl Local for Home {
+    fn identity(&self) -> Identity {
+        self.identity.lock().unwrap().clone()
+    }
+
+    fn replaced(&self) {
+        self.identity.lock().unwrap().replace = false;
+    }
+
+    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.file_under(name, at).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.hand.lock().unwrap().backlog()
+    }
+
+    async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.hand.lock().unwrap().pending(limit)
+    }
+
+    async fn acked_batch(&self) -> Result<i64, StoreError> {
+        self.hand.lock().unwrap().acked_batch()
+    }
+
+    async fn settle(
+        &self,
+        mut settled: Vec<Settled>,
+        acked_batch: i64,
+        at: Timestamp,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        if self.has(Bug::AckIgnoresVersion) {
+            settled.iter_mut().for_each(|s| s.version = self.version(s));
+        }
+        if self.has(Bug::RetryRejected) {
+            settled.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+        }
+        let renamed = self.store.settle(settled, acked_batch, at).await?;
+        if self.has(Bug::CollisionNotAliased) {
+            renamed.iter().for_each(|renamed| self.hand.lock().unwrap().forget_alias(&renamed.from));
+        }
+        Ok(renamed)
+    }
+
+    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+        if self.has(Bug::NoResync) {
+            return self.store.settle(Vec::new(), acked_batch, at).await.map(|_| 0);
+        }
+        self.store.forget_synced(acked_batch, at).await
+    }
+
+    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
+        self.store.replace_machines(machines, as_of).await
+    }
+}

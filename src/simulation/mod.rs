@@ -1,0 +1,134 @@
+//! Seeded simulation: the store, the writer's commit and all of sync run on one thread, against a world
+//! that jumps its clocks, crashes, fills disks, cuts connections and restores old backups, and against a
+//! model of what must be true. The same seed gives the same run.
+//!
+//! `world` is what happens, `host` one machine with its daemon, `network` what lies between it and
+//! central, `model` what must be true, `bugs` the mistakes that must be noticed.
+
+mod bugs;
+#[allow(dead_code)]
+#[path = "../../tests/suite/support/fake_central.rs"]
+mod fake_central;
+mod host;
+mod model;
+mod network;
+#[allow(dead_code)]
+#[path = "../../tests/suite/support/random.rs"]
+mod random;
+mod world;
+
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sync::engine::Pace;
+use bugs::Bug;
+use world::World;
+
+const HOSTS: usize = 2;
+const STALE_AFTER: Duration = Duration::from_secs(120);
+const PACE: Pace = Pace {
+    heartbeat_interval: Duration::from_secs(30),
+    pull_interval: Duration::from_secs(15),
+    sweep_interval: Duration::from_secs(60),
+};
+
+/// How many things happen in one run, at least; half as many more at most.
+const STEPS: u64 = 80;
+const SEEDS: u64 = 20_000;
+/// How long the long campaign goes on.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Too long to be read.
+const LONG_EPIC: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+
+/// A guarantee that did not hold.
+#[derive(Debug)]
+struct Violation {
+    guarantee: &'static str,
+    what: String,
+}
+
+/// The outcome of a future that never has to wait.
+fn now<F: Future>(future: F) -> F::Output {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it has to wait"),
+    }
+}
+
+/// A run that broke a guarantee.
+struct Failure {
+    step: u64,
+    violation: Violation,
+    log: Vec<String>,
+}
+
+/// Runs one seed. Returns all that happened.
+fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<Failure>> {
+    let name = format!("{seed}-{bug:?}-{:?}", std::thread::current().id());
+    let mut world = World::new(seed, &name, bug);
+    let steps = STEPS + seed % (STEPS / 2);
+    let broken = (0..=steps).find_map(|step| {
+        let outcome = if step < steps { world.step() } else { world.heal() };
+        outcome.err().map(|violation| (step, violation))
+    });
+    match broken {
+        None => Ok(world.log()),
+        Some((step, violation)) => Err(Box::new(Failure { step, violation, log: world.log() })),
+    }
+}
+
+fn must_hold(seed: u64) {
+    let Err(failure) = run(seed, None) else { return };
+    let Failure { step, violation, log } = *failure;
+    for line in log {
+        println!("{}", line.replace(LONG_EPIC, "e.."));
+    }
+    panic!(
+        "seed {seed}, step {step}: {} does not hold: {}\nrun it again: SESSIOND_TEST_SEED={seed} cargo test --lib \
+         simulation",
+        violation.guarantee, violation.what
+    );
+}
+
+fn chosen_seed() -> Option<u64> {
+    std::env::var("SESSIOND_TEST_SEED").ok()?.parse().ok()
+}
+
+#[test]
+fn every_guarantee_holds_in_every_run() {
+    if let Some(seed) = chosen_seed() {
+        return must_hold(seed);
+    }
+    let began = Instant::now();
+    let long = std::env::var_os("SESSIOND_TEST_LONG").is_some();
+    let mut seed = 0;
+    while seed < SEEDS || (long && began.elapsed() < LONG) {
+        must_hold(seed);
+        seed += 1;
+    }
+    println!("{seed} seeds in {:?}", began.elapsed());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..20 {
+        let (first, second) = (run(seed, None).ok(), run(seed, None).ok());
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    const WITHIN: u64 = 1_000;
+    for bug in Bug::ALL {
+        let caught = (0..WITHIN).find_map(|seed| run(seed, Some(bug)).err().map(|failure| (seed, failure)));
+        let Some((seed, failure)) = caught else { panic!("{bug:?} was not caught by {WITHIN} seeds") };
+        println!(
+            "{bug:?}: caught by {} after {} seeds: {}",
+            failure.violation.guarantee,
+            seed + 1,
+            failure.violation.what
+        );
+    }
+}

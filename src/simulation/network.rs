@@ -1,0 +1,297 @@
+//! What lies between a host and central: calls take time, fail, lose their answers, or arrive late.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::bugs::Bug;
+use super::fake_central::{FakeCentral, FakeLink};
+use super::random::Random;
+use super::{Violation, now};
+use crate::domain::{MachineSummary, Session, Status};
+use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    Fair,
+    /// Every other call goes wrong.
+    Stormy,
+    /// No call arrives.
+    Down,
+}
+
+/// What becomes of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    Fails,
+    AnswerLost,
+    /// Given up by its sender, it arrives some time later.
+    Late,
+}
+
+/// A batch whose sender has given its connection up.
+pub struct Zombie {
+    link: FakeLink,
+    number: i64,
+    sessions: Vec<Session>,
+}
+
+pub struct Net {
+    pub weather: [Weather; super::HOSTS],
+    pub zombies: VecDeque<Zombie>,
+    /// Who took which name from its host.
+    pub rivals: BTreeMap<String, Uuid>,
+    /// Calls of each host so far, other than those that bisect a rejected batch.
+    pub calls: [u32; super::HOSTS],
+    pub violations: Vec<Violation>,
+    pub random: Random,
+    /// All that happened, in words.
+    pub log: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Network {
+    net: Arc<Mutex<Net>>,
+    pub central: FakeCentral,
+    pub bug: Option<Bug>,
+}
+
+impl Network {
+    pub fn new(central: FakeCentral, random: Random, bug: Option<Bug>) -> Self {
+        let net = Net {
+            weather: [Weather::Fair; super::HOSTS],
+            zombies: VecDeque::new(),
+            rivals: BTreeMap::new(),
+            calls: [0; super::HOSTS],
+            violations: Vec::new(),
+            random,
+            log: Vec::new(),
+        };
+        Self { net: Arc::new(Mutex::new(net)), central, bug }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Net> {
+        self.net.lock().unwrap()
+    }
+
+    pub fn note(&self, what: String) {
+        self.lock().log.push(what);
+    }
+
+    pub fn link(&self, host: usize) -> SimLink {
+        SimLink { host, network: self.clone(), link: self.central.connect(), me: None, rejected: false }
+    }
+
+    pub fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// A batch that was given up arrives after all.
+    pub fn deliver_a_zombie(&self) {
+        let Some(mut zombie) = self.lock().zombies.pop_front() else { return };
+        if self.has(Bug::ZombieApplied) {
+            zombie.sessions.iter().filter(|s| !self.is_strange(s)).for_each(|s| self.central.put(s));
+        } else {
+            let batch = Batch { number: zombie.number, sessions: &zombie.sessions };
+            let _ = now(zombie.link.push(batch));
+        }
+    }
+
+    /// Is the row of this id another session's?
+    fn is_strange(&self, session: &Session) -> bool {
+        let rows = self.central.rows();
+        rows.iter().any(|row| row.instance_id == session.instance_id && row.created_at != session.created_at)
+    }
+}
+
+/// A host's connection to central.
+pub struct SimLink {
+    host: usize,
+    network: Network,
+    link: FakeLink,
+    me: Option<Host>,
+    /// The last push was rejected, so the next one is a part of it.
+    rejected: bool,
+}
+
+/// Others come first.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+fn shown<T: std::fmt::Debug>(answer: &Result<T, CentralError>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn broke<T>() -> Result<T, CentralError> {
+    Err(CentralError::Retry("the connection broke".into()))
+}
+
+impl SimLink {
+    fn fate(&self) -> Fate {
+        let mut net = self.network.lock();
+        let weather = net.weather[self.host];
+        match (weather, net.random.below(6)) {
+            (Weather::Down, _) | (Weather::Stormy, 0) => Fate::Fails,
+            (Weather::Stormy, 1) => Fate::AnswerLost,
+            (Weather::Stormy, 2) => Fate::Late,
+            _ => Fate::Arrives,
+        }
+    }
+
+    fn cut(&mut self) -> FakeLink {
+        self.me = None;
+        std::mem::replace(&mut self.link, self.network.central.connect())
+    }
+
+    fn violated(&self, guarantee: &'static str, what: String) {
+        self.network.lock().violations.push(Violation { guarantee, what });
+    }
+
+    /// A host that lost its name may do nothing under it before it is told to.
+    fn check_name(&self, host: &Host) {
+        if self.network.lock().rivals.contains_key(host.machine.as_str()) {
+            self.violated("G8", format!("host {} acts as {}, which another has", self.host, host.machine));
+        }
+    }
+
+    /// Nor may it file anything under that name.
+    fn check_filing(&self, batch: &Batch<'_>) {
+        let filed = |s: &&Session| self.network.lock().rivals.contains_key(s.host_machine.as_str());
+        if let Some(session) = batch.sessions.iter().find(filed) {
+            self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
+        }
+    }
+
+    async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+        let mut sessions = batch.sessions.to_vec();
+        if self.network.has(Bug::StampNow) {
+            sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
+        }
+        let mut number = batch.number;
+        if let (true, Some(me)) = (self.network.has(Bug::NoLedger), &self.me) {
+            number = self.network.central.batch_of(me.host_id).unwrap_or(0) + 1;
+        }
+        let mut applied = self.link.push(Batch { number, sessions: &sessions }).await?;
+        for (session, how) in sessions.iter().zip(&mut applied) {
+            let wrong = match how {
+                Applied::Taken => self.network.has(Bug::LastWriteWins),
+                Applied::ClosedElsewhere { .. } => self.network.has(Bug::ReopenClosed),
+                Applied::Collided => self.network.has(Bug::OverwriteCollision),
+                Applied::Foreign { .. } => false,
+            };
+            if wrong {
+                self.network.central.put(session);
+                *how = Applied::Taken;
+            }
+        }
+        Ok(applied)
+    }
+
+    fn count(&mut self) {
+        if !std::mem::take(&mut self.rejected) {
+            self.network.lock().calls[self.host] += 1;
+        }
+    }
+}
+
+impl Central for SimLink {
+    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+        self.cut();
+        self.count();
+        pause().await;
+        let fate = self.fate();
+        if matches!(fate, Fate::Fails | Fate::Late) {
+            return broke();
+        }
+        let mut announced = host.clone();
+        announced.replace |= self.network.has(Bug::PushUnderConflict);
+        let welcome = self.link.hello(&announced).await;
+        self.network.note(format!("host {} says hello ({fate:?}): {}", self.host, shown(&welcome)));
+        let welcome = welcome?;
+        if host.replace {
+            self.network.lock().rivals.remove(host.machine.as_str());
+        }
+        self.check_name(host);
+        if fate == Fate::AnswerLost {
+            self.cut();
+            return broke();
+        }
+        self.me = Some(host.clone());
+        pause().await;
+        Ok(welcome)
+    }
+
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+        self.count();
+        pause().await;
+        let fate = self.fate();
+        match fate {
+            Fate::Fails => {
+                self.cut();
+                return broke();
+            }
+            Fate::Late => {
+                let zombie = Zombie { link: self.cut(), number: batch.number, sessions: batch.sessions.to_vec() };
+                self.network.lock().zombies.push_back(zombie);
+                return broke();
+            }
+            Fate::Arrives | Fate::AnswerLost => {}
+        }
+        let applied = self.apply(batch).await;
+        let ids = batch.sessions.iter().map(|s| s.instance_id.as_str()).collect::<Vec<_>>();
+        let Batch { number, .. } = batch;
+        self.network.note(format!("host {} pushes {number} {ids:?} ({fate:?}): {}", self.host, shown(&applied)));
+        if let (Ok(_), Some(me)) = (&applied, &self.me) {
+            self.check_name(me);
+            self.check_filing(&batch);
+        }
+        self.rejected = matches!(applied, Err(CentralError::Reject(_)));
+        if self.rejected && self.network.has(Bug::RejectedBlocks) {
+            return broke();
+        }
+        if fate == Fate::AnswerLost {
+            self.cut();
+            return broke();
+        }
+        pause().await;
+        applied
+    }
+
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+        pause().await;
+        if self.fate() != Fate::Arrives {
+            self.cut();
+            return broke();
+        }
+        let before = self.network.central.rows();
+        let swept = self.link.sweep(stale_after, interval).await;
+        let central_now = self.network.central.now();
+        for (was, is) in before.iter().zip(self.network.central.rows()) {
+            if was.status != is.status
+                && (is.status != Status::Stale || central_now.since(was.last_heartbeat) < stale_after)
+            {
+                self.violated("G9", format!("{was:?} was swept to {:?}", is.status));
+            }
+        }
+        swept
+    }
+
+    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
+        pause().await;
+        if self.fate() != Fate::Arrives {
+            self.cut();
+            return broke();
+        }
+        self.link.machines(stale_after).await
+    }
+}

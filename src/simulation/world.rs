@@ -1,0 +1,772 @@
+//! Hosts, their clients, other people's clients and central: one random thing after another happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::bugs::Bug;
+use super::fake_central::{FakeCentral, Snapshot};
+use super::host::{Answered, Host};
+use super::model::{Command, Key, Model, State, When, violation};
+use super::network::{Network, Weather};
+use super::random::Random;
+use super::{HOSTS, Violation, now};
+use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use crate::store::by_hand::Disk;
+use crate::store::{Process, Record, StoreError};
+use crate::sync::central::Central;
+
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+const DAY: i64 = 24 * 60 * MINUTE;
+const KEEP_CLOSED: Duration = Duration::from_secs(3600);
+
+/// The most calls of central in a burst, and in each second after it.
+const BURST: u64 = 150;
+const CALLS_A_SECOND: u64 = 3;
+
+struct Backup {
+    tables: Snapshot,
+    strangers: BTreeMap<String, Session>,
+    rivals: BTreeMap<String, Uuid>,
+}
+
+pub struct World {
+    random: Random,
+    true_time: Arc<AtomicI64>,
+    network: Network,
+    hosts: Vec<Host>,
+    model: Model,
+    /// The rows of clients that have no daemon.
+    strangers: BTreeMap<String, Session>,
+    /// Central's rows when they were last looked at.
+    rows: BTreeMap<String, Session>,
+    backups: Vec<Backup>,
+    restored: bool,
+    copied: bool,
+    rejected: Vec<InstanceId>,
+    read_only: bool,
+    drawn: u64,
+    nudges: [u64; HOSTS],
+}
+
+impl World {
+    pub fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
+        let true_time = Arc::new(AtomicI64::new(1_769_774_400 * SECOND));
+        let central_time = true_time.clone();
+        let central = FakeCentral::new(Arc::new(move || Timestamp::from_micros(central_time.load(Ordering::Relaxed))));
+        let mut random = Random::new(seed);
+        let network = Network::new(central, Random::new(random.next()), bug);
+        let host = |i| Host::new(i, Disk::new(&format!("{name}-{i}")), network.clone(), true_time.clone());
+        let mut world = Self {
+            hosts: (0..HOSTS).map(host).collect(),
+            random,
+            true_time,
+            network,
+            model: Model::default(),
+            strangers: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            backups: Vec::new(),
+            restored: false,
+            copied: false,
+            rejected: Vec::new(),
+            read_only: false,
+            drawn: 0,
+            nudges: [0; HOSTS],
+        };
+        world.hosts.iter_mut().for_each(Host::start);
+        world
+    }
+
+    /// All that happened, in words: the same for the same seed, if anything is.
+    pub fn log(&self) -> Vec<String> {
+        self.network.lock().log.clone()
+    }
+
+    fn note(&self, what: String) {
+        self.network.note(what);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.true_time.load(Ordering::Relaxed))
+    }
+
+    /// Time passes for all; those in `asleep` do not notice.
+    fn pass(&mut self, micros: i64, asleep: Option<usize>) {
+        self.true_time.fetch_add(micros, Ordering::Relaxed);
+        for host in self.hosts.iter().filter(|host| Some(host.index) != asleep) {
+            host.uptime.fetch_add(micros.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random.below(limit)
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        let index = self.below(from.len() as u64) as usize;
+        from.get(index).cloned()
+    }
+
+    /// One thing happens, and everything is looked at.
+    pub fn step(&mut self) -> Result<(), Violation> {
+        let most = if self.below(20) == 0 { 5 * MINUTE } else { SECOND };
+        let passed = 1 + self.below(most as u64) as i64;
+        self.pass(passed, None);
+        let host = self.below(HOSTS as u64) as usize;
+        match self.below(100) {
+            0..24 => self.sync(host)?,
+            24..40 => self.commit(host)?,
+            40..47 => self.register(host),
+            47..61 => self.heartbeat(host),
+            61..64 => self.close(host),
+            64..69 => self.look(host)?,
+            69..71 => self.process_ends(host),
+            71..73 => self.suspend(host)?,
+            73..75 => self.set_clock(host),
+            75..77 => self.crash(host)?,
+            77..78 => self.stop(host)?,
+            78..83 => self.change_weather(host),
+            83..85 => self.trouble_the_disk(host),
+            85..87 => self.reject_or_accept(),
+            87..88 => self.turn_read_only(),
+            88..91 => self.back_up_or_restore()?,
+            91..93 => self.take_name(host),
+            93..94 => self.tell_identity(host),
+            94..97 => self.foreign_client()?,
+            97..99 => self.zombie()?,
+            _ => self.nudge(host),
+        }
+        self.check_calls()
+    }
+
+    // What clients and processes do.
+
+    fn register(&mut self, host: usize) {
+        let crowd = self.model.told.values().filter(|told| told.host == host && told.is_open()).count();
+        let created = self.hosts[host].now();
+        if crowd >= 4 || self.model.told.contains_key(&created) {
+            return;
+        }
+        self.drawn += 1;
+        let draws = std::array::from_fn(|i| self.drawn * 8 + i as u64);
+        let process = (self.below(2) == 0).then(|| Process { pid: self.drawn as i32, started: 1 });
+        if let Some(process) = process {
+            self.hosts[host].processes.insert(process.pid);
+        }
+        let epic = self.epic();
+        let machine = self.hosts[host].name();
+        self.submit(host, Command::Register { epic, process, machine, draws });
+    }
+
+    /// None, short, or so long that it needs room on the disk.
+    fn epic(&mut self) -> Option<String> {
+        match self.below(8) {
+            0..3 => None,
+            3..7 => Some(self.below(1000).to_string()),
+            _ => Some("e".repeat(256 * (1 + self.random.below(8) as usize))),
+        }
+    }
+
+    fn any_session(&mut self, host: usize) -> Option<(Key, InstanceId)> {
+        let told: Vec<_> =
+            self.model.told.iter().filter(|(_, t)| t.host == host).map(|(k, t)| (*k, t.id.clone())).collect();
+        self.pick(&told)
+    }
+
+    fn heartbeat(&mut self, host: usize) {
+        let Some((key, id)) = self.any_session(host) else { return };
+        let context_percent = Some(self.below(101) as u8);
+        let current_epic = (self.below(3) == 0).then(|| self.epic());
+        self.submit(host, Command::Heartbeat { key, id, beat: Heartbeat { context_percent, current_epic } });
+    }
+
+    fn close(&mut self, host: usize) {
+        let Some((key, id)) = self.any_session(host) else { return };
+        self.submit(host, Command::Close { key, id });
+    }
+
+    fn process_ends(&mut self, host: usize) {
+        let watched: Vec<_> = self.watched(host).into_iter().filter(|(_, _, p)| self.hosts[host].runs(*p)).collect();
+        let Some((key, id, process)) = self.pick(&watched) else { return };
+        self.hosts[host].processes.remove(&process.pid);
+        // Otherwise the daemon does not run, and will not see it.
+        self.submit(host, Command::Died { key, id, process });
+    }
+
+    fn watched(&self, host: usize) -> Vec<(Key, InstanceId, Process)> {
+        let records = self.hosts[host].records().into_iter();
+        records
+            .filter_map(|r| r.process.map(|process| (r.session.created_at, r.session.instance_id, process)))
+            .collect()
+    }
+
+    /// The daemon looks: it speaks for those that run, buries those that do not, then judges the silent.
+    fn look(&mut self, host: usize) -> Result<(), Violation> {
+        if self.hosts[host].daemon.is_none() {
+            return Ok(());
+        }
+        self.hosts[host].flush();
+        self.commit(host)?;
+        if self.network.has(Bug::JudgeBeforeLooking) {
+            self.judge(host)?;
+        }
+        let mut alive = Vec::new();
+        for (key, id, process) in self.watched(host) {
+            if self.hosts[host].runs(process) {
+                alive.push((key, id));
+            } else {
+                self.submit(host, Command::Died { key, id, process });
+            }
+        }
+        self.submit(host, Command::SeenAlive { sessions: alive });
+        if self.commit_all(host)? { self.judge(host) } else { Ok(()) }
+    }
+
+    fn judge(&mut self, host: usize) -> Result<(), Violation> {
+        let before = self.hosts[host].now().minus(KEEP_CLOSED);
+        self.submit(host, Command::Sweep);
+        self.submit(host, Command::Prune { before });
+        self.commit_all(host)?;
+        self.check_liveness(host)
+    }
+
+    fn submit(&mut self, host: usize, command: Command) {
+        self.note(format!("host {host}: {command:?}"));
+        let at = self.hosts[host].now();
+        let acknowledged_early = match command {
+            Command::Heartbeat { .. } => {
+                self.network.has(Bug::AckBeforeCommit) || self.network.has(Bug::HeartbeatsInMemory)
+            }
+            _ => false,
+        };
+        if acknowledged_early && self.hosts[host].daemon.is_some() {
+            let open = match &command {
+                Command::Heartbeat { key, .. } => self.model.told.get(key).is_some_and(|told| told.is_open()),
+                _ => false,
+            };
+            if open {
+                self.model.acknowledge(host, &command, When { at, true_now: self.now() }, None);
+            }
+            if let (true, Some(daemon)) = (self.network.has(Bug::HeartbeatsInMemory), &mut self.hosts[host].daemon) {
+                return daemon.unwritten.push((command, at));
+            }
+        }
+        self.hosts[host].submit(command);
+    }
+
+    fn commit(&mut self, host: usize) -> Result<(), Violation> {
+        self.commit_all(host).map(|_| ())
+    }
+
+    /// Commits what waits, checks the answers. Says whether all succeeded.
+    fn commit_all(&mut self, host: usize) -> Result<bool, Violation> {
+        self.model.group_begins();
+        let Some((jobs, answered)) = self.hosts[host].commit() else { return Ok(true) };
+        if jobs == 0 { Ok(true) } else { self.take_in(host, answered) }
+    }
+
+    fn take_in(&mut self, host: usize, answered: Answered) -> Result<bool, Violation> {
+        let mut fine = true;
+        for (command, at, answer) in answered {
+            if let Err(error) = &answer {
+                self.note(format!("host {host}: {error}"));
+            }
+            let late = self.network.has(Bug::AckBeforeCommit) || self.network.has(Bug::HeartbeatsInMemory);
+            if late && matches!(command, Command::Heartbeat { .. }) {
+                continue;
+            }
+            let when = When { at, true_now: self.now() };
+            match (&answer, &command) {
+                (Ok(record), _) => self.model.acknowledge(host, &command, when, record.as_ref()),
+                (Err(StoreError::Full(_)), Command::Register { .. }) if self.network.has(Bug::SwallowFullDisk) => {
+                    let record = pretended(&command, at);
+                    self.model.acknowledge(host, &command, when, Some(&record));
+                }
+                (Err(error), _) => {
+                    self.check_error(host, &command, error)?;
+                    fine &= matches!(error, StoreError::Closed(_) | StoreError::NotFound(_));
+                }
+            }
+        }
+        self.check_store(host)?;
+        Ok(fine)
+    }
+
+    fn check_error(&self, host: usize, command: &Command, error: &StoreError) -> Result<(), Violation> {
+        let expected = match error {
+            StoreError::Closed(_) => matches!(command, Command::Heartbeat { .. }),
+            StoreError::NotFound(_) => {
+                self.model.pruned[host].is_some()
+                    && matches!(command, Command::Heartbeat { .. } | Command::Close { .. })
+            }
+            // The disk is full, or its commit fails: whoever waits is told.
+            StoreError::Full(_) | StoreError::Bug(_) | StoreError::Io(_) => true,
+            _ => false,
+        };
+        if expected {
+            return Ok(());
+        }
+        Err(Violation { guarantee: "G1", what: format!("host {host} answered {command:?} by {error}") })
+    }
+
+    // What happens to hosts.
+
+    fn suspend(&mut self, host: usize) -> Result<(), Violation> {
+        let long = SECOND + self.below(8 * 60 * MINUTE as u64) as i64;
+        self.note(format!("host {host} sleeps for {} s", long / SECOND));
+        self.pass(long, Some(host));
+        self.hosts[host].nudge(false);
+        self.nudges[host] += 1;
+        self.look(host)
+    }
+
+    fn set_clock(&mut self, host: usize) {
+        let wrong = [0, 0, DAY, -DAY, 90 * SECOND, -90 * SECOND, 10 * MINUTE, -10 * MINUTE];
+        let offset = self.pick(&wrong).unwrap_or(0);
+        self.note(format!("the clock of host {host} is off by {} s", offset / SECOND));
+        self.hosts[host].offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Power off and on: what was not committed is gone.
+    fn crash(&mut self, host: usize) -> Result<(), Violation> {
+        self.note(format!("host {host} crashes"));
+        self.hosts[host].daemon = None;
+        self.restart(host)
+    }
+
+    fn stop(&mut self, host: usize) -> Result<(), Violation> {
+        self.note(format!("host {host} is stopped"));
+        self.model.group_begins();
+        let answered = self.hosts[host].stop();
+        self.hosts[host].start();
+        self.take_in(host, answered)?;
+        self.check_central()
+    }
+
+    fn restart(&mut self, host: usize) -> Result<(), Violation> {
+        self.nudges[host] += 1;
+        self.hosts[host].start();
+        self.check_store(host)
+    }
+
+    fn change_weather(&mut self, host: usize) {
+        let weather = self.pick(&[Weather::Fair, Weather::Fair, Weather::Stormy, Weather::Stormy, Weather::Down]);
+        self.note(format!("between host {host} and central: {weather:?}"));
+        self.network.lock().weather[host] = weather.unwrap_or(Weather::Fair);
+    }
+
+    fn trouble_the_disk(&mut self, host: usize) {
+        if self.below(2) == 0 {
+            return self.submit(host, Command::FailCommit);
+        }
+        let full = !self.hosts[host].full;
+        self.set_full(host, full);
+    }
+
+    fn set_full(&mut self, host: usize, full: bool) {
+        self.note(format!("the disk of host {host} is full: {full}"));
+        self.hosts[host].full = full;
+        if let Some(daemon) = &self.hosts[host].daemon {
+            daemon.home.hand.lock().unwrap().set_full(full);
+        }
+    }
+
+    fn nudge(&mut self, host: usize) {
+        match self.below(4) {
+            0 => self.submit(host, Command::RetryParked),
+            1 => self.submit(host, Command::DropParked),
+            _ => {
+                self.nudges[host] += 1;
+                self.hosts[host].nudge(false);
+            }
+        }
+    }
+
+    /// Another host takes over the name, or a copy of the state folder comes up.
+    fn take_name(&mut self, host: usize) {
+        let identity = self.hosts[host].identity.lock().unwrap().clone();
+        let number = Uuid::from_u128(u128::from(self.random.next()) | 1 << 100);
+        let copy = self.below(3) == 0;
+        let rival = crate::sync::central::Host {
+            host_id: if copy { identity.host_id } else { number },
+            machine: identity.name.clone(),
+            claim: number,
+            own_claims: vec![number],
+            former_host_ids: Vec::new(),
+            replace: true,
+            version: "rival",
+        };
+        if now(self.network.central.connect().hello(&rival)).is_ok() {
+            self.note(format!("{} now is host {}", rival.machine, rival.host_id));
+            self.copied |= copy;
+            self.network.lock().rivals.insert(rival.machine.to_string(), number);
+        }
+    }
+
+    /// A person renames the host, or tells it to take its name over.
+    fn tell_identity(&mut self, host: usize) {
+        let copied = self.copied;
+        if self.hosts[host].daemon.is_none() {
+            return;
+        }
+        if copied || self.below(2) == 0 {
+            self.note(format!("host {host} is told to replace"));
+            self.hosts[host].identity.lock().unwrap().replace = true;
+        } else {
+            self.drawn += 1;
+            let name = MachineName::parse(&format!("laptop{}", self.drawn)).unwrap();
+            let host_id = Uuid::from_u128(1 << 90 | u128::from(self.drawn));
+            let at = self.hosts[host].now();
+            self.hosts[host].identity.lock().unwrap().rename(name.clone(), host_id, at);
+            self.submit(host, Command::FileUnder { name });
+        }
+        self.nudges[host] += 1;
+        self.hosts[host].nudge(true);
+    }
+
+    // What happens in central.
+
+    fn sync(&mut self, host: usize) -> Result<(), Violation> {
+        let most = self.below(12);
+        for _ in 0..most {
+            if !self.hosts[host].sync() {
+                break;
+            }
+        }
+        self.check_central()
+    }
+
+    fn reject_or_accept(&mut self) {
+        if let Some(id) = self.rejected.pop() {
+            self.note(format!("central takes {id} again"));
+            return self.network.central.accept(id.as_str());
+        }
+        let host = self.below(HOSTS as u64) as usize;
+        let Some((_, id)) = self.any_session(host) else { return };
+        self.note(format!("central rejects {id}"));
+        self.network.central.reject(id.as_str());
+        self.rejected.push(id);
+    }
+
+    fn turn_read_only(&mut self) {
+        self.read_only = !self.read_only;
+        self.note(format!("central is read-only: {}", self.read_only));
+        self.network.central.set_read_only(self.read_only);
+    }
+
+    fn back_up_or_restore(&mut self) -> Result<(), Violation> {
+        if self.backups.is_empty() || (self.backups.len() < 3 && self.below(2) == 0) {
+            self.note("central is backed up".into());
+            let rivals = self.network.lock().rivals.clone();
+            let tables = self.network.central.snapshot();
+            self.backups.push(Backup { tables, strangers: self.strangers.clone(), rivals });
+            return Ok(());
+        }
+        let which = self.below(self.backups.len() as u64) as usize;
+        let Backup { tables, strangers, rivals } = self.backups.swap_remove(which);
+        self.note(format!("central is restored from backup {which}"));
+        self.restored = true;
+        self.network.central.restore(tables);
+        self.strangers = strangers;
+        self.network.lock().rivals = rivals;
+        self.rows.clear();
+        self.model.told.values_mut().for_each(|told| told.in_central = 0);
+        self.check_central()
+    }
+
+    /// A client without a daemon writes where it can.
+    fn foreign_client(&mut self) -> Result<(), Violation> {
+        match self.below(3) {
+            0 => self.collide(),
+            1 => self.close_elsewhere(),
+            _ => self.beat_elsewhere(),
+        }
+        self.check_central()
+    }
+
+    fn collide(&mut self) {
+        let rows = &self.rows;
+        let free = self.model.told.values().filter(|t| !rows.contains_key(t.id.as_str())).map(|t| t.id.clone());
+        let free = free.collect::<Vec<_>>();
+        let Some(id) = self.pick(&free).filter(|id| !self.rows.contains_key(id.as_str())) else { return };
+        self.note(format!("a client without a daemon is {id} too"));
+        let stranger = Session { created_at: self.now().plus(Duration::from_micros(1)), ..plain(id, self.now()) };
+        self.network.central.put(&stranger);
+        self.strangers.insert(stranger.instance_id.to_string(), stranger);
+    }
+
+    fn some_row(&mut self) -> Option<Session> {
+        let ours: Vec<_> =
+            self.rows.values().filter(|r| !self.strangers.contains_key(r.instance_id.as_str())).collect();
+        let index = self.random.below(ours.len() as u64) as usize;
+        ours.get(index).map(|row| (*row).clone())
+    }
+
+    fn close_elsewhere(&mut self) {
+        let Some(row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
+        self.note(format!("{} is closed in central", row.instance_id));
+        self.network.central.close(row.instance_id.as_str());
+        let closed_at = self.now().max(row.created_at);
+        if let Some(told) = self.model.told.get_mut(&row.created_at) {
+            told.closed_elsewhere.insert(closed_at);
+        }
+    }
+
+    fn beat_elsewhere(&mut self) {
+        let Some(mut row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
+        let ahead = if self.below(4) == 0 { 60 * MINUTE } else { 0 };
+        row.last_heartbeat = self.now().plus(Duration::from_micros(ahead as u64)).max(row.last_heartbeat);
+        row.context_percent = self.below(101) as u8;
+        row.status = Status::Active;
+        self.note(format!("{} has a heartbeat in central", row.instance_id));
+        self.network.central.put(&row);
+        if let Some(told) = self.model.told.get_mut(&row.created_at) {
+            told.foreign.push(State::of(&row));
+        }
+    }
+
+    fn zombie(&mut self) -> Result<(), Violation> {
+        self.note("a batch arrives late".into());
+        self.network.deliver_a_zombie();
+        self.check_central()
+    }
+
+    // What must be true.
+
+    fn check_store(&mut self, host: usize) -> Result<(), Violation> {
+        let Some(daemon) = &self.hosts[host].daemon else { return Ok(()) };
+        let hand = daemon.home.hand.lock().unwrap();
+        // What HeartbeatsInMemory has not written yet is only missed after a crash.
+        if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
+            return Ok(());
+        }
+        self.model.check_store(host, |id| hand.get(id.as_str()))
+    }
+
+    /// G9: whose process runs is not called stale by its own host, once that has looked.
+    fn check_liveness(&self, host: usize) -> Result<(), Violation> {
+        for record in self.hosts[host].records() {
+            let runs = record.process.is_some_and(|process| self.hosts[host].runs(process));
+            if runs && record.session.status == Status::Stale {
+                let what = format!("{:?} runs, and is called stale", record.session);
+                return Err(Violation { guarantee: "G9", what });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_central(&mut self) -> Result<(), Violation> {
+        if let Some(violation) = self.network.lock().violations.pop() {
+            return Err(violation);
+        }
+        let now = self.now();
+        let rows: BTreeMap<_, _> =
+            self.network.central.rows().into_iter().map(|row| (row.instance_id.to_string(), row)).collect();
+        for (id, stranger) in &self.strangers {
+            let untouched = |row: &Session| Session { status: stranger.status, ..row.clone() } == *stranger;
+            if !rows.get(id).is_some_and(untouched) {
+                let what = format!("the row of another client {stranger:?} became {:?}", rows.get(id));
+                return Err(Violation { guarantee: "G4", what });
+            }
+        }
+        for (id, row) in rows.iter().filter(|(id, _)| !self.strangers.contains_key(*id)) {
+            let before = self.rows.get(id).filter(|before| before.created_at == row.created_at);
+            if before != Some(row) {
+                self.network.note(format!("central: {row:?}"));
+                self.model.check_row(row, before, now)?;
+            }
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// G5, G6: central is not called more often than the pace and the backoff allow.
+    fn check_calls(&self) -> Result<(), Violation> {
+        let net = self.network.lock();
+        for host in &self.hosts {
+            let seconds = host.uptime.load(Ordering::Relaxed) / SECOND as u64;
+            let most = BURST + CALLS_A_SECOND * seconds + 5 * self.nudges[host.index];
+            let calls = u64::from(net.calls[host.index]);
+            if calls > most {
+                let what = format!("host {} called central {calls} times, {most} are enough", host.index);
+                return Err(Violation { guarantee: "G6", what });
+            }
+        }
+        Ok(())
+    }
+
+    // The end.
+
+    /// Everything is mended; then central and all hosts come to agree, exactly.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.note("everything is mended".into());
+        self.mend()?;
+        self.beat_or_be_silent()?;
+        self.settle_down()?;
+        self.compare()?;
+        while !self.network.lock().zombies.is_empty() {
+            self.zombie()?;
+        }
+        self.settle_down()?;
+        self.compare()
+    }
+
+    fn mend(&mut self) -> Result<(), Violation> {
+        self.read_only = false;
+        self.network.central.set_read_only(false);
+        self.network.lock().weather = [Weather::Fair; HOSTS];
+        while self.rejected.len() > 1 {
+            self.reject_or_accept();
+        }
+        for host in 0..HOSTS {
+            self.set_full(host, false);
+            self.hosts[host].offset.store(0, Ordering::Relaxed);
+            if self.hosts[host].daemon.is_none() {
+                self.restart(host)?;
+            }
+            // What a person says now is said to a host that is not just doing it.
+            self.sync_until_it_waits(host)?;
+            let name = self.hosts[host].name();
+            if self.network.lock().rivals.contains_key(name.as_str()) {
+                self.tell_identity(host);
+            }
+            self.commit(host)?;
+            self.submit(host, Command::FileUnder { name: self.hosts[host].name() });
+            // What is being rejected right now is parked first.
+            self.sync_until_it_waits(host)?;
+            self.submit(host, Command::RetryParked);
+            self.commit(host)?;
+        }
+        Ok(())
+    }
+
+    /// Some sessions go on, the others are silent from now on.
+    fn beat_or_be_silent(&mut self) -> Result<(), Violation> {
+        self.pass(3 * MINUTE, None);
+        let sessions: Vec<_> = self.model.told.iter().map(|(key, told)| (*key, told.id.clone(), told.host)).collect();
+        for (key, id, host) in sessions {
+            if self.below(3) > 0 {
+                let beat = Heartbeat { context_percent: Some(self.below(101) as u8), current_epic: None };
+                self.submit(host, Command::Heartbeat { key, id, beat });
+            }
+        }
+        (0..HOSTS).try_for_each(|host| self.commit(host))
+    }
+
+    fn settle_down(&mut self) -> Result<(), Violation> {
+        for round in 0..60 {
+            let short = 10 * SECOND + self.below(25 * SECOND as u64) as i64;
+            self.pass(short, None);
+            for host in 0..HOSTS {
+                if round % 3 == 0 {
+                    self.look(host)?;
+                }
+                self.sync_until_it_waits(host)?;
+            }
+            self.check_calls()?;
+            if round > 3 && self.hosts.iter().all(|host| backlog(host) == 0) {
+                return Ok(());
+            }
+        }
+        let left: Vec<_> = self.hosts.iter().map(backlog).collect();
+        Err(Violation { guarantee: "G2", what: format!("these many sessions never reached central: {left:?}") })
+    }
+
+    fn sync_until_it_waits(&mut self, host: usize) -> Result<(), Violation> {
+        for _ in 0..400 {
+            let went_on = self.hosts[host].sync();
+            self.commit(host)?;
+            if !went_on {
+                return self.check_central();
+            }
+        }
+        Err(Violation { guarantee: "G6", what: format!("host {host} never waits") })
+    }
+
+    /// G2, G7: central has what the hosts have.
+    fn compare(&mut self) -> Result<(), Violation> {
+        for host in &self.hosts {
+            let Some(daemon) = &host.daemon else { continue };
+            let parked = daemon.home.hand.lock().unwrap().parked();
+            let name = host.name();
+            for record in host.records() {
+                let session = &record.session;
+                let told = &self.model.told[&session.created_at];
+                if let Some(parked) = parked.iter().find(|parked| parked.instance_id == session.instance_id) {
+                    let rejected = self.rejected.contains(&session.instance_id);
+                    let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
+                    if !rejected && !ghost {
+                        return Err(violation("G7", told, &format!("is parked for nothing: {}", parked.error)));
+                    }
+                    continue;
+                }
+                if told.dropped {
+                    continue;
+                }
+                let Some(row) = self.rows.get(session.instance_id.as_str()) else {
+                    return Err(violation("G2", told, "is not in central"));
+                };
+                if (&row.host_machine, row.created_at) != (&name, session.created_at) {
+                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                }
+                let (has, closed_there) = (State::of(row), |at| told.closed_elsewhere.contains(&at));
+                let closed_at_fits = has.closed_at == told.now().closed_at
+                    || has.closed_at.is_some_and(closed_there)
+                    || (told.now().closed_at > has.closed_at);
+                let newest = (has.percent, &has.epic, has.heartbeat)
+                    == (told.now().percent, &told.now().epic, told.now().heartbeat);
+                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
+                // A session that is silent here does not learn what somebody did to its row.
+                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
+                let status_fits = has.status == told.now().status
+                    || has.closed_at.is_some_and(closed_there)
+                    || ((foreign || told.odd) && told.is_open());
+                let same = status_fits && closed_at_fits && (newest || foreign || told.odd);
+                if !same {
+                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn backlog(host: &Host) -> u64 {
+    host.daemon.as_ref().map_or(0, |daemon| daemon.home.hand.lock().unwrap().backlog().unwrap().sessions)
+}
+
+/// What a daemon that swallows errors tells its client.
+fn pretended(command: &Command, at: Timestamp) -> Record {
+    let Command::Register { draws, process, .. } = command else { unreachable!("only registrations") };
+    let id = InstanceId::draw(&Project::parse("odin").unwrap(), InstanceType::Ps, draws[0]);
+    Record {
+        session: plain(id, at),
+        owner_uid: 1000,
+        process: *process,
+        version: 1,
+        unsynced_since: None,
+        former_id: None,
+    }
+}
+
+/// A session of a client without a daemon.
+fn plain(instance_id: InstanceId, at: Timestamp) -> Session {
+    Session {
+        instance_id,
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        status: Status::Active,
+        context_percent: 50,
+        current_epic: None,
+        last_heartbeat: at,
+        created_at: at,
+        closed_at: None,
+        host_machine: MachineName::parse("odin9").unwrap(),
+        claude_session_uuid: None,
+        claude_session_path: None,
+    }
+}

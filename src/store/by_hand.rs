@@ -1,0 +1,113 @@
+//! The store without its threads: whoever holds it says when the writer commits, and when it crashes.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, watch};
+
+use super::open::Files;
+use super::readers::Readers;
+use super::sessions::{self, COLUMNS};
+use super::writer::{self, Job, Writer};
+use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
+use crate::domain::InstanceId;
+
+/// A database in memory that outlives its connections, as a file would.
+pub(crate) struct Disk {
+    url: String,
+    _keeps_it: Connection,
+}
+
+impl Disk {
+    /// `name` tells it from all others of this process.
+    pub(crate) fn new(name: &str) -> Self {
+        let url = format!("file:/{name}?vfs=memdb");
+        Self { _keeps_it: connect(&url), url }
+    }
+}
+
+fn connect(url: &str) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(url, flags).unwrap();
+    connection.set_prepared_statement_cache_capacity(64);
+    connection
+}
+
+/// The writer's end of a store: its one connection and the jobs that wait.
+pub(crate) struct ByHand {
+    connection: Connection,
+    queue: mpsc::Receiver<Job>,
+}
+
+impl ByHand {
+    /// Opens what is on the disk, as a start of the daemon does.
+    pub(crate) fn open(disk: &Disk) -> (Store, Self) {
+        let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
+        let connection = files.prepare(connect(&disk.url)).unwrap();
+        let (writer, queue) = Writer::new();
+        let store = Store {
+            writer,
+            readers: Readers::new(files.clone()),
+            commits: watch::channel(0).1,
+            processes: Arc::new(watch::Sender::new(0)),
+            files: Arc::new(files),
+        };
+        (store, Self { connection, queue })
+    }
+
+    /// Commits all jobs that wait as one group, and answers them. Returns how many they were.
+    pub(crate) fn commit(&mut self) -> usize {
+        let waiting = self.queue.len();
+        if waiting > 0 {
+            let jobs = std::iter::from_fn(|| self.queue.try_recv().ok());
+            assert!(matches!(writer::commit(&self.connection, jobs), ControlFlow::Continue(())), "nothing damages it");
+            assert!(self.connection.is_autocommit(), "a group left its transaction open");
+        }
+        waiting
+    }
+
+    /// The disk is full, or it has room again.
+    pub(crate) fn set_full(&self, full: bool) {
+        let pages: i64 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
+    }
+
+    pub(crate) fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+        outbox::pending(&self.connection, limit)
+    }
+
+    pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
+        outbox::backlog(&self.connection)
+    }
+
+    pub(crate) fn acked_batch(&self) -> Result<i64, StoreError> {
+        outbox::acked_batch(&self.connection)
+    }
+
+    pub(crate) fn parked(&self) -> Vec<Parked> {
+        outbox::parked(&self.connection).unwrap()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Record> {
+        sessions::get(&self.connection, id).unwrap()
+    }
+
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let sql = format!("SELECT {COLUMNS} FROM sessions s ORDER BY instance_id");
+        let mut statement = self.connection.prepare_cached(&sql).unwrap();
+        statement.query_map([], sessions::record).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Does in the next group what no statement of the store does.
+    pub(crate) fn execute(store: &Store, sql: &'static str) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let writer = store.writer.clone();
+        async move { writer.submit(move |db| Ok(db.execute_batch(sql)?)).await }
+    }
+
+    /// A new id without the way back from the old one.
+    pub(crate) fn forget_alias(&self, old: &InstanceId) {
+        self.connection.execute("DELETE FROM aliases WHERE old_id = ?1", [old.as_str()]).unwrap();
+    }
+}

@@ -1,0 +1,356 @@
+//! One link to one central: carries out the engine's steps over it and reports how they ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::central::{Applied, Batch, Central, CentralError, Host};
+use super::engine::{Engine, Failure, Pace, Step, Tick};
+use crate::clock::Clock;
+use crate::domain::{LinkState, LinkStatus, MachineName, MachineSummary, Session, Timestamp};
+use crate::store::{Backlog, Identity, PinnedIdentity, Record, Renamed, Settled, Settlement, Store, StoreError};
+
+/// This host, as sync sees it: who it is, and what of its store central lacks.
+pub trait Local: Send + Sync {
+    fn identity(&self) -> Identity;
+    /// The name has been taken over.
+    fn replaced(&self);
+    /// Files the sessions under the host's name, if they are not yet.
+    fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn backlog(&self) -> impl Future<Output = Result<Backlog, StoreError>> + Send;
+    fn pending(&self, limit: usize) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send;
+    fn acked_batch(&self) -> impl Future<Output = Result<i64, StoreError>> + Send;
+    fn settle(
+        &self,
+        settled: Vec<Settled>,
+        acked_batch: i64,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn replace_machines(
+        &self,
+        machines: Vec<MachineSummary>,
+        as_of: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// The host that the daemon runs on.
+pub struct Daemon {
+    pub store: Store,
+    pub identity: Arc<PinnedIdentity>,
+}
+
+impl Local for Daemon {
+    fn identity(&self) -> Identity {
+        self.identity.current()
+    }
+
+    fn replaced(&self) {
+        self.identity.replaced();
+    }
+
+    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.file_under(name, at).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.store.backlog().await
+    }
+
+    async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.store.pending(limit).await
+    }
+
+    async fn acked_batch(&self) -> Result<i64, StoreError> {
+        self.store.acked_batch().await
+    }
+
+    async fn settle(&self, settled: Vec<Settled>, acked_batch: i64, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+        self.store.settle(settled, acked_batch, at).await
+    }
+
+    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.forget_synced(acked_batch, at).await
+    }
+
+    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
+        self.store.replace_machines(machines, as_of).await
+    }
+}
+
+/// What is handed in, so that any run can be replayed: both clocks, and chance.
+pub struct Outside {
+    pub clock: Clock,
+    /// Reads the clock that only moves forward.
+    pub ticks: Box<dyn Fn() -> Tick + Send + Sync>,
+    pub random: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub version: &'static str,
+}
+
+/// What a failed step means: the link is down, or the store did not answer.
+enum Trouble {
+    Central(CentralError),
+    Store(StoreError),
+}
+
+impl From<CentralError> for Trouble {
+    fn from(error: CentralError) -> Self {
+        Self::Central(error)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One central, and where its ledger stands for this host.
+pub struct Exchange<L, C> {
+    local: L,
+    central: C,
+    outside: Outside,
+    link: watch::Sender<LinkStatus>,
+    /// The newest batch in central's ledger.
+    batch: i64,
+    /// As which host this one was welcomed.
+    host_id: Uuid,
+}
+
+impl<L: Local, C: Central> Exchange<L, C> {
+    pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
+        Self { local, central, outside, link, batch: 0, host_id: Uuid::nil() }
+    }
+
+    pub fn tick(&self) -> Tick {
+        (self.outside.ticks)()
+    }
+
+    /// Whether anything waits for central.
+    pub async fn has_pending(&self) -> bool {
+        self.local.backlog().await.is_ok_and(|backlog| backlog.sessions > 0)
+    }
+
+    /// Carries out one step and tells the engine and the people how it ended.
+    pub async fn perform(&mut self, step: Step, pace: Pace, stale_after: Duration, engine: &mut Engine) {
+        let outcome = self.carry_out(step, pace, stale_after, engine).await;
+        self.report(outcome, engine);
+    }
+
+    async fn carry_out(
+        &mut self,
+        step: Step,
+        pace: Pace,
+        stale_after: Duration,
+        engine: &mut Engine,
+    ) -> Result<(), Trouble> {
+        match step {
+            Step::Hello => {
+                self.hello().await?;
+                engine.welcomed(self.tick());
+            }
+            Step::Push { limit } => {
+                let rows = self.push(limit).await?;
+                engine.pushed(rows, self.tick());
+            }
+            Step::Machines => {
+                let machines = self.central.machines(stale_after).await?;
+                self.local.replace_machines(machines, (self.outside.clock)()).await?;
+                engine.pulled(self.tick());
+            }
+            Step::Sweep => {
+                let turned = self.central.sweep(stale_after, pace.sweep_interval).await?;
+                if turned > 0 {
+                    tracing::info!(sessions = turned, "turned the sessions of vanished hosts stale in central");
+                }
+                engine.swept(self.tick());
+            }
+            Step::Wait { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Announces this host. A ledger behind what this store knows to be applied means that central
+    /// was restored from a backup: then everything is offered again.
+    async fn hello(&mut self) -> Result<(), Trouble> {
+        let identity = self.local.identity();
+        // A rename changes the identity before it changes the sessions, and they do not travel under the
+        // old name, which may be another's by now.
+        self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
+        let acked = self.local.acked_batch().await?;
+        let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
+        if welcome.batch < acked {
+            let sessions = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
+            tracing::warn!(
+                sessions,
+                ledger = welcome.batch,
+                known = acked,
+                "central has lost what it had (restored from a backup?); everything kept here is pushed again"
+            );
+        }
+        self.batch = welcome.batch;
+        self.host_id = identity.host_id;
+        if identity.replace {
+            self.local.replaced();
+        }
+        Ok(())
+    }
+
+    /// Pushes what is pending, longest waiting first. Returns how many rows that were.
+    async fn push(&mut self, limit: usize) -> Result<usize, Trouble> {
+        let pending = self.local.pending(limit).await?;
+        // Looked at after the sessions were read: a rename changes the identity before it changes them,
+        // and what bears the new name must not travel under the old id.
+        if self.local.identity().host_id != self.host_id {
+            return Err(CentralError::OutOfStep.into());
+        }
+        let rows = pending.len();
+        let began = self.tick();
+        // A batch that central rejects is halved until the one row that it will not take stands alone.
+        let mut parts = vec![pending];
+        while let Some(mut part) = parts.pop() {
+            let sessions: Vec<Session> = part.iter().map(|record| record.session.clone()).collect();
+            match self.central.push(Batch { number: self.batch + 1, sessions: &sessions }).await {
+                Ok(applied) => {
+                    self.batch += 1;
+                    self.settle(&part, applied.into_iter().map(|a| self.settlement(a)).collect()).await?;
+                }
+                Err(CentralError::Reject(error)) if part.len() == 1 => {
+                    tracing::error!(session = %sessions[0].instance_id, error, "central will not take this session; parked");
+                    self.settle(&part, vec![Settlement::Rejected { error }]).await?;
+                }
+                Err(CentralError::Reject(error)) if part.is_empty() => return Err(CentralError::Refused(error).into()),
+                Err(CentralError::Reject(_)) => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.push(rest);
+                    parts.push(part);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.synced(self.tick().saturating_sub(began));
+        Ok(rows)
+    }
+
+    async fn settle(&self, part: &[Record], how: Vec<Settlement>) -> Result<(), StoreError> {
+        let settled = part
+            .iter()
+            .zip(how)
+            .map(|(record, how)| Settled {
+                instance_id: record.session.instance_id.clone(),
+                version: record.version,
+                how,
+            })
+            .collect();
+        let renamed = self.local.settle(settled, self.batch, (self.outside.clock)()).await?;
+        for session in renamed {
+            tracing::warn!(
+                from = %session.from,
+                to = %session.to,
+                "another session holds this id in central; this one got a new id, the old one goes on resolving here"
+            );
+        }
+        Ok(())
+    }
+
+    fn settlement(&self, applied: Applied) -> Settlement {
+        match applied {
+            Applied::Taken => Settlement::Taken,
+            Applied::ClosedElsewhere { closed_at } => Settlement::ClosedElsewhere { closed_at },
+            Applied::Collided => Settlement::Collided { draws: std::array::from_fn(|_| (self.outside.random)()) },
+            Applied::Foreign { machine } => Settlement::Rejected {
+                error: format!(
+                    "it belongs to machine {machine}; this state folder seems to be a copy of that machine's"
+                ),
+            },
+        }
+    }
+
+    fn synced(&self, took: Duration) {
+        let now = (self.outside.clock)();
+        self.link.send_modify(|link| {
+            if link.state != LinkState::Connected {
+                tracing::info!("connected to central");
+                *link = LinkStatus { last_sync_at: link.last_sync_at, ..LinkStatus::new(LinkState::Connected, now) };
+            }
+            link.last_sync_at = Some(now);
+            link.round_trip = Some(took);
+        });
+    }
+
+    fn report(&self, outcome: Result<(), Trouble>, engine: &mut Engine) {
+        match outcome {
+            Ok(()) => {}
+            Err(Trouble::Central(error)) => {
+                engine.failed(failure(&error), self.tick(), (self.outside.random)());
+                self.lost(&error);
+            }
+            Err(Trouble::Store(error)) => {
+                // What central applied and the store could not note is pushed again; central's rules make that harmless.
+                tracing::error!(%error, "sync cannot use the store; trying again in a second");
+                engine.failed(Failure::Store, self.tick(), (self.outside.random)());
+            }
+        }
+    }
+
+    /// Says that the link is down, and why: once for each new reason, not for each attempt.
+    fn lost(&self, error: &CentralError) {
+        let state = match error {
+            CentralError::Retry(_) => LinkState::Unreachable,
+            CentralError::Refused(_) | CentralError::Reject(_) => LinkState::Refused,
+            CentralError::SchemaMissing(_) => LinkState::SchemaMissing,
+            CentralError::Conflict(_) => LinkState::IdentityConflict,
+            CentralError::OutOfStep => return tracing::info!("{error}; announcing anew"),
+        };
+        let now = (self.outside.clock)();
+        self.link.send_modify(|link| {
+            if link.state != state {
+                tracing::warn!(state = state.as_str(), "no link to central, changes wait in the store: {error}");
+                link.state = state;
+                link.since = now;
+            }
+            link.last_error = Some(error.to_string());
+            link.round_trip = None;
+            link.conflict = match error {
+                CentralError::Conflict(conflict) => Some(conflict.clone()),
+                _ => None,
+            };
+        });
+    }
+
+    /// The last push before the end: what is left waits in the store for the next start.
+    pub async fn farewell(&mut self) -> bool {
+        let last = async {
+            // A step may have been cut off in the middle: only a new greeting knows where the ledger stands.
+            self.hello().await?;
+            while self.push(1000).await? > 0 {}
+            Ok::<_, Trouble>(())
+        };
+        last.await.is_ok()
+    }
+}
+
+fn host(identity: &Identity, version: &'static str) -> Host {
+    Host {
+        host_id: identity.host_id,
+        machine: identity.name.clone(),
+        claim: identity.claims.last().copied().unwrap_or_default(),
+        own_claims: identity.claims.clone(),
+        former_host_ids: identity.former_host_ids.clone(),
+        replace: identity.replace,
+        version,
+    }
+}
+
+fn failure(error: &CentralError) -> Failure {
+    match error {
+        CentralError::Retry(_) => Failure::Retry,
+        CentralError::OutOfStep => Failure::OutOfStep,
+        CentralError::Reject(_)
+        | CentralError::Refused(_)
+        | CentralError::SchemaMissing(_)
+        | CentralError::Conflict(_) => Failure::NeedsAPerson,
+    }
+}
