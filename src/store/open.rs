@@ -257,10 +257,17 @@ fn make(dir: &Path) -> std::io::Result<()> {
         }
     }
     match sync_folder(parent) {
-        // Whoever may not read the folder above cannot sync it either.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        Err(error) if cannot_be_synced(error.kind()) => Ok(()),
         synced => synced,
     }
+}
+
+/// A folder that may not be read, or on which nothing can be written anyway, is not for this daemon to sync.
+fn cannot_be_synced(why: ErrorKind) -> bool {
+    matches!(
+        why,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::InvalidInput | ErrorKind::Unsupported
+    )
 }
 
 fn sync_folder(dir: &Path) -> std::io::Result<()> {

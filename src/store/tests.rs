@@ -286,6 +286,17 @@ async fn a_newer_store_is_refused_and_not_touched() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+#[test]
+fn a_state_folder_is_made_together_with_those_above_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("var/lib/state");
+    drop(FolderLock::take(&state).unwrap());
+    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert!(matches!(FolderLock::take(&dir.path().join("file/state")), Err(OpenError::Folder { .. })));
+}
+
 async fn filled(dir: &Path, sessions: u64) -> Vec<Record> {
     let (store, writer) = open(dir);
     let mut records = Vec::new();

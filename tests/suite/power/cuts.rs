@@ -6,11 +6,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{damaged, host_id, pass};
-use crate::support::campaign;
 use crate::support::daemon::Host;
 use crate::support::load::Load;
 use crate::support::random::Random;
 use crate::support::volume::{Kind, Volume};
+use crate::support::{campaign, eventually};
 
 /// After so many cuts a new store is begun: a list of thousands of sessions takes its time.
 const CUTS_OF_A_STORE: u64 = 50;
@@ -19,18 +19,23 @@ fn host_on(volume: &Volume, folder: &str) -> Host {
     Host::new("odin3").keeping_state_in(volume.path().join(folder))
 }
 
-/// Cuts the power under load, and starts the daemon again.
-fn cut(volume: &Volume, host: &mut Host, load: &Load, before: impl FnOnce(&Host)) {
+/// Cuts the power under load, and starts the daemon again. For as long as it `lingers` on the dead disk nothing
+/// may be acknowledged.
+fn cut(volume: &Volume, host: &mut Host, load: &Load, lingers: Duration, before: impl FnOnce(&Host)) {
     load.during(host, || {
         before(host);
         load.fails(|| volume.cut());
+        std::thread::sleep(lingers);
     });
     host.kill();
     volume.restore();
     host.start();
 }
 
-fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, mut before: impl FnMut(&Host, &mut Random)) {
+/// What happens before a cut.
+type Before = fn(&Host, &Load, &mut Random);
+
+fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, before: Before) {
     let Some(volume) = Volume::for_test(test, kind) else { return };
     let mut random = Random::from_clock(test);
     let mut acknowledged = 0;
@@ -38,7 +43,8 @@ fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, mut before: i
         let (mut host, load) = (host_on(&volume, &format!("state{store}")).started(), Load::default());
         let identity = host_id(&host);
         for cut_number in 0..CUTS_OF_A_STORE.min(cuts - store * CUTS_OF_A_STORE) {
-            cut(&volume, &mut host, &load, |host| before(host, &mut random));
+            let lingers = Duration::from_micros(random.below(10_000));
+            cut(&volume, &mut host, &load, lingers, |host| before(host, &load, &mut random));
             assert_eq!(load.violations(&host), [""; 0], "after cut {cut_number} of store {store}");
             assert_eq!(host_id(&host), identity);
             assert_eq!(damaged(&host.state_dir()), [""; 0]);
@@ -52,16 +58,24 @@ fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, mut before: i
 }
 
 /// Mostly soon after the start, now and then late enough for the log to have been folded in.
-fn under_load(_: &Host, random: &mut Random) {
-    let at_most = if random.below(10) == 0 { 500 } else { 60 };
-    pass(random, Duration::from_millis(at_most));
+fn under_load(_: &Host, load: &Load, random: &mut Random) {
+    let at_most = if random.below(10) == 0 { 600 } else { 60 };
+    acknowledges(load, random.below(at_most));
+    pass(random, Duration::from_millis(2));
 }
 
 /// While the daemon ends in order and folds its log into the database.
-fn while_stopping(host: &Host, random: &mut Random) {
-    pass(random, Duration::from_millis(40));
+fn while_stopping(host: &Host, load: &Load, random: &mut Random) {
+    acknowledges(load, random.below(40));
     host.signal(Signal::TERM);
     pass(random, Duration::from_millis(15));
+}
+
+/// Waits until so many more writes are acknowledged.
+fn acknowledges(load: &Load, more: u64) {
+    let goal = load.acknowledged.load(Ordering::Relaxed) + more;
+    let reached = || (load.acknowledged.load(Ordering::Relaxed) >= goal).then_some(());
+    eventually("the daemon acknowledges", Duration::from_secs(20), reached);
 }
 
 #[test]
@@ -98,11 +112,7 @@ fn normal_durability_is_seen_to_lose() {
         let mut lossy = 0;
         for _ in 0..cuts {
             let load = Load::default();
-            cut(&volume, &mut host, &load, |_| {
-                crate::support::eventually("something is acknowledged", Duration::from_secs(10), || {
-                    (load.acknowledged.load(Ordering::Relaxed) > 50).then_some(())
-                });
-            });
+            cut(&volume, &mut host, &load, Duration::ZERO, |_| acknowledges(&load, 50));
             lossy += u64::from(!load.violations(&host).is_empty());
             assert_eq!(host_id(&host), identity);
             assert_eq!(damaged(&host.state_dir()), [""; 0], "normal loses the newest; it never damages");
@@ -120,11 +130,7 @@ fn what_a_start_finds_is_on_the_disk_before_it_is_told() {
     let load = Load::default();
     host.configure("[store]\ndurability = \"normal\"\n");
     host.start();
-    load.during(&host, || {
-        crate::support::eventually("something is acknowledged", Duration::from_secs(10), || {
-            (load.acknowledged.load(Ordering::Relaxed) > 50).then_some(())
-        });
-    });
+    load.during(&host, || acknowledges(&load, 50));
     host.kill();
     host.configure("");
     host.start();

@@ -227,7 +227,7 @@ fn wrong_with_session(session: &str, operations: &[&Operation], row: Option<&Row
 fn wrong_with_stray(row: &Row, unanswered: &mut Vec<&Operation>, read: Time) -> Option<String> {
     let asked = unanswered.iter().position(|operation| {
         (&operation.machine, &operation.project) == (&row.machine, &row.project)
-            && State::registered(operation).fits(row, read)
+            && registered_unheard(operation).iter().any(|state| state.fits(row, read))
     });
     match asked {
         Some(asked) => {
@@ -236,6 +236,13 @@ fn wrong_with_stray(row: &Row, unanswered: &mut Vec<&Operation>, read: Time) -> 
         }
         None => Some(format!("nobody asked for {row:?}")),
     }
+}
+
+/// A client that gets no answer ends the process that it wanted watched.
+fn registered_unheard(operation: &Operation) -> Vec<State> {
+    let state = State::registered(operation);
+    let dead = state.watched.then(|| State { dead: true, ..state.clone() });
+    std::iter::once(state).chain(dead).collect()
 }
 
 /// Central and the host of a session say the same of it.
