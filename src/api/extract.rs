@@ -47,7 +47,7 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// A JSON body, whatever its Content-Type says; an empty one stands for `{}`.
+/// A JSON body, whatever its Content-Type says; an empty one, and `null`, stand for `{}`.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -63,7 +63,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 ),
                 _ => ApiError::bad_request(format!("the body could not be read: {}", rejection.body_text())),
             })?;
-        parse_body(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+        parse_body(if matches!(bytes.trim_ascii(), b"" | b"null") { b"{}" } else { &bytes }).map(Self)
     }
 }
 

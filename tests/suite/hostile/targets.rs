@@ -63,7 +63,9 @@ pub fn bodies(data: &[u8]) {
         assert!(beat.context_percent.is_none_or(|percent| percent <= 100));
         assert_text(beat.current_epic.flatten().as_deref(), 256);
     }
-    body::<SyncRequest>(data);
+    if let Some(wait) = body::<SyncRequest>(data).and_then(|request| tidy(request.validate())) {
+        assert!(wait <= Duration::from_secs(10));
+    }
     body::<ParkedIds>(data);
     if let Some(request) = body::<IdentityRename>(data)
         && let Some(name) = tidy(MachineName::parse(&request.name))
