@@ -77,6 +77,10 @@ pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         ApiError::bad_request(if path == "." { what } else { format!("{path}: {what}") })
     })?;
     json.end().map_err(|error| ApiError::bad_request(format!("the body is not one JSON document: {error}")))?;
+    // serde would also take an array, with the fields in order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_request("the body must be a JSON object"));
+    }
     Ok(value)
 }
 

@@ -3,5 +3,6 @@
 mod connections;
 mod description;
 mod fuzz;
+mod properties;
 mod targets;
 mod users;

@@ -82,6 +82,7 @@ fn body<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(data: &[u
             None
         }
         Ok(value) => {
+            assert!(data.trim_ascii_start().starts_with(b"{"), "only objects are bodies");
             let again = serde_json::to_vec(&value).expect("what was parsed can be written");
             assert_eq!(sessiond::api::parse_body::<T>(&again).ok().as_ref(), Some(&value));
             Some(value)
