@@ -47,7 +47,7 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// A JSON body, whatever its Content-Type says; an empty one stands for `{}`.
+/// A JSON body, whatever its Content-Type says; an empty one, and `null`, stand for `{}`.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -63,7 +63,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 ),
                 _ => ApiError::bad_request(format!("the body could not be read: {}", rejection.body_text())),
             })?;
-        parse_body(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+        parse_body(if matches!(bytes.trim_ascii(), b"" | b"null") { b"{}" } else { &bytes }).map(Self)
     }
 }
 
@@ -77,6 +77,10 @@ pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         ApiError::bad_request(if path == "." { what } else { format!("{path}: {what}") })
     })?;
     json.end().map_err(|error| ApiError::bad_request(format!("the body is not one JSON document: {error}")))?;
+    // serde would also take an array, with the fields in order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_request("the body must be a JSON object"));
+    }
     Ok(value)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It holds no state of its own; all it works with is handed in as [`Api`].
 
+mod describe;
 mod error;
 mod extract;
 mod metrics;
@@ -101,7 +102,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::identity::replace))
         .routes(routes!(routes::daemon::metrics))
         .split_for_parts();
-    let document: Arc<str> = document.to_json().unwrap_or_default().into();
+    let document: Arc<str> = describe::with_common_answers(document).to_json().unwrap_or_default().into();
     router
         .route("/v1/openapi.json", axum::routing::get(move || routes::daemon::openapi(document.clone())))
         .fallback(error::no_such_route)

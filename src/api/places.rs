@@ -4,7 +4,9 @@
 //! taken from whoever has most, so that no user can crowd out another; and nobody may have all of them, so that
 //! there is a place for others even while each of a user's connections has a request under way.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -21,7 +23,34 @@ pub struct Places {
     share: usize,
 }
 
-type Seating = HashMap<u64, Arc<Seat>>;
+#[derive(Default)]
+struct Seating {
+    seats: HashMap<u64, Arc<Seat>>,
+    /// How many each user has.
+    counts: HashMap<u32, usize>,
+}
+
+impl Seating {
+    fn count(&self, uid: u32) -> usize {
+        self.counts.get(&uid).copied().unwrap_or(0)
+    }
+
+    fn insert(&mut self, number: u64, seat: Arc<Seat>) {
+        *self.counts.entry(seat.uid).or_default() += 1;
+        self.seats.insert(number, seat);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Seat>> {
+        let seat = self.seats.remove(&number)?;
+        if let Entry::Occupied(mut count) = self.counts.entry(seat.uid) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(seat)
+    }
+}
 
 struct Seat {
     uid: u32,
@@ -40,7 +69,7 @@ impl Places {
     /// A place for a connection of this user, for which an idle one may have to go; none if all are busy.
     pub fn take(&self, uid: u32) -> Option<Place> {
         let mut taken = self.lock();
-        if taken.len() >= self.share {
+        if taken.count(uid) >= self.share || taken.seats.len() >= self.all {
             self.make_room(&mut taken, uid)?;
         }
         let number = self.moment();
@@ -49,24 +78,18 @@ impl Places {
         Some(Place { places: self.clone(), number, seat })
     }
 
-    /// Ends an idle connection if there is no place for one more of this user; none if there is no such connection.
+    /// Ends an idle connection, so that this user may have one more; none if there is none that may go.
     fn make_room(&self, taken: &mut Seating, uid: u32) -> Option<()> {
-        let mut counts: HashMap<u32, usize> = HashMap::new();
-        taken.values().for_each(|seat| *counts.entry(seat.uid).or_default() += 1);
-        let own = counts.get(&uid).copied().unwrap_or(0);
-        if own < self.share && taken.len() < self.all {
-            return Some(());
-        }
+        let own = taken.count(uid);
         let may_go = |seat: &Seat| match own >= self.share {
             true => seat.uid == uid,
-            false => counts[&seat.uid] >= own,
+            false => taken.count(seat.uid) >= own,
         };
-        let idle = taken.iter().filter_map(|(number, seat)| Some((*number, seat, seat.idle_since()?)));
-        let (number, ..) = idle.filter(|(_, seat, _)| may_go(seat)).min_by_key(|(_, seat, since)| {
-            let fewest_first = counts[&seat.uid];
-            (std::cmp::Reverse(fewest_first), *since)
-        })?;
-        if let Some(connection) = taken.remove(&number)?.connection.get() {
+        let idle = taken.seats.iter().filter_map(|(number, seat)| Some((*number, seat, seat.idle_since()?)));
+        let (number, ..) = idle
+            .filter(|(_, seat, _)| may_go(seat))
+            .min_by_key(|(_, seat, since)| (Reverse(taken.count(seat.uid)), *since))?;
+        if let Some(connection) = taken.remove(number)?.connection.get() {
             connection.abort();
         }
         Some(())
@@ -113,7 +136,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().remove(&self.number);
+        self.places.lock().remove(self.number);
     }
 }
 
@@ -191,6 +214,6 @@ mod tests {
         for _ in 0..100 {
             drop(room.enter(OWNER).unwrap());
         }
-        assert!(room.places.lock().is_empty());
+        assert!(room.places.lock().seats.is_empty() && room.places.lock().counts.is_empty());
     }
 }

@@ -25,7 +25,7 @@ pub struct RegisterRequest {
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub host_machine: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<String>,
     /// How much of the context window is used. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,13 +33,13 @@ pub struct RegisterRequest {
     pub context_percent: Option<i64>,
     /// A running process on this host; when it ends, the session turns stale at once.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2147483647)]
     pub pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 4096)]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct HeartbeatRequest {
     pub context_percent: Option<i64>,
     /// Left out: the epic stays. null: it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<Option<String>>,
 }
 
@@ -157,11 +157,14 @@ impl SessionSeen<'_> {
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
     pub project: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub machine: Option<String>,
     /// `active`, `stale` or `closed`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^(active|stale|closed)$")]
     pub status: Option<String>,
     /// Only active sessions.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,11 @@
 //! What `sessiond status` shows, and the requests that tend to the daemon itself.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::domain::Invalid;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusBody {
@@ -90,8 +94,23 @@ pub struct ConfigBody {
 #[serde(deny_unknown_fields)]
 pub struct SyncRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// To wait longer than ten seconds, ask again.
     #[schema(minimum = 0, maximum = 10000)]
     pub wait_ms: Option<u64>,
+}
+
+impl SyncRequest {
+    const LONGEST_MS: u64 = 10_000;
+
+    /// How long the answer may wait.
+    pub fn validate(&self) -> Result<Duration, Invalid> {
+        match self.wait_ms.unwrap_or(0) {
+            ms @ ..=Self::LONGEST_MS => Ok(Duration::from_millis(ms)),
+            ms => {
+                Err(Invalid::new("wait_ms", format!("{ms} is too long; at most {}, then ask again", Self::LONGEST_MS)))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -19,11 +19,8 @@ use crate::wire::{
     SyncRequest,
 };
 
-/// The longest a sync request may wait; a client that wants to wait longer asks again.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
 /// How the daemon, its link to central, its backlog and its store stand.
-#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody)))]
 pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
     let now = (api.clock)();
     let settings = api.settings.borrow().clone();
@@ -51,11 +48,13 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
 }
 
 /// Push to central now. With `wait_ms` the answer comes when nothing waits any more, or that much later.
-#[utoipa::path(post, path = "/v1/sync", request_body = SyncRequest, responses(
-    (status = 200, body = SyncBody), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/sync", request_body = Option<SyncRequest>, responses(
+    (status = 200, body = SyncBody), (status = 400, body = ErrorBody)))]
 pub async fn sync(State(api): State<Arc<Api>>, Body(request): Body<SyncRequest>) -> Result<Json<SyncBody>, ApiError> {
+    let wait = request.validate()?;
     api.nudge.notify_one();
-    let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(LONGEST_WAIT);
+    // Without a central there is nothing to wait for.
+    let wait = if api.link.borrow().state == LinkState::Off { Duration::ZERO } else { wait };
     let backlog = drained(&api, Instant::now() + wait).await?;
     let central = central(&api.link.borrow());
     Ok(Json(SyncBody { central, backlog: backlog_body(&backlog), parked: backlog.parked }))
@@ -75,7 +74,7 @@ async fn drained(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
 
 /// Prometheus text.
 #[utoipa::path(get, path = "/metrics", responses(
-    (status = 200, body = String, content_type = "application/openmetrics-text"), (status = 503, body = ErrorBody)))]
+    (status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     let now = (api.clock)();
     let stale_after = api.settings.borrow().stale_after;

@@ -19,8 +19,7 @@ pub async fn show(State(api): State<Arc<Api>>) -> Json<MachineIdentity> {
 
 /// Give this host another name; its sessions move along.
 #[utoipa::path(post, path = "/v1/identity/rename", request_body = IdentityRename, responses(
-    (status = 200, body = MachineIdentity), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 503, body = ErrorBody)))]
+    (status = 200, body = MachineIdentity), (status = 400, body = ErrorBody)))]
 pub async fn rename(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -40,7 +39,7 @@ pub async fn rename(
 
 /// Take this host's name over from the host that has it in central.
 #[utoipa::path(post, path = "/v1/identity/replace", responses(
-    (status = 200, body = MachineIdentity), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 200, body = MachineIdentity)))]
 pub async fn replace(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<MachineIdentity>, ApiError> {
     peer.may_tend(&api.about)?;
     api.identity.replace()?;

@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::api::{Api, ApiError};
-use crate::wire::{ErrorBody, MachineBody};
+use crate::wire::MachineBody;
 
 /// List all machines that this host knows of, most recent activity first.
 #[utoipa::path(get, path = "/v1/machines", responses(
-    (status = 200, body = Vec<MachineBody>), (status = 503, body = ErrorBody)))]
+    (status = 200, body = Vec<MachineBody>)))]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<MachineBody>>, ApiError> {
     let now = (api.clock)();
     let stale_after = api.settings.borrow().stale_after;

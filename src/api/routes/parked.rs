@@ -10,7 +10,7 @@ use crate::api::{Api, ApiError};
 use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
 
 /// List parked sessions and why central refused them.
-#[utoipa::path(get, path = "/v1/parked", responses((status = 200, body = Vec<ParkedBody>), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/parked", responses((status = 200, body = Vec<ParkedBody>)))]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, ApiError> {
     let parked = api.store.parked().await?;
     let body = parked.into_iter().map(|p| ParkedBody {
@@ -22,9 +22,9 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, 
 }
 
 /// Push parked sessions again.
-#[utoipa::path(post, path = "/v1/parked/retry", request_body = ParkedIds, responses(
-    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/parked/retry", request_body = Option<ParkedIds>, responses(
+    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
+    (status = 404, body = ErrorBody)))]
 pub async fn retry(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -37,9 +37,9 @@ pub async fn retry(
 }
 
 /// Give up pushing parked sessions as they are; a later change of one is pushed again.
-#[utoipa::path(post, path = "/v1/parked/drop", request_body = ParkedIds, responses(
-    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/parked/drop", request_body = Option<ParkedIds>, responses(
+    (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
+    (status = 404, body = ErrorBody)))]
 pub async fn drop(
     State(api): State<Arc<Api>>,
     peer: Peer,

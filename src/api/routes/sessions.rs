@@ -20,8 +20,7 @@ use crate::wire::{
 
 /// Register a session on this host.
 #[utoipa::path(post, path = "/v1/sessions", request_body = RegisterRequest, responses(
-    (status = 201, body = SessionBody), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
-    (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+    (status = 201, body = SessionBody), (status = 400, body = ErrorBody)))]
 pub async fn register(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -48,7 +47,7 @@ fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
 
 /// List sessions by project, most recent heartbeat first.
 #[utoipa::path(get, path = "/v1/sessions", params(ListQuery), responses(
-    (status = 200, body = SessionList), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 200, body = SessionList), (status = 400, body = ErrorBody)))]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Params(query): Params<ListQuery>,
@@ -89,9 +88,9 @@ fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
 }
 
 /// Show the session with this id, or the one whose id begins so.
-#[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, description = "an id, or the beginning of one")),
+#[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, min_length = 1, max_length = 32, description = "an id, or the beginning of one")),
     responses((status = 200, body = SessionBody), (status = 300, description = "several sessions match", body = Matches),
-    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
@@ -105,10 +104,9 @@ pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, A
 }
 
 /// A sign of life; what it does not name stays as it is.
-#[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", params(("id" = String, Path)), request_body = HeartbeatRequest,
-    responses((status = 200, body = SessionBody), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody),
-    (status = 413, body = ErrorBody), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", params(("id" = String, Path, min_length = 1, max_length = 32)), request_body = Option<HeartbeatRequest>,
+    responses((status = 200, body = SessionBody), (status = 400, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody)))]
 pub async fn heartbeat(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -122,9 +120,9 @@ pub async fn heartbeat(
 }
 
 /// End a session. Closing it again changes nothing.
-#[utoipa::path(post, path = "/v1/sessions/{id}/close", params(("id" = String, Path)), responses(
-    (status = 200, body = SessionBody), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 404, body = ErrorBody), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/sessions/{id}/close", params(("id" = String, Path, min_length = 1, max_length = 32)), responses(
+    (status = 200, body = SessionBody), (status = 400, body = ErrorBody),
+    (status = 404, body = ErrorBody)))]
 pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Result<Json<SessionBody>, ApiError> {
     let now = (api.clock)();
     let record = api.store.close(id, peer.caller(), now).await?;
@@ -136,13 +134,14 @@ pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Resul
 #[into_params(parameter_in = Query)]
 pub struct FooterQuery {
     /// Whether a line `---` comes first: `separator`, `separator=true` or `separator=1`.
+    #[param(pattern = "^(true|false|1|0|)$")]
     separator: Option<String>,
 }
 
 /// The line under an agent's answers.
-#[utoipa::path(get, path = "/v1/sessions/{id}/footer", params(("id" = String, Path), FooterQuery), responses(
+#[utoipa::path(get, path = "/v1/sessions/{id}/footer", params(("id" = String, Path, min_length = 1, max_length = 32), FooterQuery), responses(
     (status = 200, body = String, content_type = "text/plain"), (status = 300, body = Matches),
-    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub async fn footer(
     State(api): State<Arc<Api>>,
     Id(id): Id,

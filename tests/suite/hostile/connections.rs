@@ -13,7 +13,7 @@ use crate::support::daemon::Host;
 use crate::support::{campaign, eventually};
 
 /// How long an honest client may wait while others do their worst.
-const PROMPT: Duration = Duration::from_secs(3);
+const PROMPT: Duration = Duration::from_secs(6);
 
 /// An honest client is served, at once.
 fn serves(host: &Host) {
@@ -156,14 +156,14 @@ fn clients_that_never_read_their_answers() {
         let _ = stream.write_all(pipelined.as_bytes());
     }
     let mut most = 0;
-    let until = Instant::now() + Duration::from_secs(campaign(8, 30));
+    let until = Instant::now() + Duration::from_secs(campaign(10, 30));
     while Instant::now() < until {
         most = most.max(resident(&host));
         let (status, _) = host.ask("GET", &format!("/v1/sessions/{registered}"), None);
         assert_eq!(status, 200);
     }
     println!("clients_that_never_read_their_answers: from {before} KiB to {most} KiB");
-    assert!(most < before + (256 << 10), "from {before} KiB to {most} KiB");
+    assert!(most < before + (128 << 10), "from {before} KiB to {most} KiB");
     drop(streams);
     eventually("lists are given again", Duration::from_secs(20), || {
         (host.ask("GET", "/v1/sessions", None).0 == 200).then_some(())
@@ -175,7 +175,7 @@ fn register_many(host: &Host, count: usize) -> String {
     let body = json!({"project": "odin", "current_epic": "e".repeat(200)}).to_string();
     let request = format!("POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
         .repeat(count / 10);
-    let register = || {
+    let register = &|| {
         let mut stream = host.connect().unwrap();
         let mut reader = stream.try_clone().unwrap();
         std::thread::scope(|scope| {
@@ -186,7 +186,7 @@ fn register_many(host: &Host, count: usize) -> String {
             std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
         });
     };
-    std::thread::scope(|scope| (0..10).for_each(|_| drop(scope.spawn(&register))));
+    std::thread::scope(|scope| (0..10).for_each(|_| drop(scope.spawn(register))));
     let (_, list) = host.ask("GET", "/v1/sessions", None);
     assert_eq!(list["total_count"], count);
     list["instances"][0]["instance_id"].as_str().unwrap().to_owned()

@@ -1,5 +1,8 @@
 //! Whoever is on the other end means harm.
 
 mod connections;
+mod description;
 mod fuzz;
+mod properties;
 mod targets;
+mod users;

@@ -63,7 +63,9 @@ pub fn bodies(data: &[u8]) {
         assert!(beat.context_percent.is_none_or(|percent| percent <= 100));
         assert_text(beat.current_epic.flatten().as_deref(), 256);
     }
-    body::<SyncRequest>(data);
+    if let Some(wait) = body::<SyncRequest>(data).and_then(|request| tidy(request.validate())) {
+        assert!(wait <= Duration::from_secs(10));
+    }
     body::<ParkedIds>(data);
     if let Some(request) = body::<IdentityRename>(data)
         && let Some(name) = tidy(MachineName::parse(&request.name))
@@ -80,6 +82,7 @@ fn body<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(data: &[u
             None
         }
         Ok(value) => {
+            assert!(data.trim_ascii_start().starts_with(b"{"), "only objects are bodies");
             let again = serde_json::to_vec(&value).expect("what was parsed can be written");
             assert_eq!(sessiond::api::parse_body::<T>(&again).ok().as_ref(), Some(&value));
             Some(value)
