@@ -164,9 +164,9 @@ impl World {
 
     /// None, short, or so long that it needs room on the disk.
     fn epic(&mut self) -> Option<String> {
-        match self.below(8) {
-            0..3 => None,
-            3..7 => Some(self.below(1000).to_string()),
+        match self.below(6) {
+            0..2 => None,
+            2..4 => Some(self.below(1000).to_string()),
             _ => Some("e".repeat(256 * (1 + self.random.below(8) as usize))),
         }
     }
@@ -286,6 +286,9 @@ impl World {
                     let record = pretended(&command, at);
                     self.model.acknowledge(host, &command, when, Some(&record));
                 }
+                (Err(StoreError::Full(_)), Command::Heartbeat { .. }) if self.network.has(Bug::SwallowFullDisk) => {
+                    self.model.acknowledge(host, &command, when, None);
+                }
                 (Err(error), _) => {
                     self.check_error(host, &command, error)?;
                     fine &= matches!(error, StoreError::Closed(_) | StoreError::NotFound(_));
@@ -360,7 +363,7 @@ impl World {
     }
 
     fn trouble_the_disk(&mut self, host: usize) {
-        if self.below(2) == 0 {
+        if self.below(4) == 0 {
             return self.submit(host, Command::FailCommit);
         }
         let full = !self.hosts[host].full;
