@@ -33,7 +33,7 @@ const PACE: Pace = Pace {
 };
 
 /// How many things happen in one run, at least; half as many more at most.
-const STEPS: u64 = 80;
+const STEPS: u64 = 70;
 const SEEDS: u64 = 2_000;
 /// How long the long campaign goes on.
 const LONG: Duration = Duration::from_secs(3600);

@@ -18,14 +18,36 @@ pub type Key = Timestamp;
 /// What clients, the daemon's look at its processes, and people ask of a store.
 #[derive(Clone, Debug)]
 pub enum Command {
-    Register { epic: Option<String>, process: Option<Process>, machine: MachineName, draws: [u64; 8] },
-    Heartbeat { key: Key, id: InstanceId, beat: Heartbeat },
-    Close { key: Key, id: InstanceId },
-    SeenAlive { sessions: Vec<(Key, InstanceId)> },
-    Died { key: Key, id: InstanceId, process: Process },
+    Register {
+        epic: Option<String>,
+        process: Option<Process>,
+        machine: MachineName,
+        draws: [u64; 8],
+    },
+    Heartbeat {
+        key: Key,
+        id: InstanceId,
+        beat: Heartbeat,
+    },
+    Close {
+        key: Key,
+        id: InstanceId,
+    },
+    SeenAlive {
+        sessions: Vec<(Key, InstanceId)>,
+    },
+    Died {
+        key: Key,
+        id: InstanceId,
+        process: Process,
+    },
     Sweep,
-    Prune { before: Timestamp },
-    FileUnder { name: MachineName },
+    Prune {
+        before: Timestamp,
+    },
+    FileUnder {
+        name: MachineName,
+    },
     RetryParked,
     DropParked,
     /// A disk that fails at the very commit.
@@ -198,10 +220,13 @@ impl Model {
             }
             Command::Close { key, .. } => {
                 let Some(told) = self.told.get_mut(key).filter(|told| told.is_open()) else { return };
+                // Somebody may have closed it in central before, and the host learned of it just now.
+                let kept = record.and_then(|record| record.session.closed_at);
+                let before = kept.filter(|at| told.closed_elsewhere.contains(at));
                 told.process = None;
                 told.become_(|state| {
                     state.status = Status::Closed;
-                    state.closed_at = Some(at.max(*key));
+                    state.closed_at = Some(before.unwrap_or(at.max(*key)));
                 });
             }
             Command::SeenAlive { sessions } => {

@@ -283,7 +283,9 @@ impl Central for SimLink {
         let swept = self.link.sweep(stale_after, interval).await;
         let central_now = self.network.central.now();
         for (was, is) in before.iter().zip(self.network.central.rows()) {
-            if was.status != is.status && (is.status != Status::Stale || central_now.since(was.last_heartbeat) < stale_after) {
+            if was.status != is.status
+                && (is.status != Status::Stale || central_now.since(was.last_heartbeat) < stale_after)
+            {
                 self.violated("G9", format!("{was:?} was swept to {:?}", is.status));
             }
         }

@@ -153,7 +153,7 @@ impl World {
         }
         self.drawn += 1;
         let draws = std::array::from_fn(|i| self.drawn * 8 + i as u64);
-        let process = (self.below(2) == 0).then(|| Process { pid: self.drawn as i32, started: 1 });
+        let process = (self.below(2) == 0).then_some(Process { pid: self.drawn as i32, started: 1 });
         if let Some(process) = process {
             self.hosts[host].processes.insert(process.pid);
         }
@@ -508,7 +508,8 @@ impl World {
     }
 
     fn some_row(&mut self) -> Option<Session> {
-        let ours: Vec<_> = self.rows.values().filter(|r| !self.strangers.contains_key(r.instance_id.as_str())).collect();
+        let ours: Vec<_> =
+            self.rows.values().filter(|r| !self.strangers.contains_key(r.instance_id.as_str())).collect();
         let index = self.random.below(ours.len() as u64) as usize;
         ours.get(index).map(|row| (*row).clone())
     }
@@ -727,7 +728,8 @@ impl World {
                     == (told.now().percent, &told.now().epic, told.now().heartbeat);
                 let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
                 // A session that is silent here does not learn what somebody did to its row.
-                let status_fits = has.status == told.now().status || has.closed_at.is_some_and(closed_there)
+                let status_fits = has.status == told.now().status
+                    || has.closed_at.is_some_and(closed_there)
                     || ((foreign || told.odd) && told.is_open());
                 let same = status_fits && closed_at_fits && (newest || foreign || told.odd);
                 if !same {
