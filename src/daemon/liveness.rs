@@ -127,10 +127,10 @@ impl Liveness {
             .filter(|(_, process)| process::started(process.pid) == Some(process.started))
             .map(|(id, _)| id.clone())
             .collect();
-        if !alive.is_empty() {
-            note(self.store.seen_alive(alive, now, stale_after).await);
+        // What could not be noted of the living is no reason to judge them.
+        if alive.is_empty() || note(self.store.seen_alive(alive, now, stale_after).await) {
+            note(self.store.sweep(now, stale_after).await);
         }
-        note(self.store.sweep(now, stale_after).await);
         note(self.store.prune(now.minus(keep_closed)).await);
         self.looked.send_replace(now);
     }
@@ -139,7 +139,10 @@ impl Liveness {
     async fn follow(&mut self) {
         let wanted = match self.store.watched().await {
             Ok(wanted) => wanted,
-            Err(error) => return note::<()>(Err(error)),
+            Err(error) => {
+                note::<()>(Err(error));
+                return;
+            }
         };
         self.watched.retain(|key, watch| {
             let keep = wanted.contains(key) && !watch.is_finished();
@@ -169,8 +172,10 @@ impl Liveness {
     }
 }
 
-fn note<T>(result: Result<T, StoreError>) {
-    if let Err(error) = result {
+/// Says whether the store took the note.
+fn note<T>(result: Result<T, StoreError>) -> bool {
+    if let Err(error) = &result {
         tracing::warn!(%error, "the store did not take a note of which sessions live; trying again later");
     }
+    result.is_ok()
 }

@@ -242,6 +242,13 @@ impl Host {
         }
     }
 
+    /// Does the store file its sessions under this host's name?
+    pub fn is_filed(&self) -> bool {
+        let name = self.name();
+        let filed = |daemon: &Daemon| daemon.home.hand.lock().unwrap().filed_under();
+        self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
+    }
+
     pub fn records(&self) -> Vec<Record> {
         self.daemon.as_ref().map(|daemon| daemon.home.hand.lock().unwrap().records()).unwrap_or_default()
     }

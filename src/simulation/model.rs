@@ -220,10 +220,13 @@ impl Model {
             }
             Command::Close { key, .. } => {
                 let Some(told) = self.told.get_mut(key).filter(|told| told.is_open()) else { return };
+                // Somebody may have closed it in central before, and the host learned of it just now.
+                let kept = record.and_then(|record| record.session.closed_at);
+                let before = kept.filter(|at| told.closed_elsewhere.contains(at));
                 told.process = None;
                 told.become_(|state| {
                     state.status = Status::Closed;
-                    state.closed_at = Some(at.max(*key));
+                    state.closed_at = Some(before.unwrap_or(at.max(*key)));
                 });
             }
             Command::SeenAlive { sessions } => {

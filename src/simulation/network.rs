@@ -37,6 +37,7 @@ enum Fate {
 /// A batch whose sender has given its connection up.
 pub struct Zombie {
     link: FakeLink,
+    host_id: Uuid,
     number: i64,
     sessions: Vec<Session>,
 }
@@ -97,9 +98,15 @@ impl Network {
         if self.has(Bug::ZombieApplied) {
             zombie.sessions.iter().filter(|s| !self.is_strange(s)).for_each(|s| self.central.put(s));
         } else {
-            let batch = Batch { number: zombie.number, sessions: &zombie.sessions };
-            let _ = now(zombie.link.push(batch));
+            let number = self.number(zombie.number, zombie.host_id);
+            let applied = now(zombie.link.push(Batch { number, sessions: &zombie.sessions }));
+            self.note(format!("batch {number} arrives late: {}", shown(&applied)));
         }
+    }
+
+    /// The number that a batch goes by: with [`Bug::NoLedger`] every number is the right one.
+    fn number(&self, number: i64, host_id: Uuid) -> i64 {
+        if self.has(Bug::NoLedger) { self.central.batch_of(host_id).unwrap_or(0) + 1 } else { number }
     }
 
     /// Is the row of this id another session's?
@@ -143,7 +150,7 @@ impl SimLink {
         match (weather, net.random.below(6)) {
             (Weather::Down, _) | (Weather::Stormy, 0) => Fate::Fails,
             (Weather::Stormy, 1) => Fate::AnswerLost,
-            (Weather::Stormy, 2) => Fate::Late,
+            (Weather::Stormy, 2 | 3) => Fate::Late,
             _ => Fate::Arrives,
         }
     }
@@ -177,10 +184,7 @@ impl SimLink {
         if self.network.has(Bug::StampNow) {
             sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
         }
-        let mut number = batch.number;
-        if let (true, Some(me)) = (self.network.has(Bug::NoLedger), &self.me) {
-            number = self.network.central.batch_of(me.host_id).unwrap_or(0) + 1;
-        }
+        let number = self.network.number(batch.number, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
         let mut applied = self.link.push(Batch { number, sessions: &sessions }).await?;
         for (session, how) in sessions.iter().zip(&mut applied) {
             let wrong = match how {
@@ -241,7 +245,9 @@ impl Central for SimLink {
                 return broke();
             }
             Fate::Late => {
-                let zombie = Zombie { link: self.cut(), number: batch.number, sessions: batch.sessions.to_vec() };
+                let host_id = self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id);
+                let sessions = batch.sessions.to_vec();
+                let zombie = Zombie { link: self.cut(), host_id, number: batch.number, sessions };
                 self.network.lock().zombies.push_back(zombie);
                 return broke();
             }

@@ -118,12 +118,12 @@ impl World {
         self.pass(passed, None);
         let host = self.below(HOSTS as u64) as usize;
         match self.below(100) {
-            0..24 => self.sync(host)?,
-            24..40 => self.commit(host)?,
-            40..47 => self.register(host),
-            47..61 => self.heartbeat(host),
-            61..64 => self.close(host),
-            64..69 => self.look(host)?,
+            0..33 => self.sync(host)?,
+            33..43 => self.commit(host)?,
+            43..48 => self.register(host),
+            48..61 => self.heartbeat(host),
+            61..63 => self.close(host),
+            63..69 => self.look(host)?,
             69..71 => self.process_ends(host),
             71..73 => self.suspend(host)?,
             73..75 => self.set_clock(host),
@@ -134,8 +134,8 @@ impl World {
             85..87 => self.reject_or_accept(),
             87..88 => self.turn_read_only(),
             88..91 => self.back_up_or_restore()?,
-            91..93 => self.take_name(host),
-            93..94 => self.tell_identity(host),
+            91..92 => self.take_name(host),
+            92..94 => self.tell_identity(host),
             94..97 => self.foreign_client()?,
             97..99 => self.zombie()?,
             _ => self.nudge(host),
@@ -153,7 +153,7 @@ impl World {
         }
         self.drawn += 1;
         let draws = std::array::from_fn(|i| self.drawn * 8 + i as u64);
-        let process = (self.below(2) == 0).then(|| Process { pid: self.drawn as i32, started: 1 });
+        let process = (self.below(2) == 0).then_some(Process { pid: self.drawn as i32, started: 1 });
         if let Some(process) = process {
             self.hosts[host].processes.insert(process.pid);
         }
@@ -164,9 +164,9 @@ impl World {
 
     /// None, short, or so long that it needs room on the disk.
     fn epic(&mut self) -> Option<String> {
-        match self.below(8) {
-            0..3 => None,
-            3..7 => Some(self.below(1000).to_string()),
+        match self.below(6) {
+            0..2 => None,
+            2..4 => Some(self.below(1000).to_string()),
             _ => Some("e".repeat(256 * (1 + self.random.below(8) as usize))),
         }
     }
@@ -286,6 +286,9 @@ impl World {
                     let record = pretended(&command, at);
                     self.model.acknowledge(host, &command, when, Some(&record));
                 }
+                (Err(StoreError::Full(_)), Command::Heartbeat { .. }) if self.network.has(Bug::SwallowFullDisk) => {
+                    self.model.acknowledge(host, &command, when, None);
+                }
                 (Err(error), _) => {
                     self.check_error(host, &command, error)?;
                     fine &= matches!(error, StoreError::Closed(_) | StoreError::NotFound(_));
@@ -354,13 +357,13 @@ impl World {
     }
 
     fn change_weather(&mut self, host: usize) {
-        let weather = self.pick(&[Weather::Fair, Weather::Fair, Weather::Stormy, Weather::Stormy, Weather::Down]);
+        let weather = self.pick(&[Weather::Fair, Weather::Stormy, Weather::Stormy, Weather::Down]);
         self.note(format!("between host {host} and central: {weather:?}"));
         self.network.lock().weather[host] = weather.unwrap_or(Weather::Fair);
     }
 
     fn trouble_the_disk(&mut self, host: usize) {
-        if self.below(2) == 0 {
+        if self.below(4) == 0 {
             return self.submit(host, Command::FailCommit);
         }
         let full = !self.hosts[host].full;
@@ -413,7 +416,9 @@ impl World {
         if self.hosts[host].daemon.is_none() {
             return;
         }
-        if copied || self.below(2) == 0 {
+        // A rename that the store did not take is not followed by another.
+        let filed = self.hosts[host].is_filed();
+        if copied || !filed || self.below(2) == 0 {
             self.note(format!("host {host} is told to replace"));
             self.hosts[host].identity.lock().unwrap().replace = true;
         } else {
@@ -431,10 +436,13 @@ impl World {
     // What happens in central.
 
     fn sync(&mut self, host: usize) -> Result<(), Violation> {
-        let most = self.below(12);
+        let most = self.below(16);
         for _ in 0..most {
             if !self.hosts[host].sync() {
                 break;
+            }
+            if self.below(3) == 0 {
+                self.commit(host)?;
             }
         }
         self.check_central()
@@ -530,7 +538,6 @@ impl World {
     }
 
     fn zombie(&mut self) -> Result<(), Violation> {
-        self.note("a batch arrives late".into());
         self.network.deliver_a_zombie();
         self.check_central()
     }
@@ -721,7 +728,6 @@ impl World {
                     == (told.now().percent, &told.now().epic, told.now().heartbeat);
                 let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
                 // A session that is silent here does not learn what somebody did to its row.
-                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
                 let status_fits = has.status == told.now().status
                     || has.closed_at.is_some_and(closed_there)
                     || ((foreign || told.odd) && told.is_open());

@@ -86,6 +86,10 @@ impl ByHand {
         outbox::acked_batch(&self.connection)
     }
 
+    pub(crate) fn filed_under(&self) -> Option<String> {
+        super::machines::filed_under(&self.connection).unwrap()
+    }
+
     pub(crate) fn parked(&self) -> Vec<Parked> {
         outbox::parked(&self.connection).unwrap()
     }

@@ -14,7 +14,7 @@ impl Random {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
         });
         println!("{what}: SESSIOND_TEST_SEED={seed}");
-        Self(seed)
+        Self::new(seed)
     }
 
     /// Another source of its own, for another thread.
