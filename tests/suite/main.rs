@@ -4,4 +4,5 @@
 
 mod central;
 mod e2e;
+mod faults;
 mod support;

@@ -2,7 +2,9 @@
 
 pub mod daemon;
 pub mod fake_central;
+pub mod load;
 pub mod postgres;
+pub mod proxy;
 pub mod random;
 
 use std::time::{Duration, Instant};

@@ -116,6 +116,11 @@ impl Server {
         format!("postgres://{user}@localhost/{database}?host={}", self.dir.path().display())
     }
 
+    /// The Unix socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join(".s.PGSQL.5432")
+    }
+
     pub fn create(&self, database: &str) {
         self.psql("postgres", &format!("CREATE DATABASE {database}"));
     }
