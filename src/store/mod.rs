@@ -13,6 +13,7 @@ mod salvage;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::path::Path;
@@ -121,6 +122,34 @@ impl Store {
         self.processes.subscribe()
     }
 
+    /// Returns when the writer has ended, by a bug or because a damaged store could not be rebuilt.
+    pub async fn stopped(&self) {
+        self.writer.stopped().await;
+    }
+
+    /// Reads, and has a database that turns out to be damaged rebuilt before it is read once more.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let generation = self.readers.generation();
+        match self.readers.read(work.clone()).await {
+            Err(StoreError::Damaged(why)) => {
+                // Whoever writes next would meet it too; but on a quiet day that may be long from now.
+                let readers = self.readers.clone();
+                let tell = move |_: &Connection| match readers.generation() == generation {
+                    true => Err(StoreError::Damaged(why)),
+                    // Somebody else met it as well, and it has been rebuilt since.
+                    false => Ok(()),
+                };
+                let _ = self.writer.submit(tell).await;
+                self.ping().await?;
+                self.readers.read(work).await
+            }
+            other => other,
+        }
+    }
+
     /// Goes once through the writer: it lives, and gets work done.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.writer.submit(|_| Ok(())).await
@@ -179,19 +208,19 @@ impl Store {
     }
 
     pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
-        self.readers.read(sessions::watched).await
+        self.read(sessions::watched).await
     }
 
     pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
-        self.readers.read(move |db| sessions::find(db, &text)).await
+        self.read(move |db| sessions::find(db, &text)).await
     }
 
     pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
-        self.readers.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+        self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
     }
 
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
-        self.readers.read(move |db| sessions::counts(db, now, stale_after)).await
+        self.read(move |db| sessions::counts(db, now, stale_after)).await
     }
 
     pub async fn machines(
@@ -200,7 +229,7 @@ impl Store {
         now: Timestamp,
         stale_after: Duration,
     ) -> Result<Vec<KnownMachine>, StoreError> {
-        self.readers.read(move |db| machines::list(db, &this, now, stale_after)).await
+        self.read(move |db| machines::list(db, &this, now, stale_after)).await
     }
 
     pub async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
@@ -214,11 +243,11 @@ impl Store {
 
     /// The sessions that central lacks, longest waiting first.
     pub async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.readers.read(move |db| outbox::pending(db, limit)).await
+        self.read(move |db| outbox::pending(db, limit)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.readers.read(outbox::backlog).await
+        self.read(outbox::backlog).await
     }
 
     /// Takes in what central did with a batch. Returns the sessions that got a new id.
@@ -232,7 +261,7 @@ impl Store {
     }
 
     pub async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.readers.read(outbox::acked_batch).await
+        self.read(outbox::acked_batch).await
     }
 
     /// Central lost what it once had: everything waits again. Returns how many sessions.
@@ -241,7 +270,7 @@ impl Store {
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
-        self.readers.read(outbox::parked).await
+        self.read(outbox::parked).await
     }
 
     /// Lets parked sessions be pushed again; all of them if `ids` is empty.
@@ -252,6 +281,11 @@ impl Store {
     /// Gives up pushing parked sessions as they are; a later change is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
         self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
+    }
+
+    /// The newest damaged file that was set aside and still lies there, by its name.
+    pub fn damage(&self) -> Option<String> {
+        self.files.set_aside()
     }
 
     /// The size of the database and its log on disk, in bytes.

@@ -9,10 +9,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::salvage;
+use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
 
 const DATABASE: &str = "sessiond.db";
+/// Follows the database's name in that of a damaged file that was set aside; the date comes next.
+const DAMAGED: &str = ".damaged-";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
 
@@ -83,6 +86,10 @@ impl Files {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         self.finish_salvage(now)?;
+        // With less durability a power cut may leave any of the log unwritten, which is no damage.
+        if self.options.durability == Durability::Full {
+            self.check_log(now)?;
+        }
         match self.open_sound() {
             Err(OpenError::Store(StoreError::Damaged(why))) => {
                 tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
@@ -91,6 +98,61 @@ impl Files {
             }
             other => other,
         }
+    }
+
+    /// Looks for damage in the log that a crash left, which SQLite would take for the log's end, and mends it.
+    fn check_log(&self, now: Timestamp) -> Result<(), StoreError> {
+        let log = self.beside("-wal");
+        let Ok(bytes) = fs::read(&log) else { return Ok(()) };
+        match wal::examine(bytes) {
+            Verdict::Sound => Ok(()),
+            Verdict::CutOff => {
+                tracing::warn!(
+                    "the last change in the store's log cannot be read: cut off by a power cut before anybody was \
+                     told of it, or damaged; a copy is kept"
+                );
+                self.copy_aside(now)
+            }
+            Verdict::Damaged { mended, exact } => {
+                let outcome = if exact { "nothing is lost" } else { "what can be read of it is taken over" };
+                tracing::error!("the store's log is damaged; {outcome}, and a copy of the damaged files is kept");
+                self.copy_aside(now)?;
+                self.write_whole(&log, &mended)
+            }
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{DATABASE}{suffix}"))
+    }
+
+    /// Keeps copies of the damaged files under a dated name.
+    fn copy_aside(&self, now: Timestamp) -> Result<(), StoreError> {
+        for suffix in ["", "-wal"] {
+            let aside = self.aside(now, suffix);
+            fs::copy(self.beside(suffix), &aside).map_err(full_or_io)?;
+            tracing::warn!(aside = %aside.display(), "kept a copy of the damaged store");
+        }
+        Ok(())
+    }
+
+    fn aside(&self, now: Timestamp, suffix: &str) -> PathBuf {
+        self.beside(&format!("{DAMAGED}{}{suffix}", now.to_string().replace([':', '-'], "")))
+    }
+
+    /// The newest damaged file that was set aside and still lies there.
+    pub fn set_aside(&self) -> Option<String> {
+        let names = fs::read_dir(&self.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let prefix = format!("{DATABASE}{DAMAGED}");
+        names.filter(|name| name.starts_with(&prefix) && name.ends_with('Z')).max()
+    }
+
+    /// Replaces a file by these bytes, all of them or none.
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let draft = self.beside("-wal.mended");
+        let written = File::create(&draft).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.and_then(|()| fs::rename(&draft, path)).map_err(full_or_io)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(full_or_io)
     }
 
     /// A connection that can only read.
@@ -183,11 +245,10 @@ impl Files {
             return Ok(());
         }
         let io = |e: std::io::Error| StoreError::Io(e.to_string());
-        let date = now.to_string().replace([':', '-'], "");
         for suffix in ["", "-wal", "-shm"] {
-            let damaged = self.dir.join(format!("{DATABASE}{suffix}"));
+            let damaged = self.beside(suffix);
             if damaged.exists() {
-                let aside = self.dir.join(format!("{DATABASE}.damaged-{date}{suffix}"));
+                let aside = self.aside(now, suffix);
                 fs::rename(&damaged, &aside).map_err(io)?;
                 tracing::warn!(aside = %aside.display(), "set the damaged store aside");
             }
@@ -195,6 +256,13 @@ impl Files {
         fs::rename(self.salvaged(), self.database()).map_err(io)?;
         File::open(&self.dir).and_then(|f| f.sync_all()).map_err(io)?;
         Ok(())
+    }
+}
+
+fn full_or_io(error: std::io::Error) -> StoreError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+        _ => StoreError::Io(error.to_string()),
     }
 }
 

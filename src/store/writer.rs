@@ -46,6 +46,11 @@ impl Writer {
         Ok((Self { jobs }, thread))
     }
 
+    /// Returns when the thread has ended.
+    pub async fn stopped(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Runs `work` in the next transaction and waits until it is committed and synced.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Carrying the store to central, whenever central can be reached.
 //!
-//! `engine` decides, `worker` does, `central` says what is asked of a database, `postgres` is one.
+//! `engine` decides, `worker` does, `supervise` keeps it at it, `central` says what is asked of a database,
+//! `postgres` is one.
 
 pub mod central;
 pub mod engine;
 pub mod postgres;
+pub mod supervise;
 pub mod worker;

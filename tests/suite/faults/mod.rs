@@ -1,6 +1,8 @@
 //! Faults of the network, the servers and the disk, on the real programs.
 
+mod files;
 mod network;
+mod sync;
 
 use serde_json::Value;
 
@@ -34,7 +36,8 @@ fn check_ledger(host: &Host, server: &Server) {
     let host_id = host.status()["machine"]["host_id"].as_str().unwrap().to_owned();
     // The daemon goes on saying that it lives, so both are read until they agree.
     crate::support::eventually("both ledgers agree", std::time::Duration::from_secs(20), || {
-        let known: i64 = store.query_row("SELECT value FROM facts WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;
+        let known: i64 =
+            store.query_row("SELECT value FROM facts WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;
         let ledger = server.psql("central", &format!("SELECT batch FROM sessiond_hosts WHERE host_id = '{host_id}'"));
         (ledger == known.to_string()).then_some(())
     });

@@ -28,7 +28,9 @@ pub enum Mode {
     /// Each connection breaks after so many bytes in this direction.
     CutAfter(Direction, u64),
     /// The commit after `pass` others on a connection reaches central, but its answer is lost with the connection.
-    CutAtCommit { pass: u64 },
+    CutAtCommit {
+        pass: u64,
+    },
     /// Open connections hear nothing any more and never end; new ones work.
     HalfOpen,
 }
