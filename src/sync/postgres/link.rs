@@ -8,7 +8,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
 use tokio::time::timeout;
 
-use super::connect::PostgresOptions;
+use super::connect::{Connected, PostgresOptions};
 use super::errors::classify;
 use crate::sync::central::CentralError;
 
@@ -24,8 +24,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn open(options: &PostgresOptions) -> Result<Self, CentralError> {
-        let connection = options.connect().await?;
-        Ok(Self { connection, limit: options.statement_timeout, place: options.display().to_owned() })
+        let Connected { connection, place } = options.connect().await?;
+        Ok(Self { connection, limit: options.statement_timeout, place })
     }
 
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the

@@ -54,7 +54,8 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     let clock = clock::system();
     let options = Options { durability: Durability::Normal, max_size: 1 << 20 };
     let (store, _writer) = Store::open(dir.path(), options, clock.clone()).unwrap();
-    let identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
+    let mut identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
+    identity.claim(Uuid::from_u128(2));
     let second = Duration::from_secs(1);
     let pace = Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second };
     let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
