@@ -2,12 +2,40 @@
 
 mod files;
 mod network;
+mod servers;
 mod sync;
 
-use serde_json::Value;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::support::daemon::Host;
+use crate::support::eventually;
 use crate::support::postgres::Server;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A host that gives central little time.
+fn hurried(machine: &str, url: &str) -> Host {
+    let host = Host::new(machine);
+    host.configure(&format!(
+        "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\n\
+         connect_timeout = \"300ms\"\nstatement_timeout = \"300ms\"\n"
+    ));
+    host
+}
+
+/// Asks for pushes until something is true; a daemon left alone would wait longer and longer.
+fn nudged<T>(host: &Host, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    eventually(what, LIMIT, || {
+        host.ask("POST", "/v1/sync", Some(&json!({})));
+        look()
+    })
+}
+
+fn await_state(host: &Host, state: &str) -> Value {
+    nudged(host, state, || Some(host.status()).filter(|status| status["central"]["state"] == state))
+}
 
 /// A central with our schema that counts how often each row was inserted.
 fn central(settings: &[&str]) -> Server {
@@ -35,7 +63,7 @@ fn check_ledger(host: &Host, server: &Server) {
     .unwrap();
     let host_id = host.status()["machine"]["host_id"].as_str().unwrap().to_owned();
     // The daemon goes on saying that it lives, so both are read until they agree.
-    crate::support::eventually("both ledgers agree", std::time::Duration::from_secs(20), || {
+    eventually("both ledgers agree", LIMIT, || {
         let known: i64 =
             store.query_row("SELECT value FROM facts WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;
         let ledger = server.psql("central", &format!("SELECT batch FROM sessiond_hosts WHERE host_id = '{host_id}'"));

@@ -4,23 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{central, check_ledger};
+use super::{LIMIT, await_state, central, check_ledger, hurried, nudged};
 use crate::support::daemon::Host;
 use crate::support::load::Load;
 use crate::support::postgres::Server;
 use crate::support::proxy::{Direction, Mode, Proxy};
 use crate::support::{campaign, eventually, random::Random};
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn hurried(machine: &str, url: &str) -> Host {
-    let host = Host::new(machine);
-    host.configure(&format!(
-        "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\n\
-         connect_timeout = \"300ms\"\nstatement_timeout = \"300ms\"\n"
-    ));
-    host
-}
 
 /// A daemon whose central is behind a proxy, connected.
 fn behind_a_proxy() -> (Server, Proxy, Host) {
@@ -29,18 +18,6 @@ fn behind_a_proxy() -> (Server, Proxy, Host) {
     let host = hurried("odin3", &proxy.url("postgres", "central")).started();
     host.await_central("connected");
     (server, proxy, host)
-}
-
-/// Asks for pushes until something is true; a daemon left alone would wait longer and longer.
-fn nudged<T>(host: &Host, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    eventually(what, LIMIT, || {
-        host.ask("POST", "/v1/sync", Some(&json!({})));
-        look()
-    })
-}
-
-fn await_state(host: &Host, state: &str) -> serde_json::Value {
-    nudged(host, state, || Some(host.status()).filter(|status| status["central"]["state"] == state))
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod fake_central;
 pub mod load;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
