@@ -101,7 +101,8 @@ impl<S: Clone, F> Worker<S, F> {
         let mut changes = self.settings.clone();
         let mut commits = self.store.commits();
         let mut identities = self.identity.watch();
-        let mut session = Exchange { worker: self, central, batch: 0, host_id: Uuid::nil(), started: Instant::now() };
+        let mut session =
+            Exchange { worker: self, central, batch: 0, host_id: Uuid::nil(), failing: None, started: Instant::now() };
         let mut engine = Engine::new(settings.pace);
         loop {
             let now = session.tick();
@@ -113,7 +114,7 @@ impl<S: Clone, F> Worker<S, F> {
                     outcome = session.carry_out(step, settings, &mut engine) => outcome,
                     () = shutdown.requested() => return session.farewell(&engine).await,
                 };
-                session.report(outcome, &mut engine).await;
+                session.report(step, outcome, &mut engine).await;
                 continue;
             };
             tokio::select! {
@@ -136,6 +137,8 @@ struct Exchange<'a, S, C, F> {
     batch: i64,
     /// As which host this one was welcomed.
     host_id: Uuid,
+    /// The step other than a push that failed last: until it works, people are told that it does not.
+    failing: Option<Step>,
     started: Instant,
 }
 
@@ -267,20 +270,24 @@ impl<S, C: Central, F> Exchange<'_, S, C, F> {
     fn synced(&self, took: Duration) {
         let now = (self.worker.clock)();
         self.worker.link.send_modify(|link| {
-            if link.state != LinkState::Connected {
-                tracing::info!("connected to central");
-                *link = LinkStatus { last_sync_at: link.last_sync_at, ..LinkStatus::new(LinkState::Connected, now) };
-            }
             link.last_sync_at = Some(now);
             link.round_trip = Some(took);
         });
     }
 
     /// Tells the engine and the people how a step ended.
-    async fn report(&self, outcome: Result<(), Trouble>, engine: &mut Engine) {
+    async fn report(&mut self, step: Step, outcome: Result<(), Trouble>, engine: &mut Engine) {
+        let pushes = matches!(step, Step::Push { .. });
         match outcome {
+            Ok(()) if self.failing == Some(step) || pushes && self.failing.is_none() => {
+                self.failing = None;
+                self.connected();
+            }
             Ok(()) => {}
             Err(Trouble::Central(error)) => {
+                if !pushes && step != Step::Hello {
+                    self.failing = Some(step);
+                }
                 engine.failed(failure(&error), self.tick(), (self.worker.random)());
                 self.lost(&error);
             }
@@ -293,7 +300,20 @@ impl<S, C: Central, F> Exchange<'_, S, C, F> {
         }
     }
 
-    /// Says that the link is down, and why: once for each new reason, not for each attempt.
+    fn connected(&self) {
+        let now = (self.worker.clock)();
+        self.worker.link.send_if_modified(|link| {
+            let news = link.state != LinkState::Connected;
+            if news {
+                tracing::info!("connected to central");
+                (link.state, link.since) = (LinkState::Connected, now);
+                (link.last_error, link.conflict) = (None, None);
+            }
+            news
+        });
+    }
+
+    /// Says that the link is down, and why: once for each new state, not for each attempt.
     fn lost(&self, error: &CentralError) {
         let state = match error {
             CentralError::Retry(_) => LinkState::Unreachable,

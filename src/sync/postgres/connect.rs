@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Row};
 use tokio::time::timeout;
 use url::Url;
 
-use super::errors::classify;
+use super::errors::{BY_ITSELF, classify};
 use crate::sync::central::CentralError;
 
 /// Parameters that sqlx understands.
@@ -134,7 +134,7 @@ impl PostgresOptions {
                 other => other,
             }),
             Err(_) => Err(CentralError::Retry(format!(
-                "central {place} let nobody in within {}",
+                "central {place} let nobody in within {}; {BY_ITSELF}",
                 humantime::format_duration(self.connect_timeout)
             ))),
         }

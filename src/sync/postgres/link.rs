@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
 use tokio::time::timeout;
 
 use super::connect::{Connected, PostgresOptions};
-use super::errors::classify;
+use super::errors::{BY_ITSELF, classify};
 use crate::sync::central::CentralError;
 
 /// How much longer this side waits than it told the server to: where the server can still say why
@@ -66,7 +66,7 @@ impl Link {
         match answer {
             Ok(answer) => answer.map_err(|error| classify(&error, &self.place)),
             Err(_) => Err(CentralError::Retry(format!(
-                "central {} did not answer within {}",
+                "central {} did not answer within {}; {BY_ITSELF}",
                 self.place,
                 humantime::format_duration(self.limit)
             ))),

@@ -2,6 +2,7 @@
 
 mod files;
 mod network;
+mod operator;
 mod servers;
 mod sync;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 /// How often a thread looks whether the mode has changed.
 const LOOK: Duration = Duration::from_millis(2);
@@ -136,7 +136,9 @@ impl Drop for Proxy {
 
 /// A socket bound to a port that others bound like this share.
 fn reusable(port: u16) -> OwnedFd {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    // A program that a test starts must not go on listening in place of the proxy.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
     sockopt::set_socket_reuseport(&socket, true).expect("a port can be shared");
     sockopt::set_socket_reuseaddr(&socket, true).expect("a port can be used again");
     bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a port");
