@@ -148,3 +148,79 @@ fn a_store_that_cannot_be_rebuilt_ends_the_daemon_with_an_error() {
     host.start();
     fill(&host, 1);
 }
+
+/// A file system of its own that can be made to fail, unmounted in the end.
+struct Disk {
+    dir: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `None` where nobody lets us mount.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
+        fs::create_dir(&mount).unwrap();
+        fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+            std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+        };
+        let made = run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_ref()])
+            && run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), mount.as_ref()]);
+        made.then_some(Self { dir })
+    }
+
+    fn mount(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+
+    /// From here on every access ends with EIO, as on a disk that was pulled out.
+    #[allow(unsafe_code, reason = "an ioctl is unsafe in general; this one reads a number")]
+    fn fail(&self) {
+        /// FS_IOC_SHUTDOWN without flushing the log.
+        const SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587D;
+        const NO_LOG_FLUSH: u32 = 2;
+        let folder = fs::File::open(self.mount()).unwrap();
+        // SAFETY: FS_IOC_SHUTDOWN reads a u32, and that is what it gets.
+        unsafe { rustix::ioctl::ioctl(&folder, rustix::ioctl::Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) }.unwrap();
+    }
+
+    fn plug_in_again(&self) {
+        self.unmount();
+        let mounted = std::process::Command::new("mount")
+            .args(["-o", "loop"])
+            .args([self.dir.path().join("image"), self.mount()])
+            .status();
+        assert!(mounted.unwrap().success());
+    }
+
+    fn unmount(&self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.mount()).status();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+#[test]
+fn a_disk_that_fails_refuses_writes_and_keeps_what_was_acknowledged() {
+    let Some(disk) = Disk::new() else {
+        return println!("skipped: a_disk_that_fails needs the right to mount, a loop device and mkfs.ext4");
+    };
+    let mut host = Host::new("odin3");
+    std::os::unix::fs::symlink(disk.mount(), host.state_dir()).unwrap();
+    host.start();
+    let filled = fill(&host, 30);
+    disk.fail();
+    // Nothing is acknowledged any more; whether it goes on or ends, it says why.
+    let answer = host.try_ask("POST", "/v1/sessions", Some(&json!({"project": "odin"})));
+    assert!(answer.is_none_or(|(status, _)| matches!(status, 503 | 507)), "it was taken");
+    host.kill();
+    disk.plug_in_again();
+    host.start();
+    assert_eq!(kept(&host, &filled), filled.len(), "{}", host.log());
+    assert_eq!(fill(&host, 1).len(), 1);
+    host.kill();
+}
