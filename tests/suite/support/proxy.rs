@@ -41,15 +41,9 @@ pub enum Direction {
     FromCentral,
 }
 
-/// Where the connections lead.
-#[derive(Clone, Debug)]
-pub enum Upstream {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
-
 struct Shared {
-    upstream: Upstream,
+    /// The Unix socket that the connections lead to.
+    upstream: PathBuf,
     mode: Mutex<Mode>,
     /// Counts changes of the mode.
     epoch: AtomicU64,
@@ -69,17 +63,13 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn to_socket(path: &Path) -> Self {
-        Self::to(Upstream::Unix(path.to_owned()))
-    }
-
-    pub fn to(upstream: Upstream) -> Self {
         let holder = reusable(0);
         let port = match rustix::net::getsockname(&holder).map(SocketAddr::try_from) {
             Ok(Ok(address)) => address.port(),
             other => panic!("the proxy has no port: {other:?}"),
         };
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: path.to_owned(),
             mode: Mutex::new(Mode::Pass),
             epoch: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -93,10 +83,6 @@ impl Proxy {
             move || accept(&shared, port, listener)
         });
         Self { port, shared, acceptor: Some(acceptor), _port: holder }
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// The URL of a database behind the proxy.
@@ -205,13 +191,6 @@ impl Shared {
     fn mode(&self) -> Mode {
         *self.mode.lock().unwrap()
     }
-
-    fn open(&self) -> std::io::Result<Stream> {
-        Ok(match &self.upstream {
-            Upstream::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
-            Upstream::Tcp(address) => Stream::Tcp(TcpStream::connect(address)?),
-        })
-    }
 }
 
 /// What both directions of a connection know.
@@ -239,8 +218,8 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) -> Vec<JoinHandle<()>> {
         return vec![thread::spawn(move || connection.hold(&client))];
     }
     // Where central is not, the client is hung up on, as by a gateway.
-    let Ok(central) = shared.open() else { return Vec::new() };
-    let client = Stream::Tcp(client);
+    let Ok(central) = UnixStream::connect(&shared.upstream) else { return Vec::new() };
+    let (client, central) = (Stream::Tcp(client), Stream::Unix(central));
     let (from, to) = (client.again(), central.again());
     let other = connection.clone();
     vec![
