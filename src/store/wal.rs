@@ -49,7 +49,7 @@ pub(super) fn examine(bytes: Vec<u8>) -> Verdict {
     if !header_sound {
         log.mend_header_sum();
     }
-    let Some(last) = (0..log.frames()).rev().find(|&n| log.belongs(n)) else { return Verdict::Sound };
+    let Some(last) = log.last() else { return Verdict::Sound };
     let first_bad = (0..=last).find(|&n| !log.sound(n));
     let first_bad = match (header_sound, first_bad) {
         (true, None) => return Verdict::Sound,
@@ -173,9 +173,12 @@ impl Log {
         self.salted(n) && self.matches(n)
     }
 
-    /// Is it of this log, rather than left over from before SQLite began it anew?
-    fn belongs(&self, n: usize) -> bool {
-        self.salted(n) || self.matches(n)
+    /// The last frame of this log; what follows is left over from before SQLite began it anew, with other salts.
+    fn last(&self) -> Option<usize> {
+        let salted = (0..self.frames()).rev().find(|&n| self.salted(n));
+        let next = salted.map_or(0, |n| n + 1);
+        // The salt itself may be what is damaged; what is left over does not go on from here.
+        if next < self.frames() && self.matches(next) { Some(next) } else { salted }
     }
 
     /// Flips the one bit back that makes the frame right.
@@ -305,6 +308,27 @@ mod tests {
         let tail = torn.len() - 2000;
         torn[tail..].fill(0);
         assert_eq!(examine(torn), Verdict::CutOff);
+    }
+
+    #[test]
+    fn what_is_left_over_from_an_older_log_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 20; CREATE TABLE t (x)").unwrap();
+        let mut begun_anew = 0;
+        for n in 0..100 {
+            db.execute("INSERT INTO t VALUES (?1)", [n.to_string().repeat(300)]).unwrap();
+            let bytes = std::fs::read(dir.path().join("db-wal")).unwrap();
+            let log = Log::new(bytes.clone()).unwrap();
+            let used = log.last().map_or(0, |last| last + 1);
+            begun_anew += u64::from(used < log.frames());
+            assert_eq!(examine(bytes.clone()), Verdict::Sound, "after {n}");
+            let mut flipped = bytes;
+            flipped[HEADER + FRAME_HEADER + 100] ^= 4;
+            let Verdict::Damaged { mended, .. } = examine(flipped) else { panic!("after {n}: it is damage") };
+            assert_eq!(mended.len(), HEADER + used * 4120, "after {n}");
+        }
+        assert!(begun_anew > 50, "only {begun_anew}");
     }
 
     #[test]

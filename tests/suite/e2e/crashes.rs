@@ -79,5 +79,6 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
     }
     let (sessions, beats) = told.lock().unwrap().values().fold((0, 0), |(n, sum), (acked, _)| (n + 1, sum + acked));
     assert!(sessions > 10 && beats > kills, "only {sessions} sessions and {beats} heartbeats in {kills} kills");
+    assert!(host.status()["store"]["damage"].is_null(), "a crash is no damage: {}", host.log());
     println!("{kills} kills: {sessions} sessions and {beats} heartbeats acknowledged, none lost");
 }
