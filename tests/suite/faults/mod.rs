@@ -18,10 +18,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A host that gives central little time.
 fn hurried(machine: &str, url: &str) -> Host {
+    limited(machine, url, "300ms")
+}
+
+/// A host that gives central so much time for an answer.
+fn limited(machine: &str, url: &str, limit: &str) -> Host {
     let host = Host::new(machine);
     host.configure(&format!(
         "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\n\
-         connect_timeout = \"300ms\"\nstatement_timeout = \"300ms\"\n"
+         connect_timeout = \"{limit}\"\nstatement_timeout = \"{limit}\"\n"
     ));
     host
 }
