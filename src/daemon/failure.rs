@@ -45,6 +45,15 @@ pub fn of_config(error: &ConfigError) -> ErrorDetail {
     }
 }
 
+/// A part of the daemon ended although nobody had told it to.
+pub fn of_part(part: &str) -> ErrorDetail {
+    ErrorDetail {
+        code: ErrorCode::Unavailable,
+        message: format!("{part} has stopped, and sessiond with it; what was acknowledged is on disk"),
+        hint: "look at the log above, and start it again".into(),
+    }
+}
+
 pub fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
     ErrorDetail {
         code: code_of(error),

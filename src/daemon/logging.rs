@@ -38,7 +38,17 @@ pub fn start(level: LevelFilter, format: LogFormat) -> LogLevel {
         LogFormat::Auto | LogFormat::Text => text(),
     };
     tracing_subscriber::registry().with(filter).with(layer).init();
+    std::panic::set_hook(Box::new(log_panic));
     LogLevel(handle)
+}
+
+/// A bug goes to where people look for what went wrong, on one line.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let what =
+        panic.payload_as_str().unwrap_or("it left no word").split(char::is_control).collect::<Vec<_>>().join(" ");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(place, thread = thread.name().unwrap_or("?"), "a bug: {what}; please report it");
 }
 
 type FilteredLayer =

@@ -30,6 +30,7 @@ use crate::platform;
 use crate::shutdown::{self, Stop};
 use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
 use crate::sync::postgres::{Postgres, PostgresOptions};
+use crate::sync::supervise::supervise;
 use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
 use in_force::InForce;
@@ -173,10 +174,11 @@ impl Daemon {
             random,
             shutdown: syncing,
             version: VERSION,
+            begins_anew: false,
         })?;
         let liveness = Liveness::new(store.clone(), clock.clone(), in_force.liveness(), nudge.clone());
         let lookout = liveness.lookout();
-        let liveness = tokio::spawn(liveness.run(serving.clone()));
+        let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         let api = Arc::new(Api {
             store: store.clone(),
@@ -194,29 +196,40 @@ impl Daemon {
         let router = api::router(api).layer(axum::middleware::from_fn_with_state(lookout, look_first));
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
-        let server = tokio::spawn(api::serve(listener, router, door.admission(), serving));
+        let mut server = tokio::spawn(api::serve(listener, router, door.admission(), serving));
 
         tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
             state = %started.settings.state_dir.display(), "ready");
         systemd::ready();
-        let watchdog = tokio::spawn(tell_systemd(store, link_status));
+        let watchdog = tokio::spawn(tell_systemd(store.clone(), link_status.clone()));
         let mut reloads = reload::Reloads::new(started, overrides, environment);
-        loop {
+        // A part that ends by itself takes the daemon with it, for the service manager to start it anew:
+        // better than one that looks alive and does half of its work.
+        let ended = loop {
             tokio::select! {
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => reloads.reload(&in_force),
-                    Some(Signal::Stop) | None => break,
+                    Some(Signal::Stop) | None => break Ok(()),
                 },
                 () = reloads.changed() => reloads.reload(&in_force),
+                () = store.stopped() => break Err("the store's writer"),
+                () = gone(link_status.clone()) => break Err("sync"),
+                _ = &mut server => break Err("the socket's server"),
+                _ = &mut liveness => break Err("the watch over processes"),
             }
-        }
+        };
+        drop(store);
         tracing::info!("stopping");
         systemd::stopping();
         watchdog.abort();
         stop_serving.stop();
-        let _ = tokio::join!(server, liveness);
+        for task in [server, liveness] {
+            if !task.is_finished() {
+                let _ = task.await;
+            }
+        }
         finish_sync(stop_sync, sync).await;
-        Ok(())
+        ended.map_err(failure::of_part)
     }
 }
 
@@ -236,13 +249,18 @@ type SyncWorker<F> = Worker<PostgresOptions, F>;
 /// Sync has a thread and a runtime of its own: however busy it is, the socket does not feel it.
 fn start_sync<F>(worker: SyncWorker<F>) -> Result<JoinHandle<()>, ErrorDetail>
 where
-    F: Fn(&PostgresOptions) -> Postgres + Send + 'static,
+    F: Fn(&PostgresOptions) -> Postgres + Clone + Send + Sync + 'static,
 {
     let runtime = runtime()?;
     std::thread::Builder::new()
         .name("sync".into())
-        .spawn(move || runtime.block_on(worker.run()))
+        .spawn(move || runtime.block_on(supervise(worker)))
         .map_err(|e| failure::of_io("the sync thread cannot start", &e))
+}
+
+/// Returns when nobody is left who could tell how the link to central is.
+async fn gone(mut link: watch::Receiver<LinkStatus>) {
+    while link.changed().await.is_ok() {}
 }
 
 async fn finish_sync(stop: Stop, sync: JoinHandle<()>) {

@@ -15,6 +15,7 @@ mod salvage;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::path::Path;
@@ -123,18 +124,32 @@ impl Store {
         self.processes.subscribe()
     }
 
-    /// Reads with a connection of its own. Damage that a reader meets is for the writer to mend.
+    /// Returns when the writer has ended, by a bug or because a damaged store could not be rebuilt.
+    pub async fn stopped(&self) {
+        self.writer.stopped().await;
+    }
+
+    /// Reads, and has a database that turns out to be damaged rebuilt before it is read once more.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&Connection) -> Result<T, StoreError> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
-        let result = self.readers.read(work).await;
-        if let Err(damage @ StoreError::Damaged(_)) = &result {
-            let damage = damage.clone();
-            // The answer is the damage itself: what counts is that the writer hears of it.
-            let _ = self.writer.submit(|_| Err::<(), _>(damage)).await;
+        let generation = self.readers.generation();
+        match self.readers.read(work.clone()).await {
+            Err(StoreError::Damaged(why)) => {
+                // Whoever writes next would meet it too; but on a quiet day that may be long from now.
+                let readers = self.readers.clone();
+                let tell = move |_: &Connection| match readers.generation() == generation {
+                    true => Err(StoreError::Damaged(why)),
+                    // Somebody else met it as well, and it has been rebuilt since.
+                    false => Ok(()),
+                };
+                let _ = self.writer.submit(tell).await;
+                self.ping().await?;
+                self.readers.read(work).await
+            }
+            other => other,
         }
-        result
     }
 
     /// Goes once through the writer: it lives, and gets work done.
@@ -270,6 +285,11 @@ impl Store {
         self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
     }
 
+    /// The newest damaged file that was set aside and still lies there, by its name.
+    pub fn damage(&self) -> Option<String> {
+        self.files.set_aside()
+    }
+
     /// The size of the database and its log on disk, in bytes.
     pub fn bytes(&self) -> u64 {
         let size = |suffix: &str| {
@@ -290,7 +310,7 @@ struct StoreKeeper {
 impl Keeper for StoreKeeper {
     fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        let reopened = self.files.reopen((self.clock)());
+        let reopened = self.files.open((self.clock)());
         self.readers.forget();
         reopened.map_err(|error| match error {
             OpenError::Store(error) => error,

@@ -9,12 +9,15 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::salvage;
+use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
 
 const DATABASE: &str = "sessiond.db";
 /// A finished copy of a damaged database; its date follows.
 const SALVAGED: &str = "sessiond.db.salvaged-";
+/// Follows the database's name in that of a damaged file that was set aside; the date comes next.
+const DAMAGED: &str = ".damaged-";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
 
@@ -81,6 +84,10 @@ impl Files {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         self.finish_salvage()?;
+        // With less durability a power cut may leave any of the log unwritten, which is no damage.
+        if self.options.durability == Durability::Full {
+            self.check_log(now)?;
+        }
         self.sync_log()?;
         match self.open_sound() {
             Err(OpenError::Store(StoreError::Damaged(why))) => self.salvage(&why, now),
@@ -88,23 +95,65 @@ impl Files {
         }
     }
 
-    /// Opens the database again after damage was met, and looks closely: a disk that failed for a moment looks
-    /// like damage, and leaves none.
-    pub fn reopen(&self, now: Timestamp) -> Result<Connection, OpenError> {
-        let connection = self.open(now)?;
-        match check(&connection, "integrity_check") {
-            Err(StoreError::Damaged(why)) => {
-                drop(connection);
-                self.salvage(&why, now)
-            }
-            checked => checked.map(|()| connection).map_err(OpenError::from),
-        }
-    }
-
     fn salvage(&self, why: &str, now: Timestamp) -> Result<Connection, OpenError> {
         tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
         self.replace_damaged(now)?;
         self.open_sound()
+    }
+
+    /// Looks for damage in the log that a crash left, which SQLite would take for the log's end, and mends it.
+    fn check_log(&self, now: Timestamp) -> Result<(), StoreError> {
+        let log = self.beside("-wal");
+        let Ok(bytes) = fs::read(&log) else { return Ok(()) };
+        match wal::examine(bytes) {
+            Verdict::Sound => Ok(()),
+            Verdict::CutOff => {
+                tracing::warn!(
+                    "the last change in the store's log cannot be read: cut off by a power cut before anybody was \
+                     told of it, or damaged; a copy is kept"
+                );
+                self.copy_aside(now)
+            }
+            Verdict::Damaged { mended, exact } => {
+                let outcome = if exact { "nothing is lost" } else { "what can be read of it is taken over" };
+                tracing::error!("the store's log is damaged; {outcome}, and a copy of the damaged files is kept");
+                self.copy_aside(now)?;
+                self.write_whole(&log, &mended)
+            }
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{DATABASE}{suffix}"))
+    }
+
+    /// Keeps copies of the damaged files under a dated name.
+    fn copy_aside(&self, now: Timestamp) -> Result<(), StoreError> {
+        for suffix in ["", "-wal"] {
+            let aside = self.aside(&dated(now), suffix);
+            fs::copy(self.beside(suffix), &aside).map_err(full_or_io)?;
+            tracing::warn!(aside = %aside.display(), "kept a copy of the damaged store");
+        }
+        Ok(())
+    }
+
+    fn aside(&self, date: &str, suffix: &str) -> PathBuf {
+        self.beside(&format!("{DAMAGED}{date}{suffix}"))
+    }
+
+    /// The newest damaged file that was set aside and still lies there.
+    pub fn set_aside(&self) -> Option<String> {
+        let names = fs::read_dir(&self.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let prefix = format!("{DATABASE}{DAMAGED}");
+        names.filter(|name| name.starts_with(&prefix) && name.ends_with('Z')).max()
+    }
+
+    /// Replaces a file by these bytes, all of them or none.
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let draft = self.beside("-wal.mended");
+        let written = File::create(&draft).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.and_then(|()| fs::rename(&draft, path)).map_err(full_or_io)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(full_or_io)
     }
 
     /// A connection that can only read.
@@ -136,7 +185,8 @@ impl Files {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;
-        check(&connection, "quick_check")?;
+        // The quick check passes over indexes that disagree with their table, by which rows cannot be found.
+        check(&connection)?;
         Ok(connection)
     }
 
@@ -208,9 +258,9 @@ impl Files {
     fn finish_salvage(&self) -> Result<(), OpenError> {
         let Some((salvaged, date)) = self.find_salvaged()? else { return Ok(()) };
         for suffix in ["", "-wal", "-shm", "-journal"] {
-            let damaged = self.dir.join(format!("{DATABASE}{suffix}"));
+            let damaged = self.beside(suffix);
             if damaged.exists() {
-                let aside = self.dir.join(format!("{DATABASE}.damaged-{date}{suffix}"));
+                let aside = self.aside(&date, suffix);
                 fs::rename(&damaged, &aside).map_err(io)?;
                 tracing::warn!(aside = %aside.display(), "set the damaged store aside");
             }
@@ -224,7 +274,7 @@ impl Files {
 
     /// The date is part of the name, so that all the damaged files get one date, even from two starts.
     fn salvaged(&self, at: Timestamp) -> PathBuf {
-        self.dir.join(format!("{SALVAGED}{}", at.to_string().replace([':', '-'], "")))
+        self.dir.join(format!("{SALVAGED}{}", dated(at)))
     }
 
     /// A finished copy that is not yet in its place, and its date.
@@ -239,9 +289,14 @@ impl Files {
     }
 }
 
+/// A moment as part of a file's name.
+fn dated(at: Timestamp) -> String {
+    at.to_string().replace([':', '-'], "")
+}
+
 /// Asks SQLite whether the database is sound.
-fn check(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
-    let verdict: String = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
 }
 
@@ -276,6 +331,13 @@ fn sync_folder(dir: &Path) -> std::io::Result<()> {
 
 fn io(error: std::io::Error) -> StoreError {
     StoreError::Io(error.to_string())
+}
+
+fn full_or_io(error: std::io::Error) -> StoreError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+        _ => StoreError::Io(error.to_string()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

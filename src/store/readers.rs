@@ -49,6 +49,11 @@ impl Readers {
         idle.connections.clear();
     }
 
+    /// How many databases have been replaced.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
     fn take(&self) -> Result<(u64, Connection), StoreError> {
         let (generation, idle) = {
             let mut idle = self.lock();

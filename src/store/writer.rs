@@ -53,6 +53,11 @@ impl Writer {
         Ok((writer, thread))
     }
 
+    /// Returns when the thread has ended.
+    pub async fn stopped(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Runs `work` in the next transaction and waits until it is committed and synced.
     ///
     /// # Errors

@@ -117,11 +117,13 @@ pub struct Exchange<L, C> {
     batch: i64,
     /// As which host this one was welcomed.
     host_id: Uuid,
+    /// The step other than a push that failed last: until it works, people are told that it does not.
+    failing: Option<Step>,
 }
 
 impl<L: Local, C: Central> Exchange<L, C> {
     pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
-        Self { local, central, outside, link, batch: 0, host_id: Uuid::nil() }
+        Self { local, central, outside, link, batch: 0, host_id: Uuid::nil(), failing: None }
     }
 
     pub fn tick(&self) -> Tick {
@@ -136,7 +138,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
     /// Carries out one step and tells the engine and the people how it ended.
     pub async fn perform(&mut self, step: Step, pace: Pace, stale_after: Duration, engine: &mut Engine) {
         let outcome = self.carry_out(step, pace, stale_after, engine).await;
-        self.report(outcome, engine);
+        self.report(step, outcome, engine);
     }
 
     async fn carry_out(
@@ -271,19 +273,23 @@ impl<L: Local, C: Central> Exchange<L, C> {
     fn synced(&self, took: Duration) {
         let now = (self.outside.clock)();
         self.link.send_modify(|link| {
-            if link.state != LinkState::Connected {
-                tracing::info!("connected to central");
-                *link = LinkStatus { last_sync_at: link.last_sync_at, ..LinkStatus::new(LinkState::Connected, now) };
-            }
             link.last_sync_at = Some(now);
             link.round_trip = Some(took);
         });
     }
 
-    fn report(&self, outcome: Result<(), Trouble>, engine: &mut Engine) {
+    fn report(&mut self, step: Step, outcome: Result<(), Trouble>, engine: &mut Engine) {
+        let pushes = matches!(step, Step::Push { .. });
         match outcome {
+            Ok(()) if self.failing == Some(step) || pushes && self.failing.is_none() => {
+                self.failing = None;
+                self.connected();
+            }
             Ok(()) => {}
             Err(Trouble::Central(error)) => {
+                if !pushes && step != Step::Hello {
+                    self.failing = Some(step);
+                }
                 engine.failed(failure(&error), self.tick(), (self.outside.random)());
                 self.lost(&error);
             }
@@ -295,7 +301,20 @@ impl<L: Local, C: Central> Exchange<L, C> {
         }
     }
 
-    /// Says that the link is down, and why: once for each new reason, not for each attempt.
+    fn connected(&self) {
+        let now = (self.outside.clock)();
+        self.link.send_if_modified(|link| {
+            let news = link.state != LinkState::Connected;
+            if news {
+                tracing::info!("connected to central");
+                (link.state, link.since) = (LinkState::Connected, now);
+                (link.last_error, link.conflict) = (None, None);
+            }
+            news
+        });
+    }
+
+    /// Says that the link is down, and why: once for each new state, not for each attempt.
     fn lost(&self, error: &CentralError) {
         let state = match error {
             CentralError::Retry(_) => LinkState::Unreachable,

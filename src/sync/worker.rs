@@ -27,6 +27,7 @@ pub struct SyncSettings<S> {
 }
 
 /// What the worker works with.
+#[derive(Clone)]
 pub struct Worker<S, F> {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
@@ -40,6 +41,8 @@ pub struct Worker<S, F> {
     pub random: fn() -> u64,
     pub shutdown: Shutdown,
     pub version: &'static str,
+    /// It ended by a bug: what people were told of that stands until it works again.
+    pub begins_anew: bool,
 }
 
 impl<S: Clone, F> Worker<S, F> {
@@ -70,7 +73,9 @@ impl<S: Clone, F> Worker<S, F> {
 
     /// Works with one central until the settings name another, or the end.
     async fn serve<C: Central>(&mut self, central: C, settings: &SyncSettings<S>) {
-        self.link.send_replace(LinkStatus::new(LinkState::Connecting, (self.clock)()));
+        if !std::mem::take(&mut self.begins_anew) {
+            self.link.send_replace(LinkStatus::new(LinkState::Connecting, (self.clock)()));
+        }
         let mut shutdown = self.shutdown.clone();
         let mut changes = self.settings.clone();
         let mut commits = self.store.commits();
@@ -91,13 +96,13 @@ impl<S: Clone, F> Worker<S, F> {
                 continue;
             };
             tokio::select! {
-                        () = tokio::time::sleep_until(started + until) => {}
-            Ok(()) = commits.changed(), if engine.is_up() => {}
-            () = self.nudge.notified() => engine.hurry(exchange.tick()),
-            _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
-                        _ = changes.changed() => return,
-                        () = shutdown.requested() => return farewell(exchange, &engine).await,
-                    }
+                () = tokio::time::sleep_until(started + until) => {}
+                Ok(()) = commits.changed(), if engine.is_up() => {}
+                () = self.nudge.notified() => engine.hurry(exchange.tick()),
+                _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
+                _ = changes.changed() => return,
+                () = shutdown.requested() => return farewell(exchange, &engine).await,
+            }
         }
     }
 

@@ -79,6 +79,9 @@ pub struct StoreBody {
     pub path: String,
     pub bytes: u64,
     pub durability: String,
+    /// The damaged files that were set aside, since when, and what to do; null once they are removed.
+    #[serde(default)]
+    pub damage: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

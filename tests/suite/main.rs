@@ -4,6 +4,7 @@
 
 mod central;
 mod e2e;
+mod faults;
 mod hostile;
 mod power;
 mod support;

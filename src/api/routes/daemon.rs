@@ -42,6 +42,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             path: api.about.store_path.clone(),
             bytes: api.store.bytes(),
             durability: api.about.durability.to_owned(),
+            damage: api.store.damage().map(damage),
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
     }))
@@ -88,6 +89,13 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
 /// This document. It is not described by itself.
 pub async fn openapi(document: Arc<str>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+fn damage(file: String) -> String {
+    format!(
+        "it was damaged, and what could be read of it carried over (the log says what): {file} is what it was, in \
+         the state folder; remove that once nobody needs it"
+    )
 }
 
 fn central(link: &LinkStatus) -> CentralBody {

@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{ConnectOptions, Row};
 use tokio::time::timeout;
 use url::Url;
 
-use super::errors::classify;
+use super::errors::{BY_ITSELF, classify};
 use crate::domain::text::{one_line, quotation};
 use crate::sync::central::CentralError;
 
@@ -52,11 +52,21 @@ const HARMLESS: [&str; 9] = [
 pub struct PostgresOptions {
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
-    url: Url,
+    /// One for each host, in the order in which they are tried.
+    urls: Vec<Url>,
     password_file: Option<PathBuf>,
-    /// User, host, port and database.
+    /// User, hosts with ports, and database.
     place: String,
 }
+
+/// A connection, and to which of the hosts it leads, for people.
+pub(super) struct Connected {
+    pub connection: PgConnection,
+    pub place: String,
+}
+
+/// Is nothing to be changed there: a standby, or a primary that a failover has left behind?
+const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
 
 /// What is wrong with a URL, without anything secret of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,30 +74,30 @@ pub struct PostgresOptions {
 pub struct InvalidOptions(String);
 
 impl PostgresOptions {
-    /// Reads a URL; PGHOST and the like, and ~/.pgpass, fill in what it leaves out. A password file
-    /// counts for more than those, and for less than a password in the URL.
+    /// Reads a URL, of several hosts too, as libpq has it; PGHOST and the like, and ~/.pgpass, fill in what
+    /// it leaves out. A password file counts for more than those, and for less than a password in the URL.
     pub fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, InvalidOptions> {
-        let url = checked(url)?;
+        let urls = each_host(url)?;
         check_environment()?;
-        let in_url = url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
-        let server = server(&url)?;
+        let in_url = |url: &Url| url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
+        let servers = urls.iter().map(server).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
-            place: place(&server),
-            password_file: password_file.filter(|_| !in_url).map(Path::to_owned),
-            url,
+            place: place(&servers),
+            password_file: password_file.filter(|_| !urls.iter().any(in_url)).map(Path::to_owned),
+            urls,
         })
     }
 
-    /// User, host, port and database, for people: no secret.
+    /// User, hosts with ports, and database, for people: no secret.
     pub fn display(&self) -> &str {
         &self.place
     }
 
     /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
-    fn login(&self) -> Result<PgConnectOptions, CentralError> {
-        let server = server(&self.url).map_err(|error| CentralError::Refused(error.to_string()))?;
+    fn login(&self, url: &Url) -> Result<PgConnectOptions, CentralError> {
+        let server = server(url).map_err(|error| CentralError::Refused(error.to_string()))?;
         let Some(file) = &self.password_file else { return Ok(server) };
         let text = std::fs::read_to_string(file).map_err(|error| {
             CentralError::Refused(format!("central.password_file {} cannot be read: {error}", file.display()))
@@ -95,23 +105,56 @@ impl PostgresOptions {
         Ok(server.password(text.trim_end_matches(['\r', '\n'])))
     }
 
-    /// Connects and logs in.
-    pub(super) async fn connect(&self) -> Result<PgConnection, CentralError> {
-        let login = self.login()?;
-        match timeout(self.connect_timeout, login.connect()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(match classify(&error, self.display()) {
+    /// Connects and logs in to the first host that lets us in, and of several, lets us write.
+    pub(super) async fn connect(&self) -> Result<Connected, CentralError> {
+        let mut errors = Vec::new();
+        for url in &self.urls {
+            match self.connect_to(url).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(all_of(errors))
+    }
+
+    async fn connect_to(&self, url: &Url) -> Result<Connected, CentralError> {
+        let login = self.login(url)?;
+        let place = place(std::slice::from_ref(&login));
+        let attempt = async {
+            let mut connection = login.connect().await?;
+            // A host that stands alone says by itself that it takes no changes.
+            let read_only = self.urls.len() > 1 && is_read_only(&mut connection).await?;
+            Ok((connection, read_only))
+        };
+        match timeout(self.connect_timeout, attempt).await {
+            Ok(Ok((connection, false))) => Ok(Connected { connection, place }),
+            Ok(Ok((_, true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
+            Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.
                 CentralError::Reject(message) => CentralError::Refused(message),
                 other => other,
             }),
             Err(_) => Err(CentralError::Retry(format!(
-                "central {} let nobody in within {}",
-                self.display(),
+                "central {place} let nobody in within {}; {BY_ITSELF}",
                 humantime::format_duration(self.connect_timeout)
             ))),
         }
     }
+}
+
+async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::raw_sql(IS_READ_ONLY).fetch_one(connection).await?.try_get(0)
+}
+
+/// Why no host will do. As long as one of them may come back by itself, so may central.
+fn all_of(mut errors: Vec<CentralError>) -> CentralError {
+    if errors.len() == 1 {
+        return errors.remove(0);
+    }
+    let refused = errors.iter().all(|error| matches!(error, CentralError::Refused(_)));
+    let each = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let all = format!("none of the {} hosts of central can be written to: {each}", errors.len());
+    if refused { CentralError::Refused(all) } else { CentralError::Retry(all) }
 }
 
 impl fmt::Debug for PostgresOptions {
@@ -133,12 +176,62 @@ fn server(url: &Url) -> Result<PgConnectOptions, InvalidOptions> {
     Ok(server.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging())
 }
 
-fn place(server: &PgConnectOptions) -> String {
-    let socket = server.get_socket().map(|socket| socket.display().to_string());
-    let host = socket.unwrap_or_else(|| server.get_host().to_owned());
-    let user = server.get_username();
+fn place(servers: &[PgConnectOptions]) -> String {
+    let host = |server: &PgConnectOptions| {
+        let socket = server.get_socket().map(|socket| socket.display().to_string());
+        format!("{}:{}", socket.unwrap_or_else(|| server.get_host().to_owned()), server.get_port())
+    };
+    let Some(first) = servers.first() else { return String::new() };
+    let user = first.get_username();
+    let hosts = servers.iter().map(host).collect::<Vec<_>>().join(",");
     // Escapes in the URL may have become line breaks here.
-    quotation(&format!("{user}@{host}:{}/{}", server.get_port(), server.get_database().unwrap_or(user)))
+    quotation(&format!("{user}@{hosts}/{}", first.get_database().unwrap_or(user)))
+}
+
+/// One URL for each host of `postgres://user@host1:port1,host2:port2/database?host=/socket1,/socket2`; hosts in
+/// the query count for more than those before it, and one port serves all hosts.
+fn each_host(text: &str) -> Result<Vec<Url>, InvalidOptions> {
+    let (before, hosts, after) = authority(text);
+    // libpq takes user@/database where the query names the hosts; a URL proper has one before it.
+    let hosts = if hosts.is_empty() && after.contains("host=") { "localhost" } else { hosts };
+    let hosts: Vec<&str> = hosts.split(',').collect();
+    let urls = hosts.iter().map(|host| checked(&format!("{before}{host}{after}"))).collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = urls.first() else { return Err(invalid("it names no host")) };
+    let values = |name: &str| -> Vec<String> {
+        let value = first.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).last();
+        value.map(|value| value.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let (in_query, ports) = (values("host"), values("port"));
+    if in_query.len() < 2 && ports.len() < 2 {
+        return Ok(urls);
+    }
+    let count = if in_query.is_empty() { urls.len() } else { in_query.len() };
+    if ports.len() > 1 && ports.len() != count {
+        return Err(invalid(format!("it names {count} hosts and {} ports", ports.len())));
+    }
+    let nth = |n: usize| {
+        let mut url = urls.get(n).unwrap_or(first).clone();
+        set(&mut url, "host", in_query.get(n));
+        set(&mut url, "port", ports.get(n).or(ports.first()));
+        url
+    };
+    Ok((0..count).map(nth).collect())
+}
+
+/// Splits a URL before and after its hosts.
+fn authority(text: &str) -> (&str, &str, &str) {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    let start = text[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    (&text[..start], &text[start..end], &text[end..])
+}
+
+/// Gives a parameter another value, if there is one.
+fn set(url: &mut Url, name: &str, value: Option<&String>) {
+    let Some(value) = value else { return };
+    let others: Vec<_> =
+        url.query_pairs().filter(|(key, _)| key != name).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+    url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, value);
 }
 
 fn invalid(why: impl Into<String>) -> InvalidOptions {
@@ -240,7 +333,7 @@ mod tests {
         let url =
             "postgresql://me@db/x?connect_timeout=3&channel_binding=require&sslrootcert=system&application_name=mine";
         let options = PostgresOptions::parse(url, None).unwrap();
-        assert_eq!(options.login().unwrap().get_application_name(), Some("mine"));
+        assert_eq!(options.login(&options.urls[0]).unwrap().get_application_name(), Some("mine"));
     }
 
     #[test]
@@ -248,14 +341,43 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("password");
         std::fs::write(&file, "apart\n").unwrap();
-        let password = |url: &str| PostgresOptions::parse(url, Some(&file)).unwrap().login().unwrap().to_url_lossy();
+        let of = |options: &PostgresOptions| Ok::<_, CentralError>(options.login(&options.urls[0])?.to_url_lossy());
+        let password = |url: &str| of(&PostgresOptions::parse(url, Some(&file)).unwrap()).unwrap();
         assert_eq!(password("postgres://me:inside@db/x").password(), Some("inside"));
         assert_eq!(password("postgres://me@db/x?password=inside").password(), Some("inside"));
         assert_eq!(password("postgres://me@db/x").password(), Some("apart"));
         let options = PostgresOptions::parse("postgres://me@db/x", Some(&file)).unwrap();
         std::fs::write(&file, "changed").unwrap();
-        assert_eq!(options.login().unwrap().to_url_lossy().password(), Some("changed"));
+        assert_eq!(of(&options).unwrap().password(), Some("changed"));
         std::fs::remove_file(&file).unwrap();
-        assert!(matches!(options.login(), Err(CentralError::Refused(why)) if why.contains("password_file")));
+        assert!(matches!(of(&options), Err(CentralError::Refused(why)) if why.contains("password_file")));
+    }
+
+    #[test]
+    fn takes_several_hosts_as_libpq_does() {
+        for (url, shown) in [
+            ("postgres://me@a:1,b:2/x", "me@a:1,b:2/x"),
+            ("postgres://me@a,b:2,c/x", "me@a:5432,b:2,c:5432/x"),
+            ("postgres://me@[::1]:1,b/x", "me@[::1]:1,b:5432/x"),
+            ("postgres://me@a,b/x?port=7", "me@a:7,b:7/x"),
+            ("postgres://me@/x?host=/a,/b", "me@/a:5432,/b:5432/x"),
+            ("postgres://me@localhost/x?host=/a,b&port=1,2", "me@/a:1,b:2/x"),
+        ] {
+            let options = PostgresOptions::parse(url, None).map(|options| options.display().to_owned());
+            assert_eq!(options.as_deref(), Ok(shown), "{url}");
+        }
+        for url in ["postgres://me@a,b/x?port=1,2,3", "postgres://me:s3cr3t@a:1,b:no/x"] {
+            let error = PostgresOptions::parse(url, None).unwrap_err().to_string();
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_all_refuse_need_a_person_and_others_do_not() {
+        let (away, refused) = (CentralError::Retry("away".into()), CentralError::Refused("no".into()));
+        assert_eq!(all_of(vec![away.clone()]), away);
+        assert!(matches!(all_of(vec![refused.clone(), refused.clone()]), CentralError::Refused(_)));
+        let CentralError::Retry(both) = all_of(vec![refused, away]) else { panic!("one may come back") };
+        assert!(both.contains("none of the 2 hosts") && both.contains("no; away"), "{both}");
     }
 }

@@ -36,7 +36,7 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     let code = error.code();
     let message = error.message();
     match kind(code) {
-        Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code})"))),
+        Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code)))),
         Kind::Refused => {
             CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
         }
@@ -64,6 +64,19 @@ fn kind(code: &str) -> Kind {
     }
 }
 
+/// What people may do about an error that may pass by itself.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "25006" => "after a failover, name the other host in central.url too",
+        "53100" => "make room on central's disk",
+        "53300" => "raise central's max_connections or this user's limit, or end others",
+        _ => BY_ITSELF,
+    }
+}
+
+/// What there is to do where nothing is.
+pub(super) const BY_ITSELF: &str = "it is tried again by itself";
+
 fn remedy(code: &str) -> &'static str {
     match code {
         "3D000" => "create the database, or correct central.url",
@@ -82,7 +95,18 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
             "no TLS with central {place}: {text}; check sslrootcert and the server's name"
         )));
     }
-    CentralError::Retry(one_line(&format!("central {place} cannot be reached: {text}")))
+    let broke = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    );
+    CentralError::Retry(one_line(&if broke {
+        format!("central {place}: the connection broke ({text}); {BY_ITSELF}")
+    } else {
+        format!("central {place} cannot be reached: {text}; {BY_ITSELF}, if host and port are right")
+    }))
 }
 
 /// Whatever central says, a message is one line.

@@ -8,8 +8,8 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
 use tokio::time::timeout;
 
-use super::connect::PostgresOptions;
-use super::errors::classify;
+use super::connect::{Connected, PostgresOptions};
+use super::errors::{BY_ITSELF, classify};
 use crate::sync::central::CentralError;
 
 /// How much longer this side waits than it told the server to: where the server can still say why
@@ -24,8 +24,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn open(options: &PostgresOptions) -> Result<Self, CentralError> {
-        let connection = options.connect().await?;
-        Ok(Self { connection, limit: options.statement_timeout, place: options.display().to_owned() })
+        let Connected { connection, place } = options.connect().await?;
+        Ok(Self { connection, limit: options.statement_timeout, place })
     }
 
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the
@@ -66,7 +66,7 @@ impl Link {
         match answer {
             Ok(answer) => answer.map_err(|error| classify(&error, &self.place)),
             Err(_) => Err(CentralError::Retry(format!(
-                "central {} did not answer within {}",
+                "central {} did not answer within {}; {BY_ITSELF}",
                 self.place,
                 humantime::format_duration(self.limit)
             ))),

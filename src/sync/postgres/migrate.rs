@@ -6,7 +6,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
-use super::connect::PostgresOptions;
+use super::connect::{Connected, PostgresOptions};
 use super::migrate_error::{Failure, MigrateError};
 use super::zone;
 
@@ -50,8 +50,7 @@ pub async fn migrate(
     time_zone: Option<String>,
     dry_run: bool,
 ) -> Result<Report, MigrateError> {
-    let place = options.display().to_owned();
-    let mut connection = options.connect().await?;
+    let Connected { mut connection, place } = options.connect().await?;
     let result = run(&mut connection, options, time_zone.as_deref(), dry_run).await;
     result.map_err(|failure| failure.explain(&place))
 }

@@ -211,11 +211,16 @@ impl Host {
         }
     }
 
+    /// Waits until the daemon ends by itself, and answers its exit code.
+    pub fn ends(&mut self) -> Option<i32> {
+        let mut process = self.process.take().expect("the daemon runs");
+        eventually("the daemon ends", LIMIT, || process.try_wait().ok().flatten()).code()
+    }
+
     /// Asks the daemon to end, and answers its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
-        let mut process = self.process.take().expect("the daemon runs");
-        eventually("the daemon ends", LIMIT, || process.try_wait().ok().flatten()).code()
+        self.ends()
     }
 }
 

@@ -4,9 +4,12 @@ pub mod daemon;
 pub mod fake_central;
 pub mod history;
 pub mod load;
+pub mod pgbouncer;
 pub mod postgres;
+pub mod proxy;
 pub mod random;
 pub mod volume;
+pub mod work;
 
 use std::time::{Duration, Instant};
 

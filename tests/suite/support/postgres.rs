@@ -1,6 +1,7 @@
 //! A private Postgres: its own folder, its own socket, no port.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,15 @@ pub const NULL: &str = "\\N";
 pub struct Server {
     dir: TempDir,
     settings: Vec<String>,
+    /// Names the Unix socket too; only a server with TLS listens on it.
+    port: u16,
     process: Option<Child>,
 }
+
+/// Ports are given to whoever asks first; another one may be free.
+const PORTS_TO_TRY: usize = 10;
+
+const USUAL_PORT: u16 = 5432;
 
 /// How a server is made to stop.
 #[derive(Clone, Copy, Debug)]
@@ -42,15 +50,63 @@ impl Server {
         let dir = tempfile::tempdir().expect("a folder for Postgres");
         copy_template(dir.path());
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut server = Self { dir, settings, process: None };
+        let mut server = Self { dir, settings, port: USUAL_PORT, process: None };
         server.resume();
         server
     }
 
+    /// A running server that speaks TLS, on a port of this machine.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for Postgres");
+        copy_template(dir.path());
+        let mut settings = vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()];
+        for (name, file) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+            let own = dir.path().join(name);
+            fs::copy(file, &own).expect("a certificate can be copied");
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+            give_away(&own);
+            settings.push(format!("{name}={}", own.display()));
+        }
+        let mut server = Self { dir, settings, port: 0, process: None };
+        for _ in 0..PORTS_TO_TRY {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            server.port = free.expect("a port").port();
+            if server.launch().is_ok() {
+                return server;
+            }
+        }
+        panic!("Postgres got no port: {}", fs::read_to_string(server.log()).unwrap_or_default());
+    }
+
+    /// A standby that follows this server.
+    pub fn replica(&self) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for Postgres");
+        hand_over(dir.path());
+        let mut backup = as_owner(&binary("pg_basebackup"));
+        backup.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-U", "postgres", "-h"]).arg(self.folder());
+        let output = backup.arg("-D").arg(dir.path().join("data")).output().expect("pg_basebackup can be run");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        let mut replica = Self { dir, settings: self.settings.clone(), port: self.port, process: None };
+        replica.resume();
+        replica
+    }
+
+    /// Makes a standby a primary of its own.
+    pub fn promote(&self) {
+        let mut promote = as_owner(&binary("pg_ctl"));
+        let output = promote.args(["promote", "-w", "-D"]).arg(self.data()).output().expect("pg_ctl can be run");
+        assert!(output.status.success(), "pg_ctl promote: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Starts a stopped server again.
     pub fn resume(&mut self) {
+        self.launch().unwrap_or_else(|log| panic!("Postgres ended: {log}"));
+    }
+
+    /// Starts it and waits until it serves; its log if it does not.
+    fn launch(&mut self) -> Result<(), String> {
         let mut command = as_owner(&binary("postgres"));
-        command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args([
+        command.arg("-D").arg(self.data()).arg("-k").arg(self.folder()).arg("-p").arg(self.port.to_string()).args([
             "-c",
             "listen_addresses=",
             "-c",
@@ -69,10 +125,12 @@ impl Server {
             Some(command.stdin(Stdio::null()).stdout(log).stderr(log_again).spawn().expect("Postgres can be started"));
         eventually("Postgres is ready", LIMIT, || {
             let status = self.process.as_mut().and_then(|p| p.try_wait().ok().flatten());
-            assert!(status.is_none(), "Postgres ended: {}", fs::read_to_string(self.log()).unwrap_or_default());
+            if status.is_some() {
+                return Some(Err(fs::read_to_string(self.log()).unwrap_or_default()));
+            }
             let pid_file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-            pid_file.lines().nth(7).filter(|line| line.trim() == "ready").map(|_| ())
-        });
+            pid_file.lines().nth(7).filter(|line| matches!(line.trim(), "ready" | "standby")).map(|_| Ok(()))
+        })
     }
 
     pub fn stop(&mut self, how: Stop) {
@@ -113,7 +171,21 @@ impl Server {
     }
 
     pub fn url_as(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@localhost/{database}?host={}", self.dir.path().display())
+        format!("postgres://{user}@localhost:{}/{database}?host={}", self.port, self.dir.path().display())
+    }
+
+    /// Where its Unix socket lies.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The Unix socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
     pub fn create(&self, database: &str) {
@@ -151,12 +223,12 @@ impl Server {
 
     /// One of Postgres's own clients, with nothing from the environment.
     fn libpq(&self, program: &str, database: &str) -> Command {
-        libpq(program, self.dir.path(), database)
+        libpq(program, self.dir.path(), self.port, database)
     }
 
     /// Somebody who writes to a database, whatever becomes of the server meanwhile.
     pub fn client(&self, database: &str) -> Client {
-        Client { dir: self.dir.path().to_owned(), database: database.into() }
+        Client { dir: self.dir.path().to_owned(), port: self.port, database: database.into() }
     }
 
     /// A dump of a database, as `pg_dump` makes it.
@@ -211,23 +283,24 @@ impl Drop for Server {
 
 pub struct Client {
     dir: PathBuf,
+    port: u16,
     database: String,
 }
 
 impl Client {
     /// Runs SQL; says whether it is known to have worked.
     pub fn run(&self, sql: &str) -> bool {
-        let mut psql = libpq("psql", &self.dir, &self.database);
+        let mut psql = libpq("psql", &self.dir, self.port, &self.database);
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]).output().expect("psql can be run").status.success()
     }
 }
 
-fn libpq(program: &str, dir: &Path, database: &str) -> Command {
+fn libpq(program: &str, dir: &Path, port: u16, database: &str) -> Command {
     let mut command = Command::new(binary(program));
     for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
         command.env_remove(variable);
     }
-    command.args(["-U", "postgres", "-d", database, "-h"]).arg(dir);
+    command.args(["-U", "postgres", "-d", database, "-p", &port.to_string(), "-h"]).arg(dir);
     command
 }
 
@@ -293,14 +366,18 @@ fn owner() -> Option<User> {
     Some(user("postgres").or_else(|| user("nobody")).expect("a user other than root to run Postgres"))
 }
 
-fn hand_over(dir: &Path) {
+pub fn hand_over(dir: &Path) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the folder's mode can be set");
+    give_away(dir);
+}
+
+fn give_away(path: &Path) {
     if let Some(owner) = owner() {
-        chown(dir, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).expect("the folder can be handed over");
+        chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).expect("it can be handed over");
     }
 }
 
-fn as_owner(program: &Path) -> Command {
+pub fn as_owner(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/").env("LC_ALL", "C.UTF-8").env_remove("PGTZ").env_remove("TZ");
     if let Some(owner) = owner() {
@@ -310,12 +387,17 @@ fn as_owner(program: &Path) -> Command {
 }
 
 /// Postgres's programs: on the path, or where Debian puts them.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
     let mut debian = debian.collect::<Vec<_>>();
     debian.sort();
     // psql on Debian's path is a wrapper that looks for servers of its own.
-    let mut places = debian.into_iter().rev().chain(on_path.into_iter().flatten()).map(|dir| dir.join(name));
-    places.find(|path| path.is_file()).unwrap_or_else(|| panic!("{name} is not installed; these tests need PostgreSQL"))
+    let mut places = debian
+        .into_iter()
+        .rev()
+        .chain(on_path.into_iter().flatten())
+        .chain(["/usr/sbin".into()])
+        .map(|dir| dir.join(name));
+    places.find(|path| path.is_file()).unwrap_or_else(|| panic!("{name} is not installed; tests/run installs it"))
 }

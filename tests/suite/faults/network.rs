@@ -1,0 +1,150 @@
+//! A network that fails in every way a network can, under load, and heals.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{LIMIT, await_state, central, check_ledger, hurried, nudged};
+use crate::support::daemon::Host;
+use crate::support::postgres::Server;
+use crate::support::proxy::{Direction, Mode, Proxy};
+use crate::support::work::Work;
+use crate::support::{campaign, eventually, random::Random};
+
+/// A daemon whose central is behind a proxy, connected.
+fn behind_a_proxy() -> (Server, Proxy, Host) {
+    let server = central(&[]);
+    let proxy = Proxy::to_socket(&server.socket());
+    let host = hurried("odin3", &proxy.url("postgres", "central")).started();
+    host.await_central("connected");
+    (server, proxy, host)
+}
+
+#[test]
+fn every_fault_under_load_loses_nothing_and_repeats_nothing() {
+    let (server, proxy, host) = behind_a_proxy();
+    let load = Work::new("faults");
+    let faults = [
+        Mode::Refuse,
+        Mode::Hang,
+        Mode::HalfOpen,
+        Mode::CutAfter(Direction::ToCentral, 3000),
+        Mode::CutAfter(Direction::FromCentral, 1500),
+        Mode::CutAtCommit { pass: 0 },
+    ];
+    load.during(&host, || {
+        for fault in faults {
+            let before = proxy.connections();
+            proxy.set(fault);
+            match fault {
+                // The connection that hears nothing is given up, and the next one works.
+                Mode::HalfOpen => nudged(&host, "it connects anew", || (proxy.connections() > before).then_some(())),
+                _ => {
+                    let status = await_state(&host, "unreachable");
+                    assert!(status["central"]["last_error"].is_string(), "{fault:?}: {status}");
+                    let acknowledged = load.acknowledged();
+                    eventually("clients go on", LIMIT, || (load.acknowledged() > acknowledged + 20).then_some(()));
+                }
+            }
+            proxy.set(Mode::Pass);
+            await_state(&host, "connected");
+        }
+    });
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+}
+
+#[test]
+fn a_slow_network_is_slow_and_nothing_else() {
+    let (server, proxy, host) = behind_a_proxy();
+    let load = Work::new("slow");
+    load.during(&host, || {
+        proxy.set(Mode::Delay(Duration::from_millis(20)));
+        let slow = nudged(&host, "a push goes the slow way", || {
+            host.status()["central"]["round_trip_ms"].as_f64().filter(|took| *took > 80.0)
+        });
+        assert!(slow < 10_000.0, "{slow}");
+        assert_eq!(host.status()["central"]["state"], "connected");
+        // So slow that no statement is answered in time.
+        proxy.set(Mode::Delay(Duration::from_millis(700)));
+        await_state(&host, "unreachable");
+    });
+    proxy.set(Mode::Pass);
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+}
+
+#[test]
+fn a_cut_between_commit_and_its_answer_applies_the_batch_once() {
+    let cuts = campaign(30, 600);
+    let mut random = Random::from_clock("cuts at commit");
+    let (server, proxy, host) = behind_a_proxy();
+    let load = Work::new("commits");
+    load.during(&host, || {
+        while proxy.commits_cut() < cuts {
+            let before = proxy.commits_cut();
+            // The first commit of a connection is the greeting's, the second the push's.
+            proxy.set(Mode::CutAtCommit { pass: random.below(4) });
+            nudged(&host, "a commit is cut off", || (proxy.commits_cut() > before).then_some(()));
+            proxy.set(Mode::Pass);
+            await_state(&host, "connected");
+        }
+    });
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+    println!("{} answers to a commit lost, {} changes acknowledged", proxy.commits_cut(), load.acknowledged());
+}
+
+#[test]
+fn a_cut_at_any_byte_applies_the_batch_once() {
+    let cuts = campaign(30, 600);
+    let mut random = Random::from_clock("cuts at any byte");
+    let (server, proxy, host) = behind_a_proxy();
+    let load = Work::new("bytes");
+    load.during(&host, || {
+        for _ in 0..cuts {
+            let direction = if random.below(2) == 0 { Direction::ToCentral } else { Direction::FromCentral };
+            let before = proxy.connections();
+            proxy.set(Mode::CutAfter(direction, random.below(6000)));
+            nudged(&host, "a connection breaks", || (proxy.connections() > before).then_some(()));
+            proxy.set(Mode::Pass);
+            await_state(&host, "connected");
+        }
+    });
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+}
+
+/// The median of the time a heartbeat takes at the socket.
+fn median_of_heartbeats(host: &Host, id: &str) -> Duration {
+    let mut took: Vec<Duration> = (0..101)
+        .map(|n| {
+            let began = Instant::now();
+            let answer =
+                host.ask("POST", &format!("/v1/sessions/{id}/heartbeat"), Some(&json!({"context_percent": n % 100})));
+            assert_eq!(answer.0, 200, "{}", answer.1);
+            began.elapsed()
+        })
+        .collect();
+    took.sort();
+    took[took.len() / 2]
+}
+
+#[test]
+fn the_socket_does_not_feel_how_central_is() {
+    let (_server, proxy, host) = behind_a_proxy();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    proxy.set(Mode::Refuse);
+    await_state(&host, "unreachable");
+    let refused = median_of_heartbeats(&host, &id);
+    for mode in [Mode::Hang, Mode::HalfOpen, Mode::Delay(Duration::from_millis(50)), Mode::Pass] {
+        proxy.set(mode);
+        host.ask("POST", "/v1/sync", Some(&json!({})));
+        let median = median_of_heartbeats(&host, &id);
+        assert!(median <= refused * 3 + Duration::from_millis(10), "{mode:?}: {median:?}, refused: {refused:?}");
+    }
+}

@@ -1,0 +1,259 @@
+//! Servers that crash, hang, fail over, stand behind a pooler or a certificate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{await_state, central, check_ledger, hurried, nudged};
+use crate::support::daemon::Host;
+use crate::support::pgbouncer::Pooler;
+use crate::support::postgres::{Server, Stop};
+use crate::support::work::Work;
+use crate::support::{campaign, random::Random};
+
+/// Not waiting for luck: the moment is what is drawn.
+fn a_moment(random: &mut Random) {
+    let moment = Instant::now() + Duration::from_micros(random.below(80_000));
+    while Instant::now() < moment {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn kill_9_of_postgres_and_of_the_daemon_in_any_order_under_load() {
+    let kills = campaign(15, 300);
+    let mut random = Random::from_clock("kill -9 of both");
+    let mut server = central(&[]);
+    let mut host = hurried("odin3", &server.url("central")).started();
+    let load = Work::new("kills");
+    for _ in 0..kills {
+        let daemon_too = random.below(3) > 0;
+        let postgres_too = random.below(3) > 0 || !daemon_too;
+        load.during(&host, || {
+            a_moment(&mut random);
+            if postgres_too {
+                server.stop(Stop::Kill);
+            }
+            a_moment(&mut random);
+            if daemon_too {
+                host.signal(Signal::KILL);
+            }
+        });
+        if daemon_too {
+            host.kill();
+            host.start();
+        }
+        if postgres_too {
+            server.resume();
+        }
+        await_state(&host, "connected");
+    }
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+    assert!(host.status()["store"]["damage"].is_null(), "a crash is no damage: {}", host.log());
+    println!("{kills} times killed, {} changes acknowledged", load.acknowledged());
+}
+
+#[test]
+fn postgres_that_hangs_again_and_again_under_load() {
+    let mut random = Random::from_clock("SIGSTOP");
+    let server = central(&[]);
+    let host = hurried("odin3", &server.url("central")).started();
+    let load = Work::new("hangs");
+    load.during(&host, || {
+        for _ in 0..campaign(5, 100) {
+            await_state(&host, "connected");
+            a_moment(&mut random);
+            server.freeze();
+            let status = await_state(&host, "unreachable");
+            let said = status["central"]["last_error"].as_str().unwrap().to_owned();
+            assert!(said.contains("within"), "{said}");
+            server.thaw();
+        }
+    });
+    host.await_synced();
+    load.check(&server);
+    check_ledger(&host, &server);
+}
+
+/// A host that knows both servers, the primary first.
+fn with_both(primary: &Server, replica: &Server) -> Host {
+    let sockets = format!("{},{}", primary.folder().display(), replica.folder().display());
+    hurried("odin3", &format!("postgres://postgres@localhost/central?host={sockets}")).started()
+}
+
+#[test]
+fn a_failover_after_which_the_old_primary_is_gone() {
+    let mut primary = central(&[]);
+    let replica = primary.replica();
+    let host = with_both(&primary, &replica);
+    let load = Work::new("failover");
+    load.during(&host, || {
+        await_state(&host, "connected");
+        // The last of what the primary took never gets to the replica, as it is with asynchronous replication.
+        replica.psql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        replica.psql("postgres", "SELECT pg_reload_conf()");
+        let acknowledged = load.acknowledged();
+        nudged(&host, "more gets to the primary", || {
+            let status = host.status();
+            (load.acknowledged() > acknowledged + 50 && status["central"]["state"] == "connected").then_some(())
+        });
+        primary.stop(Stop::Kill);
+        nudged(&host, "it says that neither will do", || {
+            let said = host.status()["central"]["last_error"].as_str()?.to_owned();
+            (said.contains("none of the 2 hosts") && said.contains("read-only")).then_some(())
+        });
+        replica.promote();
+        await_state(&host, "connected");
+    });
+    host.await_synced();
+    load.check(&replica);
+    check_ledger(&host, &replica);
+}
+
+#[test]
+fn a_failover_after_which_the_old_primary_is_read_only() {
+    let primary = central(&[]);
+    let replica = primary.replica();
+    let host = with_both(&primary, &replica);
+    let load = Work::new("readonly");
+    load.during(&host, || {
+        await_state(&host, "connected");
+        primary.psql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on");
+        primary.psql("postgres", "SELECT pg_reload_conf()");
+        let status = await_state(&host, "unreachable");
+        assert!(status["central"]["last_error"].as_str().unwrap().contains("read-only"), "{status}");
+        replica.promote();
+        await_state(&host, "connected");
+    });
+    host.await_synced();
+    load.check(&replica);
+    check_ledger(&host, &replica);
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_that_restarts_between_two_hosts_and_central() {
+    let server = Server::start(&[]);
+    server.create("central");
+    for connections in [1, 2] {
+        server.psql("central", "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        let mut pooler = Pooler::start(&server, "central", connections);
+        let url = pooler.url("central");
+        Host::new("migrator").ok(&["migrate", "--central-url", &url]);
+        let hosts = ["odin3", "laptop"].map(|machine| hurried(machine, &url).started());
+        let loads = ["pool-a", "pool-b"].map(Work::new);
+        loads[0].during(&hosts[0], || {
+            loads[1].during(&hosts[1], || {
+                for signal in [Signal::INT, Signal::KILL, Signal::KILL] {
+                    hosts.iter().for_each(|host| drop(await_state(host, "connected")));
+                    pooler.stop(signal);
+                    hosts.iter().for_each(|host| drop(await_state(host, "unreachable")));
+                    pooler.resume();
+                }
+            });
+        });
+        for (host, load) in hosts.iter().zip(&loads) {
+            host.await_synced();
+            load.check(&server);
+            host.ok(&["machines"]);
+        }
+        let turned = server.psql("central", "SELECT count(*) FROM sessiond_hosts WHERE batch > 0");
+        assert_eq!(turned, "2");
+        // What the transactions set for themselves stays with them: nobody else meets it in the pool.
+        let left = server.psql("central", "SELECT coalesce(current_setting('sessiond.replay', true), '')");
+        assert_eq!(left, "");
+    }
+}
+
+/// An authority, and a certificate of it for a server of this name.
+struct Certificates {
+    dir: TempDir,
+}
+
+impl Certificates {
+    fn new(server: &str) -> Self {
+        let certificates = Self { dir: tempfile::tempdir().unwrap() };
+        let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        let (days, name) = (["-days", "2"], format!("subjectAltName={server}\n"));
+        fs::write(certificates.file("names"), name).unwrap();
+        certificates
+            .openssl(&[&new[..], &["-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca"], &days].concat());
+        certificates.openssl(&[&new[..], &["-keyout", "key.pem", "-out", "request", "-subj", "/CN=server"]].concat());
+        let sign = ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        certificates.openssl(&[&sign[..], &["-extfile", "names", "-out", "server.pem"], &days].concat());
+        certificates
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let output = Command::new("openssl").args(arguments).current_dir(self.dir.path()).output().unwrap();
+        assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn tls_in_every_mode_and_a_certificate_of_somebody_else() {
+    let ours = Certificates::new("DNS:localhost,IP:127.0.0.1");
+    let server = Server::start_with_tls(&ours.file("server.pem"), &ours.file("key.pem"));
+    server.create("central");
+    let theirs = Certificates::new("DNS:localhost");
+    let url = |host: &str, mode: &str, ca: Option<&Path>| {
+        let ca = ca.map(|ca| format!("&sslrootcert={}", ca.display())).unwrap_or_default();
+        format!("postgres://postgres@{host}:{}/central?sslmode={mode}{ca}", server.port())
+    };
+    let (our_ca, their_ca) = (ours.file("ca.pem"), theirs.file("ca.pem"));
+    Host::new("migrator").ok(&["migrate", "--central-url", &url("localhost", "verify-full", Some(&our_ca))]);
+    let host = hurried("odin3", &url("localhost", "verify-full", Some(&our_ca)));
+    let host = host.started();
+    host.ok(&["register", "--project", "odin"]);
+    host.await_synced();
+
+    let switch = |url: &str| {
+        host.configure(&format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\nconnect_timeout = \"2s\"\n"));
+        host.signal(Signal::HUP);
+    };
+    let encrypted = || {
+        let how = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'sessiond'";
+        server.psql("central", how)
+    };
+    for mode in ["prefer", "require", "verify-ca", "verify-full"] {
+        // A refused link in between shows that the next one is new.
+        switch(&url("127.0.0.1", "verify-full", Some(&their_ca)));
+        let status = await_state(&host, "refused");
+        let said = status["central"]["last_error"].as_str().unwrap();
+        assert!(said.contains("certificate") && said.contains("check sslrootcert"), "{said}");
+        switch(&url("127.0.0.1", mode, Some(&our_ca)));
+        await_state(&host, "connected");
+        assert_eq!(encrypted(), "t", "{mode}");
+    }
+    let elsewhere = Certificates::new("DNS:db.example");
+    let server = Server::start_with_tls(&elsewhere.file("server.pem"), &elsewhere.file("key.pem"));
+    server.create("central");
+    let url = |mode: &str| {
+        let (port, ca) = (server.port(), elsewhere.file("ca.pem"));
+        format!("postgres://postgres@localhost:{port}/central?sslmode={mode}&sslrootcert={}", ca.display())
+    };
+    switch(&url("verify-full"));
+    let status = await_state(&host, "refused");
+    assert!(status["central"]["last_error"].as_str().unwrap().contains("the server's name"), "{status}");
+    switch(&url("verify-ca"));
+    await_state(&host, "schema_missing");
+}
+
+#[test]
+fn a_server_without_tls_where_tls_is_required() {
+    let server = Server::start(&[]);
+    let proxy = crate::support::proxy::Proxy::to_socket(&server.socket());
+    let host = hurried("odin3", &format!("{}?sslmode=require", proxy.url("postgres", "postgres"))).started();
+    let status = await_state(&host, "refused");
+    assert!(status["central"]["last_error"].as_str().unwrap().contains("check sslmode"), "{status}");
+}

@@ -1,0 +1,96 @@
+//! Sync that ends by a bug is never silent: people are told, and it begins anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sessiond::clock;
+use sessiond::domain::{LinkState, LinkStatus, MachineName, MachineSummary};
+use sessiond::shutdown;
+use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::engine::Pace;
+use sessiond::sync::supervise::supervise;
+use sessiond::sync::worker::{SyncSettings, Worker};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::support::fake_central::{FakeCentral, FakeLink};
+
+/// A central whose client has a bug, for as long as a test wants it.
+struct Buggy {
+    link: FakeLink,
+    bug: Arc<AtomicBool>,
+}
+
+impl Central for Buggy {
+    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+        assert!(!self.bug.load(Ordering::SeqCst), "index out of\nbounds");
+        self.link.hello(host).await
+    }
+
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+        assert!(!self.bug.load(Ordering::SeqCst), "index out of\nbounds");
+        self.link.push(batch).await
+    }
+
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+        self.link.sweep(stale_after, interval).await
+    }
+
+    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
+        self.link.machines(stale_after).await
+    }
+}
+
+async fn until(link: &mut watch::Receiver<LinkStatus>, state: LinkState) -> LinkStatus {
+    let reached = link.wait_for(|link| link.state == state);
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the state is reached").unwrap().clone()
+}
+
+#[tokio::test]
+async fn sync_that_panics_says_so_and_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock::system();
+    let options = Options { durability: Durability::Normal, max_size: 1 << 20 };
+    let (store, _writer) = Store::open(dir.path(), options, clock.clone()).unwrap();
+    let mut identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
+    identity.claim(Uuid::from_u128(2));
+    let second = Duration::from_secs(1);
+    let pace = Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second };
+    let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
+    let settings = watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120 });
+    let (stop, shutdown) = shutdown::channel();
+    let bug = Arc::new(AtomicBool::new(false));
+    let central = FakeCentral::new(clock.clone());
+    let supervised = tokio::spawn(supervise(Worker {
+        store,
+        identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir.path()), identity)),
+        settings: settings.subscribe(),
+        central_of: {
+            let bug = bug.clone();
+            move |(): &()| Buggy { link: central.connect(), bug: bug.clone() }
+        },
+        link,
+        nudge: Arc::default(),
+        clock,
+        random: || u64::MAX / 8,
+        shutdown,
+        version: "test",
+        begins_anew: false,
+    }));
+    until(&mut status, LinkState::Connected).await;
+    bug.store(true, Ordering::SeqCst);
+    let told = until(&mut status, LinkState::Unreachable).await;
+    let why = told.last_error.unwrap();
+    assert!(why.contains("index out of bounds") && why.contains("please report"), "{why}");
+    // It tries again, fails again, and does not pretend meanwhile.
+    status.borrow_and_update();
+    tokio::time::timeout(second * 20, status.changed()).await.expect("it begins anew").unwrap();
+    let again = status.borrow().clone();
+    assert_eq!((again.state, again.since), (LinkState::Unreachable, told.since));
+    bug.store(false, Ordering::SeqCst);
+    assert_eq!(until(&mut status, LinkState::Connected).await.last_error, None);
+    stop.stop();
+    tokio::time::timeout(second * 20, supervised).await.expect("it ends when told to").unwrap();
+}
