@@ -38,6 +38,7 @@ enum Fate {
 pub struct Zombie {
     link: FakeLink,
     host_id: Uuid,
+    after: i64,
     number: i64,
     sessions: Vec<Session>,
 }
@@ -98,15 +99,16 @@ impl Network {
         if self.has(Bug::ZombieApplied) {
             zombie.sessions.iter().filter(|s| !self.is_strange(s)).for_each(|s| self.central.put(s));
         } else {
-            let number = self.number(zombie.number, zombie.host_id);
-            let applied = now(zombie.link.push(Batch { number, sessions: &zombie.sessions }));
+            let Zombie { after, number, ref sessions, .. } = zombie;
+            let after = self.after(after, zombie.host_id);
+            let applied = now(zombie.link.push(Batch { after, number, sessions }));
             self.note(format!("batch {number} arrives late: {}", shown(&applied)));
         }
     }
 
-    /// The number that a batch goes by: with [`Bug::NoLedger`] every number is the right one.
-    fn number(&self, number: i64, host_id: Uuid) -> i64 {
-        if self.has(Bug::NoLedger) { self.central.batch_of(host_id).unwrap_or(0) + 1 } else { number }
+    /// Where the ledger must stand for a batch: with [`Bug::NoLedger`], where it stands.
+    fn after(&self, after: i64, host_id: Uuid) -> i64 {
+        if self.has(Bug::NoLedger) { self.central.batch_of(host_id).unwrap_or(0) } else { after }
     }
 
     /// Is the row of this id another session's?
@@ -184,8 +186,8 @@ impl SimLink {
         if self.network.has(Bug::StampNow) {
             sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
         }
-        let number = self.network.number(batch.number, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
-        let mut applied = self.link.push(Batch { number, sessions: &sessions }).await?;
+        let after = self.network.after(batch.after, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
+        let mut applied = self.link.push(Batch { after, sessions: &sessions, ..batch }).await?;
         for (session, how) in sessions.iter().zip(&mut applied) {
             let wrong = match how {
                 Applied::Taken => self.network.has(Bug::LastWriteWins),
@@ -247,7 +249,7 @@ impl Central for SimLink {
             Fate::Late => {
                 let host_id = self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id);
                 let sessions = batch.sessions.to_vec();
-                let zombie = Zombie { link: self.cut(), host_id, number: batch.number, sessions };
+                let zombie = Zombie { link: self.cut(), host_id, after: batch.after, number: batch.number, sessions };
                 self.network.lock().zombies.push_back(zombie);
                 return broke();
             }

@@ -29,7 +29,7 @@ pub struct Host {
 /// Central knows this host and lets it write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// The newest batch that central's ledger has of this host; the next push must be numbered one more.
+    /// The newest batch that central's ledger has of this host; the next push comes after it.
     pub batch: i64,
     /// The names this host went by before; rows under them are its own.
     pub former_names: Vec<MachineName>,
@@ -38,7 +38,9 @@ pub struct Welcome {
 /// The state of some sessions, to be applied whole or not at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// One more than the ledger has.
+    /// Where the ledger must stand.
+    pub after: i64,
+    /// Where it stands then.
     pub number: i64,
     pub sessions: &'a [Session],
 }

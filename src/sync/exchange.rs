@@ -115,6 +115,8 @@ pub struct Exchange<L, C> {
     link: watch::Sender<LinkStatus>,
     /// The newest batch in central's ledger.
     batch: i64,
+    /// The batches sent since the store last took note of one: central may or may not have them.
+    sent: Vec<i64>,
     /// As which host this one was welcomed.
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
@@ -123,7 +125,7 @@ pub struct Exchange<L, C> {
 
 impl<L: Local, C: Central> Exchange<L, C> {
     pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
-        Self { local, central, outside, link, batch: 0, host_id: Uuid::nil(), failing: None }
+        Self { local, central, outside, link, batch: 0, sent: Vec::new(), host_id: Uuid::nil(), failing: None }
     }
 
     pub fn tick(&self) -> Tick {
@@ -174,8 +176,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
         Ok(())
     }
 
-    /// Announces this host. A ledger behind what this store knows to be applied means that central
-    /// was restored from a backup: then everything is offered again.
+    /// Announces this host. A ledger that stands neither where this store knows it to be nor at a batch
+    /// whose answer was lost means that central was restored from a backup (or that the daemon was
+    /// restarted before it knew): then everything is offered again.
     async fn hello(&mut self) -> Result<(), Trouble> {
         let identity = self.local.identity();
         // A rename changes the identity before it changes the sessions, and they do not travel under the
@@ -183,7 +186,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
         let acked = self.local.acked_batch().await?;
         let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
-        if welcome.batch < acked {
+        if welcome.batch != acked && !self.sent.contains(&welcome.batch) {
             let sessions = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
             tracing::warn!(
                 sessions,
@@ -214,9 +217,11 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let mut parts = vec![pending];
         while let Some(mut part) = parts.pop() {
             let sessions: Vec<Session> = part.iter().map(|record| record.session.clone()).collect();
-            match self.central.push(Batch { number: self.batch + 1, sessions: &sessions }).await {
+            let number = self.next_batch();
+            self.sent.push(number);
+            match self.central.push(Batch { after: self.batch, number, sessions: &sessions }).await {
                 Ok(applied) => {
-                    self.batch += 1;
+                    self.batch = number;
                     self.settle(&part, applied.into_iter().map(|a| self.settlement(a)).collect()).await?;
                 }
                 Err(CentralError::Reject(error)) if part.len() == 1 => {
@@ -236,7 +241,12 @@ impl<L: Local, C: Central> Exchange<L, C> {
         Ok(rows)
     }
 
-    async fn settle(&self, part: &[Record], how: Vec<Settlement>) -> Result<(), StoreError> {
+    /// A number that no other batch has had, be it of a time that a restore has undone.
+    fn next_batch(&self) -> i64 {
+        self.batch + 1 + i64::from((self.outside.random)() as u32)
+    }
+
+    async fn settle(&mut self, part: &[Record], how: Vec<Settlement>) -> Result<(), StoreError> {
         let settled = part
             .iter()
             .zip(how)
@@ -247,6 +257,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             })
             .collect();
         let renamed = self.local.settle(settled, self.batch, (self.outside.clock)()).await?;
+        self.sent.clear();
         for session in renamed {
             tracing::warn!(
                 from = %session.from,

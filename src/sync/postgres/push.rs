@@ -13,7 +13,7 @@ use crate::sync::central::{Applied, Batch, CentralError};
 
 const ADVANCE: &str = "\
     UPDATE sessiond_hosts SET batch = $3, last_seen = clock_timestamp() \
-    WHERE host_id = $1 AND claim = $2 AND batch = $3 - 1 AND retired_at IS NULL RETURNING batch";
+    WHERE host_id = $1 AND claim = $2 AND batch = $4 AND retired_at IS NULL RETURNING batch";
 
 const WHO_AM_I: &str = concat!(
     "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
@@ -90,14 +90,15 @@ const WHOSE: &str = concat!(
 
 pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
     link.begin().await?;
-    advance(link, me, batch.number).await?;
+    advance(link, me, batch).await?;
     let applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
     link.commit().await?;
     Ok(applied)
 }
 
-async fn advance(link: &mut Link, me: &Me, number: i64) -> Result<(), CentralError> {
-    let advanced = link.rows(sqlx::query(ADVANCE).bind(me.host_id).bind(me.claim).bind(number)).await?;
+async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), CentralError> {
+    let advance = sqlx::query(ADVANCE).bind(me.host_id).bind(me.claim).bind(batch.number).bind(batch.after);
+    let advanced = link.rows(advance).await?;
     if advanced.is_empty() { Err(why_not(link, me).await?) } else { Ok(()) }
 }
 

@@ -294,7 +294,7 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     if own.retired || !me.own_claims.contains(&own.claim) {
         return Err(conflict(own.replaced_by.unwrap_or(me.host_id), own));
     }
-    if own.claim != me.claim || own.batch != batch.number - 1 {
+    if own.claim != me.claim || own.batch != batch.after {
         return Err(CentralError::OutOfStep);
     }
     own.batch = batch.number;
