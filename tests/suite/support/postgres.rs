@@ -100,7 +100,12 @@ impl Server {
 
     /// Starts a stopped server again.
     pub fn resume(&mut self) {
-        self.launch().unwrap_or_else(|log| panic!("Postgres ended: {log}"));
+        eventually("Postgres starts", LIMIT, || match self.launch() {
+            // A child that was forked while its server was killed lives on for a moment.
+            Err(log) if log.lines().rev().take(5).any(|line| line.contains("pre-existing shared memory")) => None,
+            started => Some(started),
+        })
+        .unwrap_or_else(|log| panic!("Postgres ended: {log}"));
     }
 
     /// Starts it and waits until it serves; its log if it does not.
