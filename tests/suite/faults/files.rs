@@ -128,7 +128,7 @@ fn damage_met_by_a_reader_is_mended_while_it_runs() {
 }
 
 #[test]
-fn a_store_that_cannot_be_rebuilt_ends_the_daemon_with_an_error() {
+fn a_store_that_cannot_be_rebuilt_refuses_what_it_cannot_keep_and_goes_on_once_it_can() {
     let mut host = Host::new("odin3").started();
     fill(&host, 100);
     assert_eq!(host.stop(), Some(0));
@@ -141,12 +141,12 @@ fn a_store_that_cannot_be_rebuilt_ends_the_daemon_with_an_error() {
     for page in 1..pages {
         file.write_all_at(&[0xA5; 4096], page * 4096).unwrap();
     }
-    let _ = host.try_ask("GET", "/v1/sessions", None);
-    assert_eq!(host.ends(), Some(75));
-    assert!(host.log().contains("the store's writer has stopped"), "{}", host.log());
+    let register = || host.ask("POST", "/v1/sessions", Some(&json!({"project": "odin"}))).0;
+    host.ask("GET", "/v1/sessions", None);
+    assert_eq!(register(), 503);
+    assert!(host.log().contains("the store cannot be opened; nothing is recorded"), "{}", host.log());
     fs::remove_dir_all(in_the_way).unwrap();
-    host.start();
-    fill(&host, 1);
+    eventually("it takes sessions again", LIMIT, || (register() == 201).then_some(()));
 }
 
 /// A file system of its own that can be made to fail, unmounted in the end.
