@@ -1,0 +1,115 @@
+//! What must hold after each step, and in the end.
+
+use super::*;
+
+impl World {
+    pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
+        let Some(daemon) = &self.hosts[host].daemon else { return Ok(()) };
+        let hand = daemon.home.hand.lock().unwrap();
+        // What HeartbeatsInMemory has not written yet is only missed after a crash.
+        if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
+            return Ok(());
+        }
+        self.model.check_store(host, |id| hand.get(id.as_str()))
+    }
+
+    /// G9: whose process runs is not called stale by its own host, once that has looked.
+    pub(super) fn check_liveness(&self, host: usize) -> Result<(), Violation> {
+        for record in self.hosts[host].records() {
+            let runs = record.process.is_some_and(|process| self.hosts[host].runs(process));
+            if runs && record.session.status == Status::Stale {
+                let what = format!("{:?} runs, and is called stale", record.session);
+                return Err(Violation { guarantee: "G9", what });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_central(&mut self) -> Result<(), Violation> {
+        if let Some(violation) = self.network.lock().violations.pop() {
+            return Err(violation);
+        }
+        let now = self.now();
+        let rows: BTreeMap<_, _> =
+            self.network.central.rows().into_iter().map(|row| (row.instance_id.to_string(), row)).collect();
+        for (id, stranger) in &self.strangers {
+            let untouched = |row: &Session| Session { status: stranger.status, ..row.clone() } == *stranger;
+            if !rows.get(id).is_some_and(untouched) {
+                let what = format!("the row of another client {stranger:?} became {:?}", rows.get(id));
+                return Err(Violation { guarantee: "G4", what });
+            }
+        }
+        for (id, row) in rows.iter().filter(|(id, _)| !self.strangers.contains_key(*id)) {
+            let before = self.rows.get(id).filter(|before| before.created_at == row.created_at);
+            if before != Some(row) {
+                self.network.note(format!("central: {row:?}"));
+                self.model.check_row(row, before, now)?;
+            }
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// G5, G6: central is not called more often than the pace and the backoff allow.
+    pub(super) fn check_calls(&self) -> Result<(), Violation> {
+        let net = self.network.lock();
+        for host in &self.hosts {
+            let seconds = host.uptime.load(Ordering::Relaxed) / SECOND as u64;
+            let most = BURST + CALLS_A_SECOND * seconds + 5 * self.nudges[host.index];
+            let calls = u64::from(net.calls[host.index]);
+            if calls > most {
+                let what = format!("host {} called central {calls} times, {most} are enough", host.index);
+                return Err(Violation { guarantee: "G6", what });
+            }
+        }
+        Ok(())
+    }
+
+    // The end.
+
+    /// G2, G7: central has what the hosts have.
+    pub(super) fn compare(&mut self) -> Result<(), Violation> {
+        for host in &self.hosts {
+            let Some(daemon) = &host.daemon else { continue };
+            let parked = daemon.home.hand.lock().unwrap().parked();
+            let name = host.name();
+            for record in host.records() {
+                let session = &record.session;
+                let told = &self.model.told[&session.created_at];
+                if let Some(parked) = parked.iter().find(|parked| parked.instance_id == session.instance_id) {
+                    let rejected = self.rejected.contains(&session.instance_id);
+                    let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
+                    if !rejected && !ghost {
+                        return Err(violation("G7", told, &format!("is parked for nothing: {}", parked.error)));
+                    }
+                    continue;
+                }
+                if told.dropped {
+                    continue;
+                }
+                let Some(row) = self.rows.get(session.instance_id.as_str()) else {
+                    return Err(violation("G2", told, "is not in central"));
+                };
+                if (&row.host_machine, row.created_at) != (&name, session.created_at) {
+                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                }
+                let (has, closed_there) = (State::of(row), |at| told.closed_elsewhere.contains(&at));
+                let closed_at_fits = has.closed_at == told.now().closed_at
+                    || has.closed_at.is_some_and(closed_there)
+                    || (told.now().closed_at > has.closed_at);
+                let newest = (has.percent, &has.epic, has.heartbeat)
+                    == (told.now().percent, &told.now().epic, told.now().heartbeat);
+                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
+                // A session that is silent here does not learn what somebody did to its row.
+                let status_fits = has.status == told.now().status
+                    || has.closed_at.is_some_and(closed_there)
+                    || ((foreign || told.odd) && told.is_open());
+                let same = status_fits && closed_at_fits && (newest || foreign || told.odd);
+                if !same {
+                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The end of a run: everything that was broken is mended, and everybody comes to rest.
+
+use super::*;
+
+impl World {
+    /// Everything is mended; then central and all hosts come to agree, exactly.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.note("everything is mended".into());
+        self.mend()?;
+        self.beat_or_be_silent()?;
+        self.settle_down()?;
+        self.compare()?;
+        while !self.network.lock().zombies.is_empty() {
+            self.zombie()?;
+        }
+        self.settle_down()?;
+        self.compare()
+    }
+
+    pub(super) fn mend(&mut self) -> Result<(), Violation> {
+        self.read_only = false;
+        self.network.central.set_read_only(false);
+        self.network.lock().weather = [Weather::Fair; HOSTS];
+        while self.rejected.len() > 1 {
+            self.reject_or_accept();
+        }
+        for host in 0..HOSTS {
+            self.set_full(host, false);
+            self.hosts[host].offset.store(0, Ordering::Relaxed);
+            if self.hosts[host].daemon.is_none() {
+                self.restart(host)?;
+            }
+            // What a person says now is said to a host that is not just doing it.
+            self.sync_until_it_waits(host)?;
+            let name = self.hosts[host].name();
+            if self.network.lock().rivals.contains_key(name.as_str()) {
+                self.tell_identity(host);
+            }
+            self.commit(host)?;
+            self.submit(host, Command::FileUnder { name: self.hosts[host].name() });
+            // What is being rejected right now is parked first.
+            self.sync_until_it_waits(host)?;
+            self.submit(host, Command::RetryParked);
+            self.commit(host)?;
+        }
+        Ok(())
+    }
+
+    /// Some sessions go on, the others are silent from now on.
+    pub(super) fn beat_or_be_silent(&mut self) -> Result<(), Violation> {
+        self.pass(3 * MINUTE, None);
+        let sessions: Vec<_> = self.model.told.iter().map(|(key, told)| (*key, told.id.clone(), told.host)).collect();
+        for (key, id, host) in sessions {
+            if self.below(3) > 0 {
+                let beat = Heartbeat { context_percent: Some(self.below(101) as u8), current_epic: None };
+                self.submit(host, Command::Heartbeat { key, id, beat });
+            }
+        }
+        (0..HOSTS).try_for_each(|host| self.commit(host))
+    }
+
+    pub(super) fn settle_down(&mut self) -> Result<(), Violation> {
+        for round in 0..60 {
+            let short = 10 * SECOND + self.below(25 * SECOND as u64) as i64;
+            self.pass(short, None);
+            for host in 0..HOSTS {
+                if round % 3 == 0 {
+                    self.look(host)?;
+                }
+                self.sync_until_it_waits(host)?;
+            }
+            self.check_calls()?;
+            if round > 3 && self.hosts.iter().all(|host| backlog(host) == 0) {
+                return Ok(());
+            }
+        }
+        let left: Vec<_> = self.hosts.iter().map(backlog).collect();
+        Err(Violation { guarantee: "G2", what: format!("these many sessions never reached central: {left:?}") })
+    }
+
+    pub(super) fn sync_until_it_waits(&mut self, host: usize) -> Result<(), Violation> {
+        for _ in 0..400 {
+            let went_on = self.hosts[host].sync();
+            self.commit(host)?;
+            if !went_on {
+                return self.check_central();
+            }
+        }
+        Err(Violation { guarantee: "G6", what: format!("host {host} never waits") })
+    }
+}
