@@ -244,9 +244,12 @@ pub fn central_url(data: &[u8]) {
         Err(error) => error.to_string(),
     };
     assert_tidy(&shown);
-    let password = [format!("postgres://me:{SECRET}@"), format!("postgresql://me:{SECRET}@")]
-        .iter()
-        .any(|start| text.starts_with(start) && text.matches(SECRET).count() == 1);
+    // Escapes, and line breaks that a URL may have anywhere, could spell the word a second time.
+    let plain = !text.contains(|c: char| c == '%' || c.is_control()) && text.matches(SECRET).count() == 1;
+    let password = plain
+        && [format!("postgres://me:{SECRET}@"), format!("postgresql://me:{SECRET}@")]
+            .iter()
+            .any(|start| text.starts_with(start));
     assert!(!password || !shown.contains(SECRET), "the password shows: {shown}");
 }
 
