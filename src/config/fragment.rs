@@ -121,7 +121,13 @@ fn wrong_type(error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigErro
 fn unknown_key(key: &str) -> ConfigError {
     let hint =
         nearest(key).map_or_else(|| format!("known are {}", siblings(key)), |near| format!("did you mean {near}?"));
-    ConfigError::new(format!("there is no key {}; {hint}", quotation(key)))
+    ConfigError::new(format!("there is no key {}; {hint}", name_of(key)))
+}
+
+/// A key may be anything in quotes, a URL with its password too: only what looks like a name is shown.
+fn name_of(key: &str) -> String {
+    let is_name = key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    if is_name { quotation(key) } else { "of such a name (it is not shown: it may be a value)".to_owned() }
 }
 
 /// The known key or section that was probably meant.
@@ -186,8 +192,9 @@ mod tests {
     #[test]
     fn without_a_near_key_the_known_ones_are_listed() {
         assert_eq!(
-            refused("[socket]\n\"a\\nbacklog\" = 5"),
-            "there is no key socket.a\u{fffd}backlog; known are socket.path, socket.mode, socket.group"
+            refused("[socket]\n\"postgres://me:hunter2@x\" = 5"),
+            "there is no key of such a name (it is not shown: it may be a value); known are socket.path, socket.mode, \
+             socket.group"
         );
         assert_eq!(
             refused("[telemetry]\non = true"),

@@ -171,7 +171,8 @@ pub(super) fn merge(
 
 /// A value as an error may quote it: central's URL may stand at the wrong key.
 fn shown(value: &str) -> String {
-    if has_password(value) { "(a value with a password)".to_owned() } else { quotation(value) }
+    let may_hold_a_password = has_password(value) || value.contains("://");
+    if may_hold_a_password { "(a value that may hold a password)".to_owned() } else { quotation(value) }
 }
 
 fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {

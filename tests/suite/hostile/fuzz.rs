@@ -107,7 +107,7 @@ impl Mutator {
 
 fn hammer(name: &str, target: Target) {
     let mut mutator =
-        Mutator { seeds: seeds(name), dictionary: dictionary(), random: Random::from_clock(&format!("fuzz {name}")) };
+        Mutator { seeds: seeds(name), dictionary: dictionary(), random: Random::of_campaign(&format!("fuzz {name}")) };
     for seed in mutator.seeds.clone() {
         attempt(name, target, &seed);
     }
