@@ -111,6 +111,9 @@ pub struct RegisterArgs {
     /// Claude Code's transcript of the session
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub claude_session_path: Option<String>,
+    /// The folder in which it runs [default: this one]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
     /// Print the session as JSON
     #[arg(long)]
     pub json: bool,

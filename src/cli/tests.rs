@@ -16,7 +16,7 @@ fn session(id: &str, status: &str) -> String {
         r#"{{"instance_id": "{id}", "project": "odin", "instance_type": "PS", "status": "{status}",
         "context_percent": 42, "current_epic": "003", "last_heartbeat": "2026-01-30T12:00:00.000000Z",
         "created_at": "2026-01-30T12:00:00.000000Z", "closed_at": null, "host_machine": "odin3",
-        "claude_session_uuid": null, "claude_session_path": "/t/x.jsonl", "age_seconds": 240, "local": true,
+        "claude_session_uuid": null, "claude_session_path": "/t/x.jsonl", "resumed_from": null, "working_dir": null, "age_seconds": 240, "local": true,
         "as_of": "2026-01-30T12:00:00.000000Z", "synced": false}}"#
     )
 }

@@ -50,6 +50,8 @@ mod tests {
             current_epic: epic.map(str::to_owned),
             claude_session_uuid: None,
             claude_session_path: None,
+            resumed_from: None,
+            working_dir: None,
         };
         Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, Timestamp::from_micros(0))
     }

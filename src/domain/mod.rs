@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod footer;
+pub mod history;
 pub mod link;
 pub mod machine;
 pub mod names;
@@ -12,6 +13,7 @@ pub mod session;
 pub mod text;
 pub mod time;
 
+pub use history::{HistoryRecord, Kind};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};

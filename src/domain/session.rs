@@ -25,6 +25,10 @@ pub struct Session {
     pub host_machine: MachineName,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
+    /// The session that this one goes on from.
+    pub resumed_from: Option<InstanceId>,
+    /// The folder in which it runs, on its machine.
+    pub working_dir: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +67,8 @@ pub struct Registration {
     pub current_epic: Option<String>,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
+    pub resumed_from: Option<InstanceId>,
+    pub working_dir: Option<String>,
 }
 
 /// What a heartbeat changes, beside the time.
@@ -93,6 +99,8 @@ impl Session {
             host_machine: what.host_machine,
             claude_session_uuid: what.claude_session_uuid,
             claude_session_path: what.claude_session_path,
+            resumed_from: what.resumed_from,
+            working_dir: what.working_dir,
         }
     }
 
@@ -158,6 +166,14 @@ pub fn valid_claude_path(path: &str) -> Result<String, Invalid> {
     bounded("claude_session_path", path, 4096)
 }
 
+/// Checks the folder in which a session runs: an absolute path of 1 to 4,096 characters.
+pub fn valid_working_dir(dir: &str) -> Result<String, Invalid> {
+    match bounded("working_dir", dir, 4096)? {
+        dir if dir.starts_with('/') => Ok(dir),
+        _ => Err(Invalid::new("working_dir", "it must be an absolute path")),
+    }
+}
+
 /// Checks a share of the context window: a whole number from 0 to 100.
 pub fn valid_percent(percent: i64) -> Result<u8, Invalid> {
     u8::try_from(percent)
@@ -201,6 +217,8 @@ mod tests {
             current_epic: Some("003".into()),
             claude_session_uuid: None,
             claude_session_path: None,
+            resumed_from: None,
+            working_dir: None,
             project: project.clone(),
         };
         Session::register(InstanceId::draw(&project, InstanceType::Ps, 7), what, at(0))

@@ -94,6 +94,8 @@ fn registration(host_machine: MachineName, current_epic: Option<String>) -> Regi
         current_epic,
         claude_session_uuid: None,
         claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
     }
 }
 

@@ -562,6 +562,7 @@ fn pretended(command: &Command, at: Timestamp) -> Record {
         process: *process,
         version: 1,
         unsynced_since: None,
+        mirrored: false,
         former_id: None,
     }
 }
@@ -581,5 +582,7 @@ fn plain(instance_id: InstanceId, at: Timestamp) -> Session {
         host_machine: MachineName::parse("odin9").unwrap(),
         claude_session_uuid: None,
         claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
     }
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Counts, StoreError};
@@ -30,6 +31,8 @@ pub struct Record {
     pub version: i64,
     /// When the oldest change that central lacks was made.
     pub unsynced_since: Option<Timestamp>,
+    /// It is another host's, as central last told of it.
+    pub mirrored: bool,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
 }
@@ -62,7 +65,7 @@ pub struct Filter {
 
 pub(super) const COLUMNS: &str = "s.instance_id, s.project, s.instance_type, s.status, s.context_percent, s.current_epic, \
      s.last_heartbeat, s.created_at, s.closed_at, s.host_machine, s.claude_session_uuid, s.claude_session_path, \
-     s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, \
+     s.resumed_from, s.working_dir, s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, s.mirror_round, \
      (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)";
 
 pub(super) fn register(
@@ -80,6 +83,7 @@ pub(super) fn register(
         process,
         version: 1,
         unsynced_since: Some(at),
+        mirrored: false,
         former_id: None,
     };
     insert(db, &record)?;
@@ -299,8 +303,8 @@ fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
              last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
-             owner_uid, pid, pid_started, version, unsynced_since) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             resumed_from, working_dir, owner_uid, pid, pid_started, version, unsynced_since) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         s.instance_id.as_str(),
@@ -315,6 +319,8 @@ fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
         s.host_machine.as_str(),
         s.claude_session_uuid,
         s.claude_session_path,
+        s.resumed_from.as_ref().map(InstanceId::as_str),
+        s.working_dir,
         record.owner_uid,
         record.process.map(|p| p.pid),
         record.process.map(|p| p.started),
@@ -349,19 +355,20 @@ fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), Store
 }
 
 pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let pid: Option<i32> = row.get(13)?;
-    let started: Option<i64> = row.get(14)?;
+    let pid: Option<i32> = row.get(15)?;
+    let started: Option<i64> = row.get(16)?;
     Ok(Record {
         session: session(row)?,
-        owner_uid: row.get(12)?,
+        owner_uid: row.get(14)?,
         process: pid.zip(started).map(|(pid, started)| Process { pid, started }),
-        version: row.get(15)?,
-        unsynced_since: row.get::<_, Option<i64>>(16)?.map(Timestamp::from_micros),
-        former_id: row.get(17)?,
+        version: row.get(17)?,
+        unsynced_since: row.get::<_, Option<i64>>(18)?.map(Timestamp::from_micros),
+        mirrored: row.get::<_, Option<i64>>(19)?.is_some(),
+        former_id: row.get(20)?,
     })
 }
 
-/// Reads the twelve columns of supervisor_sessions, the first of [`COLUMNS`].
+/// Reads the fourteen columns of supervisor_sessions, the first of [`COLUMNS`].
 fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
     Ok(Session {
         instance_id: parsed(row, 0, InstanceId::parse)?,
@@ -376,6 +383,11 @@ fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
         host_machine: parsed(row, 9, MachineName::parse)?,
         claude_session_uuid: row.get(10)?,
         claude_session_path: row.get(11)?,
+        resumed_from: match row.get_ref(12)? {
+            ValueRef::Null => None,
+            _ => Some(parsed(row, 12, InstanceId::parse)?),
+        },
+        working_dir: row.get(13)?,
     })
 }
 

@@ -37,6 +37,8 @@ fn odin(epic: Option<&str>) -> Registration {
         current_epic: epic.map(str::to_owned),
         claude_session_uuid: None,
         claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent};
+use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
     Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Timestamp,
 };
@@ -41,6 +41,10 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
+    /// The folder in which it runs, on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    pub working_dir: Option<String>,
 }
 
 impl RegisterRequest {
@@ -54,6 +58,8 @@ impl RegisterRequest {
             current_epic: self.current_epic.as_deref().map(valid_epic).transpose()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
+            resumed_from: None,
+            working_dir: self.working_dir.as_deref().map(valid_working_dir).transpose()?,
         })
     }
 }
@@ -103,6 +109,12 @@ pub struct SessionBody {
     pub host_machine: String,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
+    /// The session that this one goes on from.
+    #[serde(default)]
+    pub resumed_from: Option<String>,
+    /// The folder in which it runs, on its machine.
+    #[serde(default)]
+    pub working_dir: Option<String>,
     /// Seconds since the last heartbeat.
     pub age_seconds: u64,
     /// Whether the session is kept by this host.
@@ -142,6 +154,8 @@ impl SessionSeen<'_> {
             host_machine: s.host_machine.to_string(),
             claude_session_uuid: s.claude_session_uuid.clone(),
             claude_session_path: s.claude_session_path.clone(),
+            resumed_from: s.resumed_from.as_ref().map(ToString::to_string),
+            working_dir: s.working_dir.clone(),
             age_seconds: now.since(s.last_heartbeat).as_secs(),
             local: self.local,
             as_of: self.as_of.to_string(),

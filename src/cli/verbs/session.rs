@@ -5,6 +5,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::text;
 use crate::client::Client;
+use crate::domain::session::valid_working_dir;
 use crate::wire::{HeartbeatRequest, RegisterRequest};
 
 pub fn register(client: &Client, args: RegisterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -17,6 +18,7 @@ pub fn register(client: &Client, args: RegisterArgs, out: &mut Output<'_>) -> Re
         pid: args.pid,
         claude_session_uuid: args.claude_session_uuid,
         claude_session_path: args.claude_session_path,
+        working_dir: args.working_dir.or_else(current_dir),
     };
     let session = client.register(&request)?;
     match (args.json, args.id_only) {
@@ -45,4 +47,10 @@ pub fn close(client: &Client, args: &CloseArgs, out: &mut Output<'_>) -> Result<
 pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let footer = client.footer(&args.id, args.separator)?;
     out.print(&format!("{}\n", text::lines(&footer)))
+}
+
+/// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.
+fn current_dir() -> Option<String> {
+    let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
+    valid_working_dir(&dir).ok()
 }

@@ -13,7 +13,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 3] = [
+const FILES: [(i64, &str, &str); 4] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -25,6 +25,11 @@ const FILES: [(i64, &str, &str); 3] = [
         include_str!("../../../migrations/central/1769950000000_add_host_machine.sql"),
     ),
     (1_770_000_000_000, "sessiond", include_str!("../../../migrations/central/1770000000000_sessiond.sql")),
+    (
+        1_780_000_000_000,
+        "mirror_and_history",
+        include_str!("../../../migrations/central/1780000000000_mirror_and_history.sql"),
+    ),
 ];
 
 /// One migration file.

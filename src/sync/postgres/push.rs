@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::link::{Link, column};
 use super::{Me, hello, micros, moment};
 use crate::domain::link::Conflict;
-use crate::domain::{MachineName, Session, Status, Timestamp};
+use crate::domain::{InstanceId, MachineName, Session, Status, Timestamp};
 use crate::sync::central::{Applied, Batch, CentralError};
 
 const ADVANCE: &str = "\
@@ -33,18 +33,19 @@ macro_rules! newer {
 /// that no two hosts wait for each other.
 const UPSERT: &str = concat!(
     "INSERT INTO supervisor_sessions AS s (instance_id, project, instance_type, status, context_percent, \
-         current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path) \
+         current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
+         resumed_from, working_dir) \
      SELECT instance_id, project, instance_type, status, context_percent, current_epic, least(",
     moment!("last_heartbeat"),
     ", now()), ",
     moment!("created_at"),
     ", CASE WHEN closed_at IS NOT NULL THEN least(",
     moment!("closed_at"),
-    ", now()) END, host_machine, claude_session_uuid, claude_session_path \
+    ", now()) END, host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::bigint[], $8::bigint[], \
-         $9::bigint[], $10::text[], $11::text[], $12::text[]) AS pushed (instance_id, project, instance_type, status, \
+         $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS pushed (instance_id, project, instance_type, status, \
          context_percent, current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, \
-         claude_session_path) \
+         claude_session_path, resumed_from, working_dir) \
      ORDER BY instance_id \
      ON CONFLICT (instance_id) DO UPDATE SET \
          status = CASE WHEN 'closed' IN (s.status, excluded.status) THEN 'closed' WHEN ",
@@ -55,16 +56,17 @@ const UPSERT: &str = concat!(
     newer!(),
     " THEN excluded.last_heartbeat ELSE s.last_heartbeat END, \
          host_machine = excluded.host_machine, \
-         (context_percent, current_epic, claude_session_uuid, claude_session_path) = (SELECT \
+         (context_percent, current_epic, claude_session_uuid, claude_session_path, working_dir) = (SELECT \
              CASE WHEN newer THEN excluded.context_percent ELSE s.context_percent END, \
              CASE WHEN newer THEN excluded.current_epic ELSE s.current_epic END, \
              CASE WHEN newer THEN excluded.claude_session_uuid ELSE s.claude_session_uuid END, \
-             CASE WHEN newer THEN excluded.claude_session_path ELSE s.claude_session_path END \
+             CASE WHEN newer THEN excluded.claude_session_path ELSE s.claude_session_path END, \
+             CASE WHEN newer THEN excluded.working_dir ELSE s.working_dir END \
              FROM (SELECT ",
     newer!(),
     ") AS it (newer)) \
      WHERE s.created_at = excluded.created_at AND \
-         (s.host_machine = excluded.host_machine OR s.host_machine = ANY($13)) \
+         (s.host_machine = excluded.host_machine OR s.host_machine = ANY($15)) \
      RETURNING s.instance_id, s.status = 'closed', ",
     micros!("coalesce(s.closed_at, s.last_heartbeat)"),
     ", s.last_heartbeat = now(), ",
@@ -164,6 +166,8 @@ async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<HashMa
         .bind(texts(|s| s.host_machine.as_str()))
         .bind(options(|s| s.claude_session_uuid.as_deref()))
         .bind(options(|s| s.claude_session_path.as_deref()))
+        .bind(options(|s| s.resumed_from.as_ref().map(InstanceId::as_str)))
+        .bind(options(|s| s.working_dir.as_deref()))
         .bind(me.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>());
     let rows = link.rows(query).await?;
 

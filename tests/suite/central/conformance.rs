@@ -95,6 +95,8 @@ pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
         host_machine: machine(on),
         claude_session_uuid: Some("c-1".into()),
         claude_session_path: Some("/a/\"b\"'s.jsonl".into()),
+        resumed_from: Some(InstanceId::parse("odin-PS-00000r").unwrap()),
+        working_dir: Some("/home/me/o d".into()),
     }
 }
 
@@ -146,6 +148,7 @@ async fn inserts_and_updates<W: World>(world: W) {
     session.current_epic = None;
     session.claude_session_uuid = Some("c-2".into());
     session.claude_session_path = None;
+    session.working_dir = None;
     let other = self::session("freya-MS-00000z", "odin3", session.created_at);
     let applied = member.try_push(&[other.clone(), session.clone()]).await.unwrap();
     assert_eq!(applied, [Applied::Taken, Applied::Taken]);

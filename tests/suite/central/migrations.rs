@@ -8,9 +8,14 @@ use sessiond::sync::postgres::{MigrateError, migrate};
 use super::postgres::options;
 use crate::support::postgres::{NULL, Server};
 
-/// One of the three files.
+/// One of the files.
 pub fn file(index: usize) -> PathBuf {
-    let names = ["1769700000000_session_registry", "1769950000000_add_host_machine", "1770000000000_sessiond"];
+    let names = [
+        "1769700000000_session_registry",
+        "1769950000000_add_host_machine",
+        "1770000000000_sessiond",
+        "1780000000000_mirror_and_history",
+    ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }
 
@@ -21,22 +26,23 @@ const COLUMNS: &str = "SELECT string_agg(attname || ' ' || format_type(atttypid,
 async fn every_state_leads_to_the_same_schema() {
     let server = Server::start(&["timezone=Asia/Kolkata"]);
     let mut schemas = Vec::new();
-    for (index, files) in [&[][..], &[0], &[0, 1], &[0, 1, 1], &[1, 1], &[1, 0], &[0, 1, 2], &[0, 1, 2, 0, 1, 2, 2]]
-        .into_iter()
-        .enumerate()
+    for (index, files) in
+        [&[][..], &[0], &[0, 1], &[0, 1, 1], &[1, 1], &[1, 0], &[0, 1, 2], &[0, 1, 2, 3, 0, 1, 2, 3, 3]]
+            .into_iter()
+            .enumerate()
     {
         let name = format!("state_{index}");
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
         let report = migrate(&options(&server.url(&name)), None, false).await.unwrap();
-        assert_eq!(report.steps.len(), 3);
+        assert_eq!(report.steps.len(), 4);
         assert_eq!(migrate(&options(&server.url(&name)), None, false).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
-        assert_eq!(server.psql(&name, indexes), "8");
+        assert_eq!(server.psql(&name, indexes), "9");
         assert_eq!(server.psql(&name, "SELECT * FROM sessions_with_machine, active_sessions_by_machine"), "");
         // All of it can follow itself by psql as well.
-        [0, 1, 2, 1].iter().for_each(|f| server.psql_file(&name, &file(*f)));
+        [0, 1, 2, 3, 1].iter().for_each(|f| server.psql_file(&name, &file(*f)));
     }
     schemas.dedup();
     assert_eq!(schemas.len(), 1, "{schemas:#?}");
@@ -66,7 +72,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
     let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
-    assert_eq!(report.steps.len(), 3);
+    assert_eq!(report.steps.len(), 4);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),

@@ -57,7 +57,7 @@ impl World for Database<'_> {
         let rows = self.psql(&format!(
             "SELECT instance_id, project, instance_type, status, context_percent, current_epic, {}, {}, {}, \
                  host_machine, \
-             claude_session_uuid, claude_session_path FROM supervisor_sessions ORDER BY instance_id",
+             claude_session_uuid, claude_session_path, resumed_from, working_dir FROM supervisor_sessions ORDER BY instance_id",
             micros("last_heartbeat"),
             micros("created_at"),
             micros("closed_at")
@@ -73,8 +73,9 @@ impl World for Database<'_> {
             "DELETE FROM supervisor_sessions WHERE instance_id = {0}; \
              INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, context_percent, \
              current_epic, \
-             last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path) \
-             VALUES ({0}, '{1}', '{2}', '{3}', {4}, {5}, {6}, {7}, {8}, '{9}', {10}, {11})",
+             last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
+             resumed_from, working_dir) \
+             VALUES ({0}, '{1}', '{2}', '{3}', {4}, {5}, {6}, {7}, {8}, '{9}', {10}, {11}, {12}, {13})",
             text(session.instance_id.as_str()),
             session.project,
             session.instance_type,
@@ -87,6 +88,8 @@ impl World for Database<'_> {
             session.host_machine,
             option(session.claude_session_uuid.as_deref()),
             option(session.claude_session_path.as_deref()),
+            option(session.resumed_from.as_ref().map(InstanceId::as_str)),
+            option(session.working_dir.as_deref()),
         ));
     }
 
@@ -124,6 +127,8 @@ fn parse(line: &str) -> Session {
         host_machine: MachineName::parse(fields[9]).unwrap(),
         claude_session_uuid: option(10),
         claude_session_path: option(11),
+        resumed_from: option(12).map(|id| InstanceId::parse(&id).unwrap()),
+        working_dir: option(13),
     }
 }
 

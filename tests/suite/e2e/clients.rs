@@ -30,6 +30,8 @@ fn a_session_s_life_on_the_command_line() {
         "host_machine",
         "claude_session_uuid",
         "claude_session_path",
+        "resumed_from",
+        "working_dir",
         "age_seconds",
         "local",
         "as_of",

@@ -20,6 +20,8 @@ fn session(created_at: i64) -> Session {
         current_epic: None,
         claude_session_uuid: None,
         claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
     };
     Session::register(id, what, Timestamp::from_micros(created_at))
 }

@@ -101,6 +101,7 @@ fn assert_registration(what: &Registration) {
     assert_text(what.current_epic.as_deref(), 256);
     assert_text(what.claude_session_uuid.as_deref(), 64);
     assert_text(what.claude_session_path.as_deref(), 4096);
+    assert_text(what.working_dir.as_deref(), 4096);
 }
 
 fn assert_text(text: Option<&str>, longest: usize) {

@@ -343,6 +343,7 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
     row.current_epic = pushed.current_epic;
     row.claude_session_uuid = pushed.claude_session_uuid;
     row.claude_session_path = pushed.claude_session_path;
+    row.working_dir = pushed.working_dir;
     if row.status != Status::Closed {
         row.status = pushed.status;
     }

@@ -1,0 +1,34 @@
+-- The sessions of all other machines, as central last told of them; the history of sessions; and where
+-- each session ran and what it goes on from.
+
+ALTER TABLE sessions ADD COLUMN resumed_from TEXT;
+ALTER TABLE sessions ADD COLUMN working_dir TEXT;
+-- NULL: a session of this host. Else the session is mirrored from central, where it was last seen in this
+-- round of reading everything.
+ALTER TABLE sessions ADD COLUMN mirror_round INTEGER;
+
+CREATE INDEX sessions_project ON sessions (project);
+
+-- What happened in sessions: events, commands and checkpoints, of this host and mirrored ones.
+CREATE TABLE records (
+    -- The order in which they were appended here, and in which they are replayed.
+    seq          INTEGER NOT NULL PRIMARY KEY,
+    -- event_id or checkpoint_id in central; tells a record from another in any table.
+    record_id    BLOB    NOT NULL UNIQUE,
+    instance_id  TEXT    NOT NULL REFERENCES sessions (instance_id) ON UPDATE CASCADE ON DELETE CASCADE,
+    -- 'event', 'command' or 'checkpoint'
+    kind         TEXT    NOT NULL,
+    type         TEXT    NOT NULL,
+    at           INTEGER NOT NULL,
+    -- What else there is to it, as a JSON object; the kind says which fields.
+    body         TEXT    NOT NULL,
+    -- 1: central lacks it; NULL: central has it.
+    unsynced     INTEGER,
+    -- Central will never take it as it is: why, and since when.
+    parked_error TEXT,
+    parked_at    INTEGER
+) STRICT;
+
+CREATE INDEX records_of_session ON records (instance_id, kind, at);
+CREATE INDEX records_unsynced ON records (seq) WHERE unsynced IS NOT NULL;
+
