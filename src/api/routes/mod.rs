@@ -5,3 +5,4 @@ pub mod identity;
 pub mod machines;
 pub mod parked;
 pub mod sessions;
+pub mod watch;
