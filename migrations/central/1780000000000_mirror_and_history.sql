@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS sessiond_history (
     added_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (changed_xid, instance_id)
 );
+-- They come in the order of time, so that the old ones are found by next to no index.
+CREATE INDEX IF NOT EXISTS sessiond_history_added_at ON sessiond_history USING brin (added_at);
 COMMENT ON TABLE sessiond_history IS
     'Which sessions got events, commands or checkpoints in the last 30 days, for the mirrors to follow';
 

@@ -332,8 +332,8 @@ impl Local for Home {
         self.store.mirror_of(timeline).await
     }
 
-    async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.hand.lock().unwrap().mirror_since()
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.hand.lock().unwrap().mirror_since(now)
     }
 
     async fn take_in(

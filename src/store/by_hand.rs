@@ -12,7 +12,7 @@ use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
 use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
-use crate::domain::{InstanceId, Session};
+use crate::domain::{InstanceId, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -94,8 +94,8 @@ impl ByHand {
         record.filter(|record| record.mirrored).map(|record| record.session)
     }
 
-    pub(crate) fn mirror_since(&self) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection)
+    pub(crate) fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        super::mirror::since(&self.connection, now)
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

@@ -269,8 +269,8 @@ impl Store {
     }
 
     /// Where the next reading of central begins.
-    pub async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.read(mirror::since).await
+    pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.read(move |db| mirror::since(db, now)).await
     }
 
     /// Takes in what changed in central. Returns the sessions of this host that got a new id.

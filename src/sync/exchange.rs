@@ -32,7 +32,7 @@ pub trait Local: Send + Sync {
     fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// The mirror is one of this timeline of central from now on.
     fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn mirror_since(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
     fn take_in(
         &self,
         reading: Reading,
@@ -87,8 +87,8 @@ impl Local for Daemon {
         self.store.mirror_of(timeline).await
     }
 
-    async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.store.mirror_since().await
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.mirror_since(now).await
     }
 
     async fn take_in(
@@ -264,9 +264,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
             self.local.replace_hosts(hosts).await?;
             self.hosts_at = self.tick() + pace.heartbeat_interval;
         }
-        let reading = Reading { since: self.local.mirror_since().await?, after: self.reading.take() };
-        // What is read now was true before this moment.
+        // What is read from here on was true at this moment, or became so later.
         let asked = (self.outside.clock)();
+        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
         let changes = self.central.pull(&reading).await?;
         let rest = changes.rest.clone();
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
