@@ -172,5 +172,5 @@ fn fill(ballast: &Path) {
     while file.write_all(&[0xA5; PAGE]).is_ok() {
         size += PAGE as u64;
     }
-    file.set_len(size - 20 * PAGE as u64).and_then(|()| file.sync_all()).expect("room for a little");
+    file.set_len(size - 40 * PAGE as u64).and_then(|()| file.sync_all()).expect("room for a little");
 }
