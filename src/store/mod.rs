@@ -11,6 +11,8 @@ mod machines;
 mod open;
 mod outbox;
 mod readers;
+mod recall;
+mod resume;
 mod salvage;
 mod sessions;
 #[cfg(test)]
@@ -31,6 +33,8 @@ pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
+pub use recall::Recalled;
+pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 
 use crate::clock::Clock;
@@ -167,10 +171,34 @@ impl Store {
         at: Timestamp,
     ) -> Result<Record, StoreError> {
         let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        self.tell_of_process(&record);
+        Ok(record)
+    }
+
+    fn tell_of_process(&self, record: &Record) {
         if record.process.is_some() {
             self.processes.send_modify(|count| *count += 1);
         }
-        Ok(record)
+    }
+
+    /// Goes on from the session that is wanted. Only one of two who resume a session at once gets it.
+    pub async fn resume(
+        &self,
+        wanted: Wanted,
+        heir: Heir,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Resumption, StoreError> {
+        let resumption = self.writer.submit(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        if let Resumption::Done(resumed) = &resumption {
+            self.tell_of_process(&resumed.session);
+        }
+        Ok(resumption)
+    }
+
+    /// What is left of a session, and what is known of its machine.
+    pub async fn recall(&self, session: InstanceId, machine: MachineName) -> Result<Recalled, StoreError> {
+        self.read(move |db| recall::recall(db, &session, &machine)).await
     }
 
     pub async fn heartbeat(

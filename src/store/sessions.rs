@@ -331,15 +331,13 @@ fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
 }
 
 /// Writes what can change of a session, as a new version that central lacks.
-fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+///
+/// Most changes are heartbeats: those touch no column that an index is made of or depends on.
+pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
     record.version += 1;
     record.unsynced_since.get_or_insert(at);
     let s = &record.session;
-    db.prepare_cached(
-        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
-             closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
-    )?
-    .execute(params![
+    let values = params![
         s.instance_id.as_str(),
         s.status.as_str(),
         s.context_percent,
@@ -350,7 +348,31 @@ fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), Store
         record.process.map(|p| p.started),
         record.version,
         record.unsynced_since.map(Timestamp::micros),
-    ])?;
+    ];
+    let only_a_heartbeat = db
+        .prepare_cached(
+            "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, unsynced_since = ?10 \
+             WHERE instance_id = ?1 AND status = ?2 AND current_epic IS ?4 AND closed_at IS ?6 AND pid IS ?7 \
+                 AND pid_started IS ?8",
+        )?
+        .execute(values)?;
+    if only_a_heartbeat == 0 {
+        db.prepare_cached(
+            "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
+                 closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
+        )?
+        .execute(values)?;
+    }
+    Ok(())
+}
+
+/// Writes where a session runs now; [`save`] says that something changed.
+pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), StoreError> {
+    let s = &record.session;
+    db.prepare_cached(
+        "UPDATE sessions SET claude_session_uuid = ?2, claude_session_path = ?3, working_dir = ?4 WHERE instance_id = ?1",
+    )?
+    .execute(params![s.instance_id.as_str(), s.claude_session_uuid, s.claude_session_path, s.working_dir])?;
     Ok(())
 }
 

@@ -4,4 +4,5 @@ pub mod daemon;
 pub mod identity;
 pub mod machines;
 pub mod parked;
+pub mod resume;
 pub mod sessions;

@@ -38,7 +38,7 @@ pub async fn register(
     Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))))
 }
 
-fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
+pub(super) fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
     let started = (pid > 0).then(|| (api.started)(pid)).flatten();
     started
         .map(|started| Process { pid, started })
@@ -163,7 +163,7 @@ pub async fn footer(
     }
 }
 
-fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
+pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
     let seen = SessionSeen {
         session: &record.session,
         local: true,
