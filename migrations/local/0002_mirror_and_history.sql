@@ -45,3 +45,9 @@ CREATE TABLE records (
 CREATE INDEX records_of_session ON records (instance_id, kind, at);
 CREATE INDEX records_unsynced ON records (seq) WHERE unsynced IS NOT NULL;
 
+
+-- The daemons that central knows of, by the machine they run on.
+CREATE TABLE hosts (
+    host_machine TEXT    NOT NULL PRIMARY KEY,
+    last_seen    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

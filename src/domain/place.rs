@@ -27,7 +27,7 @@ impl Place {
     /// this one, has been away from central: later work of the session may be told only there.
     pub fn synced(&self, now: Timestamp, stale_after: Duration) -> bool {
         let recent = |at: Timestamp| now.since(at) <= stale_after;
-        self.local || (self.as_of.is_some_and(recent) && self.last_seen.is_none_or(recent))
+        self.here || self.local || (self.as_of.is_some_and(recent) && self.last_seen.is_none_or(recent))
     }
 }
 
@@ -53,6 +53,7 @@ mod tests {
             assert_eq!(place.reachable(now, STALE_AFTER), reachable, "{place:?}");
             assert_eq!(place.synced(now, STALE_AFTER), synced, "{place:?}");
             assert!(Place { local: true, ..place }.synced(now, STALE_AFTER), "this host knows its own");
+            assert!(Place { here: true, ..place }.synced(now, STALE_AFTER), "nobody else knows more of this machine");
         }
         let here = Place { here: true, local: true, last_seen: None, as_of: None };
         assert_eq!(here.reachable(now, STALE_AFTER), Some(true));

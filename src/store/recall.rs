@@ -16,7 +16,7 @@ pub struct Recalled {
     pub left: Recollection,
     /// When the machine's daemon last spoke to central.
     pub last_seen: Option<Timestamp>,
-    /// When this host last knew that.
+    /// When the mirror was last as central is.
     pub as_of: Option<Timestamp>,
 }
 
@@ -26,12 +26,15 @@ pub(super) fn recall(db: &Connection, session: &InstanceId, machine: &MachineNam
         events: newest(db, session, Kind::Event, Recollection::EVENTS)?,
         commands: newest(db, session, Kind::Command, Recollection::COMMANDS)?,
     };
-    let known = db
-        .prepare_cached("SELECT last_seen, as_of FROM machines WHERE host_machine = ?1")?
-        .query_row([machine.as_str()], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?)))
-        .optional()?;
-    let (last_seen, as_of) = known.map_or((None, None), |(last_seen, as_of)| (last_seen, Some(as_of)));
-    Ok(Recalled { left, last_seen: last_seen.map(Timestamp::from_micros), as_of: as_of.map(Timestamp::from_micros) })
+    Ok(Recalled {
+        left,
+        last_seen: moment(db, "SELECT last_seen FROM hosts WHERE host_machine = ?1", machine.as_str())?,
+        as_of: moment(db, "SELECT value FROM facts WHERE name = ?1", "mirror_as_of")?,
+    })
+}
+
+fn moment(db: &Connection, sql: &str, of: &str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(db.prepare_cached(sql)?.query_row([of], |row| row.get(0)).optional()?.map(Timestamp::from_micros))
 }
 
 pub(super) const NEWEST: &str = "SELECT record_id, instance_id, kind, type, at, \

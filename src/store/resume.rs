@@ -1,6 +1,9 @@
 //! Finding the session that a hint means, and going on from it, in one transaction: of two who resume at once only
 //! one gets the session.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -139,7 +142,8 @@ fn find(db: &Connection, meaning: &Hint, now: Timestamp, stale_after: Duration) 
     records.dedup_by(|a, b| a.session.instance_id == b.session.instance_id);
     let (active, mut resumable): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|r| r.session.status_at(now, stale_after) == Status::Active);
-    resumable.truncate(CANDIDATES);
+    // Who means none in particular is not asked which.
+    resumable.truncate(if *meaning == Hint::Newest { 1 } else { CANDIDATES });
     Ok(Found { resumable, active: active.into_iter().next() })
 }
 

@@ -298,7 +298,7 @@ fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError
     Ok(record)
 }
 
-fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
+pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
     let s = &record.session;
     db.prepare_cached(
         "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
