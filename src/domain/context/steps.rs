@@ -60,10 +60,10 @@ fn epic(story: &Story) -> String {
 
 fn look(session: &Session) -> String {
     let known = |text: &Option<String>| text.as_deref().and_then(|text| said(&text.into()));
-    match (known(&session.claude_session_path), known(&session.working_dir), &session.resumed_from) {
-        (Some(path), ..) => format!("Read the end of its transcript on {}: {path}", session.host_machine),
-        (_, Some(dir), _) => format!("Look at the newest changes in {dir} on {}", session.host_machine),
-        (_, _, Some(from)) => format!("Look at what it goes on from: sessiond context {from}"),
+    match (&session.resumed_from, known(&session.claude_session_path), known(&session.working_dir)) {
+        (Some(from), ..) => format!("Look at what it goes on from: sessiond context {from}"),
+        (_, Some(path), _) => format!("Read the end of its transcript on {}: {path}", session.host_machine),
+        (_, _, Some(dir)) => format!("Look at the newest changes in {dir} on {}", session.host_machine),
         _ => format!("Ask whoever ran it on {}: it recorded nothing of its work", session.host_machine),
     }
 }

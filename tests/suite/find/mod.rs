@@ -1,0 +1,5 @@
+//! Finding a session and going on from it: by hints, with what it left behind, from a mirror.
+
+mod context;
+mod resume;
+mod rows;
