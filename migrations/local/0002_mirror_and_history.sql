@@ -9,13 +9,16 @@ ALTER TABLE sessions ADD COLUMN mirror_round INTEGER;
 
 CREATE INDEX sessions_project ON sessions (project);
 
--- What may be resumed is found by these. A heartbeat of an active session of this host touches none of them.
-CREATE INDEX sessions_running ON sessions (project) WHERE mirror_round IS NULL AND status = 'active';
-CREATE INDEX sessions_resting ON sessions (last_heartbeat, status)
+-- Sessions are found by these, without their rows being read. A heartbeat of an active session of this host
+-- touches none of them.
+CREATE INDEX sessions_running ON sessions (project, instance_id) WHERE mirror_round IS NULL AND status = 'active';
+CREATE INDEX sessions_settled ON sessions (instance_id, last_heartbeat, status, mirror_round)
+    WHERE mirror_round IS NOT NULL OR status <> 'active';
+CREATE INDEX sessions_resting ON sessions (last_heartbeat, status, mirror_round)
     WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
-CREATE INDEX sessions_resting_project ON sessions (project, last_heartbeat, status)
+CREATE INDEX sessions_resting_project ON sessions (project, last_heartbeat, status, mirror_round)
     WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
-CREATE INDEX sessions_resting_epic ON sessions (current_epic, last_heartbeat, status)
+CREATE INDEX sessions_resting_epic ON sessions (current_epic, last_heartbeat, status, mirror_round)
     WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
 -- Four to six characters of a hash of six begin one of these three.
 CREATE INDEX sessions_hash_6 ON sessions (substr(instance_id, -6)) WHERE status <> 'closed';

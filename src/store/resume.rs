@@ -147,38 +147,42 @@ fn find(db: &Connection, meaning: &Hint, now: Timestamp, stale_after: Duration) 
     Ok(Found { resumable, active: active.into_iter().next() })
 }
 
-/// The statements that find the candidates of a meaning, and an active session of it, each by an index of its own.
+/// The statements that find the candidates of a meaning, and an active session of it.
 pub(super) fn statements(meaning: &Hint) -> Vec<String> {
     const ACTIVE: &str = "(status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)";
     let newest = |which: &str, limit| {
-        format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}"
-        )
+        format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
     };
     let both = |which: &String| {
         [newest(&format!("{which} AND NOT {ACTIVE}"), CANDIDATES), newest(&format!("{which} AND {ACTIVE}"), 1)]
     };
-    conditions(meaning).iter().flat_map(both).collect()
+    searches(meaning).iter().flat_map(both).collect()
 }
 
-/// In the words of the indexes of the schema: together they fit all of the meaning's sessions that are not closed.
-fn conditions(meaning: &Hint) -> Vec<String> {
-    const RESTING: &str = "(mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed'";
-    const RUNNING: &str = "mirror_round IS NULL AND status = 'active'";
-    let either = |condition: &str| [RESTING, RUNNING].map(|kind| format!("{kind}{condition}")).to_vec();
+/// By which indexes to look, in the words of the schema: together they hold all of the meaning's sessions that are
+/// not closed.
+fn searches(meaning: &Hint) -> Vec<String> {
+    let resting = |index: &str, condition: &str| {
+        format!(
+            "INDEXED BY {index} WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed'{condition}"
+        )
+    };
+    let running = |condition: &str| {
+        format!("INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active'{condition}")
+    };
+    // What is part of a hash begins one of its ends.
+    let ends = |length| {
+        let end = format!("substr(instance_id, -{length})");
+        format!("INDEXED BY sessions_hash_{length} WHERE status <> 'closed' AND {end} >= ?3 AND {end} < ?3 || '{{'")
+    };
+    let with = |index, condition| vec![resting(index, condition), running(condition)];
     match meaning {
         // Looked up by its key.
         Hint::Id(_) => Vec::new(),
-        // What is part of a hash begins one of its ends.
-        Hint::Hash(part) => (part.len()..=InstanceId::HASH)
-            .map(|length| {
-                let end = format!("substr(instance_id, -{length})");
-                format!("status <> 'closed' AND {end} >= ?3 AND {end} < ?3 || '{{'")
-            })
-            .collect(),
-        Hint::Epic(_) => either(" AND current_epic = ?3"),
-        Hint::Project(_) => either(" AND project = ?3"),
-        Hint::Newest => either(" AND ?3 IS NULL"),
+        Hint::Hash(part) => (part.len()..=InstanceId::HASH).map(ends).collect(),
+        Hint::Epic(_) => with("sessions_resting_epic", " AND current_epic = ?3"),
+        Hint::Project(_) => with("sessions_resting_project", " AND project = ?3"),
+        Hint::Newest => with("sessions_resting", " AND ?3 IS NULL"),
     }
 }
 

@@ -220,6 +220,16 @@ pub(super) fn rename_machine(
     )?)
 }
 
+/// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
+pub(super) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
+     SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_settled \
+         WHERE (mirror_round IS NOT NULL OR status <> 'active') \
+             AND instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
+     UNION ALL SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_running \
+         WHERE mirror_round IS NULL AND status = 'active' \
+             AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
+     ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
+
 /// Exact id first, then an id that was given up after a collision, then the beginning of an id.
 pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
     if let Some(record) = get(db, text)? {
@@ -227,8 +237,7 @@ pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
     }
     let mut matches = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
-             ORDER BY last_heartbeat DESC, instance_id LIMIT ?2"
+            "SELECT {COLUMNS} FROM sessions s WHERE rowid IN ({BEGINNING_SO}) ORDER BY last_heartbeat DESC, instance_id"
         ))?
         .query_map(params![text, CANDIDATES as i64], record)?
         .collect::<Result<Vec<_>, _>>()?;

@@ -189,7 +189,7 @@ fn what_was_made_good_is_no_error_any_more() {
         reconstruct(&session(), &Recollection { commands, ..Recollection::default() }, NOW).work_state.last_error
     };
     let broken = json!({"action": "build", "success": false});
-    assert_eq!(commands(&[broken.clone()]).as_deref(), Some("build failed: it does not say why"));
+    assert_eq!(commands(std::slice::from_ref(&broken)).as_deref(), Some("build failed: it does not say why"));
     assert_eq!(
         commands(&[broken.clone(), json!({"action": "lint", "success": true})]).as_deref(),
         Some("build failed: it does not say why")

@@ -286,7 +286,10 @@ fn plan(db: &Connection, sql: &str) -> Vec<String> {
     let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let parameters = vec![rusqlite::types::Value::Null; statement.parameter_count()];
     let steps = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get(3)).unwrap();
-    steps.map(Result::unwrap).filter(|step: &String| step.contains(" s ") || step.contains(" records ")).collect()
+    steps
+        .map(Result::unwrap)
+        .filter(|step: &String| [" s ", " sessions ", " records "].iter().any(|table| step.contains(table)))
+        .collect()
 }
 
 #[test]
@@ -336,6 +339,12 @@ fn no_search_looks_through_everything() {
             assert!(found.starts_with(step), "{meaning:?}: {found} is not {step}");
         }
     }
+    let prefix = plan(&db, sessions::BEGINNING_SO);
+    assert!(
+        prefix[0].starts_with("SEARCH sessions USING COVERING INDEX sessions_settled (instance_id>?"),
+        "{prefix:#?}"
+    );
+    assert_eq!(prefix[1], "SCAN sessions USING INDEX sessions_running");
     let recalled = plan(&db, super::super::recall::NEWEST);
     assert_eq!(recalled, ["SEARCH records USING INDEX records_of_session (instance_id=? AND kind=?)"]);
 }
@@ -365,13 +374,16 @@ fn a_heartbeat_touches_no_index_by_which_sessions_are_found() {
     let log = dir.path().join("db-wal");
     let with = pages_of_a_heartbeat(&db, &log);
     let ours: Vec<String> = db
-        .prepare("SELECT name FROM sqlite_master WHERE name LIKE 'sessions_r%' OR name LIKE 'sessions_hash%'")
+        .prepare(
+            "SELECT name FROM sqlite_master WHERE name LIKE 'sessions_r%' OR name LIKE 'sessions_hash%' \
+             OR name = 'sessions_settled'",
+        )
         .unwrap()
         .query_map([], |row| row.get(0))
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(ours.len(), 7, "{ours:?}");
+    assert_eq!(ours.len(), 8, "{ours:?}");
     for index in ours {
         db.execute(&format!("DROP INDEX {index}"), []).unwrap();
     }
