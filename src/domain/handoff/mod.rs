@@ -30,7 +30,7 @@ pub struct Handoff<'a> {
 }
 
 impl Handoff<'_> {
-    /// At most some 40 KiB, whatever the session recorded.
+    /// At most some 64 KiB, whatever the session recorded.
     pub fn markdown(&self) -> String {
         let parts = [self.title(), self.where_it_ran(), self.how_to_go_on(), self.work(), self.actions(), self.steps()];
         parts.join("\n")
