@@ -230,9 +230,10 @@ pub(super) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
      ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
 
-/// Exact id first, then an id that was given up after a collision, then the beginning of an id.
+/// Exact id in any letter case first, then an id that was given up after a collision, then the beginning of an id.
 pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
-    if let Some(record) = get(db, text)? {
+    let exact = InstanceId::in_any_case(text);
+    if let Some(record) = get(db, exact.as_ref().map_or(text, InstanceId::as_str))? {
         return Ok(Lookup::One(Box::new(record)));
     }
     let mut matches = db

@@ -37,7 +37,7 @@ fn the_best_source_vouches_for_it() {
     assert_eq!(context["next_steps"][1], "write the parser");
     let actions: Vec<_> = context["recent_actions"].as_array().unwrap().iter().map(|action| &action["what"]).collect();
     assert_eq!(actions, ["Tests failed: 3 of 44 failed", "Checkpoint (manual)", "Completed epic 002", "Ran build"]);
-    let told = host.ok(&["context", &id]);
+    let told = host.ok(&["context", &id.to_uppercase()]);
     for line in ["confidence  90%: the newest checkpoint (manual) is 10m old", "write the parser", "last error"] {
         assert!(told.contains(line), "{told}");
     }
