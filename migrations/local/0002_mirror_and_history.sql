@@ -54,3 +54,10 @@ CREATE TABLE hosts (
     host_machine TEXT    NOT NULL PRIMARY KEY,
     last_seen    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What machines have on them is counted from the mirror.
+DROP TABLE machines;
+
+-- More single values: `mirror_since` (what central's transactions before this one changed has been read),
+-- `mirror_round` (how often everything has been read), `mirror_as_of` (when the mirror was last true),
+-- `mirror_timeline` (of which central's transactions these are).

@@ -1,5 +1,7 @@
 //! Small texts for people: ages, counts, sizes, and data made safe to show.
 
+use std::time::Duration;
+
 use chrono::DateTime;
 use unicode_width::UnicodeWidthChar;
 
@@ -76,8 +78,13 @@ fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>
 
 /// The age of a moment in RFC 3339.
 pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
+    passed(moment, now).map(age)
+}
+
+/// How long ago a moment of RFC 3339 was; none if it is not one.
+pub fn passed(moment: &str, now: Timestamp) -> Option<Duration> {
     let then = DateTime::parse_from_rfc3339(moment).ok()?;
-    Some(age(now.since(Timestamp::from_micros(then.timestamp_micros()))))
+    Some(now.since(Timestamp::from_micros(then.timestamp_micros())))
 }
 
 /// `2026-01-30T12:00:00Z (4m ago)`.

@@ -12,6 +12,7 @@ pub mod hint;
 pub mod history;
 pub mod link;
 pub mod machine;
+pub mod mirror;
 pub mod names;
 pub mod place;
 pub mod resume;

@@ -1,40 +1,21 @@
 //! What is left of a session: its newest checkpoint, and the last of its events and commands.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::sessions::parsed;
-use crate::domain::{HistoryRecord, InstanceId, Kind, MachineName, Recollection, Timestamp};
+use crate::domain::{HistoryRecord, InstanceId, Kind, Recollection, Timestamp};
 
 /// No body of a record that is larger, in bytes, is read: a mirrored one may have any size.
 const LARGEST: i64 = 256 << 10;
 
-/// What is left of a session, and what is known of the machine that it ran on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recalled {
-    pub left: Recollection,
-    /// When the machine's daemon last spoke to central.
-    pub last_seen: Option<Timestamp>,
-    /// When the mirror was last as central is.
-    pub as_of: Option<Timestamp>,
-}
-
-pub(super) fn recall(db: &Connection, session: &InstanceId, machine: &MachineName) -> Result<Recalled, StoreError> {
-    let left = Recollection {
+pub(super) fn recall(db: &Connection, session: &InstanceId) -> Result<Recollection, StoreError> {
+    Ok(Recollection {
         checkpoint: newest(db, session, Kind::Checkpoint, 1)?.pop(),
         events: newest(db, session, Kind::Event, Recollection::EVENTS)?,
         commands: newest(db, session, Kind::Command, Recollection::COMMANDS)?,
-    };
-    Ok(Recalled {
-        left,
-        last_seen: moment(db, "SELECT last_seen FROM hosts WHERE host_machine = ?1", machine.as_str())?,
-        as_of: moment(db, "SELECT value FROM facts WHERE name = ?1", "mirror_as_of")?,
     })
-}
-
-fn moment(db: &Connection, sql: &str, of: &str) -> Result<Option<Timestamp>, StoreError> {
-    Ok(db.prepare_cached(sql)?.query_row([of], |row| row.get(0)).optional()?.map(Timestamp::from_micros))
 }
 
 pub(super) const NEWEST: &str = "SELECT record_id, instance_id, kind, type, at, \

@@ -29,6 +29,7 @@ pub enum ErrorCode {
     Timeout,
     SessionActive,
     SessionClosed,
+    SessionElsewhere,
     Conflict,
     TooLarge,
     TooManyRequests,
@@ -57,7 +58,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
-            Self::SessionActive | Self::SessionClosed | Self::Conflict => 409,
+            Self::SessionActive | Self::SessionClosed | Self::SessionElsewhere | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
             Self::Ambiguous => 300,
@@ -71,8 +72,13 @@ impl ErrorCode {
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,
-            Self::NotFound | Self::SessionActive | Self::SessionClosed | Self::Conflict => 1,
-            Self::Internal | Self::Unknown => 1,
+            Self::NotFound
+            | Self::SessionActive
+            | Self::SessionClosed
+            | Self::SessionElsewhere
+            | Self::Conflict
+            | Self::Internal
+            | Self::Unknown => 1,
             Self::Ambiguous => 3,
             Self::Unreachable => 69,
             Self::TooManyRequests | Self::Unavailable | Self::DiskFull | Self::Timeout => 75,

@@ -6,3 +6,4 @@ pub mod machines;
 pub mod parked;
 pub mod resume;
 pub mod sessions;
+pub mod watch;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::sessions::{body, running};
+use super::sessions::{body, place, running};
 use crate::api::extract::{Body, Id, Params, Peer};
 use crate::api::{Api, ApiError};
 use crate::domain::context::reconstruct;
@@ -111,14 +111,9 @@ fn markdown_of(handoff: String) -> Response {
 /// What is known of a session, as JSON and as Markdown.
 async fn tell(api: &Api, record: &Record, going: Going, now: Timestamp) -> Result<(ContextBody, String), ApiError> {
     let session = &record.session;
-    let recalled = api.store.recall(session.instance_id.clone(), session.host_machine.clone()).await?;
-    let place = Place {
-        here: session.host_machine == api.identity.current().name,
-        local: !record.mirrored,
-        last_seen: recalled.last_seen,
-        as_of: if record.mirrored { recalled.as_of } else { Some(now) },
-    };
-    let context = reconstruct(session, &recalled.left, now);
+    let left = api.store.recall(session.instance_id.clone()).await?;
+    let place = Place { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
+    let context = reconstruct(session, &left, now);
     let command = go_on(session, place.here, going);
     let stale_after = api.settings.borrow().stale_after;
     let told = Handoff { session, context: &context, place: &place, command: command.as_deref(), now, stale_after };

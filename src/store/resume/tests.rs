@@ -67,6 +67,7 @@ impl Row {
             version: 1,
             unsynced_since: None,
             mirrored: self.mirrored,
+            machine_seen: None,
             former_id: None,
         };
         sessions::insert(db, &record).unwrap();
