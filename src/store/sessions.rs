@@ -194,8 +194,8 @@ pub(super) fn process_died(
 pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
     let silent = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE status = 'active' AND mirror_round IS NULL \
-                 AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
+            "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_running WHERE status = 'active' \
+                 AND mirror_round IS NULL AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
         ))?
         .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], record)?
         .collect::<Result<Vec<_>, _>>()?;
@@ -211,8 +211,8 @@ pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> R
 pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
     let over: Vec<String> = db
         .prepare_cached(
-            "SELECT instance_id FROM sessions s WHERE status = 'closed' AND closed_at < ?1 AND mirror_round IS NULL \
-                 AND unsynced_since IS NULL AND parked_at IS NULL \
+            "SELECT instance_id FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
+                 AND status <> 'active' AND status = 'closed' AND closed_at < ?1 AND unsynced_since IS NULL AND parked_at IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1)",
         )?
         .query_map([closed_before.micros()], |row| row.get(0))?
@@ -313,20 +313,22 @@ pub(super) fn list(
     Ok(records)
 }
 
+pub(super) const COUNTS: &str = "SELECT status, count(*) FROM sessions INDEXED BY sessions_ended \
+         WHERE mirror_round IS NULL AND status <> 'active' GROUP BY status \
+     UNION ALL SELECT iif(last_heartbeat > ?1 AND last_heartbeat < ?2, 'active', 'stale') AS now, count(*) \
+         FROM sessions INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active' GROUP BY now";
+
 /// How many sessions are in which state at `now`.
 pub(super) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
-    let mut statement = db.prepare_cached(
-        "SELECT CASE WHEN status = 'active' AND NOT (last_heartbeat > ?1 AND last_heartbeat < ?2) THEN 'stale' \
-             ELSE status END AS status_now, count(*) FROM sessions WHERE mirror_round IS NULL GROUP BY status_now",
-    )?;
+    let mut statement = db.prepare_cached(COUNTS)?;
     let mut rows = statement.query([now.minus(stale_after).micros(), now.plus(stale_after).micros()])?;
     while let Some(row) = rows.next()? {
         let count = row.get::<_, i64>(1)?.unsigned_abs();
         match parsed(row, 0, Status::parse)? {
-            Status::Active => counts.active = count,
-            Status::Stale => counts.stale = count,
-            Status::Closed => counts.closed = count,
+            Status::Active => counts.active += count,
+            Status::Stale => counts.stale += count,
+            Status::Closed => counts.closed += count,
         }
     }
     Ok(counts)

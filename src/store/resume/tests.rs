@@ -346,6 +346,10 @@ fn no_search_looks_through_everything() {
         "{prefix:#?}"
     );
     assert_eq!(prefix[1], "SCAN sessions USING INDEX sessions_running");
+    assert_eq!(
+        plan(&db, sessions::COUNTS),
+        ["SCAN sessions USING COVERING INDEX sessions_ended", "SCAN sessions USING INDEX sessions_running"]
+    );
     let recalled = plan(&db, super::super::recall::NEWEST);
     assert_eq!(recalled, ["SEARCH records USING INDEX records_of_session (instance_id=? AND kind=?)"]);
 }
@@ -377,14 +381,14 @@ fn a_heartbeat_touches_no_index_by_which_sessions_are_found() {
     let ours: Vec<String> = db
         .prepare(
             "SELECT name FROM sqlite_master WHERE name LIKE 'sessions_r%' OR name LIKE 'sessions_hash%' \
-             OR name = 'sessions_settled'",
+             OR name IN ('sessions_settled', 'sessions_ended')",
         )
         .unwrap()
         .query_map([], |row| row.get(0))
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(ours.len(), 8, "{ours:?}");
+    assert_eq!(ours.len(), 9, "{ours:?}");
     for index in ours {
         db.execute(&format!("DROP INDEX {index}"), []).unwrap();
     }

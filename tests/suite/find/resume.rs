@@ -145,10 +145,13 @@ fn a_closed_session_goes_on_only_when_named_in_full_and_in_a_new_one() {
 
 #[test]
 fn another_machines_session_gets_a_successor_here_and_is_left_alone() {
-    let host = Host::new("odin3").started();
+    let mut host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     rows.mirror("freya-PS-8f4a2b", "laptop", "007", 300);
     rows.host_seen("laptop", 400, 10);
+    // What a mirror is worth is read at the start.
+    host.kill();
+    host.start();
     let (_, before) = host.ask("GET", "/v1/sessions/freya-PS-8f4a2b", None);
     let answer = resumed(&host, json!({"hint": "F4A2"}));
     let new = &answer["session"];
@@ -176,6 +179,8 @@ fn another_machines_session_gets_a_successor_here_and_is_left_alone() {
     let (_, context) = host.ask("GET", "/v1/sessions/freya-PS-8f4a2b/context", None);
     assert_eq!((&context["machine_synced"], &context["reachable"]), (&json!(true), &json!(true)));
     rows.host_seen("laptop", 5, 500);
+    host.kill();
+    host.start();
     let (_, context) = host.ask("GET", "/v1/sessions/freya-PS-8f4a2b/context", None);
     assert_eq!(context["machine_synced"], false, "a mirror from before may lack what is known there");
 }

@@ -21,8 +21,7 @@ impl Rows {
     /// The session fell silent so many seconds ago.
     pub fn silence(&self, id: &str, seconds: i64) {
         let silenced = self.0.execute(
-            "UPDATE sessions SET status = 'stale', last_heartbeat = ?2, created_at = min(created_at, ?2) \
-             WHERE instance_id = ?1",
+            "UPDATE sessions SET status = 'stale', last_heartbeat = ?2 WHERE instance_id = ?1",
             params![id, ago(seconds)],
         );
         assert_eq!(silenced, Ok(1));
