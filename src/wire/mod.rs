@@ -2,10 +2,12 @@
 //! the OpenAPI document is generated from them.
 
 mod error;
+mod resume;
 mod session;
 mod status;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
     HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
     WatchQuery,

@@ -5,6 +5,7 @@
 mod central;
 mod e2e;
 mod faults;
+mod find;
 mod hostile;
 mod power;
 mod support;
