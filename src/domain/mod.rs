@@ -9,11 +9,12 @@ pub mod history;
 pub mod link;
 pub mod machine;
 pub mod names;
+pub mod redact;
 pub mod session;
 pub mod text;
 pub mod time;
 
-pub use history::{HistoryRecord, Kind};
+pub use history::{Happening, HistoryRecord, Kind};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};
