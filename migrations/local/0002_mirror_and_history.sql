@@ -8,6 +8,7 @@ ALTER TABLE sessions ADD COLUMN working_dir TEXT;
 ALTER TABLE sessions ADD COLUMN mirror_round INTEGER;
 
 CREATE INDEX sessions_project ON sessions (project);
+CREATE INDEX sessions_parked ON sessions (parked_at) WHERE parked_at IS NOT NULL;
 
 -- What happened in sessions: events, commands and checkpoints, of this host and mirrored ones.
 CREATE TABLE records (
@@ -30,5 +31,14 @@ CREATE TABLE records (
 ) STRICT;
 
 CREATE INDEX records_of_session ON records (instance_id, kind, at);
-CREATE INDEX records_unsynced ON records (seq) WHERE unsynced IS NOT NULL;
+-- By kind, as central may lack the table for one.
+CREATE INDEX records_unsynced ON records (kind, seq) WHERE unsynced IS NOT NULL AND parked_at IS NULL;
+CREATE INDEX records_parked ON records (parked_at) WHERE parked_at IS NOT NULL;
 
+-- Sessions whose context passed 80 % and that made no checkpoint since.
+CREATE TABLE checkpoints_due (
+    instance_id TEXT NOT NULL PRIMARY KEY REFERENCES sessions (instance_id) ON UPDATE CASCADE ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+-- One more single value: `central_history`, which of central's tables there are for records, and the types of
+-- events that it takes, as JSON.

@@ -55,6 +55,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let (code, hint) = match &error {
             StoreError::NotFound(_) => (ErrorCode::NotFound, "`sessiond list` shows the sessions that are known"),
+            StoreError::NotParked(_) => (ErrorCode::NotFound, "`sessiond parked list` shows what is parked"),
             StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to go on"),
             StoreError::Forbidden { .. } => {
                 (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")

@@ -7,7 +7,7 @@ use super::session::valid_percent;
 use super::{InstanceId, Invalid, Timestamp, redact};
 
 /// Which of central's tables a record belongs into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `event_store`. Body: `data` (an object), `parent_uuid`.
     Event,
@@ -76,6 +76,33 @@ pub struct CommandDetails {
     pub success: Option<bool>,
     pub execution_time_ms: Option<i64>,
     pub tags: Vec<String>,
+}
+
+/// What central has for records: which of the three tables, and the types of events it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryTables {
+    pub events: bool,
+    pub commands: bool,
+    pub checkpoints: bool,
+    /// None where central does not say.
+    pub event_types: Option<Vec<String>>,
+}
+
+impl HistoryTables {
+    /// All there can be, and central takes whatever comes.
+    pub const ALL: Self = Self { events: true, commands: true, checkpoints: true, event_types: None };
+
+    pub const fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Event => self.events,
+            Kind::Command => self.commands,
+            Kind::Checkpoint => self.checkpoints,
+        }
+    }
+
+    pub fn takes(&self, event_type: &str) -> bool {
+        self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
+    }
 }
 
 /// Above this share of the context window, in percent, a checkpoint is suggested.

@@ -14,7 +14,7 @@ pub mod session;
 pub mod text;
 pub mod time;
 
-pub use history::{Happening, HistoryRecord, Kind};
+pub use history::{Happening, HistoryRecord, HistoryTables, Kind};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Counts, StoreError};
+use super::{Counts, StoreError, history};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
@@ -35,6 +35,8 @@ pub struct Record {
     pub mirrored: bool,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
+    /// Its context window is nearly full, and it made no checkpoint since; told by a heartbeat alone.
+    pub checkpoint_due: bool,
 }
 
 /// Who asks for a change.
@@ -85,8 +87,10 @@ pub(super) fn register(
         unsynced_since: Some(at),
         mirrored: false,
         former_id: None,
+        checkpoint_due: false,
     };
     insert(db, &record)?;
+    history::context_changed(db, &record.session.instance_id, 0, record.session.context_percent)?;
     Ok(record)
 }
 
@@ -121,8 +125,11 @@ pub(super) fn heartbeat(
     stale_after: Duration,
 ) -> Result<Record, StoreError> {
     let mut record = owned(db, id, caller)?;
+    let before = record.session.context_percent;
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
     save(db, &mut record, at)?;
+    let session = &record.session;
+    record.checkpoint_due = history::context_changed(db, &session.instance_id, before, session.context_percent)?;
     Ok(record)
 }
 
@@ -184,13 +191,14 @@ pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> R
     Ok(silent.len())
 }
 
-/// Removes closed sessions that central has, some time after they ended. Returns how many.
+/// Removes closed sessions that central has, with their history, some time after they ended. Returns how many.
 pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
     Ok(db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "DELETE FROM sessions WHERE status = 'closed' AND closed_at < ?1 \
-                 AND unsynced_since IS NULL AND parked_at IS NULL",
-        )?
+                 AND unsynced_since IS NULL AND parked_at IS NULL AND {}",
+            history::nothing_left(db)?
+        ))?
         .execute([closed_before.micros()])?)
 }
 
@@ -290,7 +298,8 @@ pub(super) fn get(db: &Connection, id: &str) -> Result<Option<Record>, StoreErro
         .optional()?)
 }
 
-fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
+/// The session, if the caller may change it.
+pub(super) fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
     let record = get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
     if caller.uid != 0 && caller.uid != record.owner_uid {
         return Err(StoreError::Forbidden { id: id.to_owned(), owner: record.owner_uid });
@@ -365,6 +374,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         unsynced_since: row.get::<_, Option<i64>>(18)?.map(Timestamp::from_micros),
         mirrored: row.get::<_, Option<i64>>(19)?.is_some(),
         former_id: row.get(20)?,
+        checkpoint_due: false,
     })
 }
 

@@ -126,6 +126,9 @@ pub struct SessionBody {
     /// The id it was registered under, where another session turned out to hold that id in central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_id: Option<String>,
+    /// Its context window is more than 80 % full, and it made no checkpoint since: make one. Told by heartbeats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_suggested: bool,
 }
 
 /// What turns a session into its body: how, and when, this host sees it.
@@ -136,6 +139,7 @@ pub struct SessionSeen<'a> {
     pub as_of: Timestamp,
     pub synced: bool,
     pub former_id: Option<&'a str>,
+    pub checkpoint_due: bool,
 }
 
 impl SessionSeen<'_> {
@@ -161,6 +165,7 @@ impl SessionSeen<'_> {
             as_of: self.as_of.to_string(),
             synced: self.synced,
             former_id: self.former_id.map(str::to_owned),
+            checkpoint_suggested: self.checkpoint_due,
         }
     }
 }

@@ -163,13 +163,14 @@ pub async fn footer(
     }
 }
 
-fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
+pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
     let seen = SessionSeen {
         session: &record.session,
         local: true,
         as_of: now,
         synced: record.unsynced_since.is_none(),
         former_id: record.former_id.as_deref(),
+        checkpoint_due: record.checkpoint_due,
     };
     seen.body(now, api.settings.borrow().stale_after)
 }

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::micros;
+use super::{micros, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{CentralError, Host, Welcome};
@@ -44,7 +44,7 @@ const FORMER_NAMES: &str = "\
     SELECT DISTINCT machine_name FROM sessiond_hosts \
     WHERE host_id = ANY($2) AND host_id <> $1 AND (replaced_by = $1 OR claim = ANY($3)) ORDER BY 1";
 
-pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
+pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
     link.begin().await?;
     match announce(link, host).await {
         // All that central can reject here is a name that somebody took since it was looked up: the
@@ -61,7 +61,7 @@ pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, Centr
     }
 }
 
-async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
+async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
     check_schema(link).await?;
     link.rows(sqlx::query(RETIRE_FORMER).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims)).await?;
     if host.replace {
@@ -82,8 +82,9 @@ async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError>
     let former = sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
+    let shapes = records::look(link).await?;
     link.commit().await?;
-    Ok(Welcome { batch, former_names })
+    Ok((Welcome { batch, former_names, tables: shapes.tables.clone() }, shapes))
 }
 
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {

@@ -12,6 +12,7 @@ mod machines;
 mod migrate;
 mod migrate_error;
 mod push;
+mod records;
 mod sweep;
 mod zone;
 
@@ -77,6 +78,7 @@ struct Me {
     claim: Uuid,
     own_claims: Vec<Uuid>,
     former_names: Vec<MachineName>,
+    shapes: records::Shapes,
 }
 
 impl Postgres {
@@ -107,12 +109,13 @@ impl Central for Postgres {
     async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
         self.session = None;
         let mut link = Link::open(&self.options).await?;
-        let welcome = hello::hello(&mut link, host).await?;
+        let (welcome, shapes) = hello::hello(&mut link, host).await?;
         let me = Me {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             former_names: welcome.former_names.clone(),
+            shapes,
         };
         self.session = Some(Session { link, me });
         Ok(welcome)

@@ -60,7 +60,7 @@ async fn faults_come_when_scripted() {
     let me = host("odin3", 1);
     link.hello(&me).await.unwrap();
     let sessions = [session("odin-PS-000001", "odin3", NOW)];
-    let batch = Batch { after: 0, number: 1, sessions: &sessions };
+    let batch = Batch { after: 0, number: 1, sessions: &sessions, records: &[] };
 
     central.fail_next(Fault::Fail(CentralError::Retry("gone".into())));
     assert!(link.push(batch).await.is_err());
@@ -75,7 +75,10 @@ async fn faults_come_when_scripted() {
     assert_eq!(link.hello(&me).await.unwrap().batch, 1);
 
     central.restore(empty);
-    assert_eq!(link.push(Batch { after: 1, number: 2, sessions: &sessions }).await, Err(CentralError::OutOfStep));
+    assert_eq!(
+        link.push(Batch { after: 1, number: 2, sessions: &sessions, records: &[] }).await,
+        Err(CentralError::OutOfStep)
+    );
     assert_eq!(link.hello(&me).await.unwrap().batch, 0);
 
     central.reject("odin-PS-000001");

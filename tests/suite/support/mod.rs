@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod fake_central;
+pub mod fake_history;
 pub mod history;
 pub mod load;
 pub mod pgbouncer;
