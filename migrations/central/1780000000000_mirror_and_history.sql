@@ -106,6 +106,14 @@ BEGIN
                 to_regclass(history));
         END IF;
     END LOOP;
+
+    IF to_regclass('command_log') IS NOT NULL THEN
+        -- The times of the other two have a zone from the start.
+        PERFORM sessiond_give_zone(to_regclass('command_log'), 'created_at');
+        -- A command has no key of its own: by this one the hosts know those that they replayed.
+        CREATE INDEX IF NOT EXISTS idx_command_log_sessiond_record
+            ON command_log ((context_data->>'record_id')) WHERE context_data ? 'record_id';
+    END IF;
 END
 $$;
 

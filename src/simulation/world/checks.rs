@@ -1,6 +1,7 @@
 //! What must hold after each step, and in the end.
 
 use super::*;
+use crate::simulation::fake_history::FakeRow;
 
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
@@ -52,19 +53,15 @@ impl World {
 
     /// G2: nothing is replayed twice, and everything in order.
     fn check_order(&self) -> Result<(), Violation> {
-        for id in self.network.central.with_history(|history| history.sessions()) {
-            let numbers = self.events_in_central(&id);
-            if !numbers.is_sorted_by(|a, b| a < b) {
-                return Err(Violation { guarantee: "G2", what: format!("the events of {id} are {numbers:?}") });
+        self.network.central.with_history(|history| {
+            let numbers = history.all().map(|(id, rows)| (id, numbers(rows)));
+            match numbers.into_iter().find(|(_, numbers)| !numbers.is_sorted_by(|a, b| a < b)) {
+                None => Ok(()),
+                Some((id, numbers)) => {
+                    Err(Violation { guarantee: "G2", what: format!("the events of {id} are {numbers:?}") })
+                }
             }
-        }
-        Ok(())
-    }
-
-    /// The numbers of a session's events, those of other clients left out.
-    fn events_in_central(&self, id: &str) -> Vec<u64> {
-        let rows = self.network.central.history(id);
-        rows.iter().filter_map(|row| row.record.body["data"]["number"].as_u64()).collect()
+        })
     }
 
     /// G5, G6: central is not called more often than the pace and the backoff allow.
@@ -116,7 +113,7 @@ impl World {
                 if (&row.host_machine, row.created_at) != (&name, session.created_at) {
                     return Err(violation("G2", told, &format!("is in central as {row:?}")));
                 }
-                let events = self.events_in_central(session.instance_id.as_str());
+                let events = numbers(&self.network.central.history(session.instance_id.as_str()));
                 if events != told.events {
                     return Err(violation("G2", told, &format!("has events {:?}, in central {events:?}", told.events)));
                 }
@@ -139,4 +136,9 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The numbers of a session's events.
+fn numbers(rows: &[FakeRow]) -> Vec<u64> {
+    rows.iter().filter_map(|row| row.record.body["data"]["number"].as_u64()).collect()
 }

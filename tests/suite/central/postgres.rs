@@ -20,8 +20,8 @@ pub fn options(url: &str) -> PostgresOptions {
 
 /// One migrated database of a server.
 pub struct Database<'a> {
-    server: &'a Server,
-    name: String,
+    pub server: &'a Server,
+    pub name: String,
 }
 
 impl<'a> Database<'a> {
@@ -32,7 +32,7 @@ impl<'a> Database<'a> {
         Self { server, name: name.to_owned() }
     }
 
-    fn psql(&self, sql: &str) -> String {
+    pub fn psql(&self, sql: &str) -> String {
         self.server.psql(&self.name, sql)
     }
 

@@ -73,8 +73,9 @@ impl FakeHistory {
         Kind::ALL.iter().filter_map(|kind| self.rows.get(&(*kind, id.to_owned()))).flatten().cloned().collect()
     }
 
-    pub fn sessions(&self) -> Vec<String> {
-        self.rows.keys().map(|(_, id)| id.clone()).collect()
+    /// All of all sessions.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &[FakeRow])> {
+        self.rows.iter().map(|((_, id), rows)| (id.as_str(), rows.as_slice()))
     }
 
     /// As a foreign key with ON DELETE CASCADE does.
