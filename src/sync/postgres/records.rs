@@ -7,6 +7,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::errors::BY_ITSELF;
 use super::link::{Link, column};
 use super::moment;
 use crate::domain::{HistoryRecord, HistoryTables, Kind};
@@ -101,21 +102,27 @@ pub(super) async fn apply(
 }
 
 /// How often a number that somebody else took first is drawn anew before everybody else is held up.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
 
-/// Waits for those who are just adding to these sessions, and keeps others from it until the commit: whoever adds
-/// a row that refers to a session holds it by a key share.
-const HOLD: &str = "SELECT FROM supervisor_sessions WHERE instance_id = ANY($1) ORDER BY instance_id FOR UPDATE";
+/// Waits for those who are just adding rows, and keeps others from it until the commit. A lock on the session would
+/// not do: they take a number before they look at the session.
+async fn hold(link: &mut Link, table: &str) -> Result<(), CentralError> {
+    let may = link.rows(sqlx::query("SELECT has_table_privilege($1, 'UPDATE')").bind(table)).await?;
+    if !may.first().map_or(Ok(false), |row| column(row, 0))? {
+        return Err(CentralError::Retry(format!("others add to central's {table} all the time; {BY_ITSELF}")));
+    }
+    link.rows(sqlx::query(AssertSqlSafe(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")))).await.map(|_| ())
+}
 
 /// Inserts rows that are numbered after those that are there. Earlier clients number theirs the same way at the
 /// same time, so a number may be gone by the time it is used; then all are drawn again, which keeps the order.
 macro_rules! numbered {
-    ($link:expr, $records:expr, $query:expr) => {{
+    ($link:expr, $kind:expr, $query:expr) => {{
         let mut tries = 0;
         while !$link.try_rows($query).await? {
             tries += 1;
             if tries == TRIES {
-                $link.rows(sqlx::query(HOLD).bind(texts($records, |r| r.instance_id.as_str()))).await?;
+                hold($link, $kind.table()).await?;
             } else if tries > TRIES {
                 // Nobody else adds any; so it is another rule that these rows break.
                 $link.rows($query).await?;
@@ -206,7 +213,7 @@ async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> 
             .bind(lineages.iter().map(|lineage| lineage.root).collect::<Vec<_>>())
             .bind(lineages.iter().map(|lineage| lineage.depth).collect::<Vec<_>>())
     };
-    numbered!(link, events, query());
+    numbered!(link, Kind::Event, query());
     Ok(())
 }
 
@@ -322,7 +329,7 @@ async fn checkpoints(link: &mut Link, shapes: &Shapes, checkpoints: &[&HistoryRe
             .bind(checkpoints.iter().map(|r| int(&r.body, "context_window_percent")).collect::<Vec<_>>())
             .bind(checkpoints.iter().map(|r| json_of(&r.body, "work_state", "{}")).collect::<Vec<_>>())
     };
-    numbered!(link, checkpoints, query());
+    numbered!(link, Kind::Checkpoint, query());
     Ok(())
 }
 

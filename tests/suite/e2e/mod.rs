@@ -9,3 +9,4 @@ mod identity;
 mod life;
 mod outage;
 mod readme;
+mod records;

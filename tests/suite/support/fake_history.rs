@@ -53,12 +53,8 @@ impl FakeHistory {
     }
 
     fn ids(&self, kind: Kind) -> HashSet<Uuid> {
-        self.rows
-            .iter()
-            .filter(|((of, _), _)| *of == kind)
-            .flat_map(|(_, rows)| rows)
-            .map(|r| r.record.record_id)
-            .collect()
+        let records = self.all().flat_map(|(_, rows)| rows).map(|row| &row.record);
+        records.filter(|record| record.kind == kind).map(|record| record.record_id).collect()
     }
 
     /// Writes a row as any client would: after all that its session has.
