@@ -7,6 +7,8 @@
 pub(crate) mod by_hand;
 mod error;
 mod history;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod machines;
 mod open;

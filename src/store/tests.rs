@@ -8,14 +8,14 @@ use super::*;
 use crate::domain::{InstanceType, Project, Status};
 
 const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 30 };
-const STALE_AFTER: Duration = Duration::from_secs(120);
-const OWNER: Caller = Caller { uid: 1000 };
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
+pub(super) const OWNER: Caller = Caller { uid: 1000 };
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
 }
 
-fn open(dir: &Path) -> (Store, WriterThread) {
+pub(super) fn open(dir: &Path) -> (Store, WriterThread) {
     try_open(dir, OPTIONS).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn try_open(dir: &Path, options: Options) -> Result<(Store, WriterThread), OpenE
     Store::open(dir, options, Arc::new(|| at(1_000_000)))
 }
 
-fn shut((store, writer): (Store, WriterThread)) {
+pub(super) fn shut((store, writer): (Store, WriterThread)) {
     drop(store);
     writer.join();
 }
@@ -42,12 +42,12 @@ fn odin(epic: Option<&str>) -> Registration {
     }
 }
 
-async fn register(store: &Store, seed: u64, second: i64) -> Record {
+pub(super) async fn register(store: &Store, seed: u64, second: i64) -> Record {
     let draws = std::array::from_fn(|i| seed * 8 + i as u64);
     store.register(odin(None), None, OWNER, draws, at(second)).await.unwrap()
 }
 
-async fn only(store: &Store, id: &InstanceId) -> Record {
+pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
     match store.find(id.to_string()).await.unwrap() {
         Lookup::One(record) => *record,
         other => panic!("{other:?}"),
