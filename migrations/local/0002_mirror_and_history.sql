@@ -23,7 +23,7 @@ CREATE TABLE records (
     at           INTEGER NOT NULL,
     -- What else there is to it, as a JSON object; the kind says which fields.
     body         TEXT    NOT NULL,
-    -- 1: central lacks it; NULL: central has it.
+    -- 1: central lacks it; 0: central has it from here; NULL: it was read from central, and is not for this host to give.
     unsynced     INTEGER,
     -- Central will never take it as it is: why, and since when.
     parked_error TEXT,
@@ -32,7 +32,7 @@ CREATE TABLE records (
 
 CREATE INDEX records_of_session ON records (instance_id, kind, at);
 -- By kind, as central may lack the table for one.
-CREATE INDEX records_unsynced ON records (kind, seq) WHERE unsynced IS NOT NULL AND parked_at IS NULL;
+CREATE INDEX records_unsynced ON records (kind, seq) WHERE unsynced = 1 AND parked_at IS NULL;
 CREATE INDEX records_parked ON records (parked_at) WHERE parked_at IS NOT NULL;
 
 -- Sessions whose context passed 80 % and that made no checkpoint since.
@@ -42,3 +42,16 @@ CREATE TABLE checkpoints_due (
 
 -- One more single value: `central_history`, which of central's tables there are for records, and the types of
 -- events that it takes, as JSON.
+
+-- The daemons that central knows of, by the machine they run on.
+CREATE TABLE hosts (
+    host_machine TEXT    NOT NULL PRIMARY KEY,
+    last_seen    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What machines have on them is counted from the mirror.
+DROP TABLE machines;
+
+-- More single values: `mirror_since` (what central's transactions before this one changed has been read),
+-- `mirror_round` (how often everything has been read), `mirror_as_of` (when the mirror was last true),
+-- `mirror_timeline` (of which central's transactions these are).

@@ -31,6 +31,7 @@ pub use unread::Unread;
 
 use crate::clock::Clock;
 use crate::domain::{LinkStatus, Timestamp};
+use crate::shutdown::Shutdown;
 use crate::store::{PinnedIdentity, Store};
 
 /// The largest body of a request, in bytes; the contract's fields fit many times over.
@@ -40,6 +41,8 @@ const MAX_BODY: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiSettings {
     pub stale_after: Duration,
+    /// How long closed sessions are listed without being asked for.
+    pub keep_closed: Duration,
     /// May a register call name another machine?
     pub allow_other: bool,
     pub config_path: Option<String>,
@@ -73,6 +76,8 @@ pub struct Api {
     pub started: fn(i32) -> Option<i64>,
     pub metrics: Metrics,
     pub unread: Unread,
+    /// Ends what would go on for ever.
+    pub shutdown: Shutdown,
     pub about: About,
 }
 
@@ -94,6 +99,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::history::add_event, routes::history::events))
         .routes(routes!(routes::history::add_command, routes::history::commands))
         .routes(routes!(routes::history::add_checkpoint, routes::history::checkpoints))
+        .routes(routes!(routes::watch::watch))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::daemon::status))
         .routes(routes!(routes::daemon::sync))

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -14,10 +15,11 @@ use super::model::Command;
 use super::network::{Network, SimLink};
 use super::{PACE, STALE_AFTER};
 use crate::clock::Clock;
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, MachineSummary, Timestamp};
+use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    Identity, Ledger, Pending, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+    Draws, Identity, Ledger, Pending, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
 use crate::sync::engine::{Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -314,7 +316,7 @@ impl Local for Home {
             settling.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
         }
         if self.has(Bug::RejectedTakesOthersAlong) && settling.records.iter().any(|r| r.rejected.is_some()) {
-            ByHand::execute(&self.store, "UPDATE records SET unsynced = NULL WHERE parked_at IS NULL").await?;
+            ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
         let renamed = self.store.settle(settling, at).await?;
         if self.has(Bug::CollisionNotAliased) {
@@ -330,13 +332,32 @@ impl Local for Home {
         }
         if self.has(Bug::HistoryNotReoffered) {
             self.store.settle(nothing, at).await?;
-            let all = "UPDATE sessions SET unsynced_since = 0 WHERE unsynced_since IS NULL";
+            let all = "UPDATE sessions SET unsynced_since = 0 WHERE unsynced_since IS NULL AND mirror_round IS NULL";
             return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
     }
 
-    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
-        self.store.replace_machines(machines, as_of).await
+    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.store.mirror_of(timeline).await
+    }
+
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.hand.lock().unwrap().mirror_since(now)
+    }
+
+    async fn take_in(
+        &self,
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        self.store.take_in(reading, changes, draws, at, stale_after).await
+    }
+
+    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.store.replace_hosts(hosts).await
     }
 }

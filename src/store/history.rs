@@ -125,7 +125,7 @@ pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> R
 }
 
 fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRecord> {
-    Ok(KeptRecord { record: read(row)?, synced: row.get::<_, Option<i64>>(6)?.is_none(), parked: row.get(7)? })
+    Ok(KeptRecord { record: read(row)?, synced: row.get::<_, Option<i64>>(6)? != Some(1), parked: row.get(7)? })
 }
 
 /// The first six of [`COLUMNS`].
@@ -192,7 +192,7 @@ pub(super) fn pending(db: &Connection, sessions: &[Record], all: bool, limit: us
     let mut found = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
         let mut statement = db.prepare_cached(&format!(
-            "SELECT {COLUMNS}, seq FROM records r WHERE kind = ?1 AND unsynced IS NOT NULL AND parked_at IS NULL \
+            "SELECT {COLUMNS}, seq FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
                  AND EXISTS (SELECT 1 FROM sessions s WHERE s.instance_id = r.instance_id AND s.parked_at IS NULL \
                      AND (s.unsynced_since IS NULL OR s.unsynced_since < ?2)) \
              ORDER BY seq LIMIT ?3"
@@ -229,7 +229,7 @@ pub(super) fn backlog(db: &Connection) -> Result<(u64, Option<Timestamp>), Store
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let mut total = (0, None);
     for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
-        let waits = "FROM records r WHERE kind = ?1 AND unsynced IS NOT NULL AND parked_at IS NULL \
+        let waits = "FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
             AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
         let count: i64 =
             db.prepare_cached(&format!("SELECT count(*) {waits}"))?.query_row([kind.as_str()], |row| row.get(0))?;
@@ -256,7 +256,7 @@ pub(super) fn settle(db: &Connection, settled: &[SettledRecord], at: Timestamp) 
         match rejected {
             None => db
                 .prepare_cached(
-                    "UPDATE records SET unsynced = NULL, parked_at = NULL, parked_error = NULL WHERE record_id = ?1",
+                    "UPDATE records SET unsynced = 0, parked_at = NULL, parked_error = NULL WHERE record_id = ?1",
                 )?
                 .execute([record_id.as_bytes()])?,
             Some(error) => db
@@ -267,13 +267,9 @@ pub(super) fn settle(db: &Connection, settled: &[SettledRecord], at: Timestamp) 
     Ok(())
 }
 
-/// Central lost what it once had: the records of this host's own sessions wait again.
+/// Central lost what it once had from here: that waits again.
 pub(super) fn forget_synced(db: &Connection) -> Result<usize, StoreError> {
-    Ok(db.execute(
-        "UPDATE records SET unsynced = 1 WHERE unsynced IS NULL \
-             AND instance_id IN (SELECT instance_id FROM sessions WHERE mirror_round IS NULL)",
-        [],
-    )?)
+    Ok(db.execute("UPDATE records SET unsynced = 1 WHERE unsynced = 0", [])?)
 }
 
 /// Lets a parked record be pushed again, or gives it up.
@@ -281,7 +277,7 @@ pub(super) fn unpark(db: &Connection, record_id: Uuid, drop: bool) -> Result<usi
     Ok(db
         .prepare_cached(
             "UPDATE records SET parked_at = NULL, parked_error = NULL, \
-                 unsynced = CASE WHEN ?2 THEN NULL ELSE unsynced END WHERE record_id = ?1",
+                 unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1",
         )?
         .execute(params![record_id.as_bytes(), drop])?)
 }
@@ -317,29 +313,27 @@ pub(super) fn learn_tables(db: &Connection, there: &HistoryTables, at: Timestamp
         [UNKNOWN_TYPE],
     )?;
     let waiting: HashSet<String> = db
-        .prepare(
-            "SELECT DISTINCT type FROM records WHERE kind = 'event' AND unsynced IS NOT NULL AND parked_at IS NULL",
-        )?
+        .prepare("SELECT DISTINCT type FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for unknown in waiting.iter().filter(|event_type| there.events && !there.takes(event_type)) {
         db.execute(
             "UPDATE records SET parked_at = ?2, parked_error = ?3 \
-             WHERE kind = 'event' AND unsynced IS NOT NULL AND parked_at IS NULL AND type = ?1",
+             WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL AND type = ?1",
             params![unknown, at.micros(), UNKNOWN_TYPE],
         )?;
     }
     Ok(())
 }
 
-/// Condition on a session `s` that nothing of its history would be lost with it: central has all of it, or no
-/// table for the rest.
+/// Condition on a session `s` that nothing of its history would be lost with what is kept here: central has all of
+/// it, or no table for the rest.
 pub(super) fn nothing_left(db: &Connection) -> Result<String, StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let kinds: Vec<_> =
         Kind::ALL.into_iter().filter(|kind| there.has(*kind)).map(|k| format!("'{}'", k.as_str())).collect();
     Ok(format!(
-        "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = sessions.instance_id AND r.unsynced IS NOT NULL \
+        "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
              AND r.kind IN ({}))",
         kinds.join(", ")
     ))

@@ -272,7 +272,7 @@ async fn a_million_records_are_asked_in_milliseconds() {
     let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
         INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced) \
         SELECT randomblob(16), instance_id, iif(i % 2, 'event', 'command'), 'tool_use', 1769774400000000 + i * 1000, \
-            '{\"data\":{\"n\":' || i || '}}', iif(i > 900, 1, NULL) FROM n, sessions";
+            '{\"data\":{\"n\":' || i || '}}', iif(i > 900, 1, 0) FROM n, sessions";
     store.writer.submit(move |db| Ok(db.execute_batch(fill)?)).await.unwrap();
     sessions_reach_central(&store).await;
     let pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";

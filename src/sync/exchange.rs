@@ -11,8 +11,11 @@ use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::parts::Part;
 use crate::clock::Clock;
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, MachineSummary, Session, Timestamp};
-use crate::store::{Identity, Ledger, Pending, PinnedIdentity, Renamed, Settlement, Settling, Store, StoreError};
+use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Session, Timestamp};
+use crate::store::{
+    Draws, Identity, Ledger, Pending, PinnedIdentity, Renamed, Settlement, Settling, Store, StoreError,
+};
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
 pub trait Local: Send + Sync {
@@ -36,11 +39,18 @@ pub trait Local: Send + Sync {
     ) -> impl Future<Output = Result<(usize, usize), StoreError>> + Send;
     fn learn_tables(&self, tables: HistoryTables, at: Timestamp)
     -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn replace_machines(
+    /// The mirror is one of this timeline of central from now on.
+    fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn take_in(
         &self,
-        machines: Vec<MachineSummary>,
-        as_of: Timestamp,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The host that the daemon runs on.
@@ -86,8 +96,27 @@ impl Local for Daemon {
         self.store.learn_tables(tables, at).await
     }
 
-    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
-        self.store.replace_machines(machines, as_of).await
+    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.store.mirror_of(timeline).await
+    }
+
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.mirror_since(now).await
+    }
+
+    async fn take_in(
+        &self,
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        self.store.take_in(reading, changes, draws, at, stale_after).await
+    }
+
+    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.store.replace_hosts(hosts).await
     }
 }
 
@@ -134,11 +163,27 @@ pub struct Exchange<L, C> {
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
     failing: Option<Step>,
+    /// Between two pages of what changed in central.
+    reading: Option<Position>,
+    /// When the hosts are read next.
+    hosts_at: Tick,
 }
 
 impl<L: Local, C: Central> Exchange<L, C> {
     pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
-        Self { local, central, outside, link, batch: 0, sent: Vec::new(), next: 0, host_id: Uuid::nil(), failing: None }
+        Self {
+            local,
+            central,
+            outside,
+            link,
+            batch: 0,
+            sent: Vec::new(),
+            next: 0,
+            host_id: Uuid::nil(),
+            failing: None,
+            reading: None,
+            hosts_at: Tick::ZERO,
+        }
     }
 
     pub fn tick(&self) -> Tick {
@@ -172,10 +217,14 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 let rows = self.push(limit).await?;
                 engine.pushed(rows, self.tick());
             }
-            Step::Machines => {
-                let machines = self.central.machines(stale_after).await?;
-                self.local.replace_machines(machines, (self.outside.clock)()).await?;
-                engine.pulled(self.tick());
+            Step::Pull => {
+                let more = self.pull(pace, stale_after).await?;
+                engine.pulled(more, self.tick());
+            }
+            Step::Listen => {
+                let tells = self.central.listen().await;
+                self.link.send_modify(|link| link.listening = tells);
+                engine.listened(tells, self.tick());
             }
             Step::Sweep => {
                 let turned = self.central.sweep(stale_after, pace.sweep_interval).await?;
@@ -213,10 +262,40 @@ impl<L: Local, C: Central> Exchange<L, C> {
         self.batch = welcome.batch;
         self.next = self.draw_batch();
         self.host_id = identity.host_id;
+        self.local.mirror_of(welcome.timeline).await?;
+        self.reading = None;
+        self.hosts_at = self.tick();
         if identity.replace {
             self.local.replaced();
         }
         Ok(())
+    }
+
+    /// Returns when others changed something in central, if it can tell.
+    pub async fn changed(&mut self) {
+        self.central.changed().await;
+    }
+
+    /// Reads a page of what changed in central. Says whether there is more.
+    async fn pull(&mut self, pace: Pace, stale_after: Duration) -> Result<bool, Trouble> {
+        if self.reading.is_none() && self.hosts_at <= self.tick() {
+            let hosts = self.central.hosts().await?;
+            self.local.replace_hosts(hosts).await?;
+            self.hosts_at = self.tick() + pace.heartbeat_interval;
+        }
+        // What is read from here on was true at this moment, or became so later.
+        let asked = (self.outside.clock)();
+        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
+        let changes = self.central.pull(&reading).await?;
+        let rest = changes.rest.clone();
+        let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
+        let renamed = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        tell_renamed(&renamed);
+        match rest {
+            Rest::More(position) => self.reading = Some(position),
+            Rest::Nothing { .. } => {}
+        }
+        Ok(self.reading.is_some())
     }
 
     /// Pushes what is pending, longest waiting first. Returns how many rows that were, or `limit` if more wait.
@@ -277,13 +356,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let settling = Settling { acked_batch: self.batch, next_batch: self.next, ..settling };
         let renamed = self.local.settle(settling, (self.outside.clock)()).await?;
         self.sent.clear();
-        for session in renamed {
-            tracing::warn!(
-                from = %session.from,
-                to = %session.to,
-                "another session holds this id in central; this one got a new id, the old one goes on resolving here"
-            );
-        }
+        tell_renamed(&renamed);
         Ok(())
     }
 
@@ -363,6 +436,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             }
             link.last_error = Some(error.to_string());
             link.round_trip = None;
+            link.listening = false;
             link.conflict = match error {
                 CentralError::Conflict(conflict) => Some(conflict.clone()),
                 _ => None,
@@ -379,6 +453,16 @@ impl<L: Local, C: Central> Exchange<L, C> {
             Ok::<_, Trouble>(())
         };
         last.await.is_ok()
+    }
+}
+
+fn tell_renamed(renamed: &[Renamed]) {
+    for session in renamed {
+        tracing::warn!(
+            from = %session.from,
+            to = %session.to,
+            "another session holds this id in central; this one got a new id, the old one goes on resolving here"
+        );
     }
 }
 

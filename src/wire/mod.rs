@@ -13,6 +13,7 @@ pub use history::{
 };
 pub use session::{
     HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
+    WatchQuery,
 };
 pub use status::{
     BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,

@@ -8,3 +8,4 @@ pub mod parked;
 pub mod session;
 pub mod status;
 pub mod sync;
+pub mod watch;

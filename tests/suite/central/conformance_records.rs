@@ -20,7 +20,6 @@ pub trait HistoryWorld: World {
     /// Another client takes down an event, numbered as it does that: one more than the highest.
     fn other_event(&self, id: &str, event_type: &str);
     fn drop_table(&self, kind: Kind);
-    fn delete(&self, id: &str);
 }
 
 /// Runs every case, each in a world of its own.

@@ -33,6 +33,10 @@ impl World for FakeCentral {
         self.put(session);
     }
 
+    fn delete(&self, id: &str) {
+        self.delete(id);
+    }
+
     fn silence(&self, by: Duration) {
         self.silence(by);
     }
@@ -65,10 +69,6 @@ impl HistoryWorld for FakeCentral {
             Kind::Command => history.tables.commands = false,
             Kind::Checkpoint => history.tables.checkpoints = false,
         });
-    }
-
-    fn delete(&self, id: &str) {
-        self.delete(id);
     }
 }
 

@@ -61,10 +61,6 @@ impl HistoryWorld for Database<'_> {
     fn drop_table(&self, kind: Kind) {
         self.psql(&format!("DROP TABLE {}", kind.table()));
     }
-
-    fn delete(&self, id: &str) {
-        self.psql(&format!("DELETE FROM supervisor_sessions WHERE instance_id = '{id}'"));
-    }
 }
 
 fn read(id: &str, rows: &str) -> Vec<(Option<i64>, HistoryRecord)> {

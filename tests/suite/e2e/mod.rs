@@ -7,6 +7,7 @@ mod crashes;
 mod history;
 mod identity;
 mod life;
+mod mirror;
 mod outage;
 mod readme;
 mod records;
