@@ -59,7 +59,7 @@ fn json<T: DeserializeOwned>(option: &str, text: &str) -> Result<T, CliError> {
             serde_json::error::Category::Data => "it is not a JSON object".to_owned(),
             _ => format!("it is not JSON, at column {}", error.column()),
         };
-        CliError::usage(&format!("{option}: {why}"), hint)
+        CliError::usage(format!("{option}: {why}"), hint)
     })
 }
 
