@@ -2,6 +2,7 @@
 
 mod args;
 mod error;
+mod known;
 mod look;
 mod output;
 mod table;
