@@ -3,6 +3,7 @@
 mod args;
 mod error;
 mod history_args;
+mod known;
 mod look;
 mod output;
 mod table;
