@@ -2,6 +2,7 @@
 
 mod args;
 mod error;
+mod history_args;
 mod known;
 mod look;
 mod output;
@@ -78,6 +79,12 @@ fn dispatch(
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
         Verb::Resume(args) => verbs::resume::resume(client, args, out),
         Verb::Context(args) => verbs::resume::context(client, &args, out),
+        Verb::Event(args) => verbs::history::event(client, args, out),
+        Verb::Command(args) => verbs::history::command(client, args, out),
+        Verb::Checkpoint(args) => verbs::history::checkpoint(client, args, out),
+        Verb::Events(args) => verbs::history::events(client, args, out),
+        Verb::Commands(args) => verbs::history::commands(client, args, out),
+        Verb::Checkpoints(args) => verbs::history::checkpoints(client, args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),

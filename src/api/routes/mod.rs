@@ -1,6 +1,7 @@
 //! The routes, a file for each thing they concern.
 
 pub mod daemon;
+pub mod history;
 pub mod identity;
 pub mod machines;
 pub mod parked;
