@@ -10,6 +10,7 @@
 extern crate self as sessiond;
 
 pub mod api;
+pub mod claude;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod platform;
 pub mod shutdown;
 #[cfg(test)]
 mod simulation;
+pub mod spool;
 pub mod store;
 pub mod sync;
 pub mod wire;

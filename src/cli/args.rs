@@ -50,6 +50,10 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
+    Hook(HookArgs),
+    /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
+    Statusline,
 }
 
 /// The settings a daemon starts with, and what works on its files without it.
@@ -289,7 +293,7 @@ pub enum IdentityVerb {
     Replace(IdentityOptions),
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct IdentityOptions {
     /// Print the identity as JSON
     #[arg(long)]
@@ -323,6 +327,15 @@ pub struct MigrateArgs {
     pub time_zone: Option<String>,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond hook SessionStart")]
+pub struct HookArgs {
+    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    // Whatever stands here: wrong usage has an exit code that would stop the agent.
+    #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub event: Vec<String>,
 }
 
 fn percent() -> clap::builder::RangedI64ValueParser<i64> {
@@ -425,6 +438,10 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "hook SessionStart",
+            "hook",
+            "hook --what ever",
+            "statusline",
         ] {
             verb(line);
         }

@@ -1,6 +1,7 @@
 //! The command line: reads the words, asks the daemon, prints what it says.
 
 mod args;
+mod away;
 mod error;
 mod look;
 mod output;
@@ -18,6 +19,7 @@ use crate::clock;
 use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
 pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
+use away::Away;
 pub use error::CliError;
 use look::Look;
 use output::Output;
@@ -64,22 +66,31 @@ fn dispatch(
 ) -> Result<(), CliError> {
     let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
     let named = endpoint.is_named();
+    let away = &Away::new(env, local, &endpoint, random);
     let client = &Client::new(endpoint);
     match cli.verb {
         Verb::Run(args) => local.run(&args),
         Verb::Migrate(args) => out.print(&local.migrate(&args)?),
         Verb::Identity(args) => verbs::identity::identity(client, named, local, &args.verb, out),
-        Verb::Register(args) => verbs::session::register(client, args, out),
-        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, out),
-        Verb::Close(args) => verbs::session::close(client, &args, out),
+        Verb::Register(args) => verbs::session::register(client, args, away, out),
+        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, away, out),
+        Verb::Close(args) => verbs::session::close(client, &args, away, out),
         Verb::List(args) => verbs::list::list(client, args, out),
         Verb::Show(args) => verbs::list::show(client, &args, out),
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
+        Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
+        Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
     }
+}
+
+/// A uniformly random number.
+fn random() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    high ^ low
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::wire::{
-    ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename, ListQuery, MachineBody, MachineIdentity,
-    Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, SessionBody, SessionList, StatusBody, SyncBody,
-    SyncRequest,
+    AgentBody, AgentReport, ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename, ListQuery,
+    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, SessionBody,
+    SessionList, StatusBody, SyncBody, SyncRequest,
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
@@ -58,6 +58,11 @@ impl Client {
         self.post("/v1/sessions".to_owned(), request)
     }
 
+    /// Reports a sign of life of an agent.
+    pub fn report(&self, report: &AgentReport) -> Result<AgentBody> {
+        self.post("/v1/agents".to_owned(), report)
+    }
+
     pub fn heartbeat(&self, id: &str, request: &HeartbeatRequest) -> Result<SessionBody> {
         self.post(session(id, "/heartbeat"), request)
     }
@@ -83,6 +88,15 @@ impl Client {
     pub fn footer(&self, id: &str, separator: bool) -> Result<String> {
         let rest = if separator { "/footer?separator=true" } else { "/footer" };
         let (status, body) = self.exchange("GET", session(id, rest), None)?;
+        if !is_success(status) {
+            return Err(refusal(status, &body));
+        }
+        String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
+    }
+
+    /// What a session was about, for whoever goes on with it, as Markdown.
+    pub fn context(&self, id: &str) -> Result<String> {
+        let (status, body) = self.exchange("GET", session(id, "/context?format=markdown"), None)?;
         if !is_success(status) {
             return Err(refusal(status, &body));
         }

@@ -70,6 +70,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
     ApiSettings {
         stale_after: loaded.settings.stale_after,
         allow_other: loaded.settings.machine.allow_other,
+        type_rules: loaded.settings.claude.rules.clone(),
         config_path: loaded
             .file_was_there
             .then(|| loaded.config_path.as_ref().map(|p| p.display().to_string()))

@@ -3,6 +3,7 @@
 //! A write is a job for the one writer thread and is answered after its commit; a read runs on a
 //! connection of its own. Only this module knows SQLite.
 
+mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod error;
@@ -13,6 +14,7 @@ mod outbox;
 mod readers;
 mod salvage;
 mod sessions;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -26,14 +28,17 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use agents::{Sighted, Sighting};
 pub use error::{OpenError, StoreError};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
+pub use spool::Deferred;
 
 use crate::clock::Clock;
+use crate::domain::agent::Sign;
 use crate::domain::{Heartbeat, InstanceId, MachineName, MachineSummary, Registration, Timestamp};
 use open::Files;
 use readers::Readers;
@@ -182,6 +187,45 @@ impl Store {
         stale_after: Duration,
     ) -> Result<Record, StoreError> {
         self.writer.submit(move |db| sessions::heartbeat(db, &id, &beat, caller, at, stale_after)).await
+    }
+
+    /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
+    pub async fn sight(
+        &self,
+        sighting: Sighting,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Sighted, StoreError> {
+        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End);
+        let sighted =
+            self.writer.submit(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        if sighted.created || may_bring_a_process {
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(sighted)
+    }
+
+    /// Applies the write of a spool file, once however often it is offered. Says whether it was news.
+    pub async fn take_in(
+        &self,
+        name: String,
+        deferred: Deferred,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<bool, StoreError> {
+        let news =
+            self.writer.submit(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
+        self.processes.send_modify(|count| *count += 1);
+        Ok(news)
+    }
+
+    /// These spool files are gone for good.
+    pub async fn forget_taken_in(&self, names: Vec<String>) -> Result<(), StoreError> {
+        self.writer.submit(move |db| spool::forget(db, &names)).await
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {

@@ -298,7 +298,7 @@ fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError
     Ok(record)
 }
 
-fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
+pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
     let s = &record.session;
     db.prepare_cached(
         "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
@@ -331,7 +331,7 @@ fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
 }
 
 /// Writes what can change of a session, as a new version that central lacks.
-fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
     record.version += 1;
     record.unsynced_since.get_or_insert(at);
     let s = &record.session;

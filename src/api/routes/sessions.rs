@@ -163,7 +163,7 @@ pub async fn footer(
     }
 }
 
-fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
+pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
     let seen = SessionSeen {
         session: &record.session,
         local: true,

@@ -1,5 +1,6 @@
 //! The client's verbs, by group: each asks the daemon and prints its answer.
 
+pub mod agent;
 pub mod identity;
 pub mod list;
 pub mod machines;

@@ -277,6 +277,7 @@ impl Served {
         let settings = tokio::sync::watch::Sender::new(ApiSettings {
             stale_after: Duration::from_secs(120),
             allow_other: true,
+            type_rules: Vec::new(),
             config_path: None,
             config_error: None,
         });
@@ -290,6 +291,7 @@ impl Served {
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
             started: |_| Some(1),
+            lives: |_| false,
             metrics: Metrics::new("test"),
             unread: sessiond::api::Unread::default(),
             about: About {

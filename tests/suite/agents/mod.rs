@@ -1,0 +1,5 @@
+//! The agents themselves: hooks, status line, discovery, and all that speaks for them.
+
+mod bad_input;
+mod day;
+mod spool;
