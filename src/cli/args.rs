@@ -50,6 +50,8 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Run a program as a session
+    Exec(ExecArgs),
     /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
     Hook(HookArgs),
     /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
@@ -330,6 +332,20 @@ pub struct MigrateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+pub struct ExecArgs {
+    /// Lower-case letters, digits and dashes, at most 22 [default: from the repository's or folder's name]
+    #[arg(long)]
+    pub project: Option<String>,
+    /// PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// The program and its arguments; it finds INSTANCE_ID and HOST_MACHINE in its environment
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond hook SessionStart")]
 pub struct HookArgs {
     /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
@@ -438,6 +454,8 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "exec --project p -- true --json x",
+            "exec true",
             "hook SessionStart",
             "hook",
             "hook --what ever",

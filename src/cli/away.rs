@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::args::{IdentityOptions, IdentityVerb};
 use super::{CliError, Local};
 use crate::client::Endpoint;
+use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
 use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
 use crate::spool::{Letter, Spool, Write};
@@ -18,11 +19,12 @@ pub struct Away<'a> {
     spool: Option<Spool>,
     /// The user's state folder.
     pub state_dir: Option<PathBuf>,
+    clock: Clock,
     pub random: fn() -> u64,
 }
 
 impl<'a> Away<'a> {
-    pub fn new(env: Env<'a>, local: &'a dyn Local, endpoint: &Endpoint, random: fn() -> u64) -> Self {
+    pub fn new(env: Env<'a>, local: &'a dyn Local, endpoint: &Endpoint, clock: Clock, random: fn() -> u64) -> Self {
         let is_root = rustix::process::geteuid().is_root();
         Self {
             env,
@@ -30,6 +32,7 @@ impl<'a> Away<'a> {
             sockets: endpoint.candidates().to_vec(),
             spool: Spool::of_client(env, is_root),
             state_dir: path_in(env, STATE_DIR_VAR).or_else(|| Places::of(Os::here(), is_root, env).state_dir),
+            clock,
             random,
         }
     }
@@ -44,6 +47,11 @@ impl<'a> Away<'a> {
             message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })
+    }
+
+    /// The time now; what is printed is all of one moment, but a program may run for days.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// An id for a session that no daemon can give one now.

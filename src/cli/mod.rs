@@ -48,12 +48,12 @@ pub fn main(args: impl Iterator<Item = OsString>, local: &dyn Local) -> ExitCode
 fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dyn Local, out: &mut Output<'_>) -> u8 {
     let done = match Cli::read(args) {
         Ok(Asked::Verb(cli)) => dispatch(*cli, env, local, out),
-        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()),
-        Ok(Asked::Text(text)) => out.print(&text.to_string()),
+        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()).map(|()| 0),
+        Ok(Asked::Text(text)) => out.print(&text.to_string()).map(|()| 0),
         Err(error) => Err(error),
     };
     match done {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(error) => out.fail(&error, args::wants_json(args)),
     }
 }
@@ -63,12 +63,12 @@ fn dispatch(
     env: &dyn Fn(&str) -> Option<OsString>,
     local: &dyn Local,
     out: &mut Output<'_>,
-) -> Result<(), CliError> {
+) -> Result<u8, CliError> {
     let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
     let named = endpoint.is_named();
-    let away = &Away::new(env, local, &endpoint, random);
+    let away = &Away::new(env, local, &endpoint, clock::system(), random);
     let client = &Client::new(endpoint);
-    match cli.verb {
+    let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
         Verb::Migrate(args) => out.print(&local.migrate(&args)?),
         Verb::Identity(args) => verbs::identity::identity(client, named, local, &args.verb, out),
@@ -81,10 +81,12 @@ fn dispatch(
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
+        Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// A uniformly random number.

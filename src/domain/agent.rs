@@ -17,6 +17,8 @@ pub enum Sign {
     Beat,
     /// It ends for good.
     End,
+    /// Its process is gone, and its work is not done.
+    Gone,
 }
 
 /// What made an agent start.
@@ -94,6 +96,8 @@ pub enum Verdict {
     TakeUp(InstanceId),
     /// It ends this session.
     Close(InstanceId),
+    /// Nothing runs this session any more.
+    Abandon(InstanceId),
     /// It belongs to this session, which is closed and stays so.
     Leave(InstanceId),
     /// A session begins, perhaps going on from another.
@@ -111,6 +115,11 @@ pub fn judge(sign: Sign, tells_who: bool, known: Candidates) -> Verdict {
         Sign::End => match by_uuid.or(by_process) {
             Some(session) if session.closed => Verdict::Leave(session.id),
             Some(session) => Verdict::Close(session.id),
+            None => Verdict::Unknown,
+        },
+        Sign::Gone => match by_uuid.or(by_process) {
+            Some(session) if session.closed => Verdict::Leave(session.id),
+            Some(session) => Verdict::Abandon(session.id),
             None => Verdict::Unknown,
         },
         Sign::Found | Sign::Beat => match by_uuid.or(by_process) {
@@ -309,6 +318,7 @@ mod tests {
         assert_eq!(judge(Sign::Beat, true, closed(None)), Verdict::Leave(id(A)));
         assert_eq!(judge(Sign::Found, true, closed(Some(false))), begins, "another process goes on from it");
         assert_eq!(judge(Sign::End, true, closed(None)), Verdict::Leave(id(A)));
+        assert_eq!(judge(Sign::Gone, true, closed(None)), Verdict::Leave(id(A)));
         assert_eq!(judge(Sign::End, true, Candidates::default()), Verdict::Unknown);
         assert_eq!(judge(Sign::Beat, false, Candidates::default()), Verdict::Unknown);
         assert_eq!(judge(Sign::Start(Source::Compact), true, closed(Some(true))), Verdict::Leave(id(A)));

@@ -37,6 +37,15 @@ pub fn lives(process: Process) -> bool {
     started(process.pid) == Some(process.started)
 }
 
+/// Whether this process ignores a signal, as one that nohup started does, and all it starts should.
+pub fn ignores(signal: i32) -> bool {
+    #[cfg(target_os = "linux")]
+    return std::fs::read_to_string("/proc/self/status").is_ok_and(|status| linux::ignores(&status, signal));
+    // macOS does not tell; no signal has a number below 1.
+    #[cfg(target_os = "macos")]
+    return signal < 1;
+}
+
 /// Returns when this process has ended, at once if it has already. Needs a tokio runtime with I/O and time.
 pub async fn exited(process: Process) {
     #[cfg(target_os = "linux")]
@@ -72,6 +81,13 @@ mod linux {
             return None;
         }
         fields.nth(18)?.parse().ok()
+    }
+
+    /// Reads /proc/PID/status: a mask of what is ignored, in hexadecimal.
+    pub(super) fn ignores(status: &str, signal: i32) -> bool {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
     }
 
     /// Reads /proc/PID/stat: the command in field 2, the parent in field 4.

@@ -46,6 +46,10 @@ pub(super) fn sight(
     let (id, created) = match judge(report.sign, tells_who, known) {
         Verdict::TakeUp(id) => (take_up(db, id, &sighting, at, stale_after)?, false),
         Verdict::Close(id) => (end(db, id, at)?, false),
+        Verdict::Abandon(id) => {
+            leave(db, &id, at)?;
+            (id, false)
+        }
         Verdict::Leave(id) => (id, false),
         Verdict::Begin { resumed_from } => (begin(db, &sighting, resumed_from, caller, draws, at)?, true),
         Verdict::Unknown => return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default())),
@@ -64,10 +68,14 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 
 fn candidates(db: &Connection, sighting: &Sighting, caller: Caller) -> Result<Candidates, StoreError> {
     let report = &sighting.report;
-    let by_uuid = match &report.claude_session_uuid {
+    let mut known = match &report.claude_session_uuid {
         Some(uuid) => by_uuid(db, uuid, sighting.process, caller)?,
         None => None,
     };
+    // An id that was told tells as much as the agent's own.
+    if let (None, Some(promised)) = (&known, &report.promised_id) {
+        known = by_promise(db, promised, sighting.process, caller)?;
+    }
     let by_process = match sighting.process {
         Some(process) => by_process(db, process, caller)?,
         None => None,
@@ -76,7 +84,7 @@ fn candidates(db: &Connection, sighting: &Sighting, caller: Caller) -> Result<Ca
         (Some(folder), Sign::Start(_)) => by_folder(db, folder, sighting, caller)?,
         _ => None,
     };
-    Ok(Candidates { by_uuid, by_process, by_folder })
+    Ok(Candidates { by_uuid: known, by_process, by_folder })
 }
 
 fn by_uuid(
@@ -103,6 +111,20 @@ fn by_uuid(
         })
         .optional()?;
     Ok(found.map(|(id, closed, last)| Candidate { id, closed, same_process: last.zip(process).map(|(a, b)| a == b) }))
+}
+
+fn by_promise(
+    db: &Connection,
+    promised: &InstanceId,
+    process: Option<Process>,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let found = get(db, promised.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+    Ok(found.map(|record| Candidate {
+        closed: record.session.status == Status::Closed,
+        id: record.session.instance_id,
+        same_process: record.process.zip(process).map(|(a, b)| a == b),
+    }))
 }
 
 fn by_process(db: &Connection, process: Process, caller: Caller) -> Result<Option<Candidate>, StoreError> {

@@ -198,7 +198,7 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End);
+        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted =
             self.writer.submit(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
         if sighted.created || may_bring_a_process {

@@ -12,8 +12,9 @@ use crate::domain::{InstanceId, Invalid, Project};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentReport {
-    /// `start`: it begins or goes on; `beat`: it lives; `end`: it ends for good.
-    #[schema(pattern = "^(start|beat|end)$")]
+    /// `start`: it begins or goes on; `beat`: it lives; `end`: it ends for good; `gone`: its process is gone, and its
+    /// work is not done.
+    #[schema(pattern = "^(start|beat|end|gone)$")]
     pub sign: String,
     /// What made it start: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +86,8 @@ impl AgentReport {
             "start" => Ok(Sign::Start(source)),
             "beat" => Ok(Sign::Beat),
             "end" => Ok(Sign::End),
-            _ => Err(Invalid::new("sign", "it must be start, beat or end")),
+            "gone" => Ok(Sign::Gone),
+            _ => Err(Invalid::new("sign", "it must be start, beat, end or gone")),
         }
     }
 }

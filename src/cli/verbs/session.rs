@@ -124,7 +124,7 @@ pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Resul
 }
 
 /// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.
-fn current_dir() -> Option<String> {
+pub fn current_dir() -> Option<String> {
     let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
     valid_working_dir(&dir).ok()
 }

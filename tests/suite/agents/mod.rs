@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod day;
+mod exec;
 mod spool;
