@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, runs them, and takes them apart in order.
 
+mod discovery;
 mod failure;
 mod folder;
 mod identity;
@@ -37,6 +38,7 @@ use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::supervise::supervise;
 use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
+use discovery::Discovery;
 use in_force::InForce;
 use intake::Intake;
 use liveness::{Liveness, look_first};
@@ -210,8 +212,18 @@ impl Daemon {
         for intake in &intakes {
             intake.take_in().await;
         }
+        let discovery = Discovery {
+            store: store.clone(),
+            identity: identity.clone(),
+            settings: in_force.api(),
+            claude: in_force.claude(),
+            clock: clock.clone(),
+            random,
+        };
         let mut tasks: Vec<_> = intakes.into_iter().map(|intake| tokio::spawn(intake.run(serving.clone()))).collect();
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
+
+        tasks.push(tokio::spawn(discovery.run(serving.clone())));
 
         let api = Arc::new(Api {
             store: store.clone(),
