@@ -7,6 +7,7 @@ pub mod known;
 pub mod process;
 pub mod project;
 pub mod running;
+pub mod settings;
 pub mod statusline;
 
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};

@@ -50,6 +50,10 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Put hooks and status line into Claude Code's settings
+    Install(InstallArgs),
+    /// Take them out again
+    Uninstall(InstallArgs),
     /// Run a program as a session
     Exec(ExecArgs),
     /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
@@ -332,6 +336,17 @@ pub struct MigrateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond install --claude --dry-run")]
+pub struct InstallArgs {
+    /// Claude Code's hooks and status line, in the settings of this user
+    #[arg(long, required = true)]
+    pub claude: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
 pub struct ExecArgs {
     /// Lower-case letters, digits and dashes, at most 22 [default: from the repository's or folder's name]
@@ -454,6 +469,8 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "install --claude --dry-run",
+            "uninstall --claude",
             "exec --project p -- true --json x",
             "exec true",
             "hook SessionStart",

@@ -23,6 +23,7 @@ use away::Away;
 pub use error::CliError;
 use look::Look;
 use output::Output;
+use verbs::claude::Change;
 
 /// What is done here rather than asked of a running daemon.
 pub trait Local {
@@ -82,6 +83,8 @@ fn dispatch(
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
+        Verb::Install(args) => verbs::claude::settings(Change::Install, args.dry_run, env, out),
+        Verb::Uninstall(args) => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),

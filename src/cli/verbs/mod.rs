@@ -1,6 +1,7 @@
 //! The client's verbs, by group: each asks the daemon and prints its answer.
 
 pub mod agent;
+pub mod claude;
 pub mod exec;
 pub mod identity;
 pub mod list;

@@ -4,4 +4,5 @@ mod bad_input;
 mod day;
 mod discovery;
 mod exec;
+mod settings;
 mod spool;
