@@ -44,9 +44,12 @@ COMMENT ON TABLE sessiond_tombstones IS 'Sessions deleted in the last 30 days, f
 CREATE TABLE IF NOT EXISTS sessiond_history (
     instance_id VARCHAR(64) NOT NULL,
     changed_xid xid8        NOT NULL,
+    changed_by  UUID        DEFAULT nullif(current_setting('sessiond.host', true), '')::uuid,
     added_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (changed_xid, instance_id)
 );
+-- They come in the order of time, so that the old ones are found by next to no index.
+CREATE INDEX IF NOT EXISTS sessiond_history_added_at ON sessiond_history USING brin (added_at);
 COMMENT ON TABLE sessiond_history IS
     'Which sessions got events, commands or checkpoints in the last 30 days, for the mirrors to follow';
 
@@ -106,6 +109,13 @@ BEGIN
                 to_regclass(history));
         END IF;
     END LOOP;
+    -- The latest of a session are looked up; event_store has an index for that.
+    IF to_regclass('command_log') IS NOT NULL THEN
+        CREATE INDEX IF NOT EXISTS idx_sessiond_command_log ON command_log (instance_id, id);
+    END IF;
+    IF to_regclass('checkpoints') IS NOT NULL THEN
+        CREATE INDEX IF NOT EXISTS idx_sessiond_checkpoints ON checkpoints (instance_id, sequence_num);
+    END IF;
 END
 $$;
 

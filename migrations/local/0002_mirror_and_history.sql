@@ -32,3 +32,16 @@ CREATE TABLE records (
 CREATE INDEX records_of_session ON records (instance_id, kind, at);
 CREATE INDEX records_unsynced ON records (seq) WHERE unsynced IS NOT NULL;
 
+
+-- The daemons that central knows of, by the machine they run on.
+CREATE TABLE hosts (
+    host_machine TEXT    NOT NULL PRIMARY KEY,
+    last_seen    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What machines have on them is counted from the mirror.
+DROP TABLE machines;
+
+-- More single values: `mirror_since` (what central's transactions before this one changed has been read),
+-- `mirror_round` (how often everything has been read), `mirror_as_of` (when the mirror was last true),
+-- `mirror_timeline` (of which central's transactions these are).

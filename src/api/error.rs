@@ -56,6 +56,9 @@ impl From<StoreError> for ApiError {
         let (code, hint) = match &error {
             StoreError::NotFound(_) => (ErrorCode::NotFound, "`sessiond list` shows the sessions that are known"),
             StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to go on"),
+            StoreError::Elsewhere { .. } => {
+                (ErrorCode::SessionElsewhere, "only its own machine changes it; `sessiond resume` goes on with it here")
+            }
             StoreError::Forbidden { .. } => {
                 (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")
             }

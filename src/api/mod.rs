@@ -32,6 +32,7 @@ pub use unread::Unread;
 use crate::clock::Clock;
 use crate::domain::agent::TypeRule;
 use crate::domain::{LinkStatus, Timestamp};
+use crate::shutdown::Shutdown;
 use crate::store::{PinnedIdentity, Process, Store};
 
 /// The largest body of a request, in bytes; the contract's fields fit many times over.
@@ -41,6 +42,8 @@ const MAX_BODY: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiSettings {
     pub stale_after: Duration,
+    /// How long closed sessions are listed without being asked for.
+    pub keep_closed: Duration,
     /// May a register call name another machine?
     pub allow_other: bool,
     /// Of which type a session is that an agent begins.
@@ -78,6 +81,8 @@ pub struct Api {
     pub lives: fn(Process) -> bool,
     pub metrics: Metrics,
     pub unread: Unread,
+    /// Ends what would go on for ever.
+    pub shutdown: Shutdown,
     pub about: About,
 }
 
@@ -97,6 +102,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::sessions::close))
         .routes(routes!(routes::sessions::footer))
         .routes(routes!(routes::agents::report))
+        .routes(routes!(routes::watch::watch))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::daemon::status))
         .routes(routes!(routes::daemon::sync))

@@ -163,7 +163,7 @@ pub struct CloseArgs {
     pub json: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
 pub struct ListArgs {
     /// Only those of this project
@@ -181,7 +181,13 @@ pub struct ListArgs {
     /// Only those of this host
     #[arg(long)]
     pub local: bool,
-    /// Print the list as JSON
+    /// Also those that were closed long ago
+    #[arg(long)]
+    pub all: bool,
+    /// Go on with a line for each change, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print the list as JSON; with --watch, each change is a document on a line of its own
     #[arg(long)]
     pub json: bool,
 }
@@ -451,6 +457,7 @@ mod tests {
             "close odin-PS-8f4a2b",
             "list",
             "list --project p --machine m --status stale --active --local --json",
+            "list --all --watch",
             "show odin --json",
             "footer odin-PS-8f4a2b --separator",
             "machines --json",

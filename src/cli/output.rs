@@ -36,6 +36,13 @@ impl<'a> Output<'a> {
         self.print(&format!("{}\n", text::one_line(text)))
     }
 
+    /// Prints a document on one line.
+    pub fn json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
+        let document = serde_json::to_string(document)
+            .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
+        self.print(&format!("{}\n", text::json(&document)))
+    }
+
     /// Prints a document.
     pub fn json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let render = if self.look.pretty { serde_json::to_string_pretty } else { serde_json::to_string };

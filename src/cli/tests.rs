@@ -102,12 +102,15 @@ fn printed(line: &str, answer: &str) -> String {
 #[test]
 fn register_says_who_is_registered() {
     let answer = session("odin-PS-8f4a2b", "active");
-    let line = "register --project odin --epic 003 --pid 7";
+    let line = "register --working-dir /w --project odin --epic 003 --pid 7";
     let (ran, requests) = asked(line, &[(201, &answer)]);
     assert_eq!(ran, Ran { code: 0, out: "registered odin-PS-8f4a2b on odin3\n".into(), err: String::new() });
     assert!(requests[0].starts_with("POST /v1/sessions HTTP/1.1"));
     let body: serde_json::Value = serde_json::from_str(requests[0].split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(body, serde_json::json!({"project": "odin", "instance_type": "PS", "current_epic": "003", "pid": 7}));
+    assert_eq!(
+        body,
+        serde_json::json!({"project": "odin", "instance_type": "PS", "current_epic": "003", "pid": 7, "working_dir": "/w"})
+    );
     assert_eq!(printed(&format!("{line} --id-only"), &answer), "odin-PS-8f4a2b\n");
     let document: serde_json::Value = serde_json::from_str(&printed(&format!("{line} --json"), &answer)).unwrap();
     assert_eq!(document["instance_id"], "odin-PS-8f4a2b");
@@ -136,13 +139,21 @@ fn close_and_footer() {
 
 #[test]
 fn list_is_a_table_and_a_summary() {
-    let sessions = [session("odin-PS-8f4a2b", "active"), session("odin-PS-000000", "stale")];
+    let away = |id, synced| {
+        let here = "\"local\": true";
+        session(id, "stale").replace(here, &format!("\"local\": false, \"machine_synced\": {synced}"))
+    };
+    // The others were known four minutes ago; this one just now, but its machine is silent.
+    let silent =
+        away("odin-PS-00000c", false).replace("\"as_of\": \"2026-01-30T12:00", "\"as_of\": \"2026-01-30T12:04");
+    let sessions = [session("odin-PS-8f4a2b", "active"), away("odin-PS-00000b", true), silent];
     assert_eq!(
         printed("list --active --local", &list(3, 1, 1, &sessions)),
         "\
-ID              MACHINE  STATUS  CONTEXT  EPIC  HEARTBEAT
+ID              MACHINE  STATUS  CONTEXT  EPIC  HEARTBEAT  KNOWN
 odin-PS-8f4a2b  odin3    active      42%  003          4m
-odin-PS-000000  odin3    stale       42%  003          4m
+odin-PS-00000b  odin3    stale       42%  003          4m  cached 4m
+odin-PS-00000c  odin3    stale       42%  003          4m  unreachable
 
 3 sessions, 1 active, 1 stale, 1 closed
 "

@@ -96,8 +96,13 @@ pub fn age(passed: Duration) -> String {
 
 /// The age of a moment in RFC 3339.
 pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
+    passed(moment, now).map(age)
+}
+
+/// How long ago a moment of RFC 3339 was; none if it is not one.
+pub fn passed(moment: &str, now: Timestamp) -> Option<Duration> {
     let then = DateTime::parse_from_rfc3339(moment).ok()?;
-    Some(age(now.since(Timestamp::from_micros(then.timestamp_micros()))))
+    Some(now.since(Timestamp::from_micros(then.timestamp_micros())))
 }
 
 /// `2026-01-30T12:00:00Z (4m ago)`.

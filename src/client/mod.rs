@@ -4,6 +4,7 @@
 pub mod canned;
 mod endpoint;
 pub mod http;
+mod watch;
 
 use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,7 @@ use crate::wire::{
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
+pub use watch::{Change, Changes};
 
 /// What went wrong, whether the daemon says so or it could not be asked.
 pub type Result<T> = std::result::Result<T, ErrorDetail>;
@@ -213,7 +215,7 @@ fn session(id: &str, rest: &str) -> String {
 }
 
 fn list_target(query: &ListQuery) -> String {
-    let ListQuery { project, machine, status, active_only, local } = query;
+    let ListQuery { project, machine, status, active_only, local, all } = query;
     let flag = |on: &Option<bool>| on.map(|on| on.to_string());
     let pairs = [
         ("project", project.clone()),
@@ -221,6 +223,7 @@ fn list_target(query: &ListQuery) -> String {
         ("status", status.clone()),
         ("active_only", flag(active_only)),
         ("local", flag(local)),
+        ("all", flag(all)),
     ];
     let pairs: Vec<_> =
         pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?)))).collect();

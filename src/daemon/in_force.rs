@@ -76,6 +76,7 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
 fn for_api(loaded: &Loaded) -> ApiSettings {
     ApiSettings {
         stale_after: loaded.settings.stale_after,
+        keep_closed: loaded.settings.keep_closed,
         allow_other: loaded.settings.machine.allow_other,
         type_rules: loaded.settings.claude.rules.clone(),
         config_path: loaded

@@ -122,7 +122,7 @@ impl Intake {
             Err(invalid) => return Outcome::Refused(invalid.to_string()),
         };
         let draws = std::array::from_fn(|_| (self.random)());
-        match self.store.take_in(name.to_owned(), deferred, caller, draws, at, stale_after).await {
+        match self.store.catch_up(name.to_owned(), deferred, caller, draws, at, stale_after).await {
             Ok(_) => Outcome::Done,
             Err(error @ StoreError::NotFound(_)) => Outcome::Early(error.to_string()),
             // It came too late to change anything.

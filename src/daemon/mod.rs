@@ -237,6 +237,7 @@ impl Daemon {
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::default(),
+            shutdown: serving.clone(),
             about: about(&started.settings, &clock),
         });
         let router = api::router(api).layer(axum::middleware::from_fn_with_state(lookout, look_first));

@@ -64,11 +64,13 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     pub last_sync_at: Option<Timestamp>,
     pub round_trip: Option<Duration>,
+    /// Does central tell at once of what others change?
+    pub listening: bool,
     pub conflict: Option<Conflict>,
 }
 
 impl LinkStatus {
     pub fn new(state: LinkState, since: Timestamp) -> Self {
-        Self { state, since, last_error: None, last_sync_at: None, round_trip: None, conflict: None }
+        Self { state, since, last_error: None, last_sync_at: None, round_trip: None, listening: false, conflict: None }
     }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -14,9 +15,10 @@ use super::model::Command;
 use super::network::{Network, SimLink};
 use super::{PACE, STALE_AFTER};
 use crate::clock::Clock;
-use crate::domain::{LinkState, LinkStatus, MachineName, MachineSummary, Timestamp};
+use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
-use crate::store::{Backlog, Identity, Process, Record, Renamed, Settled, Settlement, Store, StoreError};
+use crate::store::{Backlog, Draws, Identity, Process, Record, Renamed, Settled, Settlement, Store, StoreError};
 use crate::sync::engine::{Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
 
@@ -326,7 +328,26 @@ impl Local for Home {
         self.store.forget_synced(acked_batch, at).await
     }
 
-    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
-        self.store.replace_machines(machines, as_of).await
+    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.store.mirror_of(timeline).await
+    }
+
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.hand.lock().unwrap().mirror_since(now)
+    }
+
+    async fn take_in(
+        &self,
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        self.store.take_in(reading, changes, draws, at, stale_after).await
+    }
+
+    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.store.replace_hosts(hosts).await
     }
 }

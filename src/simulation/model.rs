@@ -266,7 +266,8 @@ impl Model {
     pub fn check_store(&mut self, host: usize, get: impl Fn(&InstanceId) -> Option<Record>) -> Result<(), Violation> {
         let pruned = self.pruned[host];
         for (key, told) in self.told.iter_mut().filter(|(_, told)| told.host == host) {
-            let Some(record) = get(&told.id) else {
+            // What is mirrored of it is central's.
+            let Some(record) = get(&told.id).filter(|record| !record.mirrored) else {
                 if told.now().closed_at.is_some_and(|at| Some(at) < pruned) {
                     continue;
                 }
@@ -278,7 +279,8 @@ impl Model {
             if told.is_open() && record.session.status == Status::Closed {
                 told.closed_there(&State::of(&record.session))?;
             }
-            if State::of(&record.session) != *told.now() {
+            let kept = State::of(&record.session);
+            if kept != *told.now() && !told.spoken_for(&kept) {
                 return Err(violation("G1", told, &format!("is kept as {:?}", record.session)));
             }
         }
@@ -320,6 +322,25 @@ impl Model {
 }
 
 impl Told {
+    /// A client without a daemon spoke for it in central, and its host has learned of it: before or after what
+    /// the host did itself in the same commit, so that either may have had the last word of each field.
+    fn spoken_for(&mut self, kept: &State) -> bool {
+        let group = self.before_group.saturating_sub(1);
+        let own = &self.states[group..];
+        let Some(before) = own.first() else { return false };
+        let of = |field: &dyn Fn(&State) -> bool| own.iter().chain(&self.foreign).any(field);
+        let learned = self.foreign.iter().any(|state| state.heartbeat > before.heartbeat)
+            && of(&|state| state.percent == kept.percent)
+            && of(&|state| state.epic == kept.epic)
+            && of(&|state| state.heartbeat == kept.heartbeat)
+            && (of(&|state| (state.status, state.closed_at) == (kept.status, kept.closed_at)))
+            && kept.heartbeat >= before.heartbeat;
+        if learned {
+            self.states.push(kept.clone());
+        }
+        learned
+    }
+
     /// Somebody else closed it in central, and its host has learned of it.
     fn closed_there(&mut self, kept: &State) -> Result<(), Violation> {
         if !kept.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at)) {

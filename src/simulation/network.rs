@@ -12,7 +12,8 @@ use super::bugs::Bug;
 use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
-use crate::domain::{MachineSummary, Session, Status};
+use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{Session, Status};
 use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,12 +295,26 @@ impl Central for SimLink {
         swept
     }
 
-    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
+    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         pause().await;
         if self.fate() != Fate::Arrives {
             self.cut();
             return broke();
         }
-        self.link.machines(stale_after).await
+        let changes = self.link.pull(reading).await;
+        pause().await;
+        changes
+    }
+
+    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+        self.link.hosts().await
+    }
+
+    async fn listen(&mut self) -> bool {
+        self.link.listen().await
+    }
+
+    async fn changed(&mut self) {
+        self.link.changed().await;
     }
 }

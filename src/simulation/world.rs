@@ -16,7 +16,7 @@ use super::host::{Answered, Host};
 use super::model::{Command, Key, Model, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;
-use super::{HOSTS, Violation, now};
+use super::{HOSTS, PACE, Violation, now};
 use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use crate::store::by_hand::Disk;
 use crate::store::{Process, Record, StoreError};
@@ -305,7 +305,7 @@ impl World {
     fn check_error(&self, host: usize, command: &Command, error: &StoreError) -> Result<(), Violation> {
         let expected = match error {
             StoreError::Closed(_) => matches!(command, Command::Heartbeat { .. }),
-            StoreError::NotFound(_) => {
+            StoreError::NotFound(_) | StoreError::Elsewhere { .. } => {
                 self.model.pruned[host].is_some()
                     && matches!(command, Command::Heartbeat { .. } | Command::Close { .. })
             }
@@ -563,6 +563,7 @@ fn pretended(command: &Command, at: Timestamp) -> Record {
         version: 1,
         unsynced_since: None,
         mirrored: false,
+        machine_seen: None,
         former_id: None,
     }
 }

@@ -257,18 +257,7 @@ fn begin(
         resumed_from,
         working_dir: report.working_dir.clone(),
     };
-    insert(
-        db,
-        &Record {
-            session: Session::register(instance_id.clone(), what, at),
-            owner_uid: caller.uid,
-            process: sighting.process,
-            version: 1,
-            unsynced_since: Some(at),
-            mirrored: false,
-            former_id: None,
-        },
-    )?;
+    insert(db, &Record::begun(Session::register(instance_id.clone(), what, at), sighting.process, caller, at))?;
     Ok(instance_id)
 }
 

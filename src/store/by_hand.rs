@@ -12,7 +12,7 @@ use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
 use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
-use crate::domain::InstanceId;
+use crate::domain::{InstanceId, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -52,6 +52,8 @@ impl ByHand {
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
             processes: Arc::new(watch::Sender::new(0)),
+            changes: super::Changes::new(),
+            mirror_as_of: Arc::default(),
             files: Arc::new(files),
         };
         (store, Self { connection, queue })
@@ -86,6 +88,16 @@ impl ByHand {
         outbox::acked_batch(&self.connection)
     }
 
+    /// What is mirrored under exactly this id.
+    pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
+        let record = sessions::exactly(&self.connection, id).unwrap();
+        record.filter(|record| record.mirrored).map(|record| record.session)
+    }
+
+    pub(crate) fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        super::mirror::since(&self.connection, now)
+    }
+
     pub(crate) fn filed_under(&self) -> Option<String> {
         super::machines::filed_under(&self.connection).unwrap()
     }
@@ -99,7 +111,7 @@ impl ByHand {
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
-        let sql = format!("SELECT {COLUMNS} FROM sessions s ORDER BY instance_id");
+        let sql = format!("SELECT {COLUMNS} FROM sessions s WHERE mirror_round IS NULL ORDER BY instance_id");
         let mut statement = self.connection.prepare_cached(&sql).unwrap();
         statement.query_map([], sessions::record).unwrap().collect::<Result<_, _>>().unwrap()
     }

@@ -8,6 +8,9 @@ pub enum StoreError {
     NotFound(String),
     #[error("session {0} is closed")]
     Closed(String),
+    /// It is mirrored from another host, or central alone keeps it by now.
+    #[error("session {id} of machine {machine} is not kept here")]
+    Elsewhere { id: String, machine: String },
     #[error("session {id} belongs to user {owner}")]
     Forbidden { id: String, owner: u32 },
     #[error("the writer has more to do than it may hold")]

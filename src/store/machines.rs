@@ -1,10 +1,11 @@
-//! Machines: those that central last told of, and this host's own sessions by machine.
+//! Machines, from the sessions on them and from what central tells of their daemons.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{StoreError, sessions};
+use super::{StoreError, mirror, sessions};
+use crate::domain::mirror::HostSeen;
 use crate::domain::{MachineName, MachineSummary, Timestamp};
 
 /// A machine and when this host last knew that to be true.
@@ -14,52 +15,23 @@ pub struct KnownMachine {
     pub as_of: Timestamp,
 }
 
-/// Replaces what is known of all machines by what central says now.
-pub(super) fn replace(db: &Connection, machines: &[MachineSummary], as_of: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM machines")?.execute([])?;
-    let mut insert = db.prepare_cached(
-        "INSERT INTO machines (host_machine, total_sessions, active_sessions, stale_sessions, closed_sessions, \
-             last_activity, projects, last_seen, as_of) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    for m in machines {
-        insert.execute(params![
-            m.host_machine.as_str(),
-            m.total_sessions,
-            m.active_sessions,
-            m.stale_sessions,
-            m.closed_sessions,
-            m.last_activity.map(Timestamp::micros),
-            m.projects,
-            m.last_seen.map(Timestamp::micros),
-            as_of.micros(),
-        ])?;
-    }
-    Ok(())
-}
-
-/// All machines, most recent activity first. Of the machines that only this host's own sessions
-/// name, and of this host itself, the local store knows best.
+/// All machines, most recent activity first.
 pub(super) fn list(
     db: &Connection,
     this: &MachineName,
     now: Timestamp,
     stale_after: Duration,
 ) -> Result<Vec<KnownMachine>, StoreError> {
-    let mut machines = db
-        .prepare_cached(
-            "SELECT host_machine, total_sessions, active_sessions, stale_sessions, closed_sessions, last_activity, \
-                 projects, last_seen, as_of FROM machines",
-        )?
-        .query_map([], |row| Ok(KnownMachine { summary: summary(row)?, as_of: Timestamp::from_micros(row.get(8)?) }))?
-        .collect::<Result<Vec<_>, _>>()?;
-    for local in local(db, now, stale_after)? {
-        match machines.iter_mut().find(|m| m.summary.host_machine == local.host_machine) {
-            None => machines.push(KnownMachine { summary: local, as_of: now }),
-            Some(known) if local.host_machine == *this && local.total_sessions >= known.summary.total_sessions => {
-                *known = KnownMachine { summary: local, as_of: now };
-            }
-            Some(_) => {}
+    let mirror_as_of = mirror::as_of(db)?.unwrap_or(now);
+    let mut machines = by_sessions(db, mirror_as_of, now, stale_after)?;
+    for host in hosts(db)? {
+        match machines.iter_mut().find(|known| known.summary.host_machine == host.machine) {
+            Some(known) => known.summary.last_seen = Some(host.last_seen),
+            None => machines.push(KnownMachine { summary: without_sessions(host), as_of: mirror_as_of }),
         }
+    }
+    if let Some(known) = machines.iter_mut().find(|known| known.summary.host_machine == *this) {
+        known.as_of = now;
     }
     machines.sort_by(|a, b| {
         let key = |m: &KnownMachine| (std::cmp::Reverse(m.summary.last_activity), m.summary.host_machine.clone());
@@ -68,23 +40,34 @@ pub(super) fn list(
     Ok(machines)
 }
 
-fn local(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<Vec<MachineSummary>, StoreError> {
+fn by_sessions(
+    db: &Connection,
+    mirror_as_of: Timestamp,
+    now: Timestamp,
+    stale_after: Duration,
+) -> Result<Vec<KnownMachine>, StoreError> {
+    let known = |row: &Row<'_>| {
+        let as_of = if row.get(7)? { mirror_as_of } else { now };
+        Ok(KnownMachine { summary: summary(row)?, as_of })
+    };
     Ok(db
         .prepare_cached(
             "SELECT host_machine, count(*), \
                  count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2), \
                  count(*) FILTER (WHERE status <> 'closed' \
                      AND NOT (status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)), \
-                 count(*) FILTER (WHERE status = 'closed'), max(last_heartbeat), \
-                 (SELECT group_concat(project, ', ') FROM (SELECT DISTINCT project FROM sessions p \
-                     WHERE p.host_machine = s.host_machine ORDER BY project)), NULL \
-             FROM sessions s GROUP BY host_machine",
+                 count(*) FILTER (WHERE status = 'closed'), max(last_heartbeat), group_concat(DISTINCT project), \
+                 max(mirror_round IS NOT NULL) \
+             FROM sessions GROUP BY host_machine",
         )?
-        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], summary)?
+        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], known)?
         .collect::<Result<Vec<_>, _>>()?)
 }
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<MachineSummary> {
+    let projects: String = row.get(6)?;
+    let mut projects: Vec<_> = projects.split(',').collect();
+    projects.sort_unstable();
     Ok(MachineSummary {
         host_machine: sessions::parsed(row, 0, MachineName::parse)?,
         total_sessions: row.get(1)?,
@@ -92,9 +75,34 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<MachineSummary> {
         stale_sessions: row.get(3)?,
         closed_sessions: row.get(4)?,
         last_activity: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
-        projects: row.get(6)?,
-        last_seen: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_micros),
+        projects: projects.join(", "),
+        last_seen: None,
     })
+}
+
+fn without_sessions(host: HostSeen) -> MachineSummary {
+    MachineSummary {
+        host_machine: host.machine,
+        total_sessions: 0,
+        active_sessions: 0,
+        stale_sessions: 0,
+        closed_sessions: 0,
+        last_activity: None,
+        projects: String::new(),
+        last_seen: Some(host.last_seen),
+    }
+}
+
+/// The daemons that central knows of.
+pub(super) fn hosts(db: &Connection) -> Result<Vec<HostSeen>, StoreError> {
+    let host = |row: &Row<'_>| {
+        let machine = sessions::parsed(row, 0, MachineName::parse)?;
+        Ok(HostSeen { machine, last_seen: Timestamp::from_micros(row.get(1)?) })
+    };
+    Ok(db
+        .prepare_cached("SELECT host_machine, last_seen FROM hosts")?
+        .query_map([], host)?
+        .collect::<Result<_, _>>()?)
 }
 
 /// The name under which this store's own sessions are filed, once there is one.
@@ -115,7 +123,7 @@ pub(super) fn file_under(db: &Connection, name: &MachineName, at: Timestamp) -> 
     };
     db.execute(
         "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
-        [name.as_str()],
+        params![name.as_str()],
     )?;
     Ok(moved)
 }

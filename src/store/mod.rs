@@ -6,9 +6,11 @@
 mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
+mod changes;
 mod error;
 mod identity;
 mod machines;
+mod mirror;
 mod open;
 mod outbox;
 mod readers;
@@ -22,6 +24,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,9 +32,11 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use agents::{Sighted, Sighting};
+pub use changes::Changes;
 pub use error::{OpenError, StoreError};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
+pub use mirror::Draws;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
@@ -39,7 +44,8 @@ pub use spool::Deferred;
 
 use crate::clock::Clock;
 use crate::domain::agent::Sign;
-use crate::domain::{Heartbeat, InstanceId, MachineName, MachineSummary, Registration, Timestamp};
+use crate::domain::mirror::{self as reading, HostSeen, Reading};
+use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
 use open::Files;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -87,8 +93,21 @@ pub struct Store {
     commits: watch::Receiver<u64>,
     /// Counts registrations that came with a process.
     processes: Arc<watch::Sender<u64>>,
+    changes: Changes,
+    mirror_as_of: Arc<MirrorAsOf>,
     files: Arc<Files>,
 }
+
+/// When the mirror was last known to be true, in microseconds since 1970. Most readings bring nothing; those
+/// are noted on disk only now and then.
+#[derive(Default)]
+struct MirrorAsOf {
+    known: AtomicI64,
+    noted: AtomicI64,
+}
+
+/// How much older than the truth the note on disk may be.
+const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// Ends when every handle on the store is gone and everything accepted is committed.
 pub struct WriterThread(JoinHandle<()>);
@@ -112,11 +131,17 @@ impl Store {
         let connection = files.open(clock())?;
         let readers = Readers::new(files.clone());
         let (committed, commits) = watch::channel(0);
-        let keeper = StoreKeeper { files: files.clone(), readers: readers.clone(), committed, clock };
+        let changes = Changes::new();
+        changes.follow(&connection)?;
+        let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
+        let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
+        let keeper =
+            StoreKeeper { files: files.clone(), readers: readers.clone(), committed, changes: changes.clone(), clock };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
         let processes = Arc::new(watch::Sender::new(0));
-        Ok((Self { writer, readers, commits, processes, files: Arc::new(files) }, WriterThread(thread)))
+        let files = Arc::new(files);
+        Ok((Self { writer, readers, commits, processes, changes, mirror_as_of, files }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -208,7 +233,7 @@ impl Store {
     }
 
     /// Applies the write of a spool file, once however often it is offered. Says whether it was news.
-    pub async fn take_in(
+    pub async fn catch_up(
         &self,
         name: String,
         deferred: Deferred,
@@ -278,8 +303,67 @@ impl Store {
         self.read(move |db| machines::list(db, &this, now, stale_after)).await
     }
 
-    pub async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
-        self.writer.submit(move |db| machines::replace(db, &machines, as_of)).await
+    pub async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.writer.submit(move |db| mirror::replace_hosts(db, &hosts)).await
+    }
+
+    /// The mirror is one of this timeline of central from now on: if it was of another, everything is read anew.
+    pub async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.writer.submit(move |db| mirror::of(db, &timeline)).await
+    }
+
+    /// Where the next reading of central begins.
+    pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.read(move |db| mirror::since(db, now)).await
+    }
+
+    /// Takes in what changed in central. Returns the sessions of this host that got a new id.
+    pub async fn take_in(
+        &self,
+        reading: Reading,
+        changes: reading::Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        let as_of = &self.mirror_as_of;
+        let complete = matches!(changes.rest, reading::Rest::Nothing { .. });
+        let brings_nothing = changes.sessions.is_empty() && changes.gone.is_empty() && changes.history.is_empty();
+        let noted = Timestamp::from_micros(as_of.noted.load(Ordering::Relaxed));
+        let mut renamed = Vec::new();
+        if !(complete && brings_nothing && !reading.is_whole() && at.since(noted) < MIRROR_NOTED_EVERY) {
+            let job = move |db: &Connection| mirror::take_in(db, &reading, &changes, draws.as_slice(), at, stale_after);
+            renamed = self.writer.submit(job).await?;
+            as_of.noted.store(at.micros(), Ordering::Relaxed);
+        }
+        if complete {
+            as_of.known.store(at.micros(), Ordering::Relaxed);
+        }
+        Ok(renamed)
+    }
+
+    /// When what is mirrored of other hosts was last known to be true; never, before the first time.
+    pub fn mirror_as_of(&self) -> Option<Timestamp> {
+        Some(self.mirror_as_of.known.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_micros)
+    }
+
+    /// Which sessions change.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The sessions that changed after change number `seen`, as they are now, each with the number of its change,
+    /// and how many changes that covers; none if it is too long ago.
+    pub async fn changed_after(
+        &self,
+        seen: u64,
+        limit: usize,
+    ) -> Result<Option<(u64, Vec<(u64, Record)>)>, StoreError> {
+        let Some(rows) = self.changes.after(seen, limit) else { return Ok(None) };
+        let covered = rows.len() as u64;
+        let numbered: Vec<_> = (seen + 1..).zip(rows).collect();
+        let records = self.read(move |db| sessions::in_rows(db, &numbered)).await?;
+        Ok(Some((covered, records)))
     }
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
@@ -348,13 +432,17 @@ struct StoreKeeper {
     files: Files,
     readers: Readers,
     committed: watch::Sender<u64>,
+    changes: Changes,
     clock: Clock,
 }
 
 impl Keeper for StoreKeeper {
     fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        let reopened = self.files.open((self.clock)());
+        let reopened = self.files.open((self.clock)()).and_then(|connection| {
+            self.changes.follow(&connection)?;
+            Ok(connection)
+        });
         self.readers.forget();
         reopened.map_err(|error| match error {
             OpenError::Store(error) => error,
@@ -363,6 +451,7 @@ impl Keeper for StoreKeeper {
     }
 
     fn committed(&mut self) {
+        self.changes.committed();
         self.committed.send_modify(|count| *count += 1);
     }
 }

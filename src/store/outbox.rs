@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::StoreError;
 use super::sessions::{self, Record};
+use super::{StoreError, mirror};
 use crate::domain::{InstanceId, Timestamp};
 
 /// How much waits for central.
@@ -95,7 +95,7 @@ pub(super) fn settle(
                 taken(db, instance_id, *version)?;
                 closed_elsewhere(db, instance_id, *closed_at)?;
             }
-            Settlement::Collided { draws } => renamed.extend(collided(db, instance_id, draws, at)?),
+            Settlement::Collided { draws } => renamed.extend(give_up_id(db, instance_id, draws, at)?),
             Settlement::Rejected { error } => rejected(db, instance_id, error, at)?,
         }
     }
@@ -111,7 +111,7 @@ fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreErro
 }
 
 /// A heartbeat that arrived during the push goes on waiting, and travels with the closed session.
-fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Timestamp) -> Result<(), StoreError> {
+pub(super) fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Timestamp) -> Result<(), StoreError> {
     db.prepare_cached(
         "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1 \
              WHERE instance_id = ?1 AND status <> 'closed'",
@@ -120,14 +120,28 @@ fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Timestamp) -> R
     Ok(())
 }
 
-fn collided(db: &Connection, id: &InstanceId, draws: &[u64], at: Timestamp) -> Result<Option<Renamed>, StoreError> {
-    let Some(record) = sessions::get(db, id.as_str())?.filter(|r| r.session.instance_id == *id) else {
+/// Central lacks what it once had of this session.
+pub(super) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
+    db.prepare_cached("UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2) WHERE instance_id = ?1")?
+        .execute(params![id.as_str(), at.micros()])?;
+    Ok(())
+}
+
+/// Another session has this id in central: the one of this host that has it too gets a new one.
+pub(super) fn give_up_id(
+    db: &Connection,
+    id: &InstanceId,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Option<Renamed>, StoreError> {
+    let Some(record) = sessions::exactly(db, id.as_str())?.filter(|record| !record.mirrored) else {
         return Ok(None);
     };
     let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
     db.execute(
-        "UPDATE sessions SET instance_id = ?2, version = version + 1 WHERE instance_id = ?1",
-        params![id.as_str(), new_id.as_str()],
+        "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
+             parked_at = NULL, parked_error = NULL WHERE instance_id = ?1",
+        params![id.as_str(), new_id.as_str(), at.micros()],
     )?;
     db.execute(
         "INSERT INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)",
@@ -144,7 +158,11 @@ fn rejected(db: &Connection, id: &InstanceId, error: &str, at: Timestamp) -> Res
 
 /// Central lost what it once had (it was restored from a backup): everything here waits again.
 pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
-    let sessions = db.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [at.micros()])?;
+    let sessions = db.execute(
+        "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
+        [at.micros()],
+    )?;
+    mirror::read_anew(db)?;
     set_acked_batch(db, acked_batch)?;
     Ok(sessions)
 }

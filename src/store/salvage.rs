@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, Row, params_from_iter, types::Value};
 
-use super::StoreError;
+use super::{StoreError, mirror};
 use crate::domain::Timestamp;
 
 /// What a salvage brought.
@@ -31,7 +31,11 @@ pub(super) fn carry_over(damaged: &Connection, copy: &mut Connection, now: Times
             carried.sessions = rows.map_or(0, |(count, _)| count);
         }
     }
-    copy.execute("UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL", [now.micros()])?;
+    copy.execute(
+        "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
+        [now.micros()],
+    )?;
+    mirror::read_anew(&copy)?;
     copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", [])?;
     copy.commit()?;
     Ok(carried)

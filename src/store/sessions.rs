@@ -33,8 +33,26 @@ pub struct Record {
     pub unsynced_since: Option<Timestamp>,
     /// It is another host's, as central last told of it.
     pub mirrored: bool,
+    /// When the daemon of its machine last spoke to central, for a mirrored session; never, for a machine without.
+    pub machine_seen: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
+}
+
+impl Record {
+    /// A session that begins here.
+    pub(super) fn begun(session: Session, process: Option<Process>, caller: Caller, at: Timestamp) -> Self {
+        Self {
+            session,
+            owner_uid: caller.uid,
+            process,
+            version: 1,
+            unsynced_since: Some(at),
+            mirrored: false,
+            machine_seen: None,
+            former_id: None,
+        }
+    }
 }
 
 /// Who asks for a change.
@@ -61,11 +79,26 @@ pub struct Filter {
     pub project: Option<Project>,
     pub machine: Option<MachineName>,
     pub status: Option<Status>,
+    /// Only sessions of this host.
+    pub local: bool,
+    /// Closed sessions are listed only if they ended after this moment.
+    pub closed_since: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Does it let this session through, whatever its state?
+    pub fn fits(&self, record: &Record) -> bool {
+        self.project.as_ref().is_none_or(|project| *project == record.session.project)
+            && self.machine.as_ref().is_none_or(|machine| *machine == record.session.host_machine)
+            && !(self.local && record.mirrored)
+    }
 }
 
 pub(super) const COLUMNS: &str = "s.instance_id, s.project, s.instance_type, s.status, s.context_percent, s.current_epic, \
      s.last_heartbeat, s.created_at, s.closed_at, s.host_machine, s.claude_session_uuid, s.claude_session_path, \
      s.resumed_from, s.working_dir, s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, s.mirror_round, \
+     CASE WHEN s.mirror_round IS NOT NULL \
+         THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END, \
      (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)";
 
 pub(super) fn register(
@@ -77,15 +110,7 @@ pub(super) fn register(
     at: Timestamp,
 ) -> Result<Record, StoreError> {
     let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
-    let record = Record {
-        session: Session::register(instance_id, what, at),
-        owner_uid: caller.uid,
-        process,
-        version: 1,
-        unsynced_since: Some(at),
-        mirrored: false,
-        former_id: None,
-    };
+    let record = Record::begun(Session::register(instance_id, what, at), process, caller, at);
     insert(db, &record)?;
     Ok(record)
 }
@@ -127,6 +152,9 @@ pub(super) fn heartbeat(
 }
 
 pub(super) fn close(db: &Connection, id: &str, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
+    if let Some(over) = get(db, id)?.filter(|known| known.mirrored && known.session.status == Status::Closed) {
+        return Ok(over);
+    }
     let mut record = owned(db, id, caller)?;
     if record.session.close(at) {
         record.process = None;
@@ -173,7 +201,8 @@ pub(super) fn process_died(
 pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
     let silent = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE status = 'active' AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
+            "SELECT {COLUMNS} FROM sessions s WHERE status = 'active' AND mirror_round IS NULL \
+                 AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
         ))?
         .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], record)?
         .collect::<Result<Vec<_>, _>>()?;
@@ -184,14 +213,27 @@ pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> R
     Ok(silent.len())
 }
 
-/// Removes closed sessions that central has, some time after they ended. Returns how many.
+/// Lets go of closed sessions that central has, some time after they ended: what is left of them is what is
+/// mirrored of any host's. Returns how many.
 pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
-    Ok(db
+    let over: Vec<String> = db
         .prepare_cached(
-            "DELETE FROM sessions WHERE status = 'closed' AND closed_at < ?1 \
-                 AND unsynced_since IS NULL AND parked_at IS NULL",
+            "SELECT instance_id FROM sessions s WHERE status = 'closed' AND closed_at < ?1 AND mirror_round IS NULL \
+                 AND unsynced_since IS NULL AND parked_at IS NULL \
+                 AND NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1)",
         )?
-        .execute([closed_before.micros()])?)
+        .query_map([closed_before.micros()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &over {
+        db.prepare_cached("DELETE FROM records WHERE instance_id = ?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM aliases WHERE instance_id = ?1")?.execute([id])?;
+        db.prepare_cached(
+            "UPDATE sessions SET pid = NULL, pid_started = NULL, \
+                 mirror_round = coalesce((SELECT value FROM facts WHERE name = 'mirror_round'), 0) WHERE instance_id = ?1",
+        )?
+        .execute([id])?;
+    }
+    Ok(over.len())
 }
 
 /// The sessions whose processes are to be watched.
@@ -215,7 +257,7 @@ pub(super) fn rename_machine(
 ) -> Result<usize, StoreError> {
     Ok(db.execute(
         "UPDATE sessions SET host_machine = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             parked_at = NULL, parked_error = NULL WHERE host_machine = ?1",
+             parked_at = NULL, parked_error = NULL WHERE host_machine = ?1 AND mirror_round IS NULL",
         params![from, to.as_str(), at.micros()],
     )?)
 }
@@ -248,11 +290,19 @@ pub(super) fn list(
 ) -> Result<Vec<Record>, StoreError> {
     let mut records = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
-             ORDER BY project, last_heartbeat DESC, instance_id"
+            "SELECT {COLUMNS} FROM sessions s WHERE {} AND (?2 IS NULL OR host_machine = ?2) \
+                 AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
+             ORDER BY project, last_heartbeat DESC, instance_id",
+            // Told apart, so that SQLite sees that the index serves.
+            if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL" }
         ))?
         .query_map(
-            params![filter.project.as_ref().map(Project::as_str), filter.machine.as_ref().map(MachineName::as_str)],
+            params![
+                filter.project.as_ref().map(Project::as_str),
+                filter.machine.as_ref().map(MachineName::as_str),
+                filter.local,
+                filter.closed_since.map(Timestamp::micros),
+            ],
             record,
         )?
         .collect::<Result<Vec<_>, _>>()?;
@@ -265,7 +315,7 @@ pub(super) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> 
     let mut counts = Counts::default();
     let mut statement = db.prepare_cached(
         "SELECT CASE WHEN status = 'active' AND NOT (last_heartbeat > ?1 AND last_heartbeat < ?2) THEN 'stale' \
-             ELSE status END AS status_now, count(*) FROM sessions GROUP BY status_now",
+             ELSE status END AS status_now, count(*) FROM sessions WHERE mirror_round IS NULL GROUP BY status_now",
     )?;
     let mut rows = statement.query([now.minus(stale_after).micros(), now.plus(stale_after).micros()])?;
     while let Some(row) = rows.next()? {
@@ -290,8 +340,81 @@ pub(super) fn get(db: &Connection, id: &str) -> Result<Option<Record>, StoreErro
         .optional()?)
 }
 
+/// The session that goes by exactly this id now.
+pub(super) fn exactly(db: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
+    Ok(db
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE instance_id = ?1"))?
+        .query_row([id], record)
+        .optional()?)
+}
+
+/// Mirrors a session of another host, as central has it.
+pub(super) fn mirror(db: &Connection, s: &Session, round: i64) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
+             last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
+             resumed_from, working_dir, owner_uid, version, mirror_round) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, 0, ?15) \
+         ON CONFLICT (instance_id) DO UPDATE SET project = ?2, instance_type = ?3, status = ?4, \
+             context_percent = ?5, current_epic = ?6, last_heartbeat = ?7, created_at = ?8, closed_at = ?9, \
+             host_machine = ?10, claude_session_uuid = ?11, claude_session_path = ?12, resumed_from = ?13, \
+             working_dir = ?14, mirror_round = ?15",
+    )?
+    .execute(params![
+        s.instance_id.as_str(),
+        s.project.as_str(),
+        s.instance_type.as_str(),
+        s.status.as_str(),
+        s.context_percent,
+        s.current_epic,
+        s.last_heartbeat.micros(),
+        s.created_at.micros(),
+        s.closed_at.map(Timestamp::micros),
+        s.host_machine.as_str(),
+        s.claude_session_uuid,
+        s.claude_session_path,
+        s.resumed_from.as_ref().map(InstanceId::as_str),
+        s.working_dir,
+        round,
+    ])?;
+    Ok(())
+}
+
+/// Takes over what another client said of this host's own session; central has it already.
+pub(super) fn adopt(db: &Connection, own: &Record, s: &Session) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5 \
+             WHERE instance_id = ?1",
+    )?
+    .execute(params![
+        own.session.instance_id.as_str(),
+        s.status.as_str(),
+        s.context_percent,
+        s.current_epic,
+        s.last_heartbeat.micros(),
+    ])?;
+    Ok(())
+}
+
+/// The sessions in these rows, as they are now, each with the number that comes with its row.
+pub(super) fn in_rows(db: &Connection, rows: &[(u64, i64)]) -> Result<Vec<(u64, Record)>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?1"))?;
+    let mut read = |(number, row): &(u64, i64)| {
+        let record = statement.query_row([row], record).optional().transpose()?;
+        Some(record.map(|record| (*number, record)).map_err(StoreError::from))
+    };
+    rows.iter().filter_map(&mut read).collect()
+}
+
 fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
     let record = get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
+    if record.mirrored && record.session.status == Status::Closed {
+        return Err(StoreError::Closed(id.to_owned()));
+    }
+    if record.mirrored {
+        let machine = record.session.host_machine.to_string();
+        return Err(StoreError::Elsewhere { id: id.to_owned(), machine });
+    }
     if caller.uid != 0 && caller.uid != record.owner_uid {
         return Err(StoreError::Forbidden { id: id.to_owned(), owner: record.owner_uid });
     }
@@ -364,7 +487,8 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         version: row.get(17)?,
         unsynced_since: row.get::<_, Option<i64>>(18)?.map(Timestamp::from_micros),
         mirrored: row.get::<_, Option<i64>>(19)?.is_some(),
-        former_id: row.get(20)?,
+        machine_seen: row.get::<_, Option<i64>>(20)?.map(Timestamp::from_micros),
+        former_id: row.get(21)?,
     })
 }
 

@@ -75,18 +75,7 @@ fn register(
         }
     };
     let session = Session::register(instance_id, what, at);
-    insert(
-        db,
-        &Record {
-            session,
-            owner_uid: caller.uid,
-            process,
-            version: 1,
-            unsynced_since: Some(at),
-            mirrored: false,
-            former_id: None,
-        },
-    )
+    insert(db, &Record::begun(session, process, caller, at))
 }
 
 /// Forgets the notes of files that are gone, and stay gone after a power cut.

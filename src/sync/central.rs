@@ -7,7 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::link::Conflict;
-use crate::domain::{MachineName, MachineSummary, Session, Timestamp};
+use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{MachineName, Session, Timestamp};
 
 /// This host, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub struct Welcome {
     pub batch: i64,
     /// The names this host went by before; rows under them are its own.
     pub former_names: Vec<MachineName>,
+    /// Another word than before: central's transactions are not those of before, because another server took
+    /// over, or a backup was restored. Numbers of transactions mean nothing across that.
+    pub timeline: String,
 }
 
 /// The state of some sessions, to be applied whole or not at all.
@@ -99,9 +103,15 @@ pub trait Central: Send {
         interval: Duration,
     ) -> impl Future<Output = Result<u64, CentralError>> + Send;
 
-    /// All machines that have sessions or a daemon, most recent activity first.
-    fn machines(
-        &mut self,
-        stale_after: Duration,
-    ) -> impl Future<Output = Result<Vec<MachineSummary>, CentralError>> + Send;
+    /// The next page of what changed in central by others than this host, or of all there is.
+    fn pull(&mut self, reading: &Reading) -> impl Future<Output = Result<Changes, CentralError>> + Send;
+
+    /// The daemons that central knows of, but for those that were replaced.
+    fn hosts(&mut self) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;
+
+    /// Begins to listen for changes. Says whether central can tell of them; behind a pooler it may not.
+    fn listen(&mut self) -> impl Future<Output = bool> + Send;
+
+    /// Returns when others changed something, if central can tell. May be abandoned and asked again.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
 }

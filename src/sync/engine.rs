@@ -15,7 +15,7 @@ pub type Tick = Duration;
 pub struct Pace {
     /// At the latest this long after the last push central hears that this host lives.
     pub heartbeat_interval: Duration,
-    /// How often the machines are read from central.
+    /// How often central is read where it does not tell of changes, and for heartbeats, of which it never tells.
     pub pull_interval: Duration,
     /// How often vanished hosts are looked for.
     pub sweep_interval: Duration,
@@ -23,6 +23,12 @@ pub struct Pace {
 
 /// Pushes are at least this far apart, so that a busy host costs central one transaction a second.
 const PUSH_GAP: Duration = Duration::from_secs(1);
+
+/// Readings are at least this far apart, however often central tells of changes.
+const PULL_GAP: Duration = Duration::from_millis(250);
+
+/// Central could not tell of changes; perhaps it can by then.
+const LISTEN_AGAIN: Duration = Duration::from_secs(300);
 
 /// How long to leave the store alone after it failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -38,8 +44,10 @@ pub enum Step {
     Hello,
     /// Push what is pending, up to so many rows; with nothing pending, say that this host lives.
     Push { limit: usize },
-    /// Read the machines from central.
-    Machines,
+    /// Read what changed in central.
+    Pull,
+    /// Have central tell of changes.
+    Listen,
     /// Turn the sessions of vanished hosts stale.
     Sweep,
     /// Nothing before that moment, unless something happens.
@@ -62,7 +70,7 @@ pub enum Failure {
 #[derive(Clone, Debug)]
 enum Link {
     Down { retry_at: Tick },
-    Up { push_at: Tick, beat_at: Tick, pull_at: Tick, sweep_at: Tick },
+    Up { push_at: Tick, beat_at: Tick, pull_at: Tick, pull_gap: Tick, listen_at: Tick, sweep_at: Tick },
 }
 
 #[derive(Clone, Debug)]
@@ -89,16 +97,18 @@ impl Engine {
         match self.link {
             Link::Down { retry_at } if retry_at <= now => Step::Hello,
             Link::Down { retry_at } => Step::Wait { until: retry_at },
-            Link::Up { push_at, beat_at, pull_at, sweep_at } => {
+            Link::Up { push_at, beat_at, pull_at, listen_at, sweep_at, .. } => {
                 let push_at = if pending { push_at.min(beat_at) } else { beat_at };
                 if push_at <= now {
                     Step::Push { limit: self.batch }
                 } else if pull_at <= now {
-                    Step::Machines
+                    Step::Pull
+                } else if listen_at <= now {
+                    Step::Listen
                 } else if sweep_at <= now {
                     Step::Sweep
                 } else {
-                    Step::Wait { until: push_at.min(pull_at).min(sweep_at) }
+                    Step::Wait { until: push_at.min(pull_at).min(listen_at).min(sweep_at) }
                 }
             }
         }
@@ -106,7 +116,7 @@ impl Engine {
 
     /// Central let this host in.
     pub fn welcomed(&mut self, now: Tick) {
-        self.link = Link::Up { push_at: now, beat_at: now, pull_at: now, sweep_at: now };
+        self.link = Link::Up { push_at: now, beat_at: now, pull_at: now, pull_gap: now, listen_at: now, sweep_at: now };
     }
 
     /// A push of `rows` went through; a full one is followed by the next at once.
@@ -122,9 +132,26 @@ impl Engine {
         }
     }
 
-    pub fn pulled(&mut self, now: Tick) {
-        if let Link::Up { pull_at, .. } = &mut self.link {
-            *pull_at = now + self.pace.pull_interval;
+    /// A page was read; the next one follows at once.
+    pub fn pulled(&mut self, more: bool, now: Tick) {
+        if let Link::Up { pull_at, pull_gap, .. } = &mut self.link {
+            *pull_at = if more { now } else { now + self.pace.pull_interval };
+            *pull_gap = now + PULL_GAP;
+        }
+    }
+
+    /// Central tells of a change.
+    pub fn noticed(&mut self, now: Tick) {
+        if let Link::Up { pull_at, pull_gap, .. } = &mut self.link {
+            *pull_at = (*pull_at).min(now.max(*pull_gap));
+        }
+    }
+
+    /// Central was asked to tell of changes, and can or cannot. What changed in between is read.
+    pub fn listened(&mut self, tells: bool, now: Tick) {
+        if let Link::Up { pull_at, listen_at, .. } = &mut self.link {
+            *listen_at = if tells { Tick::MAX } else { now + LISTEN_AGAIN };
+            *pull_at = if tells { now } else { *pull_at };
         }
     }
 
@@ -187,7 +214,8 @@ mod tests {
         let mut engine = Engine::new(PACE);
         engine.welcomed(now);
         engine.pushed(0, now);
-        engine.pulled(now);
+        engine.listened(true, now);
+        engine.pulled(false, now);
         engine.swept(now);
         engine
     }
@@ -199,8 +227,14 @@ mod tests {
         engine.welcomed(at(0));
         assert!(matches!(engine.next(at(0), false), Step::Push { .. }));
         engine.pushed(0, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Machines);
-        engine.pulled(at(0));
+        assert_eq!(engine.next(at(0), false), Step::Pull);
+        engine.pulled(true, at(0));
+        assert_eq!(engine.next(at(0), false), Step::Pull);
+        engine.pulled(false, at(0));
+        assert_eq!(engine.next(at(0), false), Step::Listen);
+        engine.listened(true, at(0));
+        assert_eq!(engine.next(at(0), false), Step::Pull, "what changed before central told of it");
+        engine.pulled(false, at(0));
         assert_eq!(engine.next(at(0), false), Step::Sweep);
         engine.swept(at(0));
         assert_eq!(engine.next(at(0), false), Step::Wait { until: at(15) });
@@ -211,7 +245,7 @@ mod tests {
         let mut engine = up(at(100));
         assert_eq!(engine.next(at(100), true), Step::Wait { until: at(101) });
         assert!(matches!(engine.next(at(101), true), Step::Push { .. }));
-        engine.pulled(at(120));
+        engine.pulled(false, at(120));
         assert!(matches!(engine.next(at(129), false), Step::Wait { .. }));
         assert!(matches!(engine.next(at(130), false), Step::Push { .. }));
     }
@@ -225,6 +259,17 @@ mod tests {
         engine.failed(Failure::Retry, at(31), 0);
         engine.welcomed(at(31));
         assert_eq!(engine.next(at(31), true), Step::Push { limit });
+    }
+
+    #[test]
+    fn reads_when_told_but_not_all_the_time() {
+        let mut engine = up(at(0));
+        engine.pushed(0, at(10));
+        engine.noticed(at(10));
+        assert_eq!(engine.next(at(10), false), Step::Pull);
+        engine.pulled(false, at(10));
+        engine.noticed(at(10));
+        assert_eq!(engine.next(at(10), false), Step::Wait { until: at(10) + PULL_GAP });
     }
 
     #[test]

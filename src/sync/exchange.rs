@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use crate::clock::Clock;
-use crate::domain::{LinkState, LinkStatus, MachineName, MachineSummary, Session, Timestamp};
-use crate::store::{Backlog, Identity, PinnedIdentity, Record, Renamed, Settled, Settlement, Store, StoreError};
+use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
+use crate::domain::{LinkState, LinkStatus, MachineName, Session, Timestamp};
+use crate::store::{Backlog, Draws, Identity, PinnedIdentity, Record, Renamed, Settled, Settlement, Store, StoreError};
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
 pub trait Local: Send + Sync {
@@ -29,11 +30,18 @@ pub trait Local: Send + Sync {
         at: Timestamp,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
     fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    fn replace_machines(
+    /// The mirror is one of this timeline of central from now on.
+    fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn take_in(
         &self,
-        machines: Vec<MachineSummary>,
-        as_of: Timestamp,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The host that the daemon runs on.
@@ -75,8 +83,27 @@ impl Local for Daemon {
         self.store.forget_synced(acked_batch, at).await
     }
 
-    async fn replace_machines(&self, machines: Vec<MachineSummary>, as_of: Timestamp) -> Result<(), StoreError> {
-        self.store.replace_machines(machines, as_of).await
+    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.store.mirror_of(timeline).await
+    }
+
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.mirror_since(now).await
+    }
+
+    async fn take_in(
+        &self,
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<Renamed>, StoreError> {
+        self.store.take_in(reading, changes, draws, at, stale_after).await
+    }
+
+    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.store.replace_hosts(hosts).await
     }
 }
 
@@ -121,11 +148,26 @@ pub struct Exchange<L, C> {
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
     failing: Option<Step>,
+    /// Between two pages of what changed in central.
+    reading: Option<Position>,
+    /// When the hosts are read next.
+    hosts_at: Tick,
 }
 
 impl<L: Local, C: Central> Exchange<L, C> {
     pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
-        Self { local, central, outside, link, batch: 0, sent: Vec::new(), host_id: Uuid::nil(), failing: None }
+        Self {
+            local,
+            central,
+            outside,
+            link,
+            batch: 0,
+            sent: Vec::new(),
+            host_id: Uuid::nil(),
+            failing: None,
+            reading: None,
+            hosts_at: Tick::ZERO,
+        }
     }
 
     pub fn tick(&self) -> Tick {
@@ -159,10 +201,14 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 let rows = self.push(limit).await?;
                 engine.pushed(rows, self.tick());
             }
-            Step::Machines => {
-                let machines = self.central.machines(stale_after).await?;
-                self.local.replace_machines(machines, (self.outside.clock)()).await?;
-                engine.pulled(self.tick());
+            Step::Pull => {
+                let more = self.pull(pace, stale_after).await?;
+                engine.pulled(more, self.tick());
+            }
+            Step::Listen => {
+                let tells = self.central.listen().await;
+                self.link.send_modify(|link| link.listening = tells);
+                engine.listened(tells, self.tick());
             }
             Step::Sweep => {
                 let turned = self.central.sweep(stale_after, pace.sweep_interval).await?;
@@ -197,10 +243,40 @@ impl<L: Local, C: Central> Exchange<L, C> {
         }
         self.batch = welcome.batch;
         self.host_id = identity.host_id;
+        self.local.mirror_of(welcome.timeline).await?;
+        self.reading = None;
+        self.hosts_at = self.tick();
         if identity.replace {
             self.local.replaced();
         }
         Ok(())
+    }
+
+    /// Returns when others changed something in central, if it can tell.
+    pub async fn changed(&mut self) {
+        self.central.changed().await;
+    }
+
+    /// Reads a page of what changed in central. Says whether there is more.
+    async fn pull(&mut self, pace: Pace, stale_after: Duration) -> Result<bool, Trouble> {
+        if self.reading.is_none() && self.hosts_at <= self.tick() {
+            let hosts = self.central.hosts().await?;
+            self.local.replace_hosts(hosts).await?;
+            self.hosts_at = self.tick() + pace.heartbeat_interval;
+        }
+        // What is read from here on was true at this moment, or became so later.
+        let asked = (self.outside.clock)();
+        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
+        let changes = self.central.pull(&reading).await?;
+        let rest = changes.rest.clone();
+        let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
+        let renamed = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        tell_renamed(&renamed);
+        match rest {
+            Rest::More(position) => self.reading = Some(position),
+            Rest::Nothing { .. } => {}
+        }
+        Ok(self.reading.is_some())
     }
 
     /// Pushes what is pending, longest waiting first. Returns how many rows that were.
@@ -258,13 +334,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             .collect();
         let renamed = self.local.settle(settled, self.batch, (self.outside.clock)()).await?;
         self.sent.clear();
-        for session in renamed {
-            tracing::warn!(
-                from = %session.from,
-                to = %session.to,
-                "another session holds this id in central; this one got a new id, the old one goes on resolving here"
-            );
-        }
+        tell_renamed(&renamed);
         Ok(())
     }
 
@@ -343,6 +413,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             }
             link.last_error = Some(error.to_string());
             link.round_trip = None;
+            link.listening = false;
             link.conflict = match error {
                 CentralError::Conflict(conflict) => Some(conflict.clone()),
                 _ => None,
@@ -359,6 +430,16 @@ impl<L: Local, C: Central> Exchange<L, C> {
             Ok::<_, Trouble>(())
         };
         last.await.is_ok()
+    }
+}
+
+fn tell_renamed(renamed: &[Renamed]) {
+    for session in renamed {
+        tracing::warn!(
+            from = %session.from,
+            to = %session.to,
+            "another session holds this id in central; this one got a new id, the old one goes on resolving here"
+        );
     }
 }
 

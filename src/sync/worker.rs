@@ -98,6 +98,7 @@ impl<S: Clone, F> Worker<S, F> {
             tokio::select! {
                 () = tokio::time::sleep_until(started + until) => {}
                 Ok(()) = commits.changed(), if engine.is_up() => {}
+                () = exchange.changed(), if engine.is_up() => engine.noticed(exchange.tick()),
                 () = self.nudge.notified() => engine.hurry(exchange.tick()),
                 _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
                 _ = changes.changed() => return,

@@ -28,6 +28,7 @@ pub enum ErrorCode {
     MethodNotAllowed,
     Timeout,
     SessionClosed,
+    SessionElsewhere,
     Conflict,
     TooLarge,
     TooManyRequests,
@@ -56,7 +57,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
-            Self::SessionClosed | Self::Conflict => 409,
+            Self::SessionClosed | Self::SessionElsewhere | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
             Self::Ambiguous => 300,
@@ -70,7 +71,12 @@ impl ErrorCode {
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,
-            Self::NotFound | Self::SessionClosed | Self::Conflict | Self::Internal | Self::Unknown => 1,
+            Self::NotFound
+            | Self::SessionClosed
+            | Self::SessionElsewhere
+            | Self::Conflict
+            | Self::Internal
+            | Self::Unknown => 1,
             Self::Ambiguous => 3,
             Self::Unreachable => 69,
             Self::TooManyRequests | Self::Unavailable | Self::DiskFull | Self::Timeout => 75,

@@ -10,6 +10,7 @@ pub use agent::{AgentBody, AgentReport};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use session::{
     HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
+    WatchQuery,
 };
 pub use status::{
     BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,

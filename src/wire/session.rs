@@ -123,9 +123,18 @@ pub struct SessionBody {
     pub as_of: String,
     /// Whether central has this state.
     pub synced: bool,
+    /// Whether what is known here is what the session's own machine knows: it is not while that machine's daemon,
+    /// or this one, is away from central.
+    #[serde(default = "yes")]
+    pub machine_synced: bool,
     /// The id it was registered under, where another session turned out to hold that id in central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_id: Option<String>,
+}
+
+/// Daemons of before told of no other machine's sessions.
+const fn yes() -> bool {
+    true
 }
 
 /// What turns a session into its body: how, and when, this host sees it.
@@ -135,6 +144,7 @@ pub struct SessionSeen<'a> {
     pub local: bool,
     pub as_of: Timestamp,
     pub synced: bool,
+    pub machine_synced: bool,
     pub former_id: Option<&'a str>,
 }
 
@@ -160,6 +170,7 @@ impl SessionSeen<'_> {
             local: self.local,
             as_of: self.as_of.to_string(),
             synced: self.synced,
+            machine_synced: self.machine_synced,
             former_id: self.former_id.map(str::to_owned),
         }
     }
@@ -186,6 +197,28 @@ pub struct ListQuery {
     /// Only this host's sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
+    /// Also sessions that were closed longer ago than `sessions.keep_closed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+}
+
+/// Which sessions to watch; what is left out does not filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WatchQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
+    pub project: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+    pub machine: Option<String>,
+    /// Only this host's sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+    /// The id of the last event that was seen, for those who cannot send `Last-Event-ID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Sessions by project, most recent heartbeat first, and how many of them are in which state.

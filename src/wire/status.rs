@@ -56,6 +56,9 @@ pub struct CentralBody {
     pub last_error: Option<String>,
     pub last_sync_at: Option<String>,
     pub round_trip_ms: Option<f64>,
+    /// Whether central tells at once of what others change; else it is asked every `central.pull_interval`.
+    #[serde(default)]
+    pub listening: bool,
 }
 
 /// What waits for central.

@@ -106,6 +106,7 @@ fn central(link: &LinkStatus) -> CentralBody {
         last_error: link.last_error.clone(),
         last_sync_at: link.last_sync_at.map(|at| at.to_string()),
         round_trip_ms: link.round_trip.map(|took| took.as_secs_f64() * 1000.0),
+        listening: link.listening,
     }
 }
 

@@ -6,3 +6,4 @@ pub mod identity;
 pub mod machines;
 pub mod parked;
 pub mod sessions;
+pub mod watch;

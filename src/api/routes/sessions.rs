@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use crate::api::extract::{Body, Id, Params, Peer};
 use crate::api::{Api, ApiError};
 use crate::domain::footer::footer as footer_of;
-use crate::domain::{Invalid, MachineName, Project, Status, Timestamp};
+use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
 use crate::store::{Filter, Lookup, Process, Record};
 use crate::wire::{
     ErrorBody, HeartbeatRequest, ListQuery, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
@@ -55,7 +55,9 @@ pub async fn list(
     let now = (api.clock)();
     let stale_after = api.settings.borrow().stale_after;
     let _turn = api.unread.turn().await;
-    let records = api.store.list(filter(&query)?, now, stale_after).await?;
+    let mut filter = filter(&query)?;
+    filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
+    let records = api.store.list(filter, now, stale_after).await?;
     let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
     Ok(Json(SessionList {
@@ -75,16 +77,13 @@ fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
         }
         status = Some(Status::Active);
     }
-    Ok(Filter {
-        project: query.project.as_deref().map(Project::parse).transpose()?,
-        machine: query
-            .machine
-            .as_deref()
-            .map(MachineName::parse)
-            .transpose()
-            .map_err(|e| Invalid { field: "machine", ..e })?,
-        status,
-    })
+    let local = query.local == Some(true);
+    Ok(Filter { status, local, ..filter_by(query.project.as_deref(), query.machine.as_deref())? })
+}
+
+pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<Filter, Invalid> {
+    let machine = machine.map(MachineName::parse).transpose().map_err(|e| Invalid { field: "machine", ..e })?;
+    Ok(Filter { project: project.map(Project::parse).transpose()?, machine, ..Filter::default() })
 }
 
 /// Show the session with this id, or the one whose id begins so.
@@ -164,12 +163,16 @@ pub async fn footer(
 }
 
 pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
+    let stale_after = api.settings.borrow().stale_after;
+    let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
+    let place = Place { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of };
     let seen = SessionSeen {
         session: &record.session,
-        local: true,
-        as_of: now,
+        local: !record.mirrored,
+        as_of: as_of.unwrap_or(record.session.created_at),
         synced: record.unsynced_since.is_none(),
+        machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
     };
-    seen.body(now, api.settings.borrow().stale_after)
+    seen.body(now, stale_after)
 }

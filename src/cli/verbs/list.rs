@@ -2,22 +2,37 @@
 
 use std::time::Duration;
 
+use super::watch;
 use crate::cli::args::{ListArgs, ShowArgs};
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Sheet, Table};
-use crate::cli::text::{age, count, moment};
+use crate::cli::text::{age, count, moment, passed};
 use crate::client::{Client, Shown};
-use crate::wire::{ListQuery, SessionBody, SessionList};
+use crate::domain::Timestamp;
+use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
+
+/// A mirror that was true so lately needs no remark.
+const FRESH: Duration = Duration::from_secs(60);
 
 pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    if !args.watch {
+        return list_once(client, args, out);
+    }
+    let (project, machine) = (args.project.clone(), args.machine.clone());
+    let query = WatchQuery { project, machine, local: args.local.then_some(true), after: None };
+    watch::watch(client, query, args.json, out, |out| list_once(client, args.clone(), out))
+}
+
+fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let query = ListQuery {
         project: args.project,
         machine: args.machine,
         status: args.status,
         active_only: args.active.then_some(true),
         local: args.local.then_some(true),
+        all: args.all.then_some(true),
     };
     let filtered = query != ListQuery::default();
     let sessions = client.list(&query)?;
@@ -28,10 +43,20 @@ pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(),
         out.note(if filtered { "no session fits" } else { "no sessions yet; `sessiond register` begins one" });
         return Ok(());
     }
-    out.print(&format!("{}\n{}\n", table(&sessions.instances).render(&out.look), summary(&sessions)))
+    out.print(&format!("{}\n{}\n", table(&sessions.instances, out.look.now).render(&out.look), summary(&sessions)))
 }
 
-fn table(sessions: &[SessionBody]) -> Table {
+/// How fresh the row is: nothing beside what is known first hand.
+fn known(session: &SessionBody, now: Timestamp) -> Cell {
+    let old = passed(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
+    match old {
+        Some(old) => Cell::new(format!("cached {}", age(old))).tone(Tone::Dim),
+        None if !session.machine_synced => Cell::new("unreachable").tone(Tone::Warn),
+        None => Cell::new(""),
+    }
+}
+
+fn table(sessions: &[SessionBody], now: Timestamp) -> Table {
     let mut table = Table::new([
         Column::new("ID").cut_middle().yields(1),
         Column::new("MACHINE").yields(2),
@@ -39,6 +64,7 @@ fn table(sessions: &[SessionBody]) -> Table {
         Column::new("CONTEXT").right(),
         Column::new("EPIC").yields(3),
         Column::new("HEARTBEAT").right(),
+        Column::new("KNOWN"),
     ]);
     for session in sessions {
         table.row([
@@ -48,6 +74,7 @@ fn table(sessions: &[SessionBody]) -> Table {
             Cell::new(format!("{}%", session.context_percent)),
             Cell::new(session.current_epic.as_deref().unwrap_or("—")),
             Cell::new(age(Duration::from_secs(session.age_seconds))),
+            known(session, now),
         ]);
     }
     table

@@ -10,3 +10,4 @@ pub mod parked;
 pub mod session;
 pub mod status;
 pub mod sync;
+pub mod watch;

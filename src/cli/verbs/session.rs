@@ -64,7 +64,14 @@ pub fn leave_registration(
     away.leave(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
     spooled(out);
     let session = Session::register(id, what, now);
-    let seen = SessionSeen { session: &session, local: true, as_of: now, synced: false, former_id: None };
+    let seen = SessionSeen {
+        session: &session,
+        local: true,
+        as_of: now,
+        synced: false,
+        machine_synced: false,
+        former_id: None,
+    };
     Ok(seen.body(now, Duration::MAX))
 }
 

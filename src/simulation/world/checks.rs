@@ -67,6 +67,25 @@ impl World {
 
     // The end.
 
+    /// Every host knows of every session of others what central knows.
+    pub(super) fn compare_mirrors(&self) -> Result<(), Violation> {
+        for host in &self.hosts {
+            let Some(daemon) = &host.daemon else { continue };
+            let others = |row: &&Session| {
+                self.strangers.contains_key(row.instance_id.as_str())
+                    || self.model.told.get(&row.created_at).is_some_and(|told| told.host != host.index)
+            };
+            for row in self.rows.values().filter(others) {
+                let mirrored = daemon.home.hand.lock().unwrap().mirrored(row.instance_id.as_str());
+                if mirrored.as_ref() != Some(row) {
+                    let what = format!("host {} has {row:?} as {mirrored:?}", host.index);
+                    return Err(Violation { guarantee: "mirror", what });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// G2, G7: central has what the hosts have.
     pub(super) fn compare(&mut self) -> Result<(), Violation> {
         for host in &self.hosts {

@@ -14,7 +14,18 @@ impl World {
             self.zombie()?;
         }
         self.settle_down()?;
-        self.compare()
+        self.compare()?;
+        self.come_to_rest()?;
+        self.compare_mirrors()
+    }
+
+    /// Nothing new happens, and everybody hears of what did.
+    fn come_to_rest(&mut self) -> Result<(), Violation> {
+        for _ in 0..4 {
+            self.pass(PACE.sweep_interval.as_micros() as i64, None);
+            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+        }
+        Ok(())
     }
 
     pub(super) fn mend(&mut self) -> Result<(), Violation> {

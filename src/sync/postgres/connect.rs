@@ -63,6 +63,7 @@ pub struct PostgresOptions {
 pub(super) struct Connected {
     pub connection: PgConnection,
     pub place: String,
+    pub login: PgConnectOptions,
 }
 
 /// Is nothing to be changed there: a standby, or a primary that a failover has left behind?
@@ -127,7 +128,7 @@ impl PostgresOptions {
             Ok((connection, read_only))
         };
         match timeout(self.connect_timeout, attempt).await {
-            Ok(Ok((connection, false))) => Ok(Connected { connection, place }),
+            Ok(Ok((connection, false))) => Ok(Connected { connection, place, login }),
             Ok(Ok((_, true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
             Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.

@@ -44,6 +44,15 @@ const FORMER_NAMES: &str = "\
     SELECT DISTINCT machine_name FROM sessiond_hosts \
     WHERE host_id = ANY($2) AND host_id <> $1 AND (replaced_by = $1 OR claim = ANY($3)) ORDER BY 1";
 
+/// The cluster, its history (which forks where a backup is restored or a standby promoted), the database, the table.
+const TIMELINE: &str = "\
+    SELECT concat_ws('-', \
+        CASE WHEN has_function_privilege('pg_control_system()', 'execute') \
+            THEN (SELECT system_identifier FROM pg_control_system()) END, \
+        CASE WHEN has_function_privilege('pg_control_checkpoint()', 'execute') \
+            THEN (SELECT timeline_id FROM pg_control_checkpoint()) END, \
+        (SELECT oid FROM pg_database WHERE datname = current_database()), 'supervisor_sessions'::regclass::oid)";
+
 pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
     link.begin().await?;
     match announce(link, host).await {
@@ -82,8 +91,9 @@ async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError>
     let former = sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
+    let timeline = link.rows(sqlx::query(TIMELINE)).await?.first().map_or(Ok(String::new()), |row| column(row, 0))?;
     link.commit().await?;
-    Ok(Welcome { batch, former_names })
+    Ok(Welcome { batch, former_names, timeline })
 }
 
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::connect::{Connected, PostgresOptions};
 use super::errors::{BY_ITSELF, classify};
@@ -20,12 +21,20 @@ pub(super) struct Link {
     connection: PgConnection,
     limit: Duration,
     place: String,
+    login: PgConnectOptions,
+    /// Whose changes these are, for the triggers of the mirror.
+    host_id: Uuid,
 }
 
 impl Link {
-    pub(super) async fn open(options: &PostgresOptions) -> Result<Self, CentralError> {
-        let Connected { connection, place } = options.connect().await?;
-        Ok(Self { connection, limit: options.statement_timeout, place })
+    pub(super) async fn open(options: &PostgresOptions, host_id: Uuid) -> Result<Self, CentralError> {
+        let Connected { connection, place, login } = options.connect().await?;
+        Ok(Self { connection, limit: options.statement_timeout, place, login, host_id })
+    }
+
+    /// How to come to the same server once more.
+    pub(super) fn login(&self) -> &PgConnectOptions {
+        &self.login
     }
 
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the
@@ -35,9 +44,10 @@ impl Link {
         self.run(format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-             SET LOCAL sessiond.replay = 'on'",
+             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.host = '{}'",
             limit.div_ceil(2),
             limit * 2,
+            self.host_id,
         ))
         .await
     }

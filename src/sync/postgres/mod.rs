@@ -8,9 +8,10 @@ mod connect;
 mod errors;
 mod hello;
 mod link;
-mod machines;
+mod listen;
 mod migrate;
 mod migrate_error;
+mod pull;
 mod push;
 mod sweep;
 mod zone;
@@ -24,8 +25,10 @@ pub use migrate::{Report, Step, migrate};
 pub use migrate_error::MigrateError;
 
 use self::link::Link;
+use self::listen::Ear;
 use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
-use crate::domain::{MachineName, MachineSummary};
+use crate::domain::MachineName;
+use crate::domain::mirror::{Changes, HostSeen, Reading};
 
 /// The column `$t` as microseconds since 1970, whatever may be in it: infinity too.
 macro_rules! micros {
@@ -61,6 +64,7 @@ use {interval, micros, moment};
 pub struct Postgres {
     options: PostgresOptions,
     session: Option<Session>,
+    ear: Option<Ear>,
 }
 
 /// A connection on which this host has been welcomed.
@@ -76,12 +80,20 @@ struct Me {
     host_id: Uuid,
     claim: Uuid,
     own_claims: Vec<Uuid>,
+    name: MachineName,
     former_names: Vec<MachineName>,
+}
+
+impl Me {
+    /// All names under which this host's sessions may be filed.
+    fn names(&self) -> Vec<&str> {
+        self.former_names.iter().chain([&self.name]).map(MachineName::as_str).collect()
+    }
 }
 
 impl Postgres {
     pub fn new(options: PostgresOptions) -> Self {
-        Self { options, session: None }
+        Self { options, session: None, ear: None }
     }
 
     /// The session is taken out for the length of a call: one that is abandoned half way takes its
@@ -105,13 +117,14 @@ impl Postgres {
 
 impl Central for Postgres {
     async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
-        self.session = None;
-        let mut link = Link::open(&self.options).await?;
+        (self.session, self.ear) = (None, None);
+        let mut link = Link::open(&self.options, host.host_id).await?;
         let welcome = hello::hello(&mut link, host).await?;
         let me = Me {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
+            name: host.machine.clone(),
             former_names: welcome.former_names.clone(),
         };
         self.session = Some(Session { link, me });
@@ -130,10 +143,32 @@ impl Central for Postgres {
         self.settle(session, result).await
     }
 
-    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
+    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         let mut session = self.take()?;
-        let result = machines::machines(&mut session.link, stale_after).await;
+        let result = pull::pull(&mut session.link, &session.me, reading).await;
         self.settle(session, result).await
+    }
+
+    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+        let mut session = self.take()?;
+        let result = pull::hosts(&mut session.link).await;
+        self.settle(session, result).await
+    }
+
+    async fn listen(&mut self) -> bool {
+        self.ear = None;
+        let Ok(mut session) = self.take() else { return false };
+        let own = session.me.host_id.to_string();
+        self.ear = Ear::open(&mut session.link, self.options.connect_timeout, own).await;
+        self.session = Some(session);
+        self.ear.is_some()
+    }
+
+    async fn changed(&mut self) {
+        match &self.ear {
+            Some(ear) => ear.heard().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

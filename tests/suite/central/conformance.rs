@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sessiond::domain::mirror::{Reading, Rest};
 use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host};
 use uuid::Uuid;
@@ -22,6 +23,8 @@ pub trait World {
     fn rows(&self) -> Vec<Session>;
     /// Writes a row as another client would.
     fn put(&self, session: &Session);
+    /// Deletes a row as another client would.
+    fn delete(&self, id: &str);
     /// As if no daemon had spoken to central, and no sweep been made, for this long.
     fn silence(&self, by: Duration);
     fn last_seen(&self, host: Uuid) -> Timestamp;
@@ -59,7 +62,9 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         vanished_hosts_are_swept,
         living_hosts_are_not_swept,
         sweeping_is_throttled,
-        machines_are_told,
+        hosts_are_told,
+        a_reading_brings_all_and_the_next_one_what_changed,
+        a_host_does_not_read_what_it_said_itself,
     );
 }
 
@@ -112,6 +117,11 @@ impl<C: Central> Member<C> {
     async fn join(mut link: C, host: &Host) -> Self {
         let batch = link.hello(host).await.unwrap().batch;
         Self { link, batch }
+    }
+
+    /// Whether central refuses the host.
+    async fn is_refused(mut link: C, host: &Host) -> bool {
+        link.hello(host).await.is_err()
     }
 
     async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
@@ -450,31 +460,70 @@ async fn sweeping_is_throttled<W: World>(world: W) {
     assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(1));
 }
 
-async fn machines_are_told<W: World>(world: W) {
-    let now = world.now();
+async fn hosts_are_told<W: World>(world: W) {
     let mut member = Member::join(world.link(), &host("odin3", 1)).await;
-    let mut closed = session("odin-PS-000003", "odin4", now.minus(HOUR));
-    closed.status = Status::Closed;
-    closed.closed_at = Some(now);
-    for row in [
-        session("odin-PS-000001", "odin4", now.minus(HOUR)),
-        session("freya-PS-000002", "odin4", now.minus(MINUTE)),
-        closed,
-        session("odin-PS-000004", "laptop", now.minus(HOUR)),
-    ] {
-        world.put(&row);
+    let hosts = member.link.hosts().await.unwrap();
+    assert_eq!(hosts.len(), 1);
+    assert_eq!((hosts[0].machine.as_str(), hosts[0].last_seen), ("odin3", world.last_seen(Uuid::from_u128(1))));
+    assert!(Member::is_refused(world.link(), &host("odin3", 2)).await);
+    let mut other = host("odin3", 2);
+    other.replace = true;
+    let mut member = Member::join(world.link(), &other).await;
+    let names = member.link.hosts().await.unwrap();
+    assert_eq!(names.len(), 1, "who was replaced is none of them: {names:?}");
+}
+
+/// Everything there is to read, page by page, and where the next reading begins.
+async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String>, u64) {
+    let mut reading = Reading::since(since);
+    let (mut sessions, mut gone) = (Vec::new(), Vec::new());
+    loop {
+        let changes = link.pull(&reading).await.unwrap();
+        sessions.extend(changes.sessions);
+        gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
+        match changes.rest {
+            Rest::More(position) => reading.after = Some(position),
+            Rest::Nothing { next_since } => {
+                sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
+                return (sessions, gone, next_since);
+            }
+        }
     }
-    let machines = member.link.machines(STALE_AFTER).await.unwrap();
-    let names = machines.iter().map(|m| m.host_machine.as_str()).collect::<Vec<_>>();
-    assert_eq!(names, ["odin4", "laptop", "odin3"]);
-    let [odin4, laptop, odin3] = machines.try_into().unwrap();
-    assert_eq!(
-        (odin4.total_sessions, odin4.active_sessions, odin4.stale_sessions, odin4.closed_sessions),
-        (3, 1, 1, 1)
-    );
-    assert_eq!((odin4.projects.as_str(), odin4.last_activity), ("freya, odin", Some(now.minus(MINUTE))));
-    assert_eq!(odin4.last_seen, None);
-    assert_eq!((laptop.total_sessions, laptop.stale_sessions), (1, 1));
-    assert_eq!((odin3.total_sessions, odin3.last_activity, odin3.projects.as_str()), (0, None, ""));
-    assert!(odin3.last_seen.is_some());
+}
+
+async fn a_reading_brings_all_and_the_next_one_what_changed<W: World>(world: W) {
+    let then = world.now().minus(HOUR);
+    let ids: Vec<_> = (0..7).map(|n| format!("odin-PS-00000{n}")).collect();
+    ids.iter().for_each(|id| world.put(&session(id, "odin4", then)));
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    let (all, gone, since) = read(&mut laptop.link, 0).await;
+    assert_eq!((all, gone), (world.rows(), vec![]));
+    assert!(since > 0);
+
+    let mut changed = session(&ids[3], "odin4", then);
+    changed.context_percent = 77;
+    world.put(&changed);
+    world.delete(&ids[5]);
+    let (news, mut gone, since) = read(&mut laptop.link, since).await;
+    // A row may be replaced by deleting and inserting it.
+    gone.retain(|id| *id != ids[3]);
+    assert_eq!((news, gone), (vec![changed], vec![ids[5].clone()]));
+
+    let (news, gone, _) = read(&mut laptop.link, since).await;
+    assert_eq!((news, gone), (vec![], vec![]));
+}
+
+async fn a_host_does_not_read_what_it_said_itself<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    let (_, _, since) = read(&mut member.link, 0).await;
+    let mut beaten = session.clone();
+    beaten.last_heartbeat = beaten.last_heartbeat.plus(MINUTE);
+    member.push(&beaten).await;
+    assert_eq!(read(&mut member.link, since).await.0, []);
+    let mut other = Member::join(world.link(), &host("laptop", 2)).await;
+    assert_eq!(read(&mut other.link, since).await.0, [beaten.clone()]);
+
+    beaten.close(world.now());
+    world.put(&beaten);
+    assert_eq!(read(&mut member.link, since).await.0, [beaten], "but what another client did to its session");
 }

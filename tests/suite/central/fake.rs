@@ -31,6 +31,10 @@ impl World for FakeCentral {
         self.put(session);
     }
 
+    fn delete(&self, id: &str) {
+        self.delete(id);
+    }
+
     fn silence(&self, by: Duration) {
         self.silence(by);
     }

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use sessiond::domain::mirror::{Reading, Rest};
 use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::conformance::{self, STALE_AFTER, World, host, session};
@@ -91,6 +93,10 @@ impl World for Database<'_> {
             option(session.resumed_from.as_ref().map(InstanceId::as_str)),
             option(session.working_dir.as_deref()),
         ));
+    }
+
+    fn delete(&self, id: &str) {
+        self.psql(&format!("DELETE FROM supervisor_sessions WHERE instance_id = '{id}'"));
     }
 
     fn silence(&self, by: Duration) {
@@ -254,7 +260,8 @@ async fn who_may_write_sessions_may_run_a_daemon() {
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
-    link.machines(STALE_AFTER).await.unwrap();
+    link.hosts().await.unwrap();
+    link.pull(&Reading::since(1)).await.unwrap();
     assert!(matches!(hello_to(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
 }
 
@@ -366,11 +373,73 @@ async fn odd_rows_of_others_do_no_harm() {
     );
     let mut link = db.link();
     link.hello(&host("a", 1)).await.unwrap();
-    assert_eq!(link.machines(STALE_AFTER).await.unwrap().len(), 2);
+    // What cannot be told here is passed over; the rest is read.
+    assert_eq!(link.pull(&Reading::since(0)).await.unwrap().sessions.len(), 0);
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
     assert_eq!(
         link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&mine) }).await.unwrap(),
         [sessiond::sync::central::Applied::Collided]
     );
+}
+
+/// A transaction that began early and commits late changed rows before what was read in between.
+#[tokio::test]
+async fn a_late_commit_is_not_missed() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+
+    let mut late = PgConnection::connect(&server.url("x")).await.unwrap();
+    late.execute("BEGIN").await.unwrap();
+    let insert = |id: &str| {
+        format!("INSERT INTO supervisor_sessions (instance_id, project, instance_type) VALUES ('{id}', 'odin', 'PS')")
+    };
+    late.execute(AssertSqlSafe(insert("odin-PS-00late"))).await.unwrap();
+    db.psql(&insert("odin-PS-0earl1"));
+    let (read, since) = ids_since(&mut link, 0).await;
+    assert_eq!(read, ["odin-PS-0earl1"]);
+
+    late.execute("COMMIT").await.unwrap();
+    let (read, since) = ids_since(&mut link, since).await;
+    assert!(read.contains(&"odin-PS-00late".to_owned()), "{read:?}");
+    assert_eq!(ids_since(&mut link, since).await.0, [] as [&str; 0]);
+}
+
+async fn ids_since(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
+    let mut reading = Reading::since(since);
+    let mut ids = Vec::new();
+    loop {
+        let changes = link.pull(&reading).await.unwrap();
+        ids.extend(changes.sessions.iter().map(|session| session.instance_id.to_string()));
+        match changes.rest {
+            Rest::More(position) => reading.after = Some(position),
+            Rest::Nothing { next_since } => return (ids, next_since),
+        }
+    }
+}
+
+/// Others' changes are told at once, but for heartbeats; one's own are not.
+#[tokio::test]
+async fn changes_are_told_and_heartbeats_are_not() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    assert!(link.listen().await);
+    let told = async |link: &mut Postgres| tokio::time::timeout(Duration::from_secs(5), link.changed()).await.is_ok();
+
+    db.put(&session("odin-PS-000001", "odin4", db.now().minus(STALE_AFTER)));
+    assert!(told(&mut link).await, "a new session");
+    db.psql("UPDATE supervisor_sessions SET last_heartbeat = now()");
+    let own = session("odin-PS-000002", "laptop", db.now());
+    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&own) }).await.unwrap();
+    // Were any of those told, it would be told before this.
+    db.psql("NOTIFY sessiond, 'the end'");
+    assert!(told(&mut link).await);
+    let silent = tokio::time::timeout(Duration::from_millis(200), link.changed()).await;
+    assert!(silent.is_err(), "neither a heartbeat nor what this host did itself");
+    db.psql("UPDATE supervisor_sessions SET status = 'closed' WHERE host_machine = 'odin4'");
+    assert!(told(&mut link).await, "a session closed");
 }

@@ -7,5 +7,6 @@ mod crashes;
 mod history;
 mod identity;
 mod life;
+mod mirror;
 mod outage;
 mod readme;

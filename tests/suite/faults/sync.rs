@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sessiond::clock;
-use sessiond::domain::{LinkState, LinkStatus, MachineName, MachineSummary};
+use sessiond::domain::mirror::{Changes, HostSeen, Reading};
+use sessiond::domain::{LinkState, LinkStatus, MachineName};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
@@ -38,8 +39,20 @@ impl Central for Buggy {
         self.link.sweep(stale_after, interval).await
     }
 
-    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
-        self.link.machines(stale_after).await
+    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+        self.link.pull(reading).await
+    }
+
+    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+        self.link.hosts().await
+    }
+
+    async fn listen(&mut self) -> bool {
+        self.link.listen().await
+    }
+
+    async fn changed(&mut self) {
+        self.link.changed().await;
     }
 }
 

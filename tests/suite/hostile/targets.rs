@@ -275,6 +275,7 @@ impl Served {
         let (store, _) = Store::open(folder.path(), options, Arc::new(now)).expect("a store");
         let identity = Identity::new(MachineName::guess(), uuid::Uuid::from_u128(1), now());
         let settings = tokio::sync::watch::Sender::new(ApiSettings {
+            keep_closed: Duration::from_secs(604_800),
             stale_after: Duration::from_secs(120),
             allow_other: true,
             type_rules: Vec::new(),
@@ -293,6 +294,8 @@ impl Served {
             started: |_| Some(1),
             lives: |_| false,
             metrics: Metrics::new("test"),
+            // Told to stop: what would go on for ever ends at once.
+            shutdown: sessiond::shutdown::channel().1,
             unread: sessiond::api::Unread::default(),
             about: About {
                 version: "test",

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
-use sessiond::domain::session::fresh;
-use sessiond::domain::{MachineName, MachineSummary, Session, Status, Timestamp};
+use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
+use sessiond::domain::{MachineName, Session, Status, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 use uuid::Uuid;
 
@@ -34,8 +34,30 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 struct Tables {
     sessions: BTreeMap<String, Session>,
+    /// Which transaction changed each session last, and for which host.
+    changed: BTreeMap<String, (u64, Option<Uuid>)>,
+    tombstones: Vec<(u64, Gone)>,
+    /// Numbers the transactions.
+    transaction: u64,
     hosts: BTreeMap<Uuid, Entry>,
     swept_at: Option<Timestamp>,
+}
+
+impl Tables {
+    /// Notes what a transaction of `by` changed since `before`, as the triggers of the real one do.
+    fn mark(&mut self, before: &Self, by: Option<Uuid>) {
+        self.transaction += 1;
+        let now = self.transaction;
+        for (id, session) in &self.sessions {
+            if before.sessions.get(id) != Some(session) {
+                self.changed.insert(id.clone(), (now, by));
+            }
+        }
+        for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
+            self.changed.remove(id);
+            self.tombstones.push((now, Gone { instance_id: id.clone(), created_at: session.created_at }));
+        }
+    }
 }
 
 struct State {
@@ -45,6 +67,8 @@ struct State {
     rejected: BTreeSet<String>,
     read_only: bool,
     pushes: usize,
+    /// How often a backup was restored.
+    restored: u64,
 }
 
 /// The database itself, in the hand of a test.
@@ -63,6 +87,7 @@ impl FakeCentral {
             rejected: BTreeSet::new(),
             read_only: false,
             pushes: 0,
+            restored: 0,
         })))
     }
 
@@ -81,11 +106,20 @@ impl FakeCentral {
 
     /// Writes a row as another client would.
     pub fn put(&self, session: &Session) {
-        self.lock().tables.sessions.insert(session.instance_id.to_string(), session.clone());
+        self.change(|state| state.tables.sessions.insert(session.instance_id.to_string(), session.clone()));
     }
 
     pub fn delete(&self, id: &str) {
-        self.lock().tables.sessions.remove(id);
+        self.change(|state| state.tables.sessions.remove(id));
+    }
+
+    /// Another client changes something.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.tables.clone();
+        let result = change(&mut state);
+        state.tables.mark(&before, None);
+        result
     }
 
     /// The next call meets this; several wait in line.
@@ -110,15 +144,17 @@ impl FakeCentral {
     }
 
     pub fn restore(&self, snapshot: Snapshot) {
-        self.lock().tables = snapshot.0;
+        let mut state = self.lock();
+        state.tables = snapshot.0;
+        state.restored += 1;
     }
 
     /// Another client closes a session.
     pub fn close(&self, id: &str) {
-        let mut state = self.lock();
-        let now = (state.clock)();
-        let session = state.tables.sessions.get_mut(id).expect("a session to close");
-        session.close(now);
+        self.change(|state| {
+            let now = (state.clock)();
+            state.tables.sessions.get_mut(id).expect("a session to close").close(now);
+        });
     }
 
     /// Another host takes a name for itself.
@@ -155,7 +191,11 @@ impl FakeCentral {
     }
 
     /// Runs one call as a transaction: applied whole if it succeeds, not at all if it does not.
-    fn transact<T>(&self, call: impl FnOnce(&mut State) -> Result<T, CentralError>) -> Result<T, CentralError> {
+    fn transact<T>(
+        &self,
+        by: Uuid,
+        call: impl FnOnce(&mut State) -> Result<T, CentralError>,
+    ) -> Result<T, CentralError> {
         let mut state = self.lock();
         let fault = state.faults.pop_front();
         if let Some(Fault::Fail(error)) = fault {
@@ -168,6 +208,8 @@ impl FakeCentral {
         let answer = call(&mut state);
         if answer.is_err() {
             state.tables = before;
+        } else {
+            state.tables.mark(&before, Some(by));
         }
         match fault {
             Some(Fault::LoseAnswer) => Err(CentralError::Retry("the connection broke".into())),
@@ -181,6 +223,7 @@ struct Me {
     host_id: Uuid,
     claim: Uuid,
     own_claims: Vec<Uuid>,
+    name: MachineName,
     former_names: Vec<MachineName>,
 }
 
@@ -206,11 +249,12 @@ impl FakeLink {
 impl Central for FakeLink {
     async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
         self.me = None;
-        let welcome = self.central.transact(|state| hello(state, host))?;
+        let welcome = self.central.transact(host.host_id, |state| hello(state, host))?;
         self.me = Some(Me {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
+            name: host.machine.clone(),
             former_names: welcome.former_names.clone(),
         });
         Ok(welcome)
@@ -218,20 +262,34 @@ impl Central for FakeLink {
 
     async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(|state| push(state, &me, batch));
+        let answer = self.central.transact(me.host_id, |state| push(state, &me, batch));
         self.settle(answer)
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
-        self.me()?;
-        let answer = self.central.transact(|state| Ok(sweep(state, stale_after, interval)));
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
         self.settle(answer)
     }
 
-    async fn machines(&mut self, stale_after: Duration) -> Result<Vec<MachineSummary>, CentralError> {
-        self.me()?;
-        let answer = self.central.transact(|state| Ok(machines(state, stale_after)));
+    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| Ok(pull(&state.tables, &me, reading)));
         self.settle(answer)
+    }
+
+    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| Ok(hosts(&state.tables)));
+        self.settle(answer)
+    }
+
+    async fn listen(&mut self) -> bool {
+        false
+    }
+
+    async fn changed(&mut self) {
+        std::future::pending().await
     }
 }
 
@@ -272,7 +330,7 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
         (*id != host.host_id && host.former_host_ids.contains(id) && was_mine).then(|| entry.name.clone())
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
-    Ok(Welcome { batch, former_names })
+    Ok(Welcome { batch, former_names, timeline: state.restored.to_string() })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {
@@ -364,31 +422,41 @@ fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> u64 {
     vanished.map(|session| session.status = Status::Stale).count() as u64
 }
 
-fn machines(state: &State, stale_after: Duration) -> Vec<MachineSummary> {
-    let now = (state.clock)();
-    let live = || state.tables.hosts.values().filter(|host| !host.retired);
-    let sessions = || state.tables.sessions.values();
-    let names = live().map(|host| &host.name).chain(sessions().map(|s| &s.host_machine)).collect::<BTreeSet<_>>();
-    let mut machines = names
-        .into_iter()
-        .map(|name| {
-            let here = || sessions().filter(|s| s.host_machine == *name);
-            let count = |what: &dyn Fn(&Session) -> bool| here().filter(|s| what(s)).count() as i64;
-            let closed = count(&|s| s.status == Status::Closed);
-            let active = count(&|s| s.status == Status::Active && fresh(s.last_heartbeat, now, stale_after));
-            let projects = here().map(|s| s.project.to_string()).collect::<BTreeSet<_>>();
-            MachineSummary {
-                host_machine: name.clone(),
-                total_sessions: count(&|_| true),
-                active_sessions: active,
-                stale_sessions: count(&|_| true) - active - closed,
-                closed_sessions: closed,
-                last_activity: here().map(|s| s.last_heartbeat).max(),
-                projects: projects.into_iter().collect::<Vec<_>>().join(", "),
-                last_seen: live().find(|host| host.name == *name).map(|host| host.last_seen),
-            }
-        })
-        .collect::<Vec<_>>();
-    machines.sort_by_key(|m| (std::cmp::Reverse(m.last_activity), m.host_machine.clone()));
-    machines
+/// Sessions of one page.
+const PAGE: usize = 2;
+
+fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
+    let (part, transaction, after) = reading.position();
+    let next_since = reading.after.as_ref().map_or(tables.transaction + 1, |position| position.next_since);
+    if part == Part::History {
+        return Changes { sessions: vec![], gone: vec![], history: vec![], rest: Rest::Nothing { next_since } };
+    }
+    let first = reading.after.is_none() && !reading.is_whole();
+    let gone = tables.tombstones.iter().filter(|(at, _)| first && *at >= reading.since);
+    let mut changed = tables.changed.iter().map(|(id, (at, by))| (*at, id.as_str(), by)).collect::<Vec<_>>();
+    changed.sort();
+    changed.retain(|(at, id, _)| (*at, *id) > (transaction, after));
+    changed.retain(|(_, id, by)| {
+        let mine = tables.sessions[*id].host_machine == me.name
+            || me.former_names.contains(&tables.sessions[*id].host_machine);
+        reading.is_whole() || **by != Some(me.host_id) || !mine
+    });
+    let page = &changed[..changed.len().min(PAGE)];
+    let rest = match page.last() {
+        Some((at, id, _)) if page.len() == PAGE => {
+            Position { next_since, part: Part::Sessions, transaction: *at, instance_id: (*id).to_owned() }
+        }
+        _ => Position { next_since, part: Part::History, transaction: reading.since, instance_id: String::new() },
+    };
+    Changes {
+        sessions: page.iter().map(|(_, id, _)| tables.sessions[*id].clone()).collect(),
+        gone: gone.map(|(_, gone)| gone.clone()).collect(),
+        history: vec![],
+        rest: Rest::More(rest),
+    }
+}
+
+fn hosts(tables: &Tables) -> Vec<HostSeen> {
+    let live = tables.hosts.values().filter(|host| !host.retired);
+    live.map(|host| HostSeen { machine: host.name.clone(), last_seen: host.last_seen }).collect()
 }

@@ -1,0 +1,63 @@
+//! list --watch: the list, then each change in it, until somebody has seen enough.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::text::one_line;
+use crate::client::{Change, Client};
+use crate::wire::{SessionBody, WatchQuery};
+
+/// How long a daemon is left alone that has just gone away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Prints what `list` prints, and then follows. A connection that breaks is made anew, and goes on where it
+/// was; only a daemon that was never there is an error.
+pub fn watch(
+    client: &Client,
+    mut query: WatchQuery,
+    json: bool,
+    out: &mut Output<'_>,
+    list: impl Fn(&mut Output<'_>) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    // Watching begins before the list is made: nothing falls in between.
+    let mut changes = client.watch(&query)?;
+    list(out)?;
+    loop {
+        match changes.next_change() {
+            Ok(Change::Session(session)) if json => out.json_line(&session)?,
+            Ok(Change::Session(session)) => out.line(&line(&session))?,
+            Ok(Change::Reset) => list(out)?,
+            Err(_) => {
+                query.after.clone_from(&changes.last);
+                changes = connect_again(client, &query, out);
+            }
+        }
+    }
+}
+
+fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> crate::client::Changes {
+    let mut told = false;
+    loop {
+        match client.watch(query) {
+            Ok(changes) => return changes,
+            Err(error) if !told => {
+                out.note(&format!("{}; waiting for it", error.message));
+                told = true;
+            }
+            Err(_) => {}
+        }
+        sleep(PAUSE);
+    }
+}
+
+/// `12:03:04 odin-PS-8f4a2b on odin3: active, context 42%, epic 003`
+fn line(session: &SessionBody) -> String {
+    let at = session.as_of.get(11..19).unwrap_or_default();
+    let epic = session.current_epic.as_deref().map(|epic| format!(", epic {epic}")).unwrap_or_default();
+    one_line(&format!(
+        "{at} {} on {}: {}, context {}%{epic}",
+        session.instance_id, session.host_machine, session.status, session.context_percent
+    ))
+}

@@ -1,0 +1,61 @@
+//! Where a session ran, and what what is known of it here is worth.
+
+use std::time::Duration;
+
+use super::Timestamp;
+
+/// Where a session ran, as seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// It ran on this machine.
+    pub here: bool,
+    /// This host keeps it; otherwise it is mirrored from central.
+    pub local: bool,
+    /// When the daemon of its machine last spoke to central; never, for a machine without one.
+    pub last_seen: Option<Timestamp>,
+    /// When the mirror was last as central is; never, if it has not been read yet.
+    pub as_of: Option<Timestamp>,
+}
+
+impl Place {
+    /// Whether its machine's daemon speaks to central, as far as this host can know.
+    pub fn reachable(&self, now: Timestamp, stale_after: Duration) -> Option<bool> {
+        if self.here { Some(true) } else { self.last_seen.map(|seen| now.since(seen) <= stale_after) }
+    }
+
+    /// Whether what is known here is what the session's machine knows. It is not while that machine's daemon, or
+    /// this one, has been away from central: later work of the session may be told only there.
+    pub fn synced(&self, now: Timestamp, stale_after: Duration) -> bool {
+        let recent = |at: Timestamp| now.since(at) <= stale_after;
+        self.here || self.local || (self.as_of.is_some_and(recent) && self.last_seen.is_none_or(recent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALE_AFTER: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn what_is_known_of_a_machine_is_as_good_as_the_older_of_two_links() {
+        let now = Timestamp::from_micros(1_769_774_400_000_000);
+        let ago = |seconds| Some(now.minus(Duration::from_secs(seconds)));
+        for (last_seen, as_of, reachable, synced) in [
+            (ago(120), ago(120), Some(true), true),
+            (ago(121), ago(0), Some(false), false),
+            (ago(0), ago(121), Some(true), false),
+            (ago(0), None, Some(true), false),
+            (None, ago(0), None, true),
+            (None, None, None, false),
+        ] {
+            let place = Place { here: false, local: false, last_seen, as_of };
+            assert_eq!(place.reachable(now, STALE_AFTER), reachable, "{place:?}");
+            assert_eq!(place.synced(now, STALE_AFTER), synced, "{place:?}");
+            assert!(Place { local: true, ..place }.synced(now, STALE_AFTER), "this host knows its own");
+            assert!(Place { here: true, ..place }.synced(now, STALE_AFTER), "nobody else knows more of this machine");
+        }
+        let here = Place { here: true, local: true, last_seen: None, as_of: None };
+        assert_eq!(here.reachable(now, STALE_AFTER), Some(true));
+    }
+}
