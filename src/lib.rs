@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod domain;
+pub mod mcp;
 pub mod platform;
 pub mod shutdown;
 #[cfg(test)]

@@ -336,9 +336,11 @@ mod tests {
         spool.leave(&beat(1, Some(42), None), 1).unwrap();
         spool.leave(&beat(2, None, Some("004")), 2).unwrap();
         spool.leave(&beat(3, None, None), 3).unwrap();
+        assert_eq!(spool.read(&spool.names().unwrap()[0]).unwrap().letter.at, 2, "the same says nothing new so soon");
+        spool.leave(&beat(3 + NO_NEWS, None, None), 4).unwrap();
         let names = spool.names().unwrap();
         assert_eq!(names.len(), 1);
-        assert_eq!(spool.read(&names[0]).unwrap().letter, beat(3, Some(42), Some("004")));
+        assert_eq!(spool.read(&names[0]).unwrap().letter, beat(3 + NO_NEWS, Some(42), Some("004")));
     }
 
     #[test]

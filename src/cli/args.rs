@@ -58,6 +58,8 @@ pub enum Verb {
     Exec(ExecArgs),
     /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
     Hook(HookArgs),
+    /// Serve MCP on stdin and stdout, for an agent that starts it
+    Mcp,
     /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
     Statusline,
 }
@@ -484,6 +486,7 @@ mod tests {
             "hook",
             "hook --what ever",
             "statusline",
+            "mcp",
         ] {
             verb(line);
         }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use crate::client::{Client, Endpoint};
 use crate::clock;
+use crate::mcp;
 use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
 pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
@@ -86,6 +87,7 @@ fn dispatch(
         Verb::Install(args) => verbs::claude::settings(Change::Install, args.dry_run, env, out),
         Verb::Uninstall(args) => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
+        Verb::Mcp => mcp::serve(client.clone()).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
     };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::wire::{
     AgentBody, AgentReport, ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename, ListQuery,
@@ -143,6 +144,15 @@ impl Client {
 
     pub fn identity_replace(&self) -> Result<MachineIdentity> {
         self.ask("POST", "/v1/identity/replace".to_owned(), None)
+    }
+
+    /// Makes a request as it is, and gives the answer as it is; several matches are an answer.
+    pub fn call(&self, method: &'static str, target: String, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        match self.exchange(method, target, body)? {
+            (200..=300, body) => decode(&body),
+            (status, body) => Err(refusal(status, &body)),
+        }
     }
 
     fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {
