@@ -9,6 +9,24 @@ ALTER TABLE sessions ADD COLUMN mirror_round INTEGER;
 
 CREATE INDEX sessions_project ON sessions (project);
 
+-- Sessions are found and counted by these, without their rows being read. A heartbeat of an active session of this host
+-- touches none of them.
+CREATE INDEX sessions_running ON sessions (project, instance_id) WHERE mirror_round IS NULL AND status = 'active';
+CREATE INDEX sessions_settled ON sessions (instance_id, last_heartbeat, status, mirror_round)
+    WHERE mirror_round IS NOT NULL OR status <> 'active';
+CREATE INDEX sessions_resting ON sessions (last_heartbeat, status, mirror_round)
+    WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
+CREATE INDEX sessions_resting_project ON sessions (project, last_heartbeat, status, mirror_round)
+    WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
+CREATE INDEX sessions_resting_epic ON sessions (current_epic, last_heartbeat, status, mirror_round)
+    WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed';
+CREATE INDEX sessions_ended ON sessions (status, closed_at, mirror_round)
+    WHERE mirror_round IS NULL AND status <> 'active';
+-- Four to six characters of a hash of six begin one of these three.
+CREATE INDEX sessions_hash_6 ON sessions (substr(instance_id, -6)) WHERE status <> 'closed';
+CREATE INDEX sessions_hash_5 ON sessions (substr(instance_id, -5)) WHERE status <> 'closed';
+CREATE INDEX sessions_hash_4 ON sessions (substr(instance_id, -4)) WHERE status <> 'closed';
+
 -- What happened in sessions: events, commands and checkpoints, of this host and mirrored ones.
 CREATE TABLE records (
     -- The order in which they were appended here, and in which they are replayed.

@@ -102,6 +102,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::sessions::close))
         .routes(routes!(routes::sessions::footer))
         .routes(routes!(routes::agents::report))
+        .routes(routes!(routes::resume::context))
+        .routes(routes!(routes::resume::resume))
         .routes(routes!(routes::watch::watch))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::daemon::status))

@@ -37,6 +37,10 @@ pub enum Verb {
     Show(ShowArgs),
     /// Print the line that says which session this is
     Footer(FooterArgs),
+    /// Go on from a session: take it up, or begin one that inherits from it
+    Resume(ResumeArgs),
+    /// Tell what a session was at, and how to go on
+    Context(ContextArgs),
     /// List the machines and what runs on them
     Machines(MachinesArgs),
     /// Show how the daemon, its link to central and its backlog stand
@@ -214,6 +218,52 @@ pub struct FooterArgs {
     /// Begin with a line `---`
     #[arg(long)]
     pub separator: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
+pub struct ResumeArgs {
+    /// An id, 4 to 6 characters of its end, an epic or a project [default: the session that was alive last]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub hint: Option<String>,
+    /// Which of several candidates, as they are numbered
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
+    pub choose: Option<i64>,
+    /// Go on from a closed session, too, if the hint is its whole id
+    #[arg(long)]
+    pub closed: bool,
+    /// The process that goes on, on this host: when that ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Claude Code's own id of the session that goes on
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Claude Code's transcript of the session that goes on
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// The folder in which it goes on
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print all of it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print what there is to know, as Markdown; the new id goes to stderr
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond context odin-PS-8f4a2b --handoff")]
+pub struct ContextArgs {
+    /// The session's id, or the beginning of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print it as Markdown, for whoever goes on
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
 }
 
 #[derive(Debug, Args)]
@@ -462,6 +512,11 @@ mod tests {
             "list --all --watch",
             "show odin --json",
             "footer odin-PS-8f4a2b --separator",
+            "resume",
+            "resume 8f4a2b --choose 2 --closed --json",
+            "resume odin --pid 7 --claude-session-uuid u --claude-session-path f --working-dir /d --handoff",
+            "context odin-PS-8f4a2b --json",
+            "context odin-PS-8f4a2b --handoff",
             "machines --json",
             "status --json --socket /x.sock",
             "--socket /x.sock status",
@@ -535,6 +590,9 @@ mod tests {
             ("register --projct p", "unexpected argument '--projct' found", "did you mean '--project'?"),
             ("heartbeat x --epic e --clear-epic", "cannot be used with", "usage: sessiond heartbeat"),
             ("list --status gone", "[possible values: active, stale, closed]", "--help"),
+            ("resume --choose 0", "invalid value '0' for '--choose <N>': 0 is not in 1..=10", "--help"),
+            ("resume --json --handoff", "cannot be used with", "usage: sessiond resume"),
+            ("context", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond context"),
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
             ("sync --wait --timeout -5", "invalid value '-5' for '--timeout <SECONDS>'", "--help"),
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),

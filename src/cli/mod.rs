@@ -80,6 +80,8 @@ fn dispatch(
         Verb::List(args) => verbs::list::list(client, args, out),
         Verb::Show(args) => verbs::list::show(client, &args, out),
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
+        Verb::Resume(args) => verbs::resume::resume(client, args, out),
+        Verb::Context(args) => verbs::resume::context(client, &args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),

@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::wire::{
-    AgentBody, AgentReport, ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename, ListQuery,
-    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, SessionBody,
-    SessionList, StatusBody, SyncBody, SyncRequest,
+    AgentBody, AgentReport, ContextBody, ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename,
+    ListQuery, MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
+    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
@@ -29,10 +29,10 @@ pub type Result<T> = std::result::Result<T, ErrorDetail>;
 /// No answer is longer: a daemon that sends more is not one.
 const MAX_BODY: u64 = 64 << 20;
 
-/// What an id or the beginning of one leads to.
+/// What an id, the beginning of one, or a hint leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
-    One(Box<SessionBody>),
+pub enum Shown<T = SessionBody> {
+    One(Box<T>),
     Several(Matches),
 }
 
@@ -81,9 +81,28 @@ impl Client {
     /// The session of that id, or those whose ids begin with it.
     pub fn show(&self, id: &str) -> Result<Shown> {
         let (status, body) = self.exchange("GET", session(id, ""), None)?;
+        one_or_several(status, &body)
+    }
+
+    /// Goes on from the session that the request means, unless several fit.
+    pub fn resume(&self, request: &ResumeRequest) -> Result<Shown<ResumeBody>> {
+        let (status, body) = self.exchange("POST", "/v1/resume".to_owned(), Some(encoded(request)?))?;
+        one_or_several(status, &body)
+    }
+
+    /// What the session of that id was at, or those whose ids begin with it.
+    pub fn context(&self, id: &str) -> Result<Shown<ContextBody>> {
+        let (status, body) = self.exchange("GET", session(id, "/context"), None)?;
+        one_or_several(status, &body)
+    }
+
+    /// The same as Markdown.
+    pub fn handoff(&self, id: &str) -> Result<Shown<String>> {
+        let (status, body) = self.exchange("GET", session(id, "/context?format=markdown"), None)?;
         match status {
+            200..=299 => text(body).map(|text| Shown::One(Box::new(text))),
             300 => decode(&body).map(Shown::Several),
-            _ => success(status, &body).map(|one| Shown::One(Box::new(one))),
+            _ => Err(refusal(status, &body)),
         }
     }
 
@@ -94,16 +113,7 @@ impl Client {
         if !is_success(status) {
             return Err(refusal(status, &body));
         }
-        String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
-    }
-
-    /// What a session was about, for whoever goes on with it, as Markdown.
-    pub fn context(&self, id: &str) -> Result<String> {
-        let (status, body) = self.exchange("GET", session(id, "/context?format=markdown"), None)?;
-        if !is_success(status) {
-            return Err(refusal(status, &body));
-        }
-        String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
+        text(body)
     }
 
     pub fn machines(&self) -> Result<Vec<MachineBody>> {
@@ -160,12 +170,7 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, target: String, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|error| ErrorDetail {
-            code: ErrorCode::Internal,
-            message: format!("cannot put the request into JSON: {error}"),
-            hint: "please report this".to_owned(),
-        })?;
-        self.ask("POST", target, Some(body))
+        self.ask("POST", target, Some(encoded(body)?))
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<T> {
@@ -240,12 +245,31 @@ fn list_target(query: &ListQuery) -> String {
     if pairs.is_empty() { "/v1/sessions".to_owned() } else { format!("/v1/sessions?{}", pairs.join("&")) }
 }
 
+fn encoded(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|error| ErrorDetail {
+        code: ErrorCode::Internal,
+        message: format!("cannot put the request into JSON: {error}"),
+        hint: "please report this".to_owned(),
+    })
+}
+
 const fn is_success(status: u16) -> bool {
     matches!(status, 200..=299)
 }
 
 fn success<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<T> {
     if is_success(status) { decode(body) } else { Err(refusal(status, body)) }
+}
+
+fn one_or_several<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<Shown<T>> {
+    match status {
+        300 => decode(body).map(Shown::Several),
+        _ => success(status, body).map(|one| Shown::One(Box::new(one))),
+    }
+}
+
+fn text(body: Vec<u8>) -> Result<String> {
+    String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {

@@ -169,6 +169,14 @@ impl InstanceId {
         }
     }
 
+    /// The id that this text is in some letter case.
+    pub fn in_any_case(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        let (head, hash) = lower.rsplit_once('-')?;
+        let (project, kind) = head.rsplit_once('-')?;
+        Self::parse(&format!("{project}-{}-{hash}", kind.to_ascii_uppercase())).ok()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -14,6 +14,8 @@ mod mirror;
 mod open;
 mod outbox;
 mod readers;
+mod recall;
+mod resume;
 mod salvage;
 mod sessions;
 mod spool;
@@ -39,13 +41,14 @@ pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
+pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::Deferred;
 
 use crate::clock::Clock;
 use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, MachineName, Recollection, Registration, Timestamp};
 use open::Files;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -197,10 +200,34 @@ impl Store {
         at: Timestamp,
     ) -> Result<Record, StoreError> {
         let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        self.tell_of_process(&record);
+        Ok(record)
+    }
+
+    fn tell_of_process(&self, record: &Record) {
         if record.process.is_some() {
             self.processes.send_modify(|count| *count += 1);
         }
-        Ok(record)
+    }
+
+    /// Goes on from the session that is wanted. Only one of two who resume a session at once gets it.
+    pub async fn resume(
+        &self,
+        wanted: Wanted,
+        heir: Heir,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Resumption, StoreError> {
+        let resumption = self.writer.submit(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        if let Resumption::Done(resumed) = &resumption {
+            self.tell_of_process(&resumed.session);
+        }
+        Ok(resumption)
+    }
+
+    /// What is left of a session.
+    pub async fn recall(&self, session: InstanceId) -> Result<Recollection, StoreError> {
+        self.read(move |db| recall::recall(db, &session)).await
     }
 
     pub async fn heartbeat(

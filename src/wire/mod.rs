@@ -3,11 +3,13 @@
 
 mod agent;
 mod error;
+mod resume;
 mod session;
 mod status;
 
 pub use agent::{AgentBody, AgentReport};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
     HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
     WatchQuery,

@@ -6,6 +6,7 @@ mod agents;
 mod central;
 mod e2e;
 mod faults;
+mod find;
 mod hostile;
 mod power;
 mod support;

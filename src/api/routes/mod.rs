@@ -5,5 +5,6 @@ pub mod daemon;
 pub mod identity;
 pub mod machines;
 pub mod parked;
+pub mod resume;
 pub mod sessions;
 pub mod watch;

@@ -18,7 +18,7 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::Away;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::Client;
+use crate::client::{Client, Shown};
 use crate::domain::text::one_line;
 use crate::domain::{InstanceType, Timestamp};
 use crate::platform::process::started;
@@ -210,8 +210,9 @@ impl<'a> Voice<'a> {
         if let Some(body) = resumed {
             let from = body.session.resumed_from.clone().unwrap_or_else(|| id.clone());
             let client = self.client.clone();
-            match self.ask(move || client.context(&from)) {
-                Ok(context) => {
+            match self.ask(move || client.handoff(&from)) {
+                Ok(Shown::Several(_)) => {}
+                Ok(Shown::One(context)) => {
                     text.push_str("\n\n");
                     text.extend(context.chars().take(CONTEXT.saturating_sub(text.chars().count())));
                 }

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod list;
 pub mod machines;
 pub mod parked;
+pub mod resume;
 pub mod session;
 pub mod status;
 pub mod sync;
