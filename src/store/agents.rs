@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
-use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save};
+use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
 use crate::domain::agent::{Candidate, Candidates, Report, Sign, Verdict, judge};
 use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
@@ -174,6 +174,7 @@ fn take_up(
     let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     let starts = matches!(report.sign, Sign::Start(_));
+    let before = whereabouts(&record.session);
     // Whoever merely lives does not take a session from another process that does.
     let free = record.process.is_none_or(|process| !(sighting.lives)(process));
     if let Some(process) = sighting.process.filter(|_| starts || free) {
@@ -187,18 +188,15 @@ fn take_up(
     if session.working_dir.is_none() {
         session.working_dir.clone_from(&report.working_dir);
     }
-    db.prepare_cached(
-        "UPDATE sessions SET claude_session_uuid = ?2, claude_session_path = ?3, working_dir = ?4 \
-             WHERE instance_id = ?1",
-    )?
-    .execute(params![
-        id.as_str(),
-        session.claude_session_uuid,
-        session.claude_session_path,
-        session.working_dir
-    ])?;
+    if whereabouts(&record.session) != before {
+        save_whereabouts(db, &record)?;
+    }
     save(db, &mut record, at)?;
     Ok(id)
+}
+
+fn whereabouts(session: &Session) -> [Option<String>; 3] {
+    [session.claude_session_uuid.clone(), session.claude_session_path.clone(), session.working_dir.clone()]
 }
 
 /// Is the id that a report gives one that the session already has, or had and gave up?

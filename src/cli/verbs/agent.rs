@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::claude::hook::Event;
+use crate::claude::hook::{Event, Note};
 use crate::claude::input::Input;
 use crate::claude::known::{Known, Notes};
 use crate::claude::{process, project, statusline};
@@ -18,6 +18,7 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::Away;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::client::http::encode;
 use crate::client::{Client, Shown};
 use crate::domain::text::one_line;
 use crate::domain::{InstanceType, Timestamp};
@@ -46,6 +47,9 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
         voice.complain(&format!("hook {name}: {complaint}"));
     }
     let Some(heard) = voice.tell(event.report(&input, away.env)) else { return Ok(()) };
+    if let Some(note) = event.note(&input) {
+        voice.note(&heard.id, note);
+    }
     if event == Event::SessionStart {
         let context = voice.introduction(&heard, input.text("source"));
         let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
@@ -197,6 +201,23 @@ impl<'a> Voice<'a> {
         }
     }
 
+    /// Adds to the session's history.
+    fn note(&self, id: &str, note: Note) {
+        let (route, body) = match note {
+            Note::Checkpoint(state) => {
+                ("checkpoints", json!({"checkpoint_type": "context_window", "work_state": without_nulls(state)}))
+            }
+            Note::ContextWindowUpdated(data) => {
+                ("events", json!({"event_type": "context_window_updated", "event_data": without_nulls(data)}))
+            }
+        };
+        let target = format!("/v1/sessions/{}/{route}", encode(id));
+        let client = self.client.clone();
+        if let Err(error) = self.ask(move || client.call("POST", target, Some(&body))) {
+            self.complain(&format!("the history of {id} lacks something: {}", error.message));
+        }
+    }
+
     /// What the agent is told at its start.
     fn introduction(&self, heard: &Heard, source: Option<&str>) -> String {
         let Heard { id, machine, footer, session } = heard;
@@ -228,6 +249,13 @@ impl<'a> Voice<'a> {
             let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
         }
     }
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    value
 }
 
 /// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.
