@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
-use crate::wire::{AgentReport, HeartbeatRequest, RegisterRequest};
+use crate::wire::{AgentReport, CheckpointRequest, EventRequest, HeartbeatRequest, RegisterRequest};
 
 /// The spool within a state folder.
 const FOLDER: &str = "spool";
@@ -32,7 +32,7 @@ const MAX_FILES: usize = 10_000;
 const NO_NEWS: i64 = 5_000_000;
 
 /// A write that waits for the daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Letter {
     /// When it was made: microseconds since 1970 in UTC.
@@ -42,7 +42,7 @@ pub struct Letter {
     pub write: Write,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Write {
     /// `id` was drawn by the client, and told.
@@ -60,6 +60,14 @@ pub enum Write {
     },
     Agent {
         report: AgentReport,
+    },
+    Event {
+        id: String,
+        request: EventRequest,
+    },
+    Checkpoint {
+        id: String,
+        request: CheckpointRequest,
     },
 }
 

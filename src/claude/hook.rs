@@ -1,6 +1,6 @@
 //! Hooks: which event means what.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::input::Input;
 use super::who;
@@ -80,18 +80,18 @@ impl Event {
     /// What it adds to the session's history.
     pub fn note(self, input: &Input) -> Option<Note> {
         match self {
-            Self::PreCompact => Some(Note::Checkpoint(json!({
-                "reason": "compact",
-                "trigger": input.text("trigger"),
-                "custom_instructions": input.text("custom_instructions").map(cut),
-                "transcript": input.text("transcript_path"),
-                "working_dir": input.text("cwd"),
-            }))),
-            Self::PostCompact => Some(Note::ContextWindowUpdated(json!({
-                "reason": "compact",
-                "trigger": input.text("trigger"),
-                "compact_summary": input.text("compact_summary").map(cut),
-            }))),
+            Self::PreCompact => Some(Note::Checkpoint(told([
+                ("reason", Some("compact")),
+                ("trigger", input.text("trigger")),
+                ("custom_instructions", input.text("custom_instructions")),
+                ("transcript", input.text("transcript_path")),
+                ("working_dir", input.text("cwd")),
+            ]))),
+            Self::PostCompact => Some(Note::ContextWindowUpdated(told([
+                ("reason", Some("compact")),
+                ("trigger", input.text("trigger")),
+                ("compact_summary", input.text("compact_summary")),
+            ]))),
             _ => None,
         }
     }
@@ -101,9 +101,9 @@ impl Event {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
     /// A checkpoint of the context window; the state of the work.
-    Checkpoint(Value),
+    Checkpoint(Map<String, Value>),
     /// An event `context_window_updated`; its data.
-    ContextWindowUpdated(Value),
+    ContextWindowUpdated(Map<String, Value>),
 }
 
 fn known_source(source: &str) -> Option<String> {
@@ -112,6 +112,11 @@ fn known_source(source: &str) -> Option<String> {
 
 /// No text of a note is longer, in characters: the body of a request is bounded.
 const TEXT: usize = 8000;
+
+/// What was told, as an object.
+fn told<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
+    fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), cut(text?).into()))).collect()
+}
 
 fn cut(text: &str) -> String {
     text.chars().take(TEXT).collect()
@@ -179,7 +184,7 @@ mod tests {
             Event::PreCompact.wanted(),
         );
         let Some(Note::Checkpoint(state)) = Event::PreCompact.note(&input) else { panic!() };
-        assert_eq!((&state["trigger"], &state["custom_instructions"]), (&json!("auto"), &json!("keep")));
+        assert_eq!((&state["trigger"], &state["custom_instructions"]), (&Value::from("auto"), &Value::from("keep")));
         assert_eq!(Event::Stop.note(&input), None);
     }
 }

@@ -7,6 +7,7 @@ use clap::builder::{NonEmptyStringValueParser, StyledStr};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
+use super::history_args::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
 
 /// Keeps the record of AI coding sessions, with or without the network.
 #[derive(Debug, Parser)]
@@ -41,13 +42,25 @@ pub enum Verb {
     Resume(ResumeArgs),
     /// Tell what a session was at, and how to go on
     Context(ContextArgs),
+    /// Take down what happened in a session
+    Event(EventArgs),
+    /// Take down a command that was run in a session
+    Command(CommandArgs),
+    /// Take down where a session stands, to go on from
+    Checkpoint(CheckpointArgs),
+    /// List what happened in a session, newest first
+    Events(HistoryArgs),
+    /// List the commands that were run in a session, newest first
+    Commands(HistoryArgs),
+    /// List the checkpoints of a session, newest first
+    Checkpoints(HistoryArgs),
     /// List the machines and what runs on them
     Machines(MachinesArgs),
     /// Show how the daemon, its link to central and its backlog stand
     Status(StatusArgs),
     /// Push to central now
     Sync(SyncArgs),
-    /// Tend to sessions that central will never take as they are
+    /// Tend to sessions and records that central will never take as they are
     #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
@@ -517,6 +530,16 @@ mod tests {
             "resume odin --pid 7 --claude-session-uuid u --claude-session-path f --working-dir /d --handoff",
             "context odin-PS-8f4a2b --json",
             "context odin-PS-8f4a2b --handoff",
+            "event odin-PS-8f4a2b epic_started",
+            "event odin-PS-8f4a2b tool_use --data {} --parent 2f1c8c54-0000-4000-8000-000000000000 --json",
+            "command odin-PS-8f4a2b build",
+            "command odin-PS-8f4a2b build --type mcp_tool --tool Bash --parameters {} --result 1 --failed no --took 12 \
+             --tag a --tag b",
+            "checkpoint odin-PS-8f4a2b --type manual --work-state {}",
+            "events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z --until 2026-01-31T12:00:00Z --contains x \
+             --limit 5 --offset 10 --json",
+            "commands odin-PS-8f4a2b",
+            "checkpoints odin-PS-8f4a2b",
             "machines --json",
             "status --json --socket /x.sock",
             "--socket /x.sock status",

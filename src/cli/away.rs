@@ -68,6 +68,15 @@ impl<'a> Away<'a> {
     }
 }
 
+/// Nobody was asked.
+pub fn nobody() -> ErrorDetail {
+    ErrorDetail {
+        code: ErrorCode::Unreachable,
+        message: "no daemon answers".to_owned(),
+        hint: "start it with `sessiond run`".to_owned(),
+    }
+}
+
 /// Did a request certainly not reach anybody?
 pub fn met_nobody(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::Unreachable

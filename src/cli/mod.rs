@@ -3,6 +3,7 @@
 mod args;
 mod away;
 mod error;
+mod history_args;
 mod look;
 mod output;
 mod table;
@@ -82,6 +83,12 @@ fn dispatch(
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
         Verb::Resume(args) => verbs::resume::resume(client, args, out),
         Verb::Context(args) => verbs::resume::context(client, &args, out),
+        Verb::Event(args) => verbs::history::event(client, args, out),
+        Verb::Command(args) => verbs::history::command(client, args, out),
+        Verb::Checkpoint(args) => verbs::history::checkpoint(client, args, out),
+        Verb::Events(args) => verbs::history::events(client, args, out),
+        Verb::Commands(args) => verbs::history::commands(client, args, out),
+        Verb::Checkpoints(args) => verbs::history::checkpoints(client, args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),

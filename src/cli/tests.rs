@@ -397,10 +397,14 @@ fn progress_is_drawn_only_on_a_terminal_and_cleared() {
 
 #[test]
 fn parked_sessions_are_listed_retried_and_dropped() {
-    let answer = r#"[{"instance_id": "x", "error": "too\nlong", "parked_at": "2026-01-30T12:00:00Z"}]"#;
-    assert_eq!(printed("parked list", answer), "ID  PARKED  ERROR\nx       4m  too\\nlong\n");
-    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 sessions offered again\n");
-    assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 session dropped\n");
+    let answer = r#"[{"id": "x", "instance_id": "x", "error": "too\nlong", "parked_at": "2026-01-30T12:00:00Z"},
+        {"id": "7", "instance_id": "x", "kind": "event", "type": "odd", "error": "e", "parked_at": "2026-01-30T12:00:00Z"}]"#;
+    assert_eq!(
+        printed("parked list", answer),
+        "ID  WHAT            PARKED  ERROR\nx   session             4m  too\\nlong\n7   event odd of x      4m  e\n"
+    );
+    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 rows offered again\n");
+    assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 row dropped\n");
     let (_, requests) = asked("parked drop a b", &[(200, r#"{"count": 2}"#)]);
     assert!(requests[0].ends_with("\r\n\r\n{\"ids\":[\"a\",\"b\"]}"), "{}", requests[0]);
 }

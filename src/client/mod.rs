@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::wire::{
-    AgentBody, AgentReport, ContextBody, ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename,
-    ListQuery, MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
+    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
+    ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery,
+    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
     ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
 };
 pub use endpoint::Endpoint;
@@ -33,6 +34,13 @@ const MAX_BODY: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown<T = SessionBody> {
     One(Box<T>),
+    Several(Matches),
+}
+
+/// A list of records, if the id led to one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded<T> {
+    Of(T),
     Several(Matches),
 }
 
@@ -114,6 +122,27 @@ impl Client {
             return Err(refusal(status, &body));
         }
         text(body)
+    }
+
+    pub fn add_event(&self, id: &str, request: &EventRequest) -> Result<EventBody> {
+        self.post(session(id, "/events"), request)
+    }
+
+    pub fn add_command(&self, id: &str, request: &CommandRequest) -> Result<CommandBody> {
+        self.post(session(id, "/commands"), request)
+    }
+
+    pub fn add_checkpoint(&self, id: &str, request: &CheckpointRequest) -> Result<CheckpointBody> {
+        self.post(session(id, "/checkpoints"), request)
+    }
+
+    /// The `events`, `commands` or `checkpoints` of a session.
+    pub fn history<T: DeserializeOwned>(&self, id: &str, kind: &str, params: &HistoryParams) -> Result<Recorded<T>> {
+        let (status, body) = self.exchange("GET", history_target(id, kind, params), None)?;
+        match status {
+            300 => decode(&body).map(Recorded::Several),
+            _ => success(status, &body).map(Recorded::Of),
+        }
     }
 
     pub fn machines(&self) -> Result<Vec<MachineBody>> {
@@ -240,9 +269,26 @@ fn list_target(query: &ListQuery) -> String {
         ("local", flag(local)),
         ("all", flag(all)),
     ];
+    with_query("/v1/sessions".to_owned(), pairs)
+}
+
+fn history_target(id: &str, kind: &str, params: &HistoryParams) -> String {
+    let HistoryParams { record_type, since, until, contains, limit, offset } = params.clone();
+    let pairs = [
+        ("type", record_type),
+        ("since", since),
+        ("until", until),
+        ("contains", contains),
+        ("limit", limit.map(|n| n.to_string())),
+        ("offset", offset.map(|n| n.to_string())),
+    ];
+    with_query(session(id, &format!("/{kind}")), pairs)
+}
+
+fn with_query(target: String, pairs: impl IntoIterator<Item = (&'static str, Option<String>)>) -> String {
     let pairs: Vec<_> =
         pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?)))).collect();
-    if pairs.is_empty() { "/v1/sessions".to_owned() } else { format!("/v1/sessions?{}", pairs.join("&")) }
+    if pairs.is_empty() { target } else { format!("{target}?{}", pairs.join("&")) }
 }
 
 fn encoded(body: &impl Serialize) -> Result<Vec<u8>> {

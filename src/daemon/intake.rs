@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::folder::Folder;
 use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::domain::text::one_line;
-use crate::domain::{InstanceId, Invalid, MachineName, Timestamp};
+use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
 use crate::spool::{Found, Spool, Write};
@@ -156,12 +157,20 @@ impl Intake {
             }
             Write::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
             Write::Close { id } => Ok(Deferred::Close { id }),
+            Write::Event { id, request } => Ok(self.append(id, request.validate()?)),
+            Write::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
             Write::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
                 report.validate(&settings.type_rules)?,
                 of(report.pid, report.pid_started),
                 this,
             )))),
         }
+    }
+
+    fn append(&self, id: String, what: Happening) -> Deferred {
+        let random = Uuid::from_u64_pair((self.random)(), (self.random)());
+        let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
+        Deferred::Append { id, what: Box::new(what), record_id }
     }
 
     fn sighting(

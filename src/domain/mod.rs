@@ -16,6 +16,7 @@ pub mod machine;
 pub mod mirror;
 pub mod names;
 pub mod place;
+pub mod redact;
 pub mod resume;
 pub mod session;
 pub mod text;
@@ -23,7 +24,7 @@ pub mod time;
 
 pub use context::{Context, Recollection};
 pub use hint::Hint;
-pub use history::{HistoryRecord, Kind};
+pub use history::{Happening, HistoryRecord, HistoryTables, Kind};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::StoreError;
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
+use super::{StoreError, history};
 use crate::domain::agent::{Candidate, Candidates, Report, Sign, Verdict, judge};
 use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
@@ -171,6 +171,7 @@ fn take_up(
 ) -> Result<InstanceId, StoreError> {
     let mut record = existing(db, id.as_str())?;
     let report = &sighting.report;
+    let percent_before = record.session.context_percent;
     let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     let starts = matches!(report.sign, Sign::Start(_));
@@ -192,6 +193,7 @@ fn take_up(
         save_whereabouts(db, &record)?;
     }
     save(db, &mut record, at)?;
+    history::context_changed(db, &id, percent_before, record.session.context_percent)?;
     Ok(id)
 }
 

@@ -11,7 +11,7 @@ use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
+use super::{Backlog, Durability, Ledger, Options, Parked, Pending, Record, Store, StoreError, outbox};
 use crate::domain::{InstanceId, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
@@ -76,7 +76,7 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    pub(crate) fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         outbox::pending(&self.connection, limit)
     }
 
@@ -84,8 +84,12 @@ impl ByHand {
         outbox::backlog(&self.connection)
     }
 
-    pub(crate) fn acked_batch(&self) -> Result<i64, StoreError> {
-        outbox::acked_batch(&self.connection)
+    pub(crate) fn any_waits(&self) -> Result<bool, StoreError> {
+        outbox::any_waits(&self.connection)
+    }
+
+    pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
+        outbox::ledger(&self.connection)
     }
 
     /// What is mirrored under exactly this id.

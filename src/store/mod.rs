@@ -8,6 +8,9 @@ mod agents;
 pub(crate) mod by_hand;
 mod changes;
 mod error;
+mod history;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod machines;
 mod mirror;
@@ -32,15 +35,17 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
+pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
-pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
+pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Renamed, Settled, Settlement, Settling};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::Deferred;
@@ -48,7 +53,9 @@ pub use spool::Deferred;
 use crate::clock::Clock;
 use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
-use crate::domain::{Heartbeat, InstanceId, MachineName, Recollection, Registration, Timestamp};
+use crate::domain::{
+    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
+};
 use open::Files;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -398,9 +405,36 @@ impl Store {
         self.writer.submit(move |db| machines::file_under(db, &name, at)).await
     }
 
-    /// The sessions that central lacks, longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    /// Takes down what happened in a session. `record_id`: random.
+    pub async fn append(
+        &self,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<KeptRecord, StoreError> {
+        self.writer.submit(move |db| history::append(db, &id, what, record_id, caller, at)).await
+    }
+
+    /// Records of a session, newest first.
+    pub async fn history(&self, id: InstanceId, query: HistoryQuery) -> Result<History, StoreError> {
+        self.read(move |db| history::query(db, &id, &query)).await
+    }
+
+    /// Takes in which tables central has for records, and which types of events it takes.
+    pub async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        self.writer.submit(move |db| history::learn_tables(db, &tables, at)).await
+    }
+
+    /// What of this host central lacks, sessions longest waiting first.
+    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         self.read(move |db| outbox::pending(db, limit)).await
+    }
+
+    /// Does anything wait that could travel now?
+    pub async fn any_waits(&self) -> Result<bool, StoreError> {
+        self.read(outbox::any_waits).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -408,21 +442,16 @@ impl Store {
     }
 
     /// Takes in what central did with a batch. Returns the sessions that got a new id.
-    pub async fn settle(
-        &self,
-        settled: Vec<Settled>,
-        acked_batch: i64,
-        at: Timestamp,
-    ) -> Result<Vec<Renamed>, StoreError> {
-        self.writer.submit(move |db| outbox::settle(db, &settled, acked_batch, at)).await
+    pub async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+        self.writer.submit(move |db| outbox::settle(db, &settling, at)).await
     }
 
-    pub async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.read(outbox::acked_batch).await
+    pub async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.read(outbox::ledger).await
     }
 
-    /// Central lost what it once had: everything waits again. Returns how many sessions.
-    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+    /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
+    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
         self.writer.submit(move |db| outbox::forget_synced(db, acked_batch, at)).await
     }
 
@@ -430,12 +459,12 @@ impl Store {
         self.read(outbox::parked).await
     }
 
-    /// Lets parked sessions be pushed again; all of them if `ids` is empty.
+    /// Lets what is parked be pushed again; all of it if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
         self.writer.submit(move |db| outbox::unpark(db, &ids, false)).await
     }
 
-    /// Gives up pushing parked sessions as they are; a later change is pushed again.
+    /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
         self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Counts, StoreError};
+use super::{Counts, StoreError, history};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
@@ -37,6 +37,8 @@ pub struct Record {
     pub machine_seen: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
+    /// Its context window is nearly full, and it made no checkpoint since; told by a heartbeat alone.
+    pub checkpoint_due: bool,
 }
 
 impl Record {
@@ -51,6 +53,7 @@ impl Record {
             mirrored: false,
             machine_seen: None,
             former_id: None,
+            checkpoint_due: false,
         }
     }
 }
@@ -112,6 +115,7 @@ pub(super) fn register(
     let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
     let record = Record::begun(Session::register(instance_id, what, at), process, caller, at);
     insert(db, &record)?;
+    history::context_changed(db, &record.session.instance_id, 0, record.session.context_percent)?;
     Ok(record)
 }
 
@@ -146,8 +150,11 @@ pub(super) fn heartbeat(
     stale_after: Duration,
 ) -> Result<Record, StoreError> {
     let mut record = owned(db, id, caller)?;
+    let before = record.session.context_percent;
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
     save(db, &mut record, at)?;
+    let session = &record.session;
+    record.checkpoint_due = history::context_changed(db, &session.instance_id, before, session.context_percent)?;
     Ok(record)
 }
 
@@ -217,11 +224,12 @@ pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> R
 /// mirrored of any host's. Returns how many.
 pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
     let over: Vec<String> = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT instance_id FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
-                 AND status <> 'active' AND status = 'closed' AND closed_at < ?1 AND unsynced_since IS NULL AND parked_at IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1)",
-        )?
+                 AND status <> 'active' AND status = 'closed' AND closed_at < ?1 AND unsynced_since IS NULL \
+                 AND parked_at IS NULL AND {}",
+            history::nothing_left(db)?
+        ))?
         .query_map([closed_before.micros()], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for id in &over {
@@ -418,7 +426,8 @@ pub(super) fn in_rows(db: &Connection, rows: &[(u64, i64)]) -> Result<Vec<(u64, 
     rows.iter().filter_map(&mut read).collect()
 }
 
-fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
+/// The session, if the caller may change it.
+pub(super) fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
     let record = get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
     if record.mirrored && record.session.status == Status::Closed {
         return Err(StoreError::Closed(id.to_owned()));
@@ -523,6 +532,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         mirrored: row.get::<_, Option<i64>>(19)?.is_some(),
         machine_seen: row.get::<_, Option<i64>>(20)?.map(Timestamp::from_micros),
         former_id: row.get(21)?,
+        checkpoint_due: false,
     })
 }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::StoreError;
 use super::agents::{self, Sighting};
+use super::history;
 use super::sessions::{self, Caller, Process, Record, free_id, get, insert};
-use crate::domain::{Heartbeat, InstanceId, Registration, Session, Timestamp};
+use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
 
 /// A write that was made while no daemon answered.
 #[derive(Clone, Debug)]
@@ -26,6 +28,11 @@ pub enum Deferred {
         id: String,
     },
     Sighting(Box<Sighting>),
+    Append {
+        id: String,
+        what: Box<Happening>,
+        record_id: Uuid,
+    },
 }
 
 /// Applies the write of the spool file `name`, unless that was done before. Says whether it was news.
@@ -49,6 +56,9 @@ pub(super) fn take_in(
         }
         Deferred::Close { id } => {
             sessions::close(db, &id, caller, at)?;
+        }
+        Deferred::Append { id, what, record_id } => {
+            history::append(db, &id, *what, record_id, caller, at)?;
         }
         Deferred::Sighting(sighting) => {
             agents::sight(db, *sighting, caller, draws, at, stale_after)?;

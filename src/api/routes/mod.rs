@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod daemon;
+pub mod history;
 pub mod identity;
 pub mod machines;
 pub mod parked;

@@ -172,6 +172,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         synced: record.unsynced_since.is_none(),
         machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
+        checkpoint_due: record.checkpoint_due,
     };
     seen.body(now, stale_after)
 }

@@ -8,23 +8,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::claude::hook::{Event, Note};
 use crate::claude::input::Input;
 use crate::claude::known::{Known, Notes};
 use crate::claude::{process, project, statusline};
 use crate::cli::args::HookArgs;
-use crate::cli::away::Away;
+use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::http::encode;
 use crate::client::{Client, Shown};
 use crate::domain::text::one_line;
 use crate::domain::{InstanceType, Timestamp};
 use crate::platform::process::started;
 use crate::spool::Write;
-use crate::wire::{AgentBody, AgentReport, ErrorCode, ErrorDetail};
+use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
 /// What a hook may take, less what it needs to leave a letter after that.
 const HOOK: Duration = Duration::from_millis(80);
@@ -48,7 +47,7 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
     }
     let Some(heard) = voice.tell(event.report(&input, away.env)) else { return Ok(()) };
     if let Some(note) = event.note(&input) {
-        voice.note(&heard.id, note);
+        voice.note(&heard, note);
     }
     if event == Event::SessionStart {
         let context = voice.introduction(&heard, input.text("source"));
@@ -201,20 +200,44 @@ impl<'a> Voice<'a> {
         }
     }
 
-    /// Adds to the session's history.
-    fn note(&self, id: &str, note: Note) {
-        let (route, body) = match note {
-            Note::Checkpoint(state) => {
-                ("checkpoints", json!({"checkpoint_type": "context_window", "work_state": without_nulls(state)}))
-            }
-            Note::ContextWindowUpdated(data) => {
-                ("events", json!({"event_type": "context_window_updated", "event_data": without_nulls(data)}))
-            }
-        };
-        let target = format!("/v1/sessions/{}/{route}", encode(id));
+    /// Adds to the session's history, now or later.
+    fn note(&self, heard: &Heard, note: Note) {
+        let id = heard.id.clone();
         let client = self.client.clone();
-        if let Err(error) = self.ask(move || client.call("POST", target, Some(&body))) {
-            self.complain(&format!("the history of {id} lacks something: {}", error.message));
+        let write = match note {
+            Note::Checkpoint(work_state) => Write::Checkpoint {
+                id,
+                request: CheckpointRequest {
+                    checkpoint_type: "context_window".to_owned(),
+                    work_state,
+                    context_window_percent: None,
+                },
+            },
+            Note::ContextWindowUpdated(data) => Write::Event {
+                id,
+                request: EventRequest {
+                    event_type: "context_window_updated".to_owned(),
+                    event_data: Some(data),
+                    parent_uuid: None,
+                },
+            },
+        };
+        let told = match (&heard.session, write.clone()) {
+            // It comes after a report that waits.
+            (None, _) => Err(away::nobody()),
+            (_, Write::Checkpoint { id, request }) => self.ask(move || client.add_checkpoint(&id, &request).map(drop)),
+            (_, Write::Event { id, request }) => self.ask(move || client.add_event(&id, &request).map(drop)),
+            _ => Ok(()),
+        };
+        match told {
+            Ok(()) => {}
+            // Only where it certainly has not arrived: it must not be there twice.
+            Err(error) if met_nobody(&error) => {
+                if let Err(error) = self.away.leave(write, self.now, error) {
+                    self.complain(&error.line());
+                }
+            }
+            Err(error) => self.complain(&format!("the history of {} lacks something: {}", heard.id, error.message)),
         }
     }
 
@@ -249,13 +272,6 @@ impl<'a> Voice<'a> {
             let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
         }
     }
-}
-
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(fields) = value.as_object_mut() {
-        fields.retain(|_, value| !value.is_null());
-    }
-    value
 }
 
 /// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.

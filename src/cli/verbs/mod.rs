@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod claude;
 pub mod exec;
+pub mod history;
 pub mod identity;
 pub mod list;
 pub mod machines;

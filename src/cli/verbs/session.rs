@@ -71,6 +71,7 @@ pub fn leave_registration(
         synced: false,
         machine_synced: false,
         former_id: None,
+        checkpoint_due: false,
     };
     Ok(seen.body(now, Duration::MAX))
 }

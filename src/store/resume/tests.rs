@@ -66,6 +66,7 @@ impl Row {
             process: None,
             version: 1,
             unsynced_since: None,
+            checkpoint_due: false,
             mirrored: self.mirrored,
             machine_seen: None,
             former_id: None,

@@ -108,12 +108,26 @@ fn a_day(daemon_is_up_in_the_morning: bool) {
     assert_eq!(session(&host, &two)["context_percent"], 56);
     assert_eq!(listed(&host).len(), 3, "{:?}", listed(&host));
 
+    // Each compact left its checkpoint and its event, once.
+    let history = |route: &str| host.ask("GET", &format!("/v1/sessions/{one}/{route}"), None).1;
+    eventually("compacting is in the history", SOON, || {
+        let (checkpoints, events) = (history("checkpoints"), history("events?type=context_window_updated"));
+        let state = &checkpoints["checkpoints"][0]["work_state"];
+        let data = &events["events"][0]["event_data"];
+        (state["trigger"] == "auto" && data["compact_summary"] == "what was done").then(|| {
+            assert_eq!(checkpoints["checkpoints"].as_array().unwrap().len(), 1, "{checkpoints}");
+            assert_eq!(events["events"].as_array().unwrap().len(), 1, "{events}");
+        })
+    });
+
     // kill -9: the session is stale at once, and is taken up again by a new process, under the same and another uuid.
     second.kill();
     await_status(&host, &two, "stale");
     let mut second = second.again("u-second-1");
     let id_in = |text: &str| resolved(&host, &id_in(text));
-    assert_eq!(id_in(&second.start(&host, "resume")), two, "a resume keeps the instance id");
+    let told = second.start(&host, "resume");
+    assert!(told.contains("\n# ") || host.log().is_empty(), "it comes with the context: {told}");
+    assert_eq!(id_in(&told), two, "a resume keeps the instance id");
     await_status(&host, &two, "active");
     second.kill();
     await_status(&host, &two, "stale");
