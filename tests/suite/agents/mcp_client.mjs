@@ -48,7 +48,7 @@ async function session(client) {
     }
     await assert.rejects(client.callTool({ name: "dance", arguments: {} }));
 
-    if (process.env.WITH_HISTORY) {
+    {
         const event = await call("emit_event", { instance_id, event_type: "epic_started", event_data: { epic: "003" } });
         assert.equal(event.host_machine, "odin3");
         const events = await call("query_events", { instance_id, type: "epic_started", limit: 1 });

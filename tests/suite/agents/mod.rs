@@ -4,5 +4,7 @@ mod bad_input;
 mod day;
 mod discovery;
 mod exec;
+mod mcp;
+mod recipes;
 mod settings;
 mod spool;
