@@ -4,6 +4,7 @@ mod args;
 mod away;
 mod error;
 mod history_args;
+mod known;
 mod look;
 mod output;
 mod table;

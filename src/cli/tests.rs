@@ -194,16 +194,20 @@ central      does not have this state yet
 
 #[test]
 fn several_matches_are_offered_for_choice() {
-    let answer = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "active"), session("odin-PS-2", "stale"));
+    let answer = format!(
+        r#"{{"matches": [{}, {}]}}"#,
+        session("odin-PS-1", "active"),
+        session("odin-PS-2", "stale").replace(r#""local": true"#, r#""local": false"#)
+    );
     let (ran, _) = asked("show odin", &[(300, &answer)]);
     assert_eq!((ran.code, ran.out.as_str()), (3, ""));
     assert_eq!(
         ran.err,
         "\
 sessiond: \"odin\" fits 2 sessions; choose one and give its whole id
-   ID         MACHINE  STATUS  EPIC  HEARTBEAT
+   ID         MACHINE  STATUS  EPIC  HEARTBEAT  KNOWN
 1  odin-PS-1  odin3    active  003          4m
-2  odin-PS-2  odin3    stale   003          4m
+2  odin-PS-2  odin3    stale   003          4m  cached 4m
 "
     );
     let (ran, _) = asked("show odin --json", &[(300, &answer)]);

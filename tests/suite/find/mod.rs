@@ -4,3 +4,4 @@ mod context;
 mod machines;
 mod resume;
 mod rows;
+mod shown;

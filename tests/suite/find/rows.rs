@@ -71,9 +71,14 @@ fn ago(seconds: i64) -> i64 {
 
 /// A session whose process has died, so that it can be resumed at once.
 pub fn abandoned(host: &Host, project: &str, epic: &str) -> String {
+    abandoned_with(host, &["--project", project, "--epic", epic])
+}
+
+/// The same, registered with these words.
+pub fn abandoned_with(host: &Host, words: &[&str]) -> String {
     let mut process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let pid = process.id().to_string();
-    let id = host.ok(&["register", "--project", project, "--epic", epic, "--pid", &pid, "--id-only"]);
+    let id = host.ok(&[&["register", "--pid", &pid, "--id-only"], words].concat());
     process.kill().unwrap();
     process.wait().unwrap();
     eventually("the session is stale", std::time::Duration::from_secs(30), || {
