@@ -55,6 +55,9 @@ pub struct AgentReport {
 impl AgentReport {
     /// The report it is; `rules` say of which type a session is that it begins.
     pub fn validate(&self, rules: &[TypeRule]) -> Result<Report, Invalid> {
+        if self.pid.is_some_and(|pid| pid < 1) {
+            return Err(Invalid::new("pid", "it must be 1 or more"));
+        }
         let working_dir = self.working_dir.as_deref().map(valid_working_dir).transpose()?;
         let folder_name = working_dir.as_deref().and_then(|dir| dir.rsplit('/').find(|name| !name.is_empty()));
         let project = match &self.project {

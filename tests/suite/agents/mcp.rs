@@ -11,7 +11,8 @@ use crate::support::daemon::Host;
 /// Sends lines of JSON, and answers what comes back for each that has an id.
 fn speak(host: &Host, messages: &[Value]) -> Vec<Value> {
     let mut command = host.sessiond();
-    let mut server = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut server =
+        command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = server.stdin.take().unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let mut answers = Vec::new();
@@ -80,7 +81,9 @@ fn the_official_clients_go_through_all_of_it() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = here.join("target/mcp-clients");
     if !clients.join("node_modules/@modelcontextprotocol/client").is_dir() {
-        return println!("skipped: the_official_clients_go_through_all_of_it needs node and what tests/run installs by npm");
+        return println!(
+            "skipped: the_official_clients_go_through_all_of_it needs node and what tests/run installs by npm"
+        );
     }
     let host = Host::new("odin3").started();
     let mut node = Command::new("node");
