@@ -67,6 +67,18 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Put hooks and status line into Claude Code's settings
+    Install(InstallArgs),
+    /// Take them out again
+    Uninstall(InstallArgs),
+    /// Run a program as a session
+    Exec(ExecArgs),
+    /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
+    Hook(HookArgs),
+    /// Serve MCP on stdin and stdout, for an agent that starts it
+    Mcp,
+    /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
+    Statusline,
 }
 
 /// The settings a daemon starts with, and what works on its files without it.
@@ -358,7 +370,7 @@ pub enum IdentityVerb {
     Replace(IdentityOptions),
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct IdentityOptions {
     /// Print the identity as JSON
     #[arg(long)]
@@ -392,6 +404,40 @@ pub struct MigrateArgs {
     pub time_zone: Option<String>,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond install --claude --dry-run")]
+pub struct InstallArgs {
+    /// Claude Code's hooks and status line, in the settings of this user
+    #[arg(long, required = true)]
+    pub claude: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+pub struct ExecArgs {
+    /// Lower-case letters, digits and dashes, at most 22 [default: from the repository's or folder's name]
+    #[arg(long)]
+    pub project: Option<String>,
+    /// PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// The program and its arguments; it finds INSTANCE_ID and HOST_MACHINE in its environment
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond hook SessionStart")]
+pub struct HookArgs {
+    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    // Whatever stands here: wrong usage has an exit code that would stop the agent.
+    #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub event: Vec<String>,
 }
 
 fn percent() -> clap::builder::RangedI64ValueParser<i64> {
@@ -510,6 +556,15 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "install --claude --dry-run",
+            "uninstall --claude",
+            "exec --project p -- true --json x",
+            "exec true",
+            "hook SessionStart",
+            "hook",
+            "hook --what ever",
+            "statusline",
+            "mcp",
         ] {
             verb(line);
         }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::wire::{
-    CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody, ErrorCode, ErrorDetail,
-    EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery, MachineBody, MachineIdentity,
-    Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody, ResumeRequest, SessionBody, SessionList,
-    StatusBody, SyncBody, SyncRequest,
+    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
+    ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery,
+    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
+    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
@@ -66,6 +67,11 @@ impl Client {
 
     pub fn register(&self, request: &RegisterRequest) -> Result<SessionBody> {
         self.post("/v1/sessions".to_owned(), request)
+    }
+
+    /// Reports a sign of life of an agent.
+    pub fn report(&self, report: &AgentReport) -> Result<AgentBody> {
+        self.post("/v1/agents".to_owned(), report)
     }
 
     pub fn heartbeat(&self, id: &str, request: &HeartbeatRequest) -> Result<SessionBody> {
@@ -177,6 +183,15 @@ impl Client {
 
     pub fn identity_replace(&self) -> Result<MachineIdentity> {
         self.ask("POST", "/v1/identity/replace".to_owned(), None)
+    }
+
+    /// Makes a request as it is, and gives the answer as it is; several matches are an answer.
+    pub fn call(&self, method: &'static str, target: String, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        match self.exchange(method, target, body)? {
+            (200..=300, body) => decode(&body),
+            (status, body) => Err(refusal(status, &body)),
+        }
     }
 
     fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {

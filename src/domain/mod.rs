@@ -4,6 +4,7 @@
 //! Nothing here reads a clock, draws a random number, does I/O or awaits. Time comes in as a
 //! [`Timestamp`], randomness as a number; so any run can be replayed.
 
+pub mod agent;
 pub mod backoff;
 pub mod context;
 pub mod footer;

@@ -90,6 +90,11 @@ impl Project {
         Ok(Self(name.to_owned()))
     }
 
+    /// What a project is called that has no name at all.
+    pub(super) fn unnamed() -> Self {
+        Self("unnamed".to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -139,6 +144,11 @@ impl InstanceId {
             rest /= 36;
         }
         Self(id)
+    }
+
+    /// Is it one that a session of this project and type may have?
+    pub fn names(&self, project: &Project, kind: InstanceType) -> bool {
+        self.0.len() > Self::HASH && self.0[..self.0.len() - Self::HASH] == format!("{project}-{kind}-")
     }
 
     pub fn parse(id: &str) -> Result<Self, Invalid> {

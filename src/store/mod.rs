@@ -3,6 +3,7 @@
 //! A write is a job for the one writer thread and is answered after its commit; a read runs on a
 //! connection of its own. Only this module knows SQLite.
 
+mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
@@ -20,6 +21,7 @@ mod recall;
 mod resume;
 mod salvage;
 mod sessions;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -35,6 +37,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
@@ -45,8 +48,10 @@ pub use open::FolderLock;
 pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Renamed, Settled, Settlement, Settling};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
+pub use spool::Deferred;
 
 use crate::clock::Clock;
+use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
@@ -241,6 +246,45 @@ impl Store {
         stale_after: Duration,
     ) -> Result<Record, StoreError> {
         self.writer.submit(move |db| sessions::heartbeat(db, &id, &beat, caller, at, stale_after)).await
+    }
+
+    /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
+    pub async fn sight(
+        &self,
+        sighting: Sighting,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Sighted, StoreError> {
+        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
+        let sighted =
+            self.writer.submit(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        if sighted.created || may_bring_a_process {
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(sighted)
+    }
+
+    /// Applies the write of a spool file, once however often it is offered. Says whether it was news.
+    pub async fn catch_up(
+        &self,
+        name: String,
+        deferred: Deferred,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<bool, StoreError> {
+        let news =
+            self.writer.submit(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
+        self.processes.send_modify(|count| *count += 1);
+        Ok(news)
+    }
+
+    /// These spool files are gone for good.
+    pub async fn forget_taken_in(&self, names: Vec<String>) -> Result<(), StoreError> {
+        self.writer.submit(move |db| spool::forget(db, &names)).await
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {

@@ -14,7 +14,7 @@ pub(super) struct Carried {
 }
 
 /// The tables worth carrying over; what central told of other machines it will tell again.
-const TABLES: [&str; 5] = ["sessions", "aliases", "facts", "records", "checkpoints_due"];
+const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
 
 /// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
 /// afterwards: what central has of them is for central to say.
@@ -36,7 +36,7 @@ pub(super) fn carry_over(damaged: &Connection, copy: &mut Connection, now: Times
         [now.micros()],
     )?;
     mirror::read_anew(&copy)?;
-    for of_session in ["aliases", "records", "checkpoints_due"] {
+    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
         let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
         copy.execute(&orphans, [])?;
     }

@@ -41,6 +41,23 @@ pub struct Record {
     pub checkpoint_due: bool,
 }
 
+impl Record {
+    /// A session that begins here.
+    pub(super) fn begun(session: Session, process: Option<Process>, caller: Caller, at: Timestamp) -> Self {
+        Self {
+            session,
+            owner_uid: caller.uid,
+            process,
+            version: 1,
+            unsynced_since: Some(at),
+            mirrored: false,
+            machine_seen: None,
+            former_id: None,
+            checkpoint_due: false,
+        }
+    }
+}
+
 /// Who asks for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -96,17 +113,7 @@ pub(super) fn register(
     at: Timestamp,
 ) -> Result<Record, StoreError> {
     let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
-    let record = Record {
-        session: Session::register(instance_id, what, at),
-        owner_uid: caller.uid,
-        process,
-        version: 1,
-        unsynced_since: Some(at),
-        mirrored: false,
-        machine_seen: None,
-        former_id: None,
-        checkpoint_due: false,
-    };
+    let record = Record::begun(Session::register(instance_id, what, at), process, caller, at);
     insert(db, &record)?;
     history::context_changed(db, &record.session.instance_id, 0, record.session.context_percent)?;
     Ok(record)

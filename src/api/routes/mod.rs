@@ -1,5 +1,6 @@
 //! The routes, a file for each thing they concern.
 
+pub mod agents;
 pub mod daemon;
 pub mod history;
 pub mod identity;

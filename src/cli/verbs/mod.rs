@@ -1,5 +1,8 @@
 //! The client's verbs, by group: each asks the daemon and prints its answer.
 
+pub mod agent;
+pub mod claude;
+pub mod exec;
 pub mod history;
 pub mod identity;
 pub mod list;

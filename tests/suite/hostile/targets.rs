@@ -340,6 +340,7 @@ impl Served {
             keep_closed: Duration::from_secs(604_800),
             stale_after: Duration::from_secs(120),
             allow_other: true,
+            type_rules: Vec::new(),
             config_path: None,
             config_error: None,
         });
@@ -353,6 +354,7 @@ impl Served {
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
             started: |_| Some(1),
+            lives: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
             shutdown: sessiond::shutdown::channel().1,

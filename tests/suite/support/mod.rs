@@ -1,5 +1,6 @@
 //! What the tests are built from.
 
+pub mod agent;
 pub mod chronicle;
 pub mod daemon;
 pub mod fake_central;
