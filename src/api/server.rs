@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -37,6 +37,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may live after the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the first request of somebody who has just come in may be on its way when the daemon is told to stop.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -95,7 +97,10 @@ fn full() -> ApiError {
 /// Serves one connection, request after request.
 async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Place>, mut shutdown: Shutdown) {
     place.idle();
+    let spoke = Arc::new(Notify::new());
+    let speaks = spoke.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        speaks.notify_one();
         let place = place.clone();
         place.idle();
         let mut request = request.map(|body| axum::body::Body::new(Arriving::new(body, place.clone())));
@@ -112,6 +117,12 @@ async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Pla
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = shutdown.requested() => {
+            // Whoever came in before the end is answered, too: its request may not have been read yet.
+            tokio::select! {
+                _ = &mut connection => return,
+                () = spoke.notified() => {}
+                () = tokio::time::sleep(ON_THE_WAY) => {}
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

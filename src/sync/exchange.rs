@@ -216,6 +216,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         // A batch that central rejects is halved until the one row that it will not take stands alone.
         let mut parts = vec![pending];
         while let Some(mut part) = parts.pop() {
+            self.tick();
             let sessions: Vec<Session> = part.iter().map(|record| record.session.clone()).collect();
             let number = self.next_batch();
             self.sent.push(number);

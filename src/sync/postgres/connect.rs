@@ -95,6 +95,13 @@ impl PostgresOptions {
         &self.place
     }
 
+    /// The longest that a call may take: each host may keep it waiting, and then each statement.
+    pub fn patience(&self) -> Duration {
+        const STATEMENTS: u32 = 16;
+        let hosts = u32::try_from(self.urls.len()).unwrap_or(u32::MAX);
+        self.connect_timeout.saturating_mul(hosts).saturating_add(self.statement_timeout.saturating_mul(STATEMENTS))
+    }
+
     /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
     fn login(&self, url: &Url) -> Result<PgConnectOptions, CentralError> {
         let server = server(url).map_err(|error| CentralError::Refused(error.to_string()))?;
