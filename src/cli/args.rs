@@ -50,6 +50,16 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Look at everything, and say what to do about what is wrong
+    Doctor(DoctorArgs),
+    /// Gather what whoever mends a bug wants to see, without secrets, into one file
+    Bugreport(BugreportArgs),
+    /// Install the daemon as a service, or bring what is installed up to date
+    Install(InstallArgs),
+    /// Remove the service, and leave the data
+    Uninstall(UninstallArgs),
+    /// Print what completes these verbs in a shell
+    Completions(CompletionsArgs),
 }
 
 /// The settings a daemon starts with, and what works on its files without it.
@@ -80,6 +90,9 @@ pub struct Settings {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond run --machine laptop --log-level debug")]
 pub struct RunArgs {
+    /// Take the system's places, whoever runs it
+    #[arg(long)]
+    pub system: bool,
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -322,6 +335,78 @@ pub struct MigrateArgs {
     pub settings: Settings,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond doctor --json")]
+pub struct DoctorArgs {
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond bugreport report.txt")]
+pub struct BugreportArgs {
+    /// Where to put it
+    #[arg(value_name = "FILE", default_value = "sessiond-bugreport.txt", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Whose service it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ScopeArgs {
+    /// The service of this user [default, but for root]
+    #[arg(long, conflicts_with = "system")]
+    pub user: bool,
+    /// The service of this machine, for all who are in the group sessiond [default for root]
+    #[arg(long)]
+    pub system: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: sudo sessiond install --central-url postgres://supervisor@odin3:5435/supervisor_service"
+)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Print every file and command, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Name this machine, in a new configuration
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// The central database, in a new configuration; a password goes into a file of its own
+    /// [env: SESSIOND_CENTRAL_URL]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub central_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sudo sessiond uninstall --system")]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Print every file and command, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond completions bash >~/.local/share/bash-completion/completions/sessiond")]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The description of the command line, from which manuals are made.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 fn percent() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(0..=100)
 }
@@ -348,6 +433,8 @@ impl Cli {
             Verb::Run(args) => &mut args.settings,
             Verb::Migrate(args) => &mut args.settings,
             Verb::Identity(args) => &mut args.verb.options_mut().settings,
+            Verb::Doctor(args) => &mut args.settings,
+            Verb::Bugreport(args) => &mut args.settings,
             _ => return self,
         };
         settings.socket.clone_from(&self.socket);
@@ -422,6 +509,13 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "doctor --json",
+            "bugreport",
+            "install",
+            "install --user --dry-run",
+            "install --system --machine m --central-url u",
+            "uninstall --system --dry-run",
+            "completions bash",
         ] {
             verb(line);
         }
@@ -473,6 +567,7 @@ mod tests {
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
             ("sync --wait --timeout -5", "invalid value '-5' for '--timeout <SECONDS>'", "--help"),
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),
+            ("install --user --system", "cannot be used with", "usage: sessiond install"),
             ("show", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond show"),
         ] {
             let error = read(line).unwrap_err();

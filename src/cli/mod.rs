@@ -15,9 +15,12 @@ use std::process::ExitCode;
 
 use crate::client::{Client, Endpoint};
 use crate::clock;
+use crate::domain::Finding;
 use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
-pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
+pub use args::{
+    IdentityOptions, IdentityVerb, InstallArgs, MigrateArgs, RunArgs, ScopeArgs, Settings, UninstallArgs, command,
+};
 pub use error::CliError;
 use look::Look;
 use output::Output;
@@ -30,6 +33,14 @@ pub trait Local {
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
     /// Reads or mends the identity in the state folder while no daemon runs on it.
     fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
+    /// Installs the service; says what was done.
+    fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError>;
+    /// Removes the service; says what was done, and where the data stays.
+    fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError>;
+    /// Looks at this installation.
+    fn doctor(&self, settings: &Settings, client: &Client) -> Result<Vec<Finding>, CliError>;
+    /// Everything that whoever mends a bug wants to see.
+    fn bugreport(&self, settings: &Settings, client: &Client) -> Result<String, CliError>;
 }
 
 /// The whole of the program, but for what `local` does.
@@ -79,6 +90,11 @@ fn dispatch(
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
+        Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
+        Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
+        Verb::Install(args) => verbs::service::say(&local.install(&args)?, out),
+        Verb::Uninstall(args) => verbs::service::say(&local.uninstall(&args)?, out),
+        Verb::Completions(args) => verbs::service::completions(args.shell, out),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::platform;
 use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-/// How long a socket that refuses is given: its daemon may be in the middle of a restart.
-const RESTART: Duration = Duration::from_millis(300);
+/// How long a socket that refuses, or is gone from a folder made for it, is given: its daemon may be in the
+/// middle of a restart.
+const RESTART: Duration = Duration::from_secs(1);
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// The sockets on which a daemon may listen, in the order in which they are tried.
@@ -43,6 +44,11 @@ impl Endpoint {
         self.named
     }
 
+    /// Where it looks, in this order.
+    pub fn candidates(&self) -> &[PathBuf] {
+        &self.candidates
+    }
+
     /// Connects to the first socket on which somebody listens.
     pub fn connect(&self, timeout: Duration) -> Result<UnixStream, ErrorDetail> {
         let deadline = Instant::now() + RESTART;
@@ -55,7 +61,7 @@ impl Endpoint {
                     Err(error) => failures.push((path.as_path(), error)),
                 }
             }
-            refused |= failures.iter().any(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused);
+            refused |= failures.iter().any(|(path, error)| may_come_back(path, error));
             if !refused || Instant::now() >= deadline {
                 return Err(self.explain(failures));
             }
@@ -116,6 +122,15 @@ impl Endpoint {
             message: format!("no daemon found: there is no socket at {}", paths.join(" or ")),
             hint: "start it with `sessiond run`, or name its socket with --socket".to_owned(),
         }
+    }
+}
+
+/// Was a daemon there a moment ago? It removes its socket when it stops, and leaves the folder.
+fn may_come_back(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => true,
+        io::ErrorKind::NotFound => path.parent().is_some_and(|folder| folder.ends_with("sessiond") && folder.is_dir()),
+        _ => false,
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 pub use identity::{Change, offline as identity_offline};
+pub use in_force::postgres as central_of;
 pub use migrate::migrate;
 
 use crate::api::{self, About, Admission, Api, ApiError, Metrics, Peer};

@@ -4,6 +4,7 @@
 //! [`Timestamp`], randomness as a number; so any run can be replayed.
 
 pub mod backoff;
+pub mod finding;
 pub mod footer;
 pub mod link;
 pub mod machine;
@@ -12,6 +13,7 @@ pub mod session;
 pub mod text;
 pub mod time;
 
+pub use finding::{Finding, Verdict};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};

@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod error;
+mod examine;
 mod identity;
 mod machines;
 mod open;
@@ -27,6 +28,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use error::{OpenError, StoreError};
+pub use examine::examine;
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use open::FolderLock;

@@ -87,7 +87,7 @@ async fn prepare(connection: &mut PgConnection, options: &PostgresOptions) -> Re
     Ok(())
 }
 
-async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
     let applied = applied(connection).await?;
     Ok(FILES
         .iter()
