@@ -1,5 +1,6 @@
 //! Looks at everything that an installation consists of, and says what to do about what is wrong. Changes nothing.
 
+mod addresses;
 mod here;
 mod report;
 mod service;
@@ -53,7 +54,10 @@ fn central(settings: &Settings) -> Vec<Finding> {
         Err(error) => return vec![Finding::wrong("central", error.message, error.hint)],
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(checkup(&options, &clock::system())),
+        Ok(runtime) => {
+            let central = runtime.block_on(checkup(&options, &clock::system()));
+            addresses::filter(&options).into_iter().chain(central).collect()
+        }
         Err(error) => {
             vec![Finding::wrong("central", format!("it cannot be asked: {error}"), "look at this user's limits")]
         }

@@ -59,9 +59,8 @@ fn without_secrets(text: &str) -> String {
 
 fn without_secret(line: &str) -> String {
     let lower = line.to_ascii_lowercase();
-    let names_one = lower.contains("password") && !lower.contains("password_file");
-    let sets_one = names_one && lower.split_once(['=', ':']).is_some_and(|(name, _)| name.contains("password"));
-    if sets_one {
+    let is_set = |behind: &str| behind.trim_start_matches(['"', '\'', ' ']).starts_with(['=', ':']);
+    if lower.split("password").skip(1).any(is_set) {
         return "(a line that may hold a password)".into();
     }
     let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`');
@@ -90,6 +89,7 @@ mod tests {
             "Nov 24 odin3 sessiond[1]: central postgres://me:hunter2@odin3/x cannot be reached",
             "Environment=PGPASSWORD=hunter2",
             "password = \"hunter2\"",
+            "\"password\": \"hunter2\"",
             "Environment=SESSIOND_CENTRAL_URL=postgres://me:hunter2@odin3/x",
         ] {
             assert!(!without_secrets(line).contains("hunter2"), "{line}: {}", without_secrets(line));

@@ -7,4 +7,5 @@ mod e2e;
 mod faults;
 mod hostile;
 mod power;
+mod service;
 mod support;

@@ -96,7 +96,7 @@ impl PostgresOptions {
     }
 
     /// Each host and its port; none for a Unix socket.
-    pub(super) fn servers(&self) -> Vec<Option<(String, u16)>> {
+    pub fn servers(&self) -> Vec<Option<(String, u16)>> {
         let host = |server: PgConnectOptions| {
             server.get_socket().is_none().then(|| (server.get_host().to_owned(), server.get_port()))
         };

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod fake_central;
 pub mod history;
 pub mod load;
+pub mod machine;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
