@@ -39,6 +39,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the first request of somebody who has just come in may be on its way when the daemon is told to stop.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// How long one waits for somebody who may still be at a socket that is gone.
+const LAST_CALL: Duration = Duration::from_millis(10);
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -49,7 +51,22 @@ pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + 
 pub async fn serve(listener: UnixListener, router: Router, admission: Admission, mut shutdown: Shutdown) {
     let places = Places::new(CONNECTIONS, SHARE);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let told = shutdown.clone();
     let mut connections = JoinSet::new();
+    let receive = |stream: UnixStream, connections: &mut JoinSet<()>| {
+        let seated = admission(&stream).and_then(|peer| Ok((peer, places.take(peer.uid).ok_or_else(full)?)));
+        match seated {
+            Ok((peer, place)) => {
+                let place = Arc::new(place);
+                let connection = connections.spawn(converse(stream, router.clone(), peer, place.clone(), told.clone()));
+                place.seats(connection);
+            }
+            Err(refusal) => {
+                let Ok(place) = turned_away.clone().try_acquire_owned() else { return };
+                connections.spawn(turn_away(stream, refusal, place));
+            }
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -65,25 +82,24 @@ pub async fn serve(listener: UnixListener, router: Router, admission: Admission,
                 continue;
             }
         };
-        let seated = admission(&stream).and_then(|peer| Ok((peer, places.take(peer.uid).ok_or_else(full)?)));
-        match seated {
-            Ok((peer, place)) => {
-                let place = Arc::new(place);
-                let connection =
-                    connections.spawn(converse(stream, router.clone(), peer, place.clone(), shutdown.clone()));
-                place.seats(connection);
-            }
-            Err(refusal) => {
-                let Ok(place) = turned_away.clone().try_acquire_owned() else { continue };
-                connections.spawn(turn_away(stream, refusal, place));
-            }
-        }
+        receive(stream, &mut connections);
+    }
+    // Nobody else can answer those who wait at a socket that is gone; at one that stays, the next daemon does.
+    while is_gone(&listener)
+        && let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_CALL, listener.accept()).await
+    {
+        receive(stream, &mut connections);
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some clients did not finish in time; their connections are cut");
     }
+}
+
+/// Has the socket's file been removed, so that nobody comes any more?
+fn is_gone(listener: &UnixListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.as_pathname().is_some_and(|path| !path.exists()))
 }
 
 fn full() -> ApiError {

@@ -67,9 +67,8 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     let in_force = InForce::new(&loaded, postgres, log);
     let daemon = Daemon { store, identity, clock, in_force, started: loaded };
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon.serve(listener, door, signals, overrides, environment));
+    let ended = runtime.block_on(daemon.serve(listener, socket_file, door, signals, overrides, environment));
     drop(runtime);
-    drop(socket_file);
     writer.join();
     tracing::info!("stopped");
     ended
@@ -164,6 +163,7 @@ impl Daemon {
     async fn serve(
         self,
         listener: UnixListener,
+        socket_file: Option<SocketFile>,
         door: Door,
         mut signals: tokio::sync::mpsc::UnboundedReceiver<Signal>,
         overrides: &Overrides,
@@ -239,6 +239,7 @@ impl Daemon {
         tracing::info!("stopping");
         systemd::stopping();
         watchdog.abort();
+        drop(socket_file);
         stop_serving.stop();
         for task in [server, liveness] {
             if !task.is_finished() {

@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{SocketAddrUnix, SocketType, sockopt};
 
 use crate::platform;
 
@@ -56,12 +56,8 @@ pub fn inherited() -> Result<Option<Inherited>, SocketError> {
 }
 
 fn adopt(socket: OwnedFd) -> io::Result<Inherited> {
-    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
-    if sockopt::socket_domain(&socket)? != AddressFamily::UNIX || sockopt::socket_type(&socket)? != SocketType::STREAM {
-        return Err(wrong("it is no Unix stream socket"));
-    }
-    if !sockopt::socket_acceptconn(&socket)? {
-        return Err(wrong("nobody listens on it"));
+    if sockopt::socket_type(&socket)? != SocketType::STREAM {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket"));
     }
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     let listener = UnixListener::from(socket);

@@ -76,20 +76,18 @@ impl Machine {
     fn await_boot(&mut self) -> Result<(), String> {
         let pid = Pid::from_child(&self.container).as_raw_nonzero();
         let children = format!("/proc/{pid}/task/{pid}/children");
-        let first = eventually("the container starts", LIMIT, || {
+        let console = self.dir.path().join("console");
+        let said = move || fs::read_to_string(&console).unwrap_or_default();
+        // nspawn's first children do no more than prepare: process 1 is the one that answers.
+        eventually("the machine is up", LIMIT, || {
             if let Ok(Some(_)) = self.container.try_wait() {
-                return Some(None);
+                return Some(Err(format!("systemd-nspawn, which says: {}", said().trim())));
             }
             let first = fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok();
-            first.and_then(Pid::from_raw).map(Some)
-        });
-        let said = || fs::read_to_string(self.dir.path().join("console")).unwrap_or_default();
-        self.leader = first.ok_or_else(|| format!("systemd-nspawn, which says: {}", said().trim()))?;
-        eventually("the machine is up", LIMIT, || {
+            self.leader = first.and_then(Pid::from_raw)?;
             let state = self.run("systemctl is-system-running").stdout;
-            matches!(String::from_utf8_lossy(&state).trim(), "running" | "degraded").then_some(())
-        });
-        Ok(())
+            matches!(String::from_utf8_lossy(&state).trim(), "running" | "degraded").then_some(Ok(()))
+        })
     }
 
     /// A file of the machine, as it is seen from here.
@@ -141,8 +139,9 @@ fn mount(dir: &Path) -> Result<(), String> {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Whatever runs in there ends with its process 1.
+        // Whatever runs in there ends with its process 1, and that with nspawn.
         _ = kill_process(self.leader, Signal::KILL);
+        _ = self.container.kill();
         _ = self.container.wait();
         _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("root")).output();
         for group in &self.groups {
