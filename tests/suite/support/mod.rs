@@ -7,6 +7,7 @@ pub mod fake_central;
 pub mod fake_history;
 pub mod history;
 pub mod load;
+pub mod machine;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
