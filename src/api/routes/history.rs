@@ -22,7 +22,8 @@ use crate::wire::{
 /// Take down an event of a session, be it closed. What looks like a secret in it is blanked.
 #[utoipa::path(post, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32)),
     request_body = EventRequest, responses((status = 201, body = EventBody), (status = 400, body = ErrorBody),
-    (status = 404, body = ErrorBody)))]
+    (status = 404, body = ErrorBody),
+    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
 pub async fn add_event(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -48,7 +49,8 @@ pub async fn events(
 /// Take down a command of a session, be it closed. What looks like a secret in it is blanked.
 #[utoipa::path(post, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32)),
     request_body = CommandRequest, responses((status = 201, body = CommandBody), (status = 400, body = ErrorBody),
-    (status = 404, body = ErrorBody)))]
+    (status = 404, body = ErrorBody),
+    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
 pub async fn add_command(
     State(api): State<Arc<Api>>,
     peer: Peer,
@@ -74,7 +76,8 @@ pub async fn commands(
 /// Take down a checkpoint of a session, be it closed. What looks like a secret in it is blanked.
 #[utoipa::path(post, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32)),
     request_body = CheckpointRequest, responses((status = 201, body = CheckpointBody), (status = 400, body = ErrorBody),
-    (status = 404, body = ErrorBody)))]
+    (status = 404, body = ErrorBody),
+    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
 pub async fn add_checkpoint(
     State(api): State<Arc<Api>>,
     peer: Peer,

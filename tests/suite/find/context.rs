@@ -103,3 +103,26 @@ fn a_handoff_is_safe_to_show_and_to_go_on_from() {
     assert_eq!(said, format!("took up {id}, found by its id\n"));
     assert!(!printed.contains("sessiond resume"), "it has been resumed: {printed}");
 }
+
+#[test]
+fn what_a_session_recorded_itself_is_what_is_told() {
+    let host = Host::new("odin3").started();
+    let id = abandoned(&host, "odin", "003");
+    let state = r#"{"next_steps": ["write the parser"], "tests_passed": 41}"#;
+    host.ok(&["checkpoint", &id, "--type", "manual", "--work-state", state]);
+    host.ok(&["event", &id, "epic_completed", "--data", r#"{"epic": "002"}"#]);
+    host.ok(&["command", &id, "build", "--failed", "no room left"]);
+    let context = context(&host, &id);
+    assert_eq!((&context["source"], &context["confidence"]), (&json!("checkpoint"), &json!(100)), "{context}");
+    assert_eq!(
+        context["work_state"],
+        json!({
+            "current_epic": "003",
+            "last_completed_epic": "002",
+            "tests_passed": 41,
+            "last_error": "build failed: no room left"
+        })
+    );
+    let steps: Vec<_> = context["next_steps"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(steps[0].ends_with("build failed: no room left") && steps[1] == "write the parser", "{steps:?}");
+}
