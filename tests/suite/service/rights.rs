@@ -141,7 +141,7 @@ fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
     for sql in [
         format!("UPDATE supervisor_sessions SET host_machine = 'odin3' {}", row(&ours)),
         "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) VALUES ('a-PS-aaaaaa', 'a', 'PS', 'odin3')".into(),
-        format!("INSERT INTO event_store VALUES (gen_random_uuid(), '{theirs}')"),
+        event_of(&theirs),
         "INSERT INTO sessiond_machine_roles VALUES ('of_laptop', 'odin3')".into(),
         "INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) VALUES (gen_random_uuid(), 'odin4', gen_random_uuid(), '')".into(),
     ] {
@@ -152,11 +152,18 @@ fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
         may("UPDATE sessiond_hosts SET retired_at = now() WHERE machine_name = 'odin3' RETURNING 1").unwrap(),
         ""
     );
-    may(&format!("INSERT INTO event_store VALUES (gen_random_uuid(), '{ours}')")).unwrap();
+    may(&event_of(&ours)).unwrap();
     // What every host does for the others: judge the silent.
     may(&format!("UPDATE supervisor_sessions SET status = 'stale' {}", row(&theirs))).unwrap();
     // Whoever is not listed goes on as before.
     grant(&server, "another_client");
     let another = format!("UPDATE supervisor_sessions SET current_epic = 'y' {} RETURNING current_epic", row(&theirs));
     assert_eq!(server.psql_as("another_client", "central", &another).unwrap(), "y");
+}
+
+fn event_of(id: &str) -> String {
+    format!(
+        "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
+         VALUES (gen_random_uuid(), '{id}', 'error', 1, now(), '{{}}', '{{}}')"
+    )
 }
