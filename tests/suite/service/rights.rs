@@ -164,6 +164,6 @@ fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
 fn event_of(id: &str) -> String {
     format!(
         "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
-         VALUES (gen_random_uuid(), '{id}', 'error', 1, now(), '{{}}', '{{}}')"
+         VALUES (gen_random_uuid(), '{id}', 'test_failed', 1, now(), '{{}}', '{{}}')"
     )
 }
