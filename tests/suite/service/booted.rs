@@ -121,7 +121,7 @@ fn members_are_let_in_and_others_are_not(machine: &Machine) -> String {
 
 /// The sandbox leaves the daemon what it needs to see.
 fn processes_of_others_are_watched(machine: &Machine) {
-    let script = "runuser -u alice -- sh -c 'sleep 600 & echo $!; sessiond register --project odin --pid $! --id-only'";
+    let script = "runuser -u alice -- sh -c 'sleep 600 >/dev/null 2>&1 & echo $!; sessiond register --project odin --pid $! --id-only'";
     let said = machine.ok(&format!("{script} </dev/null 2>&1"));
     let (pid, id) = said.split_once('\n').unwrap();
     let status = || machine.ok(&format!("sessiond show {id} --json"));
@@ -239,7 +239,13 @@ fn one_command_installs_upgrades_and_removes_the_service() {
 
     // The same for one user, by the manager that is the user's own.
     let uid = machine.ok("id -u alice");
-    machine.ok(&format!("systemctl start user@{uid}.service"));
+    // A Debian as small as this one has no PAM of systemd's, which would otherwise say where the runtime folder is.
+    machine.ok(&format!(
+        "mkdir -p /run/systemd/system/user@.service.d && \
+         printf '[Service]\\nPAMName=\\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\\n' \
+             >/run/systemd/system/user@.service.d/without-pam.conf && \
+         systemctl daemon-reload && systemctl start user@{uid}.service"
+    ));
     let alice = format!("runuser -u alice -- env XDG_RUNTIME_DIR=/run/user/{uid} HOME=/home/alice sessiond");
     let done = machine.ok(&format!("{alice} install --machine laptop"));
     assert!(done.contains(&format!("answers on /run/user/{uid}/sessiond/sessiond.sock")), "{done}");
