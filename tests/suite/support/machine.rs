@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use super::eventually;
+use super::volume::MOUNTS;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The hierarchies that nspawn needs a group of its own in, where the host still has version 1 of them.
@@ -26,6 +28,7 @@ pub struct Machine {
     groups: Vec<PathBuf>,
     container: Child,
     leader: Pid,
+    _without_volumes: RwLockWriteGuard<'static, ()>,
 }
 
 /// Where tests/run keeps the Debian.
@@ -46,6 +49,7 @@ impl Machine {
         if !debian().join("usr/lib/systemd/systemd").exists() {
             return Err(format!("a Debian in {}, which tests/run puts there", debian().display()));
         }
+        let without_volumes = MOUNTS.write().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a folder for a machine");
         for part in ["upper", "work", "root"] {
             fs::create_dir(dir.path().join(part)).expect("a folder for a machine");
@@ -68,7 +72,8 @@ impl Machine {
             .stderr(console)
             .spawn()
             .map_err(|error| format!("bash: {error}"))?;
-        let mut machine = Self { leader: Pid::from_child(&container), dir, groups, container };
+        let leader = Pid::from_child(&container);
+        let mut machine = Self { leader, dir, groups, container, _without_volumes: without_volumes };
         machine.await_boot()?;
         Ok(machine)
     }

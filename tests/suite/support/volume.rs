@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rustix::ioctl::{Setter, ioctl};
@@ -36,8 +37,13 @@ fn program(name: &str) -> Command {
     Command::new(places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| name.into()))
 }
 
+/// A container has its own view of what is mounted, so that a volume of which it got hold while it booted is still
+/// there after it was unmounted here: the power would stay cut. So no container runs while there are volumes.
+pub static MOUNTS: RwLock<()> = RwLock::new(());
+
 pub struct Volume {
     dir: TempDir,
+    _without_containers: RwLockReadGuard<'static, ()>,
 }
 
 impl Volume {
@@ -56,7 +62,9 @@ impl Volume {
         if !rustix::process::geteuid().is_root() {
             return Err("root, to mount a file system".into());
         }
-        let volume = Self { dir: tempfile::tempdir().expect("a folder for an image") };
+        let without_containers = MOUNTS.read().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().expect("a folder for an image");
+        let volume = Self { dir, _without_containers: without_containers };
         let image = File::create(volume.image()).expect("an image");
         image.set_len(kind.bytes()).expect("a sparse image");
         fs::create_dir(volume.path()).expect("a mount point");
