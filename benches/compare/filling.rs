@@ -31,7 +31,8 @@ fn project(number: u64) -> Project {
     Project::parse(&format!("project{}", number % 97)).expect("a project")
 }
 
-fn registration(number: u64, machine: &MachineName) -> Registration {
+/// A session as one is registered, different for each number.
+pub fn registration(number: u64, machine: &MachineName) -> Registration {
     Registration {
         project: project(number),
         instance_type: InstanceType::parse("PS").expect("a type"),

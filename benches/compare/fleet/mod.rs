@@ -47,8 +47,8 @@ impl Fleet {
     async fn grow(&mut self, to: usize, server: &Server, scale: &Scale) {
         let began = Instant::now();
         while self.members.len() < to {
-            let member = Member::new(self.members.len(), SESSIONS).await;
-            self.tasks.spawn(member.live(&server.url("central"), HEARTBEAT));
+            let member = Member::new(self.members.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
+            self.tasks.spawn(member.sync());
             self.tasks.spawn(member.beat(HEARTBEAT));
             self.members.push(member);
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -71,8 +71,8 @@ impl Fleet {
         tell("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
         tell("age of the sessions in central, p99", age(server), Unit::Time);
         let mut waits = Samples::default();
-        self.members.iter().for_each(|member| waits.add(member.longest_step()));
-        tell("longest exchange with central, p50 of hosts", waits.p50(), Unit::Time);
+        self.members.iter().for_each(|member| waits.add(member.longest_push()));
+        tell("longest push, p50 of hosts", waits.p50(), Unit::Time);
     }
 
     /// Rows of other hosts that all members have read so far.
