@@ -19,7 +19,7 @@ use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{Backlog, Draws, Identity, Process, Record, Renamed, Settled, Settlement, Store, StoreError};
-use crate::sync::engine::{Engine, Step, Tick};
+use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
 
 pub type Answer = Result<Option<Record>, StoreError>;
@@ -219,10 +219,11 @@ impl Host {
             Some(Worker::Idle(mut idle)) => {
                 let now = idle.0.tick();
                 let pending = daemon.home.hand.lock().unwrap().backlog().unwrap().sessions > 0;
+                let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
                     idle.1.hurry(now);
                 }
-                let step = idle.1.next(now, pending);
+                let step = idle.1.next(now, waiting);
                 let waits = matches!(step, Step::Wait { .. });
                 daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
                 !waits

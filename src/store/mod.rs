@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod machines;
 mod mirror;
+mod news;
 mod open;
 mod outbox;
 mod readers;
@@ -41,6 +42,7 @@ pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 use crate::clock::Clock;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
+use news::News;
 use open::Files;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -86,6 +88,7 @@ pub struct Store {
     readers: Readers,
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
+    news: News,
     /// Counts registrations that came with a process.
     processes: Arc<watch::Sender<u64>>,
     changes: Changes,
@@ -128,20 +131,46 @@ impl Store {
         let (committed, commits) = watch::channel(0);
         let changes = Changes::new();
         changes.follow(&connection)?;
+        let news = News::default();
         let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
         let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
-        let keeper =
-            StoreKeeper { files: files.clone(), readers: readers.clone(), committed, changes: changes.clone(), clock };
+        let keeper = StoreKeeper {
+            files: files.clone(),
+            readers: readers.clone(),
+            committed,
+            news: news.clone(),
+            changes: changes.clone(),
+            clock,
+        };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
         let processes = Arc::new(watch::Sender::new(0));
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, processes, changes, mirror_as_of, files }, WriterThread(thread)))
+        Ok((Self { writer, readers, commits, news, processes, changes, mirror_as_of, files }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
+    }
+
+    /// Counts what was committed that is more than a sign of life.
+    pub fn news(&self) -> u64 {
+        self.news.count()
+    }
+
+    /// Writes what others may be waiting for.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let news = self.news.clone();
+        self.writer
+            .submit(move |db| {
+                news.write();
+                work(db)
+            })
+            .await
     }
 
     /// Wakes whoever waits after a session came with a process to watch.
@@ -191,7 +220,7 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
         if record.process.is_some() {
             self.processes.send_modify(|count| *count += 1);
         }
@@ -206,11 +235,20 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::heartbeat(db, &id, &beat, caller, at, stale_after)).await
+        let news = self.news.clone();
+        self.writer
+            .submit(move |db| {
+                let (record, is_news) = sessions::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+                if is_news {
+                    news.write();
+                }
+                Ok(record)
+            })
+            .await
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::close(db, &id, caller, at)).await
+        self.write(move |db| sessions::close(db, &id, caller, at)).await
     }
 
     pub async fn seen_alive(
@@ -219,15 +257,15 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<(), StoreError> {
-        self.writer.submit(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
+        self.write(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.writer.submit(move |db| sessions::process_died(db, &id, process, at)).await
+        self.write(move |db| sessions::process_died(db, &id, process, at)).await
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| sessions::sweep(db, now, stale_after)).await
+        self.write(move |db| sessions::sweep(db, now, stale_after)).await
     }
 
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
@@ -324,7 +362,7 @@ impl Store {
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
     pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| machines::file_under(db, &name, at)).await
+        self.write(move |db| machines::file_under(db, &name, at)).await
     }
 
     /// The sessions that central lacks, longest waiting first.
@@ -352,7 +390,7 @@ impl Store {
 
     /// Central lost what it once had: everything waits again. Returns how many sessions.
     pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| outbox::forget_synced(db, acked_batch, at)).await
+        self.write(move |db| outbox::forget_synced(db, acked_batch, at)).await
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
@@ -361,12 +399,12 @@ impl Store {
 
     /// Lets parked sessions be pushed again; all of them if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| outbox::unpark(db, &ids, false)).await
+        self.write(move |db| outbox::unpark(db, &ids, false)).await
     }
 
     /// Gives up pushing parked sessions as they are; a later change is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
+        self.write(move |db| outbox::unpark(db, &ids, true)).await
     }
 
     /// The newest damaged file that was set aside and still lies there, by its name.
@@ -388,6 +426,7 @@ struct StoreKeeper {
     files: Files,
     readers: Readers,
     committed: watch::Sender<u64>,
+    news: News,
     changes: Changes,
     clock: Clock,
 }
@@ -408,6 +447,7 @@ impl Keeper for StoreKeeper {
 
     fn committed(&mut self) {
         self.changes.committed();
+        self.news.committed();
         self.committed.send_modify(|count| *count += 1);
     }
 }
