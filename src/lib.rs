@@ -10,16 +10,19 @@
 extern crate self as sessiond;
 
 pub mod api;
+pub mod claude;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod domain;
+pub mod mcp;
 pub mod platform;
 pub mod shutdown;
 #[cfg(test)]
 mod simulation;
+pub mod spool;
 pub mod store;
 pub mod sync;
 pub mod wire;

@@ -87,6 +87,7 @@ fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
         allow_other: true,
         config_path: None,
         config_error: None,
+        type_rules: Default::default(),
     };
     let api = Api {
         store,
@@ -97,6 +98,7 @@ fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
         clock: Arc::new(|| NOW),
         random: || 1,
         started: |_| None,
+        lives: |_| false,
         metrics: Metrics::new("0"),
         unread: Unread::default(),
         shutdown,

@@ -14,36 +14,41 @@ CREATE INDEX IF NOT EXISTS idx_supervisor_sessions_claude_uuid
 --
 -- A view on these columns forbids the change, so every view that depends on the table, however
 -- indirectly, is taken down with all that belongs to it and put back as it was.
-DO $do$
+CREATE OR REPLACE FUNCTION sessiond_give_zone(of_table REGCLASS, VARIADIC columns TEXT[]) RETURNS VOID
+LANGUAGE plpgsql AS $do$
 DECLARE
-    sessions CONSTANT REGCLASS := 'supervisor_sessions';
     path CONSTANT TEXT := current_setting('search_path');
     view RECORD;
     takedown TEXT[] := '{}';
     restore TEXT[] := '{}';
     statement TEXT;
     change TEXT;
+    no_default TEXT;
+    new_default TEXT;
 BEGIN
     -- Nobody writes between looking and changing.
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', sessions);
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', of_table);
 
+    -- A default is cast along with its column, by way of the naive time; so it is set anew.
     SELECT string_agg(format(
-        'ALTER COLUMN %1$I TYPE TIMESTAMPTZ USING %1$I AT TIME ZONE current_setting(''TimeZone'')', attname), ', ')
-    INTO change
+            'ALTER COLUMN %1$I TYPE TIMESTAMPTZ USING %1$I AT TIME ZONE current_setting(''TimeZone'')', attname), ', '),
+        coalesce(string_agg(format('ALTER %I DROP DEFAULT', attname), ', ') FILTER (WHERE atthasdef), ''),
+        coalesce(string_agg(format('ALTER %I SET DEFAULT CURRENT_TIMESTAMP', attname), ', ')
+            FILTER (WHERE atthasdef), '')
+    INTO change, no_default, new_default
     FROM pg_attribute
-    WHERE attrelid = sessions AND attname IN ('last_heartbeat', 'created_at', 'closed_at')
-        AND atttypid = 'timestamp'::regtype;
+    WHERE attrelid = of_table AND attname = ANY (columns) AND atttypid = 'timestamp'::regtype;
     IF change IS NULL THEN
         RETURN;
     END IF;
 
     -- With an empty path, every name in a definition comes out qualified, and is understood as it was meant.
     PERFORM set_config('search_path', '', true);
-    change := format('ALTER TABLE %s %s', sessions, change);
+    change := format('ALTER TABLE %s %s', of_table, change);
 
     FOR view IN
         WITH RECURSIVE dependent (oid, depth) AS (
-            SELECT sessions::oid, 0
+            SELECT of_table::oid, 0
             UNION
             SELECT r.ev_class, dependent.depth + 1
             FROM dependent
@@ -101,17 +106,20 @@ BEGIN
     FOREACH statement IN ARRAY takedown LOOP
         EXECUTE statement;
     END LOOP;
-    -- A default is cast along with its column, by way of the naive time; so it is set anew.
-    EXECUTE format('ALTER TABLE %s ALTER last_heartbeat DROP DEFAULT, ALTER created_at DROP DEFAULT', sessions);
+    IF no_default <> '' THEN
+        EXECUTE format('ALTER TABLE %s %s', of_table, no_default);
+    END IF;
     EXECUTE change;
-    EXECUTE format('ALTER TABLE %s ALTER last_heartbeat SET DEFAULT CURRENT_TIMESTAMP, '
-        'ALTER created_at SET DEFAULT CURRENT_TIMESTAMP', sessions);
+    IF new_default <> '' THEN
+        EXECUTE format('ALTER TABLE %s %s', of_table, new_default);
+    END IF;
     FOREACH statement IN ARRAY restore LOOP
         EXECUTE statement;
     END LOOP;
     PERFORM set_config('search_path', path, true);
 END
 $do$;
+SELECT sessiond_give_zone('supervisor_sessions', 'last_heartbeat', 'created_at', 'closed_at');
 
 -- A replayed heartbeat keeps the time at which it was one. sessiond sets sessiond.replay in its own
 -- transactions; everybody else's are stamped as ever.

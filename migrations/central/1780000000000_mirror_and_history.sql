@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS sessiond_history (
     added_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (changed_xid, instance_id)
 );
+-- They come in the order of time, so that the old ones are found by next to no index.
+CREATE INDEX IF NOT EXISTS sessiond_history_added_at ON sessiond_history USING brin (added_at);
 COMMENT ON TABLE sessiond_history IS
     'Which sessions got events, commands or checkpoints in the last 30 days, for the mirrors to follow';
 
@@ -107,8 +109,13 @@ BEGIN
                 to_regclass(history));
         END IF;
     END LOOP;
-    -- The latest of a session are looked up; event_store has an index for that.
     IF to_regclass('command_log') IS NOT NULL THEN
+        -- The times of the other two have a zone from the start.
+        PERFORM sessiond_give_zone(to_regclass('command_log'), 'created_at');
+        -- A command has no key of its own: by this one the hosts know those that they replayed.
+        CREATE INDEX IF NOT EXISTS idx_sessiond_command_record
+            ON command_log ((context_data->>'record_id')) WHERE context_data ? 'record_id';
+        -- The latest of a session are looked up; event_store has an index for that.
         CREATE INDEX IF NOT EXISTS idx_sessiond_command_log ON command_log (instance_id, id);
     END IF;
     IF to_regclass('checkpoints') IS NOT NULL THEN

@@ -55,6 +55,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let (code, hint) = match &error {
             StoreError::NotFound(_) => (ErrorCode::NotFound, "`sessiond list` shows the sessions that are known"),
+            StoreError::NotParked(_) => (ErrorCode::NotFound, "`sessiond parked list` shows what is parked"),
             StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to go on"),
             StoreError::Elsewhere { .. } => {
                 (ErrorCode::SessionElsewhere, "only its own machine changes it; `sessiond resume` goes on with it here")

@@ -34,6 +34,7 @@ pub struct Metrics {
     answers: Family<Answer, Counter>,
     sessions: Family<StatusLabel, Gauge>,
     backlog: Gauge,
+    records: Gauge,
     backlog_age: Seconds,
     parked: Gauge,
     central: Family<StateLabel, Gauge>,
@@ -50,6 +51,7 @@ impl Metrics {
             answers: Family::default(),
             sessions: Family::default(),
             backlog: Gauge::default(),
+            records: Gauge::default(),
             backlog_age: Seconds::default(),
             parked: Gauge::default(),
             central: Family::default(),
@@ -68,13 +70,18 @@ impl Metrics {
         r.register("http_requests", "Answers by method and status", self.answers.clone());
         r.register("sessions", "Sessions of this host by status, judged now", self.sessions.clone());
         r.register("backlog_sessions", "Sessions that central lacks", self.backlog.clone());
+        r.register("backlog_records", "Events, commands and checkpoints that central lacks", self.records.clone());
         r.register_with_unit(
             "backlog_age",
             "Age of the oldest change that waits",
             Unit::Seconds,
             self.backlog_age.clone(),
         );
-        r.register("parked_sessions", "Sessions that central will never take as they are", self.parked.clone());
+        r.register(
+            "parked_sessions",
+            "Sessions and records that central will never take as they are",
+            self.parked.clone(),
+        );
         r.register("central_state", "1 for the state that the link to central is in", self.central.clone());
         r.register_with_unit("central_state_age", "Time in that state", Unit::Seconds, self.state_age.clone());
         r.register_with_unit(
@@ -96,6 +103,7 @@ impl Metrics {
             self.sessions.get_or_create(&StatusLabel { status }).set(signed(count));
         }
         self.backlog.set(signed(backlog.sessions));
+        self.records.set(signed(backlog.records));
         self.backlog_age.set(backlog.oldest_at.map_or(0.0, |at| now.since(at).as_secs_f64()));
         self.parked.set(signed(backlog.parked));
         for state in LinkState::ALL {

@@ -30,9 +30,10 @@ pub use server::{Admission, serve};
 pub use unread::Unread;
 
 use crate::clock::Clock;
+use crate::domain::agent::TypeRule;
 use crate::domain::{LinkStatus, Timestamp};
 use crate::shutdown::Shutdown;
-use crate::store::{PinnedIdentity, Store};
+use crate::store::{PinnedIdentity, Process, Store};
 
 /// The largest body of a request, in bytes; the contract's fields fit many times over.
 const MAX_BODY: usize = 64 * 1024;
@@ -45,6 +46,8 @@ pub struct ApiSettings {
     pub keep_closed: Duration,
     /// May a register call name another machine?
     pub allow_other: bool,
+    /// Of which type a session is that an agent begins.
+    pub type_rules: Vec<TypeRule>,
     pub config_path: Option<String>,
     /// Why the configuration file as it is now is not in force.
     pub config_error: Option<String>,
@@ -74,6 +77,8 @@ pub struct Api {
     pub random: fn() -> u64,
     /// When the process with this pid started, if it runs.
     pub started: fn(i32) -> Option<i64>,
+    /// Whether a process still runs.
+    pub lives: fn(Process) -> bool,
     pub metrics: Metrics,
     pub unread: Unread,
     /// Ends what would go on for ever.
@@ -96,6 +101,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::sessions::heartbeat))
         .routes(routes!(routes::sessions::close))
         .routes(routes!(routes::sessions::footer))
+        .routes(routes!(routes::agents::report))
+        .routes(routes!(routes::resume::context))
+        .routes(routes!(routes::resume::resume))
+        .routes(routes!(routes::history::add_event, routes::history::events))
+        .routes(routes!(routes::history::add_command, routes::history::commands))
+        .routes(routes!(routes::history::add_checkpoint, routes::history::checkpoints))
         .routes(routes!(routes::watch::watch))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::daemon::status))

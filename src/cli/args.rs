@@ -7,6 +7,7 @@ use clap::builder::{NonEmptyStringValueParser, StyledStr};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
+use super::history_args::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
 
 /// Keeps the record of AI coding sessions, with or without the network.
 #[derive(Debug, Parser)]
@@ -37,19 +38,47 @@ pub enum Verb {
     Show(ShowArgs),
     /// Print the line that says which session this is
     Footer(FooterArgs),
+    /// Go on from a session: take it up, or begin one that inherits from it
+    Resume(ResumeArgs),
+    /// Tell what a session was at, and how to go on
+    Context(ContextArgs),
+    /// Take down what happened in a session
+    Event(EventArgs),
+    /// Take down a command that was run in a session
+    Command(CommandArgs),
+    /// Take down where a session stands, to go on from
+    Checkpoint(CheckpointArgs),
+    /// List what happened in a session, newest first
+    Events(HistoryArgs),
+    /// List the commands that were run in a session, newest first
+    Commands(HistoryArgs),
+    /// List the checkpoints of a session, newest first
+    Checkpoints(HistoryArgs),
     /// List the machines and what runs on them
     Machines(MachinesArgs),
     /// Show how the daemon, its link to central and its backlog stand
     Status(StatusArgs),
     /// Push to central now
     Sync(SyncArgs),
-    /// Tend to sessions that central will never take as they are
+    /// Tend to sessions and records that central will never take as they are
     #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
+    /// Put hooks and status line into Claude Code's settings
+    Install(InstallArgs),
+    /// Take them out again
+    Uninstall(InstallArgs),
+    /// Run a program as a session
+    Exec(ExecArgs),
+    /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
+    Hook(HookArgs),
+    /// Serve MCP on stdin and stdout, for an agent that starts it
+    Mcp,
+    /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
+    Statusline,
 }
 
 /// The settings a daemon starts with, and what works on its files without it.
@@ -205,6 +234,52 @@ pub struct FooterArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
+pub struct ResumeArgs {
+    /// An id, 4 to 6 characters of its end, an epic or a project [default: the session that was alive last]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub hint: Option<String>,
+    /// Which of several candidates, as they are numbered
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
+    pub choose: Option<i64>,
+    /// Go on from a closed session, too, if the hint is its whole id
+    #[arg(long)]
+    pub closed: bool,
+    /// The process that goes on, on this host: when that ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Claude Code's own id of the session that goes on
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Claude Code's transcript of the session that goes on
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// The folder in which it goes on
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print all of it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print what there is to know, as Markdown; the new id goes to stderr
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond context odin-PS-8f4a2b --handoff")]
+pub struct ContextArgs {
+    /// The session's id, or the beginning of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print it as Markdown, for whoever goes on
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond machines --json")]
 pub struct MachinesArgs {
     /// Print the machines as JSON
@@ -295,7 +370,7 @@ pub enum IdentityVerb {
     Replace(IdentityOptions),
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct IdentityOptions {
     /// Print the identity as JSON
     #[arg(long)]
@@ -329,6 +404,40 @@ pub struct MigrateArgs {
     pub time_zone: Option<String>,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond install --claude --dry-run")]
+pub struct InstallArgs {
+    /// Claude Code's hooks and status line, in the settings of this user
+    #[arg(long, required = true)]
+    pub claude: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+pub struct ExecArgs {
+    /// Lower-case letters, digits and dashes, at most 22 [default: from the repository's or folder's name]
+    #[arg(long)]
+    pub project: Option<String>,
+    /// PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// The program and its arguments; it finds INSTANCE_ID and HOST_MACHINE in its environment
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond hook SessionStart")]
+pub struct HookArgs {
+    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    // Whatever stands here: wrong usage has an exit code that would stop the agent.
+    #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub event: Vec<String>,
 }
 
 fn percent() -> clap::builder::RangedI64ValueParser<i64> {
@@ -416,6 +525,21 @@ mod tests {
             "list --all --watch",
             "show odin --json",
             "footer odin-PS-8f4a2b --separator",
+            "resume",
+            "resume 8f4a2b --choose 2 --closed --json",
+            "resume odin --pid 7 --claude-session-uuid u --claude-session-path f --working-dir /d --handoff",
+            "context odin-PS-8f4a2b --json",
+            "context odin-PS-8f4a2b --handoff",
+            "event odin-PS-8f4a2b epic_started",
+            "event odin-PS-8f4a2b tool_use --data {} --parent 2f1c8c54-0000-4000-8000-000000000000 --json",
+            "command odin-PS-8f4a2b build",
+            "command odin-PS-8f4a2b build --type mcp_tool --tool Bash --parameters {} --result 1 --failed no --took 12 \
+             --tag a --tag b",
+            "checkpoint odin-PS-8f4a2b --type manual --work-state {}",
+            "events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z --until 2026-01-31T12:00:00Z --contains x \
+             --limit 5 --offset 10 --json",
+            "commands odin-PS-8f4a2b",
+            "checkpoints odin-PS-8f4a2b",
             "machines --json",
             "status --json --socket /x.sock",
             "--socket /x.sock status",
@@ -432,6 +556,15 @@ mod tests {
             "identity replace",
             "migrate",
             "migrate --dry-run --time-zone Europe/Berlin",
+            "install --claude --dry-run",
+            "uninstall --claude",
+            "exec --project p -- true --json x",
+            "exec true",
+            "hook SessionStart",
+            "hook",
+            "hook --what ever",
+            "statusline",
+            "mcp",
         ] {
             verb(line);
         }
@@ -480,6 +613,9 @@ mod tests {
             ("register --projct p", "unexpected argument '--projct' found", "did you mean '--project'?"),
             ("heartbeat x --epic e --clear-epic", "cannot be used with", "usage: sessiond heartbeat"),
             ("list --status gone", "[possible values: active, stale, closed]", "--help"),
+            ("resume --choose 0", "invalid value '0' for '--choose <N>': 0 is not in 1..=10", "--help"),
+            ("resume --json --handoff", "cannot be used with", "usage: sessiond resume"),
+            ("context", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond context"),
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
             ("sync --wait --timeout -5", "invalid value '-5' for '--timeout <SECONDS>'", "--help"),
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),

@@ -1,7 +1,10 @@
 //! The command line: reads the words, asks the daemon, prints what it says.
 
 mod args;
+mod away;
 mod error;
+mod history_args;
+mod known;
 mod look;
 mod output;
 mod table;
@@ -15,12 +18,15 @@ use std::process::ExitCode;
 
 use crate::client::{Client, Endpoint};
 use crate::clock;
+use crate::mcp;
 use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
 pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
+use away::Away;
 pub use error::CliError;
 use look::Look;
 use output::Output;
+use verbs::claude::Change;
 
 /// What is done here rather than asked of a running daemon.
 pub trait Local {
@@ -46,12 +52,12 @@ pub fn main(args: impl Iterator<Item = OsString>, local: &dyn Local) -> ExitCode
 fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dyn Local, out: &mut Output<'_>) -> u8 {
     let done = match Cli::read(args) {
         Ok(Asked::Verb(cli)) => dispatch(*cli, env, local, out),
-        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()),
-        Ok(Asked::Text(text)) => out.print(&text.to_string()),
+        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()).map(|()| 0),
+        Ok(Asked::Text(text)) => out.print(&text.to_string()).map(|()| 0),
         Err(error) => Err(error),
     };
     match done {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(error) => out.fail(&error, args::wants_json(args)),
     }
 }
@@ -61,25 +67,47 @@ fn dispatch(
     env: &dyn Fn(&str) -> Option<OsString>,
     local: &dyn Local,
     out: &mut Output<'_>,
-) -> Result<(), CliError> {
+) -> Result<u8, CliError> {
     let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
     let named = endpoint.is_named();
+    let away = &Away::new(env, local, &endpoint, clock::system(), random);
     let client = &Client::new(endpoint);
-    match cli.verb {
+    let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
         Verb::Migrate(args) => out.print(&local.migrate(&args)?),
         Verb::Identity(args) => verbs::identity::identity(client, named, local, &args.verb, out),
-        Verb::Register(args) => verbs::session::register(client, args, out),
-        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, out),
-        Verb::Close(args) => verbs::session::close(client, &args, out),
+        Verb::Register(args) => verbs::session::register(client, args, away, out),
+        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, away, out),
+        Verb::Close(args) => verbs::session::close(client, &args, away, out),
         Verb::List(args) => verbs::list::list(client, args, out),
         Verb::Show(args) => verbs::list::show(client, &args, out),
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
+        Verb::Resume(args) => verbs::resume::resume(client, args, out),
+        Verb::Context(args) => verbs::resume::context(client, &args, out),
+        Verb::Event(args) => verbs::history::event(client, args, out),
+        Verb::Command(args) => verbs::history::command(client, args, out),
+        Verb::Checkpoint(args) => verbs::history::checkpoint(client, args, out),
+        Verb::Events(args) => verbs::history::events(client, args, out),
+        Verb::Commands(args) => verbs::history::commands(client, args, out),
+        Verb::Checkpoints(args) => verbs::history::checkpoints(client, args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
+        Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
+        Verb::Install(args) => verbs::claude::settings(Change::Install, args.dry_run, env, out),
+        Verb::Uninstall(args) => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
+        Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
+        Verb::Mcp => mcp::serve(client.clone()).map_err(CliError::from),
+        Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
-    }
+    };
+    done.map(|()| 0)
+}
+
+/// A uniformly random number.
+fn random() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    high ^ low
 }
 
 #[cfg(test)]

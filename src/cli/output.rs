@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::error::CliError;
+use super::known::known;
 use super::look::Look;
 use super::table::{Cell, Column, Table};
 use super::text;
@@ -88,6 +89,7 @@ impl<'a> Output<'a> {
             Column::new("STATUS"),
             Column::new("EPIC").yields(3),
             Column::new("HEARTBEAT").right(),
+            Column::new("KNOWN"),
         ]);
         for (index, session) in matches.iter().enumerate() {
             table.row([
@@ -97,6 +99,7 @@ impl<'a> Output<'a> {
                 Cell::new(&session.status),
                 Cell::new(session.current_epic.as_deref().unwrap_or("—")),
                 Cell::new(text::age(std::time::Duration::from_secs(session.age_seconds))),
+                known(session, look.now),
             ]);
         }
         table.render(&look)

@@ -194,16 +194,20 @@ central      does not have this state yet
 
 #[test]
 fn several_matches_are_offered_for_choice() {
-    let answer = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "active"), session("odin-PS-2", "stale"));
+    let answer = format!(
+        r#"{{"matches": [{}, {}]}}"#,
+        session("odin-PS-1", "active"),
+        session("odin-PS-2", "stale").replace(r#""local": true"#, r#""local": false"#)
+    );
     let (ran, _) = asked("show odin", &[(300, &answer)]);
     assert_eq!((ran.code, ran.out.as_str()), (3, ""));
     assert_eq!(
         ran.err,
         "\
 sessiond: \"odin\" fits 2 sessions; choose one and give its whole id
-   ID         MACHINE  STATUS  EPIC  HEARTBEAT
+   ID         MACHINE  STATUS  EPIC  HEARTBEAT  KNOWN
 1  odin-PS-1  odin3    active  003          4m
-2  odin-PS-2  odin3    stale   003          4m
+2  odin-PS-2  odin3    stale   003          4m  cached 4m
 "
     );
     let (ran, _) = asked("show odin --json", &[(300, &answer)]);
@@ -271,6 +275,79 @@ config    no file, all defaults
     );
 }
 
+fn context(command: &str) -> String {
+    format!(
+        r#"{{"instance_id": "odin-PS-8f4a2b", "host_machine": "odin4", "working_dir": "/srv/odin",
+        "claude_session_path": null, "reachable": false, "machine_synced": false,
+        "last_seen": "2026-01-30T12:00:00.000000Z", "command": {command}, "source": "checkpoint", "confidence": 90,
+        "reason": "the newest checkpoint (manual) is 10m old",
+        "work_state": {{"current_epic": "003", "last_completed_epic": null, "tests_passed": 42, "last_error": "E1"}},
+        "recent_actions": [{{"at": "2026-01-30T12:03:00.000000Z", "what": "Began epic 003"}},
+            {{"at": "2026-01-30T12:00:00.000000Z", "what": "Registered\u001b"}}],
+        "next_steps": ["See to E1", "Go on with epic 003"]}}"#
+    )
+}
+
+const CONTEXT: &str = "\
+session     odin-PS-8f4a2b
+machine     odin4, last seen 4m ago
+            not synced: later work may be known only on odin4
+folder      /srv/odin
+transcript  —
+epic        003
+completed   —
+tests       42 passed
+last error  E1
+confidence  90%: the newest checkpoint (manual) is 10m old
+recent      1m ago: Began epic 003
+            4m ago: Registered\\u{1b}
+next        See to E1
+            Go on with epic 003
+";
+
+#[test]
+fn a_context_is_a_sheet_and_ends_with_the_command() {
+    let told = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
+    assert_eq!(told, format!("{CONTEXT}go on with  ssh odin4 -t 'claude --resume u'\n"));
+    let (ran, requests) = asked("context x --handoff", &[(200, "# Handoff of x\n\u{1b}")]);
+    assert_eq!(ran.out, "# Handoff of x\n\\u{1b}");
+    assert!(requests[0].starts_with("GET /v1/sessions/x/context?format=markdown "), "{}", requests[0]);
+}
+
+#[test]
+fn resume_says_what_it_did_and_what_there_is_to_know() {
+    let answer = |resumed: &str, id: &str, found_by: &str| {
+        let (session, from) = (session(id, "active"), session("odin-PS-8f4a2b", "stale"));
+        let context = context("null");
+        format!(
+            r##"{{"session": {session}, "resumed": "{resumed}", "found_by": "{found_by}", "from": {from},
+            "context": {context}, "handoff": "# Handoff\n"}}"##
+        )
+    };
+    assert_eq!(
+        printed("resume 8f4a2b", &answer("taken_up", "odin-PS-8f4a2b", "hash")),
+        format!("took up odin-PS-8f4a2b, found by its hash\n\n{CONTEXT}")
+    );
+    let new = answer("new_session", "odin-PS-aaaaaa", "newest");
+    let (ran, requests) = asked("resume --closed --choose 2 --pid 7 --working-dir /d --handoff", &[(200, &new)]);
+    assert_eq!(
+        ran,
+        Ran {
+            code: 0,
+            out: "# Handoff\n".into(),
+            err: "registered odin-PS-aaaaaa, which goes on from odin-PS-8f4a2b, the session that was alive last\n"
+                .into()
+        }
+    );
+    let body = r#"{"choice":2,"closed":true,"pid":7,"working_dir":"/d"}"#;
+    assert!(requests[0].ends_with(&format!("\r\n\r\n{body}")), "{}", requests[0]);
+    let several = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "stale"), session("odin-PS-2", "stale"));
+    let (ran, _) = asked("resume odin", &[(300, &several)]);
+    assert_eq!((ran.code, ran.out.as_str()), (3, ""));
+    let said = "sessiond: \"odin\" fits 2 sessions; choose one with --choose N, or give its whole id\n";
+    assert!(ran.err.starts_with(said), "{}", ran.err);
+}
+
 #[test]
 fn machines_are_a_table() {
     let answer = r#"[{"host_machine": "laptop", "total_sessions": 3, "active_sessions": 1, "stale_sessions": 2,
@@ -324,10 +401,14 @@ fn progress_is_drawn_only_on_a_terminal_and_cleared() {
 
 #[test]
 fn parked_sessions_are_listed_retried_and_dropped() {
-    let answer = r#"[{"instance_id": "x", "error": "too\nlong", "parked_at": "2026-01-30T12:00:00Z"}]"#;
-    assert_eq!(printed("parked list", answer), "ID  PARKED  ERROR\nx       4m  too\\nlong\n");
-    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 sessions offered again\n");
-    assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 session dropped\n");
+    let answer = r#"[{"id": "x", "instance_id": "x", "error": "too\nlong", "parked_at": "2026-01-30T12:00:00Z"},
+        {"id": "7", "instance_id": "x", "kind": "event", "type": "odd", "error": "e", "parked_at": "2026-01-30T12:00:00Z"}]"#;
+    assert_eq!(
+        printed("parked list", answer),
+        "ID  WHAT            PARKED  ERROR\nx   session             4m  too\\nlong\n7   event odd of x      4m  e\n"
+    );
+    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 rows offered again\n");
+    assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 row dropped\n");
     let (_, requests) = asked("parked drop a b", &[(200, r#"{"count": 2}"#)]);
     assert!(requests[0].ends_with("\r\n\r\n{\"ids\":[\"a\",\"b\"]}"), "{}", requests[0]);
 }

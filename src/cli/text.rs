@@ -6,6 +6,8 @@ use chrono::DateTime;
 use unicode_width::UnicodeWidthChar;
 
 use crate::domain::Timestamp;
+use crate::domain::text::is_unsafe;
+pub use crate::domain::time::age;
 
 /// Data as a terminal may see it: without line breaks, escape sequences or hidden changes of direction.
 pub fn one_line(text: &str) -> String {
@@ -29,10 +31,6 @@ fn escape(text: &str, wanted: impl Fn(char) -> bool, escaped: impl Fn(char) -> S
         if wanted(c) { safe.push_str(&escaped(c)) } else { safe.push(c) }
     }
     safe
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How many columns it takes.
@@ -78,22 +76,6 @@ fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>
     (kept, used)
 }
 
-/// `12s`, `4m`, `2.1h`, `3d`: never more than has passed.
-pub fn age(passed: Duration) -> String {
-    const MINUTE: u64 = 60;
-    const HOUR: u64 = 60 * MINUTE;
-    const DAY: u64 = 24 * HOUR;
-    match passed.as_secs() {
-        seconds @ 0..MINUTE => format!("{seconds}s"),
-        seconds @ MINUTE..HOUR => format!("{}m", seconds / MINUTE),
-        seconds @ HOUR..DAY => match seconds * 10 / HOUR {
-            tenths if tenths % 10 == 0 => format!("{}h", tenths / 10),
-            tenths => format!("{}.{}h", tenths / 10, tenths % 10),
-        },
-        seconds => format!("{}d", seconds / DAY),
-    }
-}
-
 /// The age of a moment in RFC 3339.
 pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
     passed(moment, now).map(age)
@@ -127,24 +109,6 @@ pub fn count_and(n: u64, noun: &str, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages() {
-        for (seconds, shown) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (299, "4m"),
-            (3599, "59m"),
-            (3600, "1h"),
-            (7599, "2.1h"),
-            (86_399, "23.9h"),
-            (86_400, "1d"),
-            (3 * 86_400 + 5, "3d"),
-        ] {
-            assert_eq!(age(Duration::from_secs(seconds)), shown);
-        }
-    }
 
     #[test]
     fn moments() {

@@ -43,9 +43,15 @@ impl Endpoint {
         self.named
     }
 
+    /// The sockets on which a daemon may listen.
+    pub fn candidates(&self) -> &[PathBuf] {
+        &self.candidates
+    }
+
     /// Connects to the first socket on which somebody listens.
     pub fn connect(&self, timeout: Duration) -> Result<UnixStream, ErrorDetail> {
-        let deadline = Instant::now() + RESTART;
+        // Who is in a hurry has no time for a restart.
+        let deadline = Instant::now() + RESTART.min(timeout / 2);
         let mut refused = false;
         loop {
             let mut failures = Vec::new();

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::wire::{
-    ErrorBody, ErrorCode, ErrorDetail, HeartbeatRequest, IdentityRename, ListQuery, MachineBody, MachineIdentity,
-    Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, SessionBody, SessionList, StatusBody, SyncBody,
-    SyncRequest,
+    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
+    ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery,
+    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
+    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
@@ -28,10 +30,17 @@ pub type Result<T> = std::result::Result<T, ErrorDetail>;
 /// No answer is longer: a daemon that sends more is not one.
 const MAX_BODY: u64 = 64 << 20;
 
-/// What an id or the beginning of one leads to.
+/// What an id, the beginning of one, or a hint leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
-    One(Box<SessionBody>),
+pub enum Shown<T = SessionBody> {
+    One(Box<T>),
+    Several(Matches),
+}
+
+/// A list of records, if the id led to one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded<T> {
+    Of(T),
     Several(Matches),
 }
 
@@ -60,6 +69,11 @@ impl Client {
         self.post("/v1/sessions".to_owned(), request)
     }
 
+    /// Reports a sign of life of an agent.
+    pub fn report(&self, report: &AgentReport) -> Result<AgentBody> {
+        self.post("/v1/agents".to_owned(), report)
+    }
+
     pub fn heartbeat(&self, id: &str, request: &HeartbeatRequest) -> Result<SessionBody> {
         self.post(session(id, "/heartbeat"), request)
     }
@@ -75,9 +89,28 @@ impl Client {
     /// The session of that id, or those whose ids begin with it.
     pub fn show(&self, id: &str) -> Result<Shown> {
         let (status, body) = self.exchange("GET", session(id, ""), None)?;
+        one_or_several(status, &body)
+    }
+
+    /// Goes on from the session that the request means, unless several fit.
+    pub fn resume(&self, request: &ResumeRequest) -> Result<Shown<ResumeBody>> {
+        let (status, body) = self.exchange("POST", "/v1/resume".to_owned(), Some(encoded(request)?))?;
+        one_or_several(status, &body)
+    }
+
+    /// What the session of that id was at, or those whose ids begin with it.
+    pub fn context(&self, id: &str) -> Result<Shown<ContextBody>> {
+        let (status, body) = self.exchange("GET", session(id, "/context"), None)?;
+        one_or_several(status, &body)
+    }
+
+    /// The same as Markdown.
+    pub fn handoff(&self, id: &str) -> Result<Shown<String>> {
+        let (status, body) = self.exchange("GET", session(id, "/context?format=markdown"), None)?;
         match status {
+            200..=299 => text(body).map(|text| Shown::One(Box::new(text))),
             300 => decode(&body).map(Shown::Several),
-            _ => success(status, &body).map(|one| Shown::One(Box::new(one))),
+            _ => Err(refusal(status, &body)),
         }
     }
 
@@ -88,7 +121,28 @@ impl Client {
         if !is_success(status) {
             return Err(refusal(status, &body));
         }
-        String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
+        text(body)
+    }
+
+    pub fn add_event(&self, id: &str, request: &EventRequest) -> Result<EventBody> {
+        self.post(session(id, "/events"), request)
+    }
+
+    pub fn add_command(&self, id: &str, request: &CommandRequest) -> Result<CommandBody> {
+        self.post(session(id, "/commands"), request)
+    }
+
+    pub fn add_checkpoint(&self, id: &str, request: &CheckpointRequest) -> Result<CheckpointBody> {
+        self.post(session(id, "/checkpoints"), request)
+    }
+
+    /// The `events`, `commands` or `checkpoints` of a session.
+    pub fn history<T: DeserializeOwned>(&self, id: &str, kind: &str, params: &HistoryParams) -> Result<Recorded<T>> {
+        let (status, body) = self.exchange("GET", history_target(id, kind, params), None)?;
+        match status {
+            300 => decode(&body).map(Recorded::Several),
+            _ => success(status, &body).map(Recorded::Of),
+        }
     }
 
     pub fn machines(&self) -> Result<Vec<MachineBody>> {
@@ -131,17 +185,21 @@ impl Client {
         self.ask("POST", "/v1/identity/replace".to_owned(), None)
     }
 
+    /// Makes a request as it is, and gives the answer as it is; several matches are an answer.
+    pub fn call(&self, method: &'static str, target: String, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        match self.exchange(method, target, body)? {
+            (200..=300, body) => decode(&body),
+            (status, body) => Err(refusal(status, &body)),
+        }
+    }
+
     fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {
         self.ask("GET", target, None)
     }
 
     fn post<T: DeserializeOwned>(&self, target: String, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|error| ErrorDetail {
-            code: ErrorCode::Internal,
-            message: format!("cannot put the request into JSON: {error}"),
-            hint: "please report this".to_owned(),
-        })?;
-        self.ask("POST", target, Some(body))
+        self.ask("POST", target, Some(encoded(body)?))
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<T> {
@@ -211,9 +269,34 @@ fn list_target(query: &ListQuery) -> String {
         ("local", flag(local)),
         ("all", flag(all)),
     ];
+    with_query("/v1/sessions".to_owned(), pairs)
+}
+
+fn history_target(id: &str, kind: &str, params: &HistoryParams) -> String {
+    let HistoryParams { record_type, since, until, contains, limit, offset } = params.clone();
+    let pairs = [
+        ("type", record_type),
+        ("since", since),
+        ("until", until),
+        ("contains", contains),
+        ("limit", limit.map(|n| n.to_string())),
+        ("offset", offset.map(|n| n.to_string())),
+    ];
+    with_query(session(id, &format!("/{kind}")), pairs)
+}
+
+fn with_query(target: String, pairs: impl IntoIterator<Item = (&'static str, Option<String>)>) -> String {
     let pairs: Vec<_> =
         pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?)))).collect();
-    if pairs.is_empty() { "/v1/sessions".to_owned() } else { format!("/v1/sessions?{}", pairs.join("&")) }
+    if pairs.is_empty() { target } else { format!("{target}?{}", pairs.join("&")) }
+}
+
+fn encoded(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|error| ErrorDetail {
+        code: ErrorCode::Internal,
+        message: format!("cannot put the request into JSON: {error}"),
+        hint: "please report this".to_owned(),
+    })
 }
 
 const fn is_success(status: u16) -> bool {
@@ -222,6 +305,17 @@ const fn is_success(status: u16) -> bool {
 
 fn success<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<T> {
     if is_success(status) { decode(body) } else { Err(refusal(status, body)) }
+}
+
+fn one_or_several<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<Shown<T>> {
+    match status {
+        300 => decode(body).map(Shown::Several),
+        _ => success(status, body).map(|one| Shown::One(Box::new(one))),
+    }
+}
+
+fn text(body: Vec<u8>) -> Result<String> {
+    String::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {

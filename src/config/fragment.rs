@@ -72,10 +72,21 @@ pub(super) struct Log {
 #[serde(default, expecting = "a section")]
 pub(super) struct Claude {
     pub watch: Option<bool>,
+    pub home: Option<PathBuf>,
+    pub rules: Option<Vec<Rule>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a rule such as { folder = \"/work/meta\", type = \"MS\" }")]
+pub(super) struct Rule {
+    pub project: Option<String>,
+    pub folder: Option<PathBuf>,
+    #[serde(rename = "type")]
+    pub instance_type: String,
 }
 
 /// Every key there is. config.example.toml documents them, and a test compares the two.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 21] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
@@ -95,6 +106,8 @@ pub(super) const KEYS: [&str; 19] = [
     "log.level",
     "log.format",
     "claude.watch",
+    "claude.home",
+    "claude.rules",
 ];
 
 impl Fragment {

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
 pub use settings::{
-    CentralSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings, needs_restart,
+    CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings,
+    needs_restart,
 };
 
 use crate::domain::text::one_line;

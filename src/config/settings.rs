@@ -8,8 +8,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::fragment::{self, Fragment};
 use super::{ConfigError, Environment, Overrides, has_password};
-use crate::domain::MachineName;
+use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
+use crate::domain::{InstanceType, Invalid, MachineName, Project};
 use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
@@ -50,8 +51,17 @@ pub struct Settings {
     pub state_dir: PathBuf,
     pub socket: SocketSettings,
     pub log: LogSettings,
+    pub claude: ClaudeSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaudeSettings {
     /// Whether to find local Claude Code sessions by themselves.
-    pub claude_watch: bool,
+    pub watch: bool,
+    /// Claude Code's folder; `None`: this user has no home.
+    pub home: Option<PathBuf>,
+    /// Of which type a session is that an agent begins.
+    pub rules: Vec<TypeRule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +175,7 @@ pub(super) fn merge(
         socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
         state_dir,
         log: log(overrides, &file.log)?,
-        claude_watch: file.claude.watch.unwrap_or(true),
+        claude: claude(environment, file.claude)?,
     })
 }
 
@@ -235,6 +245,30 @@ fn central(
     }
     let password_file = file.password_file.or_else(|| systemd_credential(environment));
     Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
+}
+
+fn claude(environment: &Environment<'_>, file: fragment::Claude) -> Result<ClaudeSettings, ConfigError> {
+    absolute("claude.home", file.home.as_deref())?;
+    let by_itself = || path_in(environment.variable, "HOME").map(|home| home.join(".claude"));
+    Ok(ClaudeSettings {
+        watch: file.watch.unwrap_or(true),
+        home: file.home.or_else(|| path_in(environment.variable, "CLAUDE_CONFIG_DIR")).or_else(by_itself),
+        rules: file.rules.unwrap_or_default().into_iter().map(type_rule).collect::<Result<_, _>>()?,
+    })
+}
+
+fn type_rule(rule: fragment::Rule) -> Result<TypeRule, ConfigError> {
+    const KEY: &str = "claude.rules";
+    absolute(KEY, rule.folder.as_deref())?;
+    let invalid = |error: Invalid| ConfigError::key(KEY, error);
+    let project = rule.project.as_deref().map(|name| Project::parse(&shown(name))).transpose().map_err(invalid)?;
+    let folder = rule.folder.map(|folder| folder.into_os_string().to_string_lossy().into_owned());
+    if project.is_none() && folder.is_none() {
+        return Err(ConfigError::key(KEY, "a rule must name a project or a folder"));
+    }
+    let instance_type = InstanceType::parse(&shown(&rule.instance_type))
+        .map_err(|error| ConfigError::key(KEY, format!("type: {}", error.rule)))?;
+    Ok(TypeRule { project: project.map(|project| project.to_string()), folder, instance_type })
 }
 
 /// What `LoadCredential=central-password:...` of a systemd unit provides.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::api::ApiSettings;
-use crate::config::{Loaded, Settings};
+use crate::config::{ClaudeSettings, Loaded, Settings};
 use crate::sync::engine::Pace;
 use crate::sync::postgres::PostgresOptions;
 use crate::sync::worker::SyncSettings;
@@ -18,6 +18,7 @@ pub struct InForce {
     api: watch::Sender<ApiSettings>,
     sync: watch::Sender<SyncSettings<PostgresOptions>>,
     liveness: watch::Sender<LivenessSettings>,
+    claude: watch::Sender<ClaudeSettings>,
     log: LogLevel,
 }
 
@@ -28,6 +29,7 @@ impl InForce {
             api: watch::Sender::new(for_api(loaded)),
             sync: watch::Sender::new(for_sync(settings, postgres)),
             liveness: watch::Sender::new(for_liveness(settings)),
+            claude: watch::Sender::new(settings.claude.clone()),
             log,
         }
     }
@@ -44,11 +46,16 @@ impl InForce {
         self.liveness.subscribe()
     }
 
+    pub fn claude(&self) -> watch::Receiver<ClaudeSettings> {
+        self.claude.subscribe()
+    }
+
     /// Takes new settings over; only those who are concerned are woken.
     pub fn replace(&self, loaded: &Loaded, postgres: Option<PostgresOptions>) {
         replace(&self.api, for_api(loaded));
         replace(&self.sync, for_sync(&loaded.settings, postgres));
         replace(&self.liveness, for_liveness(&loaded.settings));
+        replace(&self.claude, loaded.settings.claude.clone());
         self.log.set(loaded.settings.log.level);
     }
 
@@ -71,6 +78,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
         stale_after: loaded.settings.stale_after,
         keep_closed: loaded.settings.keep_closed,
         allow_other: loaded.settings.machine.allow_other,
+        type_rules: loaded.settings.claude.rules.clone(),
         config_path: loaded
             .file_was_there
             .then(|| loaded.config_path.as_ref().map(|p| p.display().to_string()))

@@ -21,9 +21,12 @@ impl LogLevel {
     }
 }
 
-/// What other crates say matters only when something is wrong; some of it shows SQL.
+/// What other crates say matters only when something is wrong; some of it shows SQL. That the connection which
+/// listens has ended is nothing wrong beside what is said of the link.
 fn targets(level: LevelFilter) -> Targets {
-    Targets::new().with_target("sessiond", level).with_default(level.min(LevelFilter::WARN))
+    let others = level.min(LevelFilter::WARN);
+    let pool = level.min(LevelFilter::ERROR);
+    Targets::new().with_target("sessiond", level).with_target("sqlx_core::pool", pool).with_default(others)
 }
 
 /// Starts the log of this process.

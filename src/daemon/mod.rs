@@ -1,8 +1,11 @@
 //! The daemon: puts the parts together, runs them, and takes them apart in order.
 
+mod discovery;
 mod failure;
+mod folder;
 mod identity;
 mod in_force;
+mod intake;
 mod liveness;
 mod logging;
 mod migrate;
@@ -27,13 +30,17 @@ use crate::clock::{self, Clock};
 use crate::config::{self, Environment, Loaded, Overrides, Settings};
 use crate::domain::{LinkState, LinkStatus};
 use crate::platform;
+use crate::platform::places::Places;
 use crate::shutdown::{self, Stop};
+use crate::spool::Spool;
 use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
 use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::supervise::supervise;
 use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
+use discovery::Discovery;
 use in_force::InForce;
+use intake::Intake;
 use liveness::{Liveness, look_first};
 use signals::Signal;
 
@@ -118,6 +125,16 @@ impl Door {
         self.group.as_ref().map(|group| group.gid)
     }
 
+    /// Whether a user may use this daemon who is not there to show a group.
+    fn guest_list(&self) -> Arc<dyn Fn(u32) -> bool + Send + Sync> {
+        let (owner, group) = (self.owner, self.group.clone());
+        Arc::new(move |uid| {
+            let peer =
+                platform::peer::Peer { uid, gid: platform::peer::main_group(uid).unwrap_or(u32::MAX), pid: None };
+            platform::peer::may_enter(&peer, owner, group.as_ref())
+        })
+    }
+
     fn admission(self) -> Admission {
         Arc::new(move |stream| {
             let peer = platform::peer::Peer::of(stream).map_err(|error| {
@@ -178,7 +195,35 @@ impl Daemon {
         })?;
         let liveness = Liveness::new(store.clone(), clock.clone(), in_force.liveness(), nudge.clone());
         let lookout = liveness.lookout();
+        let intake = Intake {
+            spool: Spool::in_folder(&started.settings.state_dir),
+            store: store.clone(),
+            identity: identity.clone(),
+            settings: in_force.api(),
+            clock: clock.clone(),
+            random,
+            socket: std::path::absolute(&started.settings.socket.path)
+                .unwrap_or_else(|_| started.settings.socket.path.clone()),
+            may_enter: door.guest_list(),
+        };
+        let intakes: Vec<_> =
+            spools(&started.settings, environment).map(|spool| Intake { spool, ..intake.clone() }).collect();
+        // Before anybody is served: whoever registered in the spool may ask for the session at once.
+        for intake in &intakes {
+            intake.take_in().await;
+        }
+        let discovery = Discovery {
+            store: store.clone(),
+            identity: identity.clone(),
+            settings: in_force.api(),
+            claude: in_force.claude(),
+            clock: clock.clone(),
+            random,
+        };
+        let mut tasks: Vec<_> = intakes.into_iter().map(|intake| tokio::spawn(intake.run(serving.clone()))).collect();
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
+
+        tasks.push(tokio::spawn(discovery.run(serving.clone())));
 
         let api = Arc::new(Api {
             store: store.clone(),
@@ -189,6 +234,7 @@ impl Daemon {
             clock: clock.clone(),
             random,
             started: platform::process::started,
+            lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::default(),
             shutdown: serving.clone(),
@@ -224,7 +270,8 @@ impl Daemon {
         systemd::stopping();
         watchdog.abort();
         stop_serving.stop();
-        for task in [server, liveness] {
+        tasks.extend([server, liveness]);
+        for task in tasks {
             if !task.is_finished() {
                 let _ = task.await;
             }
@@ -232,6 +279,19 @@ impl Daemon {
         finish_sync(stop_sync, sync).await;
         ended.map_err(failure::of_part)
     }
+}
+
+/// Where clients may have left letters for this daemon: in its state folder; in the one that clients think of
+/// where it was moved; where the system service collects those of all users.
+fn spools(settings: &Settings, environment: &Environment<'_>) -> impl Iterator<Item = Spool> {
+    let usual = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+    let is_system = environment.is_root && usual.as_ref() == Some(&settings.state_dir);
+    let shared = is_system.then(Spool::shared).and_then(|made| {
+        made.inspect_err(|error| tracing::warn!(%error, "other users cannot leave writes while the daemon is away"))
+            .ok()
+    });
+    let moved = usual.filter(|usual| *usual != settings.state_dir).map(|dir| Spool::in_folder(&dir));
+    [Some(Spool::in_folder(&settings.state_dir)), moved, shared].into_iter().flatten()
 }
 
 fn about(settings: &Settings, clock: &Clock) -> About {

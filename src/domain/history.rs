@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{InstanceId, Timestamp};
+use super::session::valid_percent;
+use super::{InstanceId, Invalid, Timestamp, redact};
 
 /// Which of central's tables a record belongs into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `event_store`. Body: `data` (an object), `parent_uuid`.
     Event,
@@ -28,6 +29,15 @@ impl Kind {
         }
     }
 
+    /// Central's table for it.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Event => "event_store",
+            Self::Command => "command_log",
+            Self::Checkpoint => "checkpoints",
+        }
+    }
+
     pub fn parse(kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == kind)
     }
@@ -46,4 +56,290 @@ pub struct HistoryRecord {
     pub at: Timestamp,
     /// The fields that its kind has besides, by central's names of their columns.
     pub body: Map<String, Value>,
+}
+
+/// What a client says happened: valid, and with its secrets blanked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happening {
+    kind: Kind,
+    record_type: String,
+    body: Map<String, Value>,
+}
+
+/// What a client says of a command, beside its type and action.
+#[derive(Clone, Debug, Default)]
+pub struct CommandDetails {
+    pub tool_name: Option<String>,
+    pub parameters: Option<Map<String, Value>>,
+    pub result: Option<Value>,
+    pub error_message: Option<String>,
+    pub success: Option<bool>,
+    pub execution_time_ms: Option<i64>,
+    pub tags: Vec<String>,
+}
+
+/// What central has for records: which of the three tables, and the types of events it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryTables {
+    pub events: bool,
+    pub commands: bool,
+    pub checkpoints: bool,
+    /// None where central does not say.
+    pub event_types: Option<Vec<String>>,
+}
+
+impl HistoryTables {
+    /// All there can be, and central takes whatever comes.
+    pub const ALL: Self = Self { events: true, commands: true, checkpoints: true, event_types: None };
+
+    pub const fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Event => self.events,
+            Kind::Command => self.commands,
+            Kind::Checkpoint => self.checkpoints,
+        }
+    }
+
+    pub fn takes(&self, event_type: &str) -> bool {
+        self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
+    }
+}
+
+/// Above this share of the context window, in percent, a checkpoint is suggested.
+pub const CHECKPOINT_ABOVE: u8 = 80;
+
+/// The types that every full installation of the earlier services knows.
+pub const EVENT_TYPES: [&str; 23] = [
+    "instance_registered",
+    "instance_heartbeat",
+    "instance_stale",
+    "epic_started",
+    "epic_completed",
+    "epic_failed",
+    "test_started",
+    "test_passed",
+    "test_failed",
+    "validation_passed",
+    "validation_failed",
+    "commit_created",
+    "pr_created",
+    "pr_merged",
+    "deployment_started",
+    "deployment_completed",
+    "deployment_failed",
+    "context_window_updated",
+    "checkpoint_created",
+    "checkpoint_loaded",
+    "epic_planned",
+    "feature_requested",
+    "task_spawned",
+];
+
+/// The types that newer installations know too.
+pub const NEWER_EVENT_TYPES: [&str; 6] =
+    ["user_message", "assistant_start", "spawn_decision", "tool_use", "tool_result", "error"];
+
+const ACTION: usize = 128;
+const TOOL_NAME: usize = 128;
+const ERROR_MESSAGE: usize = 8192;
+const TAGS: usize = 32;
+const TAG: usize = 128;
+
+impl Happening {
+    /// An event; `data` is whatever there is to say of it.
+    pub fn event(event_type: &str, data: Map<String, Value>, parent: Option<Uuid>) -> Result<Self, Invalid> {
+        let mut body = Map::from_iter([("data".into(), Value::Object(data))]);
+        if let Some(parent) = parent {
+            body.insert("parent_uuid".into(), Value::String(parent.to_string()));
+        }
+        Ok(Self::new(Kind::Event, valid_event_type(event_type)?, body))
+    }
+
+    /// A command; without a type it is `mcp_tool` where it names a tool, else `explicit`. It succeeded,
+    /// unless it says otherwise or has an error.
+    pub fn command(command_type: Option<&str>, action: &str, details: CommandDetails) -> Result<Self, Invalid> {
+        let default = if details.tool_name.is_some() { "mcp_tool" } else { "explicit" };
+        let command_type = valid_command_type(command_type.unwrap_or(default))?;
+        let mut body = Map::new();
+        body.insert("action".into(), line("action", action, ACTION)?.into());
+        if let Some(tool) = &details.tool_name {
+            body.insert("tool_name".into(), line("tool_name", tool, TOOL_NAME)?.into());
+        }
+        body.insert("parameters".into(), Value::Object(details.parameters.unwrap_or_default()));
+        if let Some(result) = details.result.filter(|result| !result.is_null()) {
+            body.insert("result".into(), result);
+        }
+        let failed = details.error_message.is_some();
+        if let Some(message) = details.error_message {
+            body.insert("error_message".into(), bounded("error_message", &message, ERROR_MESSAGE)?.into());
+        }
+        body.insert("success".into(), details.success.unwrap_or(!failed).into());
+        if let Some(took) = details.execution_time_ms {
+            body.insert("execution_time_ms".into(), valid_took(took)?.into());
+        }
+        body.insert("tags".into(), valid_tags(&details.tags)?);
+        Ok(Self::new(Kind::Command, command_type, body))
+    }
+
+    /// A checkpoint; without a percentage it bears the session's own.
+    pub fn checkpoint(kind: &str, percent: Option<i64>, work_state: Map<String, Value>) -> Result<Self, Invalid> {
+        let mut body = Map::from_iter([("work_state".into(), Value::Object(work_state))]);
+        if let Some(percent) = percent {
+            let percent = valid_percent(percent).map_err(|e| Invalid { field: "context_window_percent", ..e })?;
+            body.insert("context_window_percent".into(), percent.into());
+        }
+        Ok(Self::new(Kind::Checkpoint, valid_checkpoint_type(kind)?, body))
+    }
+
+    fn new(kind: Kind, record_type: String, mut body: Map<String, Value>) -> Self {
+        redact::object(&mut body);
+        // Where a short secret made room for a longer mark, the end gives way.
+        for (field, most) in [("action", ACTION), ("tool_name", TOOL_NAME), ("error_message", ERROR_MESSAGE)] {
+            if let Some(Value::String(text)) = body.get_mut(field)
+                && let Some((end, _)) = text.char_indices().nth(most)
+            {
+                text.truncate(end);
+            }
+        }
+        Self { kind, record_type, body }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn record_type(&self) -> &str {
+        &self.record_type
+    }
+
+    /// The record of it in the session `instance_id`, whose context window is used to `percent`.
+    pub fn recorded(self, record_id: Uuid, instance_id: InstanceId, percent: u8, at: Timestamp) -> HistoryRecord {
+        let Self { kind, record_type, mut body } = self;
+        if kind == Kind::Checkpoint && !body.contains_key("context_window_percent") {
+            body.insert("context_window_percent".into(), percent.into());
+        }
+        HistoryRecord { record_id, instance_id, kind, record_type, at, body }
+    }
+}
+
+/// Checks an event's type: `^[a-z][a-z0-9_]{0,63}$`.
+pub fn valid_event_type(event_type: &str) -> Result<String, Invalid> {
+    let valid = event_type.len() <= 64
+        && event_type.starts_with(|c: char| c.is_ascii_lowercase())
+        && event_type.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let rule = "it must be 1 to 64 lower-case letters, digits and underscores, and begin with a letter";
+    if valid { Ok(event_type.to_owned()) } else { Err(Invalid::new("event_type", rule)) }
+}
+
+/// Checks a command's type.
+pub fn valid_command_type(command_type: &str) -> Result<String, Invalid> {
+    one_of("command_type", command_type, &["mcp_tool", "explicit"], "it must be mcp_tool or explicit")
+}
+
+/// Checks a checkpoint's type.
+pub fn valid_checkpoint_type(checkpoint_type: &str) -> Result<String, Invalid> {
+    const RULE: &str = "it must be context_window, epic_completion or manual";
+    one_of("checkpoint_type", checkpoint_type, &["context_window", "epic_completion", "manual"], RULE)
+}
+
+fn one_of(field: &'static str, value: &str, known: &[&str], rule: &str) -> Result<String, Invalid> {
+    if known.contains(&value) { Ok(value.to_owned()) } else { Err(Invalid::new(field, rule)) }
+}
+
+/// Central keeps it in 32 bits.
+fn valid_took(took: i64) -> Result<i32, Invalid> {
+    let took = i32::try_from(took).ok().filter(|took| *took >= 0);
+    took.ok_or_else(|| Invalid::new("execution_time_ms", format!("it must be 0 to {} milliseconds", i32::MAX)))
+}
+
+fn valid_tags(tags: &[String]) -> Result<Value, Invalid> {
+    if tags.len() > TAGS {
+        return Err(Invalid::new("tags", format!("{} are too many; at most {TAGS}", tags.len())));
+    }
+    tags.iter().map(|tag| line("tags", tag, TAG).map(Value::from)).collect()
+}
+
+/// Text of one line, 1 to `most` characters.
+fn line(field: &'static str, text: &str, most: usize) -> Result<String, Invalid> {
+    if text.chars().any(char::is_control) {
+        return Err(Invalid::new(field, "it must not contain control characters"));
+    }
+    bounded(field, text, most)
+}
+
+/// Text of any number of lines, 1 to `most` characters.
+fn bounded(field: &'static str, text: &str, most: usize) -> Result<String, Invalid> {
+    match text.chars().count() {
+        0 => Err(Invalid::new(field, "it must not be empty")),
+        length if length > most => {
+            Err(Invalid::new(field, format!("{length} characters are too long; at most {most}")))
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn types_are_checked() {
+        for valid in EVENT_TYPES.iter().chain(&NEWER_EVENT_TYPES).chain(&["a", "x9_"]) {
+            assert_eq!(valid_event_type(valid).as_deref(), Ok(*valid));
+        }
+        for invalid in ["", "_a", "9a", "A", "a-b", "ä", &"a".repeat(65)] {
+            assert_eq!(valid_event_type(invalid).unwrap_err().field, "event_type", "{invalid}");
+        }
+        assert!(valid_command_type("mcp_tool").is_ok() && valid_command_type("auto").is_err());
+        assert!(valid_checkpoint_type("manual").is_ok() && valid_checkpoint_type("").is_err());
+    }
+
+    #[test]
+    fn a_command_without_more_is_explicit_and_went_well() {
+        let command = Happening::command(None, "build", CommandDetails::default()).unwrap();
+        assert_eq!(command.record_type, "explicit");
+        assert_eq!(
+            Value::Object(command.body),
+            json!({"action": "build", "parameters": {}, "success": true, "tags": []})
+        );
+        let details = CommandDetails {
+            tool_name: Some("Bash".into()),
+            error_message: Some("two\nlines".into()),
+            ..CommandDetails::default()
+        };
+        let failed = Happening::command(None, "test", details).unwrap();
+        assert_eq!((failed.record_type.as_str(), &failed.body["success"]), ("mcp_tool", &json!(false)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let command = |details| Happening::command(None, "a", details).unwrap_err().field;
+        assert_eq!(
+            command(CommandDetails { execution_time_ms: Some(-1), ..CommandDetails::default() }),
+            "execution_time_ms"
+        );
+        assert_eq!(command(CommandDetails { tags: vec![String::new()], ..CommandDetails::default() }), "tags");
+        assert_eq!(command(CommandDetails { tags: vec!["t".into(); 33], ..CommandDetails::default() }), "tags");
+        assert_eq!(
+            command(CommandDetails { tool_name: Some("a\nb".into()), ..CommandDetails::default() }),
+            "tool_name"
+        );
+        assert_eq!(Happening::command(None, "", CommandDetails::default()).unwrap_err().field, "action");
+        let checkpoint = Happening::checkpoint("manual", Some(101), Map::new()).unwrap_err();
+        assert_eq!(checkpoint.field, "context_window_percent");
+    }
+
+    #[test]
+    fn secrets_are_blanked_and_central_has_room_for_what_is_left() {
+        let event = Happening::event("error", object(json!({"why": {"password": "hunter2"}})), None).unwrap();
+        assert_eq!(event.body["data"], json!({"why": {"password": redact::MARK}}));
+        let action = format!("{} pwd=x", "a".repeat(122));
+        let command = Happening::command(None, &action, CommandDetails::default()).unwrap();
+        assert_eq!(command.body["action"].as_str().unwrap().chars().count(), ACTION);
+    }
 }

@@ -1,21 +1,30 @@
-//! The pure core: names, sessions and their states, the footer, the policy of backoff.
+//! The pure core: names, sessions and their states, the footer, what a hint means, what a session was at, the policy
+//! of backoff.
 //!
 //! Nothing here reads a clock, draws a random number, does I/O or awaits. Time comes in as a
 //! [`Timestamp`], randomness as a number; so any run can be replayed.
 
+pub mod agent;
 pub mod backoff;
+pub mod context;
 pub mod footer;
+pub mod handoff;
+pub mod hint;
 pub mod history;
 pub mod link;
 pub mod machine;
 pub mod mirror;
 pub mod names;
 pub mod place;
+pub mod redact;
+pub mod resume;
 pub mod session;
 pub mod text;
 pub mod time;
 
-pub use history::{HistoryRecord, Kind};
+pub use context::{Context, Recollection};
+pub use hint::Hint;
+pub use history::{Happening, HistoryRecord, HistoryTables, Kind};
 pub use link::{LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};

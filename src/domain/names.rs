@@ -90,6 +90,11 @@ impl Project {
         Ok(Self(name.to_owned()))
     }
 
+    /// What a project is called that has no name at all.
+    pub(super) fn unnamed() -> Self {
+        Self("unnamed".to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -141,6 +146,11 @@ impl InstanceId {
         Self(id)
     }
 
+    /// Is it one that a session of this project and type may have?
+    pub fn names(&self, project: &Project, kind: InstanceType) -> bool {
+        self.0.len() > Self::HASH && self.0[..self.0.len() - Self::HASH] == format!("{project}-{kind}-")
+    }
+
     pub fn parse(id: &str) -> Result<Self, Invalid> {
         let valid = || {
             let (head, hash) = id.rsplit_once('-')?;
@@ -157,6 +167,14 @@ impl InstanceId {
                 format!("\"{}\" is not an instance id such as odin-PS-8f4a2b", shown(id)),
             )),
         }
+    }
+
+    /// The id that this text is in some letter case.
+    pub fn in_any_case(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        let (head, hash) = lower.rsplit_once('-')?;
+        let (project, kind) = head.rsplit_once('-')?;
+        Self::parse(&format!("{project}-{}-{hash}", kind.to_ascii_uppercase())).ok()
     }
 
     pub fn as_str(&self) -> &str {

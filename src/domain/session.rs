@@ -183,7 +183,7 @@ pub fn valid_percent(percent: i64) -> Result<u8, Invalid> {
 }
 
 /// Central counts characters, not bytes, and refuses NUL; a line break would break every table.
-fn bounded(field: &'static str, value: &str, max: usize) -> Result<String, Invalid> {
+pub(super) fn bounded(field: &'static str, value: &str, max: usize) -> Result<String, Invalid> {
     let length = value.chars().count();
     if length == 0 {
         return Err(Invalid::new(field, "it must not be empty; leave it out, or give null to clear it"));

@@ -38,6 +38,22 @@ fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// `12s`, `4m`, `2.1h`, `3d`: never more than has passed.
+pub fn age(passed: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match passed.as_secs() {
+        seconds @ 0..MINUTE => format!("{seconds}s"),
+        seconds @ MINUTE..HOUR => format!("{}m", seconds / MINUTE),
+        seconds @ HOUR..DAY => match seconds * 10 / HOUR {
+            tenths if tenths % 10 == 0 => format!("{}h", tenths / 10),
+            tenths => format!("{}.{}h", tenths / 10, tenths % 10),
+        },
+        seconds => format!("{}d", seconds / DAY),
+    }
+}
+
 /// RFC 3339 in UTC with microseconds, as contract.md asks: `2026-01-30T12:00:00.000000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,6 +72,24 @@ mod tests {
     fn prints_rfc3339_with_microseconds() {
         assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(Timestamp::from_micros(1_769_774_400_000_042).to_string(), "2026-01-30T12:00:00.000042Z");
+    }
+
+    #[test]
+    fn ages() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (299, "4m"),
+            (3599, "59m"),
+            (3600, "1h"),
+            (7599, "2.1h"),
+            (86_399, "23.9h"),
+            (86_400, "1d"),
+            (3 * 86_400 + 5, "3d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), shown);
+        }
     }
 
     #[test]

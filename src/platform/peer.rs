@@ -64,6 +64,11 @@ impl From<unistd::Group> for Group {
     }
 }
 
+/// The group that a user's entry names. May block.
+pub fn main_group(uid: u32) -> Option<u32> {
+    User::from_uid(unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.gid.as_raw())
+}
+
 /// Lets in the socket's owner, root, and the members of the configured group.
 pub fn may_enter(peer: &Peer, owner_uid: u32, group: Option<&Group>) -> bool {
     let in_group = |group: &Group| peer.gid == group.gid || group.members.contains(&peer.uid);

@@ -24,6 +24,28 @@ pub fn started(pid: i32) -> Option<i64> {
     macos::start_time(pid)
 }
 
+/// The parent of a process, and the process's own name, as far as the kernel keeps it.
+pub fn parent(pid: i32) -> Option<(i32, String)> {
+    #[cfg(target_os = "linux")]
+    return linux::parent(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
+    #[cfg(target_os = "macos")]
+    return macos::parent(pid);
+}
+
+/// Whether this very process still runs.
+pub fn lives(process: Process) -> bool {
+    started(process.pid) == Some(process.started)
+}
+
+/// Whether this process ignores a signal, as one that nohup started does, and all it starts should.
+pub fn ignores(signal: i32) -> bool {
+    #[cfg(target_os = "linux")]
+    return std::fs::read_to_string("/proc/self/status").is_ok_and(|status| linux::ignores(&status, signal));
+    // macOS does not tell; no signal has a number below 1.
+    #[cfg(target_os = "macos")]
+    return signal < 1;
+}
+
 /// Returns when this process has ended, at once if it has already. Needs a tokio runtime with I/O and time.
 pub async fn exited(process: Process) {
     #[cfg(target_os = "linux")]
@@ -61,6 +83,21 @@ mod linux {
         fields.nth(18)?.parse().ok()
     }
 
+    /// Reads /proc/PID/status: a mask of what is ignored, in hexadecimal.
+    pub(super) fn ignores(status: &str, signal: i32) -> bool {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
+    }
+
+    /// Reads /proc/PID/stat: the command in field 2, the parent in field 4.
+    pub(super) fn parent(stat: &[u8]) -> Option<(i32, String)> {
+        let text = String::from_utf8_lossy(stat);
+        let (before, behind) = text.rsplit_once(')')?;
+        let name = before.split_once('(')?.1;
+        Some((behind.split_ascii_whitespace().nth(1)?.parse().ok()?, name.to_owned()))
+    }
+
     /// # Errors
     /// The kernel gives no pidfd, or none that can be waited for.
     pub(super) async fn exited(process: Process) -> io::Result<()> {
@@ -86,6 +123,12 @@ mod macos {
         let info = info(pid).filter(|info| info.pbi_status != libc::SZOMB)?;
         let micros = info.pbi_start_tvsec.checked_mul(1_000_000)?.checked_add(info.pbi_start_tvusec)?;
         i64::try_from(micros).ok()
+    }
+
+    pub(super) fn parent(pid: i32) -> Option<(i32, String)> {
+        let info = info(pid)?;
+        let name = info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
+        Some((i32::try_from(info.pbi_ppid).ok()?, name))
     }
 
     fn info(pid: i32) -> Option<libc::proc_bsdinfo> {

@@ -39,10 +39,18 @@ pub enum Bug {
     DropBacklogOnStop,
     /// No wait between attempts.
     NoBackoff,
+    /// What is replayed again is taken for something new.
+    ReplayTwice,
+    /// Events are replayed newest first.
+    ReplayBackwards,
+    /// A central restored from a backup gets the sessions again, and not their history.
+    HistoryNotReoffered,
+    /// An event that central rejects takes those after it along.
+    RejectedTakesOthersAlong,
 }
 
 impl Bug {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -61,5 +69,9 @@ impl Bug {
         Self::JudgeBeforeLooking,
         Self::DropBacklogOnStop,
         Self::NoBackoff,
+        Self::ReplayTwice,
+        Self::ReplayBackwards,
+        Self::HistoryNotReoffered,
+        Self::RejectedTakesOthersAlong,
     ];
 }

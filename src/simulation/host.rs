@@ -16,9 +16,11 @@ use super::network::{Network, SimLink};
 use super::{PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{LinkState, LinkStatus, MachineName, Timestamp};
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
-use crate::store::{Backlog, Draws, Identity, Process, Record, Renamed, Settled, Settlement, Store, StoreError};
+use crate::store::{
+    Draws, Identity, Ledger, Pending, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+};
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
 
@@ -218,7 +220,7 @@ impl Host {
         match daemon.worker.take() {
             Some(Worker::Idle(mut idle)) => {
                 let now = idle.0.tick();
-                let pending = daemon.home.hand.lock().unwrap().backlog().unwrap().sessions > 0;
+                let pending = daemon.home.hand.lock().unwrap().any_waits().unwrap();
                 let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
                     idle.1.hurry(now);
@@ -291,40 +293,48 @@ impl Local for Home {
         self.store.file_under(name, at).await
     }
 
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.hand.lock().unwrap().backlog()
+    async fn any_waits(&self) -> Result<bool, StoreError> {
+        self.hand.lock().unwrap().any_waits()
     }
 
-    async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         self.hand.lock().unwrap().pending(limit)
     }
 
-    async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.hand.lock().unwrap().acked_batch()
+    async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.hand.lock().unwrap().ledger()
     }
 
-    async fn settle(
-        &self,
-        mut settled: Vec<Settled>,
-        acked_batch: i64,
-        at: Timestamp,
-    ) -> Result<Vec<Renamed>, StoreError> {
+    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        self.store.learn_tables(tables, at).await
+    }
+
+    async fn settle(&self, mut settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
-            settled.iter_mut().for_each(|s| s.version = self.version(s));
+            settling.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            settled.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            settling.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
         }
-        let renamed = self.store.settle(settled, acked_batch, at).await?;
+        if self.has(Bug::RejectedTakesOthersAlong) && settling.records.iter().any(|r| r.rejected.is_some()) {
+            ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
+        }
+        let renamed = self.store.settle(settling, at).await?;
         if self.has(Bug::CollisionNotAliased) {
             renamed.iter().for_each(|renamed| self.hand.lock().unwrap().forget_alias(&renamed.from));
         }
         Ok(renamed)
     }
 
-    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
+        let nothing = Settling { acked_batch, next_batch: acked_batch, ..Settling::default() };
         if self.has(Bug::NoResync) {
-            return self.store.settle(Vec::new(), acked_batch, at).await.map(|_| 0);
+            return self.store.settle(nothing, at).await.map(|_| (0, 0));
+        }
+        if self.has(Bug::HistoryNotReoffered) {
+            self.store.settle(nothing, at).await?;
+            let all = "UPDATE sessions SET unsynced_since = 0 WHERE unsynced_since IS NULL AND mirror_round IS NULL";
+            return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
     }
@@ -333,8 +343,8 @@ impl Local for Home {
         self.store.mirror_of(timeline).await
     }
 
-    async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.hand.lock().unwrap().mirror_since()
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.hand.lock().unwrap().mirror_since(now)
     }
 
     async fn take_in(

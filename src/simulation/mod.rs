@@ -9,6 +9,9 @@ mod bugs;
 #[allow(dead_code)]
 #[path = "../../tests/suite/support/fake_central.rs"]
 mod fake_central;
+#[allow(dead_code)]
+#[path = "../../tests/suite/support/fake_history.rs"]
+mod fake_history;
 mod host;
 mod model;
 mod network;

@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
+use uuid::Uuid;
+
 use super::host::Answer;
 use super::{STALE_AFTER, Violation};
 use crate::domain::{
-    Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
+    Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
 use crate::store::{Caller, Process, Record, Store};
+
+/// A type of event that central rejects.
+pub const ODD_EVENT: &str = "odd";
 
 const OWNER: Caller = Caller { uid: 1000 };
 
@@ -32,6 +37,13 @@ pub enum Command {
     Close {
         key: Key,
         id: InstanceId,
+    },
+    /// An event; one that central does not like if it is `odd`.
+    Append {
+        key: Key,
+        id: InstanceId,
+        number: u64,
+        odd: bool,
     },
     SeenAlive {
         sessions: Vec<(Key, InstanceId)>,
@@ -64,6 +76,12 @@ impl Command {
                 }
                 Self::Heartbeat { id, beat, .. } => {
                     store.heartbeat(id.to_string(), beat, OWNER, at, STALE_AFTER).await.map(Some)
+                }
+                Self::Append { id, number, odd, .. } => {
+                    let data = serde_json::Map::from_iter([("number".to_owned(), number.into())]);
+                    let event = Happening::event(if odd { ODD_EVENT } else { "tool_use" }, data, None).unwrap();
+                    let record_id = Uuid::from_u128(1 << 80 | u128::from(number));
+                    store.append(id.to_string(), event, record_id, OWNER, at).await.map(|_| None)
                 }
                 Self::Close { id, .. } => store.close(id.to_string(), OWNER, at).await.map(Some),
                 Self::SeenAlive { sessions } => {
@@ -142,6 +160,8 @@ pub struct Told {
     pub odd: bool,
     /// A person gave up pushing it as it was then.
     pub dropped: bool,
+    /// The numbers of its events, in order; those that central likes.
+    pub events: Vec<u64>,
 }
 
 impl Told {
@@ -209,6 +229,7 @@ impl Model {
                     future: state.heartbeat > true_now,
                     odd: at != true_now,
                     dropped: false,
+                    events: Vec::new(),
                     states: vec![state],
                 };
                 self.told.insert(session.created_at, told);
@@ -230,6 +251,11 @@ impl Model {
                     state.status = Status::Closed;
                     state.closed_at = Some(before.unwrap_or(at.max(*key)));
                 });
+            }
+            Command::Append { key, number, odd, .. } => {
+                if let Some(told) = self.told.get_mut(key).filter(|_| !odd) {
+                    told.events.push(*number);
+                }
             }
             Command::SeenAlive { sessions } => {
                 for (key, _) in sessions {

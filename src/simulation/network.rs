@@ -13,7 +13,7 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{Session, Status};
+use crate::domain::{HistoryRecord, Session, Status};
 use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub struct Zombie {
     after: i64,
     number: i64,
     sessions: Vec<Session>,
+    records: Vec<HistoryRecord>,
 }
 
 pub struct Net {
@@ -100,9 +101,9 @@ impl Network {
         if self.has(Bug::ZombieApplied) {
             zombie.sessions.iter().filter(|s| !self.is_strange(s)).for_each(|s| self.central.put(s));
         } else {
-            let Zombie { after, number, ref sessions, .. } = zombie;
+            let Zombie { after, number, ref sessions, ref records, .. } = zombie;
             let after = self.after(after, zombie.host_id);
-            let applied = now(zombie.link.push(Batch { after, number, sessions }));
+            let applied = now(zombie.link.push(Batch { after, number, sessions, records }));
             self.note(format!("batch {number} arrives late: {}", shown(&applied)));
         }
     }
@@ -188,13 +189,22 @@ impl SimLink {
             sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
         }
         let after = self.network.after(batch.after, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
-        let mut applied = self.link.push(Batch { after, sessions: &sessions, ..batch }).await?;
+        let mut records = batch.records.to_vec();
+        if self.network.has(Bug::ReplayTwice) {
+            records
+                .iter_mut()
+                .for_each(|record| record.record_id = Uuid::from_u128(u128::from(self.network.lock().random.next())));
+        }
+        if self.network.has(Bug::ReplayBackwards) {
+            records.reverse();
+        }
+        let mut applied = self.link.push(Batch { after, sessions: &sessions, records: &records, ..batch }).await?;
         for (session, how) in sessions.iter().zip(&mut applied) {
             let wrong = match how {
                 Applied::Taken => self.network.has(Bug::LastWriteWins),
                 Applied::ClosedElsewhere { .. } => self.network.has(Bug::ReopenClosed),
                 Applied::Collided => self.network.has(Bug::OverwriteCollision),
-                Applied::Foreign { .. } => false,
+                Applied::Foreign { .. } | Applied::WithoutSession => false,
             };
             if wrong {
                 self.network.central.put(session);
@@ -250,7 +260,8 @@ impl Central for SimLink {
             Fate::Late => {
                 let host_id = self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id);
                 let sessions = batch.sessions.to_vec();
-                let zombie = Zombie { link: self.cut(), host_id, after: batch.after, number: batch.number, sessions };
+                let (after, number, records) = (batch.after, batch.number, batch.records.to_vec());
+                let zombie = Zombie { link: self.cut(), host_id, after, number, sessions, records };
                 self.network.lock().zombies.push_back(zombie);
                 return broke();
             }
@@ -259,7 +270,12 @@ impl Central for SimLink {
         let applied = self.apply(batch).await;
         let ids = batch.sessions.iter().map(|s| s.instance_id.as_str()).collect::<Vec<_>>();
         let Batch { number, .. } = batch;
-        self.network.note(format!("host {} pushes {number} {ids:?} ({fate:?}): {}", self.host, shown(&applied)));
+        self.network.note(format!(
+            "host {} pushes {number} {ids:?} and {} records ({fate:?}): {}",
+            self.host,
+            batch.records.len(),
+            shown(&applied)
+        ));
         if let (Ok(_), Some(me)) = (&applied, &self.me) {
             self.check_name(me);
             self.check_filing(&batch);

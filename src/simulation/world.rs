@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::fake_central::{FakeCentral, Snapshot};
 use super::host::{Answered, Host};
-use super::model::{Command, Key, Model, State, When, violation};
+use super::model::{Command, Key, Model, ODD_EVENT, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;
 use super::{HOSTS, PACE, Violation, now};
@@ -80,6 +80,7 @@ impl World {
             drawn: 0,
             nudges: [0; HOSTS],
         };
+        world.network.central.reject(ODD_EVENT);
         world.hosts.iter_mut().for_each(Host::start);
         world
     }
@@ -121,10 +122,11 @@ impl World {
         self.pass(passed, None);
         let host = self.below(HOSTS as u64) as usize;
         match self.below(100) {
-            0..33 => self.sync(host)?,
-            33..43 => self.commit(host)?,
-            43..48 => self.register(host),
-            48..61 => self.heartbeat(host),
+            0..31 => self.sync(host)?,
+            31..41 => self.commit(host)?,
+            41..45 => self.register(host),
+            45..58 => self.heartbeat(host),
+            58..61 => self.append(host),
             61..63 => self.close(host),
             63..69 => self.look(host)?,
             69..71 => self.process_ends(host),
@@ -185,6 +187,15 @@ impl World {
         let context_percent = Some(self.below(101) as u8);
         let current_epic = (self.below(3) == 0).then(|| self.epic());
         self.submit(host, Command::Heartbeat { key, id, beat: Heartbeat { context_percent, current_epic } });
+    }
+
+    fn append(&mut self, host: usize) {
+        let Some((key, id)) = self.any_session(host) else { return };
+        for _ in 0..1 + self.below(3) {
+            self.drawn += 1;
+            let odd = self.below(12) == 0;
+            self.submit(host, Command::Append { key, id: id.clone(), number: self.drawn, odd });
+        }
     }
 
     fn close(&mut self, host: usize) {
@@ -304,10 +315,14 @@ impl World {
 
     fn check_error(&self, host: usize, command: &Command, error: &StoreError) -> Result<(), Violation> {
         let expected = match error {
-            StoreError::Closed(_) => matches!(command, Command::Heartbeat { .. }),
+            // What is left of a session that was let go of is mirrored, and closed.
+            StoreError::Closed(_) => {
+                matches!(command, Command::Heartbeat { .. })
+                    || (self.model.pruned[host].is_some() && matches!(command, Command::Append { .. }))
+            }
             StoreError::NotFound(_) | StoreError::Elsewhere { .. } => {
                 self.model.pruned[host].is_some()
-                    && matches!(command, Command::Heartbeat { .. } | Command::Close { .. })
+                    && matches!(command, Command::Heartbeat { .. } | Command::Close { .. } | Command::Append { .. })
             }
             // The disk is full, or its commit fails: whoever waits is told.
             StoreError::Full(_) | StoreError::Bug(_) | StoreError::Io(_) => true,
@@ -549,7 +564,8 @@ impl World {
 }
 
 fn backlog(host: &Host) -> u64 {
-    host.daemon.as_ref().map_or(0, |daemon| daemon.home.hand.lock().unwrap().backlog().unwrap().sessions)
+    let backlog = host.daemon.as_ref().map(|daemon| daemon.home.hand.lock().unwrap().backlog().unwrap());
+    backlog.map_or(0, |backlog| backlog.sessions + backlog.records)
 }
 
 /// What a daemon that swallows errors tells its client.
@@ -565,6 +581,7 @@ fn pretended(command: &Command, at: Timestamp) -> Record {
         mirrored: false,
         machine_seen: None,
         former_id: None,
+        checkpoint_due: false,
     }
 }
 

@@ -11,8 +11,8 @@ use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
-use crate::domain::{InstanceId, Session};
+use super::{Backlog, Durability, Ledger, Options, Parked, Pending, Record, Store, StoreError, outbox};
+use crate::domain::{InstanceId, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -77,7 +77,7 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    pub(crate) fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         outbox::pending(&self.connection, limit)
     }
 
@@ -85,8 +85,12 @@ impl ByHand {
         outbox::backlog(&self.connection)
     }
 
-    pub(crate) fn acked_batch(&self) -> Result<i64, StoreError> {
-        outbox::acked_batch(&self.connection)
+    pub(crate) fn any_waits(&self) -> Result<bool, StoreError> {
+        outbox::any_waits(&self.connection)
+    }
+
+    pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
+        outbox::ledger(&self.connection)
     }
 
     /// What is mirrored under exactly this id.
@@ -95,8 +99,8 @@ impl ByHand {
         record.filter(|record| record.mirrored).map(|record| record.session)
     }
 
-    pub(crate) fn mirror_since(&self) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection)
+    pub(crate) fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        super::mirror::since(&self.connection, now)
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

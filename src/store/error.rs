@@ -6,6 +6,8 @@ use rusqlite::ErrorCode;
 pub enum StoreError {
     #[error("no session \"{0}\" is known here")]
     NotFound(String),
+    #[error("nothing that goes by \"{0}\" is parked")]
+    NotParked(String),
     #[error("session {0} is closed")]
     Closed(String),
     /// It is mirrored from another host, or central alone keeps it by now.

@@ -37,9 +37,13 @@ pub(super) fn of(db: &Connection, timeline: &str) -> Result<(), StoreError> {
     read_anew(db)
 }
 
+/// For so long central remembers which sessions were deleted; less than it really does.
+const REMEMBERED: Duration = Duration::from_secs(29 * 86_400);
+
 /// Where the next reading begins; 0: everything is to be read.
-pub(super) fn since(db: &Connection) -> Result<u64, StoreError> {
-    Ok(fact(db, "mirror_since")?.map_or(0, i64::unsigned_abs))
+pub(super) fn since(db: &Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let recent = as_of(db)?.is_some_and(|as_of| now.since(as_of) < REMEMBERED);
+    Ok(fact(db, "mirror_since")?.filter(|_| recent).map_or(0, i64::unsigned_abs))
 }
 
 /// When the mirror was last known to be true.
@@ -194,4 +198,145 @@ fn set_fact(db: &Connection, name: &str, value: i64) -> Result<(), StoreError> {
     )?
     .execute(params![name, value])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::mirror::{Part, Position};
+    use crate::domain::{InstanceId, InstanceType, Kind, MachineName, Project, Registration};
+    use crate::store::{Caller, sessions::register};
+
+    const STALE_AFTER: Duration = Duration::from_secs(120);
+    const DRAWS: [u64; 2] = [101, 102];
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
+    }
+
+    fn store() -> Connection {
+        let db = Connection::open_in_memory().unwrap();
+        for migration in crate::store::open::MIGRATIONS {
+            db.execute_batch(migration).unwrap();
+        }
+        db
+    }
+
+    fn odin(machine: &str) -> Registration {
+        Registration {
+            project: Project::parse("odin").unwrap(),
+            instance_type: InstanceType::Ps,
+            host_machine: MachineName::parse(machine).unwrap(),
+            context_percent: 3,
+            current_epic: None,
+            claude_session_uuid: None,
+            claude_session_path: None,
+            resumed_from: None,
+            working_dir: None,
+        }
+    }
+
+    fn odin4(id: &str, created: i64) -> Session {
+        Session::register(InstanceId::parse(id).unwrap(), odin("odin4"), at(created))
+    }
+
+    fn own(db: &Connection, draw: u64, created: i64) -> Session {
+        register(db, odin("odin3"), None, Caller { uid: 1 }, &[draw], at(created)).unwrap().session
+    }
+
+    fn all(sessions: Vec<Session>) -> Changes {
+        Changes { sessions, gone: vec![], history: vec![], rest: Rest::Nothing { next_since: 9 } }
+    }
+
+    fn read(db: &Connection, since: u64, changes: &Changes) -> Vec<Renamed> {
+        take_in(db, &Reading::since(since), changes, &DRAWS, at(60), STALE_AFTER).unwrap()
+    }
+
+    fn kept(db: &Connection, id: &str) -> Option<Record> {
+        sessions::exactly(db, id).unwrap()
+    }
+
+    #[test]
+    fn a_whole_reading_replaces_the_mirror_and_leaves_this_hosts_sessions() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        read(&db, 0, &all(vec![odin4("odin-PS-00000a", 0), odin4("odin-PS-00000b", 0)]));
+        assert_eq!((since(&db, at(61)).unwrap(), as_of(&db).unwrap()), (9, Some(at(60))));
+
+        let page = Reading::since(0);
+        let position =
+            Position { next_since: 12, part: Part::Sessions, transaction: 1, instance_id: "odin-PS-00000b".into() };
+        let first = Changes { rest: Rest::More(position.clone()), ..all(vec![odin4("odin-PS-00000b", 0)]) };
+        take_in(&db, &page, &first, &DRAWS, at(70), STALE_AFTER).unwrap();
+        assert!(kept(&db, "odin-PS-00000a").is_some(), "in the middle nothing is gone");
+        let second = Reading { since: 0, after: Some(position) };
+        take_in(&db, &second, &all(vec![]), &DRAWS, at(70), STALE_AFTER).unwrap();
+        assert!(kept(&db, "odin-PS-00000a").is_none() && kept(&db, "odin-PS-00000b").is_some());
+        assert!(!kept(&db, here.instance_id.as_str()).unwrap().mirrored);
+    }
+
+    #[test]
+    fn a_mirror_of_long_ago_or_of_another_central_is_read_anew() {
+        let db = store();
+        of(&db, "a").unwrap();
+        read(&db, 0, &all(vec![]));
+        of(&db, "a").unwrap();
+        assert_eq!(since(&db, at(61)).unwrap(), 9);
+        assert_eq!(since(&db, at(30 * 86_400)).unwrap(), 0);
+        of(&db, "b").unwrap();
+        assert_eq!(since(&db, at(61)).unwrap(), 0);
+    }
+
+    #[test]
+    fn somebody_elses_session_with_the_same_id_has_this_hosts_renamed() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let theirs = odin4(here.instance_id.as_str(), 5);
+        let renamed = read(&db, 1, &all(vec![theirs.clone()]));
+        assert_eq!(renamed.len(), 1);
+        assert_eq!(kept(&db, theirs.instance_id.as_str()).unwrap().session, theirs);
+        let mine = sessions::get(&db, here.instance_id.as_str()).unwrap().unwrap();
+        assert_eq!((mine.session.instance_id, mine.session.created_at), (renamed[0].to.clone(), here.created_at));
+    }
+
+    #[test]
+    fn only_what_nobody_here_said_since_is_taken_over() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let theirs = Session { last_heartbeat: at(50), context_percent: 44, ..here.clone() };
+        read(&db, 1, &all(vec![theirs.clone()]));
+        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, here, "central lacks what was said here");
+        db.execute("UPDATE sessions SET unsynced_since = NULL", []).unwrap();
+        read(&db, 0, &all(vec![theirs.clone()]));
+        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, here, "a whole reading brings the past");
+        read(&db, 1, &all(vec![theirs.clone()]));
+        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, theirs);
+        let older = Session { last_heartbeat: at(20), context_percent: 1, ..here.clone() };
+        read(&db, 1, &all(vec![older]));
+        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, theirs, "heartbeats do not move back");
+    }
+
+    #[test]
+    fn of_others_history_as_much_is_kept_as_a_context_takes() {
+        let db = store();
+        read(&db, 1, &all(vec![odin4("odin-PS-00000a", 0)]));
+        let record = |n: u128, kind, id: &str| HistoryRecord {
+            record_id: uuid::Uuid::from_u128(n),
+            instance_id: InstanceId::parse(id).unwrap(),
+            kind,
+            record_type: "error".into(),
+            at: at(i64::try_from(n).unwrap()),
+            body: serde_json::Map::new(),
+        };
+        let mut history: Vec<_> = (0..60).map(|n| record(n, Kind::Event, "odin-PS-00000a")).collect();
+        history.extend((60..63).map(|n| record(n, Kind::Checkpoint, "odin-PS-00000a")));
+        history.push(record(99, Kind::Event, "odin-PS-0nobod"));
+        let changes = Changes { history, ..all(vec![]) };
+        read(&db, 1, &changes);
+        read(&db, 1, &changes);
+        let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM records WHERE kind = 'event'"), 50);
+        assert_eq!(count("SELECT at FROM records WHERE kind = 'event' ORDER BY at LIMIT 1"), at(10).micros());
+        assert_eq!(count("SELECT count(*) FROM records WHERE kind = 'checkpoint'"), 1);
+    }
 }

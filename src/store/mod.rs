@@ -3,10 +3,14 @@
 //! A write is a job for the one writer thread and is answered after its commit; a read runs on a
 //! connection of its own. Only this module knows SQLite.
 
+mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod error;
+mod history;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod machines;
 mod mirror;
@@ -14,8 +18,11 @@ mod news;
 mod open;
 mod outbox;
 mod readers;
+mod recall;
+mod resume;
 mod salvage;
 mod sessions;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -29,19 +36,27 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::watch;
+use uuid::Uuid;
 
+pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
+pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
-pub use outbox::{Backlog, Parked, Renamed, Settled, Settlement};
+pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Renamed, Settled, Settlement, Settling};
+pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
+pub use spool::Deferred;
 
 use crate::clock::Clock;
+use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
+use crate::domain::{
+    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
+};
 use news::News;
 use open::Files;
 use readers::Readers;
@@ -221,10 +236,34 @@ impl Store {
         at: Timestamp,
     ) -> Result<Record, StoreError> {
         let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        self.tell_of_process(&record);
+        Ok(record)
+    }
+
+    fn tell_of_process(&self, record: &Record) {
         if record.process.is_some() {
             self.processes.send_modify(|count| *count += 1);
         }
-        Ok(record)
+    }
+
+    /// Goes on from the session that is wanted. Only one of two who resume a session at once gets it.
+    pub async fn resume(
+        &self,
+        wanted: Wanted,
+        heir: Heir,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Resumption, StoreError> {
+        let resumption = self.write(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        if let Resumption::Done(resumed) = &resumption {
+            self.tell_of_process(&resumed.session);
+        }
+        Ok(resumption)
+    }
+
+    /// What is left of a session.
+    pub async fn recall(&self, session: InstanceId) -> Result<Recollection, StoreError> {
+        self.read(move |db| recall::recall(db, &session)).await
     }
 
     pub async fn heartbeat(
@@ -245,6 +284,43 @@ impl Store {
                 Ok(record)
             })
             .await
+    }
+
+    /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
+    pub async fn sight(
+        &self,
+        sighting: Sighting,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Sighted, StoreError> {
+        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
+        let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        if sighted.created || may_bring_a_process {
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(sighted)
+    }
+
+    /// Applies the write of a spool file, once however often it is offered. Says whether it was news.
+    pub async fn catch_up(
+        &self,
+        name: String,
+        deferred: Deferred,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<bool, StoreError> {
+        let news = self.write(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
+        self.processes.send_modify(|count| *count += 1);
+        Ok(news)
+    }
+
+    /// These spool files are gone for good.
+    pub async fn forget_taken_in(&self, names: Vec<String>) -> Result<(), StoreError> {
+        self.writer.submit(move |db| spool::forget(db, &names)).await
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
@@ -307,8 +383,8 @@ impl Store {
     }
 
     /// Where the next reading of central begins.
-    pub async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.read(mirror::since).await
+    pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.read(move |db| mirror::since(db, now)).await
     }
 
     /// Takes in what changed in central. Returns the sessions of this host that got a new id.
@@ -365,9 +441,36 @@ impl Store {
         self.write(move |db| machines::file_under(db, &name, at)).await
     }
 
-    /// The sessions that central lacks, longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    /// Takes down what happened in a session. `record_id`: random.
+    pub async fn append(
+        &self,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<KeptRecord, StoreError> {
+        self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
+    }
+
+    /// Records of a session, newest first.
+    pub async fn history(&self, id: InstanceId, query: HistoryQuery) -> Result<History, StoreError> {
+        self.read(move |db| history::query(db, &id, &query)).await
+    }
+
+    /// Takes in which tables central has for records, and which types of events it takes.
+    pub async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        self.writer.submit(move |db| history::learn_tables(db, &tables, at)).await
+    }
+
+    /// What of this host central lacks, sessions longest waiting first.
+    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         self.read(move |db| outbox::pending(db, limit)).await
+    }
+
+    /// Does anything wait that could travel now?
+    pub async fn any_waits(&self) -> Result<bool, StoreError> {
+        self.read(outbox::any_waits).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -375,21 +478,16 @@ impl Store {
     }
 
     /// Takes in what central did with a batch. Returns the sessions that got a new id.
-    pub async fn settle(
-        &self,
-        settled: Vec<Settled>,
-        acked_batch: i64,
-        at: Timestamp,
-    ) -> Result<Vec<Renamed>, StoreError> {
-        self.writer.submit(move |db| outbox::settle(db, &settled, acked_batch, at)).await
+    pub async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+        self.writer.submit(move |db| outbox::settle(db, &settling, at)).await
     }
 
-    pub async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.read(outbox::acked_batch).await
+    pub async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.read(outbox::ledger).await
     }
 
-    /// Central lost what it once had: everything waits again. Returns how many sessions.
-    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+    /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
+    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
         self.write(move |db| outbox::forget_synced(db, acked_batch, at)).await
     }
 
@@ -397,12 +495,12 @@ impl Store {
         self.read(outbox::parked).await
     }
 
-    /// Lets parked sessions be pushed again; all of them if `ids` is empty.
+    /// Lets what is parked be pushed again; all of it if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
         self.write(move |db| outbox::unpark(db, &ids, false)).await
     }
 
-    /// Gives up pushing parked sessions as they are; a later change is pushed again.
+    /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
         self.write(move |db| outbox::unpark(db, &ids, true)).await
     }

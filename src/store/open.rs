@@ -25,9 +25,10 @@ const LOCK: &str = "lock";
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/local/0001_sessions.sql"),
     include_str!("../../migrations/local/0002_mirror_and_history.sql"),
+    include_str!("../../migrations/local/0003_agents.sql"),
 ];
 
 /// The exclusive use of a state folder.

@@ -1,29 +1,76 @@
-//! What central lacks of this host's sessions, and what central says of it.
+//! What central lacks of this host's sessions and their history, and what central says of it.
 //!
 //! There is no queue: a session whose newest version central does not have is the message, so the
-//! backlog grows with the number of sessions, not of heartbeats.
+//! backlog grows with the number of sessions and appended records, not of heartbeats.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use uuid::Uuid;
+
+use super::history::{self, SettledRecord};
 use super::sessions::{self, Record};
 use super::{StoreError, mirror};
-use crate::domain::{InstanceId, Timestamp};
+use crate::domain::{HistoryRecord, InstanceId, Kind, Timestamp};
 
 /// How much waits for central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     pub sessions: u64,
+    pub records: u64,
     /// When the oldest change that waits was made.
     pub oldest_at: Option<Timestamp>,
     pub parked: u64,
 }
 
-/// A session that central will never take as it is.
+impl Backlog {
+    pub const fn is_empty(&self) -> bool {
+        self.sessions == 0 && self.records == 0
+    }
+}
+
+/// A session, or a record of one, that central will never take as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
     pub instance_id: InstanceId,
+    pub record: Option<ParkedRecord>,
     pub error: String,
     pub parked_at: Timestamp,
+}
+
+/// Which record is parked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedRecord {
+    pub record_id: Uuid,
+    pub kind: Kind,
+    pub record_type: String,
+}
+
+impl Parked {
+    /// By what it is retried or dropped: the record's id, or else the session's.
+    pub fn id(&self) -> String {
+        self.record.as_ref().map_or_else(|| self.instance_id.to_string(), |record| record.record_id.to_string())
+    }
+}
+
+/// What may go into one batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pending {
+    pub sessions: Vec<Record>,
+    /// Of these sessions, or of such as central has, in the order in which they were appended.
+    pub records: Vec<HistoryRecord>,
+    /// Whether more waits.
+    pub more: bool,
+}
+
+/// What came of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settling {
+    pub sessions: Vec<Settled>,
+    pub records: Vec<SettledRecord>,
+    /// Where central's ledger stands.
+    pub acked_batch: i64,
+    /// The number that the next batch will bear: a ledger that stands there is no surprise, whoever asks.
+    pub next_batch: i64,
 }
 
 /// What central did with one version of one session.
@@ -46,6 +93,13 @@ pub enum Settlement {
     Rejected { error: String },
 }
 
+impl Settlement {
+    /// Is the session not in central under its id, at least not yet?
+    pub const fn leaves_none(&self) -> bool {
+        matches!(self, Self::Collided { .. } | Self::Rejected { .. })
+    }
+}
+
 /// The session that had to give up its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renamed {
@@ -53,8 +107,20 @@ pub struct Renamed {
     pub to: InstanceId,
 }
 
-/// The sessions that central lacks, longest waiting first.
-pub(super) fn pending(db: &Connection, limit: usize) -> Result<Vec<Record>, StoreError> {
+/// The sessions that central lacks, longest waiting first, and the records that may travel beside them.
+pub(super) fn pending(db: &Connection, limit: usize) -> Result<Pending, StoreError> {
+    let sessions = pending_sessions(db, limit)?;
+    let full = sessions.len() >= limit;
+    let history::Waiting { records, more } = history::pending(db, &sessions, !full, limit)?;
+    Ok(Pending { sessions, records, more: full || more })
+}
+
+/// Does anything wait that could travel now?
+pub(super) fn any_waits(db: &Connection) -> Result<bool, StoreError> {
+    Ok(!pending_sessions(db, 1)?.is_empty() || history::any_waits(db)?)
+}
+
+fn pending_sessions(db: &Connection, limit: usize) -> Result<Vec<Record>, StoreError> {
     Ok(db
         .prepare_cached(&format!(
             "SELECT {} FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
@@ -66,29 +132,29 @@ pub(super) fn pending(db: &Connection, limit: usize) -> Result<Vec<Record>, Stor
 }
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
+    let (records, oldest_record) = history::backlog(db)?;
     Ok(db
         .prepare_cached(
             "SELECT count(*) FILTER (WHERE parked_at IS NULL), min(unsynced_since) FILTER (WHERE parked_at IS NULL), \
-                 count(*) FILTER (WHERE parked_at IS NOT NULL) FROM sessions WHERE unsynced_since IS NOT NULL",
+                 count(*) FILTER (WHERE parked_at IS NOT NULL) \
+                     + (SELECT count(*) FROM records WHERE parked_at IS NOT NULL) \
+             FROM sessions WHERE unsynced_since IS NOT NULL",
         )?
         .query_row([], |row| {
+            let oldest_session = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_micros);
             Ok(Backlog {
                 sessions: row.get::<_, i64>(0)?.unsigned_abs(),
-                oldest_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_micros),
+                records,
+                oldest_at: [oldest_session, oldest_record].into_iter().flatten().min(),
                 parked: row.get::<_, i64>(2)?.unsigned_abs(),
             })
         })?)
 }
 
 /// Takes in what central did with a batch. Returns the sessions that got a new id.
-pub(super) fn settle(
-    db: &Connection,
-    settled: &[Settled],
-    acked_batch: i64,
-    at: Timestamp,
-) -> Result<Vec<Renamed>, StoreError> {
+pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
     let mut renamed = Vec::new();
-    for Settled { instance_id, version, how } in settled {
+    for Settled { instance_id, version, how } in &settling.sessions {
         match how {
             Settlement::Taken => taken(db, instance_id, *version)?,
             Settlement::ClosedElsewhere { closed_at } => {
@@ -99,7 +165,9 @@ pub(super) fn settle(
             Settlement::Rejected { error } => rejected(db, instance_id, error, at)?,
         }
     }
-    set_acked_batch(db, acked_batch)?;
+    history::settle(db, &settling.records, at)?;
+    set_fact(db, "acked_batch", &settling.acked_batch)?;
+    set_fact(db, "next_batch", &settling.next_batch)?;
     Ok(renamed)
 }
 
@@ -156,25 +224,34 @@ fn rejected(db: &Connection, id: &InstanceId, error: &str, at: Timestamp) -> Res
     Ok(())
 }
 
-/// Central lost what it once had (it was restored from a backup): everything here waits again.
-pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+/// Central lost what it once had (it was restored from a backup): everything here waits again. Returns how many
+/// sessions, and records.
+pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
     let sessions = db.execute(
         "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
         [at.micros()],
     )?;
+    let records = history::forget_synced(db)?;
     mirror::read_anew(db)?;
-    set_acked_batch(db, acked_batch)?;
-    Ok(sessions)
+    set_fact(db, "acked_batch", &acked_batch)?;
+    Ok((sessions, records))
 }
 
 pub(super) fn parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {
     Ok(db
         .prepare_cached(
-            "SELECT instance_id, parked_error, parked_at FROM sessions WHERE parked_at IS NOT NULL ORDER BY parked_at",
+            "SELECT instance_id, parked_error, parked_at, NULL, NULL, NULL FROM sessions WHERE parked_at IS NOT NULL \
+             UNION ALL \
+             SELECT instance_id, parked_error, parked_at, record_id, kind, type FROM records \
+                 WHERE parked_at IS NOT NULL ORDER BY 3",
         )?
         .query_map([], |row| {
+            let record_id = row.get::<_, Option<[u8; 16]>>(3)?.map(Uuid::from_bytes);
+            let kind = row.get::<_, Option<String>>(4)?.and_then(|kind| Kind::parse(&kind));
+            let record_type = row.get::<_, Option<String>>(5)?.unwrap_or_default();
             Ok(Parked {
                 instance_id: sessions::parsed(row, 0, InstanceId::parse)?,
+                record: record_id.zip(kind).map(|(record_id, kind)| ParkedRecord { record_id, kind, record_type }),
                 error: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
                 parked_at: Timestamp::from_micros(row.get(2)?),
             })
@@ -182,39 +259,54 @@ pub(super) fn parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {
         .collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Lets parked sessions be pushed again, or gives up pushing them as they are; all of them if `ids`
-/// is empty. Nothing happens unless all the ids are parked. Returns how many.
+/// Lets what is parked be pushed again, or gives up pushing it as it is; all of it if `ids` is empty.
+/// Nothing happens unless all the ids are parked. Returns how many.
 pub(super) fn unpark(db: &Connection, ids: &[String], drop: bool) -> Result<usize, StoreError> {
     let parked = parked(db)?;
-    if let Some(unknown) = ids.iter().find(|id| !parked.iter().any(|p| p.instance_id.as_str() == **id)) {
-        return Err(StoreError::NotFound(unknown.clone()));
+    let by_id: std::collections::HashMap<String, &Parked> = parked.iter().map(|p| (p.id(), p)).collect();
+    if let Some(unknown) = ids.iter().find(|id| !by_id.contains_key(id.as_str())) {
+        return Err(StoreError::NotParked(unknown.clone()));
     }
-    let chosen = parked.iter().filter(|p| ids.is_empty() || ids.iter().any(|id| p.instance_id.as_str() == id));
     let mut count = 0;
-    for p in chosen {
-        count += db
-            .prepare_cached(
-                "UPDATE sessions SET parked_at = NULL, parked_error = NULL, \
-                     unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END WHERE instance_id = ?1",
-            )?
-            .execute(params![p.instance_id.as_str(), drop])?;
+    for (_, p) in by_id.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id)) {
+        count += match &p.record {
+            Some(record) => history::unpark(db, record.record_id, drop)?,
+            None => unpark_session(db, &p.instance_id, drop)?,
+        };
     }
     Ok(count)
 }
 
-/// The newest batch of central's ledger that this store knows to be applied; 0 before the first.
-pub(super) fn acked_batch(db: &Connection) -> Result<i64, StoreError> {
-    let batch = db
-        .prepare_cached("SELECT value FROM facts WHERE name = 'acked_batch'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(batch.unwrap_or(0))
+fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE sessions SET parked_at = NULL, parked_error = NULL, \
+                 unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END WHERE instance_id = ?1",
+        )?
+        .execute(params![id.as_str(), drop])?)
 }
 
-fn set_acked_batch(db: &Connection, batch: i64) -> Result<(), StoreError> {
+/// Where this store knows central's ledger to stand: at the newest batch known to be applied, 0 before the first,
+/// or at the one that was to follow.
+pub(super) fn ledger(db: &Connection) -> Result<Ledger, StoreError> {
+    let fact = |name: &str| -> Result<Option<i64>, StoreError> {
+        let mut statement = db.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
+        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+    };
+    Ok(Ledger { acked: fact("acked_batch")?.unwrap_or(0), next: fact("next_batch")? })
+}
+
+/// What a store knows of central's ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    pub acked: i64,
+    pub next: Option<i64>,
+}
+
+pub(super) fn set_fact(db: &Connection, name: &str, value: &dyn rusqlite::ToSql) -> Result<(), StoreError> {
     db.prepare_cached(
-        "INSERT INTO facts (name, value) VALUES ('acked_batch', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+        "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )?
-    .execute([batch])?;
+    .execute(params![name, value])?;
     Ok(())
 }

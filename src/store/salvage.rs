@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, Row, params_from_iter, types::Value};
 
-use super::{StoreError, mirror};
+use super::{StoreError, history, mirror};
 use crate::domain::Timestamp;
 
 /// What a salvage brought.
@@ -14,10 +14,10 @@ pub(super) struct Carried {
 }
 
 /// The tables worth carrying over; what central told of other machines it will tell again.
-const TABLES: [&str; 3] = ["sessions", "aliases", "facts"];
+const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
 
-/// Copies every readable row of `damaged` into `copy`. All sessions count as unsynced afterwards:
-/// what central has of them is for central to say.
+/// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
+/// afterwards: what central has of them is for central to say.
 ///
 /// # Errors
 /// What keeps the copy from being written, such as a full disk: a copy that lacks what can be read is none.
@@ -36,7 +36,11 @@ pub(super) fn carry_over(damaged: &Connection, copy: &mut Connection, now: Times
         [now.micros()],
     )?;
     mirror::read_anew(&copy)?;
-    copy.execute("DELETE FROM aliases WHERE instance_id NOT IN (SELECT instance_id FROM sessions)", [])?;
+    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
+        let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
+        copy.execute(&orphans, [])?;
+    }
+    history::forget_synced(&copy)?;
     copy.commit()?;
     Ok(carried)
 }
@@ -52,7 +56,7 @@ fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Opt
     let mut complete = true;
     // The primary key's order is the table's own (aliases, facts) or its index's (sessions); a scan
     // by rowid reads the table itself, whatever became of its indexes.
-    let orders: &[&str] = if table == "sessions" {
+    let orders: &[&str] = if matches!(table, "sessions" | "records") {
         &["NOT INDEXED ORDER BY rowid", "NOT INDEXED ORDER BY rowid DESC"]
     } else {
         &["", "ORDER BY 1 DESC"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Counts, StoreError};
+use super::{Counts, StoreError, history};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
@@ -37,6 +37,25 @@ pub struct Record {
     pub machine_seen: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
+    /// Its context window is nearly full, and it made no checkpoint since; told by a heartbeat alone.
+    pub checkpoint_due: bool,
+}
+
+impl Record {
+    /// A session that begins here.
+    pub(super) fn begun(session: Session, process: Option<Process>, caller: Caller, at: Timestamp) -> Self {
+        Self {
+            session,
+            owner_uid: caller.uid,
+            process,
+            version: 1,
+            unsynced_since: Some(at),
+            mirrored: false,
+            machine_seen: None,
+            former_id: None,
+            checkpoint_due: false,
+        }
+    }
 }
 
 /// Who asks for a change.
@@ -94,17 +113,9 @@ pub(super) fn register(
     at: Timestamp,
 ) -> Result<Record, StoreError> {
     let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
-    let record = Record {
-        session: Session::register(instance_id, what, at),
-        owner_uid: caller.uid,
-        process,
-        version: 1,
-        unsynced_since: Some(at),
-        mirrored: false,
-        machine_seen: None,
-        former_id: None,
-    };
+    let record = Record::begun(Session::register(instance_id, what, at), process, caller, at);
     insert(db, &record)?;
+    history::context_changed(db, &record.session.instance_id, 0, record.session.context_percent)?;
     Ok(record)
 }
 
@@ -143,7 +154,10 @@ pub(super) fn heartbeat(
     let mut before = record.session.clone();
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
     save_beat(db, &mut record, at)?;
-    before.last_heartbeat = record.session.last_heartbeat;
+    let session = &record.session;
+    record.checkpoint_due =
+        history::context_changed(db, &session.instance_id, before.context_percent, session.context_percent)?;
+    before.last_heartbeat = session.last_heartbeat;
     let is_news = before != record.session;
     Ok((record, is_news))
 }
@@ -198,8 +212,8 @@ pub(super) fn process_died(
 pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
     let silent = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE status = 'active' AND mirror_round IS NULL \
-                 AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
+            "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_running WHERE status = 'active' \
+                 AND mirror_round IS NULL AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
         ))?
         .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], record)?
         .collect::<Result<Vec<_>, _>>()?;
@@ -214,11 +228,12 @@ pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> R
 /// mirrored of any host's. Returns how many.
 pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
     let over: Vec<String> = db
-        .prepare_cached(
-            "SELECT instance_id FROM sessions s WHERE status = 'closed' AND closed_at < ?1 AND mirror_round IS NULL \
-                 AND unsynced_since IS NULL AND parked_at IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1)",
-        )?
+        .prepare_cached(&format!(
+            "SELECT instance_id FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
+                 AND status <> 'active' AND status = 'closed' AND closed_at < ?1 AND unsynced_since IS NULL \
+                 AND parked_at IS NULL AND {}",
+            history::nothing_left(db)?
+        ))?
         .query_map([closed_before.micros()], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for id in &over {
@@ -259,15 +274,25 @@ pub(super) fn rename_machine(
     )?)
 }
 
-/// Exact id first, then an id that was given up after a collision, then the beginning of an id.
+/// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
+pub(super) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
+     SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_settled \
+         WHERE (mirror_round IS NOT NULL OR status <> 'active') \
+             AND instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
+     UNION ALL SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_running \
+         WHERE mirror_round IS NULL AND status = 'active' \
+             AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
+     ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
+
+/// Exact id in any letter case first, then an id that was given up after a collision, then the beginning of an id.
 pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
-    if let Some(record) = get(db, text)? {
+    let exact = InstanceId::in_any_case(text);
+    if let Some(record) = get(db, exact.as_ref().map_or(text, InstanceId::as_str))? {
         return Ok(Lookup::One(Box::new(record)));
     }
     let mut matches = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
-             ORDER BY last_heartbeat DESC, instance_id LIMIT ?2"
+            "SELECT {COLUMNS} FROM sessions s WHERE rowid IN ({BEGINNING_SO}) ORDER BY last_heartbeat DESC, instance_id"
         ))?
         .query_map(params![text, CANDIDATES as i64], record)?
         .collect::<Result<Vec<_>, _>>()?;
@@ -307,20 +332,22 @@ pub(super) fn list(
     Ok(records)
 }
 
+pub(super) const COUNTS: &str = "SELECT status, count(*) FROM sessions INDEXED BY sessions_ended \
+         WHERE mirror_round IS NULL AND status <> 'active' GROUP BY status \
+     UNION ALL SELECT iif(last_heartbeat > ?1 AND last_heartbeat < ?2, 'active', 'stale') AS now, count(*) \
+         FROM sessions INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active' GROUP BY now";
+
 /// How many sessions are in which state at `now`.
 pub(super) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
-    let mut statement = db.prepare_cached(
-        "SELECT CASE WHEN status = 'active' AND NOT (last_heartbeat > ?1 AND last_heartbeat < ?2) THEN 'stale' \
-             ELSE status END AS status_now, count(*) FROM sessions WHERE mirror_round IS NULL GROUP BY status_now",
-    )?;
+    let mut statement = db.prepare_cached(COUNTS)?;
     let mut rows = statement.query([now.minus(stale_after).micros(), now.plus(stale_after).micros()])?;
     while let Some(row) = rows.next()? {
         let count = row.get::<_, i64>(1)?.unsigned_abs();
         match parsed(row, 0, Status::parse)? {
-            Status::Active => counts.active = count,
-            Status::Stale => counts.stale = count,
-            Status::Closed => counts.closed = count,
+            Status::Active => counts.active += count,
+            Status::Stale => counts.stale += count,
+            Status::Closed => counts.closed += count,
         }
     }
     Ok(counts)
@@ -403,7 +430,8 @@ pub(super) fn in_rows(db: &Connection, rows: &[(u64, i64)]) -> Result<Vec<(u64, 
     rows.iter().filter_map(&mut read).collect()
 }
 
-fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
+/// The session, if the caller may change it.
+pub(super) fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError> {
     let record = get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
     if record.mirrored && record.session.status == Status::Closed {
         return Err(StoreError::Closed(id.to_owned()));
@@ -418,7 +446,7 @@ fn owned(db: &Connection, id: &str, caller: Caller) -> Result<Record, StoreError
     Ok(record)
 }
 
-fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
+pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
     let s = &record.session;
     db.prepare_cached(
         "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
@@ -451,15 +479,13 @@ fn insert(db: &Connection, record: &Record) -> Result<(), StoreError> {
 }
 
 /// Writes what can change of a session, as a new version that central lacks.
-fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+///
+/// Most changes are heartbeats: those touch no column that an index is made of or depends on.
+pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
     record.version += 1;
     record.unsynced_since.get_or_insert(at);
     let s = &record.session;
-    db.prepare_cached(
-        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
-             closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
-    )?
-    .execute(params![
+    let values = params![
         s.instance_id.as_str(),
         s.status.as_str(),
         s.context_percent,
@@ -470,7 +496,31 @@ fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), Store
         record.process.map(|p| p.started),
         record.version,
         record.unsynced_since.map(Timestamp::micros),
-    ])?;
+    ];
+    let only_a_heartbeat = db
+        .prepare_cached(
+            "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, unsynced_since = ?10 \
+             WHERE instance_id = ?1 AND status = ?2 AND current_epic IS ?4 AND closed_at IS ?6 AND pid IS ?7 \
+                 AND pid_started IS ?8",
+        )?
+        .execute(values)?;
+    if only_a_heartbeat == 0 {
+        db.prepare_cached(
+            "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
+                 closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
+        )?
+        .execute(values)?;
+    }
+    Ok(())
+}
+
+/// Writes where a session runs now; [`save`] says that something changed.
+pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), StoreError> {
+    let s = &record.session;
+    db.prepare_cached(
+        "UPDATE sessions SET claude_session_uuid = ?2, claude_session_path = ?3, working_dir = ?4 WHERE instance_id = ?1",
+    )?
+    .execute(params![s.instance_id.as_str(), s.claude_session_uuid, s.claude_session_path, s.working_dir])?;
     Ok(())
 }
 
@@ -509,6 +559,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         mirrored: row.get::<_, Option<i64>>(19)?.is_some(),
         machine_seen: row.get::<_, Option<i64>>(20)?.map(Timestamp::from_micros),
         former_id: row.get(21)?,
+        checkpoint_due: false,
     })
 }
 

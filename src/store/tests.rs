@@ -8,14 +8,14 @@ use super::*;
 use crate::domain::{InstanceType, Project, Status};
 
 const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 30 };
-const STALE_AFTER: Duration = Duration::from_secs(120);
-const OWNER: Caller = Caller { uid: 1000 };
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
+pub(super) const OWNER: Caller = Caller { uid: 1000 };
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
 }
 
-fn open(dir: &Path) -> (Store, WriterThread) {
+pub(super) fn open(dir: &Path) -> (Store, WriterThread) {
     try_open(dir, OPTIONS).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn try_open(dir: &Path, options: Options) -> Result<(Store, WriterThread), OpenE
     Store::open(dir, options, Arc::new(|| at(1_000_000)))
 }
 
-fn shut((store, writer): (Store, WriterThread)) {
+pub(super) fn shut((store, writer): (Store, WriterThread)) {
     drop(store);
     writer.join();
 }
@@ -42,16 +42,20 @@ fn odin(epic: Option<&str>) -> Registration {
     }
 }
 
-async fn register(store: &Store, seed: u64, second: i64) -> Record {
+pub(super) async fn register(store: &Store, seed: u64, second: i64) -> Record {
     let draws = std::array::from_fn(|i| seed * 8 + i as u64);
     store.register(odin(None), None, OWNER, draws, at(second)).await.unwrap()
 }
 
-async fn only(store: &Store, id: &InstanceId) -> Record {
+pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
     match store.find(id.to_string()).await.unwrap() {
         Lookup::One(record) => *record,
         other => panic!("{other:?}"),
     }
+}
+
+fn settling(sessions: Vec<Settled>, acked_batch: i64) -> Settling {
+    Settling { sessions, acked_batch, next_batch: acked_batch + 1, records: Vec::new() }
 }
 
 fn taken(record: &Record) -> Settled {
@@ -143,16 +147,16 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     register(&store, 1, 0).await;
-    let pushed = store.pending(10).await.unwrap().remove(0);
+    let pushed = store.pending(10).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
-    store.settle(vec![taken(&pushed)], 1, at(6)).await.unwrap();
-    let waiting = store.pending(10).await.unwrap().remove(0);
+    store.settle(settling(vec![taken(&pushed)], 1), at(6)).await.unwrap();
+    let waiting = store.pending(10).await.unwrap().sessions.remove(0);
     assert_eq!(waiting.session.last_heartbeat, at(5));
-    store.settle(vec![taken(&waiting)], 2, at(7)).await.unwrap();
+    store.settle(settling(vec![taken(&waiting)], 2), at(7)).await.unwrap();
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
-    assert_eq!(store.acked_batch().await.unwrap(), 2);
-    assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), 1);
+    assert_eq!(store.ledger().await.unwrap().acked, 2);
+    assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), (1, 0));
     assert_eq!(store.backlog().await.unwrap().sessions, 1);
 }
 
@@ -161,12 +165,12 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     register(&store, 1, 0).await;
-    let pushed = store.pending(10).await.unwrap().remove(0);
+    let pushed = store.pending(10).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id, Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
     let closed = Settled { how: Settlement::ClosedElsewhere { closed_at: at(3) }, ..taken(&pushed) };
-    store.settle(vec![closed], 1, at(6)).await.unwrap();
-    let waiting = store.pending(10).await.unwrap().remove(0).session;
+    store.settle(settling(vec![closed], 1), at(6)).await.unwrap();
+    let waiting = store.pending(10).await.unwrap().sessions.remove(0).session;
     assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
 }
 
@@ -177,13 +181,13 @@ async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let record = register(&store, 1, 0).await;
     let old = record.session.instance_id.clone();
     let collided = Settled { how: Settlement::Collided { draws: [99; 8] }, ..taken(&record) };
-    let renamed = store.settle(vec![collided], 1, at(1)).await.unwrap();
+    let renamed = store.settle(settling(vec![collided], 1), at(1)).await.unwrap();
     let new = &renamed[0].to;
     assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
     let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
     assert_eq!((&beaten.session.instance_id, beaten.former_id.as_deref()), (new, Some(old.as_str())));
     assert_eq!(only(&store, &old).await, beaten);
-    assert_eq!(store.pending(10).await.unwrap(), [beaten]);
+    assert_eq!(store.pending(10).await.unwrap().sessions, [beaten]);
     // The id that was given up is not drawn again.
     let next = store.register(odin(None), None, OWNER, [8, 99, 5, 5, 5, 5, 5, 5], at(3)).await.unwrap();
     assert_ne!((&next.session.instance_id, &next.session.instance_id), (&old, new));
@@ -196,16 +200,16 @@ async fn parked_sessions_wait_for_a_person() {
     let record = register(&store, 1, 0).await;
     let id = record.session.instance_id.to_string();
     let rejected = Settled { how: Settlement::Rejected { error: "too odd".into() }, ..taken(&record) };
-    store.settle(vec![rejected.clone()], 0, at(1)).await.unwrap();
+    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
     store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
-    assert_eq!(store.pending(10).await.unwrap(), [], "not even a heartbeat brings it back");
+    assert_eq!(store.pending(10).await.unwrap().sessions, [], "not even a heartbeat brings it back");
     assert_eq!(store.backlog().await.unwrap().parked, 1);
     assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
     let unknown = store.retry_parked(vec![id.clone(), "nobody".into()]).await;
-    assert_eq!(unknown, Err(StoreError::NotFound("nobody".into())));
+    assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
     assert_eq!(store.retry_parked(vec![]).await, Ok(1));
-    assert_eq!(store.pending(10).await.unwrap().len(), 1);
-    store.settle(vec![rejected], 0, at(3)).await.unwrap();
+    assert_eq!(store.pending(10).await.unwrap().sessions.len(), 1);
+    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
     assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }
@@ -231,7 +235,7 @@ async fn silence_death_and_closing() {
 
     let closed = store.close(silent.to_string(), OWNER, at(140)).await.unwrap();
     assert_eq!(store.prune(at(9999)).await, Ok(0), "central does not have it yet");
-    store.settle(vec![taken(&closed)], 1, at(141)).await.unwrap();
+    store.settle(settling(vec![taken(&closed)], 1), at(141)).await.unwrap();
     assert_eq!(store.prune(at(140)).await, Ok(0));
     assert_eq!(store.prune(at(9999)).await, Ok(1));
     let counts = store.counts(at(141), STALE_AFTER).await.unwrap();
@@ -362,11 +366,11 @@ async fn meet_damage(store: &Store) {
     assert!(matches!(damage, Err(StoreError::Damaged(_))));
 }
 
-/// Overwrites a page in the middle of the database.
+/// Overwrites a page in the last third of the database, where its rows are; the schema comes first.
 fn spoil_a_page(dir: &Path) {
     let path = dir.join("sessiond.db");
     let mut bytes = std::fs::read(&path).unwrap();
-    let page = bytes.len() / 4096 / 2 * 4096;
+    let page = bytes.len() / 4096 * 2 / 3 * 4096;
     bytes[page..page + 4096].fill(0xA5);
     std::fs::write(&path, &bytes).unwrap();
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{MachineName, Session, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, MachineName, Session, Timestamp};
 
 /// This host, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +34,15 @@ pub struct Welcome {
     pub batch: i64,
     /// The names this host went by before; rows under them are its own.
     pub former_names: Vec<MachineName>,
+    /// What central has for records.
+    pub tables: HistoryTables,
     /// Another word than before: central's transactions are not those of before, because another server took
     /// over, or a backup was restored. Numbers of transactions mean nothing across that.
     pub timeline: String,
 }
 
-/// The state of some sessions, to be applied whole or not at all.
+/// The state of some sessions, and records of these or of others that central has, to be applied whole or not
+/// at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// Where the ledger must stand.
@@ -47,13 +50,17 @@ pub struct Batch<'a> {
     /// Where it stands then.
     pub number: i64,
     pub sessions: &'a [Session],
+    /// In the order in which they happened. Only of kinds that central has a table for.
+    pub records: &'a [HistoryRecord],
 }
 
-/// What became of one session of a batch.
+/// What became of one session or record of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Central has this state, or a newer one.
+    /// Central has this state, or a newer one; or the record, be it since an earlier batch.
     Taken,
+    /// A record whose session is not in central, or is another's there. Nothing was written.
+    WithoutSession,
     /// Somebody else had closed the session; it stays closed.
     ClosedElsewhere { closed_at: Timestamp },
     /// The id belongs to another session (one created at another moment): nothing was written.
@@ -61,6 +68,13 @@ pub enum Applied {
     /// The row is this very session, but filed under another machine that this host never was:
     /// this store is a copy of that machine's. Nothing was written.
     Foreign { machine: String },
+}
+
+impl Applied {
+    /// Is there no such session in central, although there may be another of its id?
+    pub const fn leaves_none(&self) -> bool {
+        matches!(self, Self::Collided | Self::Foreign { .. } | Self::WithoutSession)
+    }
 }
 
 /// The three kinds of error that design.md tells apart, and the two that a person mends elsewhere.
@@ -91,8 +105,11 @@ pub trait Central: Send {
     /// Connects anew, announces this host and claims its name.
     fn hello(&mut self, host: &Host) -> impl Future<Output = Result<Welcome, CentralError>> + Send;
 
-    /// Applies a batch and advances the ledger, both or neither. Says for each session, in order,
-    /// what became of it. An empty batch only says that this host lives.
+    /// Applies a batch and advances the ledger, both or neither. Says for each session, in order, what
+    /// became of it, and then for each record. An empty batch only says that this host lives.
+    ///
+    /// A record that central has already is not written again. Events of a session are numbered after all that
+    /// central has of it, in order, beside whoever else numbers some.
     fn push(&mut self, batch: Batch<'_>) -> impl Future<Output = Result<Vec<Applied>, CentralError>> + Send;
 
     /// Turns the sessions of vanished hosts stale, judged by central's clock; at most once per

@@ -1,5 +1,6 @@
 //! One link to one central: carries out the engine's steps over it and reports how they ended.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use uuid::Uuid;
 
 use super::central::{Applied, Batch, Central, CentralError, Host};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
+use super::parts::Part;
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
-use crate::domain::{LinkState, LinkStatus, MachineName, Session, Timestamp};
-use crate::store::{Backlog, Draws, Identity, PinnedIdentity, Record, Renamed, Settled, Settlement, Store, StoreError};
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Session, Timestamp};
+use crate::store::{
+    Draws, Identity, Ledger, Pending, PinnedIdentity, Renamed, Settlement, Settling, Store, StoreError,
+};
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
 pub trait Local: Send + Sync {
@@ -20,19 +24,24 @@ pub trait Local: Send + Sync {
     fn replaced(&self);
     /// Files the sessions under the host's name, if they are not yet.
     fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    fn backlog(&self) -> impl Future<Output = Result<Backlog, StoreError>> + Send;
-    fn pending(&self, limit: usize) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send;
-    fn acked_batch(&self) -> impl Future<Output = Result<i64, StoreError>> + Send;
+    fn any_waits(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn pending(&self, limit: usize) -> impl Future<Output = Result<Pending, StoreError>> + Send;
+    fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
     fn settle(
         &self,
-        settled: Vec<Settled>,
-        acked_batch: i64,
+        settling: Settling,
         at: Timestamp,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
-    fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn forget_synced(
+        &self,
+        acked_batch: i64,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(usize, usize), StoreError>> + Send;
+    fn learn_tables(&self, tables: HistoryTables, at: Timestamp)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
     /// The mirror is one of this timeline of central from now on.
     fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn mirror_since(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
     fn take_in(
         &self,
         reading: Reading,
@@ -63,32 +72,36 @@ impl Local for Daemon {
         self.store.file_under(name, at).await
     }
 
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.store.backlog().await
+    async fn any_waits(&self) -> Result<bool, StoreError> {
+        self.store.any_waits().await
     }
 
-    async fn pending(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         self.store.pending(limit).await
     }
 
-    async fn acked_batch(&self) -> Result<i64, StoreError> {
-        self.store.acked_batch().await
+    async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.store.ledger().await
     }
 
-    async fn settle(&self, settled: Vec<Settled>, acked_batch: i64, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
-        self.store.settle(settled, acked_batch, at).await
+    async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+        self.store.settle(settling, at).await
     }
 
-    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<usize, StoreError> {
+    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
         self.store.forget_synced(acked_batch, at).await
+    }
+
+    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        self.store.learn_tables(tables, at).await
     }
 
     async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
         self.store.mirror_of(timeline).await
     }
 
-    async fn mirror_since(&self) -> Result<u64, StoreError> {
-        self.store.mirror_since().await
+    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.mirror_since(now).await
     }
 
     async fn take_in(
@@ -144,6 +157,8 @@ pub struct Exchange<L, C> {
     batch: i64,
     /// The batches sent since the store last took note of one: central may or may not have them.
     sent: Vec<i64>,
+    /// The number that the next batch bears.
+    next: i64,
     /// As which host this one was welcomed.
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
@@ -165,6 +180,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             link,
             batch: 0,
             sent: Vec::new(),
+            next: 0,
             host_id: Uuid::nil(),
             failing: None,
             reading: None,
@@ -179,7 +195,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Whether anything waits for central.
     pub async fn has_pending(&self) -> bool {
-        self.local.backlog().await.is_ok_and(|backlog| backlog.sessions > 0)
+        self.local.any_waits().await.unwrap_or(false)
     }
 
     /// Carries out one step and tells the engine and the people how it ended.
@@ -226,25 +242,28 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     /// Announces this host. A ledger that stands neither where this store knows it to be nor at a batch
-    /// whose answer was lost means that central was restored from a backup (or that the daemon was
-    /// restarted before it knew): then everything is offered again.
+    /// whose answer was lost, be it by a crash of this host, means that central was restored from a backup:
+    /// then everything is offered again.
     async fn hello(&mut self) -> Result<(), Trouble> {
         let identity = self.local.identity();
         // A rename changes the identity before it changes the sessions, and they do not travel under the
         // old name, which may be another's by now.
         self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
-        let acked = self.local.acked_batch().await?;
+        let Ledger { acked, next } = self.local.ledger().await?;
         let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
-        if welcome.batch != acked && !self.sent.contains(&welcome.batch) {
-            let sessions = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
+        self.local.learn_tables(welcome.tables, (self.outside.clock)()).await?;
+        if welcome.batch != acked && next != Some(welcome.batch) && !self.sent.contains(&welcome.batch) {
+            let (sessions, records) = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
             tracing::warn!(
                 sessions,
+                records,
                 ledger = welcome.batch,
                 known = acked,
                 "central has lost what it had (restored from a backup?); everything kept here is pushed again"
             );
         }
         self.batch = welcome.batch;
+        self.next = self.draw_batch();
         self.host_id = identity.host_id;
         self.local.mirror_of(welcome.timeline).await?;
         self.reading = None;
@@ -270,9 +289,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
             self.local.replace_hosts(hosts).await?;
             self.hosts_at = self.tick() + pace.heartbeat_interval;
         }
-        let reading = Reading { since: self.local.mirror_since().await?, after: self.reading.take() };
-        // What is read now was true before this moment.
+        // What is read from here on was true at this moment, or became so later.
         let asked = (self.outside.clock)();
+        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
         let changes = self.central.pull(&reading).await?;
         let rest = changes.rest.clone();
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
@@ -285,7 +304,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         Ok(self.reading.is_some())
     }
 
-    /// Pushes what is pending, longest waiting first. Returns how many rows that were.
+    /// Pushes what is pending, longest waiting first. Returns how many rows that were, or `limit` if more wait.
     async fn push(&mut self, limit: usize) -> Result<usize, Trouble> {
         let pending = self.local.pending(limit).await?;
         // Looked at after the sessions were read: a rename changes the identity before it changes them,
@@ -293,28 +312,39 @@ impl<L: Local, C: Central> Exchange<L, C> {
         if self.local.identity().host_id != self.host_id {
             return Err(CentralError::OutOfStep.into());
         }
-        let rows = pending.len();
+        let rows = if pending.more { limit } else { pending.sessions.len().max(pending.records.len()) };
         let began = self.tick();
         // A batch that central rejects is halved until the one row that it will not take stands alone.
-        let mut parts = vec![pending];
+        let mut parts = vec![Part::of(pending)];
+        // Sessions that turned out not to be in central, so that their records wait.
+        let mut absent = HashSet::new();
         while let Some(mut part) = parts.pop() {
-            let sessions: Vec<Session> = part.iter().map(|record| record.session.clone()).collect();
-            let number = self.next_batch();
+            part.records.retain(|record| !absent.contains(&record.instance_id));
+            let sessions: Vec<Session> = part.sessions.iter().map(|record| record.session.clone()).collect();
+            let number = self.next;
             self.sent.push(number);
-            match self.central.push(Batch { after: self.batch, number, sessions: &sessions }).await {
+            let batch = Batch { after: self.batch, number, sessions: &sessions, records: &part.records };
+            match self.central.push(batch).await {
                 Ok(applied) => {
                     self.batch = number;
-                    self.settle(&part, applied.into_iter().map(|a| self.settlement(a)).collect()).await?;
+                    self.next = self.draw_batch();
+                    let settling = part.settling(applied, |applied| self.settlement(applied));
+                    absent.extend(
+                        settling.sessions.iter().filter(|s| s.how.leaves_none()).map(|s| s.instance_id.clone()),
+                    );
+                    self.settle(settling).await?;
                 }
                 Err(CentralError::Reject(error)) if part.len() == 1 => {
-                    tracing::error!(session = %sessions[0].instance_id, error, "central will not take this session; parked");
-                    self.settle(&part, vec![Settlement::Rejected { error }]).await?;
+                    tracing::error!(what = part.name(), error, "central will not take this; parked");
+                    absent.extend(part.sessions.iter().map(|record| record.session.instance_id.clone()));
+                    self.settle(part.rejected(error)).await?;
                 }
-                Err(CentralError::Reject(error)) if part.is_empty() => return Err(CentralError::Refused(error).into()),
+                Err(CentralError::Reject(error)) if part.len() == 0 => return Err(CentralError::Refused(error).into()),
                 Err(CentralError::Reject(_)) => {
-                    let rest = part.split_off(part.len() / 2);
+                    // The last is the next.
+                    let (first, rest) = part.halves();
                     parts.push(rest);
-                    parts.push(part);
+                    parts.push(first);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -324,21 +354,13 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     /// A number that no other batch has had, be it of a time that a restore has undone.
-    fn next_batch(&self) -> i64 {
+    fn draw_batch(&self) -> i64 {
         self.batch + 1 + i64::from((self.outside.random)() as u32)
     }
 
-    async fn settle(&mut self, part: &[Record], how: Vec<Settlement>) -> Result<(), StoreError> {
-        let settled = part
-            .iter()
-            .zip(how)
-            .map(|(record, how)| Settled {
-                instance_id: record.session.instance_id.clone(),
-                version: record.version,
-                how,
-            })
-            .collect();
-        let renamed = self.local.settle(settled, self.batch, (self.outside.clock)()).await?;
+    async fn settle(&mut self, settling: Settling) -> Result<(), StoreError> {
+        let settling = Settling { acked_batch: self.batch, next_batch: self.next, ..settling };
+        let renamed = self.local.settle(settling, (self.outside.clock)()).await?;
         self.sent.clear();
         tell_renamed(&renamed);
         Ok(())
@@ -346,7 +368,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     fn settlement(&self, applied: Applied) -> Settlement {
         match applied {
-            Applied::Taken => Settlement::Taken,
+            // Only a record can be without its session.
+            Applied::Taken | Applied::WithoutSession => Settlement::Taken,
             Applied::ClosedElsewhere { closed_at } => Settlement::ClosedElsewhere { closed_at },
             Applied::Collided => Settlement::Collided { draws: std::array::from_fn(|_| (self.outside.random)()) },
             Applied::Foreign { machine } => Settlement::Rejected {

@@ -27,6 +27,7 @@ pub enum ErrorCode {
     NotFound,
     MethodNotAllowed,
     Timeout,
+    SessionActive,
     SessionClosed,
     SessionElsewhere,
     Conflict,
@@ -57,7 +58,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
-            Self::SessionClosed | Self::SessionElsewhere | Self::Conflict => 409,
+            Self::SessionActive | Self::SessionClosed | Self::SessionElsewhere | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
             Self::Ambiguous => 300,
@@ -72,6 +73,7 @@ impl ErrorCode {
         match self {
             Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,
             Self::NotFound
+            | Self::SessionActive
             | Self::SessionClosed
             | Self::SessionElsewhere
             | Self::Conflict

@@ -1,11 +1,20 @@
 //! The JSON that travels over the socket, as contract.md describes it. Both ends use these types, and
 //! the OpenAPI document is generated from them.
 
+mod agent;
 mod error;
+mod history;
+mod resume;
 mod session;
 mod status;
 
+pub use agent::{AgentBody, AgentReport};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use history::{
+    CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, EventBody, EventList,
+    EventRequest, HistoryFilter, HistoryParams, RecordBody, RecordState,
+};
+pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
     HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
     WatchQuery,

@@ -130,6 +130,9 @@ pub struct SessionBody {
     /// The id it was registered under, where another session turned out to hold that id in central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_id: Option<String>,
+    /// Its context window is more than 80 % full, and it made no checkpoint since: make one. Told by heartbeats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_suggested: bool,
 }
 
 /// Daemons of before told of no other machine's sessions.
@@ -146,6 +149,7 @@ pub struct SessionSeen<'a> {
     pub synced: bool,
     pub machine_synced: bool,
     pub former_id: Option<&'a str>,
+    pub checkpoint_due: bool,
 }
 
 impl SessionSeen<'_> {
@@ -172,6 +176,7 @@ impl SessionSeen<'_> {
             synced: self.synced,
             machine_synced: self.machine_synced,
             former_id: self.former_id.map(str::to_owned),
+            checkpoint_suggested: self.checkpoint_due,
         }
     }
 }

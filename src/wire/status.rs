@@ -13,7 +13,7 @@ pub struct StatusBody {
     pub machine: MachineIdentity,
     pub central: CentralBody,
     pub backlog: BacklogBody,
-    /// How many sessions central will never take as they are: see `sessiond parked list`.
+    /// How many sessions and records central will never take as they are: see `sessiond parked list`.
     pub parked: u64,
     pub sessions: SessionCounts,
     pub store: StoreBody,
@@ -126,15 +126,22 @@ pub struct SyncBody {
     pub parked: u64,
 }
 
-/// A session that central will never take as it is.
+/// A session, or a record of one, that central will never take as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedBody {
+    /// By this it is retried or dropped: the record's id, or else the session's.
+    pub id: String,
     pub instance_id: String,
+    /// `event`, `command` or `checkpoint`; null for the session itself.
+    pub kind: Option<String>,
+    /// The record's type.
+    #[serde(rename = "type")]
+    pub record_type: Option<String>,
     pub error: String,
     pub parked_at: String,
 }
 
-/// Which parked sessions; all of them if empty.
+/// Which parked sessions and records, by their ids; all of them if empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParkedIds {
@@ -142,7 +149,7 @@ pub struct ParkedIds {
     pub ids: Vec<String>,
 }
 
-/// How many parked sessions it concerned.
+/// How many parked sessions and records it concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedCount {
     pub count: u64,

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agents;
 mod central;
 mod e2e;
 mod faults;
+mod find;
 mod hostile;
 mod power;
 mod support;

@@ -67,7 +67,7 @@ async fn drained(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
     loop {
         commits.borrow_and_update();
         let backlog = api.store.backlog().await?;
-        if backlog.sessions == 0 || !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
+        if backlog.is_empty() || !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
             return Ok(backlog);
         }
     }
@@ -111,5 +111,9 @@ fn central(link: &LinkStatus) -> CentralBody {
 }
 
 fn backlog_body(backlog: &Backlog) -> BacklogBody {
-    BacklogBody { sessions: backlog.sessions, records: 0, oldest_at: backlog.oldest_at.map(|at| at.to_string()) }
+    BacklogBody {
+        sessions: backlog.sessions,
+        records: backlog.records,
+        oldest_at: backlog.oldest_at.map(|at| at.to_string()),
+    }
 }

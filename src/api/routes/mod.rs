@@ -1,8 +1,11 @@
 //! The routes, a file for each thing they concern.
 
+pub mod agents;
 pub mod daemon;
+pub mod history;
 pub mod identity;
 pub mod machines;
 pub mod parked;
+pub mod resume;
 pub mod sessions;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! Sessions that central will never take as they are.
+//! Sessions and records that central will never take as they are.
 
 use std::sync::Arc;
 
@@ -9,19 +9,22 @@ use crate::api::extract::{Body, Peer};
 use crate::api::{Api, ApiError};
 use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
 
-/// List parked sessions and why central refused them.
+/// List parked sessions and records, and why central refused them.
 #[utoipa::path(get, path = "/v1/parked", responses((status = 200, body = Vec<ParkedBody>)))]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, ApiError> {
     let parked = api.store.parked().await?;
     let body = parked.into_iter().map(|p| ParkedBody {
+        id: p.id(),
         instance_id: p.instance_id.to_string(),
+        kind: p.record.as_ref().map(|record| record.kind.as_str().to_owned()),
+        record_type: p.record.map(|record| record.record_type),
         error: p.error,
         parked_at: p.parked_at.to_string(),
     });
     Ok(Json(body.collect()))
 }
 
-/// Push parked sessions again.
+/// Push what is parked again.
 #[utoipa::path(post, path = "/v1/parked/retry", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
@@ -36,7 +39,7 @@ pub async fn retry(
     Ok(Json(ParkedCount { count: count as u64 }))
 }
 
-/// Give up pushing parked sessions as they are; a later change of one is pushed again.
+/// Give up pushing what is parked as it is; a later change of a session is pushed again.
 #[utoipa::path(post, path = "/v1/parked/drop", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]

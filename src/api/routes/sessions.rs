@@ -38,7 +38,7 @@ pub async fn register(
     Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))))
 }
 
-fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
+pub(super) fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
     let started = (pid > 0).then(|| (api.started)(pid)).flatten();
     started
         .map(|started| Process { pid, started })
@@ -164,15 +164,21 @@ pub async fn footer(
 
 pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
     let stale_after = api.settings.borrow().stale_after;
-    let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
-    let place = Place { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of };
+    let place = place(api, record, now);
     let seen = SessionSeen {
         session: &record.session,
-        local: !record.mirrored,
-        as_of: as_of.unwrap_or(record.session.created_at),
+        local: place.local,
+        as_of: place.as_of.unwrap_or(record.session.created_at),
         synced: record.unsynced_since.is_none(),
         machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
+        checkpoint_due: record.checkpoint_due,
     };
     seen.body(now, stale_after)
+}
+
+/// What is known of a session, and how far that can be trusted; not whether it ran on this machine.
+pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> Place {
+    let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
+    Place { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of }
 }

@@ -5,16 +5,14 @@ use std::time::Duration;
 use super::watch;
 use crate::cli::args::{ListArgs, ShowArgs};
 use crate::cli::error::CliError;
+use crate::cli::known::known;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Sheet, Table};
-use crate::cli::text::{age, count, moment, passed};
+use crate::cli::text::{age, count, moment};
 use crate::client::{Client, Shown};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
-
-/// A mirror that was true so lately needs no remark.
-const FRESH: Duration = Duration::from_secs(60);
 
 pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     if !args.watch {
@@ -44,16 +42,6 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
         return Ok(());
     }
     out.print(&format!("{}\n{}\n", table(&sessions.instances, out.look.now).render(&out.look), summary(&sessions)))
-}
-
-/// How fresh the row is: nothing beside what is known first hand.
-fn known(session: &SessionBody, now: Timestamp) -> Cell {
-    let old = passed(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
-    match old {
-        Some(old) => Cell::new(format!("cached {}", age(old))).tone(Tone::Dim),
-        None if !session.machine_synced => Cell::new("unreachable").tone(Tone::Warn),
-        None => Cell::new(""),
-    }
 }
 
 fn table(sessions: &[SessionBody], now: Timestamp) -> Table {
@@ -115,6 +103,12 @@ fn sheet(session: &SessionBody, look: &Look) -> Sheet {
     sheet.row("created", moment(&session.created_at, look.now));
     if let Some(closed_at) = &session.closed_at {
         sheet.row("closed", moment(closed_at, look.now));
+    }
+    if let Some(from) = &session.resumed_from {
+        sheet.row("goes on from", from);
+    }
+    if let Some(dir) = &session.working_dir {
+        sheet.row("folder", dir);
     }
     if let Some(uuid) = &session.claude_session_uuid {
         sheet.row("claude id", uuid);

@@ -1,9 +1,14 @@
 //! The client's verbs, by group: each asks the daemon and prints its answer.
 
+pub mod agent;
+pub mod claude;
+pub mod exec;
+pub mod history;
 pub mod identity;
 pub mod list;
 pub mod machines;
 pub mod parked;
+pub mod resume;
 pub mod session;
 pub mod status;
 pub mod sync;

@@ -1,4 +1,4 @@
-//! parked: sessions that central will never take as they are.
+//! parked: sessions and records that central will never take as they are.
 
 use crate::cli::args::ParkedVerb;
 use crate::cli::error::CliError;
@@ -31,16 +31,26 @@ fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliErro
     }
     let mut table = Table::new([
         Column::new("ID").cut_middle().yields(1),
+        Column::new("WHAT").yields(3),
         Column::new("PARKED").right(),
         Column::new("ERROR").yields(2),
     ]);
     for one in &parked {
         let age = age_of(&one.parked_at, out.look.now);
-        table.row([Cell::new(&one.instance_id), Cell::new(age.as_deref().unwrap_or("—")), Cell::new(&one.error)]);
+        let what = match (&one.kind, &one.record_type) {
+            (Some(kind), Some(of)) => format!("{kind} {of} of {}", one.instance_id),
+            _ => "session".to_owned(),
+        };
+        table.row([
+            Cell::new(&one.id),
+            Cell::new(what),
+            Cell::new(age.as_deref().unwrap_or("—")),
+            Cell::new(&one.error),
+        ]);
     }
     out.print(&table.render(&out.look))
 }
 
 fn told(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
-    if json { out.json(concerned) } else { out.line(&format!("{} {done}", count(concerned.count, "session"))) }
+    if json { out.json(concerned) } else { out.line(&format!("{} {done}", count(concerned.count, "row"))) }
 }

@@ -1,14 +1,22 @@
 //! register, heartbeat, close, footer: what a session does with itself.
 
+use std::time::Duration;
+
+use serde_json::json;
+
 use crate::cli::args::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
+use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::text;
 use crate::client::Client;
 use crate::domain::session::valid_working_dir;
-use crate::wire::{HeartbeatRequest, RegisterRequest};
+use crate::domain::{InstanceId, MachineName, Session};
+use crate::platform::process::started;
+use crate::spool::Write;
+use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
 
-pub fn register(client: &Client, args: RegisterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = RegisterRequest {
         project: args.project,
         instance_type: Some(args.instance_type),
@@ -20,7 +28,10 @@ pub fn register(client: &Client, args: RegisterArgs, out: &mut Output<'_>) -> Re
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = client.register(&request)?;
+    let session = match client.register(&request) {
+        Err(error) if met_nobody(&error) => leave_registration(request, away, error, out)?,
+        answer => answer?,
+    };
     match (args.json, args.id_only) {
         (true, _) => out.json(&session),
         (_, true) => out.line(&session.instance_id),
@@ -28,10 +39,59 @@ pub fn register(client: &Client, args: RegisterArgs, out: &mut Output<'_>) -> Re
     }
 }
 
-pub fn heartbeat(client: &Client, args: HeartbeatArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+/// Registers in the spool, under an id that the daemon will keep.
+pub fn leave_registration(
+    request: RegisterRequest,
+    away: &Away<'_>,
+    error: ErrorDetail,
+    out: &mut Output<'_>,
+) -> Result<SessionBody, CliError> {
+    let now = out.look.now;
+    let machine = away.machine();
+    // What the daemon would refuse is refused now: later there is nobody to tell.
+    let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
+    let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
+    let pid_started = match request.pid {
+        Some(pid) => Some(started(pid).ok_or_else(|| {
+            CliError::usage(
+                format!("pid: no process {pid} runs on this machine"),
+                "name one that does, or leave it out",
+            )
+        })?),
+        None => None,
+    };
+    let id = away.draw(&what.project, what.instance_type);
+    away.leave(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
+    spooled(out);
+    let session = Session::register(id, what, now);
+    let seen = SessionSeen {
+        session: &session,
+        local: true,
+        as_of: now,
+        synced: false,
+        machine_synced: false,
+        former_id: None,
+        checkpoint_due: false,
+    };
+    Ok(seen.body(now, Duration::MAX))
+}
+
+fn spooled(out: &mut Output<'_>) {
+    out.note("sessiond: no daemon answers; this waits in the spool until one is started");
+}
+
+pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let current_epic = if args.clear_epic { Some(None) } else { args.epic.map(Some) };
     let request = HeartbeatRequest { context_percent: args.context, current_epic };
-    let session = client.heartbeat(&args.id, &request)?;
+    let session = match client.heartbeat(&args.id, &request) {
+        Err(error) if met_nobody(&error) => {
+            request
+                .validate()
+                .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
+            return leave(Write::Heartbeat { id: args.id.clone(), request }, &args.id, args.json, away, error, out);
+        }
+        answer => answer?,
+    };
     if args.json {
         return out.json(&session);
     }
@@ -39,9 +99,31 @@ pub fn heartbeat(client: &Client, args: HeartbeatArgs, out: &mut Output<'_>) -> 
     out.line(&format!("{} is {}, context {}%, {epic}", session.instance_id, session.status, session.context_percent))
 }
 
-pub fn close(client: &Client, args: &CloseArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let session = client.close(&args.id)?;
-    if args.json { out.json(&session) } else { out.line(&format!("closed {}", session.instance_id)) }
+pub fn close(client: &Client, args: &CloseArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+    match client.close(&args.id) {
+        Err(error) if met_nobody(&error) => {
+            leave(Write::Close { id: args.id.clone() }, &args.id, args.json, away, error, out)
+        }
+        answer => {
+            let session = answer?;
+            if args.json { out.json(&session) } else { out.line(&format!("closed {}", session.instance_id)) }
+        }
+    }
+}
+
+/// Leaves a change of a session whose state nobody here can tell.
+fn leave(
+    write: Write,
+    id: &str,
+    json: bool,
+    away: &Away<'_>,
+    error: ErrorDetail,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    InstanceId::parse(id).map_err(|invalid| CliError::usage(invalid.to_string(), "give the whole id"))?;
+    away.leave(write, out.look.now, error)?;
+    spooled(out);
+    if json { out.json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
 }
 
 pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -50,7 +132,7 @@ pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Resul
 }
 
 /// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.
-fn current_dir() -> Option<String> {
+pub fn current_dir() -> Option<String> {
     let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
     valid_working_dir(&dir).ok()
 }

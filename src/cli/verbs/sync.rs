@@ -86,6 +86,6 @@ fn waits(backlog: &BacklogBody) -> String {
 fn parked(parked: u64) -> String {
     match parked {
         0 => String::new(),
-        n => format!(" but {}; see `sessiond parked list`", count(n, "parked session")),
+        n => format!(" but {}; see `sessiond parked list`", count(n, "parked row")),
     }
 }

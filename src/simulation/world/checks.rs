@@ -1,6 +1,7 @@
 //! What must hold after each step, and in the end.
 
 use super::*;
+use crate::simulation::fake_history::FakeRow;
 
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
@@ -47,7 +48,20 @@ impl World {
             }
         }
         self.rows = rows;
-        Ok(())
+        self.check_order()
+    }
+
+    /// G2: nothing is replayed twice, and everything in order.
+    fn check_order(&self) -> Result<(), Violation> {
+        self.network.central.with_history(|history| {
+            let numbers = history.all().map(|(id, rows)| (id, numbers(rows)));
+            match numbers.into_iter().find(|(_, numbers)| !numbers.is_sorted_by(|a, b| a < b)) {
+                None => Ok(()),
+                Some((id, numbers)) => {
+                    Err(Violation { guarantee: "G2", what: format!("the events of {id} are {numbers:?}") })
+                }
+            }
+        })
     }
 
     /// G5, G6: central is not called more often than the pace and the backoff allow.
@@ -95,7 +109,13 @@ impl World {
             for record in host.records() {
                 let session = &record.session;
                 let told = &self.model.told[&session.created_at];
-                if let Some(parked) = parked.iter().find(|parked| parked.instance_id == session.instance_id) {
+                let odd = |record: &crate::store::ParkedRecord| record.record_type == ODD_EVENT;
+                let of_it = parked.iter().filter(|parked| parked.instance_id == session.instance_id);
+                let (records, itself): (Vec<_>, Vec<_>) = of_it.partition(|parked| parked.record.is_some());
+                if !told.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(odd)) {
+                    return Err(violation("G7", told, &format!("has records parked for nothing: {records:?}")));
+                }
+                if let Some(parked) = itself.first() {
                     let rejected = self.rejected.contains(&session.instance_id);
                     let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
                     if !rejected && !ghost {
@@ -111,6 +131,10 @@ impl World {
                 };
                 if (&row.host_machine, row.created_at) != (&name, session.created_at) {
                     return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                }
+                let events = numbers(&self.network.central.history(session.instance_id.as_str()));
+                if events != told.events {
+                    return Err(violation("G2", told, &format!("has events {:?}, in central {events:?}", told.events)));
                 }
                 let (has, closed_there) = (State::of(row), |at| told.closed_elsewhere.contains(&at));
                 let closed_at_fits = has.closed_at == told.now().closed_at
@@ -131,4 +155,9 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The numbers of a session's events.
+fn numbers(rows: &[FakeRow]) -> Vec<u64> {
+    rows.iter().filter_map(|row| row.record.body["data"]["number"].as_u64()).collect()
 }

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::micros;
+use super::{micros, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{CentralError, Host, Welcome};
@@ -53,7 +53,7 @@ const TIMELINE: &str = "\
             THEN (SELECT timeline_id FROM pg_control_checkpoint()) END, \
         (SELECT oid FROM pg_database WHERE datname = current_database()), 'supervisor_sessions'::regclass::oid)";
 
-pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
+pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
     link.begin().await?;
     match announce(link, host).await {
         // All that central can reject here is a name that somebody took since it was looked up: the
@@ -70,7 +70,7 @@ pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<Welcome, Centr
     }
 }
 
-async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError> {
+async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
     check_schema(link).await?;
     link.rows(sqlx::query(RETIRE_FORMER).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims)).await?;
     if host.replace {
@@ -92,8 +92,9 @@ async fn announce(link: &mut Link, host: &Host) -> Result<Welcome, CentralError>
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
     let timeline = link.rows(sqlx::query(TIMELINE)).await?.first().map_or(Ok(String::new()), |row| column(row, 0))?;
+    let shapes = records::look(link).await?;
     link.commit().await?;
-    Ok(Welcome { batch, former_names, timeline })
+    Ok((Welcome { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
 }
 
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {

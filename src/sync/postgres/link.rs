@@ -78,6 +78,21 @@ impl Link {
         self.judge(answer)
     }
 
+    /// Runs a statement that another transaction may get ahead of: says no, with the transaction as it was before,
+    /// if a row would come twice.
+    pub(super) async fn try_rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, CentralError> {
+        self.run("SAVEPOINT attempt".into()).await?;
+        let answer = timeout(self.limit + MARGIN, query.persistent(false).fetch_all(&mut self.connection)).await;
+        let taken = |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.is_unique_violation());
+        if matches!(&answer, Ok(Err(error)) if taken(error)) {
+            self.run("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt".into()).await?;
+            return Ok(false);
+        }
+        self.judge(answer)?;
+        self.run("RELEASE SAVEPOINT attempt".into()).await?;
+        Ok(true)
+    }
+
     /// Runs statements without parameters in one round trip.
     async fn run(&mut self, sql: String) -> Result<(), CentralError> {
         let answer = timeout(self.limit + MARGIN, self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await;

@@ -76,6 +76,10 @@ async fn run(
             sqlx::query("SELECT set_config('TimeZone', $1, true)").bind(zone).execute(&mut *transaction).await?;
         }
         migrator().run_direct(None, &mut *transaction, false).await?;
+        if is_left_behind(&mut transaction).await? {
+            let (.., sql) = FILES[FILES.len() - 1];
+            transaction.execute(sqlx::raw_sql(sql)).await?;
+        }
         // sqlx names its statements here; a pooler would hand them on.
         transaction.execute("DEALLOCATE ALL").await?;
         transaction.commit().await?;
@@ -92,11 +96,25 @@ async fn prepare(connection: &mut PgConnection, options: &PostgresOptions) -> Re
     Ok(())
 }
 
+/// The earlier services may bring a table of theirs after the last file was applied, which it then passed by.
+const IS_LEFT_BEHIND: &str = "\
+    SELECT EXISTS (SELECT FROM unnest(ARRAY['event_store', 'command_log', 'checkpoints']) AS name \
+        WHERE to_regclass(name) IS NOT NULL AND (NOT EXISTS (SELECT FROM pg_trigger \
+                WHERE tgrelid = to_regclass(name) AND tgname = 'trg_sessiond_note_history') \
+            OR name = 'command_log' AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(name) \
+                AND attname = 'created_at' AND atttypid = 'timestamp'::regtype)))";
+
+async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
+}
+
 async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
     let applied = applied(connection).await?;
+    let again = is_left_behind(connection).await?;
+    let last = FILES[FILES.len() - 1].0;
     Ok(FILES
         .iter()
-        .filter(|(version, ..)| !applied.contains(version))
+        .filter(|(version, ..)| !applied.contains(version) || (again && *version == last))
         .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
         .collect())
 }

@@ -13,6 +13,7 @@ mod migrate;
 mod migrate_error;
 mod pull;
 mod push;
+mod records;
 mod sweep;
 mod zone;
 
@@ -82,6 +83,7 @@ struct Me {
     own_claims: Vec<Uuid>,
     name: MachineName,
     former_names: Vec<MachineName>,
+    shapes: records::Shapes,
 }
 
 impl Me {
@@ -119,13 +121,14 @@ impl Central for Postgres {
     async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
         (self.session, self.ear) = (None, None);
         let mut link = Link::open(&self.options, host.host_id).await?;
-        let welcome = hello::hello(&mut link, host).await?;
+        let (welcome, shapes) = hello::hello(&mut link, host).await?;
         let me = Me {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
             former_names: welcome.former_names.clone(),
+            shapes,
         };
         self.session = Some(Session { link, me });
         Ok(welcome)

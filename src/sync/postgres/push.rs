@@ -1,4 +1,4 @@
-//! Applying a batch: the ledger first, then all sessions in one statement, both or neither.
+//! Applying a batch: the ledger first, then all sessions in one statement, then their records; all or nothing.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::{Me, hello, micros, moment};
+use super::{Me, hello, micros, moment, records};
 use crate::domain::link::Conflict;
 use crate::domain::{InstanceId, MachineName, Session, Status, Timestamp};
 use crate::sync::central::{Applied, Batch, CentralError};
@@ -88,7 +88,13 @@ const WHOSE: &str = concat!(
 
 pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
     advance(link, me, batch).await?;
-    let applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
+    let mut applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
+    if !batch.records.is_empty() {
+        let absent =
+            batch.sessions.iter().zip(&applied).filter(|(_, applied)| applied.leaves_none()).map(|(s, _)| id(s));
+        let records = records::apply(link, &me.shapes, batch.records, &absent.collect()).await?;
+        applied.extend(records);
+    }
     link.commit().await?;
     Ok(applied)
 }

@@ -28,6 +28,12 @@ const SWEEP: &str = concat!(
      SELECT count(*) FROM swept"
 );
 
+/// What every mirror has followed, or reads anew because it was away for longer (`store/mirror.rs`).
+const FORGET: [&str; 2] = [
+    "DELETE FROM sessiond_tombstones WHERE deleted_at < now() - interval '30 days'",
+    "DELETE FROM sessiond_history WHERE added_at < now() - interval '30 days'",
+];
+
 pub(super) async fn sweep(link: &mut Link, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
     link.begin().await?;
     let turn = link.rows(sqlx::query(TURN).bind(micros_of(interval))).await?;
@@ -37,6 +43,9 @@ pub(super) async fn sweep(link: &mut Link, stale_after: Duration, interval: Dura
 }
 
 async fn turn_stale(link: &mut Link, stale_after: Duration) -> Result<u64, CentralError> {
+    for statement in FORGET {
+        link.rows(sqlx::query(statement)).await?;
+    }
     let counted = link.rows(sqlx::query(SWEEP).bind(micros_of(stale_after))).await?;
     counted.first().map_or(Ok(0), |row| Ok(column::<i64>(row, 0)?.unsigned_abs()))
 }

@@ -12,9 +12,11 @@ use super::migrate_error::{Failure, MigrateError};
 const BUILT_IN: &str = "GMT";
 
 const HAS_NAIVE_COLUMNS: &str = "\
-    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') \
-        AND attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamp'::regtype)";
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE atttypid = 'timestamp'::regtype \
+        AND (attrelid = to_regclass('supervisor_sessions') AND attname IN ('last_heartbeat', 'created_at', 'closed_at') \
+            OR attrelid = to_regclass('command_log') AND attname = 'created_at'))";
 
+/// Whatever else has rows has them of sessions.
 const HAS_ROWS: &str = "SELECT EXISTS (SELECT FROM supervisor_sessions)";
 
 const KNOWN: &str = "SELECT EXISTS (SELECT FROM pg_timezone_names WHERE lower(name) = lower($1))";

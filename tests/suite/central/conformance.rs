@@ -125,7 +125,8 @@ impl<C: Central> Member<C> {
     }
 
     async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
-        let applied = self.link.push(Batch { after: self.batch, number: self.batch + 1, sessions }).await?;
+        let applied =
+            self.link.push(Batch { after: self.batch, number: self.batch + 1, sessions, records: &[] }).await?;
         self.batch += 1;
         Ok(applied)
     }
@@ -307,9 +308,9 @@ async fn a_batch_takes_effect_once<W: World>(world: W) {
     let (mut member, mut session) = begun(&world).await;
     assert_eq!(member.batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session) };
+    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
     assert_eq!(member.link.push(again).await, Err(CentralError::OutOfStep));
-    let ahead = Batch { after: 2, number: 3, sessions: std::slice::from_ref(&session) };
+    let ahead = Batch { after: 2, number: 3, sessions: std::slice::from_ref(&session), records: &[] };
     assert_eq!(member.link.push(ahead).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 
@@ -330,7 +331,7 @@ async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
     let mut link = world.link();
     assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session) };
+    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
     assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sessiond::domain::{Session, Timestamp};
+use sessiond::domain::history::EVENT_TYPES;
+use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use uuid::Uuid;
 
 use super::conformance::{self, World, host, session};
+use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
@@ -48,6 +50,40 @@ impl World for FakeCentral {
     }
 }
 
+impl HistoryWorld for FakeCentral {
+    fn history(&self, id: &str) -> Vec<(Option<i64>, HistoryRecord)> {
+        let rows = self.history(id).into_iter();
+        rows.map(|row| ((row.record.kind != Kind::Command).then_some(row.sequence), row.record)).collect()
+    }
+
+    fn other_event(&self, id: &str, event_type: &str) {
+        let event = conformance_records::event(u128::from(self.pushes() as u64) << 64, NOW);
+        let instance_id = InstanceId::parse(id).unwrap();
+        let event = HistoryRecord { instance_id, record_type: event_type.into(), ..event };
+        self.with_history(|history| history.add(event));
+    }
+
+    fn drop_table(&self, kind: Kind) {
+        self.with_history(|history| match kind {
+            Kind::Event => history.tables.events = false,
+            Kind::Command => history.tables.commands = false,
+            Kind::Checkpoint => history.tables.checkpoints = false,
+        });
+    }
+}
+
+fn fake_of_old() -> FakeCentral {
+    let central = fake();
+    let types = EVENT_TYPES.iter().map(ToString::to_string).collect();
+    central.with_history(|history| history.tables.event_types = Some(types));
+    central
+}
+
+#[tokio::test]
+async fn the_fake_conforms_with_history() {
+    conformance_records::all(fake_of_old).await;
+}
+
 fn fake() -> FakeCentral {
     FakeCentral::new(Arc::new(|| NOW))
 }
@@ -64,7 +100,7 @@ async fn faults_come_when_scripted() {
     let me = host("odin3", 1);
     link.hello(&me).await.unwrap();
     let sessions = [session("odin-PS-000001", "odin3", NOW)];
-    let batch = Batch { after: 0, number: 1, sessions: &sessions };
+    let batch = Batch { after: 0, number: 1, sessions: &sessions, records: &[] };
 
     central.fail_next(Fault::Fail(CentralError::Retry("gone".into())));
     assert!(link.push(batch).await.is_err());
@@ -79,7 +115,10 @@ async fn faults_come_when_scripted() {
     assert_eq!(link.hello(&me).await.unwrap().batch, 1);
 
     central.restore(empty);
-    assert_eq!(link.push(Batch { after: 1, number: 2, sessions: &sessions }).await, Err(CentralError::OutOfStep));
+    assert_eq!(
+        link.push(Batch { after: 1, number: 2, sessions: &sessions, records: &[] }).await,
+        Err(CentralError::OutOfStep)
+    );
     assert_eq!(link.hello(&me).await.unwrap().batch, 0);
 
     central.reject("odin-PS-000001");

@@ -1,6 +1,8 @@
 //! Central: the fake and the real one, held to the same suite.
 
 mod conformance;
+mod conformance_records;
 mod fake;
+mod history;
 mod migrations;
 mod postgres;

@@ -22,8 +22,8 @@ pub fn options(url: &str) -> PostgresOptions {
 
 /// One migrated database of a server.
 pub struct Database<'a> {
-    server: &'a Server,
-    name: String,
+    pub server: &'a Server,
+    pub name: String,
 }
 
 impl<'a> Database<'a> {
@@ -34,7 +34,7 @@ impl<'a> Database<'a> {
         Self { server, name: name.to_owned() }
     }
 
-    fn psql(&self, sql: &str) -> String {
+    pub fn psql(&self, sql: &str) -> String {
         self.server.psql(&self.name, sql)
     }
 
@@ -195,11 +195,11 @@ async fn times_stay_true_when_the_old_trigger_comes_back() {
     let mut link = db.link();
     link.hello(&host("odin3", 1)).await.unwrap();
     let mut row = session(OLD_ID, "odin3", db.now().minus(STALE_AFTER * 30));
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
     row.context_percent = 91;
     row.current_epic = None;
     row.last_heartbeat = row.last_heartbeat.plus(STALE_AFTER);
-    link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
     assert_eq!(db.rows(), [row]);
 }
 
@@ -258,7 +258,7 @@ async fn who_may_write_sessions_may_run_a_daemon() {
     let mut link = Postgres::new(options(&server.url_as("agent", "x")));
     link.hello(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     link.hosts().await.unwrap();
     link.pull(&Reading::since(1)).await.unwrap();
@@ -273,7 +273,7 @@ async fn an_abandoned_call_leaves_nothing_behind() {
     let mut link = db.link();
     link.hello(&host("odin3", 1)).await.unwrap();
     server.freeze();
-    let empty = Batch { after: 0, number: 1, sessions: &[] };
+    let empty = Batch { after: 0, number: 1, sessions: &[], records: &[] };
     assert!(tokio::time::timeout(Duration::from_millis(50), link.push(empty)).await.is_err());
     server.thaw();
     assert!(matches!(link.push(empty).await, Err(CentralError::Retry(_))));
@@ -295,7 +295,7 @@ async fn a_read_only_server_is_worth_another_try() {
     db.psql("ALTER DATABASE x SET default_transaction_read_only = on");
     assert!(matches!(db.link().hello(&host("odin3", 1)).await, Err(CentralError::Retry(_))));
     // A connection from before goes on; a failover would have cut it.
-    link.push(Batch { after: 0, number: 1, sessions: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &[], records: &[] }).await.unwrap();
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn a_server_that_hangs_is_not_waited_for() {
 
     server.freeze();
     let began = Instant::now();
-    let push = link.push(Batch { after: 0, number: 1, sessions: &[] }).await;
+    let push = link.push(Batch { after: 0, number: 1, sessions: &[], records: &[] }).await;
     assert!(matches!(push, Err(CentralError::Retry(_))), "{push:?}");
     assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < Duration::from_secs(3));
     let began = Instant::now();
@@ -330,14 +330,14 @@ async fn a_row_locked_by_others_is_not_waited_for_long() {
     let mut link = Postgres::new(options);
     link.hello(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", db.now());
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row) }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
 
     let _holder =
         server.psql_behind("x", "BEGIN; UPDATE supervisor_sessions SET project = project; SELECT pg_sleep(60)");
     eventually("the row is locked", Duration::from_secs(10), || {
         (db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").then_some(())
     });
-    let pushed = link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row) }).await;
+    let pushed = link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row), records: &[] }).await;
     assert!(matches!(&pushed, Err(CentralError::Retry(m)) if m.contains("55P03")), "{pushed:?}");
 }
 
@@ -349,10 +349,12 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     for (how, number) in [(Stop::Immediate, 1), (Stop::Kill, 2)] {
         assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, number - 1);
-        link.push(Batch { after: number - 1, number, sessions: std::slice::from_ref(&row) }).await.unwrap();
+        link.push(Batch { after: number - 1, number, sessions: std::slice::from_ref(&row), records: &[] })
+            .await
+            .unwrap();
         server.stop(how);
         assert!(matches!(
-            link.push(Batch { after: number, number: number + 1, sessions: &[] }).await,
+            link.push(Batch { after: number, number: number + 1, sessions: &[], records: &[] }).await,
             Err(CentralError::Retry(_))
         ));
         server.resume();
@@ -378,7 +380,7 @@ async fn odd_rows_of_others_do_no_harm() {
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
     assert_eq!(
-        link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&mine) }).await.unwrap(),
+        link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&mine), records: &[] }).await.unwrap(),
         [sessiond::sync::central::Applied::Collided]
     );
 }
@@ -434,7 +436,7 @@ async fn changes_are_told_and_heartbeats_are_not() {
     assert!(told(&mut link).await, "a new session");
     db.psql("UPDATE supervisor_sessions SET last_heartbeat = now()");
     let own = session("odin-PS-000002", "laptop", db.now());
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&own) }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&own), records: &[] }).await.unwrap();
     // Were any of those told, it would be told before this.
     db.psql("NOTIFY sessiond, 'the end'");
     assert!(told(&mut link).await);

@@ -85,7 +85,7 @@ fn without_central_the_mirror_answers_and_says_how_old_it_is() {
         .configure(&format!("[central]\nurl = \"{url}\"\npull_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n"));
     laptop.start();
     let id = odin4.ok(&["register", "--project", "odin", "--id-only"]);
-    eventually("the laptop knows it", SOON, || find(&laptop, &id));
+    eventually("the laptop knows all", SOON, || find(&laptop, &id).filter(|session| session["machine_synced"] == true));
 
     server.stop(Stop::Fast);
     laptop.await_central("unreachable");

@@ -10,3 +10,4 @@ mod life;
 mod mirror;
 mod outage;
 mod readme;
+mod records;

@@ -1,6 +1,7 @@
 //! Faults of the network, the servers and the disk, on the real programs.
 
 mod files;
+mod history;
 mod network;
 mod operator;
 mod servers;

@@ -19,13 +19,18 @@ use serde::de::DeserializeOwned;
 use sessiond::api::{About, Api, ApiSettings, Metrics, Peer, router};
 use sessiond::client::http::Response;
 use sessiond::config::{self, Environment, Overrides, Settings};
+use sessiond::domain::context::reconstruct;
+use sessiond::domain::handoff::Handoff;
 use sessiond::domain::{
-    InstanceId, InstanceType, Invalid, LinkState, LinkStatus, MachineName, Project, Registration, Status, Timestamp,
+    Hint, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, LinkState, LinkStatus, MachineName, Place, Project,
+    Recollection, Registration, Session, Status, Timestamp,
 };
 use sessiond::platform::places::Os;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
-use sessiond::wire::{ErrorBody, HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, SyncRequest};
+use sessiond::wire::{
+    ErrorBody, HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, ResumeRequest, SyncRequest,
+};
 
 pub type Target = fn(&[u8]);
 
@@ -67,11 +72,61 @@ pub fn bodies(data: &[u8]) {
         assert!(wait <= Duration::from_secs(10));
     }
     body::<ParkedIds>(data);
+    if let Some(request) = body::<ResumeRequest>(data) {
+        tidy(request.meanings());
+        assert!(tidy(request.choice()).flatten().is_none_or(|choice| (1..=10).contains(&choice)));
+        tidy(request.successor(MachineName::guess(), 0));
+    }
+    if let Ok(body) = serde_json::from_slice(data) {
+        assert_told(body);
+    }
     if let Some(request) = body::<IdentityRename>(data)
         && let Some(name) = tidy(MachineName::parse(&request.name))
     {
         assert_machine(name.as_str());
     }
+}
+
+/// Whatever a record holds, it is told in lines of bounded length that leave the handoff its structure.
+fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
+    let project = Project::parse("odin").expect("it is a project");
+    let id = InstanceId::draw(&project, InstanceType::Ps, 7);
+    let at = Timestamp::from_micros(0);
+    let types = ["epic_started", "epic_completed", "epic_failed", "test_passed", "pr_created", "error", "other"];
+    let records = |kind| {
+        let (id, body) = (id.clone(), body.clone());
+        types.map(|name| HistoryRecord {
+            record_id: uuid::Uuid::nil(),
+            instance_id: id.clone(),
+            kind,
+            record_type: name.to_owned(),
+            at,
+            body: body.clone(),
+        })
+    };
+    let left = Recollection {
+        checkpoint: records(Kind::Checkpoint).into_iter().next(),
+        events: records(Kind::Event).into(),
+        commands: records(Kind::Command).into(),
+    };
+    let what = Registration {
+        project,
+        instance_type: InstanceType::Ps,
+        host_machine: MachineName::guess(),
+        context_percent: 0,
+        current_epic: None,
+        claude_session_uuid: None,
+        claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
+    };
+    let session = &Session::register(id, what, at);
+    let context = &reconstruct(session, &left, at);
+    let place = &Place { here: true, local: true, last_seen: None, as_of: None };
+    let handoff = Handoff { session, context, place, command: None, now: at, stale_after: Duration::from_secs(120) };
+    let text = handoff.markdown();
+    assert!(text.len() < 20_000 && !text.contains(|c: char| c.is_control() && c != '\n'), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with('#')).count(), 6, "{text}");
 }
 
 /// A body that is accepted survives its own serialisation; one that is not is refused in a line.
@@ -137,6 +192,13 @@ pub fn names(data: &[u8]) {
     }
     if let Some(id) = tidy(InstanceId::parse(&text)) {
         assert!(id.as_str() == text && text.len() <= 32 && text.is_ascii(), "{text:?}");
+    }
+    if let Some(meanings) = tidy(Hint::meanings(Some(&text))) {
+        assert_text(Some(&text), 256);
+        assert!(meanings.contains(&Hint::Epic(text.clone().into_owned())), "anything can be an epic");
+    }
+    if let Some(id) = InstanceId::in_any_case(&text) {
+        assert!(id.as_str().eq_ignore_ascii_case(&text) && InstanceId::parse(id.as_str()).is_ok(), "{text:?}");
     }
     if let Some(kind) = tidy(InstanceType::parse(&text)) {
         assert_eq!(kind.as_str(), text);
@@ -278,6 +340,7 @@ impl Served {
             keep_closed: Duration::from_secs(604_800),
             stale_after: Duration::from_secs(120),
             allow_other: true,
+            type_rules: Vec::new(),
             config_path: None,
             config_error: None,
         });
@@ -291,6 +354,7 @@ impl Served {
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
             started: |_| Some(1),
+            lives: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
             shutdown: sessiond::shutdown::channel().1,
@@ -344,7 +408,12 @@ pub fn api(data: &[u8]) {
         200 | 201 | 300 if kind == "application/json" => {
             serde_json::from_slice::<serde_json::Value>(&body).expect("an answer is JSON");
         }
-        200 => assert!(kind.starts_with("text/plain") || kind.starts_with("application/openmetrics-text"), "{kind}"),
+        200 => assert!(
+            kind.starts_with("text/plain")
+                || kind.starts_with("text/markdown")
+                || kind.starts_with("application/openmetrics-text"),
+            "{kind}"
+        ),
         400 | 403 | 404 | 405 | 409 | 413 | 503 | 507 => {
             assert_eq!(kind, "application/json");
             let answer: ErrorBody = serde_json::from_slice(&body).expect("an error says so in JSON");

@@ -31,8 +31,9 @@ impl Damaged {
         host.kill();
         let read = |name: &str| (name.to_owned(), fs::read(host.state_dir().join(name)).expect("a file of the store"));
         let mut files = ["sessiond.db", "sessiond.db-wal", "identity.json"].map(read).to_vec();
+        // Sessions come after the tables and indexes that are empty.
         let pages = files[0].1.len() / PAGE;
-        files[0].1[pages / 2 * PAGE..][..PAGE].fill(0xA5);
+        files[0].1[pages * 3 / 4 * PAGE..][..PAGE].fill(0xA5);
         Self { files }
     }
 
@@ -172,5 +173,5 @@ fn fill(ballast: &Path) {
     while file.write_all(&[0xA5; PAGE]).is_ok() {
         size += PAGE as u64;
     }
-    file.set_len(size - 20 * PAGE as u64).and_then(|()| file.sync_all()).expect("room for a little");
+    file.set_len(size - 40 * PAGE as u64).and_then(|()| file.sync_all()).expect("room for a little");
 }

@@ -120,6 +120,7 @@ impl Host {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir.path())
             .env("SESSIOND_SOCKET", self.socket())
+            .env("SESSIOND_STATE_DIR", self.state_dir())
             .env("SESSIOND_CONFIG", self.dir.path().join("config.toml"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

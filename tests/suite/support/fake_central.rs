@@ -11,6 +11,8 @@ use sessiond::domain::{MachineName, Session, Status, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 use uuid::Uuid;
 
+use super::fake_history::{FakeHistory, FakeRow};
+
 /// What shall go wrong with the next call.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -41,6 +43,7 @@ struct Tables {
     transaction: u64,
     hosts: BTreeMap<Uuid, Entry>,
     swept_at: Option<Timestamp>,
+    history: FakeHistory,
 }
 
 impl Tables {
@@ -110,7 +113,20 @@ impl FakeCentral {
     }
 
     pub fn delete(&self, id: &str) {
-        self.change(|state| state.tables.sessions.remove(id));
+        self.change(|state| {
+            state.tables.history.forget(id);
+            state.tables.sessions.remove(id)
+        });
+    }
+
+    /// What central has of a session's history, by kind and in order.
+    pub fn history(&self, id: &str) -> Vec<FakeRow> {
+        self.lock().tables.history.of(id)
+    }
+
+    /// Reads or changes what central has of history as another client, or a person, would.
+    pub fn with_history<T>(&self, change: impl FnOnce(&mut FakeHistory) -> T) -> T {
+        change(&mut self.lock().tables.history)
     }
 
     /// Another client changes something.
@@ -330,7 +346,8 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
         (*id != host.host_id && host.former_host_ids.contains(id) && was_mine).then(|| entry.name.clone())
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
-    Ok(Welcome { batch, former_names, timeline: state.restored.to_string() })
+    let tables = state.tables.history.tables.clone();
+    Ok(Welcome { batch, former_names, tables, timeline: state.restored.to_string() })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {
@@ -360,8 +377,16 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     if let Some(bad) = batch.sessions.iter().find(|s| state.rejected.contains(s.instance_id.as_str())) {
         return Err(CentralError::Reject(format!("{} is not to central's taste", bad.instance_id)));
     }
+    if let Some(bad) = batch.records.iter().find(|r| state.rejected.contains(&r.record_type)) {
+        return Err(CentralError::Reject(format!("{} is not to central's taste", bad.record_id)));
+    }
     state.pushes += 1;
-    Ok(batch.sessions.iter().map(|session| apply(&mut state.tables.sessions, me, session, now)).collect())
+    let Tables { sessions, history, .. } = &mut state.tables;
+    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, me, session, now)).collect();
+    let pushed = batch.sessions.iter().zip(&applied);
+    let absent: BTreeSet<_> = pushed.filter(|(_, a)| a.leaves_none()).map(|(s, _)| s.instance_id.as_str()).collect();
+    applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
+    Ok(applied)
 }
 
 fn apply(rows: &mut BTreeMap<String, Session>, me: &Me, session: &Session, now: Timestamp) -> Applied {

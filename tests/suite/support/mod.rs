@@ -1,7 +1,10 @@
 //! What the tests are built from.
 
+pub mod agent;
+pub mod chronicle;
 pub mod daemon;
 pub mod fake_central;
+pub mod fake_history;
 pub mod history;
 pub mod load;
 pub mod pgbouncer;
@@ -12,6 +15,12 @@ pub mod volume;
 pub mod work;
 
 use std::time::{Duration, Instant};
+
+/// The SQL that makes the tables of a full installation of the earlier services; of a newer one, on top of that.
+pub fn legacy_history(newer: bool) -> std::path::PathBuf {
+    let name = if newer { "legacy_history_newer.sql" } else { "legacy_history.sql" };
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/support").join(name)
+}
 
 /// Waits until `what` holds, looking again and again, and fails loudly when it never does.
 pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {

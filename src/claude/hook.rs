@@ -1,0 +1,190 @@
+//! Hooks: which event means what.
+
+use serde_json::{Map, Value};
+
+use super::input::Input;
+use super::who;
+use crate::platform::places::Env;
+use crate::wire::AgentReport;
+
+/// The fields that a hook looks at.
+pub const WANTED: &[&str] = &["session_id", "transcript_path", "cwd"];
+/// Besides those: of an event's own fields.
+const START: &[&str] = &["session_id", "transcript_path", "cwd", "source"];
+const END: &[&str] = &["session_id", "transcript_path", "cwd", "reason"];
+const PRE_COMPACT: &[&str] = &["session_id", "transcript_path", "cwd", "trigger", "custom_instructions"];
+const POST_COMPACT: &[&str] = &["session_id", "transcript_path", "cwd", "trigger", "compact_summary"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    SessionStart,
+    UserPromptSubmit,
+    Stop,
+    Notification,
+    PreCompact,
+    PostCompact,
+    SessionEnd,
+}
+
+impl Event {
+    pub const ALL: [Self; 7] = [
+        Self::SessionStart,
+        Self::UserPromptSubmit,
+        Self::Stop,
+        Self::Notification,
+        Self::PreCompact,
+        Self::PostCompact,
+        Self::SessionEnd,
+    ];
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.name() == name)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SessionStart => "SessionStart",
+            Self::UserPromptSubmit => "UserPromptSubmit",
+            Self::Stop => "Stop",
+            Self::Notification => "Notification",
+            Self::PreCompact => "PreCompact",
+            Self::PostCompact => "PostCompact",
+            Self::SessionEnd => "SessionEnd",
+        }
+    }
+
+    pub const fn wanted(self) -> &'static [&'static str] {
+        match self {
+            Self::SessionStart => START,
+            Self::SessionEnd => END,
+            Self::PreCompact => PRE_COMPACT,
+            Self::PostCompact => POST_COMPACT,
+            _ => WANTED,
+        }
+    }
+
+    /// The report that it is.
+    pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
+        let who = who(input, input.text("cwd"), env);
+        let (sign, source) = match self {
+            // A source of a later version begins a session like any other.
+            Self::SessionStart => ("start", input.text("source").and_then(known_source)),
+            // After these two the process goes on.
+            Self::SessionEnd if matches!(input.text("reason"), Some("clear" | "resume")) => ("beat", None),
+            Self::SessionEnd => ("end", None),
+            _ => ("beat", None),
+        };
+        AgentReport { sign: sign.to_owned(), source, ..who }
+    }
+
+    /// What it adds to the session's history.
+    pub fn note(self, input: &Input) -> Option<Note> {
+        match self {
+            Self::PreCompact => Some(Note::Checkpoint(told([
+                ("reason", Some("compact")),
+                ("trigger", input.text("trigger")),
+                ("custom_instructions", input.text("custom_instructions")),
+                ("transcript", input.text("transcript_path")),
+                ("working_dir", input.text("cwd")),
+            ]))),
+            Self::PostCompact => Some(Note::ContextWindowUpdated(told([
+                ("reason", Some("compact")),
+                ("trigger", input.text("trigger")),
+                ("compact_summary", input.text("compact_summary")),
+            ]))),
+            _ => None,
+        }
+    }
+}
+
+/// A record for the session's history.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A checkpoint of the context window; the state of the work.
+    Checkpoint(Map<String, Value>),
+    /// An event `context_window_updated`; its data.
+    ContextWindowUpdated(Map<String, Value>),
+}
+
+fn known_source(source: &str) -> Option<String> {
+    crate::domain::agent::Source::parse(source).map(|source| source.as_str().to_owned())
+}
+
+/// No text of a note is longer, in characters: the body of a request is bounded.
+const TEXT: usize = 8000;
+
+/// What was told, as an object.
+fn told<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
+    fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), cut(text?).into()))).collect()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(event: Event, text: &str) -> AgentReport {
+        event.report(&Input::read(text.as_bytes(), event.wanted()), &|_| None)
+    }
+
+    #[test]
+    fn each_event_means_what_the_table_says() {
+        let sign = |event: Event, rest: &str| {
+            let text = format!(r#"{{"session_id": "s", "transcript_path": "/t", "cwd": "/w"{rest}}}"#);
+            let report = report(event, &text);
+            assert_eq!(report.claude_session_uuid.as_deref(), Some("s"));
+            assert_eq!(report.claude_session_path.as_deref(), Some("/t"));
+            assert_eq!(report.working_dir.as_deref(), Some("/w"));
+            (report.sign, report.source.unwrap_or_default())
+        };
+        let is = |sign: &str, source: &str| (sign.to_owned(), source.to_owned());
+        assert_eq!(sign(Event::SessionStart, r#", "source": "resume""#), is("start", "resume"));
+        assert_eq!(sign(Event::SessionStart, r#", "source": "tomorrow's""#), is("start", ""));
+        assert_eq!(sign(Event::SessionStart, r#", "source": 7"#), is("start", ""));
+        for event in [Event::UserPromptSubmit, Event::Stop, Event::Notification, Event::PreCompact, Event::PostCompact]
+        {
+            assert_eq!(sign(event, r#", "prompt": "p""#), is("beat", ""), "{event:?}");
+        }
+        assert_eq!(sign(Event::SessionEnd, r#", "reason": "clear""#), is("beat", ""));
+        assert_eq!(sign(Event::SessionEnd, r#", "reason": "resume""#), is("beat", ""));
+        assert_eq!(sign(Event::SessionEnd, r#", "reason": "other""#), is("end", ""));
+        assert_eq!(sign(Event::SessionEnd, ""), is("end", ""));
+    }
+
+    #[test]
+    fn the_environment_says_what_stdin_does_not() {
+        let env = |name: &str| match name {
+            "CLAUDE_CODE_SESSION_ID" => Some("s".into()),
+            "CLAUDE_PROJECT_DIR" => Some("/w".into()),
+            _ => None,
+        };
+        for text in ["", "{", r#"{"session_id": 7, "cwd": ["x"]}"#, r#"{"session_id": "", "cwd": ""}"#] {
+            let input = Input::read(text.as_bytes(), Event::Stop.wanted());
+            let report = Event::Stop.report(&input, &env);
+            assert_eq!(report.claude_session_uuid.as_deref(), Some("s"), "{text}");
+            assert_eq!(report.working_dir.as_deref(), Some("/w"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_valid_is_left_out() {
+        let long = "x".repeat(5000);
+        let report =
+            report(Event::Stop, &format!(r#"{{"session_id": "{long}", "transcript_path": "a\nb", "cwd": "/\u0000"}}"#));
+        assert_eq!((report.claude_session_uuid, report.claude_session_path), (None, None));
+    }
+
+    #[test]
+    fn compacting_leaves_a_checkpoint_and_an_event() {
+        let input = Input::read(
+            br#"{"trigger": "auto", "custom_instructions": "keep", "transcript_path": "/t"}"#.as_slice(),
+            Event::PreCompact.wanted(),
+        );
+        let Some(Note::Checkpoint(state)) = Event::PreCompact.note(&input) else { panic!() };
+        assert_eq!((&state["trigger"], &state["custom_instructions"]), (&Value::from("auto"), &Value::from("keep")));
+        assert_eq!(Event::Stop.note(&input), None);
+    }
+}

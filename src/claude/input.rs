@@ -1,0 +1,128 @@
+//! One JSON object from outside, of which a few fields are wanted and the rest may be of any size.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// No more is looked at, in bytes; the prompt of a user may have some megabytes. It is held in memory for a moment,
+/// since what is not wanted is passed over ten times as fast there as on its way in.
+const MAX: u64 = 16 << 20;
+
+/// The wanted fields that were found, and what was wrong with the rest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Input {
+    fields: Map<String, Value>,
+    /// Why it is not what it should be; the fields before that place count.
+    pub complaint: Option<String>,
+}
+
+impl Input {
+    /// Reads to the end, so that whoever writes is not cut off, and keeps only the fields that are `wanted`.
+    pub fn read(mut reader: impl Read, wanted: &[&str]) -> Self {
+        let mut bytes = Vec::new();
+        let read = (&mut reader).take(MAX).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
+        let mut fields = Map::new();
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let complaint = match (Wanted { wanted, fields: &mut fields }).deserialize(&mut json) {
+            Ok(()) => None,
+            // With all of them found the rest is of no interest.
+            Err(_) if fields.len() == wanted.len() => None,
+            Err(error) => Some(format!("stdin is not the JSON object it should be: {error}")),
+        };
+        let complaint = read.err().map(|error| format!("stdin cannot be read: {error}")).or(complaint);
+        Self { fields, complaint }
+    }
+
+    /// Nothing was read, and why.
+    pub fn none(complaint: &str) -> Self {
+        Self { fields: Map::new(), complaint: Some(complaint.to_owned()) }
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// A field below others.
+    pub fn at(&self, path: &[&str]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.fields.get(*first)?, |value, name| value.get(name))
+    }
+}
+
+struct Wanted<'a> {
+    wanted: &'a [&'a str],
+    fields: &'a mut Map<String, Value>,
+}
+
+impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wanted<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if !self.wanted.contains(&name.as_str()) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = map.next_value()?;
+            self.fields.insert(name, value);
+            if self.fields.len() == self.wanted.len() {
+                return Err(A::Error::custom("enough"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: &[&str] = &["session_id", "cwd"];
+
+    fn read(text: &str) -> Input {
+        Input::read(text.as_bytes(), WANTED)
+    }
+
+    #[test]
+    fn what_is_wanted_is_found_among_anything() {
+        let input = read(r#"{"a": [1, {"cwd": "no"}], "cwd": "/w", "x": null, "session_id": "s", "prompt": 7}"#);
+        assert_eq!((input.text("session_id"), input.text("cwd"), &input.complaint), (Some("s"), Some("/w"), &None));
+    }
+
+    #[test]
+    fn of_broken_input_the_sound_part_counts() {
+        for text in [r#"{"cwd": "/w", "session_id"#, r#"{"cwd": "/w", "session_id": "s"#, r#"{"cwd": "/w", }"#] {
+            let input = read(text);
+            assert_eq!(input.text("cwd"), Some("/w"), "{text}");
+            assert!(input.complaint.is_some(), "{text}");
+        }
+        for text in ["", "null", "[]", "7", "{", "\u{0}", "{\"session_id\": {}}"] {
+            assert_eq!(read(text).text("session_id"), None, "{text}");
+        }
+        let deep = format!("{{\"cwd\": \"/w\", \"x\": {}", "[".repeat(100_000));
+        assert_eq!(read(&deep).text("cwd"), Some("/w"));
+    }
+
+    #[test]
+    fn everything_is_read_so_that_the_writer_is_not_cut_off() {
+        let text = format!(r#"{{"session_id": "s", "cwd": "/w", "prompt": "{}"}}"#, "p".repeat(5 << 20));
+        let mut reader = text.as_bytes();
+        assert_eq!(Input::read(&mut reader, WANTED).complaint, None);
+        assert!(reader.is_empty());
+    }
+}

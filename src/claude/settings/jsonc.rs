@@ -1,0 +1,320 @@
+//! JSON with comments and trailing commas, as people write it by hand: parsed into places in the text, so that a
+//! part can be changed and all else, comments and spaces too, stays as it is.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::pretty;
+
+/// Settings are not nested deeper.
+const DEPTH: usize = 64;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {what}")]
+pub struct SyntaxError {
+    line: usize,
+    column: usize,
+    what: &'static str,
+}
+
+/// A value, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    range: Range<usize>,
+    kind: Kind,
+    /// Where the commas stand, each behind one of its parts; perhaps behind the last too.
+    commas: Vec<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Object(Vec<Member>),
+    Array(Vec<Node>),
+    Scalar,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    key: String,
+    /// Where the key begins.
+    start: usize,
+    value: Node,
+}
+
+impl Node {
+    pub const fn is_object(&self) -> bool {
+        matches!(self.kind, Kind::Object(_))
+    }
+
+    pub const fn is_array(&self) -> bool {
+        matches!(self.kind, Kind::Array(_))
+    }
+
+    pub fn members(&self) -> &[Member] {
+        if let Kind::Object(members) = &self.kind { members } else { &[] }
+    }
+
+    pub fn items(&self) -> &[Self] {
+        if let Kind::Array(items) = &self.kind { items } else { &[] }
+    }
+
+    /// Of several with one name the last counts, as for most readers.
+    pub fn member(&self, name: &str) -> Option<&Self> {
+        self.members().iter().rfind(|member| member.key == name).map(|member| &member.value)
+    }
+
+    pub fn text<'a>(&self, text: &'a str) -> &'a str {
+        &text[self.range.clone()]
+    }
+
+    /// Its value, if it is a string.
+    pub fn string(&self, text: &str) -> Option<String> {
+        serde_json::from_str(self.text(text)).ok()
+    }
+
+    pub fn replaced(&self, text: &str, value: &Value) -> String {
+        spliced(text, self.range.clone(), &value.to_string())
+    }
+
+    /// The text with one more member behind all others.
+    pub fn with_member(&self, text: &str, name: &str, value: &Value) -> String {
+        let indent = self.indent(text);
+        self.with_part(text, &format!("{}: {}", Value::from(name), pretty(value, &indent)), &indent)
+    }
+
+    /// The text with one more item behind all others.
+    pub fn with_item(&self, text: &str, value: &Value) -> String {
+        let indent = self.indent(text);
+        self.with_part(text, &pretty(value, &indent), &indent)
+    }
+
+    fn with_part(&self, text: &str, part: &str, indent: &str) -> String {
+        let end = self.range.end - 1;
+        let parts = self.parts();
+        // Comments behind what is there stay with it.
+        let inner = parts.last().map_or(self.range.start + 1, |last| last.end);
+        let place = inner + text[inner..end].trim_end().len();
+        match parts.last() {
+            None => {
+                let outer = line_indent(text, self.range.start);
+                spliced(text, place..end, &format!("\n{indent}{part}\n{outer}"))
+            }
+            Some(_) if self.commas.len() == parts.len() => spliced(text, place..place, &format!("\n{indent}{part},")),
+            Some(last) => {
+                let more = spliced(text, place..place, &format!("\n{indent}{part}"));
+                spliced(&more, last.end..last.end, ",")
+            }
+        }
+    }
+
+    pub fn without_member(&self, text: &str, name: &str) -> String {
+        let place = self.members().iter().rposition(|member| member.key == name);
+        place.map_or_else(|| text.to_owned(), |place| self.without_part(text, place))
+    }
+
+    pub fn without_item(&self, text: &str, index: usize) -> String {
+        self.without_part(text, index)
+    }
+
+    /// Takes its comma and the blanks before it along.
+    fn without_part(&self, text: &str, index: usize) -> String {
+        let part = self.parts()[index].clone();
+        let start = text[..part.start].trim_end().len();
+        let comma_before = index.checked_sub(1).map(|before| self.commas[before]);
+        match (self.commas.get(index), comma_before) {
+            (Some(comma), _) => spliced(text, start..comma + 1, ""),
+            (None, Some(comma)) => {
+                let less = spliced(text, start.max(comma + 1)..part.end, "");
+                spliced(&less, comma..comma + 1, "")
+            }
+            (None, None) => {
+                let rest = &text[part.end..];
+                spliced(text, start..part.end + rest.len() - rest.trim_start().len(), "")
+            }
+        }
+    }
+
+    fn parts(&self) -> Vec<Range<usize>> {
+        match &self.kind {
+            Kind::Object(members) => members.iter().map(|member| member.start..member.value.range.end).collect(),
+            Kind::Array(items) => items.iter().map(|item| item.range.clone()).collect(),
+            Kind::Scalar => Vec::new(),
+        }
+    }
+
+    /// How its parts are indented: as the last of them, else two more than the line it begins on.
+    fn indent(&self, text: &str) -> String {
+        let own_line = |part: &Range<usize>| {
+            let indent = line_indent(text, part.start);
+            let line_start = text[..part.start].rfind('\n').map_or(0, |newline| newline + 1);
+            (text[line_start..part.start] == *indent).then_some(indent)
+        };
+        let outer = line_indent(text, self.range.start);
+        self.parts().last().and_then(own_line).unwrap_or_else(|| format!("{outer}  "))
+    }
+}
+
+fn spliced(text: &str, range: Range<usize>, with: &str) -> String {
+    format!("{}{with}{}", &text[..range.start], &text[range.end..])
+}
+
+/// The blanks with which the line of this place begins.
+fn line_indent(text: &str, at: usize) -> String {
+    let line = text[..at].rsplit('\n').next().unwrap_or_default();
+    line.chars().take_while(|c| *c == ' ' || *c == '\t').collect()
+}
+
+/// Parses a whole text.
+pub fn parse(text: &str) -> Result<Node, SyntaxError> {
+    // Editors on other systems put a mark before it.
+    let at = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
+    let mut parser = Parser { text, at };
+    let node = parser.value(0)?;
+    parser.space()?;
+    if parser.at < text.len() { Err(parser.error("there is more behind the end")) } else { Ok(node) }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, what: &'static str) -> SyntaxError {
+        let before = &self.text[..self.at];
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        SyntaxError { line: before.matches('\n').count() + 1, column, what }
+    }
+
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    /// Passes over blanks and comments.
+    fn space(&mut self) -> Result<(), SyntaxError> {
+        loop {
+            let rest = self.rest();
+            let blanks = rest.len() - rest.trim_start().len();
+            self.at += blanks;
+            let rest = self.rest();
+            if rest.starts_with("//") {
+                self.at += rest.find('\n').unwrap_or(rest.len());
+            } else if rest.starts_with("/*") {
+                self.at += rest.find("*/").ok_or_else(|| self.error("a comment does not end"))? + 2;
+            } else if blanks == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn takes(&mut self, expected: char) -> bool {
+        let found = self.peek() == Some(expected);
+        if found {
+            self.at += expected.len_utf8();
+        }
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node, SyntaxError> {
+        self.space()?;
+        if depth > DEPTH {
+            return Err(self.error("it is nested too deeply"));
+        }
+        let start = self.at;
+        let (kind, commas) = match self.peek() {
+            Some('{') => self.object(depth)?,
+            Some('[') => self.array(depth)?,
+            Some('"') => {
+                self.string()?;
+                (Kind::Scalar, Vec::new())
+            }
+            Some(_) => {
+                let word = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+                let end = self.at + word.unwrap_or(self.rest().len());
+                if serde_json::from_str::<Value>(&self.text[start..end]).is_err() {
+                    return Err(self.error("here should be a value"));
+                }
+                self.at = end;
+                (Kind::Scalar, Vec::new())
+            }
+            None => return Err(self.error("it ends where a value should be")),
+        };
+        Ok(Node { range: start..self.at, kind, commas })
+    }
+
+    fn string(&mut self) -> Result<String, SyntaxError> {
+        let start = self.at;
+        let mut escaped = false;
+        for (place, c) in self.text[start..].char_indices().skip(1) {
+            match c {
+                '"' if !escaped => {
+                    let end = start + place + 1;
+                    let string = serde_json::from_str(&self.text[start..end]);
+                    let string = string.map_err(|_| self.error("this string is not valid"))?;
+                    self.at = end;
+                    return Ok(string);
+                }
+                '\\' => escaped = !escaped,
+                _ => escaped = false,
+            }
+        }
+        Err(self.error("this string does not end"))
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+        let mut members = Vec::new();
+        let commas = self.parts('{', '}', |parser| {
+            let start = parser.at;
+            if parser.peek() != Some('"') {
+                return Err(parser.error("here should be a name in quotes"));
+            }
+            let key = parser.string()?;
+            parser.space()?;
+            if !parser.takes(':') {
+                return Err(parser.error("here should be a colon"));
+            }
+            members.push(Member { key, start, value: parser.value(depth + 1)? });
+            Ok(())
+        })?;
+        Ok((Kind::Object(members), commas))
+    }
+
+    fn array(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+        let mut items = Vec::new();
+        let commas = self.parts('[', ']', |parser| {
+            items.push(parser.value(depth + 1)?);
+            Ok(())
+        })?;
+        Ok((Kind::Array(items), commas))
+    }
+
+    /// Parts between brackets, with commas between them and perhaps one behind the last: their places.
+    fn parts(
+        &mut self,
+        open: char,
+        close: char,
+        mut part: impl FnMut(&mut Self) -> Result<(), SyntaxError>,
+    ) -> Result<Vec<usize>, SyntaxError> {
+        self.takes(open);
+        let mut commas = Vec::new();
+        loop {
+            self.space()?;
+            if self.takes(close) {
+                return Ok(commas);
+            }
+            part(self)?;
+            self.space()?;
+            let behind = self.at;
+            if self.takes(',') {
+                commas.push(behind);
+            } else if self.peek() != Some(close) {
+                return Err(self.error("here should be a comma or a closing bracket"));
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! hook and statusline: what Claude Code runs by itself. They never fail and never take long: what cannot be told
+//! in time waits in the spool, and what goes wrong is a line in a log.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+
+use crate::claude::hook::{Event, Note};
+use crate::claude::input::Input;
+use crate::claude::known::{Known, Notes};
+use crate::claude::{process, project, statusline};
+use crate::cli::args::HookArgs;
+use crate::cli::away::{self, Away, met_nobody};
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::client::{Client, Shown};
+use crate::domain::text::one_line;
+use crate::domain::{InstanceType, Timestamp};
+use crate::platform::process::started;
+use crate::spool::Write;
+use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
+
+/// What a hook may take, less what it needs to leave a letter after that.
+const HOOK: Duration = Duration::from_millis(80);
+/// The agent draws its status line while it waits for this.
+const STATUSLINE: Duration = Duration::from_millis(60);
+/// Of that, what is kept for the daemon when stdin is slow.
+const DAEMON: Duration = Duration::from_millis(30);
+/// What Claude Code takes of additional context, with room to spare.
+const CONTEXT: usize = 9000;
+
+pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+    let voice = Voice::new(client, away, out.look.now, HOOK);
+    let name = args.event.join(" ");
+    let Some(event) = Event::parse(&name) else {
+        voice.complain(&format!("hook {name}: there is no such event"));
+        return Ok(());
+    };
+    let input = voice.input(io::stdin(), event.wanted());
+    if let Some(complaint) = &input.complaint {
+        voice.complain(&format!("hook {name}: {complaint}"));
+    }
+    let Some(heard) = voice.tell(event.report(&input, away.env)) else { return Ok(()) };
+    if let Some(note) = event.note(&input) {
+        voice.note(&heard, note);
+    }
+    if event == Event::SessionStart {
+        let context = voice.introduction(&heard, input.text("source"));
+        let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
+        return out.print(&format!("{answer}\n"));
+    }
+    Ok(())
+}
+
+pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+    let voice = Voice::new(client, away, out.look.now, STATUSLINE);
+    let input = voice.input(io::stdin(), statusline::WANTED);
+    if let Some(complaint) = &input.complaint {
+        voice.complain(&format!("statusline: {complaint}"));
+    }
+    let heard = voice.tell(statusline::report(&input, away.env));
+    heard.map_or(Ok(()), |heard| out.print(&format!("{}\n", heard.footer)))
+}
+
+/// One report, and the little time there is for it.
+struct Voice<'a> {
+    client: &'a Client,
+    away: &'a Away<'a>,
+    now: Timestamp,
+    deadline: Instant,
+    notes: Option<Notes>,
+}
+
+/// What is known of the agent's session once the report is told, or waits.
+struct Heard {
+    id: String,
+    machine: String,
+    footer: String,
+    /// Who the daemon said it goes on from; nothing while no daemon was asked.
+    session: Option<AgentBody>,
+}
+
+impl<'a> Voice<'a> {
+    fn new(client: &'a Client, away: &'a Away<'a>, now: Timestamp, time: Duration) -> Self {
+        let notes = away.state_dir.as_deref().map(Notes::in_folder);
+        Self { client, away, now, deadline: Instant::now() + time, notes }
+    }
+
+    /// What stands on stdin; if that does not end in time, nothing.
+    fn input(&self, stdin: impl io::Read + Send + 'static, wanted: &'static [&'static str]) -> Input {
+        let time = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(DAEMON);
+        within(time, move || Input::read(stdin, wanted)).unwrap_or_else(|| Input::none("stdin did not end in time"))
+    }
+
+    /// Tells the daemon, or leaves it for the daemon; nothing where there is nothing to tell.
+    fn tell(&self, report: AgentReport) -> Option<Heard> {
+        let report = self.completed(report);
+        let process = report.pid.zip(report.pid_started);
+        let answer = self.ask({
+            let (client, report) = (self.client.clone(), report.clone());
+            move || client.report(&report)
+        });
+        match answer {
+            Ok(answer) => {
+                self.remember(&report, Known::told(&answer.session, process));
+                Some(Heard {
+                    id: answer.session.instance_id.clone(),
+                    machine: answer.session.host_machine.clone(),
+                    footer: answer.footer.clone(),
+                    session: Some(answer),
+                })
+            }
+            Err(error) if error.code == ErrorCode::NotFound => None,
+            Err(error) if may_be_told_later(&error) => self.leave(report, process, error),
+            Err(error) => {
+                self.complain(&format!("{}; {}", error.message, error.hint));
+                None
+            }
+        }
+    }
+
+    fn completed(&self, mut report: AgentReport) -> AgentReport {
+        if let Some(folder) = &report.working_dir {
+            report.project = Some(project::of(Path::new(folder)).to_string());
+        }
+        let own = i32::try_from(std::process::id()).unwrap_or(-1);
+        report.pid = process::of_agent(self.away.env, own);
+        report.pid_started = report.pid.and_then(started);
+        report
+    }
+
+    /// Asks in what is left of the time.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce() -> Result<T, ErrorDetail> + Send + 'static,
+    ) -> Result<T, ErrorDetail> {
+        let time = self.deadline.saturating_duration_since(Instant::now());
+        within(time, question).unwrap_or_else(|| {
+            Err(ErrorDetail {
+                code: ErrorCode::Timeout,
+                message: "the daemon did not answer in time".to_owned(),
+                hint: "it may be overloaded or stopped; see its log".to_owned(),
+            })
+        })
+    }
+
+    /// Leaves the report in the spool, and goes on with what is known.
+    fn leave(&self, mut report: AgentReport, process: Option<(i32, i64)>, error: ErrorDetail) -> Option<Heard> {
+        let known = self.known(&report, process);
+        report.promised_id = Some(known.instance_id.clone());
+        let known = Known {
+            context_percent: report.context_percent.map_or(known.context_percent, |percent| percent as u8),
+            process: process.or(known.process),
+            ..known
+        };
+        self.remember(&report, known.clone());
+        if let Err(error) = self.away.leave(Write::Agent { report }, self.now, error) {
+            self.complain(&error.line());
+        }
+        let footer = known.footer(self.now)?;
+        Some(Heard { id: known.instance_id, machine: known.host_machine, footer, session: None })
+    }
+
+    /// What was last known of the session, or what can be said of a new one.
+    fn known(&self, report: &AgentReport, process: Option<(i32, i64)>) -> Known {
+        let of = |notes: &Notes| {
+            let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| notes.of(uuid));
+            // A fork is another session in the same process.
+            let same = report.source.as_deref() != Some("fork");
+            by_uuid.or_else(|| process.filter(|_| same).and_then(|process| notes.of_process(process)))
+        };
+        self.notes.as_ref().and_then(of).unwrap_or_else(|| {
+            let name = report.project.as_deref().unwrap_or_default();
+            let project = crate::domain::agent::project_named(name);
+            Known {
+                instance_id: self.away.draw(&project, InstanceType::Ps).to_string(),
+                host_machine: self.away.machine(),
+                created_at: self.now.micros(),
+                current_epic: None,
+                context_percent: 0,
+                process,
+            }
+        })
+    }
+
+    fn remember(&self, report: &AgentReport, known: Known) {
+        let (Some(notes), Some(uuid)) = (&self.notes, &report.claude_session_uuid) else { return };
+        if report.sign == "end" {
+            notes.forget(uuid);
+        } else if let Err(error) = notes.note(uuid, &known) {
+            self.complain(&format!("what is known of {} cannot be noted: {error}", known.instance_id));
+        }
+        if report.sign == "start" {
+            notes.tidy(SystemTime::now());
+        }
+    }
+
+    /// Adds to the session's history, now or later.
+    fn note(&self, heard: &Heard, note: Note) {
+        let id = heard.id.clone();
+        let client = self.client.clone();
+        let write = match note {
+            Note::Checkpoint(work_state) => Write::Checkpoint {
+                id,
+                request: CheckpointRequest {
+                    checkpoint_type: "context_window".to_owned(),
+                    work_state,
+                    context_window_percent: None,
+                },
+            },
+            Note::ContextWindowUpdated(data) => Write::Event {
+                id,
+                request: EventRequest {
+                    event_type: "context_window_updated".to_owned(),
+                    event_data: Some(data),
+                    parent_uuid: None,
+                },
+            },
+        };
+        let told = match (&heard.session, write.clone()) {
+            // It comes after a report that waits.
+            (None, _) => Err(away::nobody()),
+            (_, Write::Checkpoint { id, request }) => self.ask(move || client.add_checkpoint(&id, &request).map(drop)),
+            (_, Write::Event { id, request }) => self.ask(move || client.add_event(&id, &request).map(drop)),
+            _ => Ok(()),
+        };
+        match told {
+            Ok(()) => {}
+            // Only where it certainly has not arrived: it must not be there twice.
+            Err(error) if met_nobody(&error) => {
+                if let Err(error) = self.away.leave(write, self.now, error) {
+                    self.complain(&error.line());
+                }
+            }
+            Err(error) => self.complain(&format!("the history of {} lacks something: {}", heard.id, error.message)),
+        }
+    }
+
+    /// What the agent is told at its start.
+    fn introduction(&self, heard: &Heard, source: Option<&str>) -> String {
+        let Heard { id, machine, footer, session } = heard;
+        let mut text = format!(
+            "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
+             End each of your answers with the footer that `sessiond footer {id} --separator` prints; now it is:\n\n\
+             ---\n{footer}\n\n\
+             When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`."
+        );
+        let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
+        if let Some(body) = resumed {
+            let from = body.session.resumed_from.clone().unwrap_or_else(|| id.clone());
+            let client = self.client.clone();
+            match self.ask(move || client.handoff(&from)) {
+                Ok(Shown::Several(_)) => {}
+                Ok(Shown::One(context)) => {
+                    text.push_str("\n\n");
+                    text.extend(context.chars().take(CONTEXT.saturating_sub(text.chars().count())));
+                }
+                Err(error) => self.complain(&format!("the context of {id} cannot be had: {}", error.message)),
+            }
+        }
+        text
+    }
+
+    /// A line in the log of hooks; nobody reads what they print.
+    fn complain(&self, what: &str) {
+        if let Some(dir) = &self.away.state_dir {
+            let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
+        }
+    }
+}
+
+/// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.
+fn may_be_told_later(error: &ErrorDetail) -> bool {
+    use ErrorCode::{DiskFull, Internal, Timeout, TooManyRequests, Unavailable, Unreachable};
+    matches!(error.code, Unreachable | Timeout | Unavailable | TooManyRequests | DiskFull | Internal)
+}
+
+/// The result of `work`, if it comes in time; else the work goes on unheeded until the process ends.
+fn within<T: Send + 'static>(time: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = mpsc::sync_channel(1);
+    thread::Builder::new().spawn(move || done.send(work())).ok()?;
+    result.recv_timeout(time).ok()
+}
+
+/// The log, and how large it may get, in bytes; the one before it is kept.
+const LOG: &str = "hooks.log";
+const LOG_MAX: u64 = 1 << 20;
+
+fn log(dir: &Path, line: &str) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let path = dir.join(LOG);
+    if fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX) {
+        fs::rename(&path, dir.join("hooks.log.old"))?;
+    }
+    File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())
+}

@@ -1,0 +1,121 @@
+//! resume and context: going on from a session, and what it was at.
+
+use crate::cli::args::{ContextArgs, ResumeArgs};
+use crate::cli::error::CliError;
+use crate::cli::look::{Look, Tone};
+use crate::cli::output::Output;
+use crate::cli::table::{Cell, Sheet};
+use crate::cli::text::{age_of, lines};
+use crate::client::{Client, Shown};
+use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
+
+pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let asked = args.hint.clone().unwrap_or_default();
+    let request = ResumeRequest {
+        hint: args.hint,
+        choice: args.choose,
+        closed: args.closed.then_some(true),
+        pid: args.pid,
+        claude_session_uuid: args.claude_session_uuid,
+        claude_session_path: args.claude_session_path,
+        working_dir: args.working_dir,
+    };
+    let resumed = match client.resume(&request)? {
+        Shown::One(resumed) => resumed,
+        Shown::Several(Matches { matches }) => {
+            let hint = "choose one with --choose N, or give its whole id";
+            return Err(CliError { hint: hint.to_owned(), ..CliError::ambiguous(&asked, matches) });
+        }
+    };
+    if args.json {
+        return out.json(&*resumed);
+    }
+    if args.handoff {
+        out.note(&done(&resumed));
+        return out.print(&lines(&resumed.handoff));
+    }
+    let sheet = sheet(&resumed.context, &out.look).render(&out.look);
+    out.line(&done(&resumed))?;
+    out.print(&format!("\n{sheet}"))
+}
+
+/// What was done, in one line.
+fn done(resumed: &ResumeBody) -> String {
+    let (id, from) = (&resumed.session.instance_id, &resumed.from.instance_id);
+    let by = match resumed.found_by.as_str() {
+        "newest" => "the session that was alive last".to_owned(),
+        kind => format!("found by its {kind}"),
+    };
+    match resumed.resumed.as_str() {
+        "taken_up" => format!("took up {id}, {by}"),
+        _ => format!("registered {id}, which goes on from {from}, {by}"),
+    }
+}
+
+pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let several = |several: Matches| CliError::ambiguous(&args.id, several.matches);
+    if args.handoff {
+        return match client.handoff(&args.id)? {
+            Shown::Several(matches) => Err(several(matches)),
+            Shown::One(handoff) => out.print(&lines(&handoff)),
+        };
+    }
+    match client.context(&args.id)? {
+        Shown::Several(matches) => Err(several(matches)),
+        Shown::One(context) if args.json => out.json(&*context),
+        Shown::One(context) => out.print(&sheet(&context, &out.look).render(&out.look)),
+    }
+}
+
+fn sheet(context: &ContextBody, look: &Look) -> Sheet {
+    let mut sheet = Sheet::default();
+    let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "—".to_owned());
+    sheet.row("session", &context.instance_id);
+    sheet.row("machine", machine(context, look));
+    if !context.machine_synced {
+        let warning = format!("not synced: later work may be known only on {}", context.host_machine);
+        sheet.row("", Cell::new(warning).tone(Tone::Warn));
+    }
+    sheet.row("folder", optional(&context.working_dir));
+    sheet.row("transcript", optional(&context.claude_session_path));
+    let work = &context.work_state;
+    sheet.row("epic", optional(&work.current_epic));
+    sheet.row("completed", optional(&work.last_completed_epic));
+    if let Some(tests) = &work.tests_passed {
+        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} passed"), str::to_owned));
+    }
+    if let Some(error) = &work.last_error {
+        sheet.row("last error", Cell::new(error).tone(Tone::Bad));
+    }
+    sheet.row("confidence", format!("{}%: {}", context.confidence, context.reason));
+    list(
+        &mut sheet,
+        "recent",
+        context.recent_actions.iter().map(|action| {
+            let ago = age_of(&action.at, look.now).map_or(String::new(), |age| format!("{age} ago: "));
+            format!("{ago}{}", action.what)
+        }),
+    );
+    list(&mut sheet, "next", context.next_steps.iter().cloned());
+    if let Some(command) = &context.command {
+        sheet.row("go on with", command);
+    }
+    sheet
+}
+
+fn machine(context: &ContextBody, look: &Look) -> String {
+    let seen = context.last_seen.as_deref().and_then(|at| age_of(at, look.now));
+    let reach = match (context.reachable, seen) {
+        (Some(true), _) => "reachable".to_owned(),
+        (_, Some(age)) => format!("last seen {age} ago"),
+        _ => "no daemon known".to_owned(),
+    };
+    format!("{}, {reach}", context.host_machine)
+}
+
+/// One row for each, the title before the first.
+fn list(sheet: &mut Sheet, title: &'static str, rows: impl Iterator<Item = String>) {
+    for (index, row) in rows.enumerate() {
+        sheet.row(if index == 0 { title } else { "" }, row);
+    }
+}

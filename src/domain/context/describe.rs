@@ -1,0 +1,114 @@
+//! What a record says, in words.
+
+use crate::domain::text::inline;
+use crate::domain::{HistoryRecord, Kind};
+
+use super::value::{field, text};
+
+/// Where a record's own words lie, the most telling first.
+const DETAIL: [&str; 16] = [
+    "message",
+    "title",
+    "summary",
+    "description",
+    "text",
+    "content",
+    "epic",
+    "name",
+    "task",
+    "feature",
+    "prompt",
+    "tool",
+    "url",
+    "environment",
+    "reason",
+    "id",
+];
+pub const EPIC: [&str; 7] = ["epic", "epic_id", "current_epic", "epic_name", "name", "title", "id"];
+pub const ERROR: [&str; 8] =
+    ["error", "error_message", "message", "reason", "failure", "description", "output", "summary"];
+const TOOL: [&str; 4] = ["tool", "tool_name", "name", "action"];
+
+/// What was done, in a few words. `None`: nothing was, it is only a sign of life.
+pub fn action(record: &HistoryRecord) -> Option<String> {
+    match record.kind {
+        Kind::Event => event(record),
+        Kind::Command => Some(command(record)),
+        Kind::Checkpoint => Some(format!("Checkpoint ({})", phrase(&record.record_type))),
+    }
+}
+
+fn event(record: &HistoryRecord) -> Option<String> {
+    let data = field(&record.body, "data").and_then(|data| data.as_object()).cloned().unwrap_or_default();
+    let said = |names: &[&str]| text(&data, names);
+    let with = |words: &str, detail: Option<String>| match detail {
+        Some(detail) => format!("{words}: {detail}"),
+        None => words.to_owned(),
+    };
+    let epic = || said(&EPIC).map_or("an epic".to_owned(), |epic| format!("epic {epic}"));
+    Some(match record.record_type.as_str() {
+        "instance_heartbeat" | "context_window_updated" => return None,
+        "instance_registered" => "Registered".to_owned(),
+        "instance_stale" => "Fell silent".to_owned(),
+        "epic_planned" => format!("Planned {}", epic()),
+        "epic_started" => format!("Began {}", epic()),
+        "epic_completed" => format!("Completed {}", epic()),
+        "epic_failed" => with(&format!("Failed at {}", epic()), said(&["error", "error_message", "reason", "message"])),
+        "test_started" => with("Began tests", said(&DETAIL)),
+        "test_passed" => with("Tests passed", said(&["tests_passed", "passed", "count"]).or_else(|| said(&DETAIL))),
+        "test_failed" => with("Tests failed", said(&ERROR).or_else(|| said(&DETAIL))),
+        "commit_created" => {
+            let hash = said(&["hash", "sha", "commit", "commit_hash"]).map_or(String::new(), |h| format!(" {h}"));
+            with(&format!("Committed{hash}"), said(&["message", "title", "summary"]))
+        }
+        "pr_created" | "pr_merged" => {
+            let done = if record.record_type == "pr_created" { "Opened" } else { "Merged" };
+            let number = pull_request(record).map_or(String::new(), |number| format!(" {number}"));
+            with(&format!("{done} pull request{number}"), said(&["title", "message", "url"]))
+        }
+        "user_message" => with("The user said", said(&["message", "text", "content", "prompt"])),
+        "tool_use" | "tool_result" => {
+            let done = if record.record_type == "tool_use" { "Used" } else { "Had an answer from" };
+            format!("{done} {}", said(&TOOL).unwrap_or_else(|| "a tool".to_owned()))
+        }
+        "error" => with("Met an error", said(&ERROR)),
+        other => with(&capital(&phrase(other)), said(&DETAIL)),
+    })
+}
+
+/// What a pull request is known by.
+pub fn pull_request(record: &HistoryRecord) -> Option<String> {
+    let data = field(&record.body, "data")?.as_object()?;
+    text(data, &["number", "pr_number", "pr", "id", "url"])
+}
+
+fn command(record: &HistoryRecord) -> String {
+    let action = command_name(record);
+    let tool = text(&record.body, &["tool_name"]).filter(|tool| *tool != action);
+    let ran = tool.map_or_else(|| format!("Ran {action}"), |tool| format!("Ran {action} by {tool}"));
+    match failure(record) {
+        Some(why) => format!("{ran}, which failed: {why}"),
+        None => ran,
+    }
+}
+
+pub fn command_name(record: &HistoryRecord) -> String {
+    text(&record.body, &["action", "tool_name"]).unwrap_or_else(|| phrase(&record.record_type))
+}
+
+/// Why a command failed, if it did.
+pub fn failure(record: &HistoryRecord) -> Option<String> {
+    let failed = field(&record.body, "success").is_some_and(|success| success == false);
+    let message = text(&record.body, &["error_message", "error"]);
+    message.or_else(|| failed.then(|| "it does not say why".to_owned()))
+}
+
+/// A type as words: `deployment_started` becomes `deployment started`.
+pub fn phrase(record_type: &str) -> String {
+    inline(&record_type.replace('_', " "), 64)
+}
+
+fn capital(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}

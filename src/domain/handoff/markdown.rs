@@ -1,0 +1,48 @@
+//! Other people's words within Markdown: they cannot become part of its structure.
+
+use crate::domain::text::inline;
+
+/// Longest path that is shown, in bytes.
+const PATH: usize = 4096;
+
+/// Words in the middle of a line, or at the beginning of a list's item.
+pub fn words(text: &str, longest: usize) -> String {
+    let line: Vec<char> = inline(text, longest).chars().collect();
+    // What begins a list or a heading does so only at the beginning.
+    let digits = line.iter().take_while(|c| c.is_ascii_digit()).count();
+    let is_word = |index: Option<usize>| index.and_then(|i| line.get(i)).is_some_and(|c| c.is_alphanumeric());
+    let mut safe = String::with_capacity(line.len() + 8);
+    for (index, &c) in line.iter().enumerate() {
+        let special = match c {
+            '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '#' | '|' | '~' | '!' | '&' => true,
+            '_' => !(is_word(index.checked_sub(1)) && is_word(Some(index + 1))),
+            '-' | '+' | '=' => index == 0,
+            '.' | ')' => digits > 0 && index == digits,
+            _ => false,
+        };
+        if special {
+            safe.push('\\');
+        }
+        safe.push(c);
+    }
+    safe
+}
+
+/// A span of code.
+pub fn code(text: &str) -> String {
+    let text = inline(text, PATH);
+    let fence = "`".repeat(longest_run(&text) + 1);
+    // Blanks at both ends are taken away again; without them a backtick at an end would join the fence.
+    let edge = if text.starts_with('`') || text.ends_with('`') || text.is_empty() { " " } else { "" };
+    format!("{fence}{edge}{text}{edge}{fence}")
+}
+
+/// A block of code: one line of shell.
+pub fn block(line: &str) -> String {
+    let fence = "`".repeat((longest_run(line) + 1).max(3));
+    format!("{fence}sh\n{line}\n{fence}\n")
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}

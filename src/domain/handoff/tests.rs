@@ -1,0 +1,206 @@
+use std::process::Command;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::context::{Recollection, reconstruct};
+use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration};
+
+const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
+const STALE_AFTER: Duration = Duration::from_secs(120);
+
+fn ago(seconds: u64) -> Timestamp {
+    NOW.minus(Duration::from_secs(seconds))
+}
+
+fn session() -> Session {
+    let what = Registration {
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        host_machine: MachineName::parse("odin4").unwrap(),
+        context_percent: 42,
+        current_epic: Some("003".into()),
+        claude_session_uuid: Some("0b5c-11".into()),
+        claude_session_path: Some("/home/o/.claude/projects/-srv-odin/0b5c-11.jsonl".into()),
+        resumed_from: None,
+        working_dir: Some("/srv/odin".into()),
+    };
+    Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, ago(600))
+}
+
+const AWAY: Place = Place { here: false, local: false, last_seen: Some(NOW), as_of: Some(NOW) };
+const HERE: Place = Place { here: true, local: true, last_seen: None, as_of: Some(NOW) };
+
+fn handoff(session: &Session, place: &Place, left: &Recollection) -> String {
+    let context = reconstruct(session, left, NOW);
+    let command = go_on(session, place.here, Going::NotYet);
+    let command = command.as_deref();
+    Handoff { session, context: &context, place, command, now: NOW, stale_after: STALE_AFTER }.markdown()
+}
+
+#[test]
+fn to_the_letter() {
+    assert_eq!(
+        handoff(&session(), &AWAY, &Recollection::default()),
+        "\
+# Handoff of odin-PS-8f4a2b
+
+- Project: odin
+- Epic: 003
+- Context window: 42 % used
+- State: stale, last sign of life 10m ago
+- Confidence: 40 %: there is no checkpoint, and neither events nor commands at all: only the session itself is known
+
+## Where it ran
+
+- Machine: odin4, another machine, whose daemon can be reached
+- Folder: `/srv/odin`
+- Transcript: `/home/o/.claude/projects/-srv-odin/0b5c-11.jsonl`
+
+## How to go on there
+
+```sh
+ssh odin4 -t 'cd /srv/odin && claude --resume 0b5c-11'
+```
+
+## Where the work stands
+
+- Current epic: 003
+- Last completed epic: none recorded
+- Tests passed: none recorded
+- Last error: none recorded
+
+## Recent actions
+
+None recorded.
+
+## Next steps
+
+1. Go on with epic 003
+2. Read the end of its transcript on odin4: /home/o/.claude/projects/-srv-odin/0b5c-11.jsonl
+"
+    );
+}
+
+#[test]
+fn a_machine_out_of_reach_is_said() {
+    let place = Place { last_seen: Some(ago(300)), as_of: Some(ago(3)), ..AWAY };
+    let text = handoff(&session(), &place, &Recollection::default());
+    assert!(text.contains("- Machine: odin4, another machine, whose daemon was last seen 5m ago\n"), "{text}");
+    assert!(text.contains("later work may be known only on odin4.** What is told here is 3s old."), "{text}");
+    let unknown = handoff(&session(), &Place { last_seen: None, ..AWAY }, &Recollection::default());
+    assert!(unknown.contains("of which no daemon is known") && !unknown.contains("Not synced"), "{unknown}");
+}
+
+#[test]
+fn the_command_fits_what_is_known() {
+    let bare = Session { claude_session_uuid: None, working_dir: None, ..session() };
+    let folder = Session { claude_session_uuid: None, ..session() };
+    let closed = Session { status: Status::Closed, ..bare.clone() };
+    let (not_yet, already) = (Going::NotYet, Going::Already);
+    for (session, here, going, command) in [
+        (&session(), true, not_yet, Some("cd /srv/odin && claude --resume 0b5c-11")),
+        (&session(), true, already, Some("cd /srv/odin && claude --resume 0b5c-11")),
+        (&bare, true, not_yet, Some("sessiond resume odin-PS-8f4a2b")),
+        (&folder, true, not_yet, Some("cd /srv/odin && sessiond resume odin-PS-8f4a2b")),
+        (&bare, false, not_yet, Some("ssh odin4 -t 'sessiond resume odin-PS-8f4a2b'")),
+        (&closed, true, not_yet, Some("sessiond resume odin-PS-8f4a2b --closed")),
+        (&bare, true, already, None),
+    ] {
+        assert_eq!(go_on(session, here, going).as_deref(), command);
+    }
+}
+
+/// Names that would do harm if a shell saw them as anything but names.
+const NASTY: [&str; 9] = [
+    "/srv/my dir",
+    "/srv/o'din",
+    "/srv/'; touch HARM; '",
+    "/srv/$(touch HARM)",
+    "/srv/`touch HARM`",
+    "/srv/\"\\\"",
+    "/srv/a && touch HARM",
+    "/srv/*?[x]{a,b}~!#",
+    "/srv/ünï\u{1f600}",
+];
+
+/// What a shell makes of `text`, with programs of our own in the place of ssh, claude and cd.
+fn typed(text: &str) -> Vec<String> {
+    let script = format!(
+        "cd() {{ printf 'cd\\0%s\\0' \"$@\"; }}; claude() {{ printf '%s\\0' \"$@\"; }}; \
+         ssh() {{ shift 2; eval \"$1\"; }}; {text}"
+    );
+    let output = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_sees_one_word_whatever_it_holds() {
+    for dir in NASTY {
+        for here in [true, false] {
+            let uuid = &dir["/srv/".len()..];
+            let session =
+                Session { working_dir: Some(dir.into()), claude_session_uuid: Some(uuid.into()), ..session() };
+            let command = go_on(&session, here, Going::NotYet).unwrap();
+            assert_eq!(typed(&command), ["cd", dir, "--resume", uuid], "{command}");
+        }
+    }
+    for bad in ["--dangerously-skip-permissions", "", "a\nb", "\u{1b}[2J", "a\u{202e}b", &"x".repeat(5000)] {
+        let session = Session { claude_session_uuid: Some(bad.into()), working_dir: Some(bad.into()), ..session() };
+        assert_eq!(go_on(&session, true, Going::NotYet).unwrap(), "sessiond resume odin-PS-8f4a2b", "{bad:?}");
+    }
+}
+
+/// The lines that are the handoff's own, by how they begin.
+fn structure(text: &str) -> Vec<&str> {
+    let own =
+        |line: &&str| line.starts_with('#') || line.starts_with("```") || line.starts_with("- ") || line.is_empty();
+    let fence = |line: &str| line.starts_with("```");
+    text.lines().filter(own).map(|line| if fence(line) { "```" } else { line.split(':').next().unwrap() }).collect()
+}
+
+#[test]
+fn other_peoples_words_cannot_break_the_structure() {
+    let calm = handoff(&session(), &HERE, &Recollection::default());
+    for nasty in [
+        "# heading\n\n## another",
+        "```\nsh",
+        "- item\n- item",
+        "a\r\nb\u{1b}[2J\u{9b}\u{2028}c",
+        "[x](http://y) ![i](j) <b>*x* _y_ ~z~ | &lt;",
+        "\u{202e}reversed",
+        &"`".repeat(4000),
+        &"x".repeat(1 << 20),
+    ] {
+        let session = Session {
+            current_epic: Some(nasty.into()),
+            working_dir: Some(format!("/{nasty}")),
+            claude_session_path: Some(nasty.into()),
+            claude_session_uuid: Some(nasty.into()),
+            ..session()
+        };
+        let text = handoff(&session, &HERE, &Recollection::default());
+        assert_eq!(structure(&text), structure(&calm), "{text}");
+        assert!(text.len() <= 64 << 10, "{}", text.len());
+        assert!(!text.chars().any(|c| c != '\n' && crate::domain::text::is_unsafe(c)), "{text:?}");
+    }
+}
+
+#[test]
+fn words_stay_words() {
+    for (text, shown) in [
+        ("plain words, 1.5 and test_run", "plain words, 1.5 and test_run"),
+        ("_x_ *y* `z`", "\\_x\\_ \\*y\\* \\`z\\`"),
+        ("1. a", "1\\. a"),
+        ("12) a", "12\\) a"),
+        ("- a - b", "\\- a - b"),
+        ("# a", "\\# a"),
+        ("<script>", "\\<script\\>"),
+        ("a\\", "a\\\\"),
+    ] {
+        assert_eq!(words(text, 100), shown);
+    }
+    assert_eq!(code("a`b"), "``a`b``");
+    assert_eq!(code("`a"), "`` `a ``");
+    assert_eq!(block("a ``` b"), "````sh\na ``` b\n````\n");
+}

@@ -1,0 +1,137 @@
+//! Which session somebody means who wants to go on: a hint, and the kinds of names that it may be.
+
+use super::session::bounded;
+use super::{InstanceId, Invalid, Project};
+
+/// The longest hint in characters, which is the longest epic.
+const LONGEST: usize = 256;
+
+/// A name by which sessions are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A whole id. Only so can a closed session be named.
+    Id(InstanceId),
+    /// Four to six characters of the hash in lower case, from anywhere in it.
+    Hash(String),
+    Epic(String),
+    Project(Project),
+    /// Nothing in particular: the session that was alive last.
+    Newest,
+}
+
+impl Hint {
+    /// All that the words may mean, what counts first first: the first meaning that any session has is taken.
+    ///
+    /// # Errors
+    /// A hint that is empty, longer than 256 characters, or has control characters.
+    pub fn meanings(words: Option<&str>) -> Result<Vec<Self>, Invalid> {
+        let Some(words) = words else { return Ok(vec![Self::Newest]) };
+        let words = bounded("hint", words, LONGEST)?;
+        let lower = words.to_ascii_lowercase();
+        let id = InstanceId::in_any_case(&words).map(Self::Id);
+        let hash = is_part_of_hash(&lower).then(|| Self::Hash(lower.clone()));
+        let project = Project::parse(&lower).ok().map(Self::Project);
+        Ok([id, hash, Some(Self::Epic(words)), project].into_iter().flatten().collect())
+    }
+
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Id(_) => "id",
+            Self::Hash(_) => "hash",
+            Self::Epic(_) => "epic",
+            Self::Project(_) => "project",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+fn is_part_of_hash(text: &str) -> bool {
+    (4..=InstanceId::HASH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// The sessions of one meaning that are not closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<T> {
+    /// Those that can be resumed, most recent heartbeat first.
+    pub resumable: Vec<T>,
+    /// Of those that cannot, being active, the one with the most recent heartbeat.
+    pub active: Option<T>,
+}
+
+/// Which of the found it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice<T> {
+    One(T),
+    /// Somebody has to choose.
+    Several(Vec<T>),
+    /// Only active ones are meant.
+    Active(T),
+    /// There are only so many to choose from.
+    Beyond(usize),
+}
+
+impl<T> Found<T> {
+    /// `choice` counts from 1. Nothing was found: `None`.
+    pub fn choose(self, choice: Option<usize>) -> Option<Choice<T>> {
+        let Self { mut resumable, active } = self;
+        let of = resumable.len();
+        Some(match (of, choice) {
+            (0, _) => Choice::Active(active?),
+            (_, Some(n)) if (1..=of).contains(&n) => Choice::One(resumable.swap_remove(n - 1)),
+            (_, Some(_)) => Choice::Beyond(of),
+            (1, None) => Choice::One(resumable.swap_remove(0)),
+            (_, None) => Choice::Several(resumable),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meanings(words: &str) -> Vec<&'static str> {
+        Hint::meanings(Some(words)).unwrap().iter().map(Hint::as_str).collect()
+    }
+
+    #[test]
+    fn words_mean_what_they_can() {
+        for (words, means) in [
+            ("odin-PS-8f4a2b", &["id", "epic", "project"][..]),
+            ("ODIN-ps-8F4A2B", &["id", "epic", "project"]),
+            ("8f4a2b", &["hash", "epic", "project"]),
+            ("8F4A", &["hash", "epic", "project"]),
+            ("8f4", &["epic", "project"]),
+            ("8f4a2b7", &["epic", "project"]),
+            ("odin", &["hash", "epic", "project"]),
+            ("odin-web", &["epic", "project"]),
+            ("the login page", &["epic"]),
+            ("ärger", &["epic"]),
+        ] {
+            assert_eq!(meanings(words), means, "{words}");
+        }
+        assert_eq!(Hint::meanings(None).unwrap(), [Hint::Newest]);
+        let id = InstanceId::parse("my-app-MS-8f4a2b").unwrap();
+        assert_eq!(Hint::meanings(Some("My-App-ms-8F4a2B")).unwrap()[0], Hint::Id(id));
+        assert_eq!(Hint::meanings(Some("Odin")).unwrap()[1], Hint::Epic("Odin".into()), "an epic has a letter case");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for bad in ["", "a\nb", "\u{1b}[2J", &"x".repeat(257), &"x".repeat(5 << 20)] {
+            assert_eq!(Hint::meanings(Some(bad)).unwrap_err().field, "hint");
+        }
+        assert!(Hint::meanings(Some(&"ü".repeat(256))).is_ok());
+    }
+
+    #[test]
+    fn choosing() {
+        let choose = |resumable: &[i32], active, choice| Found { resumable: resumable.to_vec(), active }.choose(choice);
+        assert_eq!(choose(&[], None, Some(1)), None);
+        assert_eq!(choose(&[], Some(9), None), Some(Choice::Active(9)));
+        assert_eq!(choose(&[1], Some(9), None), Some(Choice::One(1)), "an active one is no candidate beside others");
+        assert_eq!(choose(&[1], None, Some(2)), Some(Choice::Beyond(1)));
+        assert_eq!(choose(&[1, 2], Some(9), None), Some(Choice::Several(vec![1, 2])));
+        assert_eq!(choose(&[1, 2], None, Some(2)), Some(Choice::One(2)));
+        assert_eq!(choose(&[1, 2], None, Some(0)), Some(Choice::Beyond(2)));
+    }
+}

@@ -1,0 +1,340 @@
+//! What happened in sessions, as this host keeps it: appending, asking, and what central lacks of it.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::outbox::set_fact;
+use super::sessions::{self, Record};
+use super::{Caller, StoreError};
+use crate::domain::history::CHECKPOINT_ABOVE;
+use crate::domain::{Happening, HistoryRecord, HistoryTables, InstanceId, Kind, Timestamp};
+
+/// A record and how it stands with central.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptRecord {
+    pub record: HistoryRecord,
+    pub synced: bool,
+    /// Why central will never take it as it is.
+    pub parked: Option<String>,
+}
+
+/// Which records of a session are asked for; everything that is `None` does not filter.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    pub kind: Kind,
+    pub record_type: Option<String>,
+    /// From this moment on.
+    pub since: Option<Timestamp>,
+    /// Before this moment.
+    pub until: Option<Timestamp>,
+    /// Somewhere in its type or body, in any letter case of ASCII.
+    pub contains: Option<String>,
+    pub limit: usize,
+    pub offset: usize,
+}
+
+/// Records of a session, newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    pub records: Vec<KeptRecord>,
+    /// Whether there are older ones.
+    pub more: bool,
+}
+
+/// No answer holds more, in bytes of the records' bodies, unless one alone has more.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// Why an event is parked before it was ever pushed. Those parked for this reason are freed as soon as central
+/// takes their type.
+const UNKNOWN_TYPE: &str = "central's event_store takes no event of this type; it is kept here";
+
+const COLUMNS: &str = "record_id, instance_id, kind, type, at, body, unsynced, parked_error";
+
+/// Takes down what happened in a session, be it closed.
+pub(super) fn append(
+    db: &Connection,
+    id: &str,
+    what: Happening,
+    record_id: Uuid,
+    caller: Caller,
+    at: Timestamp,
+) -> Result<KeptRecord, StoreError> {
+    let session = sessions::owned(db, id, caller)?.session;
+    let unknown =
+        what.kind() == Kind::Event && tables(db)?.is_some_and(|there| there.events && !there.takes(what.record_type()));
+    if what.kind() == Kind::Checkpoint {
+        checkpoint_made(db, &session.instance_id)?;
+    }
+    let record = what.recorded(record_id, session.instance_id, session.context_percent, at);
+    let parked = unknown.then(|| UNKNOWN_TYPE.to_owned());
+    db.prepare_cached(
+        "INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced, parked_error, parked_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8)",
+    )?
+    .execute(params![
+        record.record_id.as_bytes(),
+        record.instance_id.as_str(),
+        record.kind.as_str(),
+        record.record_type,
+        at.micros(),
+        Value::Object(record.body.clone()).to_string(),
+        parked,
+        parked.is_some().then_some(at.micros()),
+    ])?;
+    Ok(KeptRecord { record, synced: false, parked })
+}
+
+/// Records of a session, newest first.
+pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> Result<History, StoreError> {
+    // As JSON has it, so that what is asked for is found where JSON escapes it.
+    let needle = query.contains.as_ref().map(|text| {
+        let json = Value::from(text.to_ascii_lowercase()).to_string();
+        json[1..json.len() - 1].to_owned()
+    });
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM records WHERE instance_id = ?1 AND kind = ?2 AND at >= ?3 AND at < ?4 \
+             AND (?5 IS NULL OR type = ?5) AND (?6 IS NULL OR instr(type, ?6) > 0 OR instr(lower(body), ?6) > 0) \
+         ORDER BY at DESC, seq DESC LIMIT ?7 OFFSET ?8"
+    ))?;
+    let mut rows = statement.query(params![
+        id.as_str(),
+        query.kind.as_str(),
+        query.since.map_or(i64::MIN, Timestamp::micros),
+        query.until.map_or(i64::MAX, Timestamp::micros),
+        query.record_type,
+        needle,
+        // One more than asked for tells whether there are more.
+        count(query.limit + 1),
+        count(query.offset),
+    ])?;
+    let mut found = History::default();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        bytes += row.get_ref(5)?.as_str().map_or(0, str::len);
+        if found.records.len() == query.limit || (bytes > ANSWER_BYTES && !found.records.is_empty()) {
+            found.more = true;
+            break;
+        }
+        found.records.push(kept(row)?);
+    }
+    Ok(found)
+}
+
+fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRecord> {
+    Ok(KeptRecord { record: read(row)?, synced: row.get::<_, Option<i64>>(6)? != Some(1), parked: row.get(7)? })
+}
+
+/// The first six of [`COLUMNS`].
+fn read(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
+    Ok(HistoryRecord {
+        record_id: Uuid::from_bytes(row.get(0)?),
+        instance_id: sessions::parsed(row, 1, InstanceId::parse)?,
+        kind: sessions::parsed(row, 2, |kind| Kind::parse(kind).ok_or(Unreadable("kind")))?,
+        record_type: row.get(3)?,
+        at: Timestamp::from_micros(row.get(4)?),
+        body: sessions::parsed(row, 5, |body| serde_json::from_str(body))?,
+    })
+}
+
+/// What this binary would never have written.
+#[derive(Debug, thiserror::Error)]
+#[error("not a known {0}")]
+struct Unreadable(&'static str);
+
+// Suggesting checkpoints.
+
+/// Notes whether a session's context passed the mark, and says whether a checkpoint is due. Below the mark it
+/// costs nothing.
+pub(super) fn context_changed(db: &Connection, id: &InstanceId, before: u8, after: u8) -> Result<bool, StoreError> {
+    let (was_above, is_above) = (before > CHECKPOINT_ABOVE, after > CHECKPOINT_ABOVE);
+    match (was_above, is_above) {
+        (false, false) => Ok(false),
+        (false, true) => {
+            db.prepare_cached("INSERT OR IGNORE INTO checkpoints_due (instance_id) VALUES (?1)")?
+                .execute([id.as_str()])?;
+            Ok(true)
+        }
+        (true, false) => checkpoint_made(db, id).map(|()| false),
+        (true, true) => Ok(db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM checkpoints_due WHERE instance_id = ?1)")?
+            .query_row([id.as_str()], |row| row.get(0))?),
+    }
+}
+
+fn checkpoint_made(db: &Connection, id: &InstanceId) -> Result<(), StoreError> {
+    db.prepare_cached("DELETE FROM checkpoints_due WHERE instance_id = ?1")?.execute([id.as_str()])?;
+    Ok(())
+}
+
+// What central lacks.
+
+/// Records that central lacks, and whether there are more than could be taken along.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Waiting {
+    pub records: Vec<HistoryRecord>,
+    pub more: bool,
+}
+
+/// A batch carries no more of them, in bytes of their bodies, unless one alone has more.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The records that may travel beside `sessions`, in the order in which they were appended: those whose session
+/// central has, or gets in the same batch. `all`: no other session waits.
+pub(super) fn pending(db: &Connection, sessions: &[Record], all: bool, limit: usize) -> Result<Waiting, StoreError> {
+    // Of sessions that began to wait in the same moment as the last one of a full batch, some may be left behind.
+    let last = sessions.iter().filter_map(|s| s.unsynced_since).max().filter(|_| !all);
+    let before = if all { i64::MAX } else { last.map_or(i64::MIN, Timestamp::micros) };
+    let there = tables(db)?.unwrap_or(HistoryTables::ALL);
+    let mut found = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
+        let mut statement = db.prepare_cached(&format!(
+            "SELECT {COLUMNS}, seq FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
+                 AND EXISTS (SELECT 1 FROM sessions s WHERE s.instance_id = r.instance_id AND s.parked_at IS NULL \
+                     AND (s.unsynced_since IS NULL OR s.unsynced_since < ?2)) \
+             ORDER BY seq LIMIT ?3"
+        ))?;
+        let mut rows = statement.query(params![kind.as_str(), before, i64::try_from(limit + 1).unwrap_or(i64::MAX)])?;
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            bytes += row.get_ref(5)?.as_str().map_or(0, str::len);
+            found.push((row.get::<_, i64>(8)?, row.get_ref(5)?.as_str().map_or(0, str::len), read(row)?));
+            if bytes > BATCH_BYTES {
+                break;
+            }
+        }
+    }
+    found.sort_by_key(|(seq, ..)| *seq);
+    let mut bytes = 0;
+    let fit = found.iter().take(limit).take_while(|(_, size, _)| {
+        bytes += size;
+        bytes <= BATCH_BYTES || bytes == *size
+    });
+    let fit = fit.count();
+    let more = fit < found.len();
+    Ok(Waiting { records: found.into_iter().take(fit).map(|(.., record)| record).collect(), more })
+}
+
+/// Does any record wait that could travel now?
+pub(super) fn any_waits(db: &Connection) -> Result<bool, StoreError> {
+    Ok(!pending(db, &[], true, 1)?.records.is_empty())
+}
+
+/// How many records wait, and since when the oldest does. Those that central has no table for do not, nor do
+/// those of a parked session.
+pub(super) fn backlog(db: &Connection) -> Result<(u64, Option<Timestamp>), StoreError> {
+    let there = tables(db)?.unwrap_or(HistoryTables::ALL);
+    let mut total = (0, None);
+    for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
+        let waits = "FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
+            AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
+        let count: i64 =
+            db.prepare_cached(&format!("SELECT count(*) {waits}"))?.query_row([kind.as_str()], |row| row.get(0))?;
+        let oldest: Option<i64> = db
+            .prepare_cached(&format!("SELECT at {waits} ORDER BY seq LIMIT 1"))?
+            .query_row([kind.as_str()], |row| row.get(0))
+            .optional()?;
+        let oldest = oldest.map(Timestamp::from_micros);
+        total = (total.0 + count.unsigned_abs(), [total.1, oldest].into_iter().flatten().min());
+    }
+    Ok(total)
+}
+
+/// What central did with one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledRecord {
+    pub record_id: Uuid,
+    /// Why central will never take it as it is; none: it has it.
+    pub rejected: Option<String>,
+}
+
+pub(super) fn settle(db: &Connection, settled: &[SettledRecord], at: Timestamp) -> Result<(), StoreError> {
+    for SettledRecord { record_id, rejected } in settled {
+        match rejected {
+            None => db
+                .prepare_cached(
+                    "UPDATE records SET unsynced = 0, parked_at = NULL, parked_error = NULL WHERE record_id = ?1",
+                )?
+                .execute([record_id.as_bytes()])?,
+            Some(error) => db
+                .prepare_cached("UPDATE records SET parked_at = ?2, parked_error = ?3 WHERE record_id = ?1")?
+                .execute(params![record_id.as_bytes(), at.micros(), error])?,
+        };
+    }
+    Ok(())
+}
+
+/// Central lost what it once had from here: that waits again.
+pub(super) fn forget_synced(db: &Connection) -> Result<usize, StoreError> {
+    Ok(db.execute("UPDATE records SET unsynced = 1 WHERE unsynced = 0", [])?)
+}
+
+/// Lets a parked record be pushed again, or gives it up.
+pub(super) fn unpark(db: &Connection, record_id: Uuid, drop: bool) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, \
+                 unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1",
+        )?
+        .execute(params![record_id.as_bytes(), drop])?)
+}
+
+/// What central has for records, once it has told.
+pub(super) fn tables(db: &Connection) -> Result<Option<HistoryTables>, StoreError> {
+    let fact: Option<String> = db
+        .prepare_cached("SELECT value FROM facts WHERE name = 'central_history'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(fact.as_deref().and_then(tables_of_json))
+}
+
+fn tables_to_json(there: &HistoryTables) -> String {
+    let HistoryTables { events, commands, checkpoints, event_types } = there;
+    serde_json::json!([events, commands, checkpoints, event_types]).to_string()
+}
+
+fn tables_of_json(text: &str) -> Option<HistoryTables> {
+    let (events, commands, checkpoints, event_types) = serde_json::from_str(text).ok()?;
+    Some(HistoryTables { events, commands, checkpoints, event_types })
+}
+
+/// Takes in what central has for records. Events of types that it does not take are parked, and those that were
+/// parked for that reason alone are freed if it takes them by now.
+pub(super) fn learn_tables(db: &Connection, there: &HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    if tables(db)?.as_ref() == Some(there) {
+        return Ok(());
+    }
+    set_fact(db, "central_history", &tables_to_json(there))?;
+    db.execute(
+        "UPDATE records SET parked_at = NULL, parked_error = NULL WHERE parked_at IS NOT NULL AND parked_error = ?1",
+        [UNKNOWN_TYPE],
+    )?;
+    let waiting: HashSet<String> = db
+        .prepare("SELECT DISTINCT type FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for unknown in waiting.iter().filter(|event_type| there.events && !there.takes(event_type)) {
+        db.execute(
+            "UPDATE records SET parked_at = ?2, parked_error = ?3 \
+             WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL AND type = ?1",
+            params![unknown, at.micros(), UNKNOWN_TYPE],
+        )?;
+    }
+    Ok(())
+}
+
+/// Condition on a session `s` that nothing of its history would be lost with what is kept here: central has all of
+/// it, or no table for the rest.
+pub(super) fn nothing_left(db: &Connection) -> Result<String, StoreError> {
+    let there = tables(db)?.unwrap_or(HistoryTables::ALL);
+    let kinds: Vec<_> =
+        Kind::ALL.into_iter().filter(|kind| there.has(*kind)).map(|k| format!("'{}'", k.as_str())).collect();
+    Ok(format!(
+        "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
+             AND r.kind IN ({}))",
+        kinds.join(", ")
+    ))
+}

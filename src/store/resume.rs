@@ -1,0 +1,197 @@
+//! Finding the session that a hint means, and going on from it, in one transaction: of two who resume at once only
+//! one gets the session.
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::StoreError;
+use super::sessions::{self, CANDIDATES, COLUMNS, Caller, Process, Record};
+use crate::domain::hint::{Choice, Found};
+use crate::domain::resume::Successor;
+use crate::domain::{Heartbeat, Hint, InstanceId, Status, Timestamp};
+
+/// Which session is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What the hint may mean, what counts first first.
+    pub meanings: Vec<Hint>,
+    /// Which of several candidates, counted from 1.
+    pub choice: Option<usize>,
+    /// A closed session is wanted too, if it is named by its whole id.
+    pub closed: bool,
+}
+
+/// Who goes on with it.
+#[derive(Clone, Debug)]
+pub struct Heir {
+    pub successor: Successor,
+    pub process: Option<Process>,
+    /// Random numbers for a new id.
+    pub draws: [u64; 8],
+}
+
+/// What came of a wish to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    Done(Box<Resumed>),
+    /// Up to [`CANDIDATES`], most recent heartbeat first.
+    Several(Vec<Record>),
+    /// It is active.
+    Active(Box<Record>),
+    /// It is closed, and that was not asked for.
+    Closed(Box<Record>),
+    /// The choice is beyond this many candidates.
+    Beyond(usize),
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The session that goes on.
+    pub session: Record,
+    /// The session that was found, as it was.
+    pub from: Record,
+    /// As what the hint was taken.
+    pub found_by: Hint,
+}
+
+impl Resumed {
+    /// Whether it is the same session that goes on.
+    pub fn is_taken_up(&self) -> bool {
+        self.session.session.instance_id == self.from.session.instance_id
+    }
+}
+
+pub(super) fn resume(
+    db: &Connection,
+    wanted: &Wanted,
+    heir: Heir,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<Resumption, StoreError> {
+    for meaning in &wanted.meanings {
+        let choice = match closed(db, meaning)? {
+            Some(record) if wanted.closed => Some(Choice::One(record)),
+            Some(record) => return Ok(Resumption::Closed(Box::new(record))),
+            None => find(db, meaning, at, stale_after)?.choose(wanted.choice),
+        };
+        return Ok(match choice {
+            None => continue,
+            Some(Choice::Several(records)) => Resumption::Several(records),
+            Some(Choice::Active(record)) => Resumption::Active(Box::new(record)),
+            Some(Choice::Beyond(of)) => Resumption::Beyond(of),
+            Some(Choice::One(from)) => {
+                let session = go_on(db, &from, heir, at, stale_after)?;
+                Resumption::Done(Box::new(Resumed { session, from, found_by: meaning.clone() }))
+            }
+        });
+    }
+    Ok(Resumption::None)
+}
+
+/// The closed session that is named in full.
+fn closed(db: &Connection, meaning: &Hint) -> Result<Option<Record>, StoreError> {
+    match meaning {
+        Hint::Id(id) => Ok(sessions::get(db, id.as_str())?.filter(|record| record.session.status == Status::Closed)),
+        _ => Ok(None),
+    }
+}
+
+fn go_on(
+    db: &Connection,
+    from: &Record,
+    heir: Heir,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<Record, StoreError> {
+    let Heir { successor, process, draws } = heir;
+    let uid = successor.uid;
+    if !successor.takes_up(&from.session, from.mirrored, from.owner_uid) {
+        let registration = successor.registration(&from.session);
+        return sessions::register(db, registration, process, Caller { uid }, &draws, at);
+    }
+    let mut record = from.clone();
+    successor.settle_in(&mut record.session);
+    record.process = process.or(record.process);
+    let beaten = record.session.heartbeat(&Heartbeat::default(), at, stale_after);
+    beaten.map_err(|_| StoreError::Closed(record.session.instance_id.to_string()))?;
+    sessions::save(db, &mut record, at)?;
+    sessions::save_whereabouts(db, &record)?;
+    Ok(record)
+}
+
+/// The sessions that this one meaning has and that are not closed.
+fn find(db: &Connection, meaning: &Hint, now: Timestamp, stale_after: Duration) -> Result<Found<Record>, StoreError> {
+    let window = (now.minus(stale_after).micros(), now.plus(stale_after).micros());
+    let mut records = match meaning {
+        Hint::Id(id) => sessions::get(db, id.as_str())?.into_iter().collect(),
+        _ => Vec::new(),
+    };
+    for statement in statements(meaning) {
+        let mut statement = db.prepare_cached(&statement)?;
+        let rows = statement.query_map(params![window.0, window.1, key(meaning)], sessions::record)?;
+        records.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    records.sort_by_cached_key(|r| (Reverse(r.session.last_heartbeat), r.session.instance_id.clone()));
+    // Part of a hash may stand in it twice.
+    records.dedup_by(|a, b| a.session.instance_id == b.session.instance_id);
+    let (active, mut resumable): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|r| r.session.status_at(now, stale_after) == Status::Active);
+    // Who means none in particular is not asked which.
+    resumable.truncate(if *meaning == Hint::Newest { 1 } else { CANDIDATES });
+    Ok(Found { resumable, active: active.into_iter().next() })
+}
+
+/// The statements that find the candidates of a meaning, and an active session of it.
+pub(super) fn statements(meaning: &Hint) -> Vec<String> {
+    const ACTIVE: &str = "(status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)";
+    let newest = |which: &str, limit| {
+        format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
+    };
+    let both = |which: &String| {
+        [newest(&format!("{which} AND NOT {ACTIVE}"), CANDIDATES), newest(&format!("{which} AND {ACTIVE}"), 1)]
+    };
+    searches(meaning).iter().flat_map(both).collect()
+}
+
+/// By which indexes to look, in the words of the schema: together they hold all of the meaning's sessions that are
+/// not closed.
+fn searches(meaning: &Hint) -> Vec<String> {
+    let resting = |index: &str, condition: &str| {
+        format!(
+            "INDEXED BY {index} WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed'{condition}"
+        )
+    };
+    let running = |condition: &str| {
+        format!("INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active'{condition}")
+    };
+    // What is part of a hash begins one of its ends.
+    let ends = |length| {
+        let end = format!("substr(instance_id, -{length})");
+        format!("INDEXED BY sessions_hash_{length} WHERE status <> 'closed' AND {end} >= ?3 AND {end} < ?3 || '{{'")
+    };
+    let with = |index, condition| vec![resting(index, condition), running(condition)];
+    match meaning {
+        // Looked up by its key.
+        Hint::Id(_) => Vec::new(),
+        Hint::Hash(part) => (part.len()..=InstanceId::HASH).map(ends).collect(),
+        Hint::Epic(_) => with("sessions_resting_epic", " AND current_epic = ?3"),
+        Hint::Project(_) => with("sessions_resting_project", " AND project = ?3"),
+        Hint::Newest => with("sessions_resting", " AND ?3 IS NULL"),
+    }
+}
+
+/// What the statements of a meaning look for.
+fn key(meaning: &Hint) -> Option<&str> {
+    match meaning {
+        Hint::Id(id) => Some(id.as_str()),
+        Hint::Hash(text) | Hint::Epic(text) => Some(text),
+        Hint::Project(project) => Some(project.as_str()),
+        Hint::Newest => None,
+    }
+}

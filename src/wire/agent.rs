@@ -1,0 +1,106 @@
+//! What an agent's hooks and status line report, and what they get.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::SessionBody;
+use crate::domain::agent::{Report, Sign, Source, TypeRule, project_named, type_by};
+use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
+use crate::domain::{InstanceId, Invalid, Project};
+
+/// A sign of life of an agent, by which its session begins, is taken up again, or ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentReport {
+    /// `start`: it begins or goes on; `beat`: it lives; `end`: it ends for good; `gone`: its process is gone, and its
+    /// work is not done.
+    #[schema(pattern = "^(start|beat|end|gone)$")]
+    pub sign: String,
+    /// What made it start: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(startup|resume|clear|compact|fork)$")]
+    pub source: Option<String>,
+    /// The agent's own id of the session; it may change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    pub claude_session_uuid: Option<String>,
+    /// The agent's transcript.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    pub claude_session_path: Option<String>,
+    /// The folder in which it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    pub working_dir: Option<String>,
+    /// Default: from the folder's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
+    pub project: Option<String>,
+    /// The agent's process on this host; one that does not run is passed over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 2147483647)]
+    pub pid: Option<i32>,
+    /// When that process started, in the system's own unit (on Linux, field 22 of /proc/PID/stat).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_started: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub context_percent: Option<i64>,
+    /// The id that the agent was told while no daemon could be asked; it will lead to the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
+    pub promised_id: Option<String>,
+}
+
+impl AgentReport {
+    /// The report it is; `rules` say of which type a session is that it begins.
+    pub fn validate(&self, rules: &[TypeRule]) -> Result<Report, Invalid> {
+        if self.pid.is_some_and(|pid| pid < 1) {
+            return Err(Invalid::new("pid", "it must be 1 or more"));
+        }
+        let working_dir = self.working_dir.as_deref().map(valid_working_dir).transpose()?;
+        let folder_name = working_dir.as_deref().and_then(|dir| dir.rsplit('/').find(|name| !name.is_empty()));
+        let project = match &self.project {
+            Some(project) => Project::parse(project)?,
+            None => project_named(folder_name.unwrap_or_default()),
+        };
+        Ok(Report {
+            sign: self.sign()?,
+            claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
+            claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
+            instance_type: type_by(rules, &project, working_dir.as_deref()),
+            project,
+            working_dir,
+            context_percent: self.context_percent.map(valid_percent).transpose()?,
+            promised_id: self
+                .promised_id
+                .as_deref()
+                .map(InstanceId::parse)
+                .transpose()
+                .map_err(|error| Invalid { field: "promised_id", ..error })?,
+        })
+    }
+
+    fn sign(&self) -> Result<Sign, Invalid> {
+        let source = self.source.as_deref().map_or(Some(Source::Startup), Source::parse);
+        let source =
+            source.ok_or_else(|| Invalid::new("source", "it must be startup, resume, clear, compact or fork"))?;
+        match self.sign.as_str() {
+            "start" => Ok(Sign::Start(source)),
+            "beat" => Ok(Sign::Beat),
+            "end" => Ok(Sign::End),
+            "gone" => Ok(Sign::Gone),
+            _ => Err(Invalid::new("sign", "it must be start, beat, end or gone")),
+        }
+    }
+}
+
+/// The session that a report belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentBody {
+    pub session: SessionBody,
+    /// The line under the agent's answers.
+    pub footer: String,
+    /// Whether it began with this report.
+    pub created: bool,
+}

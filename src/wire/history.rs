@@ -1,0 +1,352 @@
+//! Events, commands and checkpoints on the wire, by the names of central's columns.
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::domain::history::{CommandDetails, valid_checkpoint_type, valid_command_type, valid_event_type};
+use crate::domain::{Happening, HistoryRecord, Invalid, Kind, Timestamp};
+
+/// Something that happened in a session. Secrets in it are blanked before it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventRequest {
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    pub event_type: String,
+    /// Whatever there is to say of it. Default: {}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub event_data: Option<Map<String, Value>>,
+    /// The event that it came of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+    pub parent_uuid: Option<String>,
+}
+
+impl EventRequest {
+    pub fn validate(self) -> Result<Happening, Invalid> {
+        let parent = self.parent_uuid.as_deref().map(parse_uuid).transpose()?;
+        Happening::event(&self.event_type, self.event_data.unwrap_or_default(), parent)
+    }
+}
+
+fn parse_uuid(text: &str) -> Result<Uuid, Invalid> {
+    // With its dashes, as every other client writes it.
+    Uuid::try_parse(text)
+        .ok()
+        .filter(|_| text.len() == 36)
+        .ok_or_else(|| Invalid::new("parent_uuid", "it must be a UUID"))
+}
+
+/// A command that was run in a session. Secrets in it are blanked before it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandRequest {
+    /// `mcp_tool` or `explicit`. Default: `mcp_tool` if it names a tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(mcp_tool|explicit)$")]
+    pub command_type: Option<String>,
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    pub action: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    pub tool_name: Option<String>,
+    /// Default: {}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub parameters: Option<Map<String, Value>>,
+    /// Any JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 8192)]
+    pub error_message: Option<String>,
+    /// Default: whether there is no error_message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2147483647)]
+    pub execution_time_ms: Option<i64>,
+    /// At most 32, each of 1 to 128 characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub tags: Vec<String>,
+}
+
+impl CommandRequest {
+    pub fn validate(self) -> Result<Happening, Invalid> {
+        let details = CommandDetails {
+            tool_name: self.tool_name,
+            parameters: self.parameters,
+            result: self.result,
+            error_message: self.error_message,
+            success: self.success,
+            execution_time_ms: self.execution_time_ms,
+            tags: self.tags,
+        };
+        Happening::command(self.command_type.as_deref(), &self.action, details)
+    }
+}
+
+/// Where a session stands, to go on from. Secrets in it are blanked before it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointRequest {
+    /// `context_window`, `epic_completion` or `manual`.
+    #[schema(pattern = "^(context_window|epic_completion|manual)$")]
+    pub checkpoint_type: String,
+    #[schema(value_type = Object)]
+    pub work_state: Map<String, Value>,
+    /// Default: what the session's last heartbeat said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub context_window_percent: Option<i64>,
+}
+
+impl CheckpointRequest {
+    pub fn validate(self) -> Result<Happening, Invalid> {
+        Happening::checkpoint(&self.checkpoint_type, self.context_window_percent, self.work_state)
+    }
+}
+
+/// How a record stands with central.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecordState {
+    /// Whether central has it.
+    pub synced: bool,
+    /// Whether central will never take it as it is; it is kept here all the same.
+    pub parked: bool,
+    /// Why it is parked, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventBody {
+    pub event_id: String,
+    pub instance_id: String,
+    pub event_type: String,
+    /// When it happened.
+    pub timestamp: String,
+    #[schema(value_type = Object)]
+    pub event_data: Value,
+    pub parent_uuid: Option<String>,
+    #[serde(flatten)]
+    pub state: RecordState,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandBody {
+    /// What central's command_log keeps in context_data, as it has no key of its own for it.
+    pub record_id: String,
+    pub instance_id: String,
+    pub command_type: String,
+    pub action: String,
+    pub tool_name: Option<String>,
+    #[schema(value_type = Object)]
+    pub parameters: Value,
+    /// Any JSON.
+    pub result: Value,
+    pub error_message: Option<String>,
+    pub success: bool,
+    pub execution_time_ms: Option<i64>,
+    pub tags: Vec<String>,
+    /// When it was run.
+    pub created_at: String,
+    #[serde(flatten)]
+    pub state: RecordState,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointBody {
+    pub checkpoint_id: String,
+    pub instance_id: String,
+    pub checkpoint_type: String,
+    pub context_window_percent: Option<i64>,
+    /// When it was made.
+    pub timestamp: String,
+    #[schema(value_type = Object)]
+    pub work_state: Value,
+    #[serde(flatten)]
+    pub state: RecordState,
+}
+
+/// What a record becomes on the wire.
+pub trait RecordBody {
+    fn of(record: HistoryRecord, state: RecordState) -> Self;
+}
+
+impl RecordBody for EventBody {
+    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+        Self {
+            event_id: record.record_id.to_string(),
+            instance_id: record.instance_id.to_string(),
+            timestamp: record.at.to_string(),
+            event_data: object(&mut record, "data"),
+            parent_uuid: text(&mut record, "parent_uuid"),
+            event_type: record.record_type,
+            state,
+        }
+    }
+}
+
+impl RecordBody for CommandBody {
+    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+        let tags = record.body.remove("tags").and_then(|tags| serde_json::from_value(tags).ok());
+        Self {
+            record_id: record.record_id.to_string(),
+            instance_id: record.instance_id.to_string(),
+            action: text(&mut record, "action").unwrap_or_default(),
+            tool_name: text(&mut record, "tool_name"),
+            parameters: object(&mut record, "parameters"),
+            result: record.body.remove("result").unwrap_or_default(),
+            error_message: text(&mut record, "error_message"),
+            success: record.body.get("success").and_then(Value::as_bool).unwrap_or(true),
+            execution_time_ms: record.body.get("execution_time_ms").and_then(Value::as_i64),
+            tags: tags.unwrap_or_default(),
+            created_at: record.at.to_string(),
+            command_type: record.record_type,
+            state,
+        }
+    }
+}
+
+impl RecordBody for CheckpointBody {
+    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+        Self {
+            checkpoint_id: record.record_id.to_string(),
+            instance_id: record.instance_id.to_string(),
+            context_window_percent: record.body.get("context_window_percent").and_then(Value::as_i64),
+            timestamp: record.at.to_string(),
+            work_state: object(&mut record, "work_state"),
+            checkpoint_type: record.record_type,
+            state,
+        }
+    }
+}
+
+fn text(record: &mut HistoryRecord, field: &str) -> Option<String> {
+    match record.body.remove(field) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Other clients may have put other things where an object should be.
+fn object(record: &mut HistoryRecord, field: &str) -> Value {
+    match record.body.remove(field) {
+        Some(object @ Value::Object(_)) => object,
+        Some(Value::Null) | None => Value::Object(Map::new()),
+        Some(other) => Value::Object(Map::from_iter([("value".into(), other)])),
+    }
+}
+
+/// Which records; what is left out does not filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryParams {
+    /// Only those of this type.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    pub record_type: Option<String>,
+    /// From this moment on, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(format = DateTime)]
+    pub since: Option<String>,
+    /// Before this moment, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(format = DateTime)]
+    pub until: Option<String>,
+    /// Only those with this text somewhere, in any letter case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1, max_length = 256)]
+    pub contains: Option<String>,
+    /// At most so many. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Without so many of the newest. Default: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0, maximum = 1000000000)]
+    pub offset: Option<u32>,
+}
+
+/// The same, as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryFilter {
+    pub record_type: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub contains: Option<String>,
+    pub limit: usize,
+    pub offset: usize,
+}
+
+impl HistoryParams {
+    const LIMIT: u32 = 50;
+    const MOST: u32 = 1000;
+    const FURTHEST: u32 = 1_000_000_000;
+    const CONTAINS: usize = 256;
+
+    pub fn validate(self, kind: Kind) -> Result<HistoryFilter, Invalid> {
+        let valid_type = match kind {
+            Kind::Event => valid_event_type,
+            Kind::Command => valid_command_type,
+            Kind::Checkpoint => valid_checkpoint_type,
+        };
+        let record_type = self.record_type.as_deref().map(valid_type).transpose();
+        let contains = self.contains.map(|text| match text.chars().count() {
+            1..=Self::CONTAINS => Ok(text),
+            _ => Err(Invalid::new("contains", format!("it must have 1 to {} characters", Self::CONTAINS))),
+        });
+        Ok(HistoryFilter {
+            record_type: record_type.map_err(|error| Invalid { field: "type", ..error })?,
+            since: self.since.as_deref().map(|at| moment("since", at)).transpose()?,
+            until: self.until.as_deref().map(|at| moment("until", at)).transpose()?,
+            contains: contains.transpose()?,
+            limit: within("limit", self.limit.unwrap_or(Self::LIMIT), 1, Self::MOST)?,
+            offset: within("offset", self.offset.unwrap_or(0), 0, Self::FURTHEST)?,
+        })
+    }
+}
+
+fn within(field: &'static str, value: u32, least: u32, most: u32) -> Result<usize, Invalid> {
+    let rule = || Invalid::new(field, format!("it must be {least} to {most}"));
+    if (least..=most).contains(&value) { Ok(value as usize) } else { Err(rule()) }
+}
+
+fn moment(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|at| Timestamp::from_micros(at.timestamp_micros()))
+        .map_err(|_| Invalid::new(field, "it must be a moment in RFC 3339, such as 2026-01-30T12:00:00Z"))
+}
+
+/// Events of a session, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventList {
+    pub instance_id: String,
+    pub events: Vec<EventBody>,
+    /// Whether there are older ones: ask for them with `offset`.
+    pub more: bool,
+}
+
+/// Commands of a session, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandList {
+    pub instance_id: String,
+    pub commands: Vec<CommandBody>,
+    /// Whether there are older ones: ask for them with `offset`.
+    pub more: bool,
+}
+
+/// Checkpoints of a session, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointList {
+    pub instance_id: String,
+    pub checkpoints: Vec<CheckpointBody>,
+    /// Whether there are older ones: ask for them with `offset`.
+    pub more: bool,
+}

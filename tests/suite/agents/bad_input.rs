@@ -1,0 +1,155 @@
+//! Whatever Claude Code hands over: never a failing agent, never a lost session, a line in the log.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::agent::{AT_MOST, Agent, id_in, repository, resolved};
+use crate::support::daemon::Host;
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn hook_log(host: &Host) -> String {
+    fs::read_to_string(host.state_dir().join("hooks.log")).unwrap_or_default()
+}
+
+fn sessions(host: &Host) -> Vec<Value> {
+    host.ask("GET", "/v1/sessions", None).1["instances"].as_array().unwrap().clone()
+}
+
+#[test]
+fn no_input_fails_an_agent() {
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let whole = agent.json("SessionStart", &json!({"source": "startup"})).to_string();
+    let wrong = json!({"session_id": 7, "transcript_path": [], "cwd": {"x": 1}, "source": false}).to_string();
+    let inputs: Vec<&[u8]> = vec![
+        b"",
+        b"null",
+        b"{",
+        b"\xff\xfe\x00",
+        &whole.as_bytes()[..whole.len() / 2],
+        &whole.as_bytes()[..whole.len() - 1],
+        wrong.as_bytes(),
+    ];
+    for event in ["SessionStart", "UserPromptSubmit", "Stop", "Notification", "PreCompact", "PostCompact", "Dance", ""]
+    {
+        for input in &inputs {
+            let output = agent.run(&host, &["hook", event], input);
+            assert!(output.status.success() && output.stderr.is_empty(), "{event}: {output:?}");
+            let printed = String::from_utf8(output.stdout).unwrap();
+            assert!(printed.is_empty() || event == "SessionStart", "{event}: {printed}");
+        }
+    }
+    for input in &inputs {
+        let output = agent.run(&host, &["statusline"], input);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+    for words in [&["hook"][..], &["hook", "--what", "ever"]] {
+        assert!(agent.run(&host, words, whole.as_bytes()).status.success());
+    }
+    let known = eventually("it is registered", SOON, || Some(sessions(&host)).filter(|known| !known.is_empty()));
+    assert_eq!(known.len(), 1, "by its process it is one session: {known:#?}");
+    let log = hook_log(&host);
+    assert!(log.contains("hook Dance: there is no such event"), "{log}");
+    assert!(log.contains("stdin is not the JSON object it should be"), "{log}");
+}
+
+#[test]
+fn five_megabytes_of_prompt_cost_nothing() {
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    agent.start(&host, "startup");
+    let prompt = "Bitte prüfe \"das\", und dann weiter:\n".repeat((5 << 20) / 40);
+    agent.hook(&host, "UserPromptSubmit", json!({"prompt": prompt}));
+    eventually("it is registered", SOON, || (sessions(&host).len() == 1).then_some(()));
+    assert!(!hook_log(&host).contains("JSON"), "{}", hook_log(&host));
+}
+
+#[test]
+fn any_folder_gives_a_project() {
+    let host = Host::new("odin3").started();
+    for (index, (folder, project)) in
+        [("My Great Project", "my-great-project"), ("UPPER", "upper"), ("Größe", "groesse"), ("项目", "p-")]
+            .into_iter()
+            .enumerate()
+    {
+        let agent = Agent::new(&repository(&host, folder), &format!("u-{index}"));
+        agent.start(&host, "startup");
+        let session = eventually("it is registered", SOON, || {
+            sessions(&host).into_iter().find(|s| s["claude_session_uuid"] == agent.uuid.as_str())
+        });
+        assert!(session["project"].as_str().unwrap().starts_with(project), "{folder}: {session}");
+    }
+    let gone = Agent::new(&host.dir().join("was/here"), "u-gone");
+    gone.start(&host, "startup");
+    eventually("it is registered", SOON, || sessions(&host).iter().any(|s| s["project"] == "here").then_some(()));
+}
+
+#[test]
+fn rules_say_which_sessions_are_meta_supervisors() {
+    let host = Host::new("odin3");
+    let (meta, plain) = (repository(&host, "meta/one"), repository(&host, "plain"));
+    host.configure(&format!(
+        "[claude]\nrules = [{{ folder = \"{}\", type = \"MS\" }}]\n",
+        meta.parent().unwrap().display()
+    ));
+    let mut host = host.started();
+    let (a, b) = (Agent::new(&meta, "u-a"), Agent::new(&plain, "u-b"));
+    let starts = |agent: &Agent| resolved(&host, &id_in(&agent.start(&host, "startup")));
+    assert!(starts(&a).starts_with("one-MS-"));
+    assert!(starts(&b).starts_with("plain-PS-"));
+
+    // An id promised while nobody knew the rules goes on leading to the session.
+    host.kill();
+    let c = Agent::new(&meta, "u-c");
+    let promised = id_in(&c.start(&host, "startup"));
+    host.start();
+    let session = host.ask("GET", &format!("/v1/sessions/{promised}"), None).1;
+    assert_eq!(
+        (&session["instance_type"], &session["claude_session_uuid"]),
+        (&json!("MS"), &json!("u-c")),
+        "{session}"
+    );
+}
+
+#[test]
+fn a_daemon_that_hangs_does_not_slow_an_agent() {
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    agent.start(&host, "startup");
+    host.signal(rustix::process::Signal::STOP);
+    let began = Instant::now();
+    let line = agent.statusline(&host, json!(42));
+    assert!(line.contains("Context: 42%"), "the footer from what is known: {line}");
+    agent.hook(&host, "Stop", json!({}));
+    let other = Agent::new(&repository(&host, "tyr"), "u-2");
+    assert!(other.start(&host, "startup").contains("tyr-PS-"));
+    assert!(began.elapsed() < AT_MOST);
+    host.signal(rustix::process::Signal::CONT);
+    eventually("all of it arrives", SOON, || {
+        let known = sessions(&host);
+        (known.len() == 2 && known.iter().any(|s| s["context_percent"] == 42)).then_some(())
+    });
+}
+
+#[test]
+fn stdin_that_does_not_end_does_not_hold_an_agent() {
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let mut command = host.sessiond();
+    command.args(["hook", "Stop"]).env("CLAUDE_PID", agent.pid().to_string()).env("CLAUDE_CODE_SESSION_ID", "u-1");
+    let began = Instant::now();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    assert!(child.wait().unwrap().success());
+    drop(stdin);
+    assert!(began.elapsed() < AT_MOST);
+    assert!(hook_log(&host).contains("did not end in time"), "{}", hook_log(&host));
+    eventually("the environment knows it", SOON, || {
+        (sessions(&host).first()?["claude_session_uuid"] == "u-1").then_some(())
+    });
+}

@@ -1,0 +1,95 @@
+//! The MCP server, spoken to by the official clients and by hand.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Host;
+
+/// Sends lines of JSON, and answers what comes back for each that has an id.
+fn speak(host: &Host, messages: &[Value]) -> Vec<Value> {
+    let mut command = host.sessiond();
+    let mut server =
+        command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = server.stdin.take().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut answers = Vec::new();
+    for message in messages {
+        writeln!(stdin, "{message}").unwrap();
+        if message.get("id").is_some() {
+            let line = lines.next().expect("an answer").unwrap();
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(answer["id"], message["id"], "{answer}");
+            answers.push(answer);
+        }
+    }
+    drop(stdin);
+    let output = server.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    answers
+}
+
+fn call(id: u32, name: &str, arguments: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": arguments}})
+}
+
+#[test]
+fn clients_of_every_revision_are_understood() {
+    let host = Host::new("odin3").started();
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+        let answers = speak(
+            &host,
+            &[
+                initialize,
+                json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+                json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}),
+                call(3, "mcp_meta_register_instance", json!({"project": "odin"})),
+            ],
+        );
+        assert_eq!(answers[0]["result"]["protocolVersion"], version, "{}", answers[0]);
+        let tools = answers[1]["result"]["tools"].as_array().unwrap();
+        assert_eq!(tools.len(), 12);
+        assert!(tools.iter().all(|tool| tool["inputSchema"]["type"] == "object"), "{tools:?}");
+        assert_eq!(answers[2]["result"]["structuredContent"]["host_machine"], "odin3", "{}", answers[2]);
+    }
+    assert_eq!(host.status()["sessions"]["active"], 4);
+}
+
+#[test]
+fn without_a_daemon_it_says_so_and_what_to_do() {
+    let host = Host::new("odin3");
+    let answers = speak(
+        &host,
+        &[
+            json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18",
+                "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}),
+            json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+            call(2, "mcp_meta_list_instances", json!({})),
+        ],
+    );
+    let result = &answers[1]["result"];
+    assert_eq!(result["isError"], true, "{result}");
+    assert!(result["content"][0]["text"].as_str().unwrap().contains("sessiond run"), "{result}");
+}
+
+#[test]
+fn the_official_clients_go_through_all_of_it() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let clients = here.join("target/mcp-clients");
+    if !clients.join("node_modules/@modelcontextprotocol/client").is_dir() {
+        return println!(
+            "skipped: the_official_clients_go_through_all_of_it needs node and what tests/run installs by npm"
+        );
+    }
+    let host = Host::new("odin3").started();
+    let mut node = Command::new("node");
+    node.arg(here.join("tests/suite/agents/mcp_client.mjs")).arg(&clients).arg(env!("CARGO_BIN_EXE_sessiond"));
+    node.env("SESSIOND_SOCKET", host.socket()).env("SESSIOND_STATE_DIR", host.state_dir());
+    let output = node.stdin(Stdio::null()).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(printed, "ok initialize\nok 2026-07-28\n", "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,81 @@
+//! What the central in memory has of events, commands and checkpoints.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sessiond::domain::{HistoryRecord, HistoryTables, Kind, Timestamp};
+use sessiond::sync::central::{Applied, CentralError};
+use uuid::Uuid;
+
+/// A row of one of the three tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FakeRow {
+    /// Commands have none, and are told in the order of their ids.
+    pub sequence: i64,
+    pub record: HistoryRecord,
+}
+
+#[derive(Clone, Debug)]
+pub struct FakeHistory {
+    pub tables: HistoryTables,
+    rows: BTreeMap<(Kind, String), Vec<FakeRow>>,
+}
+
+impl Default for FakeHistory {
+    fn default() -> Self {
+        Self { tables: HistoryTables::ALL, rows: BTreeMap::new() }
+    }
+}
+
+impl FakeHistory {
+    /// Writes the records of sessions that are `present`, all or none.
+    pub fn apply(
+        &mut self,
+        records: &[HistoryRecord],
+        present: impl Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Result<Vec<Applied>, CentralError> {
+        let mut applied = Vec::with_capacity(records.len());
+        for record in records {
+            if !present(record.instance_id.as_str()) {
+                applied.push(Applied::WithoutSession);
+                continue;
+            }
+            if record.kind == Kind::Event && !self.tables.takes(&record.record_type) {
+                return Err(CentralError::Reject(format!("{} is no type of event here (23514)", record.record_type)));
+            }
+            if !self.ids(record.kind).contains(&record.record_id) {
+                let at = record.at.min(now);
+                self.add(HistoryRecord { at, ..record.clone() });
+            }
+            applied.push(Applied::Taken);
+        }
+        Ok(applied)
+    }
+
+    fn ids(&self, kind: Kind) -> HashSet<Uuid> {
+        let records = self.all().flat_map(|(_, rows)| rows).map(|row| &row.record);
+        records.filter(|record| record.kind == kind).map(|record| record.record_id).collect()
+    }
+
+    /// Writes a row as any client would: after all that its session has.
+    pub fn add(&mut self, record: HistoryRecord) {
+        let rows = self.rows.entry((record.kind, record.instance_id.to_string())).or_default();
+        let sequence = rows.last().map_or(0, |row| row.sequence) + 1;
+        rows.push(FakeRow { sequence, record });
+    }
+
+    /// All of a session, by kind and in order.
+    pub fn of(&self, id: &str) -> Vec<FakeRow> {
+        Kind::ALL.iter().filter_map(|kind| self.rows.get(&(*kind, id.to_owned()))).flatten().cloned().collect()
+    }
+
+    /// All of all sessions.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &[FakeRow])> {
+        self.rows.iter().map(|((_, id), rows)| (id.as_str(), rows.as_slice()))
+    }
+
+    /// As a foreign key with ON DELETE CASCADE does.
+    pub fn forget(&mut self, id: &str) {
+        self.rows.retain(|(_, of), _| of != id);
+    }
+}
