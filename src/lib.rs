@@ -16,9 +16,11 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod domain;
 pub mod mcp;
 pub mod platform;
+pub mod service;
 pub mod shutdown;
 #[cfg(test)]
 mod simulation;

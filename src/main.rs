@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use sessiond::cli::{self, CliError, IdentityVerb, Local, MigrateArgs, RunArgs};
+use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, ScopeArgs, UninstallArgs};
+use sessiond::client::Client;
 use sessiond::config::{self, Environment, Overrides, Secret};
 use sessiond::daemon;
-use sessiond::domain::MachineName;
+use sessiond::doctor;
+use sessiond::domain::{Finding, MachineName};
 use sessiond::platform::places::Os;
+use sessiond::service::{self, Scope, Setup, Site};
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {
@@ -21,7 +24,10 @@ struct Here;
 impl Local for Here {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         let overrides = overrides(&args.settings)?;
-        with_environment(|environment| daemon::run(&overrides, environment).map_err(CliError::from))
+        with_environment(|environment| {
+            let is_root = environment.is_root || args.system;
+            daemon::run(&overrides, &Environment { is_root, ..*environment }).map_err(CliError::from)
+        })
     }
 
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError> {
@@ -36,10 +42,7 @@ impl Local for Here {
         let change = match verb {
             IdentityVerb::Show { .. } => None,
             IdentityVerb::Replace { .. } => Some(daemon::Change::Replace),
-            IdentityVerb::Rename { name, .. } => Some(daemon::Change::Rename(
-                MachineName::parse(name)
-                    .map_err(|error| CliError::new(ErrorCode::Usage, error.rule, "give another name"))?,
-            )),
+            IdentityVerb::Rename { name, .. } => Some(daemon::Change::Rename(machine_name(name)?)),
         };
         with_environment(|environment| {
             let identity = daemon::identity_offline(&overrides, environment, change)?;
@@ -51,6 +54,42 @@ impl Local for Here {
             })
         })
     }
+
+    fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError> {
+        without_password(args.central_url.as_deref())?;
+        let from_environment = || std::env::var("SESSIOND_CENTRAL_URL").ok().filter(|url| !url.is_empty());
+        let url = args.central_url.clone().or_else(from_environment);
+        if let Some(name) = &args.machine {
+            machine_name(name)?;
+        }
+        let setup = Setup::new(args.machine.clone(), url.as_deref())?;
+        Ok(service::install(&site(args.scope)?, &setup, args.dry_run)?)
+    }
+
+    fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError> {
+        Ok(service::uninstall(&site(args.scope)?, args.dry_run)?)
+    }
+
+    fn doctor(&self, settings: &cli::Settings, client: &Client) -> Result<Vec<Finding>, CliError> {
+        let overrides = overrides(settings)?;
+        Ok(with_environment(|environment| doctor::examine(&overrides, environment, client)))
+    }
+
+    fn bugreport(&self, settings: &cli::Settings, client: &Client) -> Result<String, CliError> {
+        let overrides = overrides(settings)?;
+        Ok(with_environment(|environment| doctor::report(&overrides, environment, client)))
+    }
+}
+
+fn site(scope: ScopeArgs) -> Result<Site, CliError> {
+    let uid = rustix::process::geteuid();
+    let system = scope.system || (uid.is_root() && !scope.user);
+    let scope = if system { Scope::System } else { Scope::User };
+    Ok(Site::here(scope, uid.as_raw(), &|name| std::env::var_os(name))?)
+}
+
+fn machine_name(name: &str) -> Result<MachineName, CliError> {
+    MachineName::parse(name).map_err(|error| CliError::new(ErrorCode::Usage, error.rule, "give another name"))
 }
 
 fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
@@ -62,11 +101,7 @@ fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
 }
 
 fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
-    if let Some(url) = &flags.central_url
-        && config::has_password(url)
-    {
-        return Err(start_again_without_the_password(url));
-    }
+    without_password(flags.central_url.as_deref())?;
     Ok(Overrides {
         config: flags.config.clone(),
         state_dir: flags.state_dir.clone(),
@@ -75,6 +110,13 @@ fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
         central_url: flags.central_url.clone().map(Secret::new),
         log_level: flags.log_level.as_deref().and_then(|level| level.parse().ok()),
     })
+}
+
+fn without_password(url: Option<&str>) -> Result<(), CliError> {
+    match url.filter(|url| config::has_password(url)) {
+        Some(url) => Err(start_again_without_the_password(url)),
+        None => Ok(()),
+    }
 }
 
 /// Everybody can read a process's arguments, only its own user its environment: so the URL moves

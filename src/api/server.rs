@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -37,6 +37,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may live after the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the first request of somebody who has just come in may be on its way when the daemon is told to stop.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// How long one waits for somebody who may still be at a socket that is gone.
+const LAST_CALL: Duration = Duration::from_millis(10);
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -47,7 +51,22 @@ pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + 
 pub async fn serve(listener: UnixListener, router: Router, admission: Admission, mut shutdown: Shutdown) {
     let places = Places::new(CONNECTIONS, SHARE);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let told = shutdown.clone();
     let mut connections = JoinSet::new();
+    let receive = |stream: UnixStream, connections: &mut JoinSet<()>| {
+        let seated = admission(&stream).and_then(|peer| Ok((peer, places.take(peer.uid).ok_or_else(full)?)));
+        match seated {
+            Ok((peer, place)) => {
+                let place = Arc::new(place);
+                let connection = connections.spawn(converse(stream, router.clone(), peer, place.clone(), told.clone()));
+                place.seats(connection);
+            }
+            Err(refusal) => {
+                let Ok(place) = turned_away.clone().try_acquire_owned() else { return };
+                connections.spawn(turn_away(stream, refusal, place));
+            }
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -63,25 +82,24 @@ pub async fn serve(listener: UnixListener, router: Router, admission: Admission,
                 continue;
             }
         };
-        let seated = admission(&stream).and_then(|peer| Ok((peer, places.take(peer.uid).ok_or_else(full)?)));
-        match seated {
-            Ok((peer, place)) => {
-                let place = Arc::new(place);
-                let connection =
-                    connections.spawn(converse(stream, router.clone(), peer, place.clone(), shutdown.clone()));
-                place.seats(connection);
-            }
-            Err(refusal) => {
-                let Ok(place) = turned_away.clone().try_acquire_owned() else { continue };
-                connections.spawn(turn_away(stream, refusal, place));
-            }
-        }
+        receive(stream, &mut connections);
+    }
+    // Nobody else can answer those who wait at a socket that is gone; at one that stays, the next daemon does.
+    while is_gone(&listener)
+        && let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_CALL, listener.accept()).await
+    {
+        receive(stream, &mut connections);
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some clients did not finish in time; their connections are cut");
     }
+}
+
+/// Has the socket's file been removed, so that nobody comes any more?
+fn is_gone(listener: &UnixListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.as_pathname().is_some_and(|path| !path.exists()))
 }
 
 fn full() -> ApiError {
@@ -95,7 +113,10 @@ fn full() -> ApiError {
 /// Serves one connection, request after request.
 async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Place>, mut shutdown: Shutdown) {
     place.idle();
+    let spoke = Arc::new(Notify::new());
+    let speaks = spoke.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        speaks.notify_one();
         let place = place.clone();
         place.idle();
         let mut request = request.map(|body| axum::body::Body::new(Arriving::new(body, place.clone())));
@@ -112,6 +133,12 @@ async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Pla
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = shutdown.requested() => {
+            // Whoever came in before the end is answered, too: its request may not have been read yet.
+            tokio::select! {
+                _ = &mut connection => return,
+                () = spoke.notified() => {}
+                () = tokio::time::sleep(ON_THE_WAY) => {}
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

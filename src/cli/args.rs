@@ -67,10 +67,6 @@ pub enum Verb {
     Identity(IdentityArgs),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
-    /// Put hooks and status line into Claude Code's settings
-    Install(InstallArgs),
-    /// Take them out again
-    Uninstall(InstallArgs),
     /// Run a program as a session
     Exec(ExecArgs),
     /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
@@ -79,6 +75,16 @@ pub enum Verb {
     Mcp,
     /// Print the line under Claude Code's prompt, which runs this, with JSON on stdin
     Statusline,
+    /// Look at everything, and say what to do about what is wrong
+    Doctor(DoctorArgs),
+    /// Gather what whoever mends a bug wants to see, without secrets, into one file
+    Bugreport(BugreportArgs),
+    /// Install the daemon as a service, or bring what is installed up to date
+    Install(InstallArgs),
+    /// Remove the service, and leave the data
+    Uninstall(UninstallArgs),
+    /// Print what completes these verbs in a shell
+    Completions(CompletionsArgs),
 }
 
 /// The settings a daemon starts with, and what works on its files without it.
@@ -109,6 +115,9 @@ pub struct Settings {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond run --machine laptop --log-level debug")]
 pub struct RunArgs {
+    /// Take the system's places, whoever runs it
+    #[arg(long)]
+    pub system: bool,
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -407,12 +416,67 @@ pub struct MigrateArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond install --claude --dry-run")]
+#[command(after_help = "Example: sessiond doctor --json")]
+pub struct DoctorArgs {
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond bugreport report.txt")]
+pub struct BugreportArgs {
+    /// Where to put it
+    #[arg(value_name = "FILE", default_value = "sessiond-bugreport.txt", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Whose service it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ScopeArgs {
+    /// The service of this user [default, but for root]
+    #[arg(long, conflicts_with = "system")]
+    pub user: bool,
+    /// The service of this machine, for all who are in the group sessiond [default for root]
+    #[arg(long)]
+    pub system: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: sudo sessiond install --central-url postgres://supervisor@odin3:5435/supervisor_service"
+)]
 pub struct InstallArgs {
-    /// Claude Code's hooks and status line, in the settings of this user
-    #[arg(long, required = true)]
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Put hooks and status line into Claude Code's settings, for this user, and nothing else
+    #[arg(long, conflicts_with_all = ["user", "system", "machine", "central_url"])]
     pub claude: bool,
-    /// Say what would be done, and do nothing
+    /// Print every file and command, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Name this machine, in a new configuration
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// The central database, in a new configuration; a password goes into a file of its own
+    /// [env: SESSIOND_CENTRAL_URL]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub central_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sudo sessiond uninstall --system")]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Take hooks and status line out of Claude Code's settings, and nothing else
+    #[arg(long, conflicts_with_all = ["user", "system"])]
+    pub claude: bool,
+    /// Print every file and command, and do nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -438,6 +502,18 @@ pub struct HookArgs {
     // Whatever stands here: wrong usage has an exit code that would stop the agent.
     #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
     pub event: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond completions bash >~/.local/share/bash-completion/completions/sessiond")]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The description of the command line, from which manuals are made.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 fn percent() -> clap::builder::RangedI64ValueParser<i64> {
@@ -466,6 +542,8 @@ impl Cli {
             Verb::Run(args) => &mut args.settings,
             Verb::Migrate(args) => &mut args.settings,
             Verb::Identity(args) => &mut args.verb.options_mut().settings,
+            Verb::Doctor(args) => &mut args.settings,
+            Verb::Bugreport(args) => &mut args.settings,
             _ => return self,
         };
         settings.socket.clone_from(&self.socket);
@@ -565,6 +643,13 @@ mod tests {
             "hook --what ever",
             "statusline",
             "mcp",
+            "doctor --json",
+            "bugreport",
+            "install",
+            "install --user --dry-run",
+            "install --system --machine m --central-url u",
+            "uninstall --system --dry-run",
+            "completions bash",
         ] {
             verb(line);
         }
@@ -619,6 +704,7 @@ mod tests {
             ("sync --timeout 5", "--wait", "usage: sessiond sync"),
             ("sync --wait --timeout -5", "invalid value '-5' for '--timeout <SECONDS>'", "--help"),
             ("parked drop a --all", "cannot be used with", "usage: sessiond parked drop"),
+            ("install --user --system", "cannot be used with", "usage: sessiond install"),
             ("show", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond show"),
         ] {
             let error = read(line).unwrap_err();

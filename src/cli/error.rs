@@ -16,11 +16,13 @@ pub struct CliError {
     pub hint: String,
     /// The sessions to choose from, where several match.
     pub matches: Vec<SessionBody>,
+    /// The document on stdout has said so already.
+    pub told: bool,
 }
 
 impl CliError {
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new() }
+        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), told: false }
     }
 
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -61,7 +63,7 @@ impl CliError {
 
     /// The document on stdout.
     pub fn document(&self) -> Document<'_> {
-        let Self { code, message, hint, matches } = self;
+        let Self { code, message, hint, matches, .. } = self;
         Document { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
     }
 

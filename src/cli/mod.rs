@@ -18,10 +18,13 @@ use std::process::ExitCode;
 
 use crate::client::{Client, Endpoint};
 use crate::clock;
+use crate::domain::Finding;
 use crate::mcp;
 use crate::wire::MachineIdentity;
 use args::{Asked, Cli, Verb};
-pub use args::{IdentityOptions, IdentityVerb, MigrateArgs, RunArgs, Settings};
+pub use args::{
+    IdentityOptions, IdentityVerb, InstallArgs, MigrateArgs, RunArgs, ScopeArgs, Settings, UninstallArgs, command,
+};
 use away::Away;
 pub use error::CliError;
 use look::Look;
@@ -36,6 +39,14 @@ pub trait Local {
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
     /// Reads or mends the identity in the state folder while no daemon runs on it.
     fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
+    /// Installs the service; says what was done.
+    fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError>;
+    /// Removes the service; says what was done, and where the data stays.
+    fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError>;
+    /// Looks at this installation.
+    fn doctor(&self, settings: &Settings, client: &Client) -> Result<Vec<Finding>, CliError>;
+    /// Everything that whoever mends a bug wants to see.
+    fn bugreport(&self, settings: &Settings, client: &Client) -> Result<String, CliError>;
 }
 
 /// The whole of the program, but for what `local` does.
@@ -94,12 +105,17 @@ fn dispatch(
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
-        Verb::Install(args) => verbs::claude::settings(Change::Install, args.dry_run, env, out),
-        Verb::Uninstall(args) => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
         Verb::Mcp => mcp::serve(client.clone()).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
+        Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
+        Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
+        Verb::Install(args) if args.claude => verbs::claude::settings(Change::Install, args.dry_run, env, out),
+        Verb::Install(args) => verbs::service::say(&local.install(&args)?, out),
+        Verb::Uninstall(args) if args.claude => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
+        Verb::Uninstall(args) => verbs::service::say(&local.uninstall(&args)?, out),
+        Verb::Completions(args) => verbs::service::completions(args.shell, out),
     };
     done.map(|()| 0)
 }

@@ -68,7 +68,7 @@ impl<'a> Output<'a> {
 
     /// Tells of a failure, and gives its exit code.
     pub fn fail(&mut self, error: &CliError, json: bool) -> u8 {
-        if json {
+        if json && !error.told {
             // stderr still has the line if stdout is gone.
             let _ = self.json(&error.document());
         }

@@ -60,6 +60,22 @@ impl Local for Here {
     fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
         Ok(serde_json::from_str(&IDENTITY.replace("laptop", "local")).unwrap())
     }
+
+    fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError> {
+        Ok(vec![format!("dry run: {}", args.dry_run)])
+    }
+
+    fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError> {
+        Ok(vec![format!("of the system: {}", args.scope.system)])
+    }
+
+    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+        Ok(vec![Finding::good("config", "valid"), Finding::wrong("disk", "full", "make room")])
+    }
+
+    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+        Ok("everything".into())
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -430,4 +446,33 @@ fn the_daemons_own_verbs_are_passed_on() {
     let ran = run("run --machine laptop");
     assert_eq!((ran.code, ran.err.as_str()), (78, "sessiond: two names disagree; rename it\n"));
     assert_eq!(run("migrate --dry-run").out, "dry run: true\n");
+    assert_eq!(run("install --dry-run").out, "dry run: true\n");
+    assert_eq!(run("uninstall --system").out, "of the system: true\n");
+}
+
+#[test]
+fn doctor_says_what_to_do_and_fails_if_anything_is_wrong() {
+    let ran = run("doctor");
+    assert!(ran.out.contains("config  good: valid\n") && ran.out.contains("-> make room\n"), "{}", ran.out);
+    assert_eq!((ran.code, ran.err.as_str()), (1, "sessiond: 1 thing is wrong; what to do stands beside each\n"));
+    let document = run("doctor --json").document();
+    assert_eq!((&document["well"], &document["findings"][1]["advice"]), (&false.into(), &"make room".into()));
+}
+
+#[test]
+fn a_report_is_written_once_and_for_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("report");
+    let line = format!("bugreport {}", file.display());
+    assert!(run(&line).out.starts_with("wrote "));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(&line).code, 1);
+}
+
+#[test]
+fn each_shell_s_completions_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&format!("completions {shell}")).out.contains("heartbeat"), "{shell}");
+    }
 }

@@ -13,8 +13,9 @@ use crate::platform;
 use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-/// How long a socket that refuses is given: its daemon may be in the middle of a restart.
-const RESTART: Duration = Duration::from_millis(300);
+/// How long a socket that refuses, or is gone from a folder made for it, is given: its daemon may be in the
+/// middle of a restart.
+const RESTART: Duration = Duration::from_secs(1);
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// The sockets on which a daemon may listen, in the order in which they are tried.
@@ -43,7 +44,7 @@ impl Endpoint {
         self.named
     }
 
-    /// The sockets on which a daemon may listen.
+    /// The sockets on which a daemon may listen, in the order in which it looks.
     pub fn candidates(&self) -> &[PathBuf] {
         &self.candidates
     }
@@ -61,7 +62,7 @@ impl Endpoint {
                     Err(error) => failures.push((path.as_path(), error)),
                 }
             }
-            refused |= failures.iter().any(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused);
+            refused |= failures.iter().any(|(path, error)| may_come_back(path, error));
             if !refused || Instant::now() >= deadline {
                 return Err(self.explain(failures));
             }
@@ -122,6 +123,15 @@ impl Endpoint {
             message: format!("no daemon found: there is no socket at {}", paths.join(" or ")),
             hint: "start it with `sessiond run`, or name its socket with --socket".to_owned(),
         }
+    }
+}
+
+/// Was a daemon there a moment ago? It removes its socket when it stops, and leaves the folder.
+fn may_come_back(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => true,
+        io::ErrorKind::NotFound => path.parent().is_some_and(|folder| folder.ends_with("sessiond") && folder.is_dir()),
+        _ => false,
     }
 }
 

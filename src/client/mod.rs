@@ -65,6 +65,11 @@ impl Client {
         self
     }
 
+    /// The sockets it looks at.
+    pub fn sockets(&self) -> &[std::path::PathBuf] {
+        self.endpoint.candidates()
+    }
+
     pub fn register(&self, request: &RegisterRequest) -> Result<SessionBody> {
         self.post("/v1/sessions".to_owned(), request)
     }
@@ -209,7 +214,14 @@ impl Client {
 
     /// Sends a request and reads the whole answer.
     fn exchange(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<(u16, Vec<u8>)> {
-        let mut response = self.open(&Request { method, target, body })?;
+        let request = Request { method, target, body };
+        let mut response = match self.open(&request) {
+            // The daemon was killed under it. The next one is asked, if asking twice does no harm.
+            Err(error) if error.code == ErrorCode::Unavailable && is_repeatable(&request) => {
+                self.open(&request).map_err(|again| if again.code == ErrorCode::Unreachable { error } else { again })?
+            }
+            opened => opened?,
+        };
         let mut body = Vec::new();
         let read = (&mut response.body).take(MAX_BODY + 1).read_to_end(&mut body);
         match read {
@@ -252,6 +264,11 @@ impl Client {
             },
         }
     }
+}
+
+/// Is it all the same whether this is done once or twice?
+fn is_repeatable(request: &Request) -> bool {
+    request.method == "GET" || ["/heartbeat", "/close"].iter().any(|verb| request.target.ends_with(verb))
 }
 
 fn session(id: &str, rest: &str) -> String {

@@ -32,6 +32,7 @@ pub fn of_socket(error: SocketError) -> ErrorDetail {
     let (code, hint) = match &error {
         SocketError::Served(_) => (ErrorCode::Unavailable, "stop that one first, or give this one its own --socket"),
         SocketError::NotASocket(_) => (ErrorCode::Configuration, "remove it, or give another --socket"),
+        SocketError::Inherited(source) => (code_of(source), "mend ListenStream= of sessiond.socket"),
         SocketError::Io { source, .. } => (code_of(source), "give a --socket in a folder that this user may write"),
     };
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }

@@ -90,6 +90,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
 fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSettings<PostgresOptions> {
     let central = settings.central.as_ref();
     SyncSettings {
+        patience: postgres.as_ref().map_or(Duration::ZERO, PostgresOptions::patience),
         central: postgres,
         pace: Pace {
             heartbeat_interval: settings.heartbeat_interval,

@@ -23,11 +23,12 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 pub use identity::{Change, offline as identity_offline};
+pub use in_force::postgres as central_of;
 pub use migrate::migrate;
 
 use crate::api::{self, About, Admission, Api, ApiError, Metrics, Peer};
 use crate::clock::{self, Clock};
-use crate::config::{self, Environment, Loaded, Overrides, Settings};
+use crate::config::{self, Environment, Loaded, Overrides, Settings, SocketSettings};
 use crate::domain::{LinkState, LinkStatus};
 use crate::platform;
 use crate::platform::places::Places;
@@ -35,6 +36,7 @@ use crate::shutdown::{self, Stop};
 use crate::spool::Spool;
 use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
 use crate::sync::postgres::{Postgres, PostgresOptions};
+use crate::sync::progress::Progress;
 use crate::sync::supervise::supervise;
 use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
@@ -43,6 +45,7 @@ use in_force::InForce;
 use intake::Intake;
 use liveness::{Liveness, look_first};
 use signals::Signal;
+use socket::{Inherited, SocketFile};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -66,16 +69,13 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     let identity = Arc::new(pin(settings, &clock)?);
     let options = Options { durability: settings.durability, max_size: settings.max_size };
     let (store, writer) = Store::open(&settings.state_dir, options, clock.clone()).map_err(failure::of_store)?;
-    let door = Door::new(settings)?;
-    let (listener, socket_file) =
-        socket::bind(&settings.socket.path, settings.socket.mode, door.group_id()).map_err(failure::of_socket)?;
+    let (listener, socket_file, door) = open_the_door(settings)?;
 
     let in_force = InForce::new(&loaded, postgres, log);
     let daemon = Daemon { store, identity, clock, in_force, started: loaded };
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon.serve(listener, door, signals, overrides, environment));
+    let ended = runtime.block_on(daemon.serve(listener, socket_file, door, signals, overrides, environment));
     drop(runtime);
-    drop(socket_file);
     writer.join();
     tracing::info!("stopped");
     ended
@@ -104,6 +104,19 @@ fn pin(settings: &Settings, clock: &Clock) -> Result<PinnedIdentity, ErrorDetail
     Ok(PinnedIdentity::new(file, identity))
 }
 
+/// The socket that systemd hands over, or one of our own.
+fn open_the_door(settings: &Settings) -> Result<(UnixListener, Option<SocketFile>, Door), ErrorDetail> {
+    if let Some(Inherited { listener, group }) = socket::inherited().map_err(failure::of_socket)? {
+        // Who made the socket for a group has said who may come in.
+        let group = settings.socket.group.clone().or_else(|| group.map(|gid| gid.to_string()));
+        return Ok((listener, None, Door::new(group.as_deref())?));
+    }
+    let door = Door::new(settings.socket.group.as_deref())?;
+    let SocketSettings { path, mode, .. } = &settings.socket;
+    let (listener, file) = socket::bind(path, *mode, door.group_id()).map_err(failure::of_socket)?;
+    Ok((listener, Some(file), door))
+}
+
 /// Who may come in.
 struct Door {
     owner: u32,
@@ -111,8 +124,8 @@ struct Door {
 }
 
 impl Door {
-    fn new(settings: &Settings) -> Result<Self, ErrorDetail> {
-        let group = settings.socket.group.as_deref().map(platform::peer::Group::resolve).transpose();
+    fn new(group: Option<&str>) -> Result<Self, ErrorDetail> {
+        let group = group.map(platform::peer::Group::resolve).transpose();
         let group = group.map_err(|error| ErrorDetail {
             code: ErrorCode::Configuration,
             message: format!("socket.group: {error}"),
@@ -140,7 +153,8 @@ impl Door {
             let peer = platform::peer::Peer::of(stream).map_err(|error| {
                 ApiError::new(ErrorCode::Forbidden, format!("the peer cannot be identified: {error}"), "connect again")
             })?;
-            if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) {
+            let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
+            if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
                 return Ok(Peer { uid: peer.uid });
             }
             Err(ApiError::new(
@@ -166,6 +180,7 @@ impl Daemon {
     async fn serve(
         self,
         listener: UnixListener,
+        socket_file: Option<SocketFile>,
         door: Door,
         mut signals: tokio::sync::mpsc::UnboundedReceiver<Signal>,
         overrides: &Overrides,
@@ -177,6 +192,7 @@ impl Daemon {
 
         let nudge = Arc::new(Notify::new());
         let (link, link_status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
+        let progress = Progress::default();
         let (stop_serving, serving) = shutdown::channel();
         let (stop_sync, syncing) = shutdown::channel();
 
@@ -186,6 +202,7 @@ impl Daemon {
             settings: in_force.sync(),
             central_of: |options: &PostgresOptions| Postgres::new(options.clone()),
             link,
+            progress: progress.clone(),
             nudge: nudge.clone(),
             clock: clock.clone(),
             random,
@@ -248,7 +265,7 @@ impl Daemon {
         tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
             state = %started.settings.state_dir.display(), "ready");
         systemd::ready();
-        let watchdog = tokio::spawn(tell_systemd(store.clone(), link_status.clone()));
+        let watchdog = tokio::spawn(tell_systemd(store.clone(), link_status.clone(), progress));
         let mut reloads = reload::Reloads::new(started, overrides, environment);
         // A part that ends by itself takes the daemon with it, for the service manager to start it anew:
         // better than one that looks alive and does half of its work.
@@ -269,6 +286,7 @@ impl Daemon {
         tracing::info!("stopping");
         systemd::stopping();
         watchdog.abort();
+        drop(socket_file);
         stop_serving.stop();
         tasks.extend([server, liveness]);
         for task in tasks {
@@ -332,15 +350,19 @@ async fn finish_sync(stop: Stop, sync: JoinHandle<()>) {
     }
 }
 
-/// Feeds the watchdog while the writer gets work done, and says in a line how the daemon is.
-async fn tell_systemd(store: Store, mut link: watch::Receiver<LinkStatus>) {
+/// Feeds the watchdog while the writer gets work done and sync moves on, and says in a line how the daemon is.
+async fn tell_systemd(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Progress) {
     const UNHURRIED: Duration = Duration::from_secs(3600);
     let interval = systemd::watchdog_interval();
     loop {
         let status = link.borrow_and_update().clone();
         systemd::status(&format!("central: {}", status.state.as_str()));
-        if interval.is_some() && store.ping().await.is_ok() {
-            systemd::feed_watchdog();
+        if interval.is_some() {
+            if sync.stands_still() {
+                tracing::error!("sync stands still; the watchdog is not fed");
+            } else if store.ping().await.is_ok() {
+                systemd::feed_watchdog();
+            }
         }
         let _ = tokio::time::timeout(interval.unwrap_or(UNHURRIED), link.changed()).await;
     }

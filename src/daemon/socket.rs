@@ -1,12 +1,16 @@
-//! The daemon's socket file: probe for a living peer, unlink what is stale, bind, set the mode, only then listen.
+//! The daemon's socket: one that systemd hands over, or a file of its own.
+//!
+//! Its own: probe for a living peer, unlink what is stale, bind, set the mode, only then listen.
 
 use std::fs;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::SocketAddrUnix;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{SocketAddrUnix, SocketType, sockopt};
 
 use crate::platform;
 
@@ -17,8 +21,51 @@ pub enum SocketError {
     Served(String),
     #[error("{0} exists and is not a socket")]
     NotASocket(String),
+    #[error("the socket handed over cannot be used: {0}")]
+    Inherited(io::Error),
     #[error("the socket {path} cannot be made: {source}")]
     Io { path: String, source: io::Error },
+}
+
+/// A socket that systemd made, and keeps while the daemon restarts.
+#[derive(Debug)]
+pub struct Inherited {
+    pub listener: UnixListener,
+    /// The group it was made for, if it lets one in.
+    pub group: Option<u32>,
+}
+
+/// What `FileDescriptorName=` of sessiond.socket says.
+const NAME: &str = "http";
+
+/// The socket that was handed over under our name, if there is one. To be asked once, before any file is opened.
+pub fn inherited() -> Result<Option<Inherited>, SocketError> {
+    let handed = sd_notify::listen_fds_with_names().map_err(SocketError::Inherited)?;
+    let mut ours = None;
+    for (descriptor, name) in handed {
+        // SAFETY: the descriptor was passed to this process to own, and nobody else in it takes it.
+        #[allow(unsafe_code)]
+        let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        if name == NAME && ours.is_none() {
+            ours = Some(adopt(owned).map_err(SocketError::Inherited)?);
+        } else {
+            tracing::warn!(name, "a descriptor that is of no use here is closed");
+        }
+    }
+    Ok(ours)
+}
+
+fn adopt(socket: OwnedFd) -> io::Result<Inherited> {
+    if sockopt::socket_type(&socket)? != SocketType::STREAM {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket"));
+    }
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let found = address.as_pathname().map(fs::metadata).transpose()?;
+    let group = found.filter(|found| found.mode() & 0o060 == 0o060).map(|found| found.gid());
+    Ok(Inherited { listener, group })
 }
 
 /// The socket file; it goes when this goes, if it still is the one that was made.

@@ -31,7 +31,8 @@ impl Hint {
         let id = InstanceId::in_any_case(&words).map(Self::Id);
         let hash = is_part_of_hash(&lower).then(|| Self::Hash(lower.clone()));
         let project = Project::parse(&lower).ok().map(Self::Project);
-        Ok([id, hash, Some(Self::Epic(words)), project].into_iter().flatten().collect())
+        // A project's name of four to six letters is part of many a hash; whoever types it means the project.
+        Ok([id, Some(Self::Epic(words)), project, hash].into_iter().flatten().collect())
     }
 
     pub const fn as_str(&self) -> &'static str {
@@ -98,11 +99,11 @@ mod tests {
         for (words, means) in [
             ("odin-PS-8f4a2b", &["id", "epic", "project"][..]),
             ("ODIN-ps-8F4A2B", &["id", "epic", "project"]),
-            ("8f4a2b", &["hash", "epic", "project"]),
-            ("8F4A", &["hash", "epic", "project"]),
+            ("8f4a2b", &["epic", "project", "hash"]),
+            ("8F4A", &["epic", "project", "hash"]),
             ("8f4", &["epic", "project"]),
             ("8f4a2b7", &["epic", "project"]),
-            ("odin", &["hash", "epic", "project"]),
+            ("odin", &["epic", "project", "hash"]),
             ("odin-web", &["epic", "project"]),
             ("the login page", &["epic"]),
             ("ärger", &["epic"]),
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(Hint::meanings(None).unwrap(), [Hint::Newest]);
         let id = InstanceId::parse("my-app-MS-8f4a2b").unwrap();
         assert_eq!(Hint::meanings(Some("My-App-ms-8F4a2B")).unwrap()[0], Hint::Id(id));
-        assert_eq!(Hint::meanings(Some("Odin")).unwrap()[1], Hint::Epic("Odin".into()), "an epic has a letter case");
+        assert_eq!(Hint::meanings(Some("Odin")).unwrap()[0], Hint::Epic("Odin".into()), "an epic has a letter case");
     }
 
     #[test]

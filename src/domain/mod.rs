@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod context;
+pub mod finding;
 pub mod footer;
 pub mod handoff;
 pub mod hint;
@@ -23,6 +24,7 @@ pub mod text;
 pub mod time;
 
 pub use context::{Context, Recollection};
+pub use finding::{Finding, Verdict};
 pub use hint::Hint;
 pub use history::{Happening, HistoryRecord, HistoryTables, Kind};
 pub use link::{LinkState, LinkStatus};

@@ -69,6 +69,30 @@ pub fn main_group(uid: u32) -> Option<u32> {
     User::from_uid(unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.gid.as_raw())
 }
 
+/// Is the process on the other end in this group? The kernel knows of all its groups, not just of the first:
+/// somebody who joined lately need not wait until the user database is read anew.
+#[cfg(target_os = "linux")]
+pub fn has_group(stream: &UnixStream, gid: u32) -> bool {
+    use std::os::fd::AsRawFd;
+    // As many as the kernel allows: 65536 of them.
+    let mut groups = vec![0_u32; 1 << 16];
+    let mut bytes = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(0);
+    // SAFETY: the kernel writes at most `bytes` bytes into `groups`, which has as many, and says how many it wrote.
+    #[allow(unsafe_code)]
+    let failed = unsafe {
+        let into = groups.as_mut_ptr().cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, into, &raw mut bytes) != 0
+    };
+    let count = if failed { 0 } else { bytes as usize / size_of::<u32>() };
+    groups.iter().take(count).any(|group| *group == gid)
+}
+
+/// Elsewhere only the user database tells who else is in a group.
+#[cfg(not(target_os = "linux"))]
+pub fn has_group(_stream: &UnixStream, _gid: u32) -> bool {
+    false
+}
+
 /// Lets in the socket's owner, root, and the members of the configured group.
 pub fn may_enter(peer: &Peer, owner_uid: u32, group: Option<&Group>) -> bool {
     let in_group = |group: &Group| peer.gid == group.gid || group.members.contains(&peer.uid);

@@ -8,6 +8,7 @@ mod agents;
 pub(crate) mod by_hand;
 mod changes;
 mod error;
+mod examine;
 mod history;
 #[cfg(test)]
 mod history_tests;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
+pub use examine::examine;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;

@@ -319,6 +319,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         // Sessions that turned out not to be in central, so that their records wait.
         let mut absent = HashSet::new();
         while let Some(mut part) = parts.pop() {
+            self.tick();
             part.records.retain(|record| !absent.contains(&record.instance_id));
             let sessions: Vec<Session> = part.sessions.iter().map(|record| record.session.clone()).collect();
             let number = self.next;

@@ -1,12 +1,13 @@
 //! Carrying the store to central, whenever central can be reached.
 //!
-//! `engine` decides, `exchange` does, `worker` waits, `supervise` keeps it at it, `central` says what is asked of a
-//! database, `postgres` is one.
+//! `engine` decides, `exchange` does, `worker` waits, `supervise` keeps it at it, `progress` shows that it is,
+//! `central` says what is asked of a database, `postgres` is one.
 
 pub mod central;
 pub mod engine;
 pub mod exchange;
 mod parts;
 pub mod postgres;
+pub mod progress;
 pub mod supervise;
 pub mod worker;

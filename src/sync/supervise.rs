@@ -23,6 +23,7 @@ where
         tell(&worker, &format!("sync ended by a bug ({why}) and begins anew by itself; please report it"));
         let wait = full_jitter(attempt, CAP, (worker.random)());
         attempt = attempt.saturating_add(1);
+        worker.progress.at_rest(wait);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = worker.shutdown.requested() => return,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::central::Central;
 use super::engine::{Engine, Pace, Step, Waiting};
 use super::exchange::{Daemon, Exchange, Outside};
+use super::progress::Progress;
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus};
 use crate::shutdown::Shutdown;
@@ -17,6 +18,9 @@ use crate::store::{PinnedIdentity, Store};
 /// How long the last push before the end may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long it may rest without showing that it still moves.
+const REST: Duration = Duration::from_secs(30);
+
 /// What sync is told from outside; each change takes effect at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncSettings<S> {
@@ -24,6 +28,8 @@ pub struct SyncSettings<S> {
     pub central: Option<S>,
     pub pace: Pace,
     pub stale_after: Duration,
+    /// The longest that one question to central may take, with all its statements.
+    pub patience: Duration,
 }
 
 /// What the worker works with.
@@ -37,6 +43,8 @@ pub struct Worker<S, F> {
     pub link: watch::Sender<LinkStatus>,
     /// Somebody asks to push now, or the world changed.
     pub nudge: Arc<Notify>,
+    /// Where it shows that it moves on.
+    pub progress: Progress,
     pub clock: Clock,
     pub random: fn() -> u64,
     pub shutdown: Shutdown,
@@ -65,6 +73,7 @@ impl<S: Clone, F> Worker<S, F> {
 
     async fn wait_for_a_central(&mut self) {
         self.link.send_replace(LinkStatus::new(LinkState::Off, (self.clock)()));
+        self.progress.nothing_to_do();
         tokio::select! {
             _ = self.settings.changed() => {}
             () = self.shutdown.requested() => {}
@@ -81,7 +90,7 @@ impl<S: Clone, F> Worker<S, F> {
         let mut commits = self.store.commits();
         let mut identities = self.identity.watch();
         let started = Instant::now();
-        let mut exchange = self.exchange(central, started);
+        let mut exchange = self.exchange(central, started, settings.patience);
         let mut engine = Engine::new(settings.pace);
         // How much news there had been before the push that went through last.
         let mut told = None;
@@ -96,6 +105,7 @@ impl<S: Clone, F> Worker<S, F> {
             };
             let step = engine.next(now, waiting);
             let Step::Wait { until } = step else {
+                self.progress.at_work(settings.patience);
                 tokio::select! {
                     () = exchange.perform(step, settings.pace, settings.stale_after, &mut engine) => {}
                     () = shutdown.requested() => return farewell(exchange, &engine).await,
@@ -105,6 +115,8 @@ impl<S: Clone, F> Worker<S, F> {
                 }
                 continue;
             };
+            let until = until.min(now + REST);
+            self.progress.at_rest(REST);
             tokio::select! {
                 () = tokio::time::sleep_until(started + until) => {}
                 Ok(()) = commits.changed(), if engine.is_up() => {}
@@ -117,11 +129,17 @@ impl<S: Clone, F> Worker<S, F> {
         }
     }
 
-    fn exchange<C: Central>(&self, central: C, started: Instant) -> Exchange<Daemon, C> {
+    fn exchange<C: Central>(&self, central: C, started: Instant, patience: Duration) -> Exchange<Daemon, C> {
         let local = Daemon { store: self.store.clone(), identity: self.identity.clone() };
+        let progress = self.progress.clone();
+        let ticks = move || {
+            progress.at_work(patience);
+            started.elapsed()
+        };
         let outside = Outside {
             clock: self.clock.clone(),
-            ticks: Box::new(move || started.elapsed()),
+            // It looks at the clock before and after whatever it asks of central.
+            ticks: Box::new(ticks),
             random: Box::new(self.random),
             version: self.version,
         };

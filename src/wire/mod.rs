@@ -2,6 +2,7 @@
 //! the OpenAPI document is generated from them.
 
 mod agent;
+mod doctor;
 mod error;
 mod history;
 mod resume;
@@ -9,6 +10,7 @@ mod session;
 mod status;
 
 pub use agent::{AgentBody, AgentReport};
+pub use doctor::{DoctorBody, FindingBody};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use history::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, EventBody, EventList,

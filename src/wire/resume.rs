@@ -15,7 +15,7 @@ use crate::domain::{Hint, Invalid, MachineName};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
-    /// A whole id in any letter case, 4 to 6 characters of an id's hash, an epic, or a project: the first of these
+    /// A whole id in any letter case, an epic, a project, or 4 to 6 characters of an id's hash: the first of these
     /// that any session has. Left out: the session that was alive last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]

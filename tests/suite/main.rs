@@ -9,4 +9,5 @@ mod faults;
 mod find;
 mod hostile;
 mod power;
+mod service;
 mod support;

@@ -38,6 +38,8 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
     let voice = Voice::new(client, away, out.look.now, HOOK);
     let name = args.event.join(" ");
     let Some(event) = Event::parse(&name) else {
+        // Read all the same, or the agent's write would fail.
+        voice.input(io::stdin(), &[]);
         voice.complain(&format!("hook {name}: there is no such event"));
         return Ok(());
     };

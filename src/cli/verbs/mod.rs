@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod claude;
+pub mod doctor;
 pub mod exec;
 pub mod history;
 pub mod identity;
@@ -9,6 +10,7 @@ pub mod list;
 pub mod machines;
 pub mod parked;
 pub mod resume;
+pub mod service;
 pub mod session;
 pub mod status;
 pub mod sync;

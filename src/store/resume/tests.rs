@@ -94,9 +94,9 @@ fn model(rows: &[Row], hint: Option<&str>, choice: Option<usize>, closed: bool) 
     let lower = hint.map(str::to_lowercase).unwrap_or_default();
     let kinds: [&dyn Fn(&Row) -> bool; 4] = [
         &|row| row.id().to_lowercase() == lower,
-        &|row| (4..=6).contains(&lower.len()) && row.hash.contains(&lower),
         &|row| row.epic.is_some() && row.epic == hint,
         &|row| row.project == lower,
+        &|row| (4..=6).contains(&lower.len()) && row.hash.contains(&lower),
     ];
     let going_on =
         |row: &Row| match row.machine == "here" && !row.mirrored && row.owner == ME && row.status != Status::Closed {

@@ -96,6 +96,26 @@ impl PostgresOptions {
         &self.place
     }
 
+    /// Each host and its port; none for a Unix socket.
+    pub fn servers(&self) -> Vec<Option<(String, u16)>> {
+        let host = |server: PgConnectOptions| {
+            server.get_socket().is_none().then(|| (server.get_host().to_owned(), server.get_port()))
+        };
+        self.urls.iter().filter_map(|url| server(url).ok()).map(host).collect()
+    }
+
+    /// The ports that the URL names.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.urls.iter().filter_map(|url| server(url).ok()).map(|server| server.get_port()).collect()
+    }
+
+    /// The longest that a call may take: each host may keep it waiting, and then each statement.
+    pub fn patience(&self) -> Duration {
+        const STATEMENTS: u32 = 16;
+        let hosts = u32::try_from(self.urls.len()).unwrap_or(u32::MAX);
+        self.connect_timeout.saturating_mul(hosts).saturating_add(self.statement_timeout.saturating_mul(STATEMENTS))
+    }
+
     /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
     fn login(&self, url: &Url) -> Result<PgConnectOptions, CentralError> {
         let server = server(url).map_err(|error| CentralError::Refused(error.to_string()))?;

@@ -35,7 +35,8 @@ pub(super) fn classify(error: &sqlx::Error, place: &str) -> CentralError {
 fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     let code = error.code();
     let message = error.message();
-    match kind(code) {
+    let kind = if is_about_this_row(code, error.routine()) { Kind::Reject } else { kind(code) };
+    match kind {
         Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code)))),
         Kind::Refused => {
             CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
@@ -49,6 +50,12 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
             CentralError::Reject(one_line(&format!("{message} ({code}{at})")))
         }
     }
+}
+
+/// Row level security denies one row, where a missing right denies them all; both have the same code. A trigger
+/// that says so speaks of its row, too.
+fn is_about_this_row(code: &str, routine: Option<&str>) -> bool {
+    code == "42501" && matches!(routine, Some("ExecWithCheckOptions" | "exec_stmt_raise"))
 }
 
 fn kind(code: &str) -> Kind {

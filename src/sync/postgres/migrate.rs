@@ -108,7 +108,7 @@ async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Err
     sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
 }
 
-async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
     let applied = applied(connection).await?;
     let again = is_left_behind(connection).await?;
     let last = FILES[FILES.len() - 1].0;

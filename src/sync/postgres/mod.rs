@@ -4,6 +4,7 @@
 //! pooler in transaction mode may sit in between. Moments travel as microseconds since 1970, which
 //! no setting of either side can bend.
 
+mod checkup;
 mod connect;
 mod errors;
 mod hello;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
 pub use migrate::{Report, Step, migrate};
 pub use migrate_error::MigrateError;

@@ -56,7 +56,7 @@ pub(super) async fn needed(connection: &mut PgConnection, given: Option<&str>) -
     }
 }
 
-async fn find(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+pub(super) async fn find(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     if let Some(zone) = text(connection, OF_ROLE_OR_DATABASE).await? {
         return Ok(Some(zone));
     }

@@ -120,8 +120,15 @@ fn the_status_line_of_tmux_runs_as_written() {
     let tmux = Tmux(&host);
     let started = tmux.run(&["-f", configuration.to_str().unwrap(), "new-session", "-d", "sleep 600"]);
     assert!(started.status.success(), "{started:?}");
+    // It draws only for somebody who looks, at a terminal.
+    let screen = host.dir().join("screen");
+    let Some(mut terminal) = program(&host, "script") else { return };
+    terminal.args(["-qfc", "tmux attach", screen.to_str().unwrap()]).env("SHELL", "/bin/sh");
+    terminal.env("TMUX_TMPDIR", host.dir()).env("TERM", "xterm");
+    let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     eventually("tmux shows how many are active", SOON, || {
-        let shown = tmux.run(&["display-message", "-p", "#{T:status-right}"]);
-        (String::from_utf8_lossy(&shown.stdout).trim() == "3 active").then_some(())
+        String::from_utf8_lossy(&fs::read(&screen).unwrap_or_default()).contains("3 active").then_some(())
     });
+    drop(tmux);
+    terminal.wait().unwrap();
 }

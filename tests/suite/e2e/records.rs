@@ -4,19 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::chronicle::listed;
 use crate::support::daemon::Host;
-use crate::support::legacy_history;
 use crate::support::postgres::Server;
-
-/// A database as a full installation of the earlier services left it, without anything of ours.
-fn old_central() -> Server {
-    let server = Server::start(&[]);
-    server.create("central");
-    let migrations = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central");
-    server.psql_file("central", &migrations.join("1769700000000_session_registry.sql"));
-    server.psql_file("central", &migrations.join("1769950000000_add_host_machine.sql"));
-    server.psql_file("central", &legacy_history(false));
-    server
-}
+use crate::support::{legacy_history, old_central};
 
 fn add(host: &Host, session: &str, route: &str, body: &Value) -> Value {
     let (status, answer) = host.ask("POST", &format!("/v1/sessions/{session}/{route}"), Some(body));
@@ -158,7 +147,7 @@ fn a_checkpoint_is_suggested_once_the_context_is_nearly_full() {
 
 #[test]
 fn a_type_that_central_does_not_know_is_parked_and_said_until_it_does() {
-    let server = old_central();
+    let server = old_central(&[]);
     let url = server.url("central");
     let host = Host::with_central("odin4", &url).started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
@@ -214,7 +203,7 @@ fn a_central_without_the_tables_leaves_history_here_and_nothing_waits() {
 
 #[test]
 fn a_session_that_gets_a_new_id_keeps_its_history() {
-    let server = old_central();
+    let server = old_central(&[]);
     let url = server.url("central");
     let host = Host::with_central("laptop", &url).started();
     host.await_central("schema_missing");

@@ -72,7 +72,8 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     let second = Duration::from_secs(1);
     let pace = Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second };
     let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
-    let settings = watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120 });
+    let settings =
+        watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120, patience: second * 60 });
     let (stop, shutdown) = shutdown::channel();
     let bug = Arc::new(AtomicBool::new(false));
     let central = FakeCentral::new(clock.clone());
@@ -90,6 +91,7 @@ async fn sync_that_panics_says_so_and_begins_anew() {
         random: || u64::MAX / 8,
         shutdown,
         version: "test",
+        progress: sessiond::sync::progress::Progress::default(),
         begins_anew: false,
     }));
     until(&mut status, LinkState::Connected).await;

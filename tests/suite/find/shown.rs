@@ -1,28 +1,16 @@
 //! A session that was told of with no network at all is known everywhere a moment after the network is back, and can
 //! be gone on with from another machine when it is gone once more.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::rows::abandoned_with;
 use crate::support::daemon::Host;
-use crate::support::postgres::{Server, Stop};
-use crate::support::{eventually, legacy_history};
+use crate::support::postgres::Stop;
+use crate::support::{eventually, old_central};
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// A full installation of the earlier services, brought up to date.
-fn central() -> Server {
-    let server = Server::start(&["timezone=America/New_York"]);
-    server.create("central");
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central");
-    server.psql_file("central", &migrations.join("1769700000000_session_registry.sql"));
-    server.psql_file("central", &migrations.join("1769950000000_add_host_machine.sql"));
-    server.psql_file("central", &legacy_history(false));
-    server
-}
 
 /// What a client without a daemon writes: a session, an event of it and a command.
 const OLD_CLIENT: &str = "\
@@ -38,7 +26,7 @@ fn context(host: &Host, id: &str) -> Value {
 
 #[test]
 fn a_session_told_of_offline_goes_on_elsewhere_offline() {
-    let mut server = central();
+    let mut server = old_central(&["timezone=America/New_York"]);
     let url = server.url("central");
     let odin4 = Host::with_central("odin4", &url);
     odin4.ok(&["migrate", "--central-url", &url]);

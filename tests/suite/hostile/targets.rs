@@ -17,6 +17,9 @@ use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond::api::{About, Api, ApiSettings, Metrics, Peer, router};
+use sessiond::claude::hook::Event;
+use sessiond::claude::input::Input;
+use sessiond::claude::{settings, statusline};
 use sessiond::client::http::Response;
 use sessiond::config::{self, Environment, Overrides, Settings};
 use sessiond::domain::context::reconstruct;
@@ -26,16 +29,17 @@ use sessiond::domain::{
     Recollection, Registration, Session, Status, Timestamp,
 };
 use sessiond::platform::places::Os;
+use sessiond::spool::Letter;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
 use sessiond::wire::{
-    ErrorBody, HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, ResumeRequest, SyncRequest,
+    AgentReport, ErrorBody, HeartbeatRequest, IdentityRename, ParkedIds, RegisterRequest, ResumeRequest, SyncRequest,
 };
 
 pub type Target = fn(&[u8]);
 
 /// Each target, by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("bodies", bodies),
     ("names", names),
     ("answers", answers),
@@ -43,6 +47,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("identity", identity),
     ("central_url", central_url),
     ("api", api),
+    ("agents", agents),
 ];
 
 /// The password that the seeds carry: it never shows.
@@ -53,6 +58,34 @@ pub fn assert_tidy(message: &str) {
     assert!(!message.is_empty(), "an error without words");
     assert!(message.len() <= 1024, "{} bytes of error: {message:.200}...", message.len());
     assert!(!message.contains(char::is_control), "control characters in {message:?}");
+}
+
+/// What Claude Code hands over, and its settings.
+pub fn agents(data: &[u8]) {
+    let reports = Event::ALL.map(|event| {
+        let input = Input::read(data, event.wanted());
+        event.note(&input);
+        event.report(&input, &|_| None)
+    });
+    let line = statusline::report(&Input::read(data, statusline::WANTED), &|_| None);
+    for report in reports.into_iter().chain([line]) {
+        // Whatever comes in, what goes on to the daemon is something that it takes.
+        let taken = report.validate(&[]).unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
+        assert!(Project::parse(taken.project.as_str()).is_ok());
+        let json = serde_json::to_vec(&report).expect("a report is JSON");
+        assert_eq!(serde_json::from_slice::<AgentReport>(&json).ok(), Some(report));
+    }
+    let _ = serde_json::from_slice::<Letter>(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match settings::install(text, "/usr/bin/sessiond") {
+        Ok(merged) => {
+            let again = settings::install(&merged.text, "/usr/bin/sessiond").expect("what we wrote can be read");
+            assert_eq!(again.text, merged.text, "once is enough");
+            let without = settings::uninstall(&merged.text).expect("what we wrote can be read");
+            assert!(!without.contains("/usr/bin/sessiond hook Stop\""), "nothing of ours is left: {without}");
+        }
+        Err(error) => assert_tidy(&error.to_string()),
+    }
 }
 
 /// The bodies of requests: from JSON through wire into domain, and back to JSON.

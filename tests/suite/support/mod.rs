@@ -7,6 +7,7 @@ pub mod fake_central;
 pub mod fake_history;
 pub mod history;
 pub mod load;
+pub mod machine;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
@@ -37,4 +38,15 @@ pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Opt
 /// How often a campaign repeats: `short`, or `long` under `tests/run --long`.
 pub fn campaign(short: u64, long: u64) -> u64 {
     if std::env::var_os("SESSIOND_TEST_LONG").is_some() { long } else { short }
+}
+
+/// A database as a full installation of the earlier services left it, called `central`, without anything of ours.
+pub fn old_central(settings: &[&str]) -> postgres::Server {
+    let server = postgres::Server::start(settings);
+    server.create("central");
+    let migrations = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central");
+    server.psql_file("central", &migrations.join("1769700000000_session_registry.sql"));
+    server.psql_file("central", &migrations.join("1769950000000_add_host_machine.sql"));
+    server.psql_file("central", &legacy_history(false));
+    server
 }

@@ -210,6 +210,21 @@ impl Server {
         assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The same, with variables as `psql -v NAME=VALUE` sets them.
+    pub fn psql_file_with(&self, database: &str, file: &Path, variables: &[&str]) {
+        let mut what: Vec<_> = variables.iter().flat_map(|variable| ["-v", variable]).collect();
+        what.extend(["-f", file.to_str().expect("a path in UTF-8")]);
+        let output = self.try_psql(database, &what);
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// SQL of somebody who need not have the right to it: what it answers, or why it is refused.
+    pub fn psql_as(&self, user: &str, database: &str, sql: &str) -> Result<String, String> {
+        let output = self.try_psql(database, &["-U", user, "-c", sql]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
     fn try_psql(&self, database: &str, what: &[&str]) -> Output {
         self.psql_command(database).args(what).output().expect("psql can be run")
     }

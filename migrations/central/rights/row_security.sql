@@ -1,0 +1,110 @@
+-- Row level security, for those who want it: a machine's role can write only that machine's rows. Everybody reads
+-- everything, and roles that are not listed here, such as those of other clients, write as ever. To be run by the
+-- tables' owner after daemon.sql, once for each machine, any number of times:
+--
+--   psql -v role=sessiond_laptop -v machine=laptop -f row_security.sql postgres://OWNER@HOST/supervisor_service
+--
+-- A machine that is renamed needs its new name listed as well, before it is renamed. On machines with such a role,
+-- set machine.allow_other = false: a session filed under another machine would be parked.
+
+\if :{?role}
+\else
+\echo 'name the role: -v role=sessiond_laptop'
+\quit
+\endif
+\if :{?machine}
+\else
+\echo 'name its machine: -v machine=laptop'
+\quit
+\endif
+
+BEGIN;
+
+CREATE TABLE IF NOT EXISTS sessiond_machine_roles (
+    role_name    NAME        NOT NULL,
+    machine_name VARCHAR(64) NOT NULL CHECK (machine_name ~ '^[a-z0-9][a-z0-9_-]*$'),
+    PRIMARY KEY (role_name, machine_name)
+);
+COMMENT ON TABLE sessiond_machine_roles IS 'Which machines'' rows a role may write; a role that is not listed is not bound';
+REVOKE ALL ON sessiond_machine_roles FROM PUBLIC;
+
+INSERT INTO sessiond_machine_roles VALUES (:'role', :'machine') ON CONFLICT DO NOTHING;
+
+-- Looks into the list with its owner's rights, and at the role that asks.
+CREATE OR REPLACE FUNCTION sessiond_may_write(machine TEXT, asking NAME) RETURNS BOOLEAN
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT NOT EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking)
+        OR EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking AND machine_name = machine)
+$$;
+
+CREATE OR REPLACE FUNCTION sessiond_may_record(instance TEXT, asking NAME) RETURNS BOOLEAN
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT NOT EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking)
+        OR EXISTS (
+            SELECT FROM supervisor_sessions s JOIN sessiond_machine_roles r ON r.machine_name = s.host_machine
+            WHERE s.instance_id = instance AND r.role_name = asking)
+$$;
+
+-- Any host turns the sessions of vanished hosts stale, and that is all it may do to another machine's row.
+CREATE OR REPLACE FUNCTION sessiond_guard() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+DECLARE
+    -- The last two are set by a trigger, not by whoever writes.
+    free CONSTANT TEXT[] := '{status, changed_xid, changed_by}';
+BEGIN
+    IF sessiond_may_write(OLD.host_machine, current_user) THEN
+        RETURN NEW;
+    END IF;
+    IF OLD.status <> 'active' OR NEW.status <> 'stale' OR to_jsonb(NEW) - free IS DISTINCT FROM to_jsonb(OLD) - free THEN
+        RAISE insufficient_privilege USING MESSAGE = format('role %s may not write sessions of machine %s',
+            current_user, OLD.host_machine);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+DO $do$
+DECLARE
+    target RECORD;
+BEGIN
+    FOR target IN VALUES ('supervisor_sessions', 'host_machine'), ('sessiond_hosts', 'machine_name') LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_read ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_insert ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_update ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_delete ON %I', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_read ON %I FOR SELECT USING (true)', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_insert ON %I FOR INSERT WITH CHECK (sessiond_may_write(%I, current_user))',
+            target.column1, target.column2);
+        EXECUTE format('CREATE POLICY sessiond_delete ON %I FOR DELETE USING (sessiond_may_write(%I, current_user))',
+            target.column1, target.column2);
+    END LOOP;
+    CREATE POLICY sessiond_update ON sessiond_hosts FOR UPDATE
+        USING (sessiond_may_write(machine_name, current_user));
+    CREATE POLICY sessiond_update ON supervisor_sessions FOR UPDATE
+        -- Which rows may be changed, and how, is the guard's to say: it alone sees the row of before.
+        USING (true)
+        WITH CHECK (status = 'stale' OR sessiond_may_write(host_machine, current_user));
+    IF NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'supervisor_sessions'::regclass AND tgname = 'trg_zz_sessiond_guard'
+    ) THEN
+        -- The last by name: it sees the row as it will be.
+        CREATE TRIGGER trg_zz_sessiond_guard BEFORE UPDATE ON supervisor_sessions
+            FOR EACH ROW EXECUTE FUNCTION sessiond_guard();
+    END IF;
+    -- What is recorded of a session belongs to that session's machine.
+    FOR target IN VALUES ('event_store'), ('command_log'), ('checkpoints') LOOP
+        CONTINUE WHEN NOT EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass(target.column1) AND attname = 'instance_id' AND NOT attisdropped);
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_read ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_write ON %I', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_read ON %I FOR SELECT USING (true)', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_write ON %I USING (sessiond_may_record(instance_id, current_user))',
+            target.column1);
+    END LOOP;
+END
+$do$;
+
+COMMIT;

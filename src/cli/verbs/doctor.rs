@@ -1,0 +1,69 @@
+//! doctor and bugreport: what is wrong, and what to do about it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::cli::Local;
+use crate::cli::args::{BugreportArgs, DoctorArgs};
+use crate::cli::error::CliError;
+use crate::cli::look::Tone;
+use crate::cli::output::Output;
+use crate::cli::table::{Cell, Sheet};
+use crate::cli::text::count_and;
+use crate::client::Client;
+use crate::domain::{Finding, Verdict};
+use crate::wire::{DoctorBody, ErrorCode};
+
+pub fn doctor(client: &Client, local: &dyn Local, args: &DoctorArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let findings = local.doctor(&args.settings, client)?;
+    if args.json {
+        out.json(&DoctorBody::from(findings.as_slice()))?;
+    } else {
+        out.print(&sheet(&findings).render(&out.look))?;
+    }
+    let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count() as u64;
+    if wrong == 0 {
+        return Ok(());
+    }
+    let message = count_and(wrong, "thing", "is wrong", "are wrong");
+    Err(CliError { told: true, ..CliError::new(ErrorCode::Conflict, message, "what to do stands beside each") })
+}
+
+fn sheet(findings: &[Finding]) -> Sheet {
+    let mut sheet = Sheet::default();
+    for finding in findings {
+        let tone = match finding.verdict {
+            Verdict::Good => Tone::Good,
+            Verdict::Odd => Tone::Warn,
+            Verdict::Wrong => Tone::Bad,
+        };
+        let verdict = Cell::new(finding.verdict.as_str()).tone(tone);
+        sheet.parts(finding.check, [verdict, Cell::new(format!(": {}", finding.found))]);
+        if !finding.advice.is_empty() {
+            sheet.row("", format!("-> {}", finding.advice));
+        }
+    }
+    sheet
+}
+
+pub fn bugreport(
+    client: &Client,
+    local: &dyn Local,
+    args: &BugreportArgs,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let report = local.bugreport(&args.settings, client)?;
+    let shown = args.file.display();
+    write(args, &report).map_err(|error| {
+        let code =
+            if error.kind() == io::ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Conflict };
+        CliError::new(code, format!("{shown} cannot be written: {error}"), "name another file")
+    })?;
+    out.line(&format!("wrote {shown}; look it through before you pass it on"))
+}
+
+/// A file of before is not overwritten.
+fn write(args: &BugreportArgs, report: &str) -> io::Result<()> {
+    File::options().write(true).create_new(true).mode(0o600).open(&args.file)?.write_all(report.as_bytes())
+}

@@ -1,0 +1,202 @@
+//! A look at central for `sessiond doctor`: from the name of its host to the rights on each table. Changes nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::connect::{Connected, PostgresOptions};
+use super::errors::classify;
+use super::{migrate, zone};
+use crate::clock::Clock;
+use crate::domain::Finding;
+
+/// A clock that differs by less is as right as clocks are.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// What the daemon needs, table by table; a table that this central does not have is passed over.
+const RIGHTS: &str = "\
+    SELECT t, r FROM (VALUES ('supervisor_sessions', 'SELECT'), ('supervisor_sessions', 'INSERT'), \
+        ('supervisor_sessions', 'UPDATE'), ('sessiond_hosts', 'SELECT'), ('sessiond_hosts', 'INSERT'), \
+        ('sessiond_hosts', 'UPDATE'), ('sessiond_sweep', 'SELECT'), ('sessiond_sweep', 'UPDATE'), \
+        ('event_store', 'INSERT'), ('command_log', 'INSERT'), ('checkpoints', 'INSERT'), \
+        ('sessiond_tombstones', 'SELECT'), ('sessiond_history', 'INSERT')) AS needed (t, r) \
+    WHERE to_regclass(t) IS NOT NULL AND NOT has_table_privilege(to_regclass(t), r)";
+
+const NAIVE_COLUMNS: &str = "\
+    SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') \
+        AND attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamp'::regtype";
+
+/// Those triggers that stamp a heartbeat without asking whether it is replayed.
+const OLD_TRIGGERS: &str = "\
+    SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+    WHERE t.tgrelid = to_regclass('supervisor_sessions') AND NOT t.tgisinternal \
+        AND p.prosrc LIKE '%last_heartbeat%' AND p.prosrc NOT LIKE '%sessiond.replay%'";
+
+const TLS: &str = "SELECT coalesce((SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), '')";
+const PORT: &str = "SELECT current_setting('port')::int";
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+/// Looks at central, as far as one gets.
+pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for server in options.servers().into_iter().flatten() {
+        reach(server, options.connect_timeout, &mut findings).await;
+    }
+    let Connected { mut connection, place, .. } = match options.connect().await {
+        Ok(connected) => connected,
+        Err(error) => {
+            findings.push(Finding::wrong("central.login", error.to_string(), "nothing is lost meanwhile"));
+            return findings;
+        }
+    };
+    findings.push(Finding::good("central.login", format!("{place} lets us in")));
+    let looked = timeout(options.statement_timeout, look(&mut connection, options, clock, &mut findings)).await;
+    match looked {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => findings.push(Finding::wrong(
+            "central.schema",
+            classify(&error, &place).to_string(),
+            "nothing is lost meanwhile",
+        )),
+        Err(_) => findings.push(Finding::wrong(
+            "central.login",
+            format!("{place} does not answer within central.statement_timeout"),
+            "look what the server is busy with: locks, disk, load",
+        )),
+    }
+    findings
+}
+
+async fn reach((host, port): (String, u16), limit: Duration, findings: &mut Vec<Finding>) {
+    let addresses: Vec<SocketAddr> = match timeout(limit, lookup_host((host.as_str(), port))).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        failed => {
+            let why = failed
+                .map_or_else(|_| "no answer in time".into(), |r| r.err().map_or(String::new(), |e| e.to_string()));
+            let advice = "check the name in central.url, and this machine's name service";
+            findings.push(Finding::wrong("central.name", format!("{host} has no address: {why}"), advice));
+            return;
+        }
+    };
+    let shown = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
+    findings.push(Finding::good("central.name", format!("{host} is {shown}")));
+    for address in addresses {
+        match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {
+                findings.push(Finding::good("central.tcp", format!("{address} takes connections")));
+                return;
+            }
+            failed => {
+                let why = failed
+                    .map_or_else(|_| "no answer in time".into(), |r| r.err().map_or(String::new(), |e| e.to_string()));
+                let advice = "check that the server runs, its listen_addresses, and firewalls on the way";
+                findings.push(Finding::wrong(
+                    "central.tcp",
+                    format!("{address} cannot be connected to: {why}"),
+                    advice,
+                ));
+            }
+        }
+    }
+}
+
+async fn look(
+    connection: &mut PgConnection,
+    options: &PostgresOptions,
+    clock: &Clock,
+    findings: &mut Vec<Finding>,
+) -> Result<(), sqlx::Error> {
+    findings.push(tls(&one::<String>(connection, TLS).await?));
+    findings.push(pooler(one(connection, PORT).await?, &options.ports()));
+    let before = clock().micros();
+    let there: i64 = one(connection, NOW).await?;
+    findings.push(skew(there - before.midpoint(clock().micros())));
+    findings.push(schema(connection).await?);
+    findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
+    findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
+    findings.push(rights(connection).await?);
+    Ok(())
+}
+
+async fn one<T>(connection: &mut PgConnection, sql: &'static str) -> Result<T, sqlx::Error>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query(sql).persistent(false).fetch_one(connection).await?.try_get(0)
+}
+
+fn tls(version: &str) -> Finding {
+    match version {
+        "" => Finding::good("central.tls", "no TLS with the server; sslmode=verify-full in central.url asks for it"),
+        version => Finding::good("central.tls", format!("{version} with the server")),
+    }
+}
+
+/// A server behind another port than ours is not the one we speak to.
+fn pooler(port: i32, ours: &[u16]) -> Finding {
+    if ours.iter().any(|ours| i32::from(*ours) == port) {
+        return Finding::good("central.pooler", "none that shows: the server listens where we connected to");
+    }
+    let found = format!("a pooler or a forwarded port stands between: the server itself listens on {port}");
+    Finding::good("central.pooler", format!("{found}; sessiond keeps nothing in a connection, so that does no harm"))
+}
+
+fn skew(micros: i64) -> Finding {
+    let by = Duration::from_micros(micros.unsigned_abs());
+    let shown = humantime::format_duration(Duration::from_millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)));
+    let direction = if micros < 0 { "behind" } else { "ahead of" };
+    if by <= CLOCK_TOLERANCE {
+        return Finding::good("central.clock", format!("central's clock is {shown} {direction} this one"));
+    }
+    let advice = "set both machines' clocks by NTP: one that is wrong makes live sessions look stale";
+    Finding::wrong("central.clock", format!("central's clock is {shown} {direction} this one"), advice)
+}
+
+async fn schema(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    let pending = migrate::pending(connection).await?;
+    let names = pending.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(if pending.is_empty() {
+        Finding::good("central.schema", "up to date")
+    } else {
+        let advice = "run `sessiond migrate`; with --dry-run it shows what it would do";
+        Finding::wrong("central.schema", format!("not applied yet: {names}"), advice)
+    })
+}
+
+fn times(naive: i64, zone: Option<String>) -> Finding {
+    let zone = zone.unwrap_or_else(|| "unknown to this user".into());
+    if naive > 0 {
+        let found = format!("{naive} columns hold times without a zone; the server's own is {zone}");
+        return Finding::wrong("central.timezone", found, "run `sessiond migrate`, which gives them one");
+    }
+    Finding::good("central.timezone", format!("times have a zone; the server's own ({zone}) makes no difference"))
+}
+
+fn trigger(old: i64) -> Finding {
+    if old == 0 {
+        return Finding::good("central.trigger", "no trigger stamps what is replayed");
+    }
+    let found = "a trigger stamps \"now\" on heartbeats that are replayed: somebody put the old function back";
+    Finding::odd(
+        "central.trigger",
+        found,
+        "run migrations/central/1770000000000_sessiond.sql again; till then each push sets it right",
+    )
+}
+
+async fn rights(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    let rows = sqlx::query(RIGHTS).persistent(false).fetch_all(connection).await?;
+    let missing =
+        rows.iter().map(|row| Ok(format!("{} on {}", row.try_get::<String, _>(1)?, row.try_get::<String, _>(0)?)));
+    let missing = missing.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    Ok(if missing.is_empty() {
+        Finding::good("central.rights", "all that the daemon needs")
+    } else {
+        let advice = "as the tables' owner, run migrations/central/rights/daemon.sql for this role";
+        Finding::wrong("central.rights", format!("this role lacks {}", missing.join(", ")), advice)
+    })
+}

@@ -1,0 +1,37 @@
+//! What `sessiond doctor --json` prints.
+
+use serde::Serialize;
+
+use crate::domain::{Finding, Verdict};
+
+#[derive(Clone, Debug, Serialize)]
+pub struct DoctorBody {
+    /// Nothing is wrong.
+    pub well: bool,
+    pub findings: Vec<FindingBody>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct FindingBody {
+    pub check: &'static str,
+    /// good, odd or wrong
+    pub verdict: &'static str,
+    pub found: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub advice: String,
+}
+
+impl From<&[Finding]> for DoctorBody {
+    fn from(findings: &[Finding]) -> Self {
+        let body = |finding: &Finding| FindingBody {
+            check: finding.check,
+            verdict: finding.verdict.as_str(),
+            found: finding.found.clone(),
+            advice: finding.advice.clone(),
+        };
+        Self {
+            well: findings.iter().all(|finding| finding.verdict != Verdict::Wrong),
+            findings: findings.iter().map(body).collect(),
+        }
+    }
+}

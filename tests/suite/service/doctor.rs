@@ -1,0 +1,115 @@
+//! What `sessiond doctor` and `sessiond bugreport` say of installations that are well, and of broken ones.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::support::daemon::Host;
+use crate::support::postgres::Server;
+
+fn look(host: &Host) -> (i32, Vec<Value>) {
+    let state = host.state_dir();
+    let output = host.verb(&["doctor", "--json", "--state-dir", state.to_str().unwrap()]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (output.status.code().unwrap(), document["findings"].as_array().unwrap().clone())
+}
+
+fn verdict<'a>(findings: &'a [Value], check: &str) -> Option<(&'a str, &'a str)> {
+    let found = findings
+        .iter()
+        .filter(|finding| finding["check"] == check)
+        .max_by_key(|f| f["verdict"].as_str() == Some("wrong"))?;
+    Some((found["verdict"].as_str()?, found["found"].as_str()?))
+}
+
+#[test]
+fn an_installation_that_is_well_is_said_to_be() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let host = Host::with_central("odin3", &server.url("central")).started();
+    let (code, findings) = look(&host);
+    let (state, found) = verdict(&findings, "central.schema").unwrap();
+    assert_eq!((code, state), (1, "wrong"), "{found}");
+    host.ok(&["migrate"]);
+    host.ok(&["sync"]);
+    host.await_central("connected");
+    let (code, findings) = look(&host);
+    let wrong: Vec<_> = findings
+        .iter()
+        .filter(|f| f["verdict"] == "wrong" && f["check"] != "path" && f["check"] != "service")
+        .collect();
+    assert!(wrong.is_empty(), "{code} {wrong:#?}");
+    for check in [
+        "config",
+        "identity",
+        "daemon",
+        "link",
+        "socket",
+        "store",
+        "disk",
+        "central.login",
+        "central.tls",
+        "central.pooler",
+        "central.clock",
+        "central.schema",
+        "central.timezone",
+        "central.trigger",
+        "central.rights",
+    ] {
+        assert_eq!(verdict(&findings, check).map(|(verdict, _)| verdict), Some("good"), "{check}: {findings:#?}");
+    }
+}
+
+#[test]
+fn each_fault_is_found_with_what_to_do() {
+    let mut host = Host::new("odin3").started();
+    host.kill();
+    let (code, findings) = look(&host);
+    assert_eq!((code, verdict(&findings, "daemon").unwrap().0), (1, "wrong"));
+
+    host.configure("[central]\nurl = \"postgres://me:hunter2@no-such-host.invalid/x\"\n");
+    let (_, findings) = look(&host);
+    assert_eq!(verdict(&findings, "central.name").unwrap().0, "wrong", "{findings:#?}");
+    host.configure("[central]\nurl = \"postgres://me:hunter2@127.0.0.1:1/x\"\n");
+    let (_, findings) = look(&host);
+    assert_eq!(verdict(&findings, "central.tcp").unwrap().0, "wrong", "{findings:#?}");
+    assert!(!format!("{findings:?}").contains("hunter2"));
+
+    host.configure("[machine]\nname = \"other\"\n");
+    let (_, findings) = look(&host);
+    assert!(verdict(&findings, "identity").unwrap().1.contains("pinned as odin3"), "{findings:#?}");
+    host.configure("[machine]\nnmae = \"other\"\n");
+    let (_, findings) = look(&host);
+    assert!(verdict(&findings, "config").unwrap().1.contains("machine.name"), "{findings:#?}");
+
+    host.configure("");
+    let store = host.state_dir().join("sessiond.db");
+    let mut bytes = fs::read(&store).unwrap();
+    let end = bytes.len();
+    bytes[4096..end.min(12288)].fill(0xA5);
+    fs::write(&store, bytes).unwrap();
+    let (_, findings) = look(&host);
+    assert_ne!(verdict(&findings, "store").unwrap().0, "good", "{findings:#?}");
+    assert!(
+        findings
+            .iter()
+            .filter(|f| f["verdict"] != "good")
+            .all(|f| !f["advice"].as_str().unwrap_or_default().is_empty())
+    );
+}
+
+#[test]
+fn a_report_holds_everything_and_no_secret() {
+    let host = Host::new("odin3");
+    host.configure("[central]\nurl = \"postgres://me:hunter2@127.0.0.1:1/x\"\n");
+    let host = host.started();
+    let file = host.dir().join("report.txt");
+    host.ok(&["bugreport", file.to_str().unwrap()]);
+    let report = fs::read_to_string(&file).unwrap();
+    assert!(!report.contains("hunter2"), "{report}");
+    for section in ["== system", "== doctor", "== status", "== config", "== state folder"] {
+        assert!(report.contains(section), "{section}: {report}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}

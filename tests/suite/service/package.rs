@@ -1,0 +1,55 @@
+//! The Debian package that tests/run builds, twice over, with two versions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An older and a newer package. Where there are none, says that `test` needs them, and is none.
+pub fn packages(test: &str) -> Option<[PathBuf; 2]> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lab");
+    let packages = ["old.deb", "new.deb"].map(|name| folder.join(name));
+    if packages.iter().all(|package| package.exists()) {
+        return Some(packages);
+    }
+    println!("skipped: {test} needs the packages in {}, which tests/run builds", folder.display());
+    None
+}
+
+#[test]
+fn lintian_finds_nothing_wrong_with_the_package() {
+    const TEST: &str = "lintian_finds_nothing_wrong_with_the_package";
+    let Some([package, _]) = packages(TEST) else { return };
+    let Ok(output) = Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(package).output()
+    else {
+        return println!("skipped: {TEST} needs lintian");
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
+
+#[test]
+fn the_package_holds_what_belongs_into_it() {
+    const TEST: &str = "the_package_holds_what_belongs_into_it";
+    let Some([package, _]) = packages(TEST) else { return };
+    let Ok(output) = Command::new("dpkg-deb").arg("--contents").arg(package).output() else {
+        return println!("skipped: {TEST} needs dpkg-deb");
+    };
+    let contents = String::from_utf8_lossy(&output.stdout);
+    for file in [
+        "./usr/bin/sessiond",
+        "./lib/systemd/system/sessiond.service",
+        "./lib/systemd/system/sessiond.socket",
+        "./usr/lib/systemd/user/sessiond.service",
+        "./usr/lib/systemd/user/sessiond.socket",
+        "./usr/lib/sysusers.d/sessiond.conf",
+        "./usr/share/doc/sessiond/examples/config.example.toml",
+        "./usr/share/man/man1/sessiond.1.gz",
+        "./usr/share/man/man1/sessiond-install.1.gz",
+        "./usr/share/bash-completion/completions/sessiond",
+        "./usr/share/zsh/vendor-completions/_sessiond",
+        "./usr/share/fish/vendor_completions.d/sessiond.fish",
+        "./usr/share/sessiond/rights/daemon.sql",
+    ] {
+        assert!(contents.lines().any(|line| line.ends_with(file)), "{file}: {contents}");
+    }
+}

@@ -1,0 +1,128 @@
+//! The daemon is exchanged under load, again and again, and no client is refused.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sessiond::client::{Client, Endpoint};
+use sessiond::wire::{ErrorCode, ErrorDetail, HeartbeatRequest, ListQuery, RegisterRequest};
+use tempfile::TempDir;
+
+use crate::support::{campaign, eventually};
+
+/// A service manager in small: it keeps the socket, if there is one to keep, and starts the daemon.
+struct Manager {
+    dir: TempDir,
+    kept: Option<UnixListener>,
+}
+
+impl Manager {
+    fn new(keeps_the_socket: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sessiond")).unwrap();
+        let mut manager = Self { dir, kept: None };
+        manager.kept = keeps_the_socket.then(|| UnixListener::bind(manager.socket()).unwrap());
+        manager
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("sessiond/sessiond.sock")
+    }
+
+    fn start(&self) -> Child {
+        let run = |prefix: &str| format!("{prefix} exec \"$0\" run --machine odin3 --state-dir \"$1\" --socket \"$2\"");
+        // The number of a process is known only to itself.
+        let activated = run("exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http");
+        let mut command = Command::new("sh");
+        command.env_clear().env("HOME", self.dir.path()).stdout(Stdio::null());
+        command.stderr(std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap());
+        match &self.kept {
+            Some(socket) => command.arg("-c").arg(activated).stdin(OwnedFd::from(socket.try_clone().unwrap())),
+            None => command.arg("-c").arg(run("")).stdin(Stdio::null()),
+        };
+        let paths: [&Path; 2] = [&self.dir.path().join("state"), &self.socket()];
+        command.arg(env!("CARGO_BIN_EXE_sessiond")).args(paths).spawn().unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(Endpoint::at(self.socket()))
+    }
+
+    /// Starts and ends daemons while clients ask all the time; answers how often they were answered.
+    fn exchange(&self, times: u64, signal: Signal, mut failed: impl FnMut(&ErrorDetail)) -> u64 {
+        let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+        let failures = thread::scope(|scope| {
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| self.ask(&done, &answered))).collect();
+            for _ in 0..times {
+                let mut daemon = self.start();
+                let before = answered.load(Ordering::Relaxed);
+                eventually("clients are answered", Duration::from_secs(60), || {
+                    (answered.load(Ordering::Relaxed) > before + 40).then_some(())
+                });
+                kill_process(Pid::from_child(&daemon), signal).unwrap();
+                daemon.wait().unwrap();
+            }
+            // The last ones are served, too.
+            let mut daemon = self.start();
+            done.store(true, Ordering::Relaxed);
+            let failures: Vec<_> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+            failures
+        });
+        failures.iter().for_each(&mut failed);
+        answered.into_inner()
+    }
+
+    fn ask(&self, done: &AtomicBool, answered: &AtomicU64) -> Vec<ErrorDetail> {
+        let client = self.client();
+        let request = RegisterRequest { project: "odin".into(), ..RegisterRequest::default() };
+        let mut failures = Vec::new();
+        let mut id = None;
+        while !done.load(Ordering::Relaxed) {
+            let registered = client.register(&request).map(|session| id = Some(session.instance_id));
+            let heartbeat =
+                id.as_deref().map_or(Ok(()), |id| client.heartbeat(id, &HeartbeatRequest::default()).map(drop));
+            let listed = client.list(&ListQuery::default()).map(drop);
+            for answer in [registered, heartbeat, listed] {
+                match answer {
+                    Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        failures
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+#[test]
+fn with_a_socket_that_is_kept_nobody_is_refused() {
+    let manager = Manager::new(true);
+    let answered = manager.exchange(campaign(20, 200), Signal::TERM, |error| panic!("{error:?}\n{}", manager.log()));
+    println!("answered {answered} times");
+    assert!(manager.socket().exists(), "the socket is the manager's to remove");
+}
+
+#[test]
+fn a_daemon_that_is_killed_under_its_clients_refuses_none() {
+    let manager = Manager::new(true);
+    // Whether a registration took effect nobody knows then, so that is said, and it is not done twice.
+    let said = |error: &ErrorDetail| assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}\n{}", manager.log());
+    manager.exchange(campaign(10, 200), Signal::KILL, said);
+}
+
+#[test]
+fn without_one_clients_wait_for_a_moment() {
+    let manager = Manager::new(false);
+    let answered = manager.exchange(campaign(10, 200), Signal::TERM, |error| panic!("{error:?}\n{}", manager.log()));
+    println!("answered {answered} times");
+}

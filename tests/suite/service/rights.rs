@@ -1,0 +1,169 @@
+//! The roles of migrations/central/rights, on a real Postgres: a daemon can do all it has to, and nothing else.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::support::daemon::Host;
+use crate::support::old_central;
+use crate::support::postgres::Server;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central/rights").join(name)
+}
+
+/// A central with its schema, the recording tables of the earlier services among it.
+fn central() -> Server {
+    let server = old_central(&[]);
+    Host::new("owner").ok(&["migrate", "--central-url", &server.url("central")]);
+    server
+}
+
+fn grant(server: &Server, role: &str) {
+    // A second time changes nothing and fails at nothing.
+    for _ in 0..2 {
+        server.psql_file_with("central", &file("daemon.sql"), &[&format!("role={role}")]);
+    }
+}
+
+fn bind(server: &Server, role: &str, machine: &str) {
+    grant(server, role);
+    for _ in 0..2 {
+        server.psql_file_with(
+            "central",
+            &file("row_security.sql"),
+            &[&format!("role={role}"), &format!("machine={machine}")],
+        );
+    }
+}
+
+fn host(server: &Server, machine: &str, role: &str) -> Host {
+    Host::with_central(machine, &server.url_as(role, "central")).started()
+}
+
+#[test]
+fn the_role_can_do_all_that_a_daemon_does_and_no_more() {
+    let server = central();
+    grant(&server, "narrow");
+    let narrow = host(&server, "odin3", "narrow");
+    let id = narrow.ok(&["register", "--project", "odin", "--id-only"]);
+    narrow.ok(&["heartbeat", &id, "--context", "42", "--epic", "003"]);
+    narrow.ok(&["event", &id, "epic_started"]);
+    narrow.ok(&["command", &id, "build"]);
+    narrow.ok(&["checkpoint", &id, "--type", "manual", "--work-state", "{}"]);
+    narrow.ok(&["sync", "--wait"]);
+    let records = "SELECT (SELECT count(*) FROM event_store), (SELECT count(*) FROM command_log), (SELECT count(*) FROM \
+         checkpoints), (SELECT count(DISTINCT instance_id) FROM sessiond_history)";
+    assert_eq!(server.psql("central", records), "1|1|1|1");
+    narrow.ok(&["close", &id]);
+    narrow.ok(&["sync", "--wait"]);
+    narrow.ok(&["identity", "rename", "odin5"]);
+    narrow.await_synced();
+    assert_eq!(
+        server.psql(
+            "central",
+            &format!("SELECT status, host_machine FROM supervisor_sessions WHERE instance_id = '{id}'")
+        ),
+        "closed|odin5"
+    );
+
+    let doctor = narrow.verb(&["doctor", "--json", "--central-url", &server.url_as("narrow", "central")]);
+    let found: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let central: Vec<_> = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|f| f["check"].as_str().unwrap().starts_with("central."))
+        .collect();
+    assert!(central.len() >= 8 && central.iter().all(|f| f["verdict"] == "good"), "{central:#?}");
+
+    for sql in [
+        "DELETE FROM supervisor_sessions",
+        "TRUNCATE supervisor_sessions",
+        "ALTER TABLE supervisor_sessions ADD COLUMN x int",
+        "DROP TABLE sessiond_hosts",
+        "CREATE TABLE mine (x int)",
+        "UPDATE event_store SET instance_id = 'x'",
+        "DELETE FROM command_log",
+        "UPDATE sessiond_migrations SET description = 'x'",
+        "SELECT pg_read_file('postgresql.conf')",
+        "CREATE ROLE friend",
+    ] {
+        let why = server.psql_as("narrow", "central", sql).unwrap_err();
+        assert!(why.contains("permission denied") || why.contains("must be owner"), "{sql}: {why}");
+    }
+}
+
+#[test]
+fn a_role_that_lacks_a_right_is_told_which() {
+    let server = central();
+    grant(&server, "poor");
+    server.psql("central", "REVOKE UPDATE ON sessiond_sweep FROM poor");
+    let output = Host::new("odin3").verb(&["doctor", "--json", "--central-url", &server.url_as("poor", "central")]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rights = found["findings"].as_array().unwrap().iter().find(|f| f["check"] == "central.rights").unwrap();
+    assert_eq!(
+        (&rights["verdict"], &rights["found"]),
+        (&json!("wrong"), &json!("this role lacks UPDATE on sessiond_sweep"))
+    );
+}
+
+#[test]
+fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
+    let server = central();
+    bind(&server, "of_odin3", "odin3");
+    bind(&server, "of_laptop", "laptop");
+    let odin3 = host(&server, "odin3", "of_odin3");
+    let laptop = host(&server, "laptop", "of_laptop");
+    let [theirs, ours] = [&odin3, &laptop].map(|host| host.ok(&["register", "--project", "odin", "--id-only"]));
+    odin3.await_synced();
+    laptop.await_synced();
+
+    // One row that may not be written is parked, and keeps no other back.
+    laptop.ok(&["register", "--project", "odin", "--machine", "odin3"]);
+    let next = laptop.ok(&["register", "--project", "odin", "--id-only"]);
+    laptop.await_synced();
+    assert_eq!(laptop.status()["parked"], 1);
+    let rows = server.psql(
+        "central",
+        "SELECT instance_id FROM supervisor_sessions WHERE host_machine = 'laptop' ORDER BY created_at",
+    );
+    assert_eq!(rows.lines().collect::<Vec<_>>(), [ours.as_str(), next.as_str()]);
+
+    let may = |sql: &str| server.psql_as("of_laptop", "central", sql);
+    let row = |id: &str| format!("WHERE instance_id = '{id}'");
+    for change in
+        ["status = 'closed'", "current_epic = 'x'", "host_machine = 'laptop'", "status = 'stale', current_epic = 'x'"]
+    {
+        let why = may(&format!("UPDATE supervisor_sessions SET {change} {}", row(&theirs))).unwrap_err();
+        assert!(why.contains("may not write sessions of machine odin3"), "{change}: {why}");
+    }
+    for sql in [
+        format!("UPDATE supervisor_sessions SET host_machine = 'odin3' {}", row(&ours)),
+        "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) VALUES ('a-PS-aaaaaa', 'a', 'PS', 'odin3')".into(),
+        event_of(&theirs),
+        "INSERT INTO sessiond_machine_roles VALUES ('of_laptop', 'odin3')".into(),
+        "INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) VALUES (gen_random_uuid(), 'odin4', gen_random_uuid(), '')".into(),
+    ] {
+        let why = may(&sql).unwrap_err();
+        assert!(why.contains("row-level security") || why.contains("permission denied"), "{sql}: {why}");
+    }
+    assert_eq!(
+        may("UPDATE sessiond_hosts SET retired_at = now() WHERE machine_name = 'odin3' RETURNING 1").unwrap(),
+        ""
+    );
+    may(&event_of(&ours)).unwrap();
+    // What every host does for the others: judge the silent.
+    may(&format!("UPDATE supervisor_sessions SET status = 'stale' {}", row(&theirs))).unwrap();
+    // Whoever is not listed goes on as before.
+    grant(&server, "another_client");
+    let another = format!("UPDATE supervisor_sessions SET current_epic = 'y' {} RETURNING current_epic", row(&theirs));
+    assert_eq!(server.psql_as("another_client", "central", &another).unwrap(), "y");
+}
+
+fn event_of(id: &str) -> String {
+    format!(
+        "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
+         VALUES (gen_random_uuid(), '{id}', 'test_failed', 1, now(), '{{}}', '{{}}')"
+    )
+}
