@@ -12,8 +12,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use sessiond::api::{self, About, Api, ApiSettings, Metrics, Peer, Unread};
-use sessiond::cli::{self, CliError, IdentityVerb, Local, MigrateArgs, RunArgs};
-use sessiond::domain::{InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
+use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
+use sessiond::client::Client;
+use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Caller, Durability, FolderLock, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::wire::{ErrorCode, MachineIdentity};
@@ -140,6 +141,22 @@ impl Local for Nobody {
     }
 
     fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
+        Err(nobody())
+    }
+
+    fn install(&self, _: &InstallArgs) -> Result<Vec<String>, CliError> {
+        Err(nobody())
+    }
+
+    fn uninstall(&self, _: &UninstallArgs) -> Result<Vec<String>, CliError> {
+        Err(nobody())
+    }
+
+    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+        Err(nobody())
+    }
+
+    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
         Err(nobody())
     }
 }

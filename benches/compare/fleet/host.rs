@@ -13,6 +13,7 @@ use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, Pinne
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
+use sessiond::sync::progress::Progress;
 use sessiond::sync::worker::{SyncSettings, Worker};
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
@@ -62,7 +63,8 @@ impl Member {
         }
         let pace = Pace { heartbeat_interval, pull_interval: heartbeat_interval / 2, sweep_interval: STALE_AFTER / 2 };
         let central = PostgresOptions::parse(url, None).expect("a URL");
-        let settings = SyncSettings { central: Some(central), pace, stale_after: STALE_AFTER };
+        let patience = Duration::from_secs(60);
+        let settings = SyncSettings { central: Some(central), pace, stale_after: STALE_AFTER, patience };
         let (stop, shutdown) = shutdown::channel();
         Self {
             store,
@@ -115,6 +117,7 @@ impl Member {
                 central: Postgres::new(options.clone()),
                 counts: counts.clone(),
             },
+            progress: Progress::default(),
             link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
             nudge: Arc::new(Notify::new()),
             clock: clock::system(),
