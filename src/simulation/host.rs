@@ -21,7 +21,7 @@ use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
     Draws, Identity, Ledger, Pending, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
-use crate::sync::engine::{Engine, Step, Tick};
+use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
 
 pub type Answer = Result<Option<Record>, StoreError>;
@@ -221,10 +221,11 @@ impl Host {
             Some(Worker::Idle(mut idle)) => {
                 let now = idle.0.tick();
                 let pending = daemon.home.hand.lock().unwrap().any_waits().unwrap();
+                let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
                     idle.1.hurry(now);
                 }
-                let step = idle.1.next(now, pending);
+                let step = idle.1.next(now, waiting);
                 let waits = matches!(step, Step::Wait { .. });
                 daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
                 !waits

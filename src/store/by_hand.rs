@@ -51,6 +51,7 @@ impl ByHand {
             writer,
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
+            news: super::News::default(),
             processes: Arc::new(watch::Sender::new(0)),
             changes: super::Changes::new(),
             mirror_as_of: Arc::default(),

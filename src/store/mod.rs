@@ -15,6 +15,7 @@ mod history_tests;
 mod identity;
 mod machines;
 mod mirror;
+mod news;
 mod open;
 mod outbox;
 mod readers;
@@ -58,6 +59,7 @@ use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
 };
+use news::News;
 use open::Files;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -103,6 +105,7 @@ pub struct Store {
     readers: Readers,
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
+    news: News,
     /// Counts registrations that came with a process.
     processes: Arc<watch::Sender<u64>>,
     changes: Changes,
@@ -145,20 +148,46 @@ impl Store {
         let (committed, commits) = watch::channel(0);
         let changes = Changes::new();
         changes.follow(&connection)?;
+        let news = News::default();
         let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
         let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
-        let keeper =
-            StoreKeeper { files: files.clone(), readers: readers.clone(), committed, changes: changes.clone(), clock };
+        let keeper = StoreKeeper {
+            files: files.clone(),
+            readers: readers.clone(),
+            committed,
+            news: news.clone(),
+            changes: changes.clone(),
+            clock,
+        };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
         let processes = Arc::new(watch::Sender::new(0));
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, processes, changes, mirror_as_of, files }, WriterThread(thread)))
+        Ok((Self { writer, readers, commits, news, processes, changes, mirror_as_of, files }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
+    }
+
+    /// Counts what was committed that is more than a sign of life.
+    pub fn news(&self) -> u64 {
+        self.news.count()
+    }
+
+    /// Writes what others may be waiting for.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let news = self.news.clone();
+        self.writer
+            .submit(move |db| {
+                news.write();
+                work(db)
+            })
+            .await
     }
 
     /// Wakes whoever waits after a session came with a process to watch.
@@ -208,7 +237,7 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.writer.submit(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
         self.tell_of_process(&record);
         Ok(record)
     }
@@ -227,7 +256,7 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Resumption, StoreError> {
-        let resumption = self.writer.submit(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        let resumption = self.write(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
         if let Resumption::Done(resumed) = &resumption {
             self.tell_of_process(&resumed.session);
         }
@@ -247,7 +276,16 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::heartbeat(db, &id, &beat, caller, at, stale_after)).await
+        let news = self.news.clone();
+        self.writer
+            .submit(move |db| {
+                let (record, is_news) = sessions::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+                if is_news {
+                    news.write();
+                }
+                Ok(record)
+            })
+            .await
     }
 
     /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
@@ -260,8 +298,7 @@ impl Store {
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
         let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
-        let sighted =
-            self.writer.submit(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
         if sighted.created || may_bring_a_process {
             self.processes.send_modify(|count| *count += 1);
         }
@@ -278,8 +315,7 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<bool, StoreError> {
-        let news =
-            self.writer.submit(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
+        let news = self.write(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
         self.processes.send_modify(|count| *count += 1);
         Ok(news)
     }
@@ -290,7 +326,7 @@ impl Store {
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
-        self.writer.submit(move |db| sessions::close(db, &id, caller, at)).await
+        self.write(move |db| sessions::close(db, &id, caller, at)).await
     }
 
     pub async fn seen_alive(
@@ -299,15 +335,15 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<(), StoreError> {
-        self.writer.submit(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
+        self.write(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.writer.submit(move |db| sessions::process_died(db, &id, process, at)).await
+        self.write(move |db| sessions::process_died(db, &id, process, at)).await
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| sessions::sweep(db, now, stale_after)).await
+        self.write(move |db| sessions::sweep(db, now, stale_after)).await
     }
 
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
@@ -404,7 +440,7 @@ impl Store {
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
     pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| machines::file_under(db, &name, at)).await
+        self.write(move |db| machines::file_under(db, &name, at)).await
     }
 
     /// Takes down what happened in a session. `record_id`: random.
@@ -416,7 +452,7 @@ impl Store {
         caller: Caller,
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
-        self.writer.submit(move |db| history::append(db, &id, what, record_id, caller, at)).await
+        self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
     }
 
     /// Records of a session, newest first.
@@ -454,7 +490,7 @@ impl Store {
 
     /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
     pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        self.writer.submit(move |db| outbox::forget_synced(db, acked_batch, at)).await
+        self.write(move |db| outbox::forget_synced(db, acked_batch, at)).await
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
@@ -463,12 +499,12 @@ impl Store {
 
     /// Lets what is parked be pushed again; all of it if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| outbox::unpark(db, &ids, false)).await
+        self.write(move |db| outbox::unpark(db, &ids, false)).await
     }
 
     /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| outbox::unpark(db, &ids, true)).await
+        self.write(move |db| outbox::unpark(db, &ids, true)).await
     }
 
     /// The newest damaged file that was set aside and still lies there, by its name.
@@ -490,6 +526,7 @@ struct StoreKeeper {
     files: Files,
     readers: Readers,
     committed: watch::Sender<u64>,
+    news: News,
     changes: Changes,
     clock: Clock,
 }
@@ -510,6 +547,7 @@ impl Keeper for StoreKeeper {
 
     fn committed(&mut self) {
         self.changes.committed();
+        self.news.committed();
         self.committed.send_modify(|count| *count += 1);
     }
 }

@@ -27,11 +27,21 @@ const PUSH_GAP: Duration = Duration::from_secs(1);
 /// Readings are at least this far apart, however often central tells of changes.
 const PULL_GAP: Duration = Duration::from_millis(250);
 
+/// How much longer than a reading took the next one waits, at least: a central that many hosts read, each what all
+/// the others change, is asked less often and not more and more.
+const PULL_SHARE: u32 = 10;
+
+/// How many times the usual interval a slow central is left alone at most.
+const PULL_PATIENCE: u32 = 3;
+
 /// Central could not tell of changes; perhaps it can by then.
 const LISTEN_AGAIN: Duration = Duration::from_secs(300);
 
 /// How long to leave the store alone after it failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Signs of life that say nothing else are pushed so many times in a heartbeat interval, together.
+const QUIET_PUSHES: u32 = 2;
 
 /// Rows of one push: the most, and what a slow central is brought down to.
 const BATCH_MOST: usize = 4000;
@@ -54,6 +64,15 @@ pub enum Step {
     Wait { until: Tick },
 }
 
+/// What waits for central.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    Nothing,
+    /// Signs of life that say nothing else.
+    Quiet,
+    News,
+}
+
 /// How an attempt failed, as far as the policy cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -70,7 +89,7 @@ pub enum Failure {
 #[derive(Clone, Debug)]
 enum Link {
     Down { retry_at: Tick },
-    Up { push_at: Tick, beat_at: Tick, pull_at: Tick, pull_gap: Tick, listen_at: Tick, sweep_at: Tick },
+    Up { push_at: Tick, quiet_at: Tick, beat_at: Tick, pull_at: Tick, pull_gap: Tick, listen_at: Tick, sweep_at: Tick },
 }
 
 #[derive(Clone, Debug)]
@@ -92,13 +111,17 @@ impl Engine {
         matches!(self.link, Link::Up { .. })
     }
 
-    /// What to do at `now`, given whether anything waits for central.
-    pub fn next(&self, now: Tick, pending: bool) -> Step {
+    /// What to do at `now`, given what waits for central.
+    pub fn next(&self, now: Tick, waiting: Waiting) -> Step {
         match self.link {
             Link::Down { retry_at } if retry_at <= now => Step::Hello,
             Link::Down { retry_at } => Step::Wait { until: retry_at },
-            Link::Up { push_at, beat_at, pull_at, listen_at, sweep_at, .. } => {
-                let push_at = if pending { push_at.min(beat_at) } else { beat_at };
+            Link::Up { push_at, quiet_at, beat_at, pull_at, listen_at, sweep_at, .. } => {
+                let push_at = match waiting {
+                    Waiting::Nothing => beat_at,
+                    Waiting::Quiet => quiet_at.min(beat_at),
+                    Waiting::News => push_at.min(beat_at),
+                };
                 if push_at <= now {
                     Step::Push { limit: self.batch }
                 } else if pull_at <= now {
@@ -116,7 +139,15 @@ impl Engine {
 
     /// Central let this host in.
     pub fn welcomed(&mut self, now: Tick) {
-        self.link = Link::Up { push_at: now, beat_at: now, pull_at: now, pull_gap: now, listen_at: now, sweep_at: now };
+        self.link = Link::Up {
+            push_at: now,
+            quiet_at: now,
+            beat_at: now,
+            pull_at: now,
+            pull_gap: now,
+            listen_at: now,
+            sweep_at: now,
+        };
     }
 
     /// A push of `rows` went through; a full one is followed by the next at once.
@@ -126,17 +157,21 @@ impl Engine {
         if full {
             self.batch = (self.batch * 2).min(BATCH_MOST);
         }
-        if let Link::Up { push_at, beat_at, .. } = &mut self.link {
+        let interval = self.pace.heartbeat_interval;
+        if let Link::Up { push_at, quiet_at, beat_at, .. } = &mut self.link {
             *push_at = if full { now } else { now + PUSH_GAP };
-            *beat_at = now + self.pace.heartbeat_interval;
+            *quiet_at = if full { now } else { now + interval / QUIET_PUSHES };
+            *beat_at = now + interval;
         }
     }
 
-    /// A page was read; the next one follows at once.
-    pub fn pulled(&mut self, more: bool, now: Tick) {
+    /// A page was read, by a reading that began then; the next one follows at once.
+    pub fn pulled(&mut self, more: bool, began: Tick, now: Tick) {
+        let interval = self.pace.pull_interval;
+        let rest = PULL_SHARE * now.saturating_sub(began);
         if let Link::Up { pull_at, pull_gap, .. } = &mut self.link {
-            *pull_at = if more { now } else { now + self.pace.pull_interval };
-            *pull_gap = now + PULL_GAP;
+            *pull_at = if more { now } else { now + rest.clamp(interval, PULL_PATIENCE * interval) };
+            *pull_gap = now + PULL_GAP.max(rest.min(interval));
         }
     }
 
@@ -215,7 +250,7 @@ mod tests {
         engine.welcomed(now);
         engine.pushed(0, now);
         engine.listened(true, now);
-        engine.pulled(false, now);
+        engine.pulled(false, now, now);
         engine.swept(now);
         engine
     }
@@ -223,42 +258,53 @@ mod tests {
     #[test]
     fn announces_first_then_pushes_pulls_and_sweeps() {
         let mut engine = Engine::new(PACE);
-        assert_eq!(engine.next(at(0), true), Step::Hello);
+        assert_eq!(engine.next(at(0), Waiting::News), Step::Hello);
         engine.welcomed(at(0));
-        assert!(matches!(engine.next(at(0), false), Step::Push { .. }));
+        assert!(matches!(engine.next(at(0), Waiting::Nothing), Step::Push { .. }));
         engine.pushed(0, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Pull);
-        engine.pulled(true, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Pull);
-        engine.pulled(false, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Listen);
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull);
+        engine.pulled(true, at(0), at(0));
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull);
+        engine.pulled(false, at(0), at(0));
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Listen);
         engine.listened(true, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Pull, "what changed before central told of it");
-        engine.pulled(false, at(0));
-        assert_eq!(engine.next(at(0), false), Step::Sweep);
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull, "what changed before central told of it");
+        engine.pulled(false, at(0), at(0));
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Sweep);
         engine.swept(at(0));
-        assert_eq!(engine.next(at(0), false), Step::Wait { until: at(15) });
+        assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Wait { until: at(15) });
     }
 
     #[test]
     fn a_change_is_pushed_after_a_gap_and_silence_still_beats() {
         let mut engine = up(at(100));
-        assert_eq!(engine.next(at(100), true), Step::Wait { until: at(101) });
-        assert!(matches!(engine.next(at(101), true), Step::Push { .. }));
-        engine.pulled(false, at(120));
-        assert!(matches!(engine.next(at(129), false), Step::Wait { .. }));
-        assert!(matches!(engine.next(at(130), false), Step::Push { .. }));
+        assert_eq!(engine.next(at(100), Waiting::News), Step::Wait { until: at(101) });
+        assert!(matches!(engine.next(at(101), Waiting::News), Step::Push { .. }));
+        engine.pulled(false, at(120), at(120));
+        assert!(matches!(engine.next(at(129), Waiting::Nothing), Step::Wait { .. }));
+        assert!(matches!(engine.next(at(130), Waiting::Nothing), Step::Push { .. }));
+    }
+
+    #[test]
+    fn signs_of_life_wait_for_one_another_but_not_for_ever() {
+        let mut engine = up(at(0));
+        engine.pulled(false, at(14), at(14));
+        assert_eq!(engine.next(at(14), Waiting::Quiet), Step::Wait { until: at(15) });
+        assert!(matches!(engine.next(at(14), Waiting::News), Step::Push { .. }));
+        let Step::Push { limit } = engine.next(at(15), Waiting::Quiet) else { panic!("a push is due") };
+        engine.pushed(limit, at(15));
+        assert!(matches!(engine.next(at(15), Waiting::Quiet), Step::Push { .. }), "the rest of them");
     }
 
     #[test]
     fn a_full_batch_is_followed_at_once_and_a_failure_makes_it_smaller() {
         let mut engine = up(at(0));
-        let Step::Push { limit } = engine.next(at(30), true) else { panic!("a push is due") };
+        let Step::Push { limit } = engine.next(at(30), Waiting::News) else { panic!("a push is due") };
         engine.pushed(limit, at(30));
-        assert_eq!(engine.next(at(30), true), Step::Push { limit: limit * 2 });
+        assert_eq!(engine.next(at(30), Waiting::News), Step::Push { limit: limit * 2 });
         engine.failed(Failure::Retry, at(31), 0);
         engine.welcomed(at(31));
-        assert_eq!(engine.next(at(31), true), Step::Push { limit });
+        assert_eq!(engine.next(at(31), Waiting::News), Step::Push { limit });
     }
 
     #[test]
@@ -266,10 +312,26 @@ mod tests {
         let mut engine = up(at(0));
         engine.pushed(0, at(10));
         engine.noticed(at(10));
-        assert_eq!(engine.next(at(10), false), Step::Pull);
-        engine.pulled(false, at(10));
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Pull);
+        engine.pulled(false, at(10), at(10));
         engine.noticed(at(10));
-        assert_eq!(engine.next(at(10), false), Step::Wait { until: at(10) + PULL_GAP });
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Wait { until: at(10) + PULL_GAP });
+    }
+
+    #[test]
+    fn a_central_that_is_slow_to_read_is_read_less_often() {
+        let mut engine = up(at(0));
+        engine.pushed(0, at(20));
+        engine.pulled(false, at(18), at(20));
+        engine.noticed(at(21));
+        assert_eq!(engine.next(at(21), Waiting::Nothing), Step::Wait { until: at(20) + PACE.pull_interval });
+        engine.pulled(false, at(20), at(40));
+        engine.pushed(0, at(80));
+        engine.swept(at(80));
+        assert_eq!(
+            engine.next(at(80), Waiting::Nothing),
+            Step::Wait { until: at(40) + PULL_PATIENCE * PACE.pull_interval }
+        );
     }
 
     #[test]
@@ -278,18 +340,18 @@ mod tests {
         for _ in 0..20 {
             engine.failed(Failure::Retry, at(50), u64::MAX);
         }
-        assert_eq!(engine.next(at(50), true), Step::Wait { until: at(50) + CAP });
+        assert_eq!(engine.next(at(50), Waiting::News), Step::Wait { until: at(50) + CAP });
         engine.hurry(at(51));
-        assert_eq!(engine.next(at(51), true), Step::Hello);
+        assert_eq!(engine.next(at(51), Waiting::News), Step::Hello);
     }
 
     #[test]
     fn a_ledger_out_of_step_is_looked_at_once_and_then_with_care() {
         let mut engine = up(at(0));
         engine.failed(Failure::OutOfStep, at(1), u64::MAX);
-        assert_eq!(engine.next(at(1), true), Step::Hello);
+        assert_eq!(engine.next(at(1), Waiting::News), Step::Hello);
         engine.welcomed(at(1));
         engine.failed(Failure::OutOfStep, at(1), u64::MAX);
-        assert!(matches!(engine.next(at(1), true), Step::Wait { .. }));
+        assert!(matches!(engine.next(at(1), Waiting::News), Step::Wait { .. }));
     }
 }

@@ -165,6 +165,8 @@ pub struct Exchange<L, C> {
     failing: Option<Step>,
     /// Between two pages of what changed in central.
     reading: Option<Position>,
+    /// When the reading under way, or the last one, began.
+    read_since: Tick,
     /// When the hosts are read next.
     hosts_at: Tick,
 }
@@ -182,6 +184,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             host_id: Uuid::nil(),
             failing: None,
             reading: None,
+            read_since: Tick::ZERO,
             hosts_at: Tick::ZERO,
         }
     }
@@ -219,7 +222,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             }
             Step::Pull => {
                 let more = self.pull(pace, stale_after).await?;
-                engine.pulled(more, self.tick());
+                engine.pulled(more, self.read_since, self.tick());
             }
             Step::Listen => {
                 let tells = self.central.listen().await;
@@ -278,6 +281,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Reads a page of what changed in central. Says whether there is more.
     async fn pull(&mut self, pace: Pace, stale_after: Duration) -> Result<bool, Trouble> {
+        if self.reading.is_none() {
+            self.read_since = self.tick();
+        }
         if self.reading.is_none() && self.hosts_at <= self.tick() {
             let hosts = self.central.hosts().await?;
             self.local.replace_hosts(hosts).await?;

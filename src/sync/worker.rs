@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::central::Central;
-use super::engine::{Engine, Pace, Step};
+use super::engine::{Engine, Pace, Step, Waiting};
 use super::exchange::{Daemon, Exchange, Outside};
 use super::progress::Progress;
 use crate::clock::Clock;
@@ -92,16 +92,26 @@ impl<S: Clone, F> Worker<S, F> {
         let started = Instant::now();
         let mut exchange = self.exchange(central, started, settings.patience);
         let mut engine = Engine::new(settings.pace);
+        // How much news there had been before the push that went through last.
+        let mut told = None;
         loop {
             let now = exchange.tick();
             commits.borrow_and_update();
-            let pending = exchange.has_pending().await;
-            let step = engine.next(now, pending);
+            let news = Some(self.store.news());
+            let waiting = match exchange.has_pending().await {
+                false => Waiting::Nothing,
+                true if told == news => Waiting::Quiet,
+                true => Waiting::News,
+            };
+            let step = engine.next(now, waiting);
             let Step::Wait { until } = step else {
                 self.progress.at_work(settings.patience);
                 tokio::select! {
                     () = exchange.perform(step, settings.pace, settings.stale_after, &mut engine) => {}
                     () = shutdown.requested() => return farewell(exchange, &engine).await,
+                }
+                if matches!(step, Step::Push { .. }) && engine.is_up() {
+                    told = news;
                 }
                 continue;
             };

@@ -40,16 +40,28 @@ impl Link {
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the
     /// middle of one holds no locks; and they go with the transaction, so a pooler never hands them on.
     pub(super) async fn begin(&mut self) -> Result<(), CentralError> {
+        let begin = self.beginning();
+        self.run(begin).await
+    }
+
+    /// Begins a transaction with a statement, in the same round trip, and answers its rows. It comes without
+    /// parameters: what it needs has to be numbers and UUIDs, which are the same in any text.
+    pub(super) async fn begin_with(&mut self, statement: String) -> Result<Vec<PgRow>, CentralError> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(self.beginning() + "; " + &statement));
+        let answer = timeout(self.limit + MARGIN, sql.fetch_all(&mut self.connection)).await;
+        self.judge(answer)
+    }
+
+    fn beginning(&self) -> String {
         let limit = self.limit.as_millis().clamp(1, i32::MAX as u128 / 2);
-        self.run(format!(
+        format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
              SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.host = '{}'",
             limit.div_ceil(2),
             limit * 2,
             self.host_id,
-        ))
-        .await
+        )
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), CentralError> {

@@ -11,10 +11,6 @@ use crate::domain::link::Conflict;
 use crate::domain::{InstanceId, MachineName, Session, Status, Timestamp};
 use crate::sync::central::{Applied, Batch, CentralError};
 
-const ADVANCE: &str = "\
-    UPDATE sessiond_hosts SET batch = $3, last_seen = clock_timestamp() \
-    WHERE host_id = $1 AND claim = $2 AND batch = $4 AND retired_at IS NULL RETURNING batch";
-
 const WHO_AM_I: &str = concat!(
     "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
     micros!("last_seen"),
@@ -91,7 +87,6 @@ const WHOSE: &str = concat!(
 );
 
 pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
-    link.begin().await?;
     advance(link, me, batch).await?;
     let mut applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
     if !batch.records.is_empty() {
@@ -104,9 +99,14 @@ pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<V
     Ok(applied)
 }
 
+/// Begins the transaction with the ledger.
 async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), CentralError> {
-    let advance = sqlx::query(ADVANCE).bind(me.host_id).bind(me.claim).bind(batch.number).bind(batch.after);
-    let advanced = link.rows(advance).await?;
+    let advance = format!(
+        "UPDATE sessiond_hosts SET batch = {}, last_seen = clock_timestamp() \
+         WHERE host_id = '{}' AND claim = '{}' AND batch = {} AND retired_at IS NULL RETURNING batch",
+        batch.number, me.host_id, me.claim, batch.after
+    );
+    let advanced = link.begin_with(advance).await?;
     if advanced.is_empty() { Err(why_not(link, me).await?) } else { Ok(()) }
 }
 

@@ -1,0 +1,178 @@
+//! A host of the fleet: the daemon's own store and sync. Only what is read of other hosts is counted and let go:
+//! a thousand mirrors on one machine would be fifty million rows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use sessiond::clock;
+use sessiond::domain::mirror::{Changes, HostSeen, Reading};
+use sessiond::domain::{Heartbeat, LinkState, LinkStatus, MachineName};
+use sessiond::shutdown::{self, Stop};
+use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::engine::Pace;
+use sessiond::sync::postgres::{Postgres, PostgresOptions};
+use sessiond::sync::progress::Progress;
+use sessiond::sync::worker::{SyncSettings, Worker};
+use tempfile::TempDir;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::filling::registration;
+
+const STALE_AFTER: Duration = Duration::from_secs(120);
+
+/// What is counted of a host while it lives.
+#[derive(Default)]
+struct Counts {
+    read: AtomicU64,
+    greetings: AtomicU64,
+    /// Microseconds that the longest push took.
+    longest_push: AtomicU64,
+}
+
+pub struct Member {
+    store: Store,
+    identity: Arc<PinnedIdentity>,
+    ids: Vec<String>,
+    counts: Arc<Counts>,
+    settings: watch::Sender<SyncSettings<PostgresOptions>>,
+    _stop: Stop,
+    shutdown: shutdown::Shutdown,
+    _dir: TempDir,
+}
+
+impl Member {
+    pub async fn new(number: usize, sessions: u64, url: &str, heartbeat_interval: Duration) -> Self {
+        // In memory, where there is some: a thousand hosts do not share one disk.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+        let options = Options { durability: Durability::Full, max_size: 1 << 30 };
+        let (store, _writer) = Store::open(dir.path(), options, clock::system()).expect("a store");
+        let name = MachineName::parse(&format!("host{number}")).expect("a name");
+        let mut identity = Identity::new(name.clone(), Uuid::new_v4(), clock::system()());
+        identity.claim(Uuid::new_v4());
+        let identity = Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir.path()), identity));
+        let mut ids = Vec::new();
+        for session in 0..sessions {
+            let draws = std::array::from_fn(|_| random());
+            let what = registration(session, &name);
+            let record = store.register(what, None, Caller { uid: 0 }, draws, clock::system()()).await;
+            ids.push(record.expect("it is registered").session.instance_id.to_string());
+        }
+        let pace = Pace { heartbeat_interval, pull_interval: heartbeat_interval / 2, sweep_interval: STALE_AFTER / 2 };
+        let central = PostgresOptions::parse(url, None).expect("a URL");
+        let patience = Duration::from_secs(60);
+        let settings = SyncSettings { central: Some(central), pace, stale_after: STALE_AFTER, patience };
+        let (stop, shutdown) = shutdown::channel();
+        Self {
+            store,
+            identity,
+            ids,
+            counts: Arc::default(),
+            settings: watch::Sender::new(settings),
+            _stop: stop,
+            shutdown,
+            _dir: dir,
+        }
+    }
+
+    pub fn rows_read(&self) -> u64 {
+        self.counts.read.load(Relaxed)
+    }
+
+    pub fn greetings(&self) -> u64 {
+        self.counts.greetings.load(Relaxed)
+    }
+
+    /// Since it was asked last.
+    pub fn longest_push(&self) -> Duration {
+        Duration::from_micros(self.counts.longest_push.swap(0, Relaxed))
+    }
+
+    /// Each session gives a sign of life once in an interval, each at a moment of its own.
+    pub fn beat(&self, interval: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (store, ids) = (self.store.clone(), self.ids.clone());
+        async move {
+            sleep(interval.mul_f64(random() as f64 / u64::MAX as f64)).await;
+            loop {
+                for id in &ids {
+                    let (beat, now) = (Heartbeat::default(), clock::system()());
+                    _ = store.heartbeat(id.clone(), beat, Caller { uid: 0 }, now, STALE_AFTER).await;
+                    sleep(interval / ids.len() as u32).await;
+                }
+            }
+        }
+    }
+
+    /// Carries the store to central, as the daemon does.
+    pub fn sync(&self) -> impl Future<Output = ()> + Send + use<> {
+        let counts = self.counts.clone();
+        let worker = Worker {
+            store: self.store.clone(),
+            identity: self.identity.clone(),
+            settings: self.settings.subscribe(),
+            central_of: move |options: &PostgresOptions| Counted {
+                central: Postgres::new(options.clone()),
+                counts: counts.clone(),
+            },
+            progress: Progress::default(),
+            link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
+            nudge: Arc::new(Notify::new()),
+            clock: clock::system(),
+            random,
+            shutdown: self.shutdown.clone(),
+            version: "bench",
+            begins_anew: false,
+        };
+        worker.run()
+    }
+}
+
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1
+}
+
+/// The real central, of which is counted what it is asked.
+struct Counted {
+    central: Postgres,
+    counts: Arc<Counts>,
+}
+
+impl Central for Counted {
+    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+        let welcome = self.central.hello(host).await?;
+        self.counts.greetings.fetch_add(1, Relaxed);
+        Ok(welcome)
+    }
+
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+        let began = Instant::now();
+        let applied = self.central.push(batch).await;
+        self.counts.longest_push.fetch_max(began.elapsed().as_micros() as u64, Relaxed);
+        applied
+    }
+
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+        self.central.sweep(stale_after, interval).await
+    }
+
+    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+        let changes = self.central.pull(reading).await?;
+        self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
+        Ok(Changes { sessions: Vec::new(), history: Vec::new(), ..changes })
+    }
+
+    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+        self.central.hosts().await
+    }
+
+    async fn listen(&mut self) -> bool {
+        self.central.listen().await
+    }
+
+    async fn changed(&mut self) {
+        self.central.changed().await;
+    }
+}

@@ -1,0 +1,130 @@
+//! Target 8: how many hosts one central carries, what gives out first, and what follows an outage.
+
+mod host;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::Scale;
+use crate::central::{central, number};
+use crate::report::{Report, Unit, Wanted};
+use crate::stats::Samples;
+use crate::support::postgres::{Server, Stop};
+use host::Member;
+
+const SESSIONS: u64 = 50;
+/// A daemon at the defaults of the configuration.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+const PROCESSORS: f64 = 2.0;
+
+pub fn measure(scale: &Scale, report: &mut Report) {
+    _ = sessiond::platform::limits::raise_open_files();
+    let stages: &[usize] = scale.choose(&[100, 250, 500, 1000], &[5]);
+    // Each host has two connections: one that works and one that listens.
+    let mut server = central(&["central"], &["max_connections=2200"]);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build().expect("a runtime");
+    let mut fleet = Fleet { members: Vec::new(), tasks: JoinSet::new() };
+    for stage in stages {
+        runtime.block_on(fleet.grow(*stage, &server, scale));
+        runtime.block_on(fleet.watch(&server, scale, report));
+    }
+    runtime.block_on(fleet.outage(&mut server, scale, report));
+    runtime.block_on(fleet.tasks.shutdown());
+    drop(fleet);
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+struct Fleet {
+    members: Vec<Member>,
+    tasks: JoinSet<()>,
+}
+
+impl Fleet {
+    /// Brings in hosts one after another, as they come to a fleet, and lets them settle.
+    async fn grow(&mut self, to: usize, server: &Server, scale: &Scale) {
+        let began = Instant::now();
+        while self.members.len() < to {
+            let member = Member::new(self.members.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
+            self.tasks.spawn(member.sync());
+            self.tasks.spawn(member.beat(HEARTBEAT));
+            self.members.push(member);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let settle = scale.time(Duration::from_secs(20), Duration::from_secs(2));
+        tokio::time::sleep(settle.saturating_sub(began.elapsed() / 2)).await;
+    }
+
+    async fn watch(&self, server: &Server, scale: &Scale, report: &mut Report) {
+        let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
+        let before = (cpu(server), writing(server), self.read(), Instant::now());
+        tokio::time::sleep(lasts).await;
+        let seconds = before.3.elapsed().as_secs_f64();
+        let share = (cpu(server) - before.0) / seconds / PROCESSORS;
+        let hosts = self.members.len();
+        let mut tell =
+            |what: &str, value, unit| report.number(8, &format!("{hosts} hosts: {what}"), value, unit, Wanted::Nothing);
+        tell("central's share of two processors", share, Unit::Share);
+        tell("transactions that write", (writing(server) - before.1) / seconds, Unit::Rate);
+        tell("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
+        tell("age of the sessions in central, p99", age(server), Unit::Time);
+        let mut waits = Samples::default();
+        self.members.iter().for_each(|member| waits.add(member.longest_push()));
+        tell("longest push, p50 of hosts", waits.p50(), Unit::Time);
+    }
+
+    /// Rows of other hosts that all members have read so far.
+    fn read(&self) -> u64 {
+        self.members.iter().map(Member::rows_read).sum()
+    }
+
+    async fn outage(&self, server: &mut Server, scale: &Scale, report: &mut Report) {
+        let greetings = || self.members.iter().map(Member::greetings).sum::<u64>();
+        server.stop(Stop::Immediate);
+        tokio::time::sleep(scale.time(Duration::from_secs(60), Duration::from_secs(3))).await;
+        server.resume();
+        let (began, all) = (Instant::now(), self.members.len() as u64);
+        let (mut last, mut peak, mut first) = (greetings(), 0, None);
+        let came = greetings();
+        while greetings() - came < all && began.elapsed() < Duration::from_secs(90) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = greetings();
+            first = first.or(Some(now - last));
+            peak = peak.max(now - last);
+            last = now;
+        }
+        let mut tell = |what: &str, value, unit| {
+            report.number(8, &format!("after an outage of a minute, {all} hosts: {what}"), value, unit, Wanted::Nothing)
+        };
+        tell("come back in the first second", first.unwrap_or(0) as f64, Unit::Count);
+        tell("come back in the busiest second", peak as f64, Unit::Count);
+        tell("all are back after", began.elapsed().as_secs_f64(), Unit::Time);
+    }
+}
+
+/// Seconds that all processes of a server have had of a processor.
+fn cpu(server: &Server) -> f64 {
+    const TICKS: f64 = 100.0;
+    let pid_file = fs::read_to_string(server.folder().join("data/postmaster.pid")).expect("it runs");
+    let postmaster = pid_file.lines().next().expect("its pid");
+    let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+    let of = |pid: &str, fields: usize| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(fields);
+        times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+    };
+    // The postmaster's last two fields are what children that have ended had.
+    (of(postmaster, 4) + children.split_whitespace().map(|pid| of(pid, 2)).sum::<f64>()) / TICKS
+}
+
+fn writing(server: &Server) -> f64 {
+    number(server, "central", "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+}
+
+fn age(server: &Server) -> f64 {
+    let age = "SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM now() - last_heartbeat)) \
+        FROM supervisor_sessions";
+    number(server, "central", age)
+}

@@ -1,0 +1,90 @@
+//! Whole-process comparisons: the daemon and its verbs, as released, beside floors and peers in the same run.
+//!
+//!     cargo bench --bench compare                     everything, some fifteen minutes
+//!     cargo bench --bench compare -- latency size     only these parts
+//!     cargo bench --bench compare -- --quick          a short run that shows that it works; its numbers do not count
+//!     cargo bench --bench compare -- --write          puts table and plot into BENCHMARKS.md and benches/growth.svg
+//!
+//! It needs Postgres's programs, psql and curl, and no network; durability is "full" on both sides.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod central;
+mod client;
+mod cost;
+mod filling;
+mod fleet;
+mod floors;
+mod growth;
+mod latency;
+mod processes;
+mod replay;
+mod report;
+mod size;
+mod stats;
+#[path = "../../tests/suite/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod support;
+mod svg;
+mod throughput;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use report::Report;
+
+/// How much of everything: a full run, or one that only shows that it works.
+pub struct Scale {
+    quick: bool,
+}
+
+impl Scale {
+    pub fn choose<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    pub fn of(&self, full: u64, quick: u64) -> u64 {
+        self.choose(full, quick)
+    }
+
+    pub fn time(&self, full: Duration, quick: Duration) -> Duration {
+        self.choose(full, quick)
+    }
+}
+
+const PARTS: [&str; 8] = ["latency", "throughput", "processes", "replay", "cost", "size", "growth", "fleet"];
+
+fn main() -> ExitCode {
+    // Cargo itself says --bench.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let (options, parts): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+    let unknown = options.iter().find(|option| !["--quick", "--write"].contains(option));
+    if let Some(word) = unknown.or_else(|| parts.iter().find(|part| !PARTS.contains(part))) {
+        eprintln!("compare: there is no {word}; the parts are {}, the options --quick and --write", PARTS.join(", "));
+        return ExitCode::from(2);
+    }
+    let scale = Scale { quick: options.contains(&"--quick") };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let write = options.contains(&"--write");
+    let plot =
+        if write { root.join("benches/growth.svg") } else { Path::new(env!("CARGO_TARGET_TMPDIR")).join("growth.svg") };
+    let mut report = Report::default();
+    for part in PARTS.into_iter().filter(|part| parts.is_empty() || parts.contains(part)) {
+        match part {
+            "latency" => latency::measure(&scale, &mut report),
+            "throughput" => throughput::measure(&scale, &mut report),
+            "processes" => processes::measure(&scale, &mut report),
+            "replay" => replay::measure(&scale, &mut report),
+            "cost" => cost::measure(&scale, &mut report),
+            "size" => size::measure(&scale, &mut report),
+            "growth" => growth::measure(&scale, &mut report, &plot),
+            _ => fleet::measure(&scale, &mut report),
+        }
+    }
+    if write && let Err(error) = report.write_into(&root.join("BENCHMARKS.md")) {
+        eprintln!("compare: the table could not be written: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

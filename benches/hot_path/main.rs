@@ -1,0 +1,104 @@
+//! Counts the instructions of the hot path under callgrind, and fails when one has grown by more than a tenth.
+//!
+//!     cargo test --bench hot_path                 compares with benches/hot_path/baseline.txt
+//!     cargo test --bench hot_path -- --update     writes that file anew; say in the commit why it may grow
+//!
+//! Counted is what the tests' profile builds, because it is built anyway: the counts are larger than a release's,
+//! and grow when the work does. Each path is counted twice, run not at all and run many times; the difference is
+//! the path's alone. Clock and chance are handed in, and threads only ever wait for one another.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod baseline;
+mod paths;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use baseline::Baseline;
+
+/// How much a path may grow before somebody has to say why.
+const TOLERANCE: f64 = 1.1;
+const RUNS: u64 = 200;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--count", path, runs] => {
+            paths::run(path, runs.parse().expect("a number"));
+            ExitCode::SUCCESS
+        }
+        _ if words.contains(&"--bench") => {
+            println!("hot_path: counted in the tests' profile: cargo test --bench hot_path");
+            ExitCode::SUCCESS
+        }
+        // Somebody runs tests by their name, and means others.
+        _ if words.iter().any(|word| !word.starts_with('-') && !"hot_path".contains(word)) => ExitCode::SUCCESS,
+        _ => check(words.contains(&"--update")),
+    }
+}
+
+fn check(update: bool) -> ExitCode {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hot_path/baseline.txt");
+    let here = Baseline::header();
+    let known = Baseline::read(&file);
+    if let Err(why) = runs_here(&known, &here, update) {
+        println!("test hot_path ... skipped: {why}");
+        return ExitCode::SUCCESS;
+    }
+    let mut found = Baseline::new(here);
+    let mut grown = 0;
+    for path in paths::ALL {
+        let count = instructions(path, RUNS).saturating_sub(instructions(path, 0)) / RUNS;
+        let before = known.count(path);
+        let growth = before.map_or(1.0, |before| count as f64 / before as f64);
+        let verdict = if growth > TOLERANCE { "GREW" } else { "ok" };
+        println!("test hot_path::{path} ... {count} instructions, {:+.1} % ... {verdict}", (growth - 1.0) * 100.0);
+        grown += usize::from(growth > TOLERANCE);
+        found.note(path, count);
+    }
+    if update {
+        found.write(&file).expect("the baseline can be written");
+        return ExitCode::SUCCESS;
+    }
+    if grown > 0 {
+        println!(
+            "hot_path: find out why with callgrind_annotate {}; if it has to be so, run it with --update",
+            profile("PATH").display()
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn runs_here(known: &Baseline, here: &str, update: bool) -> Result<(), String> {
+    if !update && !known.is_of(here) {
+        return Err(format!(
+            "the baseline is of {}, this is {here}; compare the same revision with --update",
+            known.of()
+        ));
+    }
+    match Command::new("valgrind").arg("--version").stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err("valgrind does not run here".into()),
+    }
+}
+
+/// What a whole process of so many runs executes.
+fn instructions(path: &str, runs: u64) -> u64 {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--error-exitcode=1"]);
+    valgrind.arg(format!("--callgrind-out-file={}", profile(path).display()));
+    valgrind.arg(std::env::current_exe().expect("this program")).args(["--count", path, &runs.to_string()]);
+    let output = valgrind.stdin(Stdio::null()).output().expect("valgrind can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{path}: {said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
+    collected.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or_else(|| panic!("no count: {said}"))
+}
+
+/// Where callgrind leaves what it found of a path.
+fn profile(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{path}"))
+}

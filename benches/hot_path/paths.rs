@@ -1,0 +1,166 @@
+//! What is counted: a durable heartbeat and a footer through API and store, and a verb from its words to its output.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use sessiond::api::{self, About, Api, ApiSettings, Metrics, Peer, Unread};
+use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
+use sessiond::client::Client;
+use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
+use sessiond::shutdown;
+use sessiond::store::{Caller, Durability, FolderLock, Identity, IdentityFile, Options, PinnedIdentity, Store};
+use sessiond::wire::{ErrorCode, MachineIdentity};
+use tokio::sync::{Notify, watch};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+pub const ALL: [&str; 3] = ["heartbeat", "footer", "verb"];
+
+const NOW: Timestamp = Timestamp::from_micros(1_770_000_000_000_000);
+
+/// Runs a path so many times.
+pub fn run(path: &str, runs: u64) {
+    let dir = tempfile::tempdir().expect("a folder");
+    match path {
+        "heartbeat" => over_http(dir.path(), runs, |id| {
+            let body = Body::from(r#"{"context_percent":42,"current_epic":"003"}"#);
+            Request::post(format!("/v1/sessions/{id}/heartbeat")).body(body)
+        }),
+        "footer" => {
+            over_http(dir.path(), runs, |id| Request::get(format!("/v1/sessions/{id}/footer")).body(Body::empty()))
+        }
+        "verb" => verb(dir.path(), runs),
+        _ => panic!("there is no path {path}"),
+    }
+}
+
+/// Puts a question to the routes over a real store.
+fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Result<Request<Body>>) {
+    let _lock = FolderLock::take(dir).expect("the folder is ours");
+    let options = Options { durability: Durability::Full, max_size: 1 << 30 };
+    let (store, writer) = Store::open(dir, options, Arc::new(|| NOW)).expect("a store");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.expect("a runtime").block_on(async {
+        let what = registration();
+        let record = store.register(what, None, Caller { uid: 0 }, [1; 8], NOW).await.expect("it is registered");
+        let id = record.session.instance_id.to_string();
+        let (stop, routes) = routes(dir, store);
+        for _ in 0..runs {
+            let mut request = question(&id).expect("a request");
+            request.extensions_mut().insert(Peer { uid: 0 });
+            let Ok(answer) = routes.clone().oneshot(request).await;
+            assert_eq!(answer.status(), 200);
+            to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
+        }
+        drop(stop);
+    });
+    writer.join();
+}
+
+fn registration() -> Registration {
+    Registration {
+        project: Project::parse("odin").expect("a project"),
+        instance_type: InstanceType::parse("PS").expect("a type"),
+        host_machine: MachineName::parse("odin3").expect("a name"),
+        context_percent: 0,
+        current_epic: None,
+        claude_session_uuid: None,
+        claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
+    }
+}
+
+fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
+    let identity = Identity::new(MachineName::parse("odin3").expect("a name"), Uuid::nil(), NOW);
+    let (stop, shutdown) = shutdown::channel();
+    let settings = ApiSettings {
+        stale_after: Duration::from_secs(120),
+        keep_closed: Duration::from_secs(600),
+        allow_other: true,
+        config_path: None,
+        config_error: None,
+        type_rules: Default::default(),
+    };
+    let api = Api {
+        store,
+        identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir), identity)),
+        settings: watch::channel(settings).1,
+        link: watch::channel(LinkStatus::new(LinkState::Off, NOW)).1,
+        nudge: Arc::new(Notify::new()),
+        clock: Arc::new(|| NOW),
+        random: || 1,
+        started: |_| None,
+        lives: |_| false,
+        metrics: Metrics::new("0"),
+        unread: Unread::default(),
+        shutdown,
+        about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
+    };
+    (stop, api::router(Arc::new(api)))
+}
+
+/// A verb, all of it but for the program's being loaded, against a daemon that knows one answer.
+fn verb(dir: &Path, runs: u64) {
+    const ANSWER: &str = "Instance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1.2h";
+    let socket = dir.join("s");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let daemon = thread::spawn(move || {
+        for _ in 0..runs {
+            let (mut stream, _) = listener.accept().expect("a client");
+            _ = stream.read(&mut [0; 4096]).expect("a request");
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len()).expect("an answer");
+        }
+    });
+    for _ in 0..runs {
+        let words = ["sessiond", "footer", "odin-PS-8f4a2b", "--socket"].map(OsString::from);
+        let words = words.into_iter().chain([socket.clone().into()]);
+        cli::main(words, &Nobody);
+    }
+    daemon.join().expect("every client came");
+}
+
+/// Nothing is done in this process.
+struct Nobody;
+
+impl Local for Nobody {
+    fn run(&self, _: &RunArgs) -> Result<(), CliError> {
+        Err(nobody())
+    }
+
+    fn migrate(&self, _: &MigrateArgs) -> Result<String, CliError> {
+        Err(nobody())
+    }
+
+    fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
+        Err(nobody())
+    }
+
+    fn install(&self, _: &InstallArgs) -> Result<Vec<String>, CliError> {
+        Err(nobody())
+    }
+
+    fn uninstall(&self, _: &UninstallArgs) -> Result<Vec<String>, CliError> {
+        Err(nobody())
+    }
+
+    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+        Err(nobody())
+    }
+
+    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+        Err(nobody())
+    }
+}
+
+fn nobody() -> CliError {
+    CliError::new(ErrorCode::Usage, "nobody is here", "ask the daemon")
+}
