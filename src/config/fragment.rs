@@ -77,7 +77,7 @@ pub(super) struct Claude {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "a rule such as { folder = \"/work/meta\", type = \"MS\" }")]
+#[serde(expecting = "a rule such as { folder = \"/home/me/meta\", type = \"MS\" }")]
 pub(super) struct Rule {
     pub project: Option<String>,
     pub folder: Option<PathBuf>,
