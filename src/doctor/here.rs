@@ -37,7 +37,7 @@ pub(super) fn others_on_path(environment: &Environment<'_>) -> Vec<Finding> {
             others.push(candidate);
         }
     }
-    others.iter().map(|path| other(path)).collect()
+    others.iter().map(other).collect()
 }
 
 fn other(path: &PathBuf) -> Finding {
