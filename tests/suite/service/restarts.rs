@@ -88,8 +88,11 @@ impl Manager {
             let registered = client.register(&request).map(|session| id = Some(session.instance_id));
             let heartbeat =
                 id.as_deref().map_or(Ok(()), |id| client.heartbeat(id, &HeartbeatRequest::default()).map(drop));
-            let listed = client.list(&ListQuery::default()).map(drop);
-            for answer in [registered, heartbeat, listed] {
+            let closed = id.take().map_or(Ok(()), |id| client.close(&id).map(drop));
+            // Of those that are not closed, so that a long campaign does not end in ever longer lists.
+            let active = ListQuery { active_only: Some(true), ..ListQuery::default() };
+            let listed = client.list(&active).map(drop);
+            for answer in [registered, heartbeat, closed, listed] {
                 match answer {
                     Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
                     Err(error) => failures.push(error),

@@ -155,10 +155,17 @@ impl Drop for Machine {
     }
 }
 
-/// A group goes once those within it are gone.
+/// A group goes once those within it are gone, and the last process of each, which takes a moment.
 fn remove_group(group: &Path) {
     for inner in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         remove_group(&inner.path());
     }
-    _ = fs::remove_dir(group);
+    for _ in 0..200 {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
+            _ => return,
+        }
+    }
 }
