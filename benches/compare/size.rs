@@ -116,14 +116,15 @@ impl Process {
         field(&format!("{}/status", self.0), "VmRSS:") * 1024.0
     }
 
-    /// Seconds on a processor, of all threads; counted to the nanosecond.
+    /// Seconds on a processor, of all threads, those that have ended too.
     fn cpu(&self) -> f64 {
-        self.threads(|thread| {
-            let schedstat = fs::read_to_string(format!("{thread}/schedstat")).unwrap_or_default();
-            schedstat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) * 1e-9
-        })
+        const TICKS: f64 = 100.0;
+        let stat = fs::read_to_string(format!("{}/stat", self.0)).unwrap_or_default();
+        let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
     }
 
+    /// Of the threads that run now.
     fn wakes(&self) -> f64 {
         self.threads(|thread| field(&format!("{thread}/status"), "voluntary_ctxt_switches:"))
     }
