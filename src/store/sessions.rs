@@ -153,7 +153,7 @@ pub(super) fn heartbeat(
     let mut record = owned(db, id, caller)?;
     let mut before = record.session.clone();
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
-    save_beat(db, &mut record, at)?;
+    save(db, &mut record, at)?;
     let session = &record.session;
     record.checkpoint_due =
         history::context_changed(db, &session.instance_id, before.context_percent, session.context_percent)?;
@@ -184,7 +184,7 @@ pub(super) fn seen_alive(
     for id in ids {
         let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process.is_some()) else { continue };
         if record.session.heartbeat(&Heartbeat::default(), at, stale_after).is_ok() {
-            save_beat(db, &mut record, at)?;
+            save(db, &mut record, at)?;
         }
     }
     Ok(())
@@ -521,29 +521,6 @@ pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), S
         "UPDATE sessions SET claude_session_uuid = ?2, claude_session_path = ?3, working_dir = ?4 WHERE instance_id = ?1",
     )?
     .execute(params![s.instance_id.as_str(), s.claude_session_uuid, s.claude_session_path, s.working_dir])?;
-    Ok(())
-}
-
-/// Writes a sign of life. Of a session that waits for central anyway it changes no column that has an index:
-/// SQLite writes the index of each column that is named, and that is a page more for each heartbeat to sync.
-fn save_beat(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
-    if record.unsynced_since.is_none() {
-        return save(db, record, at);
-    }
-    record.version += 1;
-    let s = &record.session;
-    db.prepare_cached(
-        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, version = ?6 \
-             WHERE instance_id = ?1",
-    )?
-    .execute(params![
-        s.instance_id.as_str(),
-        s.status.as_str(),
-        s.context_percent,
-        s.current_epic,
-        s.last_heartbeat.micros(),
-        record.version,
-    ])?;
     Ok(())
 }
 
