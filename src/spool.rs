@@ -153,12 +153,17 @@ impl Spool {
         &self.dir
     }
 
+    /// Makes the folder if it is missing, for its user alone.
+    pub fn make(&self) -> io::Result<()> {
+        if self.dir.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(&self.dir) }
+    }
+
     /// Leaves a letter: when this returns it is on the disk. `random` tells its name from all others.
     ///
     /// # Errors
     /// The folder cannot be made or written, or there are too many letters in it.
     pub fn leave(&self, letter: &Letter, random: u64) -> io::Result<()> {
-        make(&self.dir)?;
+        self.make()?;
         let mut letter = letter.clone();
         let superfluous = self.superseded_by(&letter)?;
         if let Some((earlier, _)) = &superfluous {
@@ -288,11 +293,6 @@ fn mark(write: &Write) -> String {
     write.beat().map(hash).unwrap_or_default()
 }
 
-/// Makes the folder, for its user alone.
-fn make(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(dir) }
-}
-
 fn invalid(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
@@ -355,7 +355,7 @@ mod tests {
     fn what_is_no_letter_is_told_and_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::in_folder(dir.path());
-        make(spool.dir()).unwrap();
+        spool.make().unwrap();
         let at = |name: &str| spool.dir().join(name);
         fs::write(at("1.json"), "{\"at\": 1, \"sockets\": [], \"write\"").unwrap();
         fs::write(at("2.json"), vec![b' '; 300 << 10]).unwrap();

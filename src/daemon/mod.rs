@@ -309,7 +309,12 @@ fn spools(settings: &Settings, environment: &Environment<'_>) -> impl Iterator<I
             .ok()
     });
     let moved = usual.filter(|usual| *usual != settings.state_dir).map(|dir| Spool::in_folder(&dir));
-    [Some(Spool::in_folder(&settings.state_dir)), moved, shared].into_iter().flatten()
+    let own = Spool::in_folder(&settings.state_dir);
+    // While there is none, it is the folder above that is watched, in which the store writes at every commit.
+    if let Err(error) = own.make() {
+        tracing::warn!(%error, "the spool in the state folder cannot be made");
+    }
+    [Some(own), moved, shared].into_iter().flatten()
 }
 
 fn about(settings: &Settings, clock: &Clock) -> About {
