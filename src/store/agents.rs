@@ -193,7 +193,7 @@ fn take_up(
         save_whereabouts(db, &record)?;
     }
     save(db, &mut record, at)?;
-    history::context_changed(db, &id, percent_before, record.session.context_percent)?;
+    history::context_changed(db, &id, (percent_before, record.session.context_percent))?;
     Ok(id)
 }
 

@@ -147,9 +147,14 @@ struct Unreadable(&'static str);
 
 // Suggesting checkpoints.
 
+/// Is there anything to note or to look up where a session's context was the first of these, and is the second?
+pub(super) fn is_noted((before, after): (u8, u8)) -> bool {
+    before.max(after) > CHECKPOINT_ABOVE
+}
+
 /// Notes whether a session's context passed the mark, and says whether a checkpoint is due. Below the mark it
 /// costs nothing.
-pub(super) fn context_changed(db: &Connection, id: &InstanceId, before: u8, after: u8) -> Result<bool, StoreError> {
+pub(super) fn context_changed(db: &Connection, id: &InstanceId, (before, after): (u8, u8)) -> Result<bool, StoreError> {
     let (was_above, is_above) = (before > CHECKPOINT_ABOVE, after > CHECKPOINT_ABOVE);
     match (was_above, is_above) {
         (false, false) => Ok(false),

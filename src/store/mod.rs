@@ -278,7 +278,7 @@ impl Store {
     ) -> Result<Record, StoreError> {
         let news = self.news.clone();
         self.writer
-            .submit(move |db| {
+            .submit_atomic(move |db| {
                 let (record, is_news) = sessions::heartbeat(db, &id, &beat, caller, at, stale_after)?;
                 if is_news {
                     news.write();

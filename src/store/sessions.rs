@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::writer::all_or_nothing;
 use super::{Counts, StoreError, history};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
@@ -97,12 +98,26 @@ impl Filter {
     }
 }
 
-pub(super) const COLUMNS: &str = "s.instance_id, s.project, s.instance_type, s.status, s.context_percent, s.current_epic, \
-     s.last_heartbeat, s.created_at, s.closed_at, s.host_machine, s.claude_session_uuid, s.claude_session_path, \
-     s.resumed_from, s.working_dir, s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, s.mirror_round, \
-     CASE WHEN s.mirror_round IS NOT NULL \
-         THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END, \
-     (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)";
+macro_rules! columns {
+    () => {
+        "s.instance_id, s.project, s.instance_type, s.status, s.context_percent, s.current_epic, \
+         s.last_heartbeat, s.created_at, s.closed_at, s.host_machine, s.claude_session_uuid, s.claude_session_path, \
+         s.resumed_from, s.working_dir, s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, s.mirror_round, \
+         CASE WHEN s.mirror_round IS NOT NULL \
+             THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END, \
+         (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
+    };
+}
+
+/// What [`record`] reads.
+pub(super) const COLUMNS: &str = columns!();
+
+/// A constant, as every heartbeat begins with it.
+const GET: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM sessions s WHERE instance_id = coalesce((SELECT instance_id FROM aliases WHERE old_id = ?1), ?1)"
+);
 
 pub(super) fn register(
     db: &Connection,
@@ -115,7 +130,7 @@ pub(super) fn register(
     let instance_id = free_id(db, &what.project, what.instance_type, draws)?;
     let record = Record::begun(Session::register(instance_id, what, at), process, caller, at);
     insert(db, &record)?;
-    history::context_changed(db, &record.session.instance_id, 0, record.session.context_percent)?;
+    history::context_changed(db, &record.session.instance_id, (0, record.session.context_percent))?;
     Ok(record)
 }
 
@@ -141,7 +156,7 @@ pub(super) fn free_id(
     Err(StoreError::Bug(format!("none of {} drawn ids was free", draws.len())))
 }
 
-/// The session as it is then, and whether the heartbeat was more than a sign of life.
+/// The session as it is then, and whether the heartbeat was more than a sign of life. Undoes itself when it fails.
 pub(super) fn heartbeat(
     db: &Connection,
     id: &str,
@@ -153,11 +168,16 @@ pub(super) fn heartbeat(
     let mut record = owned(db, id, caller)?;
     let mut before = record.session.clone();
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
-    save(db, &mut record, at)?;
-    let session = &record.session;
-    record.checkpoint_due =
-        history::context_changed(db, &session.instance_id, before.context_percent, session.context_percent)?;
-    before.last_heartbeat = session.last_heartbeat;
+    let context = (before.context_percent, record.session.context_percent);
+    if history::is_noted(context) {
+        record.checkpoint_due = all_or_nothing(db, || {
+            save(db, &mut record, at)?;
+            history::context_changed(db, &record.session.instance_id, context)
+        })?;
+    } else {
+        save(db, &mut record, at)?;
+    }
+    before.last_heartbeat = record.session.last_heartbeat;
     let is_news = before != record.session;
     Ok((record, is_news))
 }
@@ -355,13 +375,7 @@ pub(super) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> 
 
 /// The session that goes, or once went, by exactly this id.
 pub(super) fn get(db: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
-    Ok(db
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE instance_id = \
-             coalesce((SELECT instance_id FROM aliases WHERE old_id = ?1), ?1)"
-        ))?
-        .query_row([id], record)
-        .optional()?)
+    Ok(db.prepare_cached(GET)?.query_row([id], record).optional()?)
 }
 
 /// The session that goes by exactly this id now.
@@ -480,8 +494,13 @@ pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError>
 
 /// Writes what can change of a session, as a new version that central lacks.
 ///
-/// Most changes are heartbeats: those touch no column that an index is made of or depends on.
+/// Most changes are heartbeats, and most of those of sessions that wait already: those touch no column that an index
+/// is made of or depends on.
 pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+    let beat = match record.unsynced_since {
+        Some(_) => BEAT_AGAIN,
+        None => BEAT,
+    };
     record.version += 1;
     record.unsynced_since.get_or_insert(at);
     let s = &record.session;
@@ -497,22 +516,31 @@ pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Resul
         record.version,
         record.unsynced_since.map(Timestamp::micros),
     ];
-    let only_a_heartbeat = db
-        .prepare_cached(
-            "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, unsynced_since = ?10 \
-             WHERE instance_id = ?1 AND status = ?2 AND current_epic IS ?4 AND closed_at IS ?6 AND pid IS ?7 \
-                 AND pid_started IS ?8",
-        )?
-        .execute(values)?;
+    let only_a_heartbeat = db.prepare_cached(beat)?.execute(values)?;
     if only_a_heartbeat == 0 {
-        db.prepare_cached(
-            "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
-                 closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1",
-        )?
-        .execute(values)?;
+        db.prepare_cached(CHANGE)?.execute(values)?;
     }
     Ok(())
 }
+
+macro_rules! unless_more_changed {
+    () => {
+        " WHERE instance_id = ?1 AND status = ?2 AND current_epic IS ?4 AND closed_at IS ?6 AND pid IS ?7 \
+             AND pid_started IS ?8"
+    };
+}
+
+const BEAT: &str = concat!(
+    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, unsynced_since = ?10",
+    unless_more_changed!()
+);
+const BEAT_AGAIN: &str = concat!(
+    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9",
+    unless_more_changed!(),
+    " AND unsynced_since = ?10"
+);
+const CHANGE: &str = "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
+     closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1";
 
 /// Writes where a session runs now; [`save`] says that something changed.
 pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), StoreError> {

@@ -143,6 +143,24 @@ async fn a_full_store_says_so_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_fails_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let (first, second) = (register(&store, 1, 0).await, register(&store, 2, 0).await);
+    let drop_table = |db: &Connection| Ok(db.execute_batch("DROP TABLE checkpoints_due")?);
+    store.writer.submit(drop_table).await.unwrap();
+    let beat = |record: &Record, percent| {
+        let beat = Heartbeat { context_percent: Some(percent), current_epic: None };
+        store.heartbeat(record.session.instance_id.to_string(), beat, OWNER, at(9), STALE_AFTER)
+    };
+    let (failed, done) = tokio::join!(beat(&first, 90), beat(&second, 10));
+    assert!(failed.is_err(), "what it has to note cannot be noted: {failed:?}");
+    assert_eq!(only(&store, &first.session.instance_id).await, first);
+    assert_eq!(only(&store, &second.session.instance_id).await, done.unwrap());
+    shut((store, writer));
+}
+
+#[tokio::test]
 async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());

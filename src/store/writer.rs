@@ -1,5 +1,5 @@
-//! The one thread that writes: it gathers the jobs that wait, runs each in a savepoint of one
-//! transaction, commits once, and only then answers.
+//! The one thread that writes: it gathers the jobs that wait, runs them in one transaction, in which a job
+//! that fails is undone alone, commits once, and only then answers.
 
 use std::ops::ControlFlow;
 use std::thread::JoinHandle;
@@ -18,7 +18,14 @@ const GROUP: usize = 256;
 /// Tells a job's caller how it ended: given the commit's error, or none.
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 /// Does a job's work inside the open transaction, if there is one, and hands back the answer for later.
-pub(super) type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Outcome + Send>;
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Outcome + Send>;
+
+/// What one caller wants done.
+pub(super) struct Job {
+    work: Work,
+    /// It leaves nothing behind when it fails, so it needs no savepoint.
+    undoes_itself: bool,
+}
 
 /// What running one job gave.
 pub(super) struct Outcome {
@@ -66,8 +73,25 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.enqueue(work, false).await
+    }
+
+    /// As [`Writer::submit`], for work that leaves nothing behind when it fails, as one that writes by a single statement
+    /// at its end: that costs no savepoint.
+    pub async fn submit_atomic<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.enqueue(work, true).await
+    }
+
+    async fn enqueue<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        undoes_itself: bool,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(job(work, reply)).map_err(|refused| match refused {
+        self.jobs.try_send(Job { work: answering(work, reply), undoes_itself }).map_err(|refused| match refused {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Closed(_) => stopped(),
         })?;
@@ -80,10 +104,10 @@ fn stopped() -> StoreError {
 }
 
 /// Wraps `work` so that its result travels only once the commit is known.
-fn job<T: Send + 'static>(
+fn answering<T: Send + 'static>(
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     reply: oneshot::Sender<Result<T, StoreError>>,
-) -> Job {
+) -> Work {
     Box::new(move |transaction| {
         let result = transaction.and_then(work);
         let failure = result.as_ref().err().cloned();
@@ -131,7 +155,7 @@ fn recover(keeper: &mut impl Keeper) -> Result<Connection, StoreError> {
 /// Answers each of `jobs` with an error, none of them done.
 fn refuse(error: &StoreError, jobs: impl Iterator<Item = Job>) {
     for job in jobs {
-        let Outcome { answer, .. } = job(Err(error.clone()));
+        let Outcome { answer, .. } = (job.work)(Err(error.clone()));
         answer(None);
     }
 }
@@ -162,18 +186,41 @@ fn run_group(
 ) -> Result<(), StoreError> {
     let mut transaction = statement(connection, "BEGIN IMMEDIATE");
     for job in jobs {
-        let savepoint = transaction.and_then(|()| statement(connection, "SAVEPOINT job"));
-        let Outcome { failure, answer } = job(savepoint.clone().map(|()| connection));
+        let sets_savepoint = !job.undoes_itself;
+        if sets_savepoint {
+            transaction = transaction.and_then(|()| statement(connection, "SAVEPOINT job"));
+        }
+        let Outcome { failure, answer } = (job.work)(transaction.clone().map(|()| connection));
         answers.push(answer);
-        transaction = savepoint.and_then(|()| match failure {
-            None => statement(connection, "RELEASE job"),
+        transaction = transaction.and_then(|()| match failure {
             Some(error) if connection.is_autocommit() => Err(error),
             Some(damage @ StoreError::Damaged(_)) => Err(damage),
-            Some(_) => statement(connection, "ROLLBACK TO job").and_then(|()| statement(connection, "RELEASE job")),
+            Some(_) if sets_savepoint => statement(connection, "ROLLBACK TO job"),
+            _ => Ok(()),
         });
+        if sets_savepoint {
+            transaction = transaction.and_then(|()| statement(connection, "RELEASE job"));
+        }
     }
     transaction?;
     statement(connection, "COMMIT")
+}
+
+/// Does all of `work` or, if it fails, nothing.
+pub(super) fn all_or_nothing<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    statement(connection, "SAVEPOINT part")?;
+    let done = work();
+    // An error that took the transaction with it took the savepoint too.
+    if !connection.is_autocommit() {
+        if done.is_err() {
+            statement(connection, "ROLLBACK TO part")?;
+        }
+        statement(connection, "RELEASE part")?;
+    }
+    done
 }
 
 fn statement(connection: &Connection, sql: &str) -> Result<(), StoreError> {

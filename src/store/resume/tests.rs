@@ -394,4 +394,5 @@ fn a_heartbeat_touches_no_index_by_which_sessions_are_found() {
         db.execute(&format!("DROP INDEX {index}"), []).unwrap();
     }
     assert_eq!(with, pages_of_a_heartbeat(&db, &log));
+    assert_eq!(with, 1, "nor, once the session waits for central, anything but its own row");
 }
