@@ -241,6 +241,7 @@ impl Daemon {
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
+        tasks.push(tokio::spawn(verify(store.clone())));
 
         let api = Arc::new(Api {
             store: store.clone(),
@@ -296,6 +297,13 @@ impl Daemon {
         }
         finish_sync(stop_sync, sync).await;
         ended.map_err(failure::of_part)
+    }
+}
+
+/// Looks the store over to the end while it serves already.
+async fn verify(store: Store) {
+    if let Err(error) = store.verify().await {
+        tracing::error!(%error, "the store could not be looked over");
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, watch};
 
-use super::open::Files;
+use super::open::{Files, Look};
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
@@ -45,7 +45,7 @@ impl ByHand {
     /// Opens what is on the disk, as a start of the daemon does.
     pub(crate) fn open(disk: &Disk) -> (Store, Self) {
         let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
-        let connection = files.prepare(connect(&disk.url)).unwrap();
+        let connection = files.prepare(connect(&disk.url), Look::Everything).unwrap();
         let (writer, queue) = Writer::new();
         let store = Store {
             writer,

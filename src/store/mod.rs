@@ -60,7 +60,7 @@ use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
 };
 use news::News;
-use open::Files;
+use open::{Files, Look};
 use readers::Readers;
 use writer::{Keeper, Writer};
 
@@ -143,7 +143,7 @@ impl Store {
     /// A store newer than this binary, a folder that cannot be used. A damaged store is no error.
     pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<(Self, WriterThread), OpenError> {
         let files = Files::new(dir, options);
-        let connection = files.open(clock())?;
+        let connection = files.open(clock(), Look::Structure)?;
         let readers = Readers::new(files.clone());
         let (committed, commits) = watch::channel(0);
         let changes = Changes::new();
@@ -221,6 +221,11 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// Looks all of the database over, which a start does only in part, and has it rebuilt if it is damaged.
+    pub async fn verify(&self) -> Result<(), StoreError> {
+        self.read(|db| Look::Everything.over(db)).await
     }
 
     /// Goes once through the writer: it lives, and gets work done.
@@ -534,7 +539,7 @@ struct StoreKeeper {
 impl Keeper for StoreKeeper {
     fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        let reopened = self.files.open((self.clock)()).and_then(|connection| {
+        let reopened = self.files.open((self.clock)(), Look::Everything).and_then(|connection| {
             self.changes.follow(&connection)?;
             Ok(connection)
         });

@@ -65,6 +65,29 @@ impl FolderLock {
     }
 }
 
+/// What of a database is looked at for damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Every page. What is sound so far takes writes without losing any.
+    Structure,
+    /// Also whether the indexes have what their tables have, without which rows are not found: it takes several
+    /// times as long.
+    Everything,
+}
+
+impl Look {
+    /// # Errors
+    /// `Damaged` if the database is.
+    pub fn over(self, connection: &Connection) -> Result<(), StoreError> {
+        let check = match self {
+            Self::Structure => "PRAGMA quick_check(1)",
+            Self::Everything => "PRAGMA integrity_check(1)",
+        };
+        let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
+    }
+}
+
 /// The database's files, and how connections to it are made.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
@@ -81,9 +104,9 @@ impl Files {
         self.dir.join(DATABASE)
     }
 
-    /// Opens the database for writing, upgraded to this binary's schema. A damaged one is set aside
-    /// and what can be read of it is carried over.
-    pub fn open(&self, now: Timestamp) -> Result<Connection, OpenError> {
+    /// Opens the database for writing, upgraded to this binary's schema. One in which `look` finds damage is set
+    /// aside and what can be read of it is carried over.
+    pub fn open(&self, now: Timestamp, look: Look) -> Result<Connection, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
@@ -93,7 +116,7 @@ impl Files {
             self.check_log(now)?;
         }
         self.sync_log()?;
-        match self.open_sound() {
+        match self.open_sound(look) {
             Err(OpenError::Store(StoreError::Damaged(why))) => self.salvage(&why, now),
             other => other,
         }
@@ -102,7 +125,7 @@ impl Files {
     fn salvage(&self, why: &str, now: Timestamp) -> Result<Connection, OpenError> {
         tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
         self.replace_damaged(now)?;
-        self.open_sound()
+        self.open_sound(Look::Structure)
     }
 
     /// Looks for damage in the log that a crash left, which SQLite would take for the log's end, and mends it.
@@ -180,17 +203,16 @@ impl Files {
         sync_folder(&self.dir).map_err(io)
     }
 
-    fn open_sound(&self) -> Result<Connection, OpenError> {
-        self.prepare(self.connect(&self.database())?)
+    fn open_sound(&self, look: Look) -> Result<Connection, OpenError> {
+        self.prepare(self.connect(&self.database())?, look)
     }
 
     /// Brings a database up to this binary's schema, sets it up and looks it over.
-    pub fn prepare(&self, mut connection: Connection) -> Result<Connection, OpenError> {
+    pub fn prepare(&self, mut connection: Connection, look: Look) -> Result<Connection, OpenError> {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;
-        // The quick check passes over indexes that disagree with their table, by which rows cannot be found.
-        check(&connection)?;
+        look.over(&connection)?;
         Ok(connection)
     }
 
@@ -296,12 +318,6 @@ impl Files {
 /// A moment as part of a file's name.
 fn dated(at: Timestamp) -> String {
     at.to_string().replace([':', '-'], "")
-}
-
-/// Asks SQLite whether the database is sound.
-fn check(connection: &Connection) -> Result<(), StoreError> {
-    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
 }
 
 /// Makes a folder, and those above it, so that a power cut does not take them away again. One that is

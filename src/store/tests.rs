@@ -393,6 +393,39 @@ fn spoil_a_page(dir: &Path) {
     std::fs::write(&path, &bytes).unwrap();
 }
 
+/// Changes the id of a store's one session in the index, where it is found by.
+fn spoil_the_index(dir: &Path, id: &InstanceId) {
+    let path = dir.join("sessiond.db");
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_sessions_1'";
+    let page: u32 = Connection::open(&path).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let leaf = &mut bytes[(page as usize - 1) * 4096..][..4096];
+    let at = leaf.windows(id.as_str().len()).position(|bytes| bytes == id.as_str().as_bytes()).unwrap();
+    leaf[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_index_that_disagrees_with_its_table_is_found_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = filled(dir.path(), 1).await.remove(0);
+    let id = record.session.instance_id.clone();
+    spoil_the_index(dir.path(), &id);
+
+    let (store, writer) = open(dir.path());
+    let beat = || store.heartbeat(id.to_string(), Heartbeat::default(), OWNER, at(1), STALE_AFTER);
+    assert!(matches!(beat().await, Err(StoreError::NotFound(_))), "the start does not look so closely");
+    let new = register(&store, 2, 1).await;
+    store.verify().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(only(&store, &id).await.session, record.session);
+    assert_eq!(only(&store, &new.session.instance_id).await.session, new.session, "nor is lost what came meanwhile");
+    beat().await.unwrap();
+    store.verify().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    shut((store, writer));
+}
+
 #[tokio::test]
 async fn damage_that_is_none_at_a_closer_look_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
