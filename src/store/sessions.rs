@@ -295,12 +295,15 @@ pub(super) fn rename_machine(
 }
 
 /// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
+///
+/// An id of this host begins with its project, which is therefore the text's first part, or goes on like the text.
 pub(super) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
      SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_settled \
          WHERE (mirror_round IS NOT NULL OR status <> 'active') \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
      UNION ALL SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_running \
          WHERE mirror_round IS NULL AND status = 'active' \
+             AND project >= ?3 AND project < ?1 || char(1114111) \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
      ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
 
@@ -314,7 +317,7 @@ pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE rowid IN ({BEGINNING_SO}) ORDER BY last_heartbeat DESC, instance_id"
         ))?
-        .query_map(params![text, CANDIDATES as i64], record)?
+        .query_map(params![text, CANDIDATES as i64, text.split('-').next()], record)?
         .collect::<Result<Vec<_>, _>>()?;
     Ok(match matches.len() {
         0 => Lookup::None,

@@ -277,6 +277,30 @@ async fn prefixes_show_up_to_ten_candidates_most_recent_first() {
 }
 
 #[tokio::test]
+async fn every_beginning_of_an_id_finds_all_that_begin_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let mut ids = Vec::new();
+    for (number, project) in ["odin", "odin2", "odin-core", "od", "o", "odin-core-a", "z"].into_iter().enumerate() {
+        let what = Registration { project: Project::parse(project).unwrap(), ..odin(None) };
+        let draws = std::array::from_fn(|i| (number * 8 + i) as u64);
+        let record = store.register(what, None, OWNER, draws, at(number as i64)).await.unwrap();
+        ids.push(record.session.instance_id.to_string());
+    }
+    for beginning in ids.iter().flat_map(|id| (1..id.len()).map(|length| &id[..length])) {
+        let mut found = match store.find(beginning.to_owned()).await.unwrap() {
+            Lookup::One(record) => vec![*record],
+            Lookup::Several(records) => records,
+            Lookup::None => Vec::new(),
+        };
+        found.reverse();
+        let found: Vec<_> = found.iter().map(|record| record.session.instance_id.as_str()).collect();
+        let begin_so: Vec<_> = ids.iter().filter(|id| id.starts_with(beginning)).collect();
+        assert_eq!(found, begin_so, "{beginning}");
+    }
+}
+
+#[tokio::test]
 async fn a_renamed_machine_takes_its_sessions_along() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());

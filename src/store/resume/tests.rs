@@ -346,7 +346,7 @@ fn no_search_looks_through_everything() {
         prefix[0].starts_with("SEARCH sessions USING COVERING INDEX sessions_settled (instance_id>?"),
         "{prefix:#?}"
     );
-    assert_eq!(prefix[1], "SCAN sessions USING INDEX sessions_running");
+    assert_eq!(prefix[1], "SEARCH sessions USING INDEX sessions_running (project>? AND project<?)");
     assert_eq!(
         plan(&db, sessions::COUNTS),
         ["SCAN sessions USING COVERING INDEX sessions_ended", "SCAN sessions USING INDEX sessions_running"]
