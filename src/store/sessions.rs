@@ -113,7 +113,7 @@ macro_rules! columns {
 pub(super) const COLUMNS: &str = columns!();
 
 /// A constant, as every heartbeat begins with it.
-const GET: &str = concat!(
+pub(super) const GET: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM sessions s WHERE instance_id = coalesce((SELECT instance_id FROM aliases WHERE old_id = ?1), ?1)"

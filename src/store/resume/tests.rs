@@ -351,6 +351,8 @@ fn no_search_looks_through_everything() {
         plan(&db, sessions::COUNTS),
         ["SCAN sessions USING COVERING INDEX sessions_ended", "SCAN sessions USING INDEX sessions_running"]
     );
+    let get = plan(&db, sessions::GET);
+    assert!(!get.iter().any(|step| step.contains("TEMP B-TREE")), "{get:#?}");
     let recalled = plan(&db, super::super::recall::NEWEST);
     assert_eq!(recalled, ["SEARCH records USING INDEX records_of_session (instance_id=? AND kind=?)"]);
 }
