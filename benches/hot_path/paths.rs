@@ -101,7 +101,7 @@ fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
         started: |_| None,
         lives: |_| false,
         metrics: Metrics::new("0"),
-        unread: Unread::default(),
+        unread: Unread::new(|| {}),
         shutdown,
         about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
     };

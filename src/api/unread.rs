@@ -13,6 +13,8 @@ use crate::wire::ErrorCode;
 const MOST: u32 = 64 * 1024;
 /// Answers below this, in KiB, are bounded by the number of connections.
 const LARGE: u32 = 64;
+/// After an answer of so many KiB the memory it was made in goes back to the system.
+const HUGE: u32 = 1024;
 /// How many lists are made at once: each is held in memory several times over while it is made.
 const LISTS: usize = 4;
 
@@ -21,15 +23,15 @@ const LISTS: usize = 4;
 pub struct Unread {
     kib: Arc<Semaphore>,
     lists: Arc<Semaphore>,
-}
-
-impl Default for Unread {
-    fn default() -> Self {
-        Self { kib: Arc::new(Semaphore::new(MOST as usize)), lists: Arc::new(Semaphore::new(LISTS)) }
-    }
+    give_back: fn(),
 }
 
 impl Unread {
+    /// `give_back` hands memory that is free to the system, which the allocator would keep for the next such answer.
+    pub fn new(give_back: fn()) -> Self {
+        Self { kib: Arc::new(Semaphore::new(MOST as usize)), lists: Arc::new(Semaphore::new(LISTS)), give_back }
+    }
+
     /// Waits until it is this list's turn to be made; it lasts until what this returns goes.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         self.lists.clone().acquire_owned().await.ok()
@@ -49,7 +51,9 @@ impl Unread {
         let (head, body) = response.into_parts();
         match to_bytes(body, usize::MAX).await {
             Ok(bytes) => {
-                Response::from_parts(head, Body::from(Bytes::from_owner(Counted { bytes, _counted: counted })))
+                let after = if size < HUGE { || {} } else { self.give_back };
+                let bytes = Counted { bytes, _counted: counted, after };
+                Response::from_parts(head, Body::from(Bytes::from_owner(bytes)))
             }
             Err(_) => too_much().into_response(),
         }
@@ -60,6 +64,15 @@ impl Unread {
 struct Counted {
     bytes: Bytes,
     _counted: OwnedSemaphorePermit,
+    /// Called when they are gone.
+    after: fn(),
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.bytes = Bytes::new();
+        (self.after)();
+    }
 }
 
 impl AsRef<[u8]> for Counted {

@@ -254,7 +254,7 @@ impl Daemon {
             started: platform::process::started,
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
-            unread: api::Unread::default(),
+            unread: api::Unread::new(platform::memory::give_back),
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),
         });

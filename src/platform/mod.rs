@@ -3,6 +3,7 @@
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
 pub mod limits;
+pub mod memory;
 pub mod peer;
 pub mod places;
 pub mod process;

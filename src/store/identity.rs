@@ -166,8 +166,7 @@ impl IdentityFile {
         let write = || -> std::io::Result<()> {
             let draft = self.path.with_extension("json.new");
             let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-            serde_json::to_writer_pretty(&mut file, &pin)?;
-            file.write_all(b"\n")?;
+            file.write_all(&[&serde_json::to_vec_pretty(&pin)?, &b"\n"[..]].concat())?;
             file.sync_all()?;
             fs::rename(&draft, &self.path)?;
             self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())

@@ -391,7 +391,7 @@ impl Served {
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
             shutdown: sessiond::shutdown::channel().1,
-            unread: sessiond::api::Unread::default(),
+            unread: sessiond::api::Unread::new(|| {}),
             about: About {
                 version: "test",
                 pid: 1,
