@@ -241,7 +241,7 @@ impl Daemon {
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
-        tasks.push(tokio::spawn(verify(store.clone())));
+        tasks.push(tokio::spawn(prepare(store.clone())));
 
         let api = Arc::new(Api {
             store: store.clone(),
@@ -300,8 +300,11 @@ impl Daemon {
     }
 }
 
-/// Looks the store over to the end while it serves already.
-async fn verify(store: Store) {
+/// What a start of the store leaves for when it serves already.
+async fn prepare(store: Store) {
+    if let Err(error) = store.make_room().await {
+        tracing::debug!(%error, "the store's log grows as it is written");
+    }
     if let Err(error) = store.verify().await {
         tracing::error!(%error, "the store could not be looked over");
     }

@@ -21,6 +21,9 @@ const DAMAGED: &str = ".damaged-";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
 
+/// The log's usual length, in bytes: SQLite begins it anew after the transaction that fills a thousand pages.
+const LOG: usize = 4_500_000;
+
 /// Older versions can lose committed writes when the write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -202,6 +205,17 @@ impl Files {
             log => log.and_then(|log| log.sync_all()).map_err(io)?,
         }
         sync_folder(&self.dir).map_err(io)
+    }
+
+    /// Makes the log as long as it becomes before SQLite begins it anew. A commit into a log that has to grow costs the
+    /// file system a commit of its own; zeros behind the newest frame are what SQLite takes for its end anyway.
+    ///
+    /// To be called by whoever alone writes.
+    pub fn lengthen_log(&self) -> Result<(), StoreError> {
+        let mut log = File::options().append(true).open(self.beside("-wal")).map_err(io)?;
+        let length = log.metadata().map_err(io)?.len() as usize;
+        log.write_all(&vec![0; LOG.saturating_sub(length)]).map_err(full_or_io)?;
+        log.sync_all().map_err(io)
     }
 
     fn open_sound(&self, look: Look) -> Result<Connection, OpenError> {

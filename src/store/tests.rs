@@ -324,6 +324,32 @@ fn two_daemons_cannot_share_a_folder() {
 }
 
 #[tokio::test]
+async fn room_in_the_log_is_no_damage_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let first = register(&store, 1, 0).await;
+    store.make_room().await.unwrap();
+    let log = dir.path().join("sessiond.db-wal");
+    let length = std::fs::metadata(&log).unwrap().len();
+    let second = register(&store, 2, 1).await;
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), length, "it does not grow any more");
+
+    // What a crash leaves.
+    let crashed = tempfile::tempdir().unwrap();
+    for file in ["sessiond.db", "sessiond.db-wal"] {
+        std::fs::copy(dir.path().join(file), crashed.path().join(file)).unwrap();
+    }
+    shut((store, writer));
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+    let (store, writer) = open(crashed.path());
+    for record in [first, second] {
+        assert_eq!(only(&store, &record.session.instance_id).await, record);
+    }
+    assert_eq!(set_aside(crashed.path()), 0);
+    shut((store, writer));
+}
+
+#[tokio::test]
 async fn a_newer_store_is_refused_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     shut(open(dir.path()));
