@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use sessiond::api::{self, Peer};
 use sessiond::shutdown::{self, Stop};
 use tempfile::TempDir;
+use tower::ServiceExt;
 
 /// A server like the daemon's that answers every request with the same bytes.
 pub struct Echo {
@@ -33,7 +34,11 @@ impl Echo {
                     ([(CONTENT_TYPE, "application/json")], answer.clone())
                 });
                 let listener = tokio::net::UnixListener::from_std(listener).expect("a listener");
-                api::serve(listener, router, Arc::new(|_| Ok(Peer { uid: 0 })), shutdown).await;
+                let answer = move |question| {
+                    let router = router.clone();
+                    async move { router.oneshot(question).await.unwrap_or_else(|never| match never {}) }
+                };
+                api::serve(listener, answer, Arc::new(|_| Ok(Peer { uid: 0 })), shutdown).await;
             });
         });
         Self { dir, stop: Some(stop), thread: Some(thread) }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use sessiond::api::{self, About, Api, ApiSettings, Metrics, Peer, Unread};
+use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer, Unread};
 use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
@@ -19,7 +18,6 @@ use sessiond::shutdown;
 use sessiond::store::{Caller, Durability, FolderLock, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::wire::{ErrorCode, MachineIdentity};
 use tokio::sync::{Notify, watch};
-use tower::ServiceExt;
 use uuid::Uuid;
 
 pub const ALL: [&str; 3] = ["heartbeat", "footer", "verb"];
@@ -52,11 +50,11 @@ fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Resul
         let what = registration();
         let record = store.register(what, None, Caller { uid: 0 }, [1; 8], NOW).await.expect("it is registered");
         let id = record.session.instance_id.to_string();
-        let (stop, routes) = routes(dir, store);
+        let (stop, front) = front(dir, store);
         for _ in 0..runs {
             let mut request = question(&id).expect("a request");
             request.extensions_mut().insert(Peer { uid: 0 });
-            let Ok(answer) = routes.clone().oneshot(request).await;
+            let answer = front.clone().answer(request).await;
             assert_eq!(answer.status(), 200);
             to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
         }
@@ -79,7 +77,7 @@ fn registration() -> Registration {
     }
 }
 
-fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
+fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
     let identity = Identity::new(MachineName::parse("odin3").expect("a name"), Uuid::nil(), NOW);
     let (stop, shutdown) = shutdown::channel();
     let settings = ApiSettings {
@@ -105,7 +103,7 @@ fn routes(dir: &Path, store: Store) -> (shutdown::Stop, Router) {
         shutdown,
         about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
     };
-    (stop, api::router(Arc::new(api)))
+    (stop, Front::new(Arc::new(api)))
 }
 
 /// A verb, all of it but for the program's being loaded, against a daemon that knows one answer.

@@ -5,6 +5,7 @@
 mod describe;
 mod error;
 mod extract;
+mod front;
 mod metrics;
 mod places;
 #[allow(unused_qualifications, reason = "utoipa's macros write full paths")]
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
 use tokio::sync::{Notify, watch};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,6 +25,7 @@ use utoipa_axum::routes;
 
 pub use error::ApiError;
 pub use extract::{Peer, parse_body};
+pub use front::Front;
 pub use metrics::Metrics;
 pub use server::{Admission, serve};
 pub use unread::Unread;
@@ -94,7 +95,7 @@ pub struct Api {
 struct Document;
 
 /// The routes of contract.md over `api`, and the document that describes them.
-pub fn router(api: Arc<Api>) -> Router {
+fn router(api: Arc<Api>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(routes::sessions::register, routes::sessions::list))
         .routes(routes!(routes::sessions::show))
@@ -125,6 +126,5 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(api.clone(), server::limit_and_count))
         .with_state(api)
 }

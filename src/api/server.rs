@@ -1,15 +1,13 @@
 //! Accepting connections: who gets in, how many at once, and how long each may take.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -18,10 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tower::ServiceExt;
 
+use super::front::REQUEST_TIMEOUT;
 use super::places::{Place, Places};
-use super::{Api, ApiError, Peer};
+use super::{ApiError, Peer};
 use crate::shutdown::Shutdown;
 use crate::wire::ErrorCode;
 
@@ -33,8 +31,6 @@ const SHARE: usize = CONNECTIONS / 4 * 3;
 const TURNED_AWAY: usize = 64;
 /// How long a client may take to send the head of a request, or be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one request may take, its body and its wait for the writer included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may live after the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the first request of somebody who has just come in may be on its way when the daemon is told to stop.
@@ -48,7 +44,11 @@ const MAX_HEAD: usize = 16 * 1024;
 pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + Sync>;
 
 /// Serves until told to shut down, then lets the requests under way finish.
-pub async fn serve(listener: UnixListener, router: Router, admission: Admission, mut shutdown: Shutdown) {
+pub async fn serve<F, A>(listener: UnixListener, answer: F, admission: Admission, mut shutdown: Shutdown)
+where
+    F: Fn(Request) -> A + Clone + Send + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
     let places = Places::new(CONNECTIONS, SHARE);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let told = shutdown.clone();
@@ -58,7 +58,7 @@ pub async fn serve(listener: UnixListener, router: Router, admission: Admission,
         match seated {
             Ok((peer, place)) => {
                 let place = Arc::new(place);
-                let connection = connections.spawn(converse(stream, router.clone(), peer, place.clone(), told.clone()));
+                let connection = connections.spawn(converse(stream, answer.clone(), peer, place.clone(), told.clone()));
                 place.seats(connection);
             }
             Err(refusal) => {
@@ -111,7 +111,11 @@ fn full() -> ApiError {
 }
 
 /// Serves one connection, request after request.
-async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Place>, mut shutdown: Shutdown) {
+async fn converse<F, A>(stream: UnixStream, answer: F, peer: Peer, place: Arc<Place>, mut shutdown: Shutdown)
+where
+    F: Fn(Request) -> A,
+    A: Future<Output = Response>,
+{
     place.idle();
     let spoke = Arc::new(Notify::new());
     let speaks = spoke.clone();
@@ -121,11 +125,11 @@ async fn converse(stream: UnixStream, router: Router, peer: Peer, place: Arc<Pla
         place.idle();
         let mut request = request.map(|body| axum::body::Body::new(Arriving::new(body, place.clone())));
         request.extensions_mut().insert(peer);
-        let answer = router.clone().oneshot(request);
+        let answer = answer(request);
         async move {
             let answer = answer.await;
             place.idle();
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http(HEAD_TIMEOUT).serve_connection(patient(stream, REQUEST_TIMEOUT), service);
@@ -195,7 +199,7 @@ async fn turn_away(stream: UnixStream, refusal: ApiError, _place: OwnedSemaphore
     const PATIENCE: Duration = Duration::from_secs(1);
     let service = service_fn(move |_: hyper::Request<Incoming>| {
         let refusal = refusal.clone();
-        async move { Ok::<_, std::convert::Infallible>(refusal.into_response()) }
+        async move { Ok::<_, Infallible>(refusal.into_response()) }
     });
     let mut builder = http(PATIENCE);
     let connection = builder.keep_alive(false).serve_connection(patient(stream, PATIENCE), service);
@@ -217,31 +221,4 @@ fn patient(
     let mut stream = tokio_io_timeout::TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     TokioIo::new(Box::pin(stream))
-}
-
-/// Bounds the time of each request, and counts the answers.
-pub async fn limit_and_count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let method = known_method(request.method());
-    let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::new(
-            ErrorCode::Timeout,
-            format!("the request took longer than {} s", REQUEST_TIMEOUT.as_secs()),
-            "it may or may not have been recorded; look, and send it again",
-        )
-        .into_response(),
-    };
-    let response = api.unread.count(response).await;
-    api.metrics.answered(method, response.status().as_u16());
-    response
-}
-
-/// Methods are free text from outside; labels are not.
-fn known_method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        _ => "other",
-    }
 }

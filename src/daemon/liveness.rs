@@ -4,9 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -39,8 +36,9 @@ pub struct Lookout {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Lookout {
-    /// After a sleep of the machine nobody has looked at the processes for long: looks before anything is judged.
-    async fn look_if_overdue(&self) {
+    /// After a sleep of the machine nobody has looked at the processes for long, and nothing is to be reported dead
+    /// before somebody did.
+    pub async fn look_if_overdue(&self) {
         let overdue = self.settings.borrow().heartbeat_interval * 3 / 2;
         // A look that began before the sleep may end after it: only one that began lately counts.
         let recent = |last: &Timestamp| (self.clock)().since(*last) <= overdue;
@@ -49,12 +47,6 @@ impl Lookout {
             let _ = tokio::time::timeout(PATIENCE, self.last_look.clone().wait_for(recent)).await;
         }
     }
-}
-
-/// Middleware that keeps a machine which slept from reporting its sessions dead before it looked.
-pub async fn look_first(State(lookout): State<Lookout>, request: Request, next: Next) -> Response {
-    lookout.look_if_overdue().await;
-    next.run(request).await
 }
 
 pub struct Liveness {

@@ -26,7 +26,7 @@ pub use identity::{Change, offline as identity_offline};
 pub use in_force::postgres as central_of;
 pub use migrate::migrate;
 
-use crate::api::{self, About, Admission, Api, ApiError, Metrics, Peer};
+use crate::api::{self, About, Admission, Api, ApiError, Front, Metrics, Peer};
 use crate::clock::{self, Clock};
 use crate::config::{self, Environment, Loaded, Overrides, Settings, SocketSettings};
 use crate::domain::{LinkState, LinkStatus};
@@ -43,7 +43,7 @@ use crate::wire::{ErrorCode, ErrorDetail};
 use discovery::Discovery;
 use in_force::InForce;
 use intake::Intake;
-use liveness::{Liveness, look_first};
+use liveness::Liveness;
 use signals::Signal;
 use socket::{Inherited, SocketFile};
 
@@ -258,10 +258,17 @@ impl Daemon {
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),
         });
-        let router = api::router(api).layer(axum::middleware::from_fn_with_state(lookout, look_first));
+        let front = Front::new(api);
+        let answer = move |request| {
+            let (front, lookout) = (front.clone(), lookout.clone());
+            async move {
+                lookout.look_if_overdue().await;
+                front.answer(request).await
+            }
+        };
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
-        let mut server = tokio::spawn(api::serve(listener, router, door.admission(), serving));
+        let mut server = tokio::spawn(api::serve(listener, answer, door.admission(), serving));
 
         tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
             state = %started.settings.state_dir.display(), "ready");

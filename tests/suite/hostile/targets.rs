@@ -11,12 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sessiond::api::{About, Api, ApiSettings, Metrics, Peer, router};
+use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer};
 use sessiond::claude::hook::Event;
 use sessiond::claude::input::Input;
 use sessiond::claude::{settings, statusline};
@@ -352,9 +351,9 @@ pub fn central_url(data: &[u8]) {
 /// The API without its socket, over a store of its own.
 struct Served {
     runtime: tokio::runtime::Runtime,
-    router: Router,
+    front: Front,
     requests: u32,
-    // What the router's receivers listen to, and the folder it works in.
+    // What its receivers listen to, and the folder it works in.
     _senders: (tokio::sync::watch::Sender<ApiSettings>, tokio::sync::watch::Sender<LinkStatus>),
     _folder: tempfile::TempDir,
 }
@@ -402,14 +401,14 @@ impl Served {
             },
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { runtime, router: router(Arc::new(api)), requests: 0, _senders: (settings, link), _folder: folder }
+        Self { runtime, front: Front::new(Arc::new(api)), requests: 0, _senders: (settings, link), _folder: folder }
     }
 
     fn ask(&mut self, mut request: Request<Body>) -> (u16, String, Vec<u8>) {
         self.requests += 1;
         request.extensions_mut().insert(Peer { uid: 0 });
         self.runtime.block_on(async {
-            let answer = tower::ServiceExt::oneshot(self.router.clone(), request).await.expect("it never fails");
+            let answer = self.front.clone().answer(request).await;
             let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().expect("it is text"));
             let (status, kind) = (answer.status().as_u16(), kind.to_owned());
             let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is there");
