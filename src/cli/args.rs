@@ -23,6 +23,8 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+// Of thirty verbs one is asked for: only its words are described.
+#[command(defer = true)]
 pub enum Verb {
     /// Run the daemon in the foreground
     Run(RunArgs),
@@ -87,7 +89,8 @@ pub enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// The settings a daemon starts with, and what works on its files without it.
+// The settings a daemon starts with, and what works on its files without it. No description that clap reads: it
+// would take the place of the verb's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
@@ -435,7 +438,7 @@ pub struct BugreportArgs {
     pub settings: Settings,
 }
 
-/// Whose service it is.
+// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ScopeArgs {
     /// The service of this user [default, but for root]
@@ -583,6 +586,17 @@ mod tests {
     #[test]
     fn the_description_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_verb_takes_does_not_change_what_is_said_of_it() {
+        let (brief, mut whole) = (Cli::command(), Cli::command());
+        whole.build();
+        for verb in brief.get_subcommands() {
+            let built = whole.find_subcommand(verb.get_name()).unwrap();
+            let said = verb.get_about().map(ToString::to_string);
+            assert!(said.is_some() && said == built.get_about().map(ToString::to_string), "{}", verb.get_name());
+        }
     }
 
     #[test]
