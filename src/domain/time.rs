@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
+
 /// A moment in UTC, in microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -57,8 +59,8 @@ pub fn age(passed: Duration) -> String {
 /// RFC 3339 in UTC with microseconds, as contract.md asks: `2026-01-30T12:00:00.000000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match chrono::DateTime::from_timestamp_micros(self.0) {
-            Some(moment) => write!(f, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.6fZ")),
+        match DateTime::from_timestamp_micros(self.0) {
+            Some(moment) => f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true)),
             None => write!(f, "{}us", self.0),
         }
     }
@@ -72,6 +74,9 @@ mod tests {
     fn prints_rfc3339_with_microseconds() {
         assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(Timestamp::from_micros(1_769_774_400_000_042).to_string(), "2026-01-30T12:00:00.000042Z");
+        assert_eq!(Timestamp::from_micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(Timestamp::from_micros(253_402_300_800_000_000).to_string(), "+10000-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_string(), "9223372036854775807us");
     }
 
     #[test]
