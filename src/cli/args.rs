@@ -66,7 +66,8 @@ pub enum Verb {
     #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
-    Identity(IdentityArgs),
+    #[command(subcommand, after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
+    Identity(IdentityVerb),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
     /// Run a program as a session
@@ -356,13 +357,6 @@ pub enum ParkedVerb {
     },
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
-pub struct IdentityArgs {
-    #[command(subcommand)]
-    pub verb: IdentityVerb,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum IdentityVerb {
     /// Show this machine's name and host id
@@ -544,7 +538,7 @@ impl Cli {
         let settings = match &mut self.verb {
             Verb::Run(args) => &mut args.settings,
             Verb::Migrate(args) => &mut args.settings,
-            Verb::Identity(args) => &mut args.verb.options_mut().settings,
+            Verb::Identity(verb) => &mut verb.options_mut().settings,
             Verb::Doctor(args) => &mut args.settings,
             Verb::Bugreport(args) => &mut args.settings,
             _ => return self,
