@@ -36,11 +36,6 @@ impl Input {
         Self { fields, complaint }
     }
 
-    /// Nothing was read, and why.
-    pub fn none(complaint: &str) -> Self {
-        Self { fields: Map::new(), complaint: Some(complaint.to_owned()) }
-    }
-
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
     }

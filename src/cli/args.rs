@@ -23,6 +23,8 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+// Of thirty verbs one is asked for: only its words are described.
+#[command(defer = true)]
 pub enum Verb {
     /// Run the daemon in the foreground
     Run(RunArgs),
@@ -64,7 +66,8 @@ pub enum Verb {
     #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
     /// Show or mend the name under which this machine is known
-    Identity(IdentityArgs),
+    #[command(subcommand, after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
+    Identity(IdentityVerb),
     /// Bring central's schema up to date
     Migrate(MigrateArgs),
     /// Run a program as a session
@@ -87,7 +90,8 @@ pub enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// The settings a daemon starts with, and what works on its files without it.
+// The settings a daemon starts with, and what works on its files without it. No description that clap reads: it
+// would take the place of the verb's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
@@ -353,13 +357,6 @@ pub enum ParkedVerb {
     },
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
-pub struct IdentityArgs {
-    #[command(subcommand)]
-    pub verb: IdentityVerb,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum IdentityVerb {
     /// Show this machine's name and host id
@@ -435,7 +432,7 @@ pub struct BugreportArgs {
     pub settings: Settings,
 }
 
-/// Whose service it is.
+// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ScopeArgs {
     /// The service of this user [default, but for root]
@@ -541,7 +538,7 @@ impl Cli {
         let settings = match &mut self.verb {
             Verb::Run(args) => &mut args.settings,
             Verb::Migrate(args) => &mut args.settings,
-            Verb::Identity(args) => &mut args.verb.options_mut().settings,
+            Verb::Identity(verb) => &mut verb.options_mut().settings,
             Verb::Doctor(args) => &mut args.settings,
             Verb::Bugreport(args) => &mut args.settings,
             _ => return self,
@@ -583,6 +580,17 @@ mod tests {
     #[test]
     fn the_description_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_verb_takes_does_not_change_what_is_said_of_it() {
+        let (brief, mut whole) = (Cli::command(), Cli::command());
+        whole.build();
+        for verb in brief.get_subcommands() {
+            let built = whole.find_subcommand(verb.get_name()).unwrap();
+            let said = verb.get_about().map(ToString::to_string);
+            assert!(said.is_some() && said == built.get_about().map(ToString::to_string), "{}", verb.get_name());
+        }
     }
 
     #[test]

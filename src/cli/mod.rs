@@ -86,7 +86,7 @@ fn dispatch(
     let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
         Verb::Migrate(args) => out.print(&local.migrate(&args)?),
-        Verb::Identity(args) => verbs::identity::identity(client, named, local, &args.verb, out),
+        Verb::Identity(verb) => verbs::identity::identity(client, named, local, &verb, out),
         Verb::Register(args) => verbs::session::register(client, args, away, out),
         Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, away, out),
         Verb::Close(args) => verbs::session::close(client, &args, away, out),

@@ -8,7 +8,7 @@ mod watch;
 
 use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,19 +49,27 @@ pub enum Recorded<T> {
 pub struct Client {
     endpoint: Endpoint,
     timeout: Duration,
+    deadline: Option<Instant>,
 }
 
 impl Client {
     pub const TIMEOUT: Duration = Duration::from_secs(30);
 
     pub const fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, timeout: Self::TIMEOUT }
+        Self { endpoint, timeout: Self::TIMEOUT, deadline: None }
     }
 
     /// Waits at most so long for the daemon to take or give anything.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Gives up at this moment, whatever the daemon has taken or given by then.
+    #[must_use]
+    pub const fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -232,11 +240,12 @@ impl Client {
     }
 
     /// Sends a request and reads the head of the answer.
-    fn open(&self, request: &Request) -> Result<Response<BufReader<UnixStream>>> {
-        let mut stream = self.endpoint.connect(self.timeout)?;
+    fn open(&self, request: &Request) -> Result<Response<BufReader<Line>>> {
+        let timeout = self.deadline.map_or(Ok(self.timeout), left).map_err(|error| self.broken(&error))?;
+        let mut stream = self.endpoint.connect(timeout)?;
         request
             .send(&mut stream)
-            .and_then(|()| Response::read(BufReader::new(stream)))
+            .and_then(|()| Response::read(BufReader::new(Line { stream, deadline: self.deadline })))
             .map_err(|error| self.broken(&error))
     }
 
@@ -253,7 +262,10 @@ impl Client {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ErrorDetail {
                 code: ErrorCode::Timeout,
-                message: format!("the daemon did not answer within {:?}", self.timeout),
+                message: match self.deadline {
+                    None => format!("the daemon did not answer within {:?}", self.timeout),
+                    Some(_) => "the daemon did not answer in time".to_owned(),
+                },
                 hint: "it may be overloaded or stopped; see its log, then try again".to_owned(),
             },
             io::ErrorKind::InvalidData => unreadable(&error.to_string()),
@@ -264,6 +276,28 @@ impl Client {
             },
         }
     }
+}
+
+/// The connection of one exchange. The stream's own timeout begins anew with each read; a deadline does not.
+#[derive(Debug)]
+struct Line {
+    stream: UnixStream,
+    deadline: Option<Instant>,
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            self.stream.set_read_timeout(Some(left(deadline)?))?;
+        }
+        self.stream.read(buffer)
+    }
+}
+
+/// The time until then; there has to be some.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// Is it all the same whether this is done once or twice?
@@ -445,5 +479,17 @@ mod tests {
         let error = client.status().unwrap_err();
         assert_eq!((error.code, error.code.exit_code()), (ErrorCode::Timeout, 75));
         assert_eq!(error.message, "the daemon did not answer within 50ms");
+    }
+
+    #[test]
+    fn an_answer_in_drops_does_not_outlast_a_deadline() {
+        let drops = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec()].into_iter().chain(vec![b" ".to_vec(); 500]).collect();
+        let daemon = Canned::new(vec![drops]);
+        let client = daemon.client();
+        let start = Instant::now();
+        let error = client.clone().until(start + Duration::from_millis(50)).status().unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Timeout, "the daemon did not answer in time"));
+        assert!(start.elapsed() < Duration::from_millis(500));
+        assert_eq!(client.until(start).status().unwrap_err().code, ErrorCode::Timeout, "it has passed");
     }
 }

@@ -54,6 +54,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// # Errors
 /// Whatever keeps it from starting, in one line, with the exit code that belongs to it.
 pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), ErrorDetail> {
+    platform::limits::share_freed_memory();
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
     let settings = &loaded.settings;
     let log = logging::start(settings.log.level, settings.log.format);

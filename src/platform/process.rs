@@ -24,12 +24,22 @@ pub fn started(pid: i32) -> Option<i64> {
     macos::start_time(pid)
 }
 
-/// The parent of a process, and the process's own name, as far as the kernel keeps it.
-pub fn parent(pid: i32) -> Option<(i32, String)> {
+/// What the kernel keeps of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    pub parent: i32,
+    /// As far as it is kept.
+    pub name: String,
+    /// As in [`started`].
+    pub started: Option<i64>,
+}
+
+/// What there is to know of the process with this pid.
+pub fn about(pid: i32) -> Option<About> {
     #[cfg(target_os = "linux")]
-    return linux::parent(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
+    return linux::about(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
     #[cfg(target_os = "macos")]
-    return macos::parent(pid);
+    return macos::about(pid);
 }
 
 /// Whether this very process still runs.
@@ -69,7 +79,7 @@ mod linux {
     use rustix::io::Errno;
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-    use super::{Process, started};
+    use super::{About, Process, started};
 
     /// Reads /proc/PID/stat: the state in field 3, the start time in field 22.
     pub(super) fn start_time(stat: &[u8]) -> Option<i64> {
@@ -90,12 +100,13 @@ mod linux {
         u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
     }
 
-    /// Reads /proc/PID/stat: the command in field 2, the parent in field 4.
-    pub(super) fn parent(stat: &[u8]) -> Option<(i32, String)> {
+    /// Reads /proc/PID/stat: besides the start, the command in field 2 and the parent in field 4.
+    pub(super) fn about(stat: &[u8]) -> Option<About> {
         let text = String::from_utf8_lossy(stat);
         let (before, behind) = text.rsplit_once(')')?;
-        let name = before.split_once('(')?.1;
-        Some((behind.split_ascii_whitespace().nth(1)?.parse().ok()?, name.to_owned()))
+        let name = before.split_once('(')?.1.to_owned();
+        let parent = behind.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(About { parent, name, started: start_time(stat) })
     }
 
     /// # Errors
@@ -119,16 +130,24 @@ mod linux {
 mod macos {
     use std::mem::{MaybeUninit, size_of};
 
+    use super::About;
+
     pub(super) fn start_time(pid: i32) -> Option<i64> {
-        let info = info(pid).filter(|info| info.pbi_status != libc::SZOMB)?;
-        let micros = info.pbi_start_tvsec.checked_mul(1_000_000)?.checked_add(info.pbi_start_tvusec)?;
-        i64::try_from(micros).ok()
+        start(&info(pid)?)
     }
 
-    pub(super) fn parent(pid: i32) -> Option<(i32, String)> {
+    pub(super) fn about(pid: i32) -> Option<About> {
         let info = info(pid)?;
         let name = info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
-        Some((i32::try_from(info.pbi_ppid).ok()?, name))
+        Some(About { parent: i32::try_from(info.pbi_ppid).ok()?, name, started: start(&info) })
+    }
+
+    fn start(info: &libc::proc_bsdinfo) -> Option<i64> {
+        if info.pbi_status == libc::SZOMB {
+            return None;
+        }
+        let micros = info.pbi_start_tvsec.checked_mul(1_000_000)?.checked_add(info.pbi_start_tvusec)?;
+        i64::try_from(micros).ok()
     }
 
     fn info(pid: i32) -> Option<libc::proc_bsdinfo> {

@@ -2,12 +2,12 @@
 //! in time waits in the spool, and what goes wrong is a line in a log.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, getppid};
 use serde_json::json;
 
 use crate::claude::hook::{Event, Note};
@@ -21,7 +21,6 @@ use crate::cli::output::Output;
 use crate::client::{Client, Shown};
 use crate::domain::text::one_line;
 use crate::domain::{InstanceType, Timestamp};
-use crate::platform::process::started;
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
@@ -39,11 +38,11 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
     let name = args.event.join(" ");
     let Some(event) = Event::parse(&name) else {
         // Read all the same, or the agent's write would fail.
-        voice.input(io::stdin(), &[]);
+        voice.input(&[]);
         voice.complain(&format!("hook {name}: there is no such event"));
         return Ok(());
     };
-    let input = voice.input(io::stdin(), event.wanted());
+    let input = voice.input(event.wanted());
     if let Some(complaint) = &input.complaint {
         voice.complain(&format!("hook {name}: {complaint}"));
     }
@@ -61,7 +60,7 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
 
 pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let voice = Voice::new(client, away, out.look.now, STATUSLINE);
-    let input = voice.input(io::stdin(), statusline::WANTED);
+    let input = voice.input(statusline::WANTED);
     if let Some(complaint) = &input.complaint {
         voice.complain(&format!("statusline: {complaint}"));
     }
@@ -71,7 +70,8 @@ pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Res
 
 /// One report, and the little time there is for it.
 struct Voice<'a> {
-    client: &'a Client,
+    /// It gives up at the deadline.
+    client: Client,
     away: &'a Away<'a>,
     now: Timestamp,
     deadline: Instant,
@@ -90,24 +90,20 @@ struct Heard {
 impl<'a> Voice<'a> {
     fn new(client: &'a Client, away: &'a Away<'a>, now: Timestamp, time: Duration) -> Self {
         let notes = away.state_dir.as_deref().map(Notes::in_folder);
-        Self { client, away, now, deadline: Instant::now() + time, notes }
+        let deadline = Instant::now() + time;
+        Self { client: client.clone().until(deadline), away, now, deadline, notes }
     }
 
-    /// What stands on stdin; if that does not end in time, nothing.
-    fn input(&self, stdin: impl io::Read + Send + 'static, wanted: &'static [&'static str]) -> Input {
-        let time = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(DAEMON);
-        within(time, move || Input::read(stdin, wanted)).unwrap_or_else(|| Input::none("stdin did not end in time"))
+    /// What stands on stdin; if that does not end in time, what there is of it.
+    fn input(&self, wanted: &[&str]) -> Input {
+        Input::read(Stdin { until: self.deadline - DAEMON }, wanted)
     }
 
     /// Tells the daemon, or leaves it for the daemon; nothing where there is nothing to tell.
     fn tell(&self, report: AgentReport) -> Option<Heard> {
         let report = self.completed(report);
         let process = report.pid.zip(report.pid_started);
-        let answer = self.ask({
-            let (client, report) = (self.client.clone(), report.clone());
-            move || client.report(&report)
-        });
-        match answer {
+        match self.client.report(&report) {
             Ok(answer) => {
                 self.remember(&report, Known::told(&answer.session, process));
                 Some(Heard {
@@ -130,25 +126,10 @@ impl<'a> Voice<'a> {
         if let Some(folder) = &report.working_dir {
             report.project = Some(project::of(Path::new(folder)).to_string());
         }
-        let own = i32::try_from(std::process::id()).unwrap_or(-1);
-        report.pid = process::of_agent(self.away.env, own);
-        report.pid_started = report.pid.and_then(started);
+        if let Some((pid, started)) = process::of_agent(self.away.env, Pid::as_raw(getppid())) {
+            (report.pid, report.pid_started) = (Some(pid), started);
+        }
         report
-    }
-
-    /// Asks in what is left of the time.
-    fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce() -> Result<T, ErrorDetail> + Send + 'static,
-    ) -> Result<T, ErrorDetail> {
-        let time = self.deadline.saturating_duration_since(Instant::now());
-        within(time, question).unwrap_or_else(|| {
-            Err(ErrorDetail {
-                code: ErrorCode::Timeout,
-                message: "the daemon did not answer in time".to_owned(),
-                hint: "it may be overloaded or stopped; see its log".to_owned(),
-            })
-        })
     }
 
     /// Leaves the report in the spool, and goes on with what is known.
@@ -205,7 +186,6 @@ impl<'a> Voice<'a> {
     /// Adds to the session's history, now or later.
     fn note(&self, heard: &Heard, note: Note) {
         let id = heard.id.clone();
-        let client = self.client.clone();
         let write = match note {
             Note::Checkpoint(work_state) => Write::Checkpoint {
                 id,
@@ -227,8 +207,8 @@ impl<'a> Voice<'a> {
         let told = match (&heard.session, write.clone()) {
             // It comes after a report that waits.
             (None, _) => Err(away::nobody()),
-            (_, Write::Checkpoint { id, request }) => self.ask(move || client.add_checkpoint(&id, &request).map(drop)),
-            (_, Write::Event { id, request }) => self.ask(move || client.add_event(&id, &request).map(drop)),
+            (_, Write::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
+            (_, Write::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
         match told {
@@ -254,9 +234,7 @@ impl<'a> Voice<'a> {
         );
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
-            let from = body.session.resumed_from.clone().unwrap_or_else(|| id.clone());
-            let client = self.client.clone();
-            match self.ask(move || client.handoff(&from)) {
+            match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {
                 Ok(Shown::Several(_)) => {}
                 Ok(Shown::One(context)) => {
                     text.push_str("\n\n");
@@ -282,11 +260,21 @@ fn may_be_told_later(error: &ErrorDetail) -> bool {
     matches!(error.code, Unreachable | Timeout | Unavailable | TooManyRequests | DiskFull | Internal)
 }
 
-/// The result of `work`, if it comes in time; else the work goes on unheeded until the process ends.
-fn within<T: Send + 'static>(time: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, result) = mpsc::sync_channel(1);
-    thread::Builder::new().spawn(move || done.send(work())).ok()?;
-    result.recv_timeout(time).ok()
+/// Stdin up to a moment: who keeps it open does not keep the agent waiting.
+struct Stdin {
+    until: Instant,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let left = self.until.saturating_duration_since(Instant::now());
+        let time = Timespec::try_from(left).map_err(io::Error::other)?;
+        if left.is_zero() || poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&time))? == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end in time"));
+        }
+        Ok(rustix::io::read(&stdin, buffer)?)
+    }
 }
 
 /// The log, and how large it may get, in bytes; the one before it is kept.
