@@ -1,5 +1,6 @@
 //! Target 6: how large the program, its memory and its store are, and what it costs to be there.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -44,7 +45,7 @@ fn idle(scale: &Scale, report: &mut Report) {
     let seconds = began.elapsed().as_secs_f64();
     let share = (process.cpu() - cpu) / seconds;
     report.number(6, "CPU, idle, 100 sessions watched, central connected", share, Unit::Share, Wanted::AtMost(1e-3));
-    report.number(6, "  wake-ups a second", (process.wakes() - wakes) / seconds, Unit::Count, Wanted::Nothing);
+    report.number(6, "  wake-ups a second", more(&wakes, &process.wakes()) / seconds, Unit::Count, Wanted::Nothing);
 }
 
 fn full(scale: &Scale, report: &mut Report) {
@@ -69,7 +70,10 @@ fn full(scale: &Scale, report: &mut Report) {
         Unit::Bytes,
         Wanted::AtMost(24.0 * MIB),
     );
-    Kept::to(&host.socket()).ask(&get("/v1/sessions"));
+    let mut kept = Kept::to(&host.socket());
+    kept.ask(&get("/v1/sessions"));
+    // Answered only once the list has gone.
+    kept.ask(&get("/v1/identity"));
     report.number(6, "  and after a list of all of them", process.memory(), Unit::Bytes, Wanted::Nothing);
 }
 
@@ -124,15 +128,17 @@ impl Process {
         times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
     }
 
-    /// Of the threads that run now.
-    fn wakes(&self) -> f64 {
-        self.threads(|thread| field(&format!("{thread}/status"), "voluntary_ctxt_switches:"))
-    }
-
-    fn threads(&self, of: impl Fn(&str) -> f64) -> f64 {
+    /// How often each thread that runs now has woken up.
+    fn wakes(&self) -> HashMap<String, f64> {
         let threads = fs::read_dir(format!("{}/task", self.0)).expect("threads").flatten();
-        threads.map(|thread| of(&thread.path().to_string_lossy())).sum()
+        let paths = threads.map(|thread| thread.path().to_string_lossy().into_owned());
+        paths.map(|thread| (thread.clone(), field(&format!("{thread}/status"), "voluntary_ctxt_switches:"))).collect()
     }
+}
+
+/// What is there in `after` that was not in `before`; of threads that have ended since nobody knows.
+fn more(before: &HashMap<String, f64>, after: &HashMap<String, f64>) -> f64 {
+    after.iter().map(|(thread, wakes)| wakes - before.get(thread).unwrap_or(&0.0)).filter(|more| !more.is_nan()).sum()
 }
 
 fn field(file: &str, name: &str) -> f64 {

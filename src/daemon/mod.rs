@@ -316,6 +316,8 @@ async fn prepare(store: Store) {
     if let Err(error) = store.verify().await {
         tracing::error!(%error, "the store could not be looked over");
     }
+    // To begin takes more than to go on.
+    platform::memory::give_back();
 }
 
 /// Where clients may have left letters for this daemon: in its state folder; in the one that clients think of
