@@ -55,7 +55,7 @@ pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
 }
 
 fn settling(sessions: Vec<Settled>, acked_batch: i64) -> Settling {
-    Settling { sessions, acked_batch, next_batch: acked_batch + 1, records: Vec::new() }
+    Settling { sessions, acked_batch, next_batches: [acked_batch + 1, acked_batch + 2], records: Vec::new() }
 }
 
 fn taken(record: &Record) -> Settled {
