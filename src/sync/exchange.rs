@@ -338,6 +338,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 (_, Err(error)) => return Err(error.into()),
             }
             self.synced(self.tick().saturating_sub(began));
+            if self.failing.is_none() {
+                self.connected();
+            }
             // What was read ahead is not all that may wait by now.
             engine.pushed(more || left + 1 < ON_END, began, self.tick());
             pending = ahead?;
