@@ -143,6 +143,31 @@ async fn a_full_store_says_so_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_is_not_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    // Some begin to wait in the same moment.
+    for (seed, second) in (1..).zip([0, 0, 0, 1]) {
+        register(&store, seed, second).await;
+    }
+    let of = |pending: &Pending| pending.sessions.iter().map(|r| r.session.instance_id.clone()).collect::<Vec<_>>();
+    let all = of(&store.pending(10).await.unwrap());
+    let pushed = store.pending(2).await.unwrap();
+    assert_eq!(of(&pushed), all[..2]);
+    store.heartbeat(all[0].to_string(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    let ahead = store.pending_behind(pushed.last.unwrap(), 2).await.unwrap();
+    assert_eq!(of(&ahead), all[2..]);
+    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), at(6)).await.unwrap();
+    store.heartbeat(all[1].to_string(), Heartbeat::default(), OWNER, at(7), STALE_AFTER).await.unwrap();
+    let behind = store.pending_behind(ahead.last.unwrap(), 2).await.unwrap();
+    assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
+    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), at(8)).await.unwrap();
+    assert_eq!(of(&store.pending(10).await.unwrap()), [all[0].clone(), all[1].clone()], "changed on its way");
+    let ledger = Ledger { acked: 2, next: vec![3, 4] };
+    assert_eq!(store.ledger().await.unwrap(), ledger);
+}
+
+#[tokio::test]
 async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
