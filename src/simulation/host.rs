@@ -13,13 +13,13 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::model::Command;
 use super::network::{Network, SimLink};
-use super::{PACE, STALE_AFTER};
+use super::{BATCHES, PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    Draws, Identity, Ledger, Pending, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+    Draws, Identity, Ledger, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -139,7 +139,7 @@ impl Host {
         assert!(poll(&mut filed).is_none());
         daemon.home.hand.lock().unwrap().commit();
         if poll(&mut filed).unwrap().is_ok() {
-            daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE)))));
+            daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE, BATCHES)))));
             self.daemon = Some(daemon);
         }
     }
@@ -163,8 +163,8 @@ impl Host {
         if let Some(Worker::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
         {
-            let mut exchange = idle.0;
-            let mut farewell: Job<_> = Box::pin(async move { exchange.farewell().await });
+            let (mut exchange, mut engine) = *idle;
+            let mut farewell: Job<_> = Box::pin(async move { exchange.farewell(&mut engine).await });
             for _ in 0..40 {
                 if poll(&mut farewell).is_some() {
                     break;
@@ -301,6 +301,10 @@ impl Local for Home {
         self.hand.lock().unwrap().pending(limit)
     }
 
+    async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().pending_behind(place, limit)
+    }
+
     async fn ledger(&self) -> Result<Ledger, StoreError> {
         self.hand.lock().unwrap().ledger()
     }
@@ -327,7 +331,7 @@ impl Local for Home {
     }
 
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        let nothing = Settling { acked_batch, next_batch: acked_batch, ..Settling::default() };
+        let nothing = Settling { acked_batch, next_batches: [acked_batch; 2], ..Settling::default() };
         if self.has(Bug::NoResync) {
             return self.store.settle(nothing, at).await.map(|_| (0, 0));
         }

@@ -20,6 +20,7 @@ mod network;
 mod random;
 mod world;
 
+use std::ops::RangeInclusive;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ const PACE: Pace = Pace {
     pull_interval: Duration::from_secs(15),
     sweep_interval: Duration::from_secs(60),
 };
+
+/// So few rows that batches follow one another.
+const BATCHES: RangeInclusive<usize> = 1..=4;
 
 /// How many things happen in one run, at least; half as many more at most.
 const STEPS: u64 = 70;

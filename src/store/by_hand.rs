@@ -11,7 +11,7 @@ use super::open::{Files, Look};
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{Backlog, Durability, Ledger, Options, Parked, Pending, Record, Store, StoreError, outbox};
+use super::{Backlog, Durability, Ledger, Options, Parked, Pending, Place, Record, Store, StoreError, outbox};
 use crate::domain::{InstanceId, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
@@ -79,6 +79,10 @@ impl ByHand {
 
     pub(crate) fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
         outbox::pending(&self.connection, limit)
+    }
+
+    pub(crate) fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
+        outbox::pending_behind(&self.connection, place, limit)
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -33,7 +33,7 @@ async fn numbers(store: &Store, id: &InstanceId, query: HistoryQuery) -> Vec<u64
 fn settled(records: &[HistoryRecord], rejected: Option<&str>) -> Settling {
     let rejected = rejected.map(str::to_owned);
     let records = records.iter().map(|r| SettledRecord { record_id: r.record_id, rejected: rejected.clone() });
-    Settling { records: records.collect(), acked_batch: 1, next_batch: 2, ..Settling::default() }
+    Settling { records: records.collect(), acked_batch: 1, next_batches: [2, 3], ..Settling::default() }
 }
 
 /// Central has every session as it is now.
@@ -254,7 +254,7 @@ async fn a_store_from_before_history_is_upgraded_with_all_it_has() {
     assert_eq!((kept.session.context_percent, kept.version, kept.mirrored), (90, 9, false));
     assert_eq!(kept.process, Some(Process { pid: 7, started: 8 }));
     assert_eq!(store.parked().await.unwrap()[0].error, "no");
-    assert_eq!(store.ledger().await.unwrap(), Ledger { acked: 17, next: None });
+    assert_eq!(store.ledger().await.unwrap(), Ledger { acked: 17, next: Vec::new() });
     append(&store, &kept.session.instance_id, event("a", 1), 1).await;
     shut((store, writer));
 }

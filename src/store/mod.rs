@@ -48,7 +48,7 @@ pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
-pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Renamed, Settled, Settlement, Settling};
+pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::Deferred;
@@ -481,6 +481,11 @@ impl Store {
         self.read(move |db| outbox::pending(db, limit)).await
     }
 
+    /// The sessions that central lacks and that stand behind this place among those that wait; no records.
+    pub async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit)).await
+    }
+
     /// Does anything wait that could travel now?
     pub async fn any_waits(&self) -> Result<bool, StoreError> {
         self.read(outbox::any_waits).await
@@ -490,9 +495,13 @@ impl Store {
         self.read(outbox::backlog).await
     }
 
-    /// Takes in what central did with a batch. Returns the sessions that got a new id.
+    /// Takes in what central did with a batch, a part after the other. Returns the sessions that got a new id.
     pub async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
-        self.writer.submit(move |db| outbox::settle(db, &settling, at)).await
+        let mut renamed = Vec::new();
+        for part in settling.in_parts() {
+            renamed.extend(self.writer.submit(move |db| outbox::settle(db, &part, at)).await?);
+        }
+        Ok(renamed)
     }
 
     pub async fn ledger(&self) -> Result<Ledger, StoreError> {

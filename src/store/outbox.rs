@@ -60,6 +60,19 @@ pub struct Pending {
     pub records: Vec<HistoryRecord>,
     /// Whether more waits.
     pub more: bool,
+    /// Where the last of the sessions stands among those that wait, if others may stand behind it.
+    pub last: Option<Place>,
+}
+
+/// A place among the sessions that wait. One whose version is on its way keeps its place until that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    since: i64,
+    row: i64,
+}
+
+impl Place {
+    const FIRST: Self = Self { since: i64::MIN, row: i64::MIN };
 }
 
 /// What came of a batch.
@@ -69,8 +82,26 @@ pub struct Settling {
     pub records: Vec<SettledRecord>,
     /// Where central's ledger stands.
     pub acked_batch: i64,
-    /// The number that the next batch will bear: a ledger that stands there is no surprise, whoever asks.
-    pub next_batch: i64,
+    /// The numbers that the next batches will bear: a ledger that stands there is no surprise, whoever asks. Two,
+    /// because a batch is on its way by the time that the one before it is noted.
+    pub next_batches: [i64; 2],
+}
+
+/// As many rows as the writer takes note of at once: whoever else writes waits no longer than that.
+const NOTED_AT_ONCE: usize = 1000;
+
+impl Settling {
+    /// The same in parts, each true by itself: what is not noted any more is pushed again.
+    pub(super) fn in_parts(mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        while self.sessions.len() > NOTED_AT_ONCE {
+            let rest = self.sessions.split_off(NOTED_AT_ONCE);
+            let sessions = std::mem::replace(&mut self.sessions, rest);
+            parts.push(Self { sessions, records: Vec::new(), ..self });
+        }
+        parts.push(self);
+        parts
+    }
 }
 
 /// What central did with one version of one session.
@@ -109,47 +140,59 @@ pub struct Renamed {
 
 /// The sessions that central lacks, longest waiting first, and the records that may travel beside them.
 pub(super) fn pending(db: &Connection, limit: usize) -> Result<Pending, StoreError> {
-    let sessions = pending_sessions(db, limit)?;
-    let full = sessions.len() >= limit;
+    let Pending { sessions, more: full, last, .. } = pending_behind(db, Place::FIRST, limit)?;
     let history::Waiting { records, more } = history::pending(db, &sessions, !full, limit)?;
-    Ok(Pending { sessions, records, more: full || more })
+    Ok(Pending { sessions, records, more: full || more, last })
+}
+
+/// The sessions that central lacks and that have not waited as long as the one at that place; no records.
+pub(super) fn pending_behind(db: &Connection, place: Place, limit: usize) -> Result<Pending, StoreError> {
+    let mut last = None;
+    let sessions = db
+        .prepare_cached(&format!(
+            "SELECT {}, s.rowid FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
+                 AND (unsynced_since, s.rowid) > (?1, ?2) ORDER BY unsynced_since, s.rowid LIMIT ?3",
+            sessions::COLUMNS
+        ))?
+        .query_map(params![place.since, place.row, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            last = Some(Place { since: row.get(18)?, row: row.get(22)? });
+            sessions::record(row)
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    let full = sessions.len() >= limit;
+    Ok(Pending { sessions, records: Vec::new(), more: full, last: last.filter(|_| full) })
 }
 
 /// Does anything wait that could travel now?
 pub(super) fn any_waits(db: &Connection) -> Result<bool, StoreError> {
-    Ok(!pending_sessions(db, 1)?.is_empty() || history::any_waits(db)?)
-}
-
-fn pending_sessions(db: &Connection, limit: usize) -> Result<Vec<Record>, StoreError> {
-    Ok(db
-        .prepare_cached(&format!(
-            "SELECT {} FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
-             ORDER BY unsynced_since LIMIT ?1",
-            sessions::COLUMNS
-        ))?
-        .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], sessions::record)?
-        .collect::<Result<Vec<_>, _>>()?)
+    Ok(!pending_behind(db, Place::FIRST, 1)?.sessions.is_empty() || history::any_waits(db)?)
 }
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
     let (records, oldest_record) = history::backlog(db)?;
     Ok(db
         .prepare_cached(
-            "SELECT count(*) FILTER (WHERE parked_at IS NULL), min(unsynced_since) FILTER (WHERE parked_at IS NULL), \
-                 count(*) FILTER (WHERE parked_at IS NOT NULL) \
-                     + (SELECT count(*) FROM records WHERE parked_at IS NOT NULL) \
-             FROM sessions WHERE unsynced_since IS NOT NULL",
+            // Each part reads one index and no row: this is asked while tens of thousands wait.
+            "SELECT (SELECT count(*) FROM sessions WHERE unsynced_since IS NOT NULL), \
+                 (SELECT count(*) FROM sessions WHERE parked_at IS NOT NULL AND +unsynced_since IS NOT NULL), \
+                 (SELECT unsynced_since FROM sessions WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
+                     ORDER BY unsynced_since LIMIT 1), \
+                 (SELECT count(*) FROM records WHERE parked_at IS NOT NULL)",
         )?
         .query_row([], |row| {
-            let oldest_session = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_micros);
+            let (unsynced, parked): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let oldest_session = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros);
             Ok(Backlog {
-                sessions: row.get::<_, i64>(0)?.unsigned_abs(),
+                sessions: (unsynced - parked).unsigned_abs(),
                 records,
                 oldest_at: [oldest_session, oldest_record].into_iter().flatten().min(),
-                parked: row.get::<_, i64>(2)?.unsigned_abs(),
+                parked: (parked + row.get::<_, i64>(3)?).unsigned_abs(),
             })
         })?)
 }
+
+/// The facts that hold the numbers of the next batches.
+const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
 
 /// Takes in what central did with a batch. Returns the sessions that got a new id.
 pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
@@ -167,7 +210,9 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
     }
     history::settle(db, &settling.records, at)?;
     set_fact(db, "acked_batch", &settling.acked_batch)?;
-    set_fact(db, "next_batch", &settling.next_batch)?;
+    for (name, number) in NEXT_BATCHES.into_iter().zip(settling.next_batches) {
+        set_fact(db, name, &number)?;
+    }
     Ok(renamed)
 }
 
@@ -287,20 +332,21 @@ fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize,
 }
 
 /// Where this store knows central's ledger to stand: at the newest batch known to be applied, 0 before the first,
-/// or at the one that was to follow.
+/// or at one that was to follow.
 pub(super) fn ledger(db: &Connection) -> Result<Ledger, StoreError> {
     let fact = |name: &str| -> Result<Option<i64>, StoreError> {
         let mut statement = db.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
         Ok(statement.query_row([name], |row| row.get(0)).optional()?)
     };
-    Ok(Ledger { acked: fact("acked_batch")?.unwrap_or(0), next: fact("next_batch")? })
+    let next = NEXT_BATCHES.into_iter().filter_map(|name| fact(name).transpose()).collect::<Result<_, _>>()?;
+    Ok(Ledger { acked: fact("acked_batch")?.unwrap_or(0), next })
 }
 
 /// What a store knows of central's ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub acked: i64,
-    pub next: Option<i64>,
+    pub next: Vec<i64>,
 }
 
 pub(super) fn set_fact(db: &Connection, name: &str, value: &dyn rusqlite::ToSql) -> Result<(), StoreError> {

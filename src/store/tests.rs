@@ -55,7 +55,7 @@ pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
 }
 
 fn settling(sessions: Vec<Settled>, acked_batch: i64) -> Settling {
-    Settling { sessions, acked_batch, next_batch: acked_batch + 1, records: Vec::new() }
+    Settling { sessions, acked_batch, next_batches: [acked_batch + 1, acked_batch + 2], records: Vec::new() }
 }
 
 fn taken(record: &Record) -> Settled {
@@ -158,6 +158,31 @@ async fn a_heartbeat_that_fails_leaves_nothing_behind() {
     assert_eq!(only(&store, &first.session.instance_id).await, first);
     assert_eq!(only(&store, &second.session.instance_id).await, done.unwrap());
     shut((store, writer));
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_is_not_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    // Some begin to wait in the same moment.
+    for (seed, second) in (1..).zip([0, 0, 0, 1]) {
+        register(&store, seed, second).await;
+    }
+    let of = |pending: &Pending| pending.sessions.iter().map(|r| r.session.instance_id.clone()).collect::<Vec<_>>();
+    let all = of(&store.pending(10).await.unwrap());
+    let pushed = store.pending(2).await.unwrap();
+    assert_eq!(of(&pushed), all[..2]);
+    store.heartbeat(all[0].to_string(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    let ahead = store.pending_behind(pushed.last.unwrap(), 2).await.unwrap();
+    assert_eq!(of(&ahead), all[2..]);
+    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), at(6)).await.unwrap();
+    store.heartbeat(all[1].to_string(), Heartbeat::default(), OWNER, at(7), STALE_AFTER).await.unwrap();
+    let behind = store.pending_behind(ahead.last.unwrap(), 2).await.unwrap();
+    assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
+    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), at(8)).await.unwrap();
+    assert_eq!(of(&store.pending(10).await.unwrap()), [all[0].clone(), all[1].clone()], "changed on its way");
+    let ledger = Ledger { acked: 2, next: vec![3, 4] };
+    assert_eq!(store.ledger().await.unwrap(), ledger);
 }
 
 #[tokio::test]

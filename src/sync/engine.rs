@@ -3,6 +3,7 @@
 //! Time is the duration since some moment in the past, from a clock that only moves forward;
 //! randomness is handed in. The worker carries out each [`Step`] and reports back.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::domain::backoff::{CAP, CAP_FOR_A_PERSON, full_jitter};
@@ -43,9 +44,14 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Signs of life that say nothing else are pushed so many times in a heartbeat interval, together.
 const QUIET_PUSHES: u32 = 2;
 
-/// Rows of one push: the most, and what a slow central is brought down to.
-const BATCH_MOST: usize = 4000;
-const BATCH_LEAST: usize = 50;
+/// Rows of one push: what a slow central is brought down to, and what a fast one, be it far away, is given.
+pub const BATCHES: RangeInclusive<usize> = 50..=8000;
+
+/// The first batch is this part of the largest.
+const BATCH_BEGINS: usize = 8;
+
+/// Batches that take longer than this do not grow any more: the way there and back is little of it by then.
+const BATCH_LONG: Duration = Duration::from_secs(1);
 
 /// What the worker is to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +105,20 @@ pub struct Engine {
     /// Failures since the last push that succeeded.
     attempts: u32,
     batch: usize,
+    batches: RangeInclusive<usize>,
 }
 
 impl Engine {
-    /// Starts out disconnected, with the first attempt due at once.
-    pub fn new(pace: Pace) -> Self {
-        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch: BATCH_MOST / 4 }
+    /// Starts out disconnected, with the first attempt due at once. `batches`: how few rows a push may have, and how
+    /// many.
+    pub fn new(pace: Pace, batches: RangeInclusive<usize>) -> Self {
+        let batch = (batches.end() / BATCH_BEGINS).max(*batches.start());
+        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch, batches }
+    }
+
+    /// How many rows the next push has at most.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     pub fn is_up(&self) -> bool {
@@ -150,17 +164,16 @@ impl Engine {
         };
     }
 
-    /// A push of `rows` went through; a full one is followed by the next at once.
-    pub fn pushed(&mut self, rows: usize, now: Tick) {
-        let full = rows >= self.batch;
+    /// A push that began then went through; if more may wait, it is followed by the next at once.
+    pub fn pushed(&mut self, more: bool, began: Tick, now: Tick) {
         self.attempts = 0;
-        if full {
-            self.batch = (self.batch * 2).min(BATCH_MOST);
+        if more && now.saturating_sub(began) < BATCH_LONG {
+            self.batch = (self.batch * 2).min(*self.batches.end());
         }
         let interval = self.pace.heartbeat_interval;
         if let Link::Up { push_at, quiet_at, beat_at, .. } = &mut self.link {
-            *push_at = if full { now } else { now + PUSH_GAP };
-            *quiet_at = if full { now } else { now + interval / QUIET_PUSHES };
+            *push_at = if more { now } else { now + PUSH_GAP };
+            *quiet_at = if more { now } else { now + interval / QUIET_PUSHES };
             *beat_at = now + interval;
         }
     }
@@ -207,7 +220,7 @@ impl Engine {
         };
         self.attempts = self.attempts.saturating_add(1);
         if failure == Failure::Retry {
-            self.batch = (self.batch / 2).max(BATCH_LEAST);
+            self.batch = (self.batch / 2).max(*self.batches.start());
         }
         self.link = Link::Down { retry_at: now + wait };
     }
@@ -246,9 +259,9 @@ mod tests {
     }
 
     fn up(now: Tick) -> Engine {
-        let mut engine = Engine::new(PACE);
+        let mut engine = Engine::new(PACE, BATCHES);
         engine.welcomed(now);
-        engine.pushed(0, now);
+        engine.pushed(false, now, now);
         engine.listened(true, now);
         engine.pulled(false, now, now);
         engine.swept(now);
@@ -257,11 +270,11 @@ mod tests {
 
     #[test]
     fn announces_first_then_pushes_pulls_and_sweeps() {
-        let mut engine = Engine::new(PACE);
+        let mut engine = Engine::new(PACE, BATCHES);
         assert_eq!(engine.next(at(0), Waiting::News), Step::Hello);
         engine.welcomed(at(0));
         assert!(matches!(engine.next(at(0), Waiting::Nothing), Step::Push { .. }));
-        engine.pushed(0, at(0));
+        engine.pushed(false, at(0), at(0));
         assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull);
         engine.pulled(true, at(0), at(0));
         assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull);
@@ -291,8 +304,8 @@ mod tests {
         engine.pulled(false, at(14), at(14));
         assert_eq!(engine.next(at(14), Waiting::Quiet), Step::Wait { until: at(15) });
         assert!(matches!(engine.next(at(14), Waiting::News), Step::Push { .. }));
-        let Step::Push { limit } = engine.next(at(15), Waiting::Quiet) else { panic!("a push is due") };
-        engine.pushed(limit, at(15));
+        assert!(matches!(engine.next(at(15), Waiting::Quiet), Step::Push { .. }));
+        engine.pushed(true, at(15), at(15));
         assert!(matches!(engine.next(at(15), Waiting::Quiet), Step::Push { .. }), "the rest of them");
     }
 
@@ -300,8 +313,10 @@ mod tests {
     fn a_full_batch_is_followed_at_once_and_a_failure_makes_it_smaller() {
         let mut engine = up(at(0));
         let Step::Push { limit } = engine.next(at(30), Waiting::News) else { panic!("a push is due") };
-        engine.pushed(limit, at(30));
+        engine.pushed(true, at(30), at(30));
         assert_eq!(engine.next(at(30), Waiting::News), Step::Push { limit: limit * 2 });
+        engine.pushed(true, at(30), at(30) + BATCH_LONG);
+        assert_eq!(engine.next(at(31), Waiting::News), Step::Push { limit: limit * 2 }, "it takes long as it is");
         engine.failed(Failure::Retry, at(31), 0);
         engine.welcomed(at(31));
         assert_eq!(engine.next(at(31), Waiting::News), Step::Push { limit });
@@ -310,7 +325,7 @@ mod tests {
     #[test]
     fn reads_when_told_but_not_all_the_time() {
         let mut engine = up(at(0));
-        engine.pushed(0, at(10));
+        engine.pushed(false, at(10), at(10));
         engine.noticed(at(10));
         assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Pull);
         engine.pulled(false, at(10), at(10));
@@ -321,12 +336,12 @@ mod tests {
     #[test]
     fn a_central_that_is_slow_to_read_is_read_less_often() {
         let mut engine = up(at(0));
-        engine.pushed(0, at(20));
+        engine.pushed(false, at(20), at(20));
         engine.pulled(false, at(18), at(20));
         engine.noticed(at(21));
         assert_eq!(engine.next(at(21), Waiting::Nothing), Step::Wait { until: at(20) + PACE.pull_interval });
         engine.pulled(false, at(20), at(40));
-        engine.pushed(0, at(80));
+        engine.pushed(false, at(80), at(80));
         engine.swept(at(80));
         assert_eq!(
             engine.next(at(80), Waiting::Nothing),

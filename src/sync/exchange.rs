@@ -12,9 +12,9 @@ use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::parts::Part;
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Session, Timestamp};
+use crate::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::{
-    Draws, Identity, Ledger, Pending, PinnedIdentity, Renamed, Settlement, Settling, Store, StoreError,
+    Draws, Identity, Ledger, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling, Store, StoreError,
 };
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -26,6 +26,8 @@ pub trait Local: Send + Sync {
     fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
     fn any_waits(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
     fn pending(&self, limit: usize) -> impl Future<Output = Result<Pending, StoreError>> + Send;
+    /// The sessions that stand behind this place among those that wait, and no records.
+    fn pending_behind(&self, place: Place, limit: usize) -> impl Future<Output = Result<Pending, StoreError>> + Send;
     fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
     fn settle(
         &self,
@@ -80,6 +82,10 @@ impl Local for Daemon {
         self.store.pending(limit).await
     }
 
+    async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
+        self.store.pending_behind(place, limit).await
+    }
+
     async fn ledger(&self) -> Result<Ledger, StoreError> {
         self.store.ledger().await
     }
@@ -129,6 +135,10 @@ pub struct Outside {
     pub version: &'static str,
 }
 
+/// So many batches follow one another, each on its way while the next is read and the one before is noted; then
+/// the store is asked anew what waits longest, and for records.
+const ON_END: usize = 16;
+
 /// What a failed step means: the link is down, or the store did not answer.
 enum Trouble {
     Central(CentralError),
@@ -157,8 +167,8 @@ pub struct Exchange<L, C> {
     batch: i64,
     /// The batches sent since the store last took note of one: central may or may not have them.
     sent: Vec<i64>,
-    /// The number that the next batch bears.
-    next: i64,
+    /// The numbers that the next batches bear.
+    next: [i64; 2],
     /// As which host this one was welcomed.
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
@@ -180,7 +190,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             link,
             batch: 0,
             sent: Vec::new(),
-            next: 0,
+            next: [0; 2],
             host_id: Uuid::nil(),
             failing: None,
             reading: None,
@@ -217,8 +227,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 engine.welcomed(self.tick());
             }
             Step::Push { limit } => {
-                let rows = self.push(limit).await?;
-                engine.pushed(rows, self.tick());
+                self.push(limit, engine).await?;
             }
             Step::Pull => {
                 let more = self.pull(pace, stale_after).await?;
@@ -252,7 +261,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let Ledger { acked, next } = self.local.ledger().await?;
         let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
         self.local.learn_tables(welcome.tables, (self.outside.clock)()).await?;
-        if welcome.batch != acked && next != Some(welcome.batch) && !self.sent.contains(&welcome.batch) {
+        if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
             let (sessions, records) = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
             tracing::warn!(
                 sessions,
@@ -263,7 +272,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
             );
         }
         self.batch = welcome.batch;
-        self.next = self.draw_batch();
+        let next = self.draw_batch(self.batch);
+        self.next = [next, self.draw_batch(next)];
         self.host_id = identity.host_id;
         self.local.mirror_of(welcome.timeline).await?;
         self.reading = None;
@@ -304,67 +314,143 @@ impl<L: Local, C: Central> Exchange<L, C> {
         Ok(self.reading.is_some())
     }
 
-    /// Pushes what is pending, longest waiting first. Returns how many rows that were, or `limit` if more wait.
-    async fn push(&mut self, limit: usize) -> Result<usize, Trouble> {
-        let pending = self.local.pending(limit).await?;
-        // Looked at after the sessions were read: a rename changes the identity before it changes them,
-        // and what bears the new name must not travel under the old id.
-        if self.local.identity().host_id != self.host_id {
-            return Err(CentralError::OutOfStep.into());
+    /// Pushes what is pending, longest waiting first, batch after batch. Returns how many rows went to central.
+    async fn push(&mut self, limit: usize, engine: &mut Engine) -> Result<usize, Trouble> {
+        let mut pending = self.local.pending(limit).await?;
+        let mut to_note = None;
+        let mut rows = 0;
+        for left in (0..ON_END).rev() {
+            // Looked at after the sessions were read: a rename changes the identity before it changes them,
+            // and what bears the new name must not travel under the old id.
+            if self.local.identity().host_id != self.host_id {
+                note(&self.local, to_note, (self.outside.clock)()).await?;
+                return Err(CentralError::OutOfStep.into());
+            }
+            let began = self.tick();
+            let (more, behind) = (pending.more, pending.last.filter(|_| left > 0));
+            let part = Part::of(pending);
+            rows += part.len();
+            let (answer, noted, ahead) = self.send(&part, to_note.take(), behind, engine.batch()).await;
+            match (answer, noted) {
+                (Ok(applied), Ok(())) => to_note = Some(self.applied(part, applied)),
+                (Err(CentralError::Reject(error)), Ok(())) => self.push_in_parts(part, error).await?,
+                (Err(error), _) => return Err(error.into()),
+                (_, Err(error)) => return Err(error.into()),
+            }
+            self.synced(self.tick().saturating_sub(began));
+            if self.failing.is_none() {
+                self.connected();
+            }
+            // What was read ahead is not all that may wait by now.
+            engine.pushed(more || left + 1 < ON_END, began, self.tick());
+            pending = ahead?;
+            if pending.sessions.is_empty() {
+                break;
+            }
         }
-        let rows = if pending.more { limit } else { pending.sessions.len().max(pending.records.len()) };
-        let began = self.tick();
-        // A batch that central rejects is halved until the one row that it will not take stands alone.
-        let mut parts = vec![Part::of(pending)];
+        if let Some(settling) = to_note {
+            self.settle(settling).await?;
+        }
+        Ok(rows)
+    }
+
+    /// Sends a batch, and uses the time until central answers: takes note of what came of the one before, and
+    /// reads the next.
+    async fn send(
+        &mut self,
+        part: &Part,
+        to_note: Option<Settling>,
+        behind: Option<Place>,
+        limit: usize,
+    ) -> (Result<Vec<Applied>, CentralError>, Result<(), StoreError>, Result<Pending, StoreError>) {
+        let [number, _] = self.next;
+        self.sent.push(number);
+        let batch = Batch { after: self.batch, number, sessions: &part.sessions, records: &part.records };
+        let noting = to_note.as_ref().map(|settling| settling.acked_batch);
+        let (answer, noted, ahead) = tokio::join!(
+            self.central.push(batch),
+            note(&self.local, to_note, (self.outside.clock)()),
+            read_ahead(&self.local, behind, limit),
+        );
+        if let (Ok(()), Some(acked)) = (&noted, noting) {
+            self.forget_sent(acked);
+        }
+        (answer, noted, ahead)
+    }
+
+    /// A batch that central rejected is halved until the one row that it will not take stands alone.
+    async fn push_in_parts(&mut self, whole: Part, error: String) -> Result<(), Trouble> {
         // Sessions that turned out not to be in central, so that their records wait.
         let mut absent = HashSet::new();
+        let mut parts = self.halve(whole, error, &mut absent).await?;
         while let Some(mut part) = parts.pop() {
             self.tick();
             part.records.retain(|record| !absent.contains(&record.instance_id));
-            let sessions: Vec<Session> = part.sessions.iter().map(|record| record.session.clone()).collect();
-            let number = self.next;
-            self.sent.push(number);
-            let batch = Batch { after: self.batch, number, sessions: &sessions, records: &part.records };
-            match self.central.push(batch).await {
+            match self.send(&part, None, None, 0).await.0 {
                 Ok(applied) => {
-                    self.batch = number;
-                    self.next = self.draw_batch();
-                    let settling = part.settling(applied, |applied| self.settlement(applied));
+                    let settling = self.applied(part, applied);
                     absent.extend(
                         settling.sessions.iter().filter(|s| s.how.leaves_none()).map(|s| s.instance_id.clone()),
                     );
                     self.settle(settling).await?;
                 }
-                Err(CentralError::Reject(error)) if part.len() == 1 => {
-                    tracing::error!(what = part.name(), error, "central will not take this; parked");
-                    absent.extend(part.sessions.iter().map(|record| record.session.instance_id.clone()));
-                    self.settle(part.rejected(error)).await?;
-                }
-                Err(CentralError::Reject(error)) if part.len() == 0 => return Err(CentralError::Refused(error).into()),
-                Err(CentralError::Reject(_)) => {
-                    // The last is the next.
-                    let (first, rest) = part.halves();
-                    parts.push(rest);
-                    parts.push(first);
-                }
+                Err(CentralError::Reject(error)) => parts.extend(self.halve(part, error, &mut absent).await?),
                 Err(error) => return Err(error.into()),
             }
         }
-        self.synced(self.tick().saturating_sub(began));
-        Ok(rows)
+        Ok(())
+    }
+
+    /// The halves of what central rejected, the last to go first; one row alone is parked.
+    async fn halve(
+        &mut self,
+        part: Part,
+        error: String,
+        absent: &mut HashSet<InstanceId>,
+    ) -> Result<Vec<Part>, Trouble> {
+        match part.len() {
+            0 => Err(CentralError::Refused(error).into()),
+            1 => {
+                tracing::error!(what = part.name(), error, "central will not take this; parked");
+                absent.extend(part.sessions.iter().map(|session| session.instance_id.clone()));
+                let settling = self.dated(part.rejected(error));
+                self.settle(settling).await?;
+                Ok(Vec::new())
+            }
+            _ => {
+                let (first, rest) = part.halves();
+                Ok(vec![rest, first])
+            }
+        }
     }
 
     /// A number that no other batch has had, be it of a time that a restore has undone.
-    fn draw_batch(&self) -> i64 {
-        self.batch + 1 + i64::from((self.outside.random)() as u32)
+    fn draw_batch(&self, after: i64) -> i64 {
+        after + 1 + i64::from((self.outside.random)() as u32)
+    }
+
+    /// Central has applied the next batch. What the store is to make of it.
+    fn applied(&mut self, part: Part, applied: Vec<Applied>) -> Settling {
+        let [number, next] = self.next;
+        self.batch = number;
+        self.next = [next, self.draw_batch(next)];
+        self.dated(part.settling(applied, |applied| self.settlement(applied)))
+    }
+
+    fn dated(&self, settling: Settling) -> Settling {
+        Settling { acked_batch: self.batch, next_batches: self.next, ..settling }
     }
 
     async fn settle(&mut self, settling: Settling) -> Result<(), StoreError> {
-        let settling = Settling { acked_batch: self.batch, next_batch: self.next, ..settling };
-        let renamed = self.local.settle(settling, (self.outside.clock)()).await?;
-        self.sent.clear();
-        tell_renamed(&renamed);
+        let acked = settling.acked_batch;
+        note(&self.local, Some(settling), (self.outside.clock)()).await?;
+        self.forget_sent(acked);
         Ok(())
+    }
+
+    /// The store knows of all batches up to this one.
+    fn forget_sent(&mut self, acked: i64) {
+        self.sent.retain(|number| *number > acked);
     }
 
     fn settlement(&self, applied: Applied) -> Settlement {
@@ -452,14 +538,30 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     /// The last push before the end: what is left waits in the store for the next start.
-    pub async fn farewell(&mut self) -> bool {
+    pub async fn farewell(&mut self, engine: &mut Engine) -> bool {
         let last = async {
             // A step may have been cut off in the middle: only a new greeting knows where the ledger stands.
             self.hello().await?;
-            while self.push(1000).await? > 0 {}
+            while self.push(engine.batch(), engine).await? > 0 {}
             Ok::<_, Trouble>(())
         };
         last.await.is_ok()
+    }
+}
+
+/// Has the store take in what came of a batch, if of any.
+async fn note(local: &impl Local, settling: Option<Settling>, at: Timestamp) -> Result<(), StoreError> {
+    if let Some(settling) = settling {
+        tell_renamed(&local.settle(settling, at).await?);
+    }
+    Ok(())
+}
+
+/// Reads what waits behind a place, if there is one.
+async fn read_ahead(local: &impl Local, place: Option<Place>, limit: usize) -> Result<Pending, StoreError> {
+    match place {
+        Some(place) => local.pending_behind(place, limit).await,
+        None => Ok(Pending::default()),
     }
 }
 

@@ -1,19 +1,22 @@
 //! What is pushed, in parts: a batch that central rejects is halved until the row at fault stands alone.
 
 use super::central::Applied;
-use crate::domain::HistoryRecord;
-use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling};
+use crate::domain::{HistoryRecord, Session};
+use crate::store::{Pending, Settled, SettledRecord, Settlement, Settling};
 
 const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
 
 pub(super) struct Part {
-    pub sessions: Vec<Record>,
+    pub sessions: Vec<Session>,
+    /// Of each session.
+    versions: Vec<i64>,
     pub records: Vec<HistoryRecord>,
 }
 
 impl Part {
     pub fn of(pending: Pending) -> Self {
-        Self { sessions: pending.sessions, records: pending.records }
+        let (sessions, versions) = pending.sessions.into_iter().map(|record| (record.session, record.version)).unzip();
+        Self { sessions, versions, records: pending.records }
     }
 
     pub fn len(&self) -> usize {
@@ -22,19 +25,24 @@ impl Part {
 
     /// What it is, if it is one thing.
     pub fn name(&self) -> String {
-        let session = self.sessions.first().map(|record| record.session.instance_id.to_string());
+        let session = self.sessions.first().map(|session| session.instance_id.to_string());
         let record = self.records.first().map(|r| format!("{} {} of {}", r.kind.as_str(), r.record_id, r.instance_id));
         session.or(record).unwrap_or_default()
     }
 
     /// Two parts, the first to go first: records follow the sessions.
     pub fn halves(mut self) -> (Self, Self) {
-        let (sessions, records) = match (self.sessions.is_empty(), self.records.is_empty()) {
-            (false, false) => (Vec::new(), std::mem::take(&mut self.records)),
-            (false, true) => (self.sessions.split_off(self.sessions.len() / 2), Vec::new()),
-            (true, _) => (Vec::new(), self.records.split_off(self.records.len() / 2)),
+        let (sessions, records) = match (self.sessions.len(), self.records.len()) {
+            (0, records) => (0, records / 2),
+            (sessions, 0) => (sessions / 2, 0),
+            (sessions, _) => (sessions, 0),
         };
-        (self, Self { sessions, records })
+        let rest = Self {
+            sessions: self.sessions.split_off(sessions),
+            versions: self.versions.split_off(sessions),
+            records: self.records.split_off(records),
+        };
+        (self, rest)
     }
 
     /// What the store is to make of central's answer.
@@ -43,8 +51,9 @@ impl Part {
         let sessions: Vec<Settled> = self
             .sessions
             .into_iter()
+            .zip(self.versions)
             .zip(applied.by_ref())
-            .map(|(record, applied)| settled(record, settlement(applied)))
+            .map(|((session, version), applied)| settled(session, version, settlement(applied)))
             .collect();
         let beside = |record: &HistoryRecord| sessions.iter().any(|s| s.instance_id == record.instance_id);
         let records = self.records.into_iter().zip(applied).filter_map(|(record, applied)| match applied {
@@ -61,15 +70,20 @@ impl Part {
     pub fn rejected(self, error: String) -> Settling {
         let rejected = Settlement::Rejected { error: error.clone() };
         Settling {
-            sessions: self.sessions.into_iter().map(|record| settled(record, rejected.clone())).collect(),
+            sessions: self
+                .sessions
+                .into_iter()
+                .zip(self.versions)
+                .map(|(session, version)| settled(session, version, rejected.clone()))
+                .collect(),
             records: self.records.iter().map(|record| settled_record(record, Some(error.clone()))).collect(),
             ..Settling::default()
         }
     }
 }
 
-fn settled(record: Record, how: Settlement) -> Settled {
-    Settled { instance_id: record.session.instance_id, version: record.version, how }
+fn settled(session: Session, version: i64, how: Settlement) -> Settled {
+    Settled { instance_id: session.instance_id, version, how }
 }
 
 fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> SettledRecord {

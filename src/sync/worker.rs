@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::central::Central;
-use super::engine::{Engine, Pace, Step, Waiting};
+use super::engine::{BATCHES, Engine, Pace, Step, Waiting};
 use super::exchange::{Daemon, Exchange, Outside};
 use super::progress::Progress;
 use crate::clock::Clock;
@@ -91,7 +91,7 @@ impl<S: Clone, F> Worker<S, F> {
         let mut identities = self.identity.watch();
         let started = Instant::now();
         let mut exchange = self.exchange(central, started, settings.patience);
-        let mut engine = Engine::new(settings.pace);
+        let mut engine = Engine::new(settings.pace, BATCHES);
         // How much news there had been before the push that went through last.
         let mut told = None;
         loop {
@@ -108,7 +108,7 @@ impl<S: Clone, F> Worker<S, F> {
                 self.progress.at_work(settings.patience);
                 tokio::select! {
                     () = exchange.perform(step, settings.pace, settings.stale_after, &mut engine) => {}
-                    () = shutdown.requested() => return farewell(exchange, &engine).await,
+                    () = shutdown.requested() => return farewell(exchange, engine).await,
                 }
                 if matches!(step, Step::Push { .. }) && engine.is_up() {
                     told = news;
@@ -124,7 +124,7 @@ impl<S: Clone, F> Worker<S, F> {
                 () = self.nudge.notified() => engine.hurry(exchange.tick()),
                 _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
                 _ = changes.changed() => return,
-                () = shutdown.requested() => return farewell(exchange, &engine).await,
+                () = shutdown.requested() => return farewell(exchange, engine).await,
             }
         }
     }
@@ -148,11 +148,11 @@ impl<S: Clone, F> Worker<S, F> {
 }
 
 /// The last push before the end, if there is a link to push over.
-async fn farewell<C: Central>(mut exchange: Exchange<Daemon, C>, engine: &Engine) {
+async fn farewell<C: Central>(mut exchange: Exchange<Daemon, C>, mut engine: Engine) {
     if !engine.is_up() {
         return;
     }
-    match tokio::time::timeout(FAREWELL, exchange.farewell()).await {
+    match tokio::time::timeout(FAREWELL, exchange.farewell(&mut engine)).await {
         Ok(true) => tracing::info!("central has everything"),
         _ => tracing::info!("what central lacks is kept for the next start"),
     }

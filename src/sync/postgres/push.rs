@@ -26,7 +26,8 @@ macro_rules! newer {
 
 /// Times from central's future are cut to its present, but for created_at: together with the id it
 /// says which session this is, and so may never change. Rows come in one order from every host, so
-/// that no two hosts wait for each other.
+/// that no two hosts wait for each other. What is computed of each row that comes back is paid for each: next to
+/// nothing, where nothing is out of the ordinary.
 const UPSERT: &str = concat!(
     "INSERT INTO supervisor_sessions AS s (instance_id, project, instance_type, status, context_percent, \
          current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
@@ -63,10 +64,11 @@ const UPSERT: &str = concat!(
     ") AS it (newer)) \
      WHERE s.created_at = excluded.created_at AND \
          (s.host_machine = excluded.host_machine OR s.host_machine = ANY($15)) \
-     RETURNING s.instance_id, s.status = 'closed', ",
+     RETURNING s.instance_id, CASE WHEN s.status = 'closed' THEN ",
     micros!("coalesce(s.closed_at, s.last_heartbeat)"),
-    ", s.last_heartbeat = now(), ",
+    " END, CASE WHEN s.last_heartbeat = now() THEN ",
     micros!("now()"),
+    " END",
 );
 
 /// Puts back the times that an old trigger has stamped over. It stays still when nothing but the
@@ -129,11 +131,8 @@ async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError>
     Ok(CentralError::Conflict(Conflict { host_id: by.to_string(), machine_name, last_seen: Some(last_seen), message }))
 }
 
-/// What central says of a session it has written.
-struct Written {
-    closed: bool,
-    closed_at: Timestamp,
-}
+/// The sessions that central has written, and since when those are closed that are.
+type Written = HashMap<String, Option<Timestamp>>;
 
 async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
     let written = upsert(link, me, sessions).await?;
@@ -142,8 +141,8 @@ async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<App
     sessions
         .iter()
         .map(|session| match (written.get(id(session)), refused.get(id(session))) {
-            (Some(row), _) if row.closed && session.status != Status::Closed => {
-                Ok(Applied::ClosedElsewhere { closed_at: row.closed_at })
+            (Some(&Some(closed_at)), _) if session.status != Status::Closed => {
+                Ok(Applied::ClosedElsewhere { closed_at })
             }
             (Some(_), _) => Ok(Applied::Taken),
             (None, Some((_, created_at))) if *created_at != session.created_at => Ok(Applied::Collided),
@@ -154,7 +153,7 @@ async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<App
         .collect()
 }
 
-async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<HashMap<String, Written>, CentralError> {
+async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Written, CentralError> {
     let texts = |of: fn(&Session) -> &str| sessions.iter().map(of).collect::<Vec<_>>();
     let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(of).collect::<Vec<_>>();
     let moments = |of: fn(&Session) -> Timestamp| sessions.iter().map(|s| of(s).micros()).collect::<Vec<_>>();
@@ -183,7 +182,7 @@ async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<HashMa
     for row in &rows {
         let id: String = column(row, 0)?;
         stamped |= was_stamped(row, pushed.get(id.as_str()).copied())?;
-        written.insert(id, Written { closed: column(row, 1)?, closed_at: Timestamp::from_micros(column(row, 2)?) });
+        written.insert(id, column::<Option<i64>>(row, 1)?.map(Timestamp::from_micros));
     }
     if stamped {
         link.rows(sqlx::query(UNSTAMP).bind(texts(id)).bind(heartbeats)).await?;
@@ -193,8 +192,8 @@ async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<HashMa
 
 /// Was the heartbeat stamped "now" although it was pushed with an earlier time?
 fn was_stamped(row: &PgRow, pushed: Option<Timestamp>) -> Result<bool, CentralError> {
-    let (is_now, now): (bool, i64) = (column(row, 3)?, column(row, 4)?);
-    Ok(is_now && pushed.is_some_and(|at| at.micros() < now))
+    let now: Option<i64> = column(row, 2)?;
+    Ok(now.is_some_and(|now| pushed.is_some_and(|at| at.micros() < now)))
 }
 
 /// Under which machine, and as of when, central has the sessions that it did not let be written.

@@ -1,5 +1,6 @@
 //! A TCP proxy between a daemon and its central, which fails on demand.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -8,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 /// How often a thread looks whether the mode has changed.
@@ -23,7 +25,7 @@ pub enum Mode {
     Refuse,
     /// New connections are accepted and hear nothing; open ones hear nothing any more.
     Hang,
-    /// Whatever arrives goes on this much later.
+    /// Whatever arrives goes on this much later, as much of it at once as comes: a long line, not a narrow one.
     Delay(Duration),
     /// Each connection breaks after so many bytes in this direction.
     CutAfter(Direction, u64),
@@ -244,9 +246,11 @@ impl Connection {
         _ = each!(&from, s => s.set_read_timeout(Some(LOOK)));
         let mut buffer = [0; 16 * 1024];
         let mut frontend = Frontend::default();
+        let mut line = Line::default();
         let mut passed = 0;
         while self.goes_on() {
-            match self.shared.mode() {
+            let mode = self.shared.mode();
+            match mode {
                 Mode::Refuse => break,
                 Mode::Hang => {
                     thread::sleep(LOOK);
@@ -257,16 +261,25 @@ impl Connection {
                 }
                 _ => {}
             }
+            let delayed = matches!(mode, Mode::Delay(_));
+            if line.pass_on(&mut to, delayed).is_err() {
+                break;
+            }
+            if !line.waits_for(&from) {
+                continue;
+            }
             let read = match each!(&mut from, s => s.read(&mut buffer)) {
-                Ok(0) => break,
+                Ok(0) => {
+                    _ = line.empty_into(&mut to);
+                    break;
+                }
                 Ok(read) => read,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
                 Err(_) => break,
             };
             let mut bytes = &buffer[..read];
             let mut cut = false;
-            match self.shared.mode() {
-                Mode::Delay(by) => thread::sleep(by),
+            match mode {
                 Mode::CutAfter(which, most) if which == direction => {
                     cut = passed + read as u64 >= most;
                     bytes = &bytes[..bytes.len().min(usize::try_from(most.saturating_sub(passed)).unwrap_or(0))];
@@ -280,7 +293,9 @@ impl Connection {
                 break;
             }
             passed += bytes.len() as u64;
-            if each!(&mut to, s => s.write_all(bytes)).is_err() || cut {
+            if let Mode::Delay(by) = mode {
+                line.take(bytes, by);
+            } else if each!(&mut to, s => s.write_all(bytes)).is_err() || cut {
                 break;
             }
         }
@@ -306,6 +321,52 @@ impl Connection {
         {
             self.lose.store(true, Ordering::SeqCst);
         }
+    }
+}
+
+/// What is under way on a long line, and when each piece of it arrives.
+#[derive(Default)]
+struct Line {
+    pieces: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Line {
+    /// No more than this is under way; what comes on top has to wait at its sender.
+    const HOLDS: usize = 8 << 20;
+
+    fn take(&mut self, bytes: &[u8], delay: Duration) {
+        self.bytes += bytes.len();
+        self.pieces.push_back((Instant::now() + delay, bytes.to_vec()));
+    }
+
+    /// Hands on what has arrived, or all of it if the line is not `long` any more.
+    fn pass_on(&mut self, to: &mut Stream, long: bool) -> std::io::Result<()> {
+        while let Some((_, piece)) = self.pieces.pop_front_if(|(due, _)| !long || *due <= Instant::now()) {
+            self.bytes -= piece.len();
+            each!(&mut *to, s => s.write_all(&piece))?;
+        }
+        Ok(())
+    }
+
+    fn empty_into(&mut self, to: &mut Stream) -> std::io::Result<()> {
+        while let Some((due, _)) = self.pieces.front() {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.pass_on(to, true)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for more to take, no longer than until the next piece arrives. Says whether there is any.
+    fn waits_for(&self, from: &Stream) -> bool {
+        let due = self.pieces.front().map_or(LOOK, |(due, _)| due.saturating_duration_since(Instant::now()));
+        let wait = due.min(LOOK);
+        if self.bytes >= Self::HOLDS {
+            thread::sleep(wait);
+            return false;
+        }
+        let timeout = Timespec::try_from(wait).expect("a short time");
+        each!(from, s => poll(&mut [PollFd::new(s, PollFlags::IN)], Some(&timeout))).is_ok_and(|ready| ready > 0)
     }
 }
 
