@@ -1,6 +1,6 @@
 //! Whole-process comparisons: the daemon and its verbs, as released, beside floors and peers in the same run.
 //!
-//!     cargo bench --bench compare                     everything, some fifteen minutes
+//!     cargo bench --bench compare                     everything, some twenty minutes
 //!     cargo bench --bench compare -- latency size     only these parts
 //!     cargo bench --bench compare -- --quick          a short run that shows that it works; its numbers do not count
 //!     cargo bench --bench compare -- --write          puts table and plot into BENCHMARKS.md and benches/growth.svg

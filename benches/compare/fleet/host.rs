@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::filling::registration;
 
-const STALE_AFTER: Duration = Duration::from_secs(120);
+pub const STALE_AFTER: Duration = Duration::from_secs(120);
 
 /// What is counted of a host while it lives.
 #[derive(Default)]

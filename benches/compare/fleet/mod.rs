@@ -12,7 +12,7 @@ use crate::central::{central, number};
 use crate::report::{Report, Unit, Wanted};
 use crate::stats::Samples;
 use crate::support::postgres::{Server, Stop};
-use host::Member;
+use host::{Member, STALE_AFTER};
 
 const SESSIONS: u64 = 50;
 /// A daemon at the defaults of the configuration.
@@ -29,7 +29,11 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     let mut fleet = Fleet { members: Vec::new(), tasks: JoinSet::new() };
     for stage in stages {
         runtime.block_on(fleet.grow(*stage, &server, scale));
-        runtime.block_on(fleet.watch(&server, scale, report));
+        let age = runtime.block_on(fleet.watch(&server, scale, report));
+        // Living sessions are taken for dead from here on: more hosts would tell nothing new.
+        if age > STALE_AFTER.as_secs_f64() {
+            break;
+        }
     }
     runtime.block_on(fleet.outage(&mut server, scale, report));
     runtime.block_on(fleet.tasks.shutdown());
@@ -57,7 +61,8 @@ impl Fleet {
         tokio::time::sleep(settle.saturating_sub(began.elapsed() / 2)).await;
     }
 
-    async fn watch(&self, server: &Server, scale: &Scale, report: &mut Report) {
+    /// The age of the sessions in central, p99, in seconds.
+    async fn watch(&self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
         let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
         let before = (cpu(server), writing(server), self.read(), Instant::now());
         tokio::time::sleep(lasts).await;
@@ -69,10 +74,12 @@ impl Fleet {
         tell("central's share of two processors", share, Unit::Share);
         tell("transactions that write", (writing(server) - before.1) / seconds, Unit::Rate);
         tell("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
-        tell("age of the sessions in central, p99", age(server), Unit::Time);
+        let age = age(server);
+        tell("age of the sessions in central, p99", age, Unit::Time);
         let mut waits = Samples::default();
         self.members.iter().for_each(|member| waits.add(member.longest_push()));
         tell("longest push, p50 of hosts", waits.p50(), Unit::Time);
+        age
     }
 
     /// Rows of other hosts that all members have read so far.
