@@ -324,6 +324,7 @@ pub struct SyncArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum ParkedVerb {
     /// List them, each with central's reason
     #[command(after_help = "Example: sessiond parked list --json")]
@@ -358,6 +359,7 @@ pub enum ParkedVerb {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum IdentityVerb {
     /// Show this machine's name and host id
     #[command(after_help = "Example: sessiond identity show")]
