@@ -384,6 +384,7 @@ fn sync_asks_and_goes() {
     assert_eq!((ran.code, ran.out.as_str()), (0, "asked to push; 3 sessions wait\n"));
     assert!(requests[0].ends_with("\r\n\r\n{}"), "{}", requests[0]);
     assert_eq!(printed("sync", &sync("connected", "null", 0, 0)), "central has everything\n");
+    assert_eq!(printed("sync", &sync("unreachable", "null", 0, 0)), "nothing waits; central is unreachable\n");
     let (ran, _) = asked("sync", &[(200, &sync("off", "null", 3, 0))]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("SESSIOND_CENTRAL_URL"), "{}", ran.err);

@@ -20,7 +20,11 @@ pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<()
     let state = if args.wait { wait(client, args.timeout, out)? } else { ask(client, None)? };
     match (args.json, waiting(&state.backlog)) {
         (true, _) => out.json(&state),
-        (_, false) => out.line(&format!("central has everything{}", parked(state.parked))),
+        (_, false) if state.central.state == "connected" => {
+            out.line(&format!("central has everything{}", parked(state.parked)))
+        }
+        // What it had may be lost to it: only a greeting tells.
+        (_, false) => out.line(&format!("nothing waits{}; central is {}", parked(state.parked), state.central.state)),
         _ => out.line(&format!("asked to push; {}", waits(&state.backlog))),
     }
 }
