@@ -124,6 +124,7 @@ fn without_password(url: Option<&str>) -> Result<(), CliError> {
 fn start_again_without_the_password(url: &str) -> CliError {
     let failed = match std::env::current_exe() {
         Ok(program) => Command::new(program)
+            .arg0(std::env::args_os().next().unwrap_or_default())
             .args(arguments_without("--central-url", std::env::args_os().skip(1)))
             .env("SESSIOND_CENTRAL_URL", url)
             .exec(),
