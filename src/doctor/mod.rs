@@ -4,6 +4,7 @@ mod addresses;
 mod here;
 mod report;
 mod service;
+mod spool;
 
 use std::path::Path;
 
@@ -33,6 +34,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     let settings = &loaded.settings;
     findings.push(here::identity(settings));
     findings.extend(here::daemon(&status));
+    findings.extend(spool::check(&status, settings, environment));
     // Of a daemon that answers, what it says of itself counts: it may have other places than these.
     let told = status.as_ref().ok().map(|status| status.store.path.clone());
     let state_dir = told.as_deref().map_or(settings.state_dir.as_path(), Path::new);

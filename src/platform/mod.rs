@@ -2,6 +2,7 @@
 //!
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
+pub mod files;
 pub mod limits;
 pub mod memory;
 pub mod peer;
