@@ -9,6 +9,7 @@ pub mod memory;
 pub mod peer;
 pub mod places;
 pub mod process;
+pub mod program;
 pub mod socket;
 pub mod wake;
 
