@@ -19,6 +19,11 @@ pub use setup::Setup;
 /// RestartPreventExitStatus=.
 pub const RESTART_CANNOT_HELP: [u8; 2] = [77, 78];
 
+/// Central's password, where sessiond.service's LoadCredential= finds it, the first that `install` writes. Only root can
+/// read these folders.
+pub const CREDENTIALS: [&str; 2] =
+    ["/etc/credstore/sessiond.central-password", "/run/credstore/sessiond.central-password"];
+
 /// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -154,7 +159,7 @@ pub fn uninstall(site: &Site, dry_run: bool) -> Result<Vec<String>, ErrorDetail>
     if said.is_empty() {
         said.push("nothing to do: no service is installed".into());
     }
-    let credential = Path::new(systemd::CREDENTIAL);
+    let credential = Path::new(CREDENTIALS[0]);
     let left = [
         site.places.state_dir.as_deref(),
         site.places.config_file.as_deref().and_then(Path::parent),

@@ -4,14 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::steps::{Only, Step};
-use super::{Scope, Setup, Site, homeless, words};
+use super::{CREDENTIALS, Scope, Setup, Site, homeless, words};
 use crate::wire::ErrorDetail;
 
 const NOTIFY_RELOAD: &str = include_str!("../../systemd/notify-reload.conf");
 const SYSUSERS: &str = include_str!("../../systemd/sysusers.conf");
 const SYSUSERS_FILE: &str = "/etc/sysusers.d/sessiond.conf";
-/// Central's password, as sessiond.service loads it; only root can read it.
-pub(super) const CREDENTIAL: &str = "/etc/credstore/sessiond.central-password";
 /// The program as the files in systemd/ call it.
 const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version that knows Type=notify-reload.
@@ -62,7 +60,7 @@ pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<
         steps.push(Step::run(&format!("systemd-sysusers {SYSUSERS_FILE}"), Only::Unless(words(known))));
     }
     let config = site.places.config_file.as_deref().ok_or_else(homeless)?;
-    let password = if system { PathBuf::from(CREDENTIAL) } else { config.with_file_name("password") };
+    let password = if system { PathBuf::from(CREDENTIALS[0]) } else { config.with_file_name("password") };
     steps.extend(setup.steps(config, &password, !system, &[])?);
     if !site.packaged {
         for (name, text) in units(site.scope) {
