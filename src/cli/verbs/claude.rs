@@ -9,6 +9,7 @@ use crate::claude::settings::{self, SettingsError};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::platform::places::{Env, path_in};
+use crate::platform::program::installed_path;
 use crate::wire::ErrorCode;
 
 /// What is to be done with Claude Code's settings.
@@ -68,10 +69,9 @@ fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     Ok(fs::canonicalize(&file).unwrap_or(file))
 }
 
-/// How a hook calls us: by the path, since the agent's PATH may be another.
+/// The command by which a hook runs this program: its path, since the agent's PATH may be another.
 fn program() -> String {
-    let own = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok());
-    own.unwrap_or_else(|| "sessiond".to_owned())
+    installed_path().into_os_string().into_string().unwrap_or_else(|_| "sessiond".to_owned())
 }
 
 fn unusable(file: &Path, error: &io::Error) -> CliError {
