@@ -26,13 +26,14 @@ impl Input {
     pub fn read(mut reader: impl Read, wanted: &[&str]) -> Self {
         let mut bytes = Vec::new();
         let read = (&mut reader).take(MAX).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
-        let (mut fields, mut complaint) = fields_in(&bytes, wanted);
+        let (mut fields, mut error) = fields_in(&bytes, wanted);
         // Agents cut text in the middle of an emoji: what such text says is kept.
-        if complaint.is_some()
+        if error.as_ref().is_some_and(serde_json::Error::is_syntax)
             && let Some(bytes) = repaired_json(&bytes)
         {
-            (fields, complaint) = fields_in(&bytes, wanted);
+            (fields, error) = fields_in(&bytes, wanted);
         }
+        let complaint = error.map(|error| format!("stdin is not the JSON object it should be: {error}"));
         let complaint = read.err().map(|error| format!("stdin cannot be read: {error}")).or(complaint);
         Self { fields, complaint }
     }
@@ -49,16 +50,13 @@ impl Input {
 }
 
 /// The wanted fields of the object in `bytes`, and what is wrong with it.
-fn fields_in(bytes: &[u8], wanted: &[&str]) -> (Map<String, Value>, Option<String>) {
+fn fields_in(bytes: &[u8], wanted: &[&str]) -> (Map<String, Value>, Option<serde_json::Error>) {
     let mut fields = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let complaint = match (Wanted { wanted, fields: &mut fields }).deserialize(&mut json) {
-        Ok(()) => None,
-        // With all of them found the rest is of no interest.
-        Err(_) if fields.len() == wanted.len() => None,
-        Err(error) => Some(format!("stdin is not the JSON object it should be: {error}")),
-    };
-    (fields, complaint)
+    // With all of them found the rest is of no interest.
+    let error = Wanted { wanted, fields: &mut fields }.deserialize(&mut json).err();
+    let error = error.filter(|_| fields.len() < wanted.len());
+    (fields, error)
 }
 
 struct Wanted<'a> {
