@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -12,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::identity;
 use crate::api::extract::Body;
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{LinkState, LinkStatus, Timestamp};
 use crate::spool::quarantine::Quarantined;
