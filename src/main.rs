@@ -15,6 +15,8 @@ use sessiond::service::{self, Scope, Setup, Site};
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {
+    // Whether the daemon's store or a client's spooled request: a file that may not grow is an error, not the end.
+    let _ = sessiond::platform::disk::report_file_size_limit();
     cli::main(std::env::args_os(), &Here)
 }
 
