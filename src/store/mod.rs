@@ -138,6 +138,17 @@ struct MirrorAsOf {
 /// How much older than the truth the note on disk may be.
 const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
 
+/// A session to be registered.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub what: Registration,
+    pub process: Option<Process>,
+    pub caller: Caller,
+    /// Random numbers for the id, more than one in case an id is taken.
+    pub draws: [u64; 8],
+    pub at: Timestamp,
+}
+
 /// Registers a session, unless the same agent has registered it from the same process before.
 fn register(
     db: &Connection,
@@ -287,13 +298,10 @@ impl Store {
     pub async fn register_once(
         &self,
         key: RequestKey,
-        what: Registration,
-        process: Option<Process>,
-        caller: Caller,
-        draws: [u64; 8],
-        at: Timestamp,
+        session: NewSession,
         answer: impl FnOnce(&Record) -> String + Send + 'static,
     ) -> Result<Once<Record, String>, StoreError> {
+        let NewSession { what, process, caller, draws, at } = session;
         let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
         let registered = self.write(move |db| idempotency::register(db, &key, caller, at, work, answer)).await?;
         if let Once::First(record) = &registered {

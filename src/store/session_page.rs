@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn sessions_that_moved_come_last_in_their_project_by_id() {
-        let mut places = vec![
+        let mut places = [
             place("b", false, 9, "b-PS-aaaaaa"),
             place("a", true, 99, "a-PS-bbbbbb"),
             place("a", true, 100, "a-PS-aaaaaa"),

@@ -13,7 +13,7 @@ use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
-use crate::store::{Cursor, Filter, Lookup, Once, Process, Record, SessionPage};
+use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
     ErrorBody, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody, SessionList,
     SessionSeen,
@@ -42,10 +42,11 @@ pub async fn register(
         let record = api.store.register(registration, process, caller, draws, now).await?;
         return Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))));
     };
+    let session = NewSession { what: registration, process, caller, draws, at: now };
     let answering = api.clone();
     // A body of plain fields can always be written.
     let answer = move |record: &Record| serde_json::to_string(&body(&answering, record, now)).unwrap_or_default();
-    let session = match api.store.register_once(key, registration, process, caller, draws, now, answer).await? {
+    let session = match api.store.register_once(key, session, answer).await? {
         Once::First(record) => body(&api, &record, now),
         Once::Again(answer) => parse_body(answer.as_bytes())?,
     };
