@@ -34,6 +34,7 @@ const PACE: Pace = Pace {
     heartbeat_interval: Duration::from_secs(30),
     pull_interval: Duration::from_secs(15),
     sweep_interval: Duration::from_secs(60),
+    longest_wait: Duration::from_secs(30),
 };
 
 /// So few rows that batches follow one another.

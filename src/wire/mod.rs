@@ -22,6 +22,6 @@ pub use session::{
     WatchQuery,
 };
 pub use status::{
-    BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,
-    ParkedCount, ParkedIds, SessionCounts, StatusBody, StoreBody, SyncBody, SyncRequest,
+    BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,
+    ParkedBody, ParkedCount, ParkedIds, SessionCounts, StatusBody, StoreBody, SyncBody, SyncRequest,
 };

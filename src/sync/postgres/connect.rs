@@ -152,7 +152,7 @@ impl PostgresOptions {
             Ok(Ok((_, true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
             Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.
-                CentralError::Reject(message) => CentralError::Refused(message),
+                CentralError::Reject(rejection) => CentralError::Refused(rejection.message),
                 other => other,
             }),
             Err(_) => Err(CentralError::Retry(format!(

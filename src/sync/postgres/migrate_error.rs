@@ -1,7 +1,7 @@
 //! Why central's schema could not be brought up to date.
 
 use super::errors::{classify, one_line};
-use crate::sync::central::CentralError;
+use crate::sync::central::{CentralError, Rejection};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
@@ -48,7 +48,10 @@ impl From<sqlx::migrate::MigrateError> for Failure {
             Theirs::Execute(error) | Theirs::ExecuteMigration(error, _) => Self::Sql(error),
             Theirs::VersionMissing(_) => Self::Migrate(MigrateError::Newer),
             Theirs::VersionMismatch(version) => Self::Migrate(MigrateError::Changed(version)),
-            other => Self::Migrate(MigrateError::Central(CentralError::Reject(one_line(&other.to_string())))),
+            other => Self::Migrate(MigrateError::Central(CentralError::Reject(Rejection {
+                code: String::new(),
+                message: one_line(&other.to_string()),
+            }))),
         }
     }
 }

@@ -30,8 +30,8 @@ pub use migrate_error::MigrateError;
 use self::link::Link;
 use self::listen::Ear;
 use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
-use crate::domain::MachineName;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
 
 /// The column `$t` as microseconds since 1970, whatever may be in it: infinity too.
 macro_rules! micros {
@@ -110,8 +110,8 @@ impl Postgres {
     async fn settle<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
         let usable = match &result {
             Ok(_) => true,
-            Err(CentralError::Reject(_) | CentralError::OutOfStep) => session.link.rollback().await.is_ok(),
-            Err(_) => false,
+            Err(CentralError::Retry(_) | CentralError::Conflict(_)) => false,
+            Err(_) => session.link.rollback().await.is_ok(),
         };
         // Otherwise it is dropped without a word, which a dead peer would not hear anyway.
         self.session = usable.then_some(session);
@@ -140,6 +140,25 @@ impl Central for Postgres {
         let mut session = self.take()?;
         let result = push::push(&mut session.link, &session.me, batch).await;
         self.settle(session, result).await
+    }
+
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        let mut session = self.take()?;
+        let result = push::locked(&mut session.link, ids).await;
+        self.settle(session, result).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        let mut session = self.take()?;
+        let result = records::shapes_now(&mut session.link).await.map(|shapes| {
+            session.me.shapes = shapes;
+            session.me.shapes.tables.clone()
+        });
+        self.settle(session, result).await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.session.as_ref().and_then(|session| session.link.clock)
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {

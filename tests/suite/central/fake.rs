@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
-use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
+use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use uuid::Uuid;
 
@@ -64,11 +64,7 @@ impl HistoryWorld for FakeCentral {
     }
 
     fn drop_table(&self, kind: Kind) {
-        self.with_history(|history| match kind {
-            Kind::Event => history.tables.events = false,
-            Kind::Command => history.tables.commands = false,
-            Kind::Checkpoint => history.tables.checkpoints = false,
-        });
+        self.with_history(|history| *history.tables.state_mut(kind) = TableState::Absent);
     }
 }
 
