@@ -16,6 +16,7 @@ fn database() -> Connection {
 fn with_schema(db: Connection) -> Connection {
     db.execute_batch(include_str!("../../../migrations/local/0001_sessions.sql")).unwrap();
     db.execute_batch(include_str!("../../../migrations/local/0002_mirror_and_history.sql")).unwrap();
+    db.execute_batch(include_str!("../../../migrations/local/0005_parked_retries.sql")).unwrap();
     db
 }
 

@@ -233,6 +233,10 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 parts.extend(self.push_part(part, &mut division).await?);
             }
         }
+        if division.tallies.values().all(|tally| tally.taken == 0) {
+            // Nothing of it told central that this host lives.
+            self.send_part(Part::default()).await.map_err(Trouble::from)?;
+        }
         self.conclude(division).await
     }
 
