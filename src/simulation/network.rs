@@ -14,7 +14,7 @@ use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryRecord, HistoryTables, InstanceId, Session, Status, Timestamp};
-use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
@@ -304,7 +304,7 @@ impl Central for SimLink {
         self.link.clock()
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         pause().await;
         if self.fate() != Fate::Arrives {
             self.cut();

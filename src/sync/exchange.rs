@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::central::{Applied, Batch, Central, CentralError, Host};
+use super::central::{Applied, Batch, Central, CentralError, Host, Swept};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::held::Held;
 use super::parts::{Part, Subject};
@@ -213,6 +213,10 @@ pub struct Exchange<L, C> {
     read_since: Tick,
     /// When the hosts are read next.
     hosts_at: Tick,
+    /// What this host calls stale, as of the last step.
+    stale_after: Duration,
+    /// Why the last sweep failed, as it is shown while the link is up.
+    sweep_error: Option<String>,
 }
 
 impl<L: Local, C: Central> Exchange<L, C> {
@@ -233,6 +237,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
             reading: None,
             read_since: Tick::ZERO,
             hosts_at: Tick::ZERO,
+            stale_after: Duration::ZERO,
+            sweep_error: None,
         }
     }
 
@@ -252,6 +258,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Carries out one step and tells the engine and the people how it ended.
     pub async fn perform(&mut self, step: Step, pace: Pace, stale_after: Duration, engine: &mut Engine) {
+        self.stale_after = stale_after;
         let outcome = self.carry_out(step, pace, stale_after, engine).await;
         self.report(step, outcome, engine);
     }
@@ -285,13 +292,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 self.link.send_modify(|link| link.listening = tells);
                 engine.listened(tells, self.tick());
             }
-            Step::Sweep => {
-                let turned = self.central.sweep(stale_after, pace.sweep_interval).await?;
-                if turned > 0 {
-                    tracing::info!(sessions = turned, "turned the sessions of vanished hosts stale in central");
-                }
-                engine.swept(self.tick());
-            }
+            Step::Sweep => self.sweep(pace, engine).await?,
             Step::Wait { .. } => {}
         }
         Ok(())
@@ -306,7 +307,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         // old name, which may be another's by now.
         self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
         let Ledger { acked, next } = self.local.ledger().await?;
-        let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
+        let welcome = self.central.hello(&host(&identity, self.outside.version, self.stale_after)).await?;
         self.held = Held::default();
         self.learn_tables(welcome.tables).await?;
         if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
@@ -356,6 +357,36 @@ impl<L: Local, C: Central> Exchange<L, C> {
         self.local.learn_tables(tables.clone(), (self.outside.clock)()).await?;
         self.tables = tables;
         Ok(())
+    }
+
+    /// Turns silent sessions in central stale. No change waits for that: a sweep that fails is shown and tried again
+    /// later, and the link is down only if the connection is.
+    async fn sweep(&mut self, pace: Pace, engine: &mut Engine) -> Result<(), Trouble> {
+        let (swept, error) = match self.central.sweep(self.stale_after, pace.sweep_interval).await {
+            Ok(swept) => (swept, None),
+            Err(CentralError::Reject(why)) => {
+                (Swept::default(), Some(format!("cannot turn silent sessions stale: {}", why.message)))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if swept.turned > 0 {
+            tracing::info!(sessions = swept.turned, "turned the sessions of vanished hosts stale in central");
+        }
+        engine.swept(swept.more, self.tick());
+        self.show_sweep_error(error);
+        Ok(())
+    }
+
+    /// Shows or withdraws the error of a sweep, as `last_error` of a link that is up.
+    fn show_sweep_error(&mut self, error: Option<String>) {
+        if self.sweep_error == error {
+            return;
+        }
+        if let Some(error) = &error {
+            tracing::warn!("{error}; changes go to central all the same");
+        }
+        self.sweep_error = error;
+        self.show_link();
     }
 
     /// Returns when others changed something in central, if it can tell.
@@ -421,7 +452,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
             None => self.connected(),
         }
         let error = self.held.fault(Subject::Sessions).is_none().then(|| {
-            self.held.locks().or_else(|| blocked.first().map(|first| format!("records wait: {}", first.reason)))
+            let records = blocked.first().map(|first| format!("records wait: {}", first.reason));
+            self.held.locks().or(records).or_else(|| self.sweep_error.clone())
         });
         self.link.send_if_modified(|link| {
             let before = (link.blocked.clone(), link.last_error.clone());
@@ -463,7 +495,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             if news {
                 tracing::info!("connected to central");
                 (link.state, link.since) = (LinkState::Connected, now);
-                (link.last_error, link.conflict) = (None, None);
+                (link.last_error, link.conflict) = (self.sweep_error.clone(), None);
             }
             news
         });
@@ -545,7 +577,7 @@ fn tell_renamed(renamed: &[Renamed]) {
     }
 }
 
-fn host(identity: &Identity, version: &'static str) -> Host {
+fn host(identity: &Identity, version: &'static str, stale_after: Duration) -> Host {
     Host {
         host_id: identity.host_id,
         machine: identity.name.clone(),
@@ -554,6 +586,7 @@ fn host(identity: &Identity, version: &'static str) -> Host {
         former_host_ids: identity.former_host_ids.clone(),
         replace: identity.replace,
         version,
+        stale_after,
     }
 }
 

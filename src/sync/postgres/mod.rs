@@ -29,7 +29,7 @@ pub use migrate_error::MigrateError;
 
 use self::link::Link;
 use self::listen::Ear;
-use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use super::central::{Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
 
@@ -161,10 +161,16 @@ impl Central for Postgres {
         self.session.as_ref().and_then(|session| session.link.clock)
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         let mut session = self.take()?;
-        let result = sweep::sweep(&mut session.link, stale_after, interval).await;
-        self.settle(session, result).await
+        match sweep::sweep(&mut session.link, stale_after, interval).await {
+            // Nothing else depends on the sweep: while the connection answers, the link is up.
+            Err(error) if session.link.rollback().await.is_ok() => {
+                self.session = Some(session);
+                Err(CentralError::Reject(Rejection { code: String::new(), message: error.to_string() }))
+            }
+            result => self.settle(session, result).await,
+        }
     }
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
