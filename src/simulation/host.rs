@@ -16,7 +16,7 @@ use super::network::{Network, SimLink};
 use super::{BATCHES, PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, Timestamp};
+use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
     BatchLimit, Draws, Identity, Ledger, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling, Skip,
@@ -324,7 +324,10 @@ impl Local for Home {
         self.hand.lock().unwrap().ledger()
     }
 
-    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    async fn learn_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
+            tables.events = TableState::Absent;
+        }
         self.store.learn_tables(tables, at).await
     }
 

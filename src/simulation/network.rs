@@ -281,6 +281,11 @@ impl Central for SimLink {
             self.check_filing(&batch);
         }
         self.rejected = matches!(applied, Err(CentralError::Reject(_) | CentralError::Locked(_)));
+        let is_locked = matches!(applied, Err(CentralError::Locked(_)));
+        if is_locked && self.network.has(Bug::LockedRowBlocks) {
+            self.cut();
+            return broke();
+        }
         if matches!(applied, Err(CentralError::Reject(_))) && self.network.has(Bug::RejectedBlocks) {
             return broke();
         }

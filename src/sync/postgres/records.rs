@@ -30,8 +30,9 @@ pub(super) const TABLES: &str = "\
             JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname <> ALL (given) \
             JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
                 AND p.refclassid = 'pg_class'::regclass \
-            JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S' \
-            WHERE d.adrelid = found.oid AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')), \
+            JOIN pg_class s ON s.oid = p.refobjid \
+            WHERE d.adrelid = found.oid AND CASE WHEN s.relkind = 'S' \
+                THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') ELSE false END), \
         EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.oid AND attname = 'created_at' \
             AND atttypid = 'timestamp'::regtype), \
         3 = (SELECT count(*) FROM pg_attribute WHERE attrelid = found.oid \

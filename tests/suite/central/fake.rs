@@ -8,7 +8,7 @@ use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Tim
 use sessiond::sync::central::{Batch, Central, CentralError};
 use uuid::Uuid;
 
-use super::conformance::{self, World, host, session};
+use super::conformance::{self, Lock, World, host, session};
 use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -48,6 +48,19 @@ impl World for FakeCentral {
     fn reject(&self, id: &str) {
         self.reject(id);
     }
+
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a> {
+        self.lock_row(id);
+        Box::new(Unlock(self))
+    }
+}
+
+struct Unlock<'a>(&'a FakeCentral);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.unlock_rows();
+    }
 }
 
 impl HistoryWorld for FakeCentral {
@@ -61,6 +74,11 @@ impl HistoryWorld for FakeCentral {
         let instance_id = InstanceId::parse(id).unwrap();
         let event = HistoryRecord { instance_id, record_type: event_type.into(), ..event };
         self.with_history(|history| history.add(event));
+    }
+
+    fn set_zone(&self, zone: bool) {
+        let state = if zone { TableState::Usable } else { TableState::WithoutZone };
+        self.with_history(|history| history.tables.commands = state);
     }
 
     fn drop_table(&self, kind: Kind) {

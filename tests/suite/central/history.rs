@@ -58,6 +58,11 @@ impl HistoryWorld for Database<'_> {
         self.psql(&OTHER_EVENT.replace("{}", id).replace("{type}", event_type));
     }
 
+    fn set_zone(&self, zone: bool) {
+        let of_type = if zone { "timestamptz" } else { "timestamp" };
+        self.psql(&format!("ALTER TABLE command_log ALTER COLUMN created_at TYPE {of_type}"));
+    }
+
     fn drop_table(&self, kind: Kind) {
         self.psql(&format!("DROP TABLE {}", kind.table()));
     }
