@@ -161,6 +161,29 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
 }
 
 #[tokio::test]
+async fn a_session_is_kept_while_its_records_wait_for_a_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let id = register(&store, 1, 0).await.session.instance_id;
+    append(&store, &id, event("a", 1), 1).await;
+    append(&store, &id, command("c"), 2).await;
+    store.close(id.to_string(), OWNER, at(3)).await.unwrap();
+    sessions_reach_central(&store).await;
+    let missing = TableState::Forbidden(vec!["INSERT on event_store".into()]);
+    for state in [missing, TableState::WithoutZone] {
+        let tables = HistoryTables { events: state, commands: TableState::Absent, ..HistoryTables::ALL };
+        store.learn_tables(tables, at(4)).await.unwrap();
+        assert_eq!(store.backlog().await.unwrap().records_of, [1, 0, 0]);
+        assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records, []);
+        assert!(!store.any_waits(Skip::default()).await.unwrap());
+        assert_eq!(store.prune(at(10)).await, Ok(0));
+    }
+    store.learn_tables(HistoryTables::ALL, at(5)).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records.len(), 2);
+    shut((store, writer));
+}
+
+#[tokio::test]
 async fn types_that_central_does_not_take_are_parked_until_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = open(dir.path());

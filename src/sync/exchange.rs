@@ -600,3 +600,19 @@ fn failure(error: &CentralError) -> Failure {
         | CentralError::Conflict(_) => Failure::NeedsAPerson,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_only_if_the_round_trip_does_not_explain_it() {
+        let at = Timestamp::from_micros;
+        let second = 1_000_000;
+        assert_eq!(clock_ahead(at(0), at(5 * second), at(10 * second)), None);
+        assert_eq!(clock_ahead(at(0), at(2 * second), at(second)), None, "within the tolerance");
+        assert_eq!(clock_ahead(at(0), at(9 * second), at(second)), Some(-8 * second));
+        assert_eq!(clock_ahead(at(9 * second), at(0), at(10 * second)), Some(9 * second));
+        assert!(crate::domain::link::clock_advice(-8 * second).contains("8s behind central's"));
+    }
+}
