@@ -177,10 +177,11 @@ async fn read_only(
     }
     let Some(source) = row.try_get::<Option<String>, _>(1)? else { return Ok(None) };
     let (database, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    let begin = |of: String| format!("BEGIN READ WRITE; ALTER {of} RESET default_transaction_read_only; COMMIT");
     let reset = match source.as_str() {
-        "database" => format!("ALTER DATABASE {database} RESET default_transaction_read_only"),
-        "user" => format!("ALTER ROLE {role} RESET default_transaction_read_only"),
-        "database user" => format!("ALTER ROLE {role} IN DATABASE {database} RESET default_transaction_read_only"),
+        "database" => begin(format!("DATABASE {database}")),
+        "user" => begin(format!("ROLE {role}")),
+        "database user" => begin(format!("ROLE {role} IN DATABASE {database}")),
         "client" => "remove it from central.url".into(),
         _ => "ALTER SYSTEM RESET default_transaction_read_only, then SELECT pg_reload_conf()".into(),
     };

@@ -299,7 +299,7 @@ async fn default_transaction_read_only_is_named() {
             && why.contains("default_transaction_read_only is on")),
         "{refused:?}"
     );
-    db.psql("SET default_transaction_read_only = off; ALTER DATABASE x RESET default_transaction_read_only");
+    db.psql("BEGIN READ WRITE; ALTER DATABASE x RESET default_transaction_read_only; COMMIT");
     db.psql("ALTER ROLE postgres SET default_transaction_read_only = on");
     let refused = db.link().hello(&host("odin3", 1)).await;
     assert!(
