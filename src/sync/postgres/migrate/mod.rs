@@ -104,8 +104,10 @@ pub async fn migrate_with(
     request: &Request,
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report, MigrateError> {
-    let Connected { connection, place, .. } = options.connect().await?;
-    let watcher = options.connect().await.ok().map(|connected| connected.connection);
+    // A login may hold the tunnel that its connection goes through.
+    let Connected { connection, place, login: _login } = options.connect().await?;
+    let (watcher, _login_of_watcher) =
+        options.connect().await.ok().map(|connected| (connected.connection, connected.login)).unzip();
     let mut waiting = Waiting { connection, watcher, say };
     run(&mut waiting, request).await.map_err(|failure| failure.explain(&place))
 }
