@@ -25,8 +25,8 @@ const IGNORED_OF_USER: usize = 10_000;
 /// request that registers the session may come from another folder.
 const ATTEMPTS: u32 = 5;
 const GRACE: Duration = Duration::from_secs(3);
-/// How long to wait before a failed request is tried again; doubled each time, up to the second. One that refers to an
-/// unknown session is also tried again as soon as others were imported.
+/// How long to wait before a failed request is tried again; doubled each time, up to the second, for one that the store
+/// could not take. One that refers to an unknown session is also tried again as soon as others were imported.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
@@ -68,7 +68,10 @@ struct Failed {
 
 impl Failed {
     fn is_due(&self, imported: u64) -> bool {
-        let delay = AGAIN.saturating_mul(1 << (self.attempts - 1).min(6)).min(AGAIN_AT_MOST);
+        let delay = match self.holds {
+            Some(_) => AGAIN.saturating_mul(1 << (self.attempts - 1).min(6)).min(AGAIN_AT_MOST),
+            None => AGAIN,
+        };
         let may_resolve = self.holds.is_none() && imported > self.imported_before;
         may_resolve || self.last.elapsed() >= delay
     }
