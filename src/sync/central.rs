@@ -98,6 +98,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// One that has no SQLSTATE.
+    pub fn without_code(message: impl Into<String>) -> Self {
+        Self { code: String::new(), message: message.into() }
+    }
+
     /// Whether errors of this code come from a value of the row itself, whatever the schema: data exceptions, a key
     /// that exists or that is missing, and row level security.
     pub fn is_about_values(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
-use sessiond::sync::central::{Batch, Central, CentralError};
+use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, World, host, session};
@@ -138,6 +138,10 @@ async fn faults_come_when_scripted() {
     central.reject("odin-PS-000001");
     assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
     central.accept("odin-PS-000001");
+
+    central.break_sessions(Some(Rejection::without_code("maintenance")));
+    assert!(matches!(link.push(batch).await, Err(CentralError::Reject(why)) if why.message == "maintenance"));
+    central.break_sessions(None);
 
     central.set_read_only(true);
     assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));
