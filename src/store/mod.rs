@@ -54,7 +54,6 @@ pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::Deferred;
 
 use crate::clock::Clock;
-use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
@@ -308,9 +307,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
-        if sighted.created || may_bring_a_process {
+        if sighted.process_changed {
             self.processes.send_modify(|count| *count += 1);
         }
         Ok(sighted)
@@ -350,7 +348,12 @@ impl Store {
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |db| sessions::process_died(db, &id, process, at)).await
+        let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
