@@ -12,6 +12,7 @@ pub mod project;
 pub mod running;
 pub mod settings;
 pub mod statusline;
+pub mod versions;
 
 use crate::domain::InstanceId;
 use crate::domain::agent::Kind;

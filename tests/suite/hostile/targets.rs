@@ -76,9 +76,10 @@ pub fn agents(data: &[u8]) {
     }
     let _ = serde_json::from_slice::<Letter>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match settings::install(text, "/usr/bin/sessiond") {
+    match settings::install(text, "/usr/bin/sessiond", &Event::ALL) {
         Ok(merged) => {
-            let again = settings::install(&merged.text, "/usr/bin/sessiond").expect("what we wrote can be read");
+            let again =
+                settings::install(&merged.text, "/usr/bin/sessiond", &Event::ALL).expect("what we wrote can be read");
             assert_eq!(again.text, merged.text, "once is enough");
             let without = settings::uninstall(&merged.text).expect("what we wrote can be read");
             assert!(!without.contains("/usr/bin/sessiond hook Stop\""), "nothing of ours is left: {without}");
