@@ -450,6 +450,27 @@ fn begin(
     Ok(instance_id)
 }
 
+/// How many sessions one turn of [`close_headless`] closes.
+const TURN: i64 = 100;
+
+/// Closes headless sessions that were killed long ago: nobody resumes one prompt, and only what is closed is pruned.
+/// Returns how many.
+pub(super) fn close_headless(db: &Connection, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
+                 AND status <> 'active' AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2 LIMIT ?3"
+        ))?
+        .query_map(params![Kind::Headless.as_str(), silent_since.micros(), TURN], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    for mut record in found.iter().cloned() {
+        record.session.close(at);
+        record.process = None;
+        save(db, &mut record, at)?;
+    }
+    Ok(found.len())
+}
+
 /// Notes that the agent's own id leads to this session, and which process uses it.
 fn remember(db: &Connection, sighting: &Sighting, id: &InstanceId) -> Result<(), StoreError> {
     let Some(uuid) = &sighting.report.claude_session_uuid else { return Ok(()) };

@@ -287,7 +287,8 @@ mod tests {
         let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &Event::ALL).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
-        let without_commas = text.replace(',', "");
+        let without_rule = text.replace(&format!(", \"{FOOTER_RULE}\""), "");
+        let without_commas = without_rule.replace(',', "");
         let mut rest = without_commas.as_str();
         for line in OTHERS.lines().filter(|line| line.trim().len() > 2) {
             let line = &line.replace(',', "");

@@ -19,8 +19,9 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::cli::text::lines;
 use crate::client::{Client, Shown};
-use crate::domain::text::one_line;
+use crate::domain::text::{data_of, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
@@ -72,7 +73,7 @@ pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Res
         return Ok(());
     }
     if let Some(heard) = voice.tell(statusline::report(&input, &voice.environment())) {
-        voice.answer(out, &heard.footer);
+        voice.answer(out, &lines(&heard.footer));
     }
     Ok(())
 }
@@ -266,9 +267,9 @@ impl<'a> Voice<'a> {
         let Heard { id, machine, footer, session } = heard;
         let mut text = format!(
             "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
-             End each of your answers with the footer that `sessiond footer {id} --separator` prints; now it is:\n\n\
-             ---\n{footer}\n\n\
-             When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`."
+             End each of your answers with the footer that `sessiond footer {id} --separator` prints. {}\n\
+             When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`.",
+            fenced(&data_of(id), &format!("---\n{}", lines(footer)))
         );
         if let Some(former) = session.as_ref().and_then(|body| body.session.resumed_from.as_deref()) {
             text.push_str(&format!(
@@ -282,7 +283,7 @@ impl<'a> Voice<'a> {
                 Ok(Shown::Several(_)) => {}
                 Ok(Shown::One(context)) => {
                     text.push_str("\n\n");
-                    text.extend(context.chars().take(CONTEXT.saturating_sub(text.chars().count())));
+                    text.push_str(&shortened(&context, CONTEXT.saturating_sub(text.chars().count())));
                 }
                 Err(error) => self.complain(&format!("the context of {id} cannot be had: {}", error.message)),
             }
@@ -296,6 +297,15 @@ impl<'a> Voice<'a> {
             let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
         }
     }
+}
+
+/// A handoff of at most so many characters, with the fence that ends it.
+fn shortened(handoff: &str, longest: usize) -> String {
+    if handoff.chars().count() <= longest {
+        return handoff.to_owned();
+    }
+    let end = format!("\n...\n{}\n", handoff.lines().last().unwrap_or_default());
+    handoff.chars().take(longest.saturating_sub(end.chars().count())).collect::<String>() + &end
 }
 
 /// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.
