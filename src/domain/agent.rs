@@ -125,6 +125,8 @@ pub struct Candidate {
     pub is_left: bool,
     /// Another process than the one that reports runs the session.
     pub runs_elsewhere: bool,
+    /// The report is of the session's project, or no conversation belongs to the session yet.
+    pub same_project: bool,
 }
 
 /// The sessions of the reporting user that a report may belong to.
@@ -183,7 +185,10 @@ pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
             Some(session) => resume(session),
             None => Verdict::Begin { resumed_from: by_process.map(|original| original.id) },
         },
-        Sign::Start(Source::Startup) => continue_or_begin(by_uuid.or(by_process).or(outer)),
+        // A start under two ids is one in one folder.
+        Sign::Start(Source::Startup) => {
+            continue_or_begin(by_uuid.or(by_process.filter(|session| session.same_project)).or(outer))
+        }
         // A process that left a conversation to resume one that is not known here.
         Sign::Start(Source::Resume) => continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer)),
         Sign::Start(Source::Compact) if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) => {
@@ -341,7 +346,15 @@ mod tests {
 
     fn open(id: &str) -> Candidate {
         let id = InstanceId::parse(id).unwrap();
-        Candidate { id, closed: false, same_process: None, is_current: true, is_left: false, runs_elsewhere: false }
+        Candidate {
+            id,
+            closed: false,
+            same_process: None,
+            is_current: true,
+            is_left: false,
+            runs_elsewhere: false,
+            same_project: true,
+        }
     }
 
     fn closed(id: &str, same_process: Option<bool>) -> Candidate {
@@ -401,6 +414,13 @@ mod tests {
         assert_eq!(resolve(Sign::Start(Source::Clear), true, by_process(left)), Verdict::Adopt(id(A)));
         let throw_away = Candidate { is_current: false, ..open(A) };
         assert_eq!(resolve(RESUME, true, by_process(throw_away)), Verdict::Adopt(id(A)), "a start under two ids");
+    }
+
+    #[test]
+    fn start_in_another_project_is_another_session() {
+        let elsewhere = Candidate { same_project: false, ..open(A) };
+        assert_eq!(resolve(Sign::Start(Source::Startup), true, by_process(elsewhere.clone())), BEGIN);
+        assert_eq!(resolve(Sign::Beat, true, by_process(elsewhere)), Verdict::Adopt(id(A)), "it works elsewhere");
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Sighting {
 /// A session as the one that a report may belong to; `used` is where the id that led here is used.
 fn candidate(found: Record, used: Option<Use>, sighting: &Sighting) -> Candidate {
     let used = used.unwrap_or_default();
+    let same_project = found.session.claude_session_uuid.is_none() || found.session.project == sighting.report.project;
     let current = found.session.claude_session_uuid;
     let reported = &sighting.report.claude_session_uuid;
     let last = used.process.or(found.process);
@@ -146,6 +147,7 @@ fn candidate(found: Record, used: Option<Use>, sighting: &Sighting) -> Candidate
         is_current: current.is_none() || reported.is_none() || current == *reported,
         is_left: used.is_left,
         runs_elsewhere: sighting.is_other(found.process) || sighting.is_other(used.process),
+        same_project,
     }
 }
 

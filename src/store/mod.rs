@@ -5,6 +5,8 @@
 
 mod agents;
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod error;

@@ -170,7 +170,7 @@ fn id_that_the_process_reports_under_is_the_current_one() {
     assert_eq!(only(&host)["status"], "active", "not the current id");
     process.uuid = "u-real".into();
     process.hook(&host, "SessionEnd", json!({"reason": "prompt_input_exit"}));
-    assert_eq!(only(&host)["status"], "closed");
+    await_status(&host, "u-real", "closed");
 
     // Only the throw-away id starts.
     let mut other = Agent::new(&repository(&host, "tyr"), "u-throw-away");

@@ -138,12 +138,12 @@ fn await_status(host: &Host, uuid: &str, expected: &str) {
 fn agent_without_hooks_that_removes_its_file_is_closed_and_a_killed_one_stale() {
     let host = Host::new("odin3").started();
     let folder = repository(&host, "odin");
-    let [mut quits, mut killed, mut told, mut marker] =
-        ["u-quits", "u-killed", "u-told", "u-marker"].map(|uuid| Agent::new(&folder, uuid));
+    let [mut quits, mut killed, mut told, mut marker, mut last] =
+        ["u-quits", "u-killed", "u-told", "u-marker", "u-last"].map(|uuid| Agent::new(&folder, uuid));
     if started(quits.pid()).is_none() {
         return println!("skipped: agent_without_hooks_that_removes_its_file_is_closed needs /proc");
     }
-    for agent in [&quits, &killed, &told, &marker] {
+    for agent in [&quits, &killed, &told, &marker, &last] {
         describe(&host, agent, &json!({"kind": "interactive", "entrypoint": "cli"}));
         await_status(&host, &agent.uuid, "active");
     }
@@ -155,15 +155,18 @@ fn agent_without_hooks_that_removes_its_file_is_closed_and_a_killed_one_stale() 
     let mut hook = host.sessiond();
     hook.args(["hook", "SessionEnd"]).env("CLAUDE_PID", told.pid().to_string()).env("CLAUDE_CODE_ENTRYPOINT", "cli");
     feed(hook, told.json("SessionEnd", &json!({"reason": "other"})).to_string().as_bytes());
+    await_status(&host, "u-told", "stale");
     remove(&told).unwrap();
     told.kill();
     killed.kill();
     await_status(&host, "u-killed", "stale");
-    // The next start of an agent removes files of dead processes. What comes after shows that this was seen.
-    remove(&killed).unwrap();
-    remove(&marker).unwrap();
-    marker.kill();
-    await_status(&host, "u-marker", "closed");
+    // What comes after shows that the end was seen. Then the next start of an agent removes files of dead processes.
+    for agent in [&mut marker, &mut last] {
+        remove(agent).unwrap();
+        agent.kill();
+        await_status(&host, &agent.uuid, "closed");
+        let _ = remove(&killed);
+    }
     assert_eq!((status(&host, "u-told"), status(&host, "u-killed")), (json!("stale"), json!("stale")));
 }
 
