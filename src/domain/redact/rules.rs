@@ -135,6 +135,9 @@ pub const TOKENS: &[(&str, Tail)] = &[
     ("shippo_live_", Any(16)),
     ("plaid-", Mixed(30)),
     // Models.
+    ("sk-ant-", Any(16)),
+    ("sk-proj-", Any(16)),
+    ("sk-or-", Any(16)),
     ("sk-", Mixed(16)),
     ("hf_", Mixed(16)),
     ("api_org_", Mixed(20)),
