@@ -2,7 +2,7 @@
 //! the state folder of the user.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::footer::footer;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration, Session, Timestamp};
+use crate::platform::files::{make_private_folder, private_file};
 use crate::wire::SessionBody;
 
 const FOLDER: &str = "agents";
@@ -84,18 +85,26 @@ impl Notes {
         paths.filter_map(|path| read(&path)).find(|known| known.process == Some(process))
     }
 
+    /// Whether a conversation is known to have this session.
+    pub fn has_instance(&self, instance_id: &str) -> bool {
+        let paths = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        paths.filter_map(|path| read(&path)).any(|known| known.instance_id == instance_id)
+    }
+
     /// Notes what is known; nothing is written where nothing is new.
     pub fn note(&self, uuid: &str, known: &Known) -> io::Result<()> {
         if self.of(uuid).as_ref() == Some(known) {
             return Ok(());
         }
         if !self.dir.is_dir() {
+            self.dir.parent().map_or(Ok(()), make_private_folder)?;
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         }
         let path = self.path(uuid);
         // Hooks and the status line run side by side: each has a draft of its own.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        fs::write(&draft, serde_json::to_vec(known)?)?;
+        let mut file = private_file();
+        file.create(true).truncate(true).write(true).open(&draft)?.write_all(&serde_json::to_vec(known)?)?;
         fs::rename(draft, path)
     }
 

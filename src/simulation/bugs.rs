@@ -47,10 +47,14 @@ pub enum Bug {
     HistoryNotReoffered,
     /// An event that central rejects takes those after it along.
     RejectedTakesOthersAlong,
+    /// A table that the login may not use is taken for one that is not there.
+    MissingRightCountsAsAbsent,
+    /// A row that another transaction has locked fails the batch.
+    LockedRowBlocks,
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -73,5 +77,7 @@ impl Bug {
         Self::ReplayBackwards,
         Self::HistoryNotReoffered,
         Self::RejectedTakesOthersAlong,
+        Self::MissingRightCountsAsAbsent,
+        Self::LockedRowBlocks,
     ];
 }

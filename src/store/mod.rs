@@ -5,6 +5,8 @@
 
 mod agents;
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod error;
@@ -45,23 +47,25 @@ pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
+pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use idempotency::{Once, RequestKey};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
-pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
+pub use outbox::{
+    Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
+};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
-use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Status, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
 use news::News;
 use open::{Files, Look};
@@ -365,9 +369,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
-        if sighted.created || may_bring_a_process {
+        if sighted.process_changed {
             self.processes.send_modify(|count| *count += 1);
         }
         Ok(sighted)
@@ -402,11 +405,21 @@ impl Store {
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |db| sessions::process_died(db, &id, process, at)).await
+        let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
         self.write(move |db| sessions::sweep(db, now, stale_after)).await
+    }
+
+    /// Closes headless sessions that have been stale since then.
+    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |db| agents::close_headless(db, silent_since, at)).await
     }
 
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
@@ -555,18 +568,31 @@ impl Store {
     }
 
     /// What of this host central lacks, sessions longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending(db, limit)).await
+    pub async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending(db, limit, &skip)).await
     }
 
     /// The sessions that central lacks and that stand behind this place among those that wait; no records.
-    pub async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending_behind(db, place, limit)).await
+    pub async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit, &skip)).await
+    }
+
+    /// Some of what central lacks, what was added last: sessions, or records of one kind.
+    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
     }
 
     /// Does anything wait that could travel now?
-    pub async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.read(outbox::any_waits).await
+    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::any_waits(db, &skip)).await
+    }
+
+    /// Lets what is parked and due be pushed again.
+    pub async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        if !self.read(move |db| outbox::is_parked_due(db, at)).await? {
+            return Ok(0);
+        }
+        self.writer.submit(move |db| outbox::release_parked(db, at)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {

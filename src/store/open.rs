@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::salvage;
 use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
+use crate::platform::files;
 use crate::platform::lock_holder;
 
 const DATABASE: &str = "sessiond.db";
@@ -33,12 +34,14 @@ const LOG: usize = 4_500_000;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/local/0001_sessions.sql"),
     include_str!("../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../migrations/local/0003_agents.sql"),
     include_str!("../../migrations/local/0004_aliases_in_order.sql"),
-    include_str!("../../migrations/local/0005_idempotency_keys.sql"),
+    include_str!("../../migrations/local/0005_agent_processes.sql"),
+    include_str!("../../migrations/local/0006_parked_retries.sql"),
+    include_str!("../../migrations/local/0007_idempotency_keys.sql"),
 ];
 
 /// The exclusive use of a state folder.
@@ -54,7 +57,11 @@ impl FolderLock {
     /// `InUse` when another process holds it, `Folder` when it cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { dir: dir.display().to_string(), source };
+        if let Ok(found) = fs::metadata(dir) {
+            refuse_foreign(dir, &found)?;
+        }
         make(dir).map_err(folder)?;
+        files::make_private_folder(dir).and_then(|()| files::make_files_private(dir)).map_err(folder)?;
         let mut file = File::options()
             .create(true)
             .truncate(false)
@@ -73,6 +80,16 @@ impl FolderLock {
         noted.map_err(folder)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Files that another user than the folder's owner makes would keep the owner out. That holds for root, too: as when
+/// `sudo` keeps HOME.
+fn refuse_foreign(dir: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
+    let (owner, user) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    Err(OpenError::ForeignFolder { dir: dir.display().to_string(), owner, user })
 }
 
 /// What of a database is looked at for damage.

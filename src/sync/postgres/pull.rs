@@ -68,8 +68,9 @@ const WORTH_KNOWING: &str = "\
     ORDER BY instance_id LIMIT $3";
 
 const TABLES: &str = "\
-    SELECT to_regclass('event_store') IS NOT NULL, to_regclass('command_log') IS NOT NULL, \
-        to_regclass('checkpoints') IS NOT NULL";
+    SELECT coalesce(has_table_privilege(to_regclass('event_store'), 'SELECT'), false), \
+        coalesce(has_table_privilege(to_regclass('command_log'), 'SELECT'), false), \
+        coalesce(has_table_privilege(to_regclass('checkpoints'), 'SELECT'), false)";
 
 /// The longest type of a record, in characters.
 const RECORD_TYPE: usize = 64;
