@@ -58,6 +58,13 @@ pub struct Changes {
     pub rest: Rest,
 }
 
+impl Changes {
+    /// Does it bring no row?
+    pub const fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.gone.is_empty() && self.history.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     pub instance_id: String,

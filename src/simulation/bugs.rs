@@ -47,10 +47,14 @@ pub enum Bug {
     HistoryNotReoffered,
     /// An event that central rejects takes those after it along.
     RejectedTakesOthersAlong,
+    /// Each pull reads again what was read before.
+    PositionNeverAdvances,
+    /// Rows of central that did not change are written, and announced to watchers.
+    UnchangedRowsWritten,
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -73,5 +77,7 @@ impl Bug {
         Self::ReplayBackwards,
         Self::HistoryNotReoffered,
         Self::RejectedTakesOthersAlong,
+        Self::PositionNeverAdvances,
+        Self::UnchangedRowsWritten,
     ];
 }

@@ -52,6 +52,9 @@ pub struct Net {
     pub rivals: BTreeMap<String, Uuid>,
     /// Calls of each host so far, other than those that bisect a rejected batch.
     pub calls: [u32; super::HOSTS],
+    /// Pages that each host asked for, and rows that these brought.
+    pub pulls: [u64; super::HOSTS],
+    pub read: [u64; super::HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
     /// All that happened, in words.
@@ -72,6 +75,8 @@ impl Network {
             zombies: VecDeque::new(),
             rivals: BTreeMap::new(),
             calls: [0; super::HOSTS],
+            pulls: [0; super::HOSTS],
+            read: [0; super::HOSTS],
             violations: Vec::new(),
             random,
             log: Vec::new(),
@@ -318,6 +323,12 @@ impl Central for SimLink {
             return broke();
         }
         let changes = self.link.pull(reading).await;
+        if let Ok(changes) = &changes {
+            let rows = changes.sessions.len() + changes.gone.len() + changes.history.len();
+            let mut net = self.network.lock();
+            net.pulls[self.host] += 1;
+            net.read[self.host] += rows as u64;
+        }
         pause().await;
         changes
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::bugs::Bug;
 use super::fake_central::{FakeCentral, Snapshot};
-use super::host::{Answered, Host};
+use super::host::{Answered, Host, MirrorCost};
 use super::model::{Command, Key, Model, ODD_EVENT, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;

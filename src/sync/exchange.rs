@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
 use crate::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::{
-    Draws, Identity, Ledger, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling, Store, StoreError,
+    Draws, Identity, Imported, Ledger, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling, Store, StoreError,
 };
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -51,7 +51,7 @@ pub trait Local: Send + Sync {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Imported, StoreError>> + Send;
     fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -117,7 +117,7 @@ impl Local for Daemon {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
+    ) -> Result<Imported, StoreError> {
         self.store.take_in(reading, changes, draws, at, stale_after).await
     }
 
@@ -305,8 +305,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let changes = self.central.pull(&reading).await?;
         let rest = changes.rest.clone();
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
-        let renamed = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
-        tell_renamed(&renamed);
+        let imported = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        tell_renamed(&imported.renamed);
         match rest {
             Rest::More(position) => self.reading = Some(position),
             Rest::Nothing { .. } => {}
