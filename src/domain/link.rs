@@ -67,10 +67,24 @@ pub struct LinkStatus {
     /// Does central tell at once of what others change?
     pub listening: bool,
     pub conflict: Option<Conflict>,
+    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    pub unreadable_rows: u64,
+    /// Why sync could not use this host's own store, since then; none while it can.
+    pub store_error: Option<(Timestamp, String)>,
 }
 
 impl LinkStatus {
     pub fn new(state: LinkState, since: Timestamp) -> Self {
-        Self { state, since, last_error: None, last_sync_at: None, round_trip: None, listening: false, conflict: None }
+        Self {
+            state,
+            since,
+            last_error: None,
+            last_sync_at: None,
+            round_trip: None,
+            listening: false,
+            conflict: None,
+            unreadable_rows: 0,
+            store_error: None,
+        }
     }
 }

@@ -51,10 +51,12 @@ pub enum Bug {
     PositionNeverAdvances,
     /// Rows of central that did not change are written, and announced to watchers.
     UnchangedRowsWritten,
+    /// A deletion counts whatever transaction it bears, and although the session was brought back.
+    DeletedForGood,
 }
 
 impl Bug {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -79,5 +81,6 @@ impl Bug {
         Self::RejectedTakesOthersAlong,
         Self::PositionNeverAdvances,
         Self::UnchangedRowsWritten,
+        Self::DeletedForGood,
     ];
 }

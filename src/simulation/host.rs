@@ -389,6 +389,10 @@ impl Local for Home {
         Ok(if self.has(Bug::PositionNeverAdvances) { since.min(1) } else { since })
     }
 
+    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.store.read_mirror_anew().await
+    }
+
     async fn take_in(
         &self,
         reading: Reading,

@@ -14,7 +14,7 @@ use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryRecord, Session, Status};
-use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use crate::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
@@ -322,7 +322,15 @@ impl Central for SimLink {
             self.cut();
             return broke();
         }
-        let changes = self.link.pull(reading).await;
+        let mut changes = self.link.pull(reading).await;
+        if self.network.has(Bug::DeletedForGood)
+            && let Ok(changes) = &mut changes
+            && reading.after.is_none()
+            && !reading.is_whole()
+        {
+            let deleted = self.network.central.tombstones().into_iter().filter(|(at, _)| *at >= reading.since);
+            changes.gone = deleted.map(|(_, gone)| gone).collect();
+        }
         if let Ok(changes) = &changes {
             let rows = changes.sessions.len() + changes.gone.len() + changes.history.len();
             let mut net = self.network.lock();
@@ -341,7 +349,7 @@ impl Central for SimLink {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.link.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.link.changed().await
     }
 }

@@ -111,7 +111,7 @@ impl Turn {
         let begins = reading.is_whole() && reading.after.is_none();
         let next_since = match changes.rest {
             Rest::Nothing { next_since } => Some(next_since),
-            Rest::More(_) => None,
+            Rest::More(_) | Rest::Everything => None,
         };
         let Changes { sessions, gone, history, .. } = changes;
         // What a reading of everything did not meet is deleted before its end.
@@ -291,12 +291,18 @@ fn forget_old(db: &Connection, mirrored: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Replaces what is known of the daemons that speak to central.
+/// Replaces what is known of the daemons that report to central; writes only what changed.
 pub(super) fn replace_hosts(db: &Connection, hosts: &[HostSeen]) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM hosts")?.execute([])?;
-    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO hosts (host_machine, last_seen) VALUES (?1, ?2)")?;
+    let names = serde_json::Value::from_iter(hosts.iter().map(|host| host.machine.as_str())).to_string();
+    db.prepare_cached("DELETE FROM hosts WHERE host_machine NOT IN (SELECT value FROM json_each(?1))")?
+        .execute([names])?;
+    let mut upsert = db.prepare_cached(
+        "INSERT INTO hosts (host_machine, last_seen) VALUES (?1, ?2) \
+         ON CONFLICT (host_machine) DO UPDATE SET last_seen = excluded.last_seen \
+             WHERE hosts.last_seen <> excluded.last_seen",
+    )?;
     for host in hosts {
-        insert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
+        upsert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
     }
     Ok(())
 }
@@ -358,7 +364,7 @@ mod tests {
     }
 
     fn all(sessions: Vec<Session>) -> Changes {
-        Changes { sessions, gone: vec![], history: vec![], rest: Rest::Nothing { next_since: 9 } }
+        Changes { sessions, rest: Rest::Nothing { next_since: 9 }, ..Changes::default() }
     }
 
     fn read(db: &Connection, since: u64, changes: &Changes) -> Vec<Renamed> {
@@ -388,12 +394,11 @@ mod tests {
         assert_eq!((since(&db, at(61)).unwrap(), as_of(&db).unwrap()), (9, Some(at(60))));
 
         let page = Reading::since(0);
-        let position =
-            Position { next_since: 12, part: Part::Sessions, transaction: 1, instance_id: "odin-PS-00000b".into() };
+        let position = Position::start(Part::Sessions, 1, 12);
         let first = Changes { rest: Rest::More(position.clone()), ..all(vec![odin4("odin-PS-00000b", 0)]) };
         import_page(&db, &page, &first, 70);
         assert!(kept(&db, "odin-PS-00000a").is_some(), "in the middle nothing is gone");
-        let second = Reading { since: 0, after: Some(position) };
+        let second = Reading { after: Some(position), ..page };
         import_page(&db, &second, &all(vec![]), 70);
         assert!(kept(&db, "odin-PS-00000a").is_none() && kept(&db, "odin-PS-00000b").is_some());
         assert!(!kept(&db, here.instance_id.as_str()).unwrap().mirrored);

@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn ends(next_since: u64) -> Changes {
-        Changes { sessions: vec![], gone: vec![], history: vec![], rest: Rest::Nothing { next_since } }
+        Changes { rest: Rest::Nothing { next_since }, ..Changes::default() }
     }
 
     #[test]

@@ -391,6 +391,11 @@ impl Store {
         Ok(self.mirror_position.since(stored))
     }
 
+    /// Has the next reading read everything.
+    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.writer.submit(mirror::read_anew).await
+    }
+
     /// Imports a page of what changed in central, in turns that are each short.
     pub async fn take_in(
         &self,

@@ -38,6 +38,9 @@ const PULL_PATIENCE: u32 = 3;
 /// Central could not tell of changes; perhaps it can by then.
 const LISTEN_AGAIN: Duration = Duration::from_secs(300);
 
+/// The same where it could before.
+const LISTEN_SOON: Duration = Duration::from_secs(15);
+
 /// How long to leave the store alone after it failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -106,6 +109,8 @@ pub struct Engine {
     attempts: u32,
     batch: usize,
     batches: RangeInclusive<usize>,
+    /// Central could tell of changes at some time.
+    listened_once: bool,
 }
 
 impl Engine {
@@ -113,7 +118,7 @@ impl Engine {
     /// many.
     pub fn new(pace: Pace, batches: RangeInclusive<usize>) -> Self {
         let batch = (batches.end() / BATCH_BEGINS).max(*batches.start());
-        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch, batches }
+        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch, batches, listened_once: false }
     }
 
     /// How many rows the next push has at most.
@@ -198,9 +203,19 @@ impl Engine {
     /// Central was asked to tell of changes, and can or cannot. What changed in between is read.
     pub fn listened(&mut self, tells: bool, now: Tick) {
         if let Link::Up { pull_at, listen_at, .. } = &mut self.link {
-            *listen_at = if tells { Tick::MAX } else { now + LISTEN_AGAIN };
+            let again = if self.listened_once { LISTEN_SOON } else { LISTEN_AGAIN };
+            *listen_at = if tells { Tick::MAX } else { now + again };
+            self.listened_once |= tells;
             *pull_at = if tells { now } else { *pull_at };
         }
+    }
+
+    /// The connection that listened is gone: what it missed is read, and another one opened.
+    pub fn stopped_listening(&mut self, now: Tick) {
+        if let Link::Up { listen_at, .. } = &mut self.link {
+            *listen_at = now;
+        }
+        self.noticed(now);
     }
 
     pub fn swept(&mut self, now: Tick) {
@@ -331,6 +346,20 @@ mod tests {
         engine.pulled(false, at(10), at(10));
         engine.noticed(at(10));
         assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Wait { until: at(10) + PULL_GAP });
+    }
+
+    #[test]
+    fn a_lost_listener_is_replaced_at_once_and_then_with_patience() {
+        let mut engine = up(at(0));
+        engine.pushed(false, at(10), at(10));
+        engine.stopped_listening(at(10));
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Pull, "what was missed");
+        engine.pulled(false, at(10), at(10));
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Listen);
+        engine.listened(false, at(10));
+        engine.pulled(false, at(20), at(20));
+        assert_eq!(engine.next(at(24), Waiting::Nothing), Step::Wait { until: at(25) });
+        assert_eq!(engine.next(at(25), Waiting::Nothing), Step::Listen);
     }
 
     #[test]

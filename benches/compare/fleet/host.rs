@@ -10,7 +10,7 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{Heartbeat, LinkState, LinkStatus, MachineName};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::progress::Progress;
@@ -172,7 +172,7 @@ impl Central for Counted {
         self.central.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.central.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.central.changed().await
     }
 }

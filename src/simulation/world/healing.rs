@@ -72,6 +72,7 @@ impl World {
     pub(super) fn mend(&mut self) -> Result<(), Violation> {
         self.read_only = false;
         self.network.central.set_read_only(false);
+        self.network.central.hold_a_transaction(false);
         self.network.lock().weather = [Weather::Fair; HOSTS];
         while self.rejected.len() > 1 {
             self.reject_or_accept();

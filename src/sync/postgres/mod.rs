@@ -29,7 +29,7 @@ pub use migrate_error::MigrateError;
 
 use self::link::Link;
 use self::listen::Ear;
-use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Welcome};
 use crate::domain::MachineName;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 
@@ -169,7 +169,7 @@ impl Central for Postgres {
         self.ear.is_some()
     }
 
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Announcement {
         match &self.ear {
             Some(ear) => ear.heard().await,
             None => std::future::pending().await,

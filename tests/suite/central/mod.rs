@@ -5,4 +5,5 @@ mod conformance_records;
 mod fake;
 mod history;
 mod migrations;
+mod mirror;
 mod postgres;
