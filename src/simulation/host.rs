@@ -19,8 +19,8 @@ use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    Draws, Identity, Imported, Ledger, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling, Store,
-    StoreError,
+    Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling,
+    Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -400,7 +400,7 @@ impl Local for Home {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Imported, StoreError> {
+    ) -> Result<PageResult, StoreError> {
         let rows = changes.sessions.len();
         let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);

@@ -71,14 +71,14 @@ pub(super) struct Importing {
 
 /// What came of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Imported {
+pub struct PageResult {
     /// The sessions of this host that had to give up their ids to somebody else's.
     pub renamed: Vec<Renamed>,
     /// How many rows were written, of any table. Rows that are here as central has them are not.
     pub written: u64,
 }
 
-impl Imported {
+impl PageResult {
     pub(super) fn add(&mut self, other: Self) {
         self.renamed.extend(other.renamed);
         self.written += other.written;
@@ -146,7 +146,7 @@ fn chunks<T>(mut all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
 }
 
 /// Imports a part of what changed in central.
-pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<Imported, StoreError> {
+pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<PageResult, StoreError> {
     let before = db.total_changes();
     let mut round = fact(db, "mirror_round")?.unwrap_or(0);
     if turn.begins {
@@ -155,7 +155,7 @@ pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<Im
         db.execute("DELETE FROM mirror_seen", [])?;
     }
     turn.gone.iter().try_for_each(|gone| bury(db, gone))?;
-    let mut imported = Imported::default();
+    let mut imported = PageResult::default();
     for session in &turn.sessions {
         imported.renamed.extend(take(db, session, round, how)?);
     }
@@ -371,10 +371,10 @@ mod tests {
         import_page(db, &Reading::since(since), changes, 60).renamed
     }
 
-    fn import_page(db: &Connection, reading: &Reading, changes: &Changes, seconds: i64) -> Imported {
+    fn import_page(db: &Connection, reading: &Reading, changes: &Changes, seconds: i64) -> PageResult {
         let draws = Box::new(std::array::from_fn(|n| 101 + n as u64));
         let how = Importing { whole: reading.is_whole(), draws, at: at(seconds), stale_after: STALE_AFTER };
-        let mut imported = Imported::default();
+        let mut imported = PageResult::default();
         for turn in Turn::of(reading, changes.clone()) {
             while turn.finishes() && how.whole && drop_unseen(db).unwrap() {}
             imported.add(import(db, &turn, &how).unwrap());

@@ -10,7 +10,7 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{Heartbeat, LinkState, LinkStatus, MachineName};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::progress::Progress;
@@ -154,7 +154,7 @@ impl Central for Counted {
         applied
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         self.central.sweep(stale_after, interval).await
     }
 

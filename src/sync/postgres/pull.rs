@@ -295,7 +295,8 @@ fn session(row: &PgRow) -> Result<Session, String> {
         claude_session_path: option(11)?,
         resumed_from: option(12)?.as_deref().and_then(|id| InstanceId::parse(id).ok()),
         working_dir: option(13)?,
-    })
+    }
+    .with_safe_text())
 }
 
 /// The daemons that central knows of. A name that none of ours may have is passed over.

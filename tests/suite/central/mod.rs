@@ -7,3 +7,4 @@ mod history;
 mod migrations;
 mod mirror;
 mod postgres;
+mod silence;

@@ -1,11 +1,13 @@
 //! Faults of the network, the servers and the disk, on the real programs.
 
+mod blocked;
 mod files;
 mod history;
 mod network;
 mod operator;
 mod servers;
 mod sync;
+mod tls;
 
 use std::time::Duration;
 

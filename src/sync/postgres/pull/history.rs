@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::mirror::Partly;
+use crate::domain::text::{safe_fields, safe_line};
 use crate::domain::{HistoryRecord, Kind};
 
 /// Sessions in which something new happened, for others than this host alone.
@@ -31,6 +32,9 @@ const TABLES: &str = "\
     SELECT coalesce(has_table_privilege(to_regclass('event_store'), 'SELECT'), false), \
         coalesce(has_table_privilege(to_regclass('command_log'), 'SELECT'), false), \
         coalesce(has_table_privilege(to_regclass('checkpoints'), 'SELECT'), false)";
+
+/// The longest type of a record, in characters.
+const RECORD_TYPE: usize = 64;
 
 /// How many bytes one value may have; what is larger is of no use in a summary, and is left out.
 macro_rules! bounded {
@@ -340,11 +344,18 @@ fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
     let instance_id = InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
     let record_id = Uuid::parse_str(&value::<String>(row, 1)?).map_err(|error| error.to_string())?;
     let body = match serde_json::from_str(&value::<String>(row, 4)?) {
-        Ok(Value::Object(body)) => body,
+        Ok(Value::Object(body)) => safe_fields(body),
         Ok(_) => return Err("its body is no object".into()),
         Err(error) => return Err(error.to_string()),
     };
-    Ok(HistoryRecord { record_id, instance_id, kind, record_type: value(row, 2)?, at: moment(row, 3)?, body })
+    Ok(HistoryRecord {
+        record_id,
+        instance_id,
+        kind,
+        record_type: safe_line(value(row, 2)?, RECORD_TYPE),
+        at: moment(row, 3)?,
+        body,
+    })
 }
 
 #[cfg(test)]
