@@ -5,6 +5,8 @@
 
 mod agents;
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod error;
@@ -54,7 +56,6 @@ pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
-use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
@@ -298,9 +299,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
-        if sighted.created || may_bring_a_process {
+        if sighted.process_changed {
             self.processes.send_modify(|count| *count += 1);
         }
         Ok(sighted)
@@ -335,11 +335,21 @@ impl Store {
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |db| sessions::process_died(db, &id, process, at)).await
+        let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
         self.write(move |db| sessions::sweep(db, now, stale_after)).await
+    }
+
+    /// Closes headless sessions that have been stale since then.
+    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |db| agents::close_headless(db, silent_since, at)).await
     }
 
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {

@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::writer::all_or_nothing;
-use super::{Counts, StoreError, history};
+use super::{Counts, StoreError, agents, history};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
@@ -210,7 +210,8 @@ pub(super) fn seen_alive(
     Ok(())
 }
 
-/// The process of a session is gone: the session is stale at once. Says whether that was news.
+/// The process of a session ended: the session is stale at once, unless another process runs it. Says whether it is
+/// stale by this.
 pub(super) fn process_died(
     db: &Connection,
     id: &InstanceId,
@@ -220,12 +221,12 @@ pub(super) fn process_died(
     let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process == Some(process)) else {
         return Ok(false);
     };
-    record.process = None;
-    if record.session.status == Status::Active {
+    record.process = agents::next_process(db, id)?;
+    if record.process.is_none() && record.session.status == Status::Active {
         record.session.status = Status::Stale;
     }
     save(db, &mut record, at)?;
-    Ok(true)
+    Ok(record.process.is_none())
 }
 
 /// Records as stale whatever has been silent for too long. Returns how many.
