@@ -53,10 +53,14 @@ pub enum Bug {
     UnchangedRowsWritten,
     /// A deletion counts whatever transaction it bears, and although the session was brought back.
     DeletedForGood,
+    /// A table that the login may not use is taken for one that is not there.
+    MissingRightCountsAsAbsent,
+    /// A row that another transaction has locked fails the batch.
+    LockedRowBlocks,
 }
 
 impl Bug {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -82,5 +86,7 @@ impl Bug {
         Self::PositionNeverAdvances,
         Self::UnchangedRowsWritten,
         Self::DeletedForGood,
+        Self::MissingRightCountsAsAbsent,
+        Self::LockedRowBlocks,
     ];
 }

@@ -16,11 +16,11 @@ use super::network::{Network, SimLink};
 use super::{BATCHES, PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
+use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling,
-    Store, StoreError,
+    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement,
+    Settling, Skip, Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -236,7 +236,7 @@ impl Host {
         match daemon.worker.take() {
             Some(Worker::Idle(mut idle)) => {
                 let now = idle.0.tick();
-                let pending = daemon.home.hand.lock().unwrap().any_waits().unwrap();
+                let pending = daemon.home.hand.lock().unwrap().any_waits(&idle.0.skip()).unwrap();
                 let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
                     idle.1.hurry(now);
@@ -259,7 +259,12 @@ impl Host {
     pub fn nudge(&mut self, identity_changed: bool) {
         if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
-            if identity_changed { idle.1.reconnect(PACE, now) } else { idle.1.hurry(now) }
+            if identity_changed {
+                idle.1.reconnect(PACE, now);
+            } else {
+                idle.0.hurry();
+                idle.1.hurry(now);
+            }
         }
     }
 
@@ -330,23 +335,35 @@ impl Local for Home {
         self.store.file_under(name, at).await
     }
 
-    async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.hand.lock().unwrap().any_waits()
+    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.hand.lock().unwrap().any_waits(&skip)
     }
 
-    async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending(limit)
+    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        let due = self.hand.lock().unwrap().is_parked_due(at);
+        if due { ByHand::release_parked(&self.store, at).await } else { Ok(0) }
     }
 
-    async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending_behind(place, limit)
+    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().pending(limit, &skip)
+    }
+
+    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().pending_behind(place, limit, &skip)
+    }
+
+    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().newest_pending(kind, count, &skip)
     }
 
     async fn ledger(&self) -> Result<Ledger, StoreError> {
         self.hand.lock().unwrap().ledger()
     }
 
-    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    async fn learn_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
+            tables.events = TableState::Absent;
+        }
         self.store.learn_tables(tables, at).await
     }
 

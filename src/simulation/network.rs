@@ -13,7 +13,7 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, Session, Status};
+use crate::domain::{HistoryRecord, HistoryTables, InstanceId, Session, Status, Timestamp};
 use crate::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,8 +285,13 @@ impl Central for SimLink {
             self.check_name(me);
             self.check_filing(&batch);
         }
-        self.rejected = matches!(applied, Err(CentralError::Reject(_)));
-        if self.rejected && self.network.has(Bug::RejectedBlocks) {
+        self.rejected = matches!(applied, Err(CentralError::Reject(_) | CentralError::Locked(_)));
+        let is_locked = matches!(applied, Err(CentralError::Locked(_)));
+        if is_locked && self.network.has(Bug::LockedRowBlocks) {
+            self.cut();
+            return broke();
+        }
+        if matches!(applied, Err(CentralError::Reject(_))) && self.network.has(Bug::RejectedBlocks) {
             return broke();
         }
         if fate == Fate::AnswerLost {
@@ -295,6 +300,18 @@ impl Central for SimLink {
         }
         pause().await;
         applied
+    }
+
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked(ids).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.tables().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.link.clock()
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {

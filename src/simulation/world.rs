@@ -17,10 +17,12 @@ use super::model::{Command, Key, Model, ODD_EVENT, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;
 use super::{HOSTS, PACE, Violation, now};
-use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use crate::domain::{
+    Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
+};
 use crate::store::by_hand::Disk;
 use crate::store::{Process, Record, StoreError};
-use crate::sync::central::Central;
+use crate::sync::central::{Central, Rejection};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -122,7 +124,8 @@ impl World {
         self.pass(passed, None);
         let host = self.below(HOSTS as u64) as usize;
         match self.below(100) {
-            0..31 => self.sync(host)?,
+            0..29 => self.sync(host)?,
+            29..31 => self.trouble_central(),
             31..41 => self.commit(host)?,
             41..45 => self.register(host),
             45..58 => self.heartbeat(host),
@@ -172,7 +175,8 @@ impl World {
         match self.below(6) {
             0..2 => None,
             2..4 => Some(self.below(1000).to_string()),
-            _ => Some("e".repeat(32 * (1 + self.random.below(8) as usize))),
+            // The longest that an epic can be, or nearly.
+            _ => Some("e".repeat(256 - self.random.below(8) as usize)),
         }
     }
 
@@ -477,6 +481,36 @@ impl World {
         self.note(format!("central rejects {id}"));
         self.network.central.reject(id.as_str());
         self.rejected.push(id);
+    }
+
+    /// A transaction locks a row and is idle, a right is revoked, a column is added; or one of that ends.
+    fn trouble_central(&mut self) {
+        match self.below(6) {
+            0 => {
+                let Some(row) = self.some_row() else { return };
+                self.note(format!("{} is locked in central", row.instance_id));
+                self.network.central.lock_row(row.instance_id.as_str());
+            }
+            1 => {
+                self.note("no row is locked in central".into());
+                self.network.central.unlock_rows();
+            }
+            2 => self.set_events(TableState::Forbidden(vec!["INSERT on event_store".into()])),
+            3 => self.set_events(TableState::Usable),
+            4 => self.break_sessions(Some("a column has no value (23502)")),
+            _ => self.break_sessions(None),
+        }
+    }
+
+    pub(super) fn set_events(&mut self, state: TableState) {
+        self.note(format!("events in central: {state:?}"));
+        self.network.central.with_history(|history| history.tables.events = state);
+    }
+
+    pub(super) fn break_sessions(&mut self, why: Option<&str>) {
+        self.note(format!("central takes no sessions: {why:?}"));
+        let rejection = why.map(|why| Rejection { code: "23502".into(), message: why.into() });
+        self.network.central.break_sessions(rejection);
     }
 
     fn turn_read_only(&mut self) {

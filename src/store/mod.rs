@@ -45,12 +45,15 @@ pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
+pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::{Draws, PageResult};
 pub use open::FolderLock;
-pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
+pub use outbox::{
+    Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
+};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
@@ -58,7 +61,7 @@ pub use spool::{Deferred, Import, Imported};
 use crate::clock::Clock;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Timestamp,
 };
 use mirror::{Importing, Turn};
 use mirror_position::MirrorPosition;
@@ -483,18 +486,31 @@ impl Store {
     }
 
     /// What of this host central lacks, sessions longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending(db, limit)).await
+    pub async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending(db, limit, &skip)).await
     }
 
     /// The sessions that central lacks and that stand behind this place among those that wait; no records.
-    pub async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending_behind(db, place, limit)).await
+    pub async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit, &skip)).await
+    }
+
+    /// Some of what central lacks, what was added last: sessions, or records of one kind.
+    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
     }
 
     /// Does anything wait that could travel now?
-    pub async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.read(outbox::any_waits).await
+    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::any_waits(db, &skip)).await
+    }
+
+    /// Lets what is parked and due be pushed again.
+    pub async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        if !self.read(move |db| outbox::is_parked_due(db, at)).await? {
+            return Ok(0);
+        }
+        self.writer.submit(move |db| outbox::release_parked(db, at)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::link::{Link, column};
 use super::listen::GREETING;
-use super::{interval, micros, micros_of, records};
+use super::{interval, micros, micros_of, push, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{CentralError, Host, Welcome};
@@ -83,7 +83,9 @@ pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, reco
             link.rollback().await?;
             link.begin().await?;
             announce(link, host).await.map_err(|error| match error {
-                CentralError::Reject(why) => CentralError::Retry(format!("central does not enter this host: {why}")),
+                CentralError::Reject(why) => {
+                    CentralError::Retry(format!("central does not enter this host: {}", why.message))
+                }
                 other => other,
             })
         }
@@ -97,7 +99,8 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
     if host.replace {
         link.rows(sqlx::query(RETIRE_NAMESAKES).bind(host.host_id).bind(host.machine.as_str())).await?;
     } else {
-        let rivals = link.rows(sqlx::query(RIVALS).bind(host.host_id).bind(host.machine.as_str())).await?;
+        let rivals = link.rows(sqlx::query(RIVALS).bind(host.host_id).bind(host.machine.as_str())).await;
+        let rivals = rivals.map_err(push::own_row_locked)?;
         for rival in rivals {
             if let Some(conflict) = Entry::read(&rival)?.conflict_with(host) {
                 return Err(CentralError::Conflict(conflict));
@@ -117,7 +120,7 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
     let timeline = timeline(link).await?;
     link.rows(sqlx::query(ANNOUNCE).bind(format!("{GREETING}{}", host.host_id))).await?;
-    let shapes = records::look(link).await?;
+    let shapes = records::shapes(link).await?;
     link.commit().await?;
     Ok((Welcome { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
 }

@@ -11,6 +11,11 @@ pub const STALE_AFTER: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Something that ends when it is dropped.
+pub trait Lock {}
+
+impl<T> Lock for T {}
+
 /// A central and the world around it.
 pub trait World {
     type Central: Central;
@@ -30,6 +35,8 @@ pub trait World {
     fn last_seen(&self, host: Uuid) -> Timestamp;
     /// Something in central refuses this very id.
     fn reject(&self, id: &str);
+    /// Another transaction locks a row, until what this returns is dropped.
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a>;
 }
 
 /// Runs every case, each in a world of its own.
@@ -55,6 +62,8 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         a_lost_answer_is_found_in_the_ledger,
         an_empty_batch_says_that_the_host_lives,
         one_bad_row_rolls_the_batch_back,
+        a_locked_row_is_found_and_the_others_go,
+        central_tells_its_clock_with_each_push,
         two_hosts_under_one_name,
         a_copied_state_folder,
         a_replaced_host_may_not_write,
@@ -362,6 +371,28 @@ async fn one_bad_row_rolls_the_batch_back<W: World>(world: W) {
     // The ledger did not move, and the connection is still good.
     assert_eq!(member.push(&session).await, Applied::Taken);
     assert_eq!(only(&world), session);
+}
+
+async fn a_locked_row_is_found_and_the_others_go<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    let other = self::session("odin-PS-000002", "odin3", session.created_at);
+    let ids = [other.instance_id.clone(), session.instance_id.clone()];
+    let lock = world.lock_row(ID);
+    let both = member.try_push(&[session.clone(), other.clone()]).await;
+    assert!(matches!(both, Err(CentralError::Locked(_))), "{both:?}");
+    assert_eq!(member.link.locked(&ids).await.unwrap(), [session.instance_id.clone()]);
+    // The connection is still good, and the row that is not there yet is not locked.
+    assert_eq!(member.push(&other).await, Applied::Taken);
+    drop(lock);
+    assert_eq!(member.link.locked(&ids).await.unwrap(), []);
+    assert_eq!(member.push(&session).await, Applied::Taken);
+}
+
+async fn central_tells_its_clock_with_each_push<W: World>(world: W) {
+    let before = world.now();
+    let (member, _) = begun(&world).await;
+    let told = member.link.clock().unwrap();
+    assert!(told >= before && told <= world.now(), "{told}");
 }
 
 fn conflict_of<T: std::fmt::Debug>(result: Result<T, CentralError>) -> sessiond::domain::link::Conflict {

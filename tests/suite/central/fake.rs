@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::mirror::Reading;
-use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
-use sessiond::sync::central::{Batch, Central, CentralError};
+use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
+use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
-use super::conformance::{self, World, host, session};
+use super::conformance::{self, Lock, World, host, session};
 use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -49,6 +49,19 @@ impl World for FakeCentral {
     fn reject(&self, id: &str) {
         self.reject(id);
     }
+
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a> {
+        self.lock_row(id);
+        Box::new(Unlock(self))
+    }
+}
+
+struct Unlock<'a>(&'a FakeCentral);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.unlock_rows();
+    }
 }
 
 impl HistoryWorld for FakeCentral {
@@ -64,12 +77,13 @@ impl HistoryWorld for FakeCentral {
         self.with_history(|history| history.add(event));
     }
 
+    fn set_zone(&self, zone: bool) {
+        let state = if zone { TableState::Usable } else { TableState::WithoutZone };
+        self.with_history(|history| history.tables.commands = state);
+    }
+
     fn drop_table(&self, kind: Kind) {
-        self.with_history(|history| match kind {
-            Kind::Event => history.tables.events = false,
-            Kind::Command => history.tables.commands = false,
-            Kind::Checkpoint => history.tables.checkpoints = false,
-        });
+        self.with_history(|history| *history.tables.state_mut(kind) = TableState::Absent);
     }
 }
 
@@ -125,6 +139,10 @@ async fn faults_come_when_scripted() {
     central.reject("odin-PS-000001");
     assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
     central.accept("odin-PS-000001");
+
+    central.break_sessions(Some(Rejection::without_code("maintenance")));
+    assert!(matches!(link.push(batch).await, Err(CentralError::Reject(why)) if why.message == "maintenance"));
+    central.break_sessions(None);
 
     central.set_read_only(true);
     assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sessiond::clock;
 use sessiond::domain::mirror::{Changes, HostSeen, Reading};
-use sessiond::domain::{LinkState, LinkStatus, MachineName};
+use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
@@ -33,6 +33,18 @@ impl Central for Buggy {
     async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
         assert!(!self.bug.load(Ordering::SeqCst), "index out of\nbounds");
         self.link.push(batch).await
+    }
+
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked(ids).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.tables().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.link.clock()
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
@@ -70,7 +82,8 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     let mut identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
     identity.claim(Uuid::from_u128(2));
     let second = Duration::from_secs(1);
-    let pace = Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second };
+    let pace =
+        Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second, longest_wait: second };
     let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
     let settings =
         watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120, patience: second * 60 });

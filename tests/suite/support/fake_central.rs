@@ -7,8 +7,8 @@ use std::time::Duration;
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
 use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use sessiond::domain::{MachineName, Session, Status, Timestamp};
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use sessiond::domain::{HistoryTables, InstanceId, MachineName, Session, Status, Timestamp};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
@@ -71,6 +71,10 @@ struct State {
     tables: Tables,
     faults: VecDeque<Fault>,
     rejected: BTreeSet<String>,
+    /// Sessions whose rows another transaction has locked.
+    locked: BTreeSet<String>,
+    /// Why no row goes into the table of sessions: a new column, a trigger.
+    broken: Option<Rejection>,
     read_only: bool,
     pushes: usize,
     /// How often a backup was restored.
@@ -91,6 +95,8 @@ impl FakeCentral {
             tables: Tables::default(),
             faults: VecDeque::new(),
             rejected: BTreeSet::new(),
+            locked: BTreeSet::new(),
+            broken: None,
             read_only: false,
             pushes: 0,
             restored: 0,
@@ -152,6 +158,20 @@ impl FakeCentral {
 
     pub fn accept(&self, id: &str) {
         self.lock().rejected.remove(id);
+    }
+
+    /// Another transaction locks a row and is idle.
+    pub fn lock_row(&self, id: &str) {
+        self.lock().locked.insert(id.to_owned());
+    }
+
+    pub fn unlock_rows(&self) {
+        self.lock().locked.clear();
+    }
+
+    /// From now on the table of sessions takes no row, or takes rows again.
+    pub fn break_sessions(&self, why: Option<Rejection>) {
+        self.lock().broken = why;
     }
 
     pub fn set_read_only(&self, read_only: bool) {
@@ -288,7 +308,7 @@ impl FakeLink {
 
     /// After an error the connection is gone, but for the two that leave it whole.
     fn settle<T>(&mut self, answer: Result<T, CentralError>) -> Result<T, CentralError> {
-        if !matches!(answer, Ok(_) | Err(CentralError::Reject(_) | CentralError::OutOfStep)) {
+        if matches!(answer, Err(CentralError::Retry(_) | CentralError::Conflict(_))) {
             self.me = None;
         }
         answer
@@ -313,6 +333,27 @@ impl Central for FakeLink {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| push(state, &me, batch));
         self.settle(answer)
+    }
+
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        let me = self.me()?;
+        let locked = |state: &mut State| {
+            let rows = &state.tables.sessions;
+            let is_locked = |id: &&InstanceId| state.locked.contains(id.as_str()) && rows.contains_key(id.as_str());
+            Ok(ids.iter().filter(is_locked).cloned().collect())
+        };
+        let answer = self.central.transact(me.host_id, locked);
+        self.settle(answer)
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| Ok(state.tables.history.tables.clone()));
+        self.settle(answer)
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.me.as_ref().map(|_| self.central.now())
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
@@ -408,11 +449,21 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     }
     own.batch = batch.number;
     own.last_seen = now;
+    if let Some(why) = state.broken.clone().filter(|_| !batch.sessions.is_empty()) {
+        return Err(CentralError::Reject(why));
+    }
+    // A value that no schema of central takes.
+    let rejection =
+        |what: String| Rejection { code: "22P05".into(), message: format!("{what} is not to central's taste (22P05)") };
     if let Some(bad) = batch.sessions.iter().find(|s| state.rejected.contains(s.instance_id.as_str())) {
-        return Err(CentralError::Reject(format!("{} is not to central's taste", bad.instance_id)));
+        return Err(CentralError::Reject(rejection(bad.instance_id.to_string())));
     }
     if let Some(bad) = batch.records.iter().find(|r| state.rejected.contains(&r.record_type)) {
-        return Err(CentralError::Reject(format!("{} is not to central's taste", bad.record_id)));
+        return Err(CentralError::Reject(rejection(bad.record_id.to_string())));
+    }
+    let about = batch.sessions.iter().map(|s| &s.instance_id).chain(batch.records.iter().map(|r| &r.instance_id));
+    if let Some(id) = about.into_iter().find(|id| state.locked.contains(id.as_str())) {
+        return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
     let Tables { sessions, history, .. } = &mut state.tables;
