@@ -71,6 +71,10 @@ pub struct LinkStatus {
     pub blocked: Vec<BlockedKind>,
     /// How far this machine's clock is ahead of central's, in microseconds; none while they agree as far as is known.
     pub clock_ahead: Option<i64>,
+    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    pub unreadable_rows: u64,
+    /// Why sync could not use this host's own store, since then; none while it can.
+    pub store_error: Option<(Timestamp, String)>,
 }
 
 /// A kind of records that waits, whatever else is pushed.
@@ -93,6 +97,8 @@ impl LinkStatus {
             conflict: None,
             blocked: Vec::new(),
             clock_ahead: None,
+            unreadable_rows: 0,
+            store_error: None,
         }
     }
 }

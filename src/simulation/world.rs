@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::bugs::Bug;
 use super::fake_central::{FakeCentral, Snapshot};
-use super::host::{Answered, Host};
+use super::host::{Answered, Host, MirrorCost};
 use super::model::{Command, Key, Model, ODD_EVENT, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;
@@ -531,7 +531,13 @@ impl World {
         let Backup { tables, strangers, rivals } = self.backups.swap_remove(which);
         self.note(format!("central is restored from backup {which}"));
         self.restored = true;
-        self.network.central.restore(tables);
+        let known = self.network.central.transaction();
+        match self.below(3) {
+            0 => self.network.central.restore(tables),
+            // Into another cluster, which numbers its transactions lower or higher.
+            1 => self.network.central.restore_elsewhere(tables, 1 + self.random.below(known)),
+            _ => self.network.central.restore_elsewhere(tables, known + 1000),
+        }
         self.strangers = strangers;
         self.network.lock().rivals = rivals;
         self.rows.clear();
@@ -541,9 +547,11 @@ impl World {
 
     /// A client without a daemon writes where it can.
     fn foreign_client(&mut self) -> Result<(), Violation> {
-        match self.below(3) {
+        match self.below(5) {
             0 => self.collide(),
             1 => self.close_elsewhere(),
+            2 => self.bring_back(),
+            3 => self.network.central.hold_a_transaction(self.random.below(2) == 0),
             _ => self.beat_elsewhere(),
         }
         self.check_central()
@@ -558,6 +566,15 @@ impl World {
         let stranger = Session { created_at: self.now().plus(Duration::from_micros(1)), ..plain(id, self.now()) };
         self.network.central.put(&stranger);
         self.strangers.insert(stranger.instance_id.to_string(), stranger);
+    }
+
+    /// A client deletes its session, and brings it back.
+    fn bring_back(&mut self) {
+        let strangers: Vec<_> = self.strangers.values().cloned().collect();
+        let Some(stranger) = self.pick(&strangers) else { return };
+        self.note(format!("{} is deleted and brought back", stranger.instance_id));
+        self.network.central.delete(stranger.instance_id.as_str());
+        self.network.central.put(&stranger);
     }
 
     fn some_row(&mut self) -> Option<Session> {

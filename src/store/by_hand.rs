@@ -41,6 +41,7 @@ fn connect(url: &str) -> Connection {
 pub(crate) struct ByHand {
     connection: Connection,
     queue: mpsc::Receiver<Job>,
+    changes: super::Changes,
 }
 
 impl ByHand {
@@ -49,17 +50,19 @@ impl ByHand {
         let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
         let connection = files.prepare(connect(&disk.url), Look::Everything).unwrap();
         let (writer, queue) = Writer::new();
+        let changes = super::Changes::new();
+        changes.follow(&connection).unwrap();
         let store = Store {
             writer,
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
             news: super::News::default(),
             processes: Arc::new(watch::Sender::new(0)),
-            changes: super::Changes::new(),
-            mirror_as_of: Arc::default(),
+            changes: changes.clone(),
+            mirror_position: Arc::default(),
             files: Arc::new(files),
         };
-        (store, Self { connection, queue })
+        (store, Self { connection, queue, changes })
     }
 
     /// Commits all jobs that wait as one group, and answers them. Returns how many they were.
@@ -72,8 +75,14 @@ impl ByHand {
                 "nothing damages it"
             );
             assert!(self.connection.is_autocommit(), "a group left its transaction open");
+            self.changes.committed();
         }
         waiting
+    }
+
+    /// How many changes of sessions were announced to watchers.
+    pub(crate) fn announced(&self) -> u64 {
+        *self.changes.newest().borrow()
     }
 
     /// The disk is full, or it has room again.
@@ -125,8 +134,8 @@ impl ByHand {
         record.filter(|record| record.mirrored).map(|record| record.session)
     }
 
-    pub(crate) fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection, now)
+    pub(crate) fn mirror_since(&self, store: &Store, now: Timestamp) -> Result<u64, StoreError> {
+        super::mirror::since(&self.connection, now).map(|stored| store.mirror_position.since(stored))
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

@@ -18,6 +18,7 @@ mod idempotency;
 mod identity;
 mod machines;
 mod mirror;
+mod mirror_position;
 mod news;
 mod open;
 mod outbox;
@@ -35,7 +36,6 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use idempotency::{Once, RequestKey};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
-pub use mirror::Draws;
+pub use mirror::{Draws, PageResult};
 pub use open::FolderLock;
 pub use outbox::{
     Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
@@ -67,6 +67,8 @@ use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
+use mirror::{Importing, Turn};
+use mirror_position::MirrorPosition;
 use news::News;
 use open::{Files, Look};
 use readers::Readers;
@@ -127,20 +129,9 @@ pub struct Store {
     /// Counts registrations that came with a process.
     processes: Arc<watch::Sender<u64>>,
     changes: Changes,
-    mirror_as_of: Arc<MirrorAsOf>,
+    mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
 }
-
-/// When the mirror was last known to be true, in microseconds since 1970. Most readings bring nothing; those
-/// are noted on disk only now and then.
-#[derive(Default)]
-struct MirrorAsOf {
-    known: AtomicI64,
-    noted: AtomicI64,
-}
-
-/// How much older than the truth the note on disk may be.
-const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// A session to be registered.
 #[derive(Clone, Debug)]
@@ -193,8 +184,7 @@ impl Store {
         let changes = Changes::new();
         changes.follow(&connection)?;
         let news = News::default();
-        let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
-        let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
+        let mirror_position = Arc::new(MirrorPosition::new(mirror::as_of(&connection)?));
         let keeper = StoreKeeper {
             files: files.clone(),
             readers: readers.clone(),
@@ -207,7 +197,7 @@ impl Store {
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
         let processes = Arc::new(watch::Sender::new(0));
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, news, processes, changes, mirror_as_of, files }, WriterThread(thread)))
+        Ok((Self { writer, readers, commits, news, processes, changes, mirror_position, files }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -474,10 +464,16 @@ impl Store {
 
     /// Where the next reading of central begins.
     pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.read(move |db| mirror::since(db, now)).await
+        let stored = self.read(move |db| mirror::since(db, now)).await?;
+        Ok(self.mirror_position.since(stored))
     }
 
-    /// Takes in what changed in central. Returns the sessions of this host that got a new id.
+    /// Has the next reading read everything.
+    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.writer.submit(mirror::read_anew).await
+    }
+
+    /// Imports a page of what changed in central, in turns that are each short.
     pub async fn take_in(
         &self,
         reading: Reading,
@@ -485,26 +481,31 @@ impl Store {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
-        let as_of = &self.mirror_as_of;
-        let complete = matches!(changes.rest, reading::Rest::Nothing { .. });
-        let brings_nothing = changes.sessions.is_empty() && changes.gone.is_empty() && changes.history.is_empty();
-        let noted = Timestamp::from_micros(as_of.noted.load(Ordering::Relaxed));
-        let mut renamed = Vec::new();
-        if !(complete && brings_nothing && !reading.is_whole() && at.since(noted) < MIRROR_NOTED_EVERY) {
-            let job = move |db: &Connection| mirror::take_in(db, &reading, &changes, draws.as_slice(), at, stale_after);
-            renamed = self.writer.submit(job).await?;
-            as_of.noted.store(at.micros(), Ordering::Relaxed);
+    ) -> Result<PageResult, StoreError> {
+        let mut imported = PageResult::default();
+        if self.mirror_position.advances_in_memory(&reading, &changes, at) {
+            return Ok(imported);
         }
-        if complete {
-            as_of.known.store(at.micros(), Ordering::Relaxed);
+        if reading.is_whole() || !changes.is_empty() {
+            self.mirror_position.page_written();
         }
-        Ok(renamed)
+        let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
+        for turn in Turn::of(&reading, changes) {
+            let finishes = turn.finishes();
+            while finishes && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let how = how.clone();
+            let part = self.writer.submit(move |db| mirror::import(db, &turn, &how)).await?;
+            if finishes {
+                self.mirror_position.written(at, part.written > 0);
+            }
+            imported.add(part);
+        }
+        Ok(imported)
     }
 
     /// When what is mirrored of other hosts was last known to be true; never, before the first time.
     pub fn mirror_as_of(&self) -> Option<Timestamp> {
-        Some(self.mirror_as_of.known.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_micros)
+        self.mirror_position.as_of()
     }
 
     /// Which sessions change.

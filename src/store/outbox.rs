@@ -352,7 +352,7 @@ pub(super) fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Time
 
 /// Central lacks what it once had of this session.
 pub(super) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2) WHERE instance_id = ?1")?
+    db.prepare_cached("UPDATE sessions SET unsynced_since = ?2 WHERE instance_id = ?1 AND unsynced_since IS NULL")?
         .execute(params![id.as_str(), at.micros()])?;
     Ok(())
 }

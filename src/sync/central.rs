@@ -183,6 +183,17 @@ pub trait Central: Send {
     /// Begins to listen for changes. Says whether central can tell of them; behind a pooler it may not.
     fn listen(&mut self) -> impl Future<Output = bool> + Send;
 
-    /// Returns when others changed something, if central can tell. May be abandoned and asked again.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+    /// Returns when central announces something, if it can. May be abandoned and asked again.
+    fn changed(&mut self) -> impl Future<Output = Announcement> + Send;
+}
+
+/// What central announces over the connection that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcement {
+    /// Others changed sessions, or what happened in them.
+    Changes,
+    /// The daemon of another host has greeted central.
+    Host,
+    /// Nothing any more: that connection is gone, and what it would have announced was missed.
+    Lost,
 }

@@ -44,6 +44,9 @@ const PULL_PATIENCE: u32 = 3;
 /// Central could not tell of changes; perhaps it can by then.
 const LISTEN_AGAIN: Duration = Duration::from_secs(300);
 
+/// The same where it could before.
+const LISTEN_SOON: Duration = Duration::from_secs(15);
+
 /// Sweeps of one backlog are at least this far apart, so that pushes and reads get their turn.
 const SWEEP_GAP: Duration = Duration::from_secs(1);
 
@@ -133,6 +136,8 @@ pub struct Engine {
     attempts: u32,
     batch: BatchLimit,
     batches: RangeInclusive<usize>,
+    /// Central could tell of changes at some time.
+    listened_once: bool,
 }
 
 impl Engine {
@@ -141,7 +146,7 @@ impl Engine {
     pub fn new(pace: Pace, batches: RangeInclusive<usize>) -> Self {
         let rows = (batches.end() / BATCH_BEGINS).max(*batches.start());
         let batch = BatchLimit { rows, bytes: BATCH_BYTES.end() / BATCH_BEGINS };
-        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch, batches }
+        Self { pace, link: Link::Down { retry_at: Tick::ZERO }, attempts: 0, batch, batches, listened_once: false }
     }
 
     /// How much the next push carries at most.
@@ -250,9 +255,19 @@ impl Engine {
     /// Central was asked to tell of changes, and can or cannot. What changed in between is read.
     pub fn listened(&mut self, tells: bool, now: Tick) {
         if let Link::Up { pull_at, listen_at, .. } = &mut self.link {
-            *listen_at = if tells { Tick::MAX } else { now + LISTEN_AGAIN };
+            let again = if self.listened_once { LISTEN_SOON } else { LISTEN_AGAIN };
+            *listen_at = if tells { Tick::MAX } else { now + again };
+            self.listened_once |= tells;
             *pull_at = if tells { now } else { *pull_at };
         }
+    }
+
+    /// The connection that listened is gone: what it missed is read, and another one opened.
+    pub fn stopped_listening(&mut self, now: Tick) {
+        if let Link::Up { listen_at, .. } = &mut self.link {
+            *listen_at = now;
+        }
+        self.noticed(now);
     }
 
     /// A sweep ended, be it with an error; if it left sessions over, the next one follows soon.
@@ -399,6 +414,20 @@ mod tests {
         engine.pulled(false, at(10), at(10));
         engine.noticed(at(10));
         assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Wait { until: at(10) + PULL_GAP });
+    }
+
+    #[test]
+    fn a_lost_listener_is_replaced_at_once_and_then_with_patience() {
+        let mut engine = up(at(0));
+        engine.pushed(false, at(10), at(10));
+        engine.stopped_listening(at(10));
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Pull, "what was missed");
+        engine.pulled(false, at(10), at(10));
+        assert_eq!(engine.next(at(10), Waiting::Nothing), Step::Listen);
+        engine.listened(false, at(10));
+        engine.pulled(false, at(20), at(20));
+        assert_eq!(engine.next(at(24), Waiting::Nothing), Step::Wait { until: at(25) });
+        assert_eq!(engine.next(at(25), Waiting::Nothing), Step::Listen);
     }
 
     #[test]

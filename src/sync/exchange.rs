@@ -9,18 +9,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::central::{Applied, Batch, Central, CentralError, Host, Swept};
+use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::held::Held;
 use super::parts::{Part, Subject};
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
+use crate::domain::mirror::{Changes, HostSeen, PageSize, Position, Reading, Rest};
 use crate::domain::{
     BlockedKind, HistoryTables, InstanceId, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp,
 };
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling, Skip, Store,
-    StoreError,
+    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling,
+    Skip, Store, StoreError,
 };
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -64,6 +64,8 @@ pub trait Local: Send + Sync {
     /// The mirror is one of this timeline of central from now on.
     fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// Has the next reading read everything.
+    fn read_mirror_anew(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn take_in(
         &self,
         reading: Reading,
@@ -71,7 +73,7 @@ pub trait Local: Send + Sync {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<PageResult, StoreError>> + Send;
     fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -138,6 +140,10 @@ impl Local for Daemon {
         self.store.mirror_since(now).await
     }
 
+    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.store.read_mirror_anew().await
+    }
+
     async fn take_in(
         &self,
         reading: Reading,
@@ -145,7 +151,7 @@ impl Local for Daemon {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
+    ) -> Result<PageResult, StoreError> {
         self.store.take_in(reading, changes, draws, at, stale_after).await
     }
 
@@ -166,6 +172,13 @@ pub struct Outside {
 /// So many batches follow one another, each on its way while the next is read and the one before is noted; then
 /// the store is asked anew what waits longest, and for records.
 const ON_END: usize = 16;
+
+/// However many daemons greet central, the hosts are read no more often.
+const HOSTS_GAP: Duration = Duration::from_secs(1);
+
+/// A page that took less is followed by larger ones; one that failed after more, by smaller ones.
+const PAGE_SHORT: Duration = Duration::from_millis(250);
+const PAGE_LONG: Duration = Duration::from_secs(1);
 
 /// What a failed step means: the link is down, or the store did not answer.
 enum Trouble {
@@ -207,12 +220,16 @@ pub struct Exchange<L, C> {
     tables: HistoryTables,
     /// Parked rows that were logged.
     said_parked: HashSet<String>,
-    /// Between two pages of what changed in central.
-    reading: Option<Position>,
+    /// Between two pages of what changed in central: since when, and where the next page begins.
+    reading: Option<(u64, Position)>,
+    page: PageSize,
+    /// Of which of central's timelines the reading is.
+    timeline: String,
     /// When the reading under way, or the last one, began.
     read_since: Tick,
-    /// When the hosts are read next.
+    /// When the hosts are read next, and when they were last.
     hosts_at: Tick,
+    hosts_read: Tick,
     /// What this host calls stale, as of the last step.
     stale_after: Duration,
     /// Why the last sweep failed, as it is shown while the link is up.
@@ -235,8 +252,11 @@ impl<L: Local, C: Central> Exchange<L, C> {
             tables: HistoryTables::ALL,
             said_parked: HashSet::new(),
             reading: None,
+            page: PageSize::LARGEST,
+            timeline: String::new(),
             read_since: Tick::ZERO,
             hosts_at: Tick::ZERO,
+            hosts_read: Tick::ZERO,
             stale_after: Duration::ZERO,
             sweep_error: None,
         }
@@ -324,13 +344,37 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let next = self.draw_batch(self.batch);
         self.next = [next, self.draw_batch(next)];
         self.host_id = identity.host_id;
-        self.local.mirror_of(welcome.timeline).await?;
-        self.reading = None;
+        self.local.mirror_of(welcome.timeline.clone()).await?;
+        if std::mem::replace(&mut self.timeline, welcome.timeline) != self.timeline {
+            self.reading = None;
+        }
         self.hosts_at = self.tick();
         if identity.replace {
             self.local.replaced();
         }
         Ok(())
+    }
+
+    /// Returns when central announces something, if it can.
+    pub async fn announced(&mut self) -> Announcement {
+        self.central.changed().await
+    }
+
+    /// Has read what central announced.
+    pub fn follow(&mut self, announced: Announcement, engine: &mut Engine) {
+        let now = self.tick();
+        match announced {
+            Announcement::Changes => engine.noticed(now),
+            Announcement::Host => {
+                self.hosts_at = self.hosts_at.min(now.max(self.hosts_read + HOSTS_GAP));
+                engine.noticed(self.hosts_at);
+            }
+            Announcement::Lost => {
+                tracing::info!("the connection that listens for changes is gone; another one is opened");
+                self.link.send_modify(|link| link.listening = false);
+                engine.stopped_listening(now);
+            }
+        }
     }
 
     /// Asks what central has for records by now. Says whether a kind can be pushed that could not.
@@ -389,34 +433,77 @@ impl<L: Local, C: Central> Exchange<L, C> {
         self.show_link();
     }
 
-    /// Returns when others changed something in central, if it can tell.
-    pub async fn changed(&mut self) {
-        self.central.changed().await;
-    }
-
     /// Reads a page of what changed in central. Says whether there is more.
     async fn pull(&mut self, pace: Pace, stale_after: Duration) -> Result<bool, Trouble> {
         if self.reading.is_none() {
             self.read_since = self.tick();
-        }
-        if self.reading.is_none() && self.hosts_at <= self.tick() {
-            let hosts = self.central.hosts().await?;
-            self.local.replace_hosts(hosts).await?;
-            self.hosts_at = self.tick() + pace.heartbeat_interval;
+            self.read_hosts(pace).await?;
         }
         // What is read from here on was true at this moment, or became so later.
         let asked = (self.outside.clock)();
-        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
-        let changes = self.central.pull(&reading).await?;
+        let since = self.local.mirror_since(asked).await?;
+        // A position within a reading means nothing to one that begins elsewhere.
+        let after = self.reading.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
+        let reading = Reading { since, after, page: self.page };
+        let Some(changes) = self.page(&reading).await? else { return Ok(true) };
         let rest = changes.rest.clone();
+        self.count_unreadable(changes.unreadable);
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
-        let renamed = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
-        tell_renamed(&renamed);
-        match rest {
-            Rest::More(position) => self.reading = Some(position),
-            Rest::Nothing { .. } => {}
-        }
+        let imported = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        tell_renamed(&imported.renamed);
+        self.reading = match rest {
+            Rest::More(position) => Some((since, position)),
+            Rest::Nothing { .. } => None,
+            Rest::Everything => {
+                tracing::warn!("central numbers its transactions anew (a restored backup?); everything is read again");
+                self.local.read_mirror_anew().await?;
+                return Ok(true);
+            }
+        };
         Ok(self.reading.is_some())
+    }
+
+    /// Asks central for a page, of a size that it can send in time; none if it is to be asked for less.
+    async fn page(&mut self, reading: &Reading) -> Result<Option<Changes>, CentralError> {
+        let began = self.tick();
+        let answer = self.central.pull(reading).await;
+        let took = self.tick().saturating_sub(began);
+        match answer {
+            Ok(changes) => {
+                if took < PAGE_SHORT {
+                    self.page = self.page.doubled();
+                }
+                Ok(Some(changes))
+            }
+            // One row among them is at fault.
+            Err(CentralError::Reject(_)) if self.page != PageSize::SMALLEST => {
+                self.page = self.page.halved();
+                Ok(None)
+            }
+            Err(error) => {
+                if took > PAGE_LONG {
+                    self.page = self.page.halved();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn count_unreadable(&self, rows: u64) {
+        if rows > 0 {
+            self.link.send_modify(|link| link.unreadable_rows += rows);
+        }
+    }
+
+    async fn read_hosts(&mut self, pace: Pace) -> Result<(), Trouble> {
+        let now = self.tick();
+        if self.hosts_at <= now {
+            let hosts = self.central.hosts().await?;
+            self.local.replace_hosts(hosts).await?;
+            self.hosts_read = now;
+            self.hosts_at = now + pace.heartbeat_interval;
+        }
+        Ok(())
     }
 
     /// A push went through that was sent at `asked`.
@@ -465,8 +552,28 @@ impl<L: Local, C: Central> Exchange<L, C> {
         });
     }
 
+    /// Says that this host's own store is in the way, once until it works again.
+    fn store_failed(&self, error: &StoreError) {
+        let now = (self.outside.clock)();
+        self.link.send_modify(|link| {
+            if link.store_error.is_none() {
+                tracing::error!(%error, "sync cannot use the store of this host; it is tried again by itself");
+            }
+            let since = link.store_error.as_ref().map_or(now, |(since, _)| *since);
+            link.store_error = Some((since, error.to_string()));
+        });
+    }
+
+    /// A step that writes the store went through.
+    fn store_works(&self) {
+        self.link.send_if_modified(|link| link.store_error.take().is_some());
+    }
+
     fn report(&mut self, step: Step, outcome: Result<(), Trouble>, engine: &mut Engine) {
         let pushes = matches!(step, Step::Push { .. });
+        if outcome.is_ok() && step == Step::Pull {
+            self.store_works();
+        }
         match outcome {
             Ok(()) if self.failing == Some(step) || pushes && self.failing.is_none() => {
                 self.failing = None;
@@ -480,9 +587,14 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 engine.failed(failure(&error), self.tick(), (self.outside.random)());
                 self.lost(&error);
             }
+            // The mirror waits until there is room; the link is none the worse for it.
+            Err(Trouble::Store(error @ StoreError::Full(_))) if step == Step::Pull => {
+                self.store_failed(&error);
+                engine.pulled(false, self.read_since, self.tick());
+            }
             Err(Trouble::Store(error)) => {
+                self.store_failed(&error);
                 // What central applied and the store could not note is pushed again; central's rules make that harmless.
-                tracing::error!(%error, "sync cannot use the store; trying again in a second");
                 engine.failed(Failure::Store, self.tick(), (self.outside.random)());
             }
         }

@@ -120,7 +120,7 @@ impl<S: Clone, F> Worker<S, F> {
             tokio::select! {
                 () = tokio::time::sleep_until(started + until) => {}
                 Ok(()) = commits.changed(), if engine.is_up() => {}
-                () = exchange.changed(), if engine.is_up() => engine.noticed(exchange.tick()),
+                announced = exchange.announced(), if engine.is_up() => exchange.follow(announced, &mut engine),
                 () = self.nudge.notified() => {
                     exchange.hurry();
                     engine.hurry(exchange.tick());

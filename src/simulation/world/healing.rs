@@ -17,7 +17,48 @@ impl World {
         self.settle_down()?;
         self.compare()?;
         self.come_to_rest()?;
+        self.compare_mirrors()?;
+        self.check_quiet_pulls()?;
         self.compare_mirrors()
+    }
+
+    /// Where nothing changed, a pull reads, writes and announces nothing; and reading everything again announces nothing.
+    fn check_quiet_pulls(&mut self) -> Result<(), Violation> {
+        for host in 0..HOSTS {
+            // The time of the mirror is written once a minute: let that be now.
+            self.pass(MINUTE, None);
+            let before = self.pull_once(host)?;
+            let after = self.pull_once(host)?;
+            if (MirrorCost { pulls: before.pulls, ..after }) != before {
+                let what = format!("a quiet pull of host {host} changed {before:?} to {after:?}");
+                return Err(Violation { guarantee: "quiet", what });
+            }
+            // The first may still find what the store keeps of sessions that this host let go of.
+            self.hosts[host].read_anew();
+            let first = self.pull_once(host)?;
+            self.hosts[host].read_anew();
+            let again = self.pull_once(host)?;
+            if again.announced != first.announced {
+                let what = format!("reading everything again, host {host} announced changes: {first:?}, {again:?}");
+                return Err(Violation { guarantee: "quiet", what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a host pull. What its pulls have cost until then.
+    fn pull_once(&mut self, host: usize) -> Result<MirrorCost, Violation> {
+        let pulls = |world: &Self| world.hosts[host].mirror_cost().map_or(0, |cost| cost.pulls);
+        let before = pulls(self);
+        for _ in 0..20 {
+            self.pass(PACE.pull_interval.as_micros() as i64, None);
+            self.sync_until_it_waits(host)?;
+            if pulls(self) > before {
+                break;
+            }
+        }
+        let cost = self.hosts[host].mirror_cost().filter(|cost| cost.pulls > before);
+        cost.ok_or_else(|| Violation { guarantee: "quiet", what: format!("host {host} does not pull") })
     }
 
     /// Nothing new happens, and everybody hears of what did.
@@ -32,6 +73,7 @@ impl World {
     pub(super) fn mend(&mut self) -> Result<(), Violation> {
         self.read_only = false;
         self.network.central.set_read_only(false);
+        self.network.central.hold_a_transaction(false);
         self.network.central.unlock_rows();
         self.set_events(TableState::Usable);
         self.break_sessions(None);

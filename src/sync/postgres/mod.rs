@@ -27,7 +27,7 @@ pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrat
 
 use self::link::Link;
 use self::listen::Ear;
-use super::central::{Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
+use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
 
@@ -192,7 +192,7 @@ impl Central for Postgres {
         self.ear.is_some()
     }
 
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Announcement {
         match &self.ear {
             Some(ear) => ear.heard().await,
             None => std::future::pending().await,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{Reading, Rest};
+use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
 use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept};
 use uuid::Uuid;
@@ -76,6 +76,9 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         hosts_are_told,
         a_reading_brings_all_and_the_next_one_what_changed,
         a_host_does_not_read_what_it_said_itself,
+        a_session_that_was_brought_back_is_not_deleted,
+        lower_transaction_numbers_have_everything_read_anew,
+        a_small_page_is_followed_by_the_rest,
     );
 }
 
@@ -561,6 +564,7 @@ async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String
                 sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
                 return (sessions, gone, next_since);
             }
+            Rest::Everything => panic!("central numbers its transactions as before"),
         }
     }
 }
@@ -600,4 +604,40 @@ async fn a_host_does_not_read_what_it_said_itself<W: World>(world: W) {
     beaten.close(world.now());
     world.put(&beaten);
     assert_eq!(read(&mut member.link, since).await.0, [beaten], "but what another client did to its session");
+}
+
+async fn a_session_that_was_brought_back_is_not_deleted<W: World>(world: W) {
+    let row = session(ID, "odin4", world.now().minus(HOUR));
+    world.put(&row);
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    let (_, _, since) = read(&mut laptop.link, 0).await;
+    world.delete(ID);
+    world.put(&row);
+    assert_eq!(read(&mut laptop.link, since).await.1, [] as [String; 0]);
+}
+
+async fn lower_transaction_numbers_have_everything_read_anew<W: World>(world: W) {
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    let changes = laptop.link.pull(&Reading::since(1 << 40)).await.unwrap();
+    assert_eq!(changes, Changes::default());
+    assert_eq!(changes.rest, Rest::Everything);
+}
+
+async fn a_small_page_is_followed_by_the_rest<W: World>(world: W) {
+    let then = world.now().minus(HOUR);
+    (0..5).for_each(|n| world.put(&session(&format!("odin-PS-00000{n}"), "odin4", then)));
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    for since in [0, 1] {
+        let mut reading = Reading { page: PageSize::SMALLEST, ..Reading::since(since) };
+        let mut ids = Vec::new();
+        while let Rest::More(position) = {
+            let changes = laptop.link.pull(&reading).await.unwrap();
+            ids.extend(changes.sessions.into_iter().map(|session| session.instance_id.to_string()));
+            changes.rest
+        } {
+            reading.after = Some(position);
+        }
+        ids.sort();
+        assert_eq!(ids, (0..5).map(|n| format!("odin-PS-00000{n}")).collect::<Vec<_>>());
+    }
 }

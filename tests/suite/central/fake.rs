@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
+use sessiond::domain::mirror::Reading;
 use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
@@ -154,4 +155,26 @@ async fn faults_come_when_scripted() {
     assert!(matches!(link.hello(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
     central.delete("odin-PS-000001");
     assert_eq!(central.rows(), []);
+}
+
+/// What only the fake can do at will: a transaction that runs for long, and another numbering.
+#[tokio::test]
+async fn a_held_position_and_another_numbering_are_modelled() {
+    let central = FakeCentral::new(Arc::new(|| NOW));
+    let mut link = central.connect();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    let row = session("odin-PS-000001", "odin4", central.now());
+    central.put(&row);
+    central.hold_a_transaction(true);
+    let held = link.pull(&Reading::since(1)).await.unwrap().rest;
+    assert_eq!(held, link.pull(&Reading::since(1)).await.unwrap().rest, "nothing is read past it");
+    central.hold_a_transaction(false);
+    central.delete("odin-PS-000001");
+    central.put(&row);
+    assert!(central.tombstones()[0].0 < central.transaction());
+    let snapshot = central.snapshot();
+    central.restore_elsewhere(snapshot, 1);
+    link.hello(&host("laptop", 1)).await.unwrap();
+    let changes = link.pull(&Reading::since(1)).await.unwrap();
+    assert!(changes.is_empty(), "all rows bear numbers of the other cluster: {changes:?}");
 }

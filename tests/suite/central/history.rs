@@ -26,7 +26,7 @@ fn full(server: &Server, name: &str) {
     server.psql_file(name, &legacy_history(false));
 }
 
-async fn migrated<'a>(server: &'a Server, name: &str) -> Database<'a> {
+pub async fn migrated<'a>(server: &'a Server, name: &str) -> Database<'a> {
     full(server, name);
     migrate(&options(&server.url(name)), None, false).await.unwrap();
     Database { server, name: name.to_owned() }

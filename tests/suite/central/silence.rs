@@ -84,6 +84,7 @@ async fn gone(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
         gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
         match changes.rest {
             Rest::More(position) => reading.after = Some(position),
+            Rest::Everything => panic!("central numbers its transactions as before"),
             Rest::Nothing { next_since } => return (gone, next_since),
         }
     }

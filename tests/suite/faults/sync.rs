@@ -9,7 +9,7 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
@@ -63,8 +63,8 @@ impl Central for Buggy {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.link.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.link.changed().await
     }
 }
 
