@@ -160,7 +160,7 @@ impl Door {
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
             if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
-                return Ok(Peer { uid: peer.uid });
+                return Ok(Peer::new(peer));
             }
             Err(ApiError::new(
                 ErrorCode::Forbidden,
@@ -263,7 +263,7 @@ impl Daemon {
             nudge,
             clock: clock.clone(),
             random,
-            started: platform::process::started,
+            resolve_pid: platform::caller::resolve,
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),
