@@ -48,6 +48,8 @@ pub struct Intake {
     /// Where this daemon listens.
     pub socket: PathBuf,
     pub allowed: AllowedUsers,
+    /// The group whose members may use the daemon.
+    pub group: Option<u32>,
     pub monitor: SpoolMonitor,
 }
 
@@ -134,9 +136,9 @@ impl Importer {
     /// Imports a bounded part of what is there.
     pub async fn pass(&mut self) -> Pass {
         let Some(mut scanner) = self.scanner.take() else { return Pass::Complete };
-        let Intake { spool, socket, allowed, clock, .. } = self.intake.clone();
+        let Intake { spool, socket, allowed, group, clock, .. } = self.intake.clone();
         let chosen = tokio::task::spawn_blocking(move || {
-            let chosen = scanner.choose(&spool, &socket, &allowed, clock());
+            let chosen = scanner.choose(&spool, &socket, (&allowed, group), clock());
             (scanner, chosen)
         });
         let Ok((mut scanner, chosen)) = chosen.await else {

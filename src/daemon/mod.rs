@@ -229,6 +229,7 @@ impl Daemon {
             socket: std::path::absolute(&started.settings.socket.path)
                 .unwrap_or_else(|_| started.settings.socket.path.clone()),
             allowed: door.guest_list(),
+            group: door.group_id(),
             monitor: monitor.clone(),
         };
         let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
