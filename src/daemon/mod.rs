@@ -65,6 +65,9 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     if let Err(error) = platform::limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+    if let Some(why) = config::unused_database_url(environment) {
+        tracing::warn!("{why}; central.url or SESSIOND_CENTRAL_URL names central");
+    }
     let clock = clock::system();
     // Signals from here on stop it in order, however early they come.
     let (signals, _listening) = signals::listen().map_err(|e| failure::of_io("signals cannot be handled", &e))?;

@@ -204,9 +204,11 @@ pub(super) fn statements(meaning: &Hint, owners: Owners) -> Vec<String> {
     let newest = |which: &str, limit| {
         format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
     };
+    // One prompt of `claude -p` is not what a person left.
+    let wanted = if *meaning == Hint::Newest { " AND kind IS NOT 'headless'" } else { "" };
     let both = |which: &String| {
         [
-            newest(&format!("{which}{owned} AND NOT {ACTIVE}"), CANDIDATES),
+            newest(&format!("{which}{owned}{wanted} AND NOT {ACTIVE}"), CANDIDATES),
             newest(&format!("{which}{owned} AND {ACTIVE}"), 1),
         ]
     };

@@ -8,23 +8,26 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::extract::{Body, Id, IdempotencyKey, Params, Peer};
 use crate::api::json::Json;
-use crate::api::{Api, ApiError};
+use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
 use crate::platform::caller::PidError;
-use crate::store::{Filter, Lookup, Process, Record};
+use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
-    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
+    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody,
+    SessionList, SessionSeen,
 };
 
 /// Register a session on this host.
-#[utoipa::path(post, path = "/v1/sessions", request_body = RegisterRequest, responses(
-    (status = 201, body = SessionBody), (status = 400, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/sessions", params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+    request_body = RegisterRequest, responses((status = 201, body = SessionBody), (status = 400, body = ErrorBody),
+    (status = 409, description = "the key came with another request", body = ErrorBody)))]
 pub async fn register(
     State(api): State<Arc<Api>>,
     peer: Peer,
+    key: IdempotencyKey,
     Body(request): Body<RegisterRequest>,
 ) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
     let this = api.identity.current().name;
@@ -35,8 +38,20 @@ pub async fn register(
     }
     let process = named_process(&api, peer, request.pid).await?;
     let draws = std::array::from_fn(|_| (api.random)());
-    let record = api.store.register(registration, process, peer.caller(), draws, (api.clock)()).await?;
-    Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))))
+    let (caller, now) = (peer.caller(), (api.clock)());
+    let Some(key) = key.of("POST /v1/sessions", &request)? else {
+        let record = api.store.register(registration, process, caller, draws, now).await?;
+        return Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))));
+    };
+    let session = NewSession { what: registration, process, caller, draws, at: now };
+    let answering = api.clone();
+    // A body of plain fields can always be written.
+    let answer = move |record: &Record| serde_json::to_string(&body(&answering, record, now)).unwrap_or_default();
+    let session = match api.store.register_once(key, session, answer).await? {
+        Once::First(record) => body(&api, &record, now),
+        Once::Again(answer) => parse_body(answer.as_bytes())?,
+    };
+    Ok((StatusCode::CREATED, Json(session)))
 }
 
 /// The process to watch. One that cannot be seen from here is not watched.
@@ -71,6 +86,9 @@ pub async fn list(
     let _turn = api.unread.turn().await;
     let mut filter = filter(&query)?;
     filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
+    if query.limit.is_some() || query.after.is_some() {
+        return page(&api, filter, &query, now).await.map(Json);
+    }
     let records = api.store.list(filter, now, stale_after).await?;
     let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
@@ -80,7 +98,26 @@ pub async fn list(
         stale_count: count(Status::Stale),
         as_of: now.to_string(),
         instances,
+        next: None,
     }))
+}
+
+async fn page(api: &Api, filter: Filter, query: &ListQuery, now: Timestamp) -> Result<SessionList, ApiError> {
+    let limit = query.limit.unwrap_or(MOST_SESSIONS);
+    if !(1..=MOST_SESSIONS).contains(&limit) {
+        return Err(Invalid::new("limit", format!("it must be 1 to {MOST_SESSIONS}")).into());
+    }
+    let after = query.after.as_deref().map(Cursor::parse).transpose()?;
+    let stale_after = api.settings.borrow().stale_after;
+    let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, now, stale_after).await?;
+    Ok(SessionList {
+        instances: records.iter().map(|record| body(api, record, now)).collect(),
+        total_count: counts.active + counts.stale + counts.closed,
+        active_count: counts.active,
+        stale_count: counts.stale,
+        as_of: now.to_string(),
+        next: next.map(|cursor| cursor.to_text()),
+    })
 }
 
 fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
