@@ -9,6 +9,7 @@ mod agents_tests;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
+mod copies;
 mod error;
 mod examine;
 mod history;
