@@ -7,16 +7,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{About, ApiError};
+use crate::platform::{caller, peer};
 use crate::store::{Caller, RequestKey};
 use crate::wire::ErrorCode;
 
 /// Who is at the other end of the connection; the server puts it into every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Whose rights it has: not always the user id that the kernel reports, see [`caller::effective_uid`].
     pub uid: u32,
+    /// As the kernel reports it.
+    pub credentials: peer::Peer,
 }
 
 impl Peer {
+    /// A user in no process that could be looked up.
+    pub fn of_user(uid: u32) -> Self {
+        Self { uid, credentials: peer::Peer { uid, gid: uid, pid: None } }
+    }
+
+    pub fn new(credentials: peer::Peer) -> Self {
+        Self { uid: caller::effective_uid(&credentials), credentials }
+    }
+
     pub fn caller(self) -> Caller {
         Caller { uid: self.uid }
     }

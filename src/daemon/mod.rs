@@ -163,7 +163,7 @@ impl Door {
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
             if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
-                return Ok(Peer { uid: peer.uid });
+                return Ok(Peer::new(peer));
             }
             Err(ApiError::new(
                 ErrorCode::Forbidden,
@@ -232,6 +232,7 @@ impl Daemon {
             socket: std::path::absolute(&started.settings.socket.path)
                 .unwrap_or_else(|_| started.settings.socket.path.clone()),
             allowed: door.guest_list(),
+            group: door.group_id(),
             monitor: monitor.clone(),
         };
         let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
@@ -266,7 +267,7 @@ impl Daemon {
             nudge,
             clock: clock.clone(),
             random,
-            started: platform::process::started,
+            resolve_pid: platform::caller::resolve,
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),

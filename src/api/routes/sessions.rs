@@ -13,10 +13,11 @@ use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
+use crate::platform::caller::PidError;
 use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
-    ErrorBody, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody, SessionList,
-    SessionSeen,
+    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody,
+    SessionList, SessionSeen,
 };
 
 /// Register a session on this host.
@@ -35,7 +36,7 @@ pub async fn register(
         let rule = format!("this daemon takes only sessions of {this}; machine.allow_other = true lifts that");
         return Err(Invalid::new("host_machine", rule).into());
     }
-    let process = request.pid.map(|pid| running(&api, pid)).transpose()?;
+    let process = named_process(&api, peer, request.pid).await?;
     let draws = std::array::from_fn(|_| (api.random)());
     let (caller, now) = (peer.caller(), (api.clock)());
     let Some(key) = key.of("POST /v1/sessions", &request)? else {
@@ -53,11 +54,24 @@ pub async fn register(
     Ok((StatusCode::CREATED, Json(session)))
 }
 
-pub(super) fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
-    let started = (pid > 0).then(|| (api.started)(pid)).flatten();
-    started
-        .map(|started| Process { pid, started })
-        .ok_or_else(|| Invalid::new("pid", format!("no process {pid} runs on this machine")))
+/// The process to watch. One that cannot be seen from here is not watched.
+pub(super) async fn named_process(api: &Arc<Api>, peer: Peer, pid: Option<i32>) -> Result<Option<Process>, ApiError> {
+    let Some(pid) = pid else { return Ok(None) };
+    match resolve(api, peer, pid).await {
+        Ok(process) => Ok(Some(process)),
+        Err(PidError::NotVisible(_)) => Ok(None),
+        Err(error @ PidError::NotRunning(_)) => Err(Invalid::new("pid", error.to_string()).into()),
+        Err(error @ PidError::NotOwned { .. }) => {
+            let hint = "name a process of your own, or leave pid out";
+            Err(ApiError::new(ErrorCode::Forbidden, format!("pid: {error}"), hint))
+        }
+    }
+}
+
+pub(super) async fn resolve(api: &Arc<Api>, peer: Peer, pid: i32) -> Result<Process, PidError> {
+    let resolve_pid = api.resolve_pid;
+    let resolved = tokio::task::spawn_blocking(move || resolve_pid(&peer.credentials, pid)).await;
+    resolved.unwrap_or(Err(PidError::NotVisible(pid)))
 }
 
 /// List sessions by project, most recent heartbeat first.
