@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, watch};
 
-use super::open::{Files, Look};
+use super::check::Check;
+use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
@@ -45,14 +46,15 @@ impl ByHand {
     /// Opens what is on the disk, as a start of the daemon does.
     pub(crate) fn open(disk: &Disk) -> (Store, Self) {
         let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
-        let connection = files.prepare(connect(&disk.url), Look::Everything).unwrap();
+        let connection = files.prepare(connect(&disk.url), &Check::Everything).unwrap();
         let (writer, queue) = Writer::new();
         let store = Store {
             writer,
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
             news: super::News::default(),
-            processes: Arc::new(watch::Sender::new(0)),
+            processes: super::NewProcesses::default(),
+            long_log: Arc::default(),
             changes: super::Changes::new(),
             mirror_as_of: Arc::default(),
             files: Arc::new(files),

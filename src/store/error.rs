@@ -25,6 +25,8 @@ pub enum StoreError {
     Held(Option<LockHolder>),
     #[error("the writer has more to do than it may hold")]
     Busy,
+    #[error("the check of the store was given up, since too much was written meanwhile")]
+    CheckGivenUp,
     #[error("the disk, or the store's max_size, is full: {0}")]
     Full(String),
     #[error("the disk does not answer as it should: {0}")]
@@ -52,6 +54,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
             Some(ErrorCode::DatabaseBusy) => Self::Held(None),
             Some(ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::OperationInterrupted) => Self::CheckGivenUp,
             _ => Self::Bug(text),
         }
     }

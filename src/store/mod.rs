@@ -7,6 +7,7 @@ mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
+mod check;
 mod error;
 mod examine;
 mod history;
@@ -18,6 +19,8 @@ mod mirror;
 mod news;
 mod open;
 mod outbox;
+mod processes;
+mod prune;
 mod readers;
 mod recall;
 mod resume;
@@ -26,6 +29,9 @@ mod sessions;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod turns;
+#[cfg(test)]
+mod turns_tests;
 mod wal;
 mod writer;
 
@@ -36,7 +42,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 pub use agents::{Sighted, Sighting};
@@ -49,6 +55,7 @@ pub use machines::KnownMachine;
 pub use mirror::Draws;
 pub use open::FolderLock;
 pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
+pub use processes::{NewProcesses, ProcessNews};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::Deferred;
@@ -59,8 +66,11 @@ use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
 };
+use check::Check;
 use news::News;
-use open::{Files, Look};
+use open::Files;
+use outbox::ForgetPlace;
+use prune::PrunePlace;
 use readers::Readers;
 use writer::{Keeper, Writer};
 
@@ -106,8 +116,8 @@ pub struct Store {
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
     news: News,
-    /// Counts registrations that came with a process.
-    processes: Arc<watch::Sender<u64>>,
+    processes: NewProcesses,
+    long_log: Arc<Notify>,
     changes: Changes,
     mirror_as_of: Arc<MirrorAsOf>,
     files: Arc<Files>,
@@ -120,6 +130,9 @@ struct MirrorAsOf {
     known: AtomicI64,
     noted: AtomicI64,
 }
+
+/// How long a pause of the reads waits for those under way.
+const READS_END: Duration = Duration::from_secs(1);
 
 /// How much older than the truth the note on disk may be.
 const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
@@ -143,7 +156,7 @@ impl Store {
     /// A store newer than this binary, a folder that cannot be used. A damaged store is no error.
     pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<(Self, WriterThread), OpenError> {
         let files = Files::new(dir, options);
-        let connection = files.open(clock(), Look::Structure)?;
+        let connection = files.open(clock(), &files.check_at_start())?;
         let readers = Readers::new(files.clone());
         let (committed, commits) = watch::channel(0);
         let changes = Changes::new();
@@ -151,19 +164,24 @@ impl Store {
         let news = News::default();
         let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
         let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
+        let long_log = Arc::new(Notify::new());
         let keeper = StoreKeeper {
             files: files.clone(),
             readers: readers.clone(),
             committed,
             news: news.clone(),
             changes: changes.clone(),
+            long_log: long_log.clone(),
             clock,
         };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
-        let processes = Arc::new(watch::Sender::new(0));
+        let processes = NewProcesses::default();
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, news, processes, changes, mirror_as_of, files }, WriterThread(thread)))
+        Ok((
+            Self { writer, readers, commits, news, processes, long_log, changes, mirror_as_of, files },
+            WriterThread(thread),
+        ))
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -190,9 +208,9 @@ impl Store {
             .await
     }
 
-    /// Wakes whoever waits after a session came with a process to watch.
-    pub fn processes(&self) -> watch::Receiver<u64> {
-        self.processes.subscribe()
+    /// The processes to watch that came with sessions.
+    pub fn new_processes(&self) -> NewProcesses {
+        self.processes.clone()
     }
 
     /// Returns when the writer has ended, by a bug or because a damaged store could not be rebuilt.
@@ -223,9 +241,36 @@ impl Store {
         }
     }
 
-    /// Looks all of the database over, which a start does only in part, and has it rebuilt if it is damaged.
+    /// Checks all of the database, which a start does only in part, and has it rebuilt if it is damaged.
+    ///
+    /// # Errors
+    /// `CheckGivenUp` if too much is written meanwhile; it has to be run again.
     pub async fn verify(&self) -> Result<(), StoreError> {
-        self.read(|db| Look::Everything.over(db)).await
+        for piece in self.read(check::pieces).await? {
+            let log = self.files.log();
+            self.read(move |db| piece.run_beside(db, log.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the log is long, and has SQLite begin it anew: it does so by itself only when no read is under way,
+    /// which may never be. To be called in a loop by one task.
+    ///
+    /// # Errors
+    /// It could not be done now, and has to be tried again.
+    pub async fn shorten_log(&self) -> Result<(), StoreError> {
+        self.long_log.notified().await;
+        // Most of the work is done beside reads and writes, so that the pause is short.
+        let files = self.files.clone();
+        let folding = tokio::task::spawn_blocking(move || files.fold_log());
+        folding.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("the log was not folded in: {error}"))))?;
+        if let Some(_paused) = self.readers.pause(READS_END).await {
+            // The first commit folds in the rest, the second begins the log anew.
+            for _ in 0..2 {
+                self.writer.submit_atomic(|db| outbox::set_fact(db, "log_begun_anew", &1)).await?;
+            }
+        }
+        if self.files.log_is_long() { Err(StoreError::Busy) } else { Ok(()) }
     }
 
     /// Makes commits quick from the first on, rather than only once the log has had its usual length.
@@ -249,13 +294,13 @@ impl Store {
         at: Timestamp,
     ) -> Result<Record, StoreError> {
         let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
-        self.tell_of_process(&record);
+        self.announce_process(&record);
         Ok(record)
     }
 
-    fn tell_of_process(&self, record: &Record) {
-        if record.process.is_some() {
-            self.processes.send_modify(|count| *count += 1);
+    fn announce_process(&self, record: &Record) {
+        if let Some(process) = record.process {
+            self.processes.add(&record.session.instance_id, process);
         }
     }
 
@@ -269,7 +314,7 @@ impl Store {
     ) -> Result<Resumption, StoreError> {
         let resumption = self.write(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
         if let Resumption::Done(resumed) = &resumption {
-            self.tell_of_process(&resumed.session);
+            self.announce_process(&resumed.session);
         }
         Ok(resumption)
     }
@@ -311,7 +356,7 @@ impl Store {
         let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
         if sighted.created || may_bring_a_process {
-            self.processes.send_modify(|count| *count += 1);
+            self.announce_process(&sighted.record);
         }
         Ok(sighted)
     }
@@ -326,14 +371,20 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<bool, StoreError> {
+        let brings_process = deferred.brings_process();
         let news = self.write(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
-        self.processes.send_modify(|count| *count += 1);
+        if brings_process {
+            self.processes.add_others();
+        }
         Ok(news)
     }
 
     /// These spool files are gone for good.
     pub async fn forget_taken_in(&self, names: Vec<String>) -> Result<(), StoreError> {
-        self.writer.submit(move |db| spool::forget(db, &names)).await
+        for part in turns::parts(names) {
+            self.writer.submit(move |db| spool::forget(db, &part)).await?;
+        }
+        Ok(())
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
@@ -346,7 +397,10 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<(), StoreError> {
-        self.write(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
+        for part in turns::parts(ids) {
+            self.write(move |db| sessions::seen_alive(db, &part, at, stale_after)).await?;
+        }
+        Ok(())
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
@@ -354,11 +408,27 @@ impl Store {
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
-        self.write(move |db| sessions::sweep(db, now, stale_after)).await
+        let mut swept = 0;
+        loop {
+            let turn = self.write(move |db| sessions::sweep(db, now, stale_after, turns::ROWS)).await?;
+            swept += turn;
+            if turn < turns::ROWS {
+                return Ok(swept);
+            }
+        }
     }
 
+    /// Lets go of sessions that were closed before then and that central has, a bounded turn after the other.
+    /// Returns how many.
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| sessions::prune(db, closed_before)).await
+        let mut pruned = 0;
+        let mut place = Some(PrunePlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.writer.submit(move |db| prune::turn(db, closed_before, from)).await?;
+            pruned += turn.pruned;
+            place = turn.next;
+        }
+        Ok(pruned)
     }
 
     pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
@@ -370,7 +440,17 @@ impl Store {
     }
 
     pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
-        self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+        // In pieces, so that no read keeps SQLite from beginning its log anew for long.
+        let mut records = Vec::new();
+        let mut after_row = Some(i64::MIN);
+        while let Some(after) = after_row {
+            let filter = filter.clone();
+            let piece = self.read(move |db| sessions::list_piece(db, &filter, after, now, stale_after)).await?;
+            records.extend(piece.records);
+            after_row = piece.next;
+        }
+        sessions::in_order(&mut records);
+        Ok(records)
     }
 
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
@@ -451,7 +531,15 @@ impl Store {
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
     pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.write(move |db| machines::file_under(db, &name, at)).await
+        let mut moved = 0;
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            let name = name.clone();
+            let turn = self.write(move |db| machines::file_under(db, &name, from, at)).await?;
+            moved += turn.moved;
+            place = turn.next;
+        }
+        Ok(moved)
     }
 
     /// Takes down what happened in a session. `record_id`: random.
@@ -510,7 +598,14 @@ impl Store {
 
     /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
     pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        self.write(move |db| outbox::forget_synced(db, acked_batch, at)).await
+        let mut forgotten = (0, 0);
+        let mut place = Some(ForgetPlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.write(move |db| outbox::forget_synced(db, from, acked_batch, at)).await?;
+            forgotten = (forgotten.0 + turn.sessions, forgotten.1 + turn.records);
+            place = turn.next;
+        }
+        Ok(forgotten)
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
@@ -534,11 +629,7 @@ impl Store {
 
     /// The size of the database and its log on disk, in bytes.
     pub fn bytes(&self) -> u64 {
-        let size = |suffix: &str| {
-            let path = format!("{}{suffix}", self.files.database().display());
-            std::fs::metadata(path).map_or(0, |m| m.len())
-        };
-        size("") + size("-wal")
+        self.files.size("") + self.files.size("-wal")
     }
 }
 
@@ -548,13 +639,14 @@ struct StoreKeeper {
     committed: watch::Sender<u64>,
     news: News,
     changes: Changes,
+    long_log: Arc<Notify>,
     clock: Clock,
 }
 
 impl Keeper for StoreKeeper {
     fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        let reopened = self.files.open((self.clock)(), Look::Everything).and_then(|connection| {
+        let reopened = self.files.open((self.clock)(), &Check::Everything).and_then(|connection| {
             self.changes.follow(&connection)?;
             Ok(connection)
         });
@@ -573,5 +665,8 @@ impl Keeper for StoreKeeper {
         self.changes.committed();
         self.news.committed();
         self.committed.send_modify(|count| *count += 1);
+        if self.files.log_is_long() {
+            self.long_log.notify_one();
+        }
     }
 }

@@ -35,6 +35,17 @@ pub enum Deferred {
     },
 }
 
+impl Deferred {
+    /// Whether a session may get a process by it.
+    pub(super) fn brings_process(&self) -> bool {
+        match self {
+            Self::Register { process, .. } => process.is_some(),
+            Self::Sighting(sighting) => sighting.process.is_some(),
+            Self::Heartbeat { .. } | Self::Close { .. } | Self::Append { .. } => false,
+        }
+    }
+}
+
 /// Applies the write of the spool file `name`, unless that was done before. Says whether it was news.
 pub(super) fn take_in(
     db: &Connection,
