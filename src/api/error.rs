@@ -1,9 +1,9 @@
 //! Errors of the API: a status, and a body that says what was wrong and what to do.
 
-use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::api::json::Json;
 use crate::domain::Invalid;
 use crate::domain::text::one_line;
 use crate::store::{OpenError, StoreError};

@@ -4,6 +4,7 @@ use std::io;
 
 use sqlx::postgres::PgDatabaseError;
 
+use crate::domain::text::is_unsafe;
 use crate::sync::central::CentralError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,11 +97,16 @@ fn remedy(code: &str) -> &'static str {
 fn of_transport(error: &io::Error, place: &str) -> CentralError {
     let text = error.to_string();
     // rustls wraps its verdict on a certificate in an error of I/O.
-    let about_tls = matches!(error.kind(), io::ErrorKind::InvalidData);
-    if about_tls && text.to_ascii_lowercase().contains("certificate") {
-        return CentralError::Refused(one_line(&format!(
-            "no TLS with central {place}: {text}; check sslrootcert and the server's name"
-        )));
+    if error.kind() == io::ErrorKind::InvalidData {
+        let advice = if text.contains("UnsupportedCertVersion") {
+            "its certificate is of X.509 version 1, which cannot be verified: make one of version 3, or encrypt without \
+             verifying, with sslmode=require and no sslrootcert"
+        } else if text.contains("certificate") {
+            "check sslrootcert and the server's name"
+        } else {
+            "check sslmode and sslrootcert in central.url"
+        };
+        return CentralError::Refused(one_line(&format!("no TLS with central {place}: {text}; {advice}")));
     }
     let broke = matches!(
         error.kind(),
@@ -118,7 +124,7 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
 
 /// Whatever central says, a message is one line.
 pub(super) fn one_line(text: &str) -> String {
-    text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(is_unsafe).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

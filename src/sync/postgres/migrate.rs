@@ -13,7 +13,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 4] = [
+const FILES: [(i64, &str, &str); 5] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -30,7 +30,15 @@ const FILES: [(i64, &str, &str); 4] = [
         "mirror_and_history",
         include_str!("../../../migrations/central/1780000000000_mirror_and_history.sql"),
     ),
+    (
+        1_790_000_000_000,
+        "silent_sessions_and_views",
+        include_str!("../../../migrations/central/1790000000000_silent_sessions_and_views.sql"),
+    ),
 ];
+
+/// The file that is applied again when a table was added after it.
+const HISTORY: i64 = 1_780_000_000_000;
 
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +63,7 @@ pub async fn migrate(
     time_zone: Option<String>,
     dry_run: bool,
 ) -> Result<Report, MigrateError> {
-    let Connected { mut connection, place, .. } = options.connect().await?;
+    let Connected { mut connection, place, login: _login } = options.connect().await?;
     let result = run(&mut connection, options, time_zone.as_deref(), dry_run).await;
     result.map_err(|failure| failure.explain(&place))
 }
@@ -77,8 +85,9 @@ async fn run(
         }
         migrator().run_direct(None, &mut *transaction, false).await?;
         if is_left_behind(&mut transaction).await? {
-            let (.., sql) = FILES[FILES.len() - 1];
-            transaction.execute(sqlx::raw_sql(sql)).await?;
+            for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= HISTORY) {
+                transaction.execute(sqlx::raw_sql(sql)).await?;
+            }
         }
         // sqlx names its statements here; a pooler would hand them on.
         transaction.execute("DEALLOCATE ALL").await?;
@@ -111,10 +120,9 @@ async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Err
 pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
     let applied = applied(connection).await?;
     let again = is_left_behind(connection).await?;
-    let last = FILES[FILES.len() - 1].0;
     Ok(FILES
         .iter()
-        .filter(|(version, ..)| !applied.contains(version) || (again && *version == last))
+        .filter(|(version, ..)| !applied.contains(version) || (again && *version >= HISTORY))
         .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
         .collect())
 }

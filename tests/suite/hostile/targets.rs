@@ -23,12 +23,13 @@ use sessiond::client::http::Response;
 use sessiond::config::{self, Environment, Overrides, Settings};
 use sessiond::domain::context::reconstruct;
 use sessiond::domain::handoff::Handoff;
+use sessiond::domain::text::safe_line;
 use sessiond::domain::{
     Hint, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, LinkState, LinkStatus, MachineName, Place, Project,
     Recollection, Registration, Session, Status, Timestamp,
 };
 use sessiond::platform::places::Os;
-use sessiond::spool::Letter;
+use sessiond::spool::SpooledRequest;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
 use sessiond::wire::{
@@ -74,7 +75,7 @@ pub fn agents(data: &[u8]) {
         let json = serde_json::to_vec(&report).expect("a report is JSON");
         assert_eq!(serde_json::from_slice::<AgentReport>(&json).ok(), Some(report));
     }
-    let _ = serde_json::from_slice::<Letter>(data);
+    let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     match settings::install(text, "/usr/bin/sessiond") {
         Ok(merged) => {
@@ -227,7 +228,8 @@ pub fn names(data: &[u8]) {
     }
     if let Some(meanings) = tidy(Hint::meanings(Some(&text))) {
         assert_text(Some(&text), 256);
-        assert!(meanings.contains(&Hint::Epic(text.clone().into_owned())), "anything can be an epic");
+        let epic = Hint::Epic(safe_line(text.clone().into_owned(), 256));
+        assert!(meanings.contains(&epic), "anything can be an epic");
     }
     if let Some(id) = InstanceId::in_any_case(&text) {
         assert!(id.as_str().eq_ignore_ascii_case(&text) && InstanceId::parse(id.as_str()).is_ok(), "{text:?}");
@@ -391,6 +393,7 @@ impl Served {
             // Told to stop: what would go on for ever ends at once.
             shutdown: sessiond::shutdown::channel().1,
             unread: sessiond::api::Unread::new(|| {}),
+            spool: sessiond::spool::SpoolMonitor::default(),
             about: About {
                 version: "test",
                 pid: 1,
