@@ -127,13 +127,15 @@ pub(super) fn file_under(
     after_row: i64,
     at: Timestamp,
 ) -> Result<FileTurn, StoreError> {
+    let mut moved = 0;
     match filed_under(db)? {
         // Nothing is written, so that it works on a full disk.
-        Some(former) if former == name.as_str() => return Ok(FileTurn { moved: 0, next: None }),
+        Some(former) if former == name.as_str() => return Ok(FileTurn { moved, next: None }),
         Some(former) => {
-            if let Some(last) = turns::last_key(db, "sessions", "rowid", after_row)? {
-                let moved = sessions::rename_machine(db, &former, name, (after_row, last), at)?;
-                return Ok(FileTurn { moved, next: Some(last) });
+            let part = turns::next_rows(db, ("sessions", "rowid"), after_row, turns::ROWS)?;
+            moved = sessions::rename_machine(db, &former, name, (after_row, part.last), at)?;
+            if !part.is_end {
+                return Ok(FileTurn { moved, next: Some(part.last) });
             }
         }
         None => {}
@@ -142,5 +144,5 @@ pub(super) fn file_under(
         "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
         params![name.as_str()],
     )?;
-    Ok(FileTurn { moved: 0, next: None })
+    Ok(FileTurn { moved, next: None })
 }

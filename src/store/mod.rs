@@ -392,10 +392,15 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<(), StoreError> {
-        for part in turns::parts(ids) {
+        let mut parts = turns::parts(ids);
+        let mut part = parts.next().unwrap_or_default();
+        loop {
             self.write(move |db| sessions::seen_alive(db, &part, at, stale_after)).await?;
+            match parts.next() {
+                Some(next) => part = next,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {

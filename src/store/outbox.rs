@@ -296,30 +296,38 @@ pub(super) fn forget_synced(
     acked_batch: i64,
     at: Timestamp,
 ) -> Result<ForgetTurn, StoreError> {
+    let mut turn = ForgetTurn { sessions: 0, records: 0, next: None };
+    let (mut rows, mut after_seq) = (ROWS, i64::MIN);
     match place {
         ForgetPlace::Sessions { after_row } => {
-            let Some(last) = turns::last_key(db, "sessions", "rowid", after_row)? else {
-                let next = Some(ForgetPlace::Records { after_seq: i64::MIN });
-                return Ok(ForgetTurn { sessions: 0, records: 0, next });
-            };
-            let sessions = db
-                .prepare_cached(
-                    "UPDATE sessions SET unsynced_since = ?1 WHERE rowid > ?2 AND rowid <= ?3 \
-                         AND unsynced_since IS NULL AND mirror_round IS NULL",
-                )?
-                .execute(params![at.micros(), after_row, last])?;
-            Ok(ForgetTurn { sessions, records: 0, next: Some(ForgetPlace::Sessions { after_row: last }) })
+            let part = turns::next_rows(db, ("sessions", "rowid"), after_row, rows)?;
+            turn.sessions = forget_sessions(db, after_row, part.last, at)?;
+            if !part.is_end {
+                turn.next = Some(ForgetPlace::Sessions { after_row: part.last });
+                return Ok(turn);
+            }
+            rows -= part.count;
         }
-        ForgetPlace::Records { after_seq } => {
-            let Some(last) = turns::last_key(db, "records", "seq", after_seq)? else {
-                mirror::read_anew(db)?;
-                set_fact(db, "acked_batch", &acked_batch)?;
-                return Ok(ForgetTurn { sessions: 0, records: 0, next: None });
-            };
-            let records = history::forget_synced_between(db, after_seq, last)?;
-            Ok(ForgetTurn { sessions: 0, records, next: Some(ForgetPlace::Records { after_seq: last }) })
-        }
+        ForgetPlace::Records { after_seq: after } => after_seq = after,
     }
+    let part = turns::next_rows(db, ("records", "seq"), after_seq, rows)?;
+    turn.records = history::forget_synced_between(db, after_seq, part.last)?;
+    if part.is_end {
+        mirror::read_anew(db)?;
+        set_fact(db, "acked_batch", &acked_batch)?;
+    } else {
+        turn.next = Some(ForgetPlace::Records { after_seq: part.last });
+    }
+    Ok(turn)
+}
+
+fn forget_sessions(db: &Connection, after_row: i64, last_row: i64, at: Timestamp) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE sessions SET unsynced_since = ?1 WHERE rowid > ?2 AND rowid <= ?3 \
+                 AND unsynced_since IS NULL AND mirror_round IS NULL",
+        )?
+        .execute(params![at.micros(), after_row, last_row])?)
 }
 
 pub(super) fn parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {

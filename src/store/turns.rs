@@ -23,9 +23,28 @@ pub(super) fn parts<T>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     })
 }
 
-/// The key of the last row that a turn takes from behind `after`, in a table with an integer key; none if no row is
-/// left.
-pub(super) fn last_key(db: &Connection, table: &str, key: &str, after: i64) -> Result<Option<i64>, StoreError> {
-    let last = format!("SELECT max(k) FROM (SELECT {key} AS k FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2)");
-    Ok(db.prepare_cached(&last)?.query_row(params![after, ROWS as i64], |row| row.get(0))?)
+/// The next rows of a table that a turn takes: those with a key up to `last`.
+pub(super) struct Rows {
+    pub last: i64,
+    pub count: usize,
+    /// Whether the table ends with them.
+    pub is_end: bool,
+}
+
+/// The next rows behind the key `after`, at most `limit` of them, in a table with an integer key.
+pub(super) fn next_rows(
+    db: &Connection,
+    (table, key): (&str, &str),
+    after: i64,
+    limit: usize,
+) -> Result<Rows, StoreError> {
+    let next = format!(
+        "SELECT coalesce(max(k), ?1), count(*) \
+         FROM (SELECT {key} AS k FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2)"
+    );
+    let (last, count) = db
+        .prepare_cached(&next)?
+        .query_row(params![after, limit as i64], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+    let count = usize::try_from(count).unwrap_or(limit);
+    Ok(Rows { last, count, is_end: count < limit })
 }
