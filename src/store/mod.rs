@@ -261,15 +261,11 @@ impl Store {
     pub async fn shorten_log(&self) -> Result<(), StoreError> {
         self.long_log.notified().await;
         // Most of the work is done beside reads and writes, so that the pause is short.
-        let files = self.files.clone();
-        let folding = tokio::task::spawn_blocking(move || files.fold_log());
-        folding.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("the log was not folded in: {error}"))))?;
-        if let Some(_paused) = self.readers.pause(READS_END).await {
-            // The first commit folds in the rest, the second begins the log anew.
-            for _ in 0..2 {
-                self.writer.submit_atomic(|db| outbox::set_fact(db, "log_begun_anew", &1)).await?;
-            }
-        }
+        self.fold_log("PASSIVE").await?;
+        let paused = self.readers.pause(READS_END).await.ok_or(StoreError::Busy)?;
+        self.fold_log("TRUNCATE").await?;
+        drop(paused);
+        self.make_room().await?;
         if self.files.log_is_long() { Err(StoreError::Busy) } else { Ok(()) }
     }
 
@@ -277,6 +273,12 @@ impl Store {
     pub async fn make_room(&self) -> Result<(), StoreError> {
         let files = self.files.clone();
         self.writer.submit_atomic(move |_| files.lengthen_log()).await
+    }
+
+    async fn fold_log(&self, mode: &'static str) -> Result<(), StoreError> {
+        let files = self.files.clone();
+        let folding = tokio::task::spawn_blocking(move || files.fold_log(mode));
+        folding.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("the log was not folded in: {error}"))))
     }
 
     /// Goes once through the writer: it lives, and gets work done.

@@ -179,13 +179,13 @@ impl Files {
         fs::metadata(self.beside(suffix)).map_or(0, |file| file.len())
     }
 
-    /// Copies into the database what can be copied of the log, beside those who read and write.
-    pub fn fold_log(&self) -> Result<(), StoreError> {
+    /// Copies the log into the database, as far as a checkpoint of this mode does.
+    pub fn fold_log(&self, mode: &str) -> Result<(), StoreError> {
         let connection = self.connect(&self.database()).map_err(|error| match error {
             OpenError::Store(error) => error,
             other => StoreError::Io(other.to_string()),
         })?;
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
         Ok(())
     }
 

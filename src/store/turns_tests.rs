@@ -115,3 +115,46 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
     check_jobs(&store);
     shut((store, writer));
 }
+
+#[tokio::test]
+async fn readers_that_overlap_do_not_let_the_log_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = filled(dir.path(), 0);
+    // Each begins before the one before it ends, so that there is never a moment without a read.
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    let read = |db: &Connection| {
+                        let count: i64 = db.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))?;
+                        std::thread::sleep(Duration::from_millis(20));
+                        Ok(count)
+                    };
+                    store.read(read).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let write = |n: i64| {
+        let body = format!("\"{}\"", "x".repeat(200_000));
+        store.writer.submit(move |db| {
+            let insert = "INSERT INTO records (record_id, instance_id, kind, type, at, body) \
+                VALUES (CAST(printf('%016d', ?1) AS BLOB), 'odin-PS-000000', 'event', 'error', 0, ?2)";
+            Ok(db.execute(insert, rusqlite::params![n, body])?)
+        })
+    };
+    let mut n = 0;
+    while !store.files.log_is_long() {
+        write(n).await.unwrap();
+        n += 1;
+        assert!(n < 1_000, "the log began anew by itself, so the reads did not overlap");
+    }
+    tokio::time::timeout(Duration::from_secs(30), store.shorten_log()).await.unwrap().unwrap();
+    assert!(store.files.size("-wal") < 5_000_000, "{} bytes", store.files.size("-wal"));
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    for reader in readers {
+        let _ = reader.await;
+    }
+    shut((store, writer));
+}
