@@ -93,12 +93,7 @@ pub fn mirror(dir: &Path, count: u64) {
         for from in (0..count).step_by(1000) {
             let at = clock::system()();
             let sessions = (from..count.min(from + 1000)).map(|number| elsewhere(number, random.next(), at)).collect();
-            let changes = Changes {
-                sessions,
-                gone: Vec::new(),
-                history: Vec::new(),
-                rest: Rest::Nothing { next_since: from + 1 },
-            };
+            let changes = Changes { sessions, rest: Rest::Nothing { next_since: from + 1 }, ..Changes::default() };
             let draws = Box::new(std::array::from_fn(|_| random.next()));
             store.take_in(Reading::since(from.max(1)), changes, draws, at, STALE_AFTER).await.expect("it is mirrored");
         }

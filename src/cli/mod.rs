@@ -2,6 +2,7 @@
 
 mod args;
 mod away;
+mod difference;
 mod error;
 mod history_args;
 mod known;

@@ -110,7 +110,7 @@ impl Liveness {
     /// Speaks for the processes that run, then judges the silent, in this order: after a sleep those
     /// that live must not be taken for dead.
     async fn look(&mut self) {
-        let stale_after = self.settings.borrow().stale_after;
+        let LivenessSettings { stale_after, keep_closed, .. } = *self.settings.borrow();
         let now = (self.clock)();
         self.follow().await;
         let watched: Vec<_> = self.watched.keys().cloned().collect();
@@ -119,6 +119,7 @@ impl Liveness {
         if alive.is_empty() || note(self.store.seen_alive(alive, now, stale_after).await) {
             note(self.store.sweep(now, stale_after).await);
         }
+        note(self.store.close_headless(now.minus(keep_closed), now).await);
         self.looked.send_replace(now);
     }
 

@@ -196,7 +196,10 @@ impl ServerHandler for Server {
     ) -> Result<ReadResourceResponse, ErrorData> {
         let uri = request.uri;
         let unknown = || {
-            ErrorData::resource_not_found(one_line(&format!("there is no resource {uri}")), Some(json!({"uri": uri})))
+            ErrorData::resource_not_found(
+                one_line(&format!("there is no resource {uri}")),
+                Some(json!({"uri": one_line(&uri)})),
+            )
         };
         let id = uri.strip_prefix(SCHEME).filter(|id| !id.is_empty()).ok_or_else(unknown)?;
         match self.get(format!("/v1/sessions/{}", crate::client::http::encode(id))).await {

@@ -11,6 +11,7 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod program;
+pub mod replace;
 pub mod socket;
 pub mod wake;
 

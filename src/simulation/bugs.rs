@@ -47,10 +47,20 @@ pub enum Bug {
     HistoryNotReoffered,
     /// An event that central rejects takes those after it along.
     RejectedTakesOthersAlong,
+    /// Each pull reads again what was read before.
+    PositionNeverAdvances,
+    /// Rows of central that did not change are written, and announced to watchers.
+    UnchangedRowsWritten,
+    /// A deletion counts whatever transaction it bears, and although the session was brought back.
+    DeletedForGood,
+    /// A table that the login may not use is taken for one that is not there.
+    MissingRightCountsAsAbsent,
+    /// A row that another transaction has locked fails the batch.
+    LockedRowBlocks,
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -73,5 +83,10 @@ impl Bug {
         Self::ReplayBackwards,
         Self::HistoryNotReoffered,
         Self::RejectedTakesOthersAlong,
+        Self::PositionNeverAdvances,
+        Self::UnchangedRowsWritten,
+        Self::DeletedForGood,
+        Self::MissingRightCountsAsAbsent,
+        Self::LockedRowBlocks,
     ];
 }

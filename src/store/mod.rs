@@ -5,6 +5,8 @@
 
 mod agents;
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod check;
@@ -16,6 +18,7 @@ mod history_tests;
 mod identity;
 mod machines;
 mod mirror;
+mod mirror_position;
 mod news;
 mod open;
 mod outbox;
@@ -37,7 +40,6 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,24 +51,28 @@ pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
+pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
-pub use mirror::Draws;
+pub use mirror::{Draws, PageResult};
 pub use open::FolderLock;
-pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
+pub use outbox::{
+    Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
+};
 pub use processes::{NewProcesses, ProcessNews};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
-use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Timestamp,
 };
 use check::Check;
+use mirror::{Importing, Turn};
+use mirror_position::MirrorPosition;
 use news::News;
 use open::Files;
 use outbox::ForgetPlace;
@@ -119,23 +125,12 @@ pub struct Store {
     processes: NewProcesses,
     long_log: Arc<Notify>,
     changes: Changes,
-    mirror_as_of: Arc<MirrorAsOf>,
+    mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
-}
-
-/// When the mirror was last known to be true, in microseconds since 1970. Most readings bring nothing; those
-/// are noted on disk only now and then.
-#[derive(Default)]
-struct MirrorAsOf {
-    known: AtomicI64,
-    noted: AtomicI64,
 }
 
 /// How long a pause of the reads waits for those under way.
 const READS_END: Duration = Duration::from_secs(1);
-
-/// How much older than the truth the note on disk may be.
-const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// Ends when every handle on the store is gone and everything accepted is committed.
 pub struct WriterThread(JoinHandle<()>);
@@ -162,8 +157,7 @@ impl Store {
         let changes = Changes::new();
         changes.follow(&connection)?;
         let news = News::default();
-        let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
-        let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
+        let mirror_position = Arc::new(MirrorPosition::new(mirror::as_of(&connection)?));
         let long_log = Arc::new(Notify::new());
         let keeper = StoreKeeper {
             files: files.clone(),
@@ -179,7 +173,7 @@ impl Store {
         let processes = NewProcesses::default();
         let files = Arc::new(files);
         Ok((
-            Self { writer, readers, commits, news, processes, long_log, changes, mirror_as_of, files },
+            Self { writer, readers, commits, news, processes, long_log, changes, mirror_position, files },
             WriterThread(thread),
         ))
     }
@@ -355,9 +349,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
-        if sighted.created || may_bring_a_process {
+        if sighted.process_changed {
             self.announce_process(&sighted.record);
         }
         Ok(sighted)
@@ -406,7 +399,12 @@ impl Store {
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |db| sessions::process_died(db, &id, process, at)).await
+        let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.add_others();
+        }
+        Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
@@ -418,6 +416,11 @@ impl Store {
                 return Ok(swept);
             }
         }
+    }
+
+    /// Closes headless sessions that have been stale since then.
+    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |db| agents::close_headless(db, silent_since, at)).await
     }
 
     /// Lets go of sessions that were closed before then and that central has, a bounded turn after the other.
@@ -479,10 +482,16 @@ impl Store {
 
     /// Where the next reading of central begins.
     pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.read(move |db| mirror::since(db, now)).await
+        let stored = self.read(move |db| mirror::since(db, now)).await?;
+        Ok(self.mirror_position.since(stored))
     }
 
-    /// Takes in what changed in central. Returns the sessions of this host that got a new id.
+    /// Has the next reading read everything.
+    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.writer.submit(mirror::read_anew).await
+    }
+
+    /// Imports a page of what changed in central, in turns that are each short.
     pub async fn take_in(
         &self,
         reading: Reading,
@@ -490,26 +499,31 @@ impl Store {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
-        let as_of = &self.mirror_as_of;
-        let complete = matches!(changes.rest, reading::Rest::Nothing { .. });
-        let brings_nothing = changes.sessions.is_empty() && changes.gone.is_empty() && changes.history.is_empty();
-        let noted = Timestamp::from_micros(as_of.noted.load(Ordering::Relaxed));
-        let mut renamed = Vec::new();
-        if !(complete && brings_nothing && !reading.is_whole() && at.since(noted) < MIRROR_NOTED_EVERY) {
-            let job = move |db: &Connection| mirror::take_in(db, &reading, &changes, draws.as_slice(), at, stale_after);
-            renamed = self.writer.submit(job).await?;
-            as_of.noted.store(at.micros(), Ordering::Relaxed);
+    ) -> Result<PageResult, StoreError> {
+        let mut imported = PageResult::default();
+        if self.mirror_position.advances_in_memory(&reading, &changes, at) {
+            return Ok(imported);
         }
-        if complete {
-            as_of.known.store(at.micros(), Ordering::Relaxed);
+        if reading.is_whole() || !changes.is_empty() {
+            self.mirror_position.page_written();
         }
-        Ok(renamed)
+        let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
+        for turn in Turn::of(&reading, changes) {
+            let finishes = turn.finishes();
+            while finishes && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let how = how.clone();
+            let part = self.writer.submit(move |db| mirror::import(db, &turn, &how)).await?;
+            if finishes {
+                self.mirror_position.written(at, part.written > 0);
+            }
+            imported.add(part);
+        }
+        Ok(imported)
     }
 
     /// When what is mirrored of other hosts was last known to be true; never, before the first time.
     pub fn mirror_as_of(&self) -> Option<Timestamp> {
-        Some(self.mirror_as_of.known.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_micros)
+        self.mirror_position.as_of()
     }
 
     /// Which sessions change.
@@ -567,18 +581,31 @@ impl Store {
     }
 
     /// What of this host central lacks, sessions longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending(db, limit)).await
+    pub async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending(db, limit, &skip)).await
     }
 
     /// The sessions that central lacks and that stand behind this place among those that wait; no records.
-    pub async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending_behind(db, place, limit)).await
+    pub async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit, &skip)).await
+    }
+
+    /// Some of what central lacks, what was added last: sessions, or records of one kind.
+    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
     }
 
     /// Does anything wait that could travel now?
-    pub async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.read(outbox::any_waits).await
+    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::any_waits(db, &skip)).await
+    }
+
+    /// Lets what is parked and due be pushed again.
+    pub async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        if !self.read(move |db| outbox::is_parked_due(db, at)).await? {
+            return Ok(0);
+        }
+        self.writer.submit(move |db| outbox::release_parked(db, at)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {

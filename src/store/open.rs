@@ -40,11 +40,14 @@ const CHECKED_AT_START: u64 = 32 << 20;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/local/0001_sessions.sql"),
     include_str!("../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../migrations/local/0003_agents.sql"),
     include_str!("../../migrations/local/0004_aliases_in_order.sql"),
+    include_str!("../../migrations/local/0005_agent_processes.sql"),
+    include_str!("../../migrations/local/0006_parked_retries.sql"),
+    include_str!("../../migrations/local/0007_mirror_readings.sql"),
 ];
 
 /// The exclusive use of a state folder.

@@ -153,8 +153,10 @@ pub(super) fn statements(meaning: &Hint) -> Vec<String> {
     let newest = |which: &str, limit| {
         format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
     };
+    // One prompt of `claude -p` is not what a person left.
+    let wanted = if *meaning == Hint::Newest { " AND kind IS NOT 'headless'" } else { "" };
     let both = |which: &String| {
-        [newest(&format!("{which} AND NOT {ACTIVE}"), CANDIDATES), newest(&format!("{which} AND {ACTIVE}"), 1)]
+        [newest(&format!("{which}{wanted} AND NOT {ACTIVE}"), CANDIDATES), newest(&format!("{which} AND {ACTIVE}"), 1)]
     };
     searches(meaning).iter().flat_map(both).collect()
 }

@@ -93,7 +93,8 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
     let backlog = store.backlog().await.unwrap();
     assert_eq!((backlog.sessions, backlog.records), (1_000, 3_000));
 
-    let Pending { sessions, records, .. } = store.pending(10_000).await.unwrap();
+    let Pending { sessions, records, .. } =
+        store.pending(BatchLimit { rows: 10_000, bytes: usize::MAX }, Skip::default()).await.unwrap();
     let settling = Settling {
         sessions: sessions
             .iter()

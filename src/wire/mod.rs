@@ -22,7 +22,7 @@ pub use session::{
     WatchQuery,
 };
 pub use status::{
-    BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,
-    ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody, StatusBody,
-    StoreBody, SyncBody, SyncRequest,
+    BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,
+    ParkedBody, ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody,
+    StatusBody, StoreBody, SyncBody, SyncRequest,
 };

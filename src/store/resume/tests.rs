@@ -14,8 +14,9 @@ fn database() -> Connection {
 }
 
 fn with_schema(db: Connection) -> Connection {
-    db.execute_batch(include_str!("../../../migrations/local/0001_sessions.sql")).unwrap();
-    db.execute_batch(include_str!("../../../migrations/local/0002_mirror_and_history.sql")).unwrap();
+    for migration in crate::store::open::MIGRATIONS {
+        db.execute_batch(migration).unwrap();
+    }
     db
 }
 
