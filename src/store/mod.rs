@@ -10,11 +10,13 @@ mod agents_tests;
 pub(crate) mod by_hand;
 mod changes;
 mod check;
+mod copies;
 mod error;
 mod examine;
 mod history;
 #[cfg(test)]
 mod history_tests;
+mod idempotency;
 mod identity;
 mod machines;
 mod mirror;
@@ -28,6 +30,7 @@ mod readers;
 mod recall;
 mod resume;
 mod salvage;
+mod session_page;
 mod sessions;
 mod spool;
 #[cfg(test)]
@@ -53,6 +56,7 @@ pub use error::{OpenError, StoreError};
 pub use examine::examine;
 pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
+pub use idempotency::{Once, RequestKey};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::{Draws, PageResult};
@@ -62,13 +66,14 @@ pub use outbox::{
 };
 pub use processes::{NewProcesses, ProcessNews};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
+pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
 use check::Check;
 use mirror::{Importing, Turn};
@@ -114,6 +119,16 @@ pub struct Counts {
     pub closed: u64,
 }
 
+impl Counts {
+    fn add(&mut self, status: Status) {
+        *match status {
+            Status::Active => &mut self.active,
+            Status::Stale => &mut self.stale,
+            Status::Closed => &mut self.closed,
+        } += 1;
+    }
+}
+
 /// A handle on the store; clones share the one writer.
 #[derive(Clone)]
 pub struct Store {
@@ -131,6 +146,32 @@ pub struct Store {
 
 /// How long a pause of the reads waits for those under way.
 const READS_END: Duration = Duration::from_secs(1);
+
+/// A session to be registered.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub what: Registration,
+    pub process: Option<Process>,
+    pub caller: Caller,
+    /// Random numbers for the id, more than one in case an id is taken.
+    pub draws: [u64; 8],
+    pub at: Timestamp,
+}
+
+/// Registers a session, unless the same agent has registered it from the same process before.
+fn register(
+    db: &Connection,
+    what: Registration,
+    process: Option<Process>,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Record, StoreError> {
+    match idempotency::registered(db, &what, process, caller)? {
+        Some(record) => Ok(record),
+        None => sessions::register(db, what, process, caller, draws, at),
+    }
+}
 
 /// Ends when every handle on the store is gone and everything accepted is committed.
 pub struct WriterThread(JoinHandle<()>);
@@ -289,9 +330,26 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        let record = self.write(move |db| register(db, what, process, caller, &draws, at)).await?;
         self.announce_process(&record);
         Ok(record)
+    }
+
+    /// Registers a session unless that was done under the same key before. `answer`: what the client is answered, as
+    /// JSON, to be repeated.
+    pub async fn register_once(
+        &self,
+        key: RequestKey,
+        session: NewSession,
+        answer: impl FnOnce(&Record) -> String + Send + 'static,
+    ) -> Result<Once<Record, String>, StoreError> {
+        let NewSession { what, process, caller, draws, at } = session;
+        let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
+        let registered = self.write(move |db| idempotency::register(db, &key, caller, at, work, answer)).await?;
+        if let Once::First(record) = &registered {
+            self.announce_process(record);
+        }
+        Ok(registered)
     }
 
     fn announce_process(&self, record: &Record) {
@@ -458,6 +516,18 @@ impl Store {
         Ok(records)
     }
 
+    /// A page of such a list; see [`session_page`].
+    pub async fn page(
+        &self,
+        filter: Filter,
+        limit: usize,
+        after: Option<Cursor>,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<SessionPage, StoreError> {
+        self.read(move |db| session_page::read(db, &filter, limit, after.clone(), now, stale_after)).await
+    }
+
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
         self.read(move |db| sessions::counts(db, now, stale_after)).await
     }
@@ -568,6 +638,20 @@ impl Store {
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
         self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
+    }
+
+    /// The same, unless that was done under the same key before.
+    pub async fn append_once(
+        &self,
+        key: RequestKey,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<KeptRecord, StoreError> {
+        let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+        self.write(move |db| idempotency::append(db, &key, caller, at, work)).await
     }
 
     /// Records of a session, newest first.
