@@ -239,10 +239,11 @@ impl Daemon {
         let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
             .map(|spool| Importer::new(Intake { spool, ..intake.clone() }))
             .collect();
-        // Before anybody is served: whoever registered in the spool may ask for the session at once.
+        // The few requests that usually wait are imported before the daemon serves, many beside that.
         for importer in &mut importers {
-            importer.import_pending().await;
+            importer.import_few().await;
         }
+        let (imported, importing) = watch::channel(false);
         let discovery = Discovery {
             store: store.clone(),
             identity: identity.clone(),
@@ -251,8 +252,7 @@ impl Daemon {
             clock: clock.clone(),
             random,
         };
-        let mut tasks: Vec<_> =
-            importers.into_iter().map(|importer| tokio::spawn(importer.run(serving.clone()))).collect();
+        let mut tasks = vec![tokio::spawn(intake::run_all(importers, imported, serving.clone()))];
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
@@ -273,6 +273,7 @@ impl Daemon {
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),
             spool: monitor,
+            imported: importing,
             socket: keeper.state(),
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),
