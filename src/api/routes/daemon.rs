@@ -46,6 +46,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             bytes: api.store.bytes(),
             durability: api.about.durability.to_owned(),
             damage: api.store.damage().map(damage),
+            sync_error: sync_error(&api.link.borrow()),
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
         spool: spool(&api.spool),
@@ -141,6 +142,11 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
     }
 }
 
+fn sync_error(link: &LinkStatus) -> Option<String> {
+    let (since, error) = link.store_error.as_ref()?;
+    Some(format!("sync cannot use the store since {since}: {error}; it is tried again by itself"))
+}
+
 fn damage(file: String) -> String {
     format!(
         "it was damaged, and what could be read of it carried over (the log says what): {file} is what it was, in \
@@ -158,6 +164,7 @@ fn central(link: &LinkStatus) -> CentralBody {
         round_trip_ms: link.round_trip.map(|took| took.as_secs_f64() * 1000.0),
         listening: link.listening,
         clock_ahead_seconds: link.clock_ahead.map(|ahead| ahead as f64 / 1_000_000.0),
+        unreadable_rows: link.unreadable_rows,
     }
 }
 
