@@ -29,6 +29,8 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
     let settings = api.settings.borrow().clone();
     let backlog = api.store.backlog().await?;
     let counts = api.store.counts(now, settings.stale_after).await?;
+    // Borrowed once: a second borrow beside the first waits for a writer between them, and that one for the first.
+    let link = api.link.borrow().clone();
     Ok(Json(StatusBody {
         daemon: DaemonBody {
             version: api.about.version.to_owned(),
@@ -37,8 +39,8 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             uptime_seconds: now.since(api.about.started_at).as_secs(),
         },
         machine: identity::body(&api),
-        central: central(&api.link.borrow()),
-        backlog: backlog_body(&backlog, &api.link.borrow()),
+        central: central(&link),
+        backlog: backlog_body(&backlog, &link),
         parked: backlog.parked,
         sessions: SessionCounts { active: counts.active, stale: counts.stale, closed: counts.closed },
         store: StoreBody {
@@ -46,7 +48,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             bytes: api.store.bytes(),
             durability: api.about.durability.to_owned(),
             damage: api.store.damage().map(damage),
-            sync_error: sync_error(&api.link.borrow()),
+            sync_error: sync_error(&link),
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
         spool: spool(&api.spool),
