@@ -44,6 +44,10 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
             return findings;
         }
     };
+    findings.extend(
+        config::unused_database_url(&served.environment)
+            .map(|found| Finding::odd("config", found, "central.url or SESSIOND_CENTRAL_URL names central")),
+    );
     findings.push(here::identity(&settings));
     // Of a daemon that answers, what its status says counts: it may have other places than these.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());

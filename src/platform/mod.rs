@@ -2,6 +2,7 @@
 //!
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
+pub mod caller;
 pub mod disk;
 pub mod files;
 pub mod limits;

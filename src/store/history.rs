@@ -34,6 +34,8 @@ pub struct HistoryQuery {
     pub contains: Option<String>,
     pub limit: usize,
     pub offset: usize,
+    /// Only those older than this record.
+    pub after: Option<Uuid>,
 }
 
 /// Records of a session, newest first.
@@ -87,8 +89,22 @@ pub(super) fn append(
     Ok(KeptRecord { record, synced: false, parked })
 }
 
+/// The record with this id.
+pub(super) fn by_id(db: &Connection, id: Uuid) -> Result<Option<KeptRecord>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE record_id = ?1"))?;
+    Ok(statement.query_row([id.as_bytes()], kept).optional()?)
+}
+
 /// Records of a session, newest first.
+///
+/// # Errors
+/// The record to begin after is none of the session's.
 pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> Result<History, StoreError> {
+    if let Some(after) = query.after
+        && by_id(db, after)?.is_none_or(|kept| kept.record.instance_id != *id)
+    {
+        return Err(StoreError::NoSuchRecord(after.to_string()));
+    }
     // As JSON has it, so that what is asked for is found where JSON escapes it.
     let needle = query.contains.as_ref().map(|text| {
         let json = Value::from(text.to_ascii_lowercase()).to_string();
@@ -98,6 +114,7 @@ pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> R
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM records WHERE instance_id = ?1 AND kind = ?2 AND at >= ?3 AND at < ?4 \
              AND (?5 IS NULL OR type = ?5) AND (?6 IS NULL OR instr(type, ?6) > 0 OR instr(lower(body), ?6) > 0) \
+             AND (?9 IS NULL OR (at, seq) < (SELECT at, seq FROM records WHERE record_id = ?9)) \
          ORDER BY at DESC, seq DESC LIMIT ?7 OFFSET ?8"
     ))?;
     let mut rows = statement.query(params![
@@ -110,6 +127,7 @@ pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> R
         // One more than asked for tells whether there are more.
         count(query.limit + 1),
         count(query.offset),
+        query.after.map(Uuid::into_bytes),
     ])?;
     let mut found = History::default();
     let mut bytes = 0;

@@ -22,7 +22,16 @@ async fn append(store: &Store, id: &InstanceId, what: Happening, number: u64) ->
 }
 
 fn all(kind: Kind) -> HistoryQuery {
-    HistoryQuery { kind, record_type: None, since: None, until: None, contains: None, limit: 1000, offset: 0 }
+    HistoryQuery {
+        kind,
+        record_type: None,
+        since: None,
+        until: None,
+        contains: None,
+        limit: 1000,
+        offset: 0,
+        after: None,
+    }
 }
 
 async fn numbers(store: &Store, id: &InstanceId, query: HistoryQuery) -> Vec<u64> {

@@ -184,6 +184,7 @@ mod tests {
             since: None,
             until: None,
             contains: None,
+            after: None,
             limit: 9,
             offset: 0,
         };

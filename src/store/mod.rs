@@ -9,11 +9,13 @@ mod agents_tests;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
+mod copies;
 mod error;
 mod examine;
 mod history;
 #[cfg(test)]
 mod history_tests;
+mod idempotency;
 mod identity;
 mod machines;
 mod mirror;
@@ -26,6 +28,7 @@ mod readers;
 mod recall;
 mod resume;
 mod salvage;
+mod session_page;
 mod sessions;
 mod spool;
 #[cfg(test)]
@@ -48,6 +51,7 @@ pub use error::{OpenError, StoreError};
 pub use examine::examine;
 pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
+pub use idempotency::{Once, RequestKey};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
 pub use mirror::{Draws, PageResult};
@@ -56,13 +60,14 @@ pub use outbox::{
     Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
 };
 pub use resume::{Heir, Resumed, Resumption, Wanted};
+pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
 use mirror::{Importing, Turn};
 use mirror_position::MirrorPosition;
@@ -106,6 +111,16 @@ pub struct Counts {
     pub closed: u64,
 }
 
+impl Counts {
+    fn add(&mut self, status: Status) {
+        *match status {
+            Status::Active => &mut self.active,
+            Status::Stale => &mut self.stale,
+            Status::Closed => &mut self.closed,
+        } += 1;
+    }
+}
+
 /// A handle on the store; clones share the one writer.
 #[derive(Clone)]
 pub struct Store {
@@ -119,6 +134,32 @@ pub struct Store {
     changes: Changes,
     mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
+}
+
+/// A session to be registered.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub what: Registration,
+    pub process: Option<Process>,
+    pub caller: Caller,
+    /// Random numbers for the id, more than one in case an id is taken.
+    pub draws: [u64; 8],
+    pub at: Timestamp,
+}
+
+/// Registers a session, unless the same agent has registered it from the same process before.
+fn register(
+    db: &Connection,
+    what: Registration,
+    process: Option<Process>,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Record, StoreError> {
+    match idempotency::registered(db, &what, process, caller)? {
+        Some(record) => Ok(record),
+        None => sessions::register(db, what, process, caller, draws, at),
+    }
 }
 
 /// Ends when every handle on the store is gone and everything accepted is committed.
@@ -246,11 +287,32 @@ impl Store {
     ) -> Result<Record, StoreError> {
         let attempt = || {
             let what = what.clone();
-            self.write(move |db| sessions::register(db, what, process, caller, &draws, at))
+            self.write(move |db| register(db, what, process, caller, &draws, at))
         };
         let record = self.with_room(attempt).await?;
         self.tell_of_process(&record);
         Ok(record)
+    }
+
+    /// Registers a session unless that was done under the same key before. `answer`: what the client is answered, as
+    /// JSON, to be repeated.
+    pub async fn register_once(
+        &self,
+        key: RequestKey,
+        session: NewSession,
+        answer: impl FnOnce(&Record) -> String + Clone + Send + 'static,
+    ) -> Result<Once<Record, String>, StoreError> {
+        let NewSession { what, process, caller, draws, at } = session;
+        let attempt = || {
+            let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
+            let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
+            self.write(move |db| idempotency::register(db, &key, caller, at, work, answer))
+        };
+        let registered = self.with_room(attempt).await?;
+        if let Once::First(record) = &registered {
+            self.tell_of_process(record);
+        }
+        Ok(registered)
     }
 
     fn tell_of_process(&self, record: &Record) {
@@ -381,6 +443,18 @@ impl Store {
         self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
     }
 
+    /// A page of such a list; see [`session_page`].
+    pub async fn page(
+        &self,
+        filter: Filter,
+        limit: usize,
+        after: Option<Cursor>,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<SessionPage, StoreError> {
+        self.read(move |db| session_page::read(db, &filter, limit, after.clone(), now, stale_after)).await
+    }
+
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
         self.read(move |db| sessions::counts(db, now, stale_after)).await
     }
@@ -506,6 +580,24 @@ impl Store {
         let attempt = || {
             let (id, what) = (id.clone(), what.clone());
             self.write(move |db| history::append(db, &id, what, record_id, caller, at))
+        };
+        self.with_room(attempt).await
+    }
+
+    /// The same, unless that was done under the same key before.
+    pub async fn append_once(
+        &self,
+        key: RequestKey,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<KeptRecord, StoreError> {
+        let attempt = || {
+            let (key, id, what) = (key.clone(), id.clone(), what.clone());
+            let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+            self.write(move |db| idempotency::append(db, &key, caller, at, work))
         };
         self.with_room(attempt).await
     }

@@ -437,6 +437,38 @@ async fn room_in_the_log_is_no_damage_to_it() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_cut_off_is_copied_once_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    for n in 0..10 {
+        register(&store, n, 10 * i64::try_from(n).unwrap()).await;
+    }
+    let names = ["sessiond.db", "sessiond.db-wal"];
+    let files = names.map(|name| (name, std::fs::read(dir.path().join(name)).unwrap()));
+    shut((store, writer));
+    let crashed = tempfile::tempdir().unwrap();
+    for cut in [2000, 2000, 1000, 3000] {
+        for (name, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if name.ends_with("-wal") {
+                let sound = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+                bytes[sound - cut..].fill(0);
+            }
+            std::fs::write(crashed.path().join(name), bytes).unwrap();
+        }
+        let (store, writer) = open(crashed.path());
+        assert_eq!(store.damage(), None, "nothing that was acknowledged is missing");
+        shut((store, writer));
+        let copies: Vec<_> = std::fs::read_dir(crashed.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.contains("cut-off") || name.contains("damaged"))
+            .collect();
+        assert_eq!(copies, ["sessiond.db.cut-off-wal"]);
+    }
+}
+
+#[tokio::test]
 async fn a_newer_store_is_refused_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     shut(open(dir.path()));

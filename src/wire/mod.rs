@@ -18,8 +18,8 @@ pub use history::{
 };
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
-    HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
-    WatchQuery,
+    HeartbeatRequest, ListQuery, MOST_SESSIONS, MachineBody, Matches, RegisterRequest, SessionBody, SessionList,
+    SessionSeen, WatchQuery,
 };
 pub use status::{
     BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,

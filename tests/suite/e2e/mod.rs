@@ -11,3 +11,4 @@ mod mirror;
 mod outage;
 mod readme;
 mod records;
+mod retries;

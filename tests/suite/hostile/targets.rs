@@ -388,7 +388,7 @@ impl Served {
             nudge: Arc::default(),
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
-            started: |_| Some(1),
+            resolve_pid: |_, pid| Ok(sessiond::store::Process { pid, started: 1 }),
             lives: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
@@ -411,7 +411,7 @@ impl Served {
 
     fn ask(&mut self, mut request: Request<Body>) -> (u16, String, Vec<u8>) {
         self.requests += 1;
-        request.extensions_mut().insert(Peer { uid: 0 });
+        request.extensions_mut().insert(Peer::of_user(0));
         self.runtime.block_on(async {
             let answer = self.front.clone().answer(request).await;
             let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().expect("it is text"));
