@@ -102,6 +102,7 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         unread: Unread::new(|| {}),
         spool: sessiond::spool::SpoolMonitor::default(),
         socket: watch::channel(sessiond::api::SocketState::default()).1,
+        imported: watch::channel(true).1,
         shutdown,
         about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
     };

@@ -97,6 +97,8 @@ pub struct Api {
     pub metrics: Metrics,
     pub unread: Unread,
     pub spool: SpoolMonitor,
+    /// Whether the spooled requests that were there at the start are imported.
+    pub imported: watch::Receiver<bool>,
     pub socket: watch::Receiver<SocketState>,
     /// Ends what would go on for ever.
     pub shutdown: Shutdown,

@@ -60,6 +60,9 @@ pub struct Importer {
     backoff: Duration,
 }
 
+/// For so long at most the start of the daemon waits for spooled requests to be imported.
+const FEW: Duration = Duration::from_millis(200);
+
 /// What a pass leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
@@ -103,6 +106,21 @@ struct Pending {
     needs_session: bool,
 }
 
+/// Imports what waits in all folders, says so through `imported`, and goes on importing what appears.
+pub async fn run_all(mut importers: Vec<Importer>, imported: watch::Sender<bool>, mut shutdown: Shutdown) {
+    for importer in &mut importers {
+        tokio::select! {
+            () = importer.import_pending() => {}
+            () = shutdown.requested() => return,
+        }
+    }
+    imported.send_replace(true);
+    let tasks: Vec<_> = importers.into_iter().map(|importer| tokio::spawn(importer.run(shutdown.clone()))).collect();
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
 impl Importer {
     pub fn new(intake: Intake) -> Self {
         Self { intake, scanner: Some(Scanner::default()), backoff: AGAIN }
@@ -128,9 +146,22 @@ impl Importer {
         }
     }
 
-    /// Imports what is there now, in as many passes as that takes.
-    pub async fn import_pending(&mut self) {
-        while self.pass().await == Pass::More {}
+    /// Imports what is there, as far as that is soon done.
+    pub async fn import_few(&mut self) {
+        let began = Instant::now();
+        while self.pass().await == Pass::More && began.elapsed() < FEW {}
+    }
+
+    /// Imports what is there now, in as many passes as that takes. It rests after each for as long as that took, so
+    /// that clients have half of the writer.
+    async fn import_pending(&mut self) {
+        loop {
+            let began = Instant::now();
+            if self.pass().await != Pass::More {
+                return;
+            }
+            tokio::time::sleep(began.elapsed()).await;
+        }
     }
 
     /// Imports a bounded part of what is there.
@@ -188,13 +219,11 @@ impl Importer {
             for (request, result) in job.into_iter().zip(results) {
                 let Pending { entry, content, import, .. } = &request;
                 match failure(&request, result) {
-                    None => {}
                     Some(Failure::Done) => gone.push(request.entry),
-                    Some(Failure::Unresolved(reason)) => {
-                        if scanner.failed(entry, &reason, None) {
-                            quarantine.push((entry.clone(), content.clone(), reason));
-                        }
+                    Some(Failure::Unresolved(reason)) if scanner.failed(entry, &reason, None) => {
+                        quarantine.push((entry.clone(), content.clone(), reason));
                     }
+                    None | Some(Failure::Unresolved(_)) => {}
                     Some(Failure::Permanent(reason)) => quarantine.push((entry.clone(), content.clone(), reason)),
                     Some(Failure::Transient(reason)) => {
                         scanner.failed(entry, &reason, import.key.clone());

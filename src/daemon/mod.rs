@@ -163,7 +163,10 @@ impl Door {
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
             if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
-                return Ok(Peer::new(peer));
+                return Peer::new(peer).ok_or_else(|| {
+                    let message = "the calling process has ended, so its rights cannot be known";
+                    ApiError::new(ErrorCode::Forbidden, message, "keep the process that connects until it is answered")
+                });
             }
             Err(ApiError::new(
                 ErrorCode::Forbidden,
@@ -238,10 +241,11 @@ impl Daemon {
         let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
             .map(|spool| Importer::new(Intake { spool, ..intake.clone() }))
             .collect();
-        // Before anybody is served: whoever registered in the spool may ask for the session at once.
+        // The few requests that usually wait are imported before the daemon serves, many beside that.
         for importer in &mut importers {
-            importer.import_pending().await;
+            importer.import_few().await;
         }
+        let (imported, importing) = watch::channel(false);
         let discovery = Discovery {
             store: store.clone(),
             identity: identity.clone(),
@@ -250,8 +254,7 @@ impl Daemon {
             clock: clock.clone(),
             random,
         };
-        let mut tasks: Vec<_> =
-            importers.into_iter().map(|importer| tokio::spawn(importer.run(serving.clone()))).collect();
+        let mut tasks = vec![tokio::spawn(intake::run_all(importers, imported, serving.clone()))];
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
@@ -272,6 +275,7 @@ impl Daemon {
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),
             spool: monitor,
+            imported: importing,
             socket: keeper.state(),
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),

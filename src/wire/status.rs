@@ -143,6 +143,9 @@ pub struct SpoolBody {
     pub folders: Vec<SpoolFolderBody>,
     /// The newest of those in quarantine.
     pub quarantine: Vec<QuarantinedBody>,
+    /// All folders that the daemon reads, also those in which there is nothing.
+    #[serde(default)]
+    pub read: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

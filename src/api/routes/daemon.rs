@@ -111,6 +111,7 @@ fn spool(monitor: &SpoolMonitor) -> SpoolBody {
         ignored: folders.iter().map(|(_, folder)| folder.ignored).sum(),
         quarantined: kept.len() as u64,
         folders: folders.iter().filter(shown).map(|(path, folder)| spool_folder(path, folder)).collect(),
+        read: folders.iter().map(|(path, _)| path.display().to_string()).collect(),
         quarantine: kept.into_iter().rev().take(SHOWN).map(quarantined).collect(),
     }
 }

@@ -246,3 +246,32 @@ fn what_was_written_last_comes_last_whatever_the_clock_said() {
     let session = host.ask("GET", &format!("/v1/sessions/{id}"), None).1;
     assert_eq!(session["status"], "closed", "{session}\n{}", host.log());
 }
+
+#[test]
+fn the_daemon_serves_while_thousands_of_requests_are_imported() {
+    let mut host = Host::new("odin4");
+    let first = host.ok(&["register", "--project", "odin", "--id-only"]);
+    // As many as several passes take, made from the first by other ids and later times.
+    let spool = host.state_dir().join("spool");
+    let name = waiting(&host).pop().unwrap();
+    let request = fs::read_to_string(spool.join(&name)).unwrap();
+    let (at, rest) = name.split_once('-').unwrap();
+    let ids: Vec<_> = (0..3000).map(|n| format!("odin-PS-x{n:05}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        let later = at.parse::<u64>().unwrap() + 1 + n as u64;
+        let path = spool.join(format!("{later:020}-{rest}"));
+        fs::write(&path, request.replace(&first, id)).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    host.start();
+    // Most are still to be imported when it serves; an id that was printed resolves all the same.
+    let at_start = waiting(&host).len();
+    let last = ids.last().unwrap();
+    let (status, session) = host.ask("GET", &format!("/v1/sessions/{last}"), None);
+    assert_eq!((status, session["instance_id"].as_str()), (200, Some(last.as_str())), "{session}");
+    assert!(at_start > 0, "all were imported before it served, so nothing was tested");
+    eventually("all are imported", SOON, || waiting(&host).is_empty().then_some(()));
+    let (status, unknown) = host.ask("GET", "/v1/sessions/odin-PS-zzzzzz", None);
+    assert_eq!(status, 404, "{unknown}");
+    assert_eq!(host.ask("GET", "/v1/sessions?limit=1", None).1["total_count"], 3001);
+}

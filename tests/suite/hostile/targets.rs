@@ -392,6 +392,7 @@ impl Served {
             lives: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
+            imported: tokio::sync::watch::channel(true).1,
             shutdown: sessiond::shutdown::channel().1,
             unread: sessiond::api::Unread::new(|| {}),
             spool: sessiond::spool::SpoolMonitor::default(),
