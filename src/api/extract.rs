@@ -26,8 +26,9 @@ impl Peer {
         Self { uid, credentials: peer::Peer { uid, gid: uid, pid: None } }
     }
 
-    pub fn new(credentials: peer::Peer) -> Self {
-        Self { uid: caller::effective_uid(&credentials), credentials }
+    /// None for a caller that has ended, if its rights cannot be known any more.
+    pub fn new(credentials: peer::Peer) -> Option<Self> {
+        Some(Self { uid: caller::effective_uid(&credentials)?, credentials })
     }
 
     pub fn caller(self) -> Caller {

@@ -219,13 +219,11 @@ impl Importer {
             for (request, result) in job.into_iter().zip(results) {
                 let Pending { entry, content, import, .. } = &request;
                 match failure(&request, result) {
-                    None => {}
                     Some(Failure::Done) => gone.push(request.entry),
-                    Some(Failure::Unresolved(reason)) => {
-                        if scanner.failed(entry, &reason, None) {
-                            quarantine.push((entry.clone(), content.clone(), reason));
-                        }
+                    Some(Failure::Unresolved(reason)) if scanner.failed(entry, &reason, None) => {
+                        quarantine.push((entry.clone(), content.clone(), reason));
                     }
+                    None | Some(Failure::Unresolved(_)) => {}
                     Some(Failure::Permanent(reason)) => quarantine.push((entry.clone(), content.clone(), reason)),
                     Some(Failure::Transient(reason)) => {
                         scanner.failed(entry, &reason, import.key.clone());

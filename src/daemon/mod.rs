@@ -164,7 +164,10 @@ impl Door {
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
             if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
-                return Ok(Peer::new(peer));
+                return Peer::new(peer).ok_or_else(|| {
+                    let message = "the calling process has ended, so its rights cannot be known";
+                    ApiError::new(ErrorCode::Forbidden, message, "keep the process that connects until it is answered")
+                });
             }
             Err(ApiError::new(
                 ErrorCode::Forbidden,

@@ -4,6 +4,7 @@ mod addresses;
 mod agents;
 mod here;
 mod hooks;
+mod managed;
 mod report;
 mod served;
 mod service;
@@ -31,7 +32,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     findings.push(here::socket(client));
     findings.extend(service::check(environment));
     findings.extend(agents::complaints(environment));
-    findings.extend(hooks::settings_are_taken(environment.variable));
+    findings.extend(hooks::check(environment));
     let mut settings = match config::load(&served.overrides, &served.environment) {
         Ok(loaded) => {
             findings.push(here::config(&loaded));

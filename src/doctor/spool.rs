@@ -1,10 +1,13 @@
 //! What waits in the spool, for how long and why.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Environment, Settings};
-use crate::domain::{Finding, Timestamp, time::age};
+use crate::domain::{Finding, Timestamp, Verdict, time::age};
+use crate::platform::places::{Places, STATE_DIR_VAR};
 use crate::spool::Spool;
 use crate::wire::{ErrorDetail, SpoolBody, StatusBody};
 
@@ -15,7 +18,15 @@ pub(super) fn check(
     environment: &Environment<'_>,
 ) -> Vec<Finding> {
     match status {
-        Ok(status) => of_daemon(&status.spool),
+        Ok(status) => {
+            let client = Spool::of_client(environment.variable, environment.is_root);
+            let own = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+            let others = [client, own.map(|dir| Spool::in_folder(&dir)), Some(Spool::shared())];
+            let unread = unread(&status.spool.read, &status.store.path, others.into_iter().flatten());
+            let is_well = |finding: &Finding| finding.verdict == Verdict::Good;
+            let of_daemon = of_daemon(&status.spool).into_iter().filter(|found| unread.is_empty() || !is_well(found));
+            of_daemon.collect::<Vec<_>>().into_iter().chain(unread).collect()
+        }
         Err(_) => {
             let client = Spool::of_client(environment.variable, environment.is_root);
             let mut spools = vec![Spool::in_folder(&settings.state_dir)];
@@ -54,6 +65,55 @@ fn of_daemon(spool: &SpoolBody) -> Vec<Finding> {
     findings
 }
 
+/// Folders that hold requests of this user and that the daemon that answers does not read.
+///
+/// `read`: the folders that it reads; a daemon that is older than this list reports none. `store`: its state folder.
+fn unread(read: &[String], store: &str, spools: impl Iterator<Item = Spool>) -> Vec<Finding> {
+    if read.is_empty() {
+        return Vec::new();
+    }
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut checked: Vec<PathBuf> = read.iter().map(|path| real(Path::new(path))).collect();
+    let mut findings = Vec::new();
+    for (place, spool) in spools.enumerate() {
+        let path = real(spool.dir());
+        if checked.contains(&path) {
+            continue;
+        }
+        checked.push(path);
+        let shown = spool.dir().display();
+        match spool.names() {
+            Ok(names) if names.is_empty() => {}
+            Ok(names) => {
+                let found = format!("{} requests wait in {shown}, which the running daemon does not read", names.len());
+                findings.push(Finding::wrong("spool", found, start_reader(&spool, store)));
+            }
+            // Only the first is where the requests of this user are left from now on.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && place == 0 => {
+                let found = format!("{shown} is not read by the running daemon, and this user may not list it");
+                findings.push(Finding::odd("spool", found, "run `sudo sessiond doctor`"));
+            }
+            Err(_) => {}
+        }
+    }
+    findings
+}
+
+/// How the requests in a folder are imported.
+fn start_reader(spool: &Spool, store: &str) -> String {
+    match spool.dir().parent().filter(|_| !spool.is_shared()) {
+        Some(state_dir) => format!(
+            "start the daemon that reads it: `{STATE_DIR_VAR}={} sessiond run`; set {STATE_DIR_VAR}={store} for \
+             clients of the running one",
+            state_dir.display()
+        ),
+        None => format!(
+            "start the system's service, which reads it: `sudo sessiond install`; set {STATE_DIR_VAR}={store} for \
+             clients of the running one"
+        ),
+    }
+}
+
 /// Nothing for a folder that cannot be listed, or is not there.
 fn of_folder(spool: &Spool) -> Option<Finding> {
     let names = spool.names().ok()?;
@@ -63,4 +123,32 @@ fn of_folder(spool: &Spool) -> Option<Finding> {
     let waited = age(now.since(Timestamp::from_micros(written.saturating_mul(1_000_000))));
     let found = format!("{} requests wait in {}, the oldest for {waited}", names.len(), spool.dir().display());
     Some(Finding::odd("spool", found, "they are imported when the daemon starts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_in_a_folder_that_is_not_read_are_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = |name: &str| Spool::in_folder(&dir.path().join(name));
+        for name in ["read", "empty", "unread"] {
+            fs::create_dir_all(spool(name).dir()).unwrap();
+        }
+        for name in ["read", "unread"] {
+            fs::write(spool(name).dir().join("1.json"), "{}").unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("read"), dir.path().join("link")).unwrap();
+        let read = [spool("read").dir().display().to_string()];
+        let check = |read: &[String], names: &[&str]| unread(read, "/store", names.iter().map(|name| spool(name)));
+        assert_eq!(check(&read, &["read", "link", "empty", "missing"]), []);
+        let found = check(&read, &["read", "unread", "unread"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].verdict, Verdict::Wrong);
+        let state_dir = dir.path().join("unread");
+        let advice = format!("{:?}", found[0]);
+        assert!(advice.contains(&format!("SESSIOND_STATE_DIR={} sessiond run", state_dir.display())), "{advice}");
+        assert_eq!(check(&[], &["unread"]), [], "an older daemon does not report what it reads");
+    }
 }

@@ -28,8 +28,20 @@ pub enum PidError {
 /// The user whose rights a caller has. Uid 0 counts as root only in this process's own pid and user namespace. The
 /// kernel translates uids between user namespaces, but a container without one of its own has the same uid 0: it is
 /// recognised by its pid namespace. One that shares both cannot be told from the machine.
-pub fn effective_uid(peer: &Peer) -> u32 {
-    if peer.uid == 0 && !is_in_our_namespaces(peer) { NOBODY } else { peer.uid }
+///
+/// None for a uid 0 whose process has ended, as that of a client that gave up while its connection was queued: its
+/// namespaces are not known any more, and as either user it might change what is not its own.
+pub fn effective_uid(peer: &Peer) -> Option<u32> {
+    if peer.uid != 0 || is_in_our_namespaces(peer) {
+        return Some(peer.uid);
+    }
+    (!has_ended(peer)).then_some(NOBODY)
+}
+
+/// A process that is only hidden still exists.
+fn has_ended(peer: &Peer) -> bool {
+    let pid = peer.pid.and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -121,7 +133,7 @@ mod linux {
                 .ok_or(PidError::NotVisible(pid))?,
         };
         let (here, status) = found;
-        if status.uid != peer.uid && effective_uid(peer) != 0 {
+        if status.uid != peer.uid && effective_uid(peer) != Some(0) {
             return Err(PidError::NotOwned { pid, owner: status.uid });
         }
         started(here).map(|started| Process { pid: here, started }).ok_or(PidError::NotRunning(pid))
@@ -214,11 +226,11 @@ mod linux {
         }
 
         #[test]
-        fn a_root_that_cannot_be_seen_is_nobody() {
-            assert_eq!(effective_uid(&Peer { pid: None, ..peer(0) }), NOBODY);
-            assert_eq!(effective_uid(&Peer { pid: Some(i32::MAX), ..peer(0) }), NOBODY);
-            assert_eq!(effective_uid(&peer(0)), 0);
-            assert_eq!(effective_uid(&Peer { pid: None, ..peer(1000) }), 1000);
+        fn root_counts_only_where_it_can_be_seen() {
+            assert_eq!(effective_uid(&Peer { pid: None, ..peer(0) }), Some(NOBODY));
+            assert_eq!(effective_uid(&Peer { pid: Some(i32::MAX), ..peer(0) }), None, "it has ended");
+            assert_eq!(effective_uid(&peer(0)), Some(0));
+            assert_eq!(effective_uid(&Peer { pid: Some(i32::MAX), ..peer(1000) }), Some(1000));
         }
     }
 }

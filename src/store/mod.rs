@@ -21,6 +21,7 @@ mod identity;
 mod machines;
 mod mirror;
 mod mirror_position;
+mod mirror_share;
 mod news;
 mod open;
 mod outbox;
@@ -78,6 +79,7 @@ use crate::domain::{
 use check::Check;
 use mirror::{Importing, Turn};
 use mirror_position::MirrorPosition;
+use mirror_share::Limit;
 use news::News;
 use open::Files;
 use outbox::ForgetPlace;
@@ -330,7 +332,11 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.write(move |db| register(db, what, process, caller, &draws, at)).await?;
+        let attempt = || {
+            let what = what.clone();
+            self.write(move |db| register(db, what, process, caller, &draws, at))
+        };
+        let record = self.with_room(attempt).await?;
         self.announce_process(&record);
         Ok(record)
     }
@@ -341,11 +347,15 @@ impl Store {
         &self,
         key: RequestKey,
         session: NewSession,
-        answer: impl FnOnce(&Record) -> String + Send + 'static,
+        answer: impl FnOnce(&Record) -> String + Clone + Send + 'static,
     ) -> Result<Once<Record, String>, StoreError> {
         let NewSession { what, process, caller, draws, at } = session;
-        let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
-        let registered = self.write(move |db| idempotency::register(db, &key, caller, at, work, answer)).await?;
+        let attempt = || {
+            let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
+            let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
+            self.write(move |db| idempotency::register(db, &key, caller, at, work, answer))
+        };
+        let registered = self.with_room(attempt).await?;
         if let Once::First(record) = &registered {
             self.announce_process(record);
         }
@@ -407,7 +417,11 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        let attempt = || {
+            let sighting = sighting.clone();
+            self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after))
+        };
+        let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
             self.announce_process(&sighted.record);
         }
@@ -579,16 +593,37 @@ impl Store {
         }
         let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
         for turn in Turn::of(&reading, changes) {
-            let finishes = turn.finishes();
-            while finishes && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
-            let how = how.clone();
-            let part = self.writer.submit(move |db| mirror::import(db, &turn, &how)).await?;
-            if finishes {
+            let turn = Arc::new(turn);
+            while turn.finishes() && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let import = || {
+                let (turn, how) = (turn.clone(), how.clone());
+                self.writer.submit(move |db| mirror::import(db, &turn, &how))
+            };
+            let part = self.with_room(import).await?;
+            if turn.finishes() {
                 self.mirror_position.written(at, part.written > 0);
             }
             imported.add(part);
         }
+        while self.writer.submit(|db| mirror_share::make_room(db, Limit::Share)).await? {}
         Ok(imported)
+    }
+
+    /// Tries a write of this host again where the store was full and the mirror could make room.
+    async fn with_room<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match attempt().await {
+            Err(StoreError::Full(why)) => {
+                let mut made = false;
+                while let Ok(true) = self.writer.submit(|db| mirror_share::make_room(db, Limit::Full)).await {
+                    made = true;
+                }
+                if made { attempt().await } else { Err(StoreError::Full(why)) }
+            }
+            outcome => outcome,
+        }
     }
 
     /// When what is mirrored of other hosts was last known to be true; never, before the first time.
@@ -637,7 +672,11 @@ impl Store {
         caller: Caller,
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
-        self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
+        let attempt = || {
+            let (id, what) = (id.clone(), what.clone());
+            self.write(move |db| history::append(db, &id, what, record_id, caller, at))
+        };
+        self.with_room(attempt).await
     }
 
     /// The same, unless that was done under the same key before.
@@ -650,8 +689,12 @@ impl Store {
         caller: Caller,
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
-        let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
-        self.write(move |db| idempotency::append(db, &key, caller, at, work)).await
+        let attempt = || {
+            let (key, id, what) = (key.clone(), id.clone(), what.clone());
+            let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+            self.write(move |db| idempotency::append(db, &key, caller, at, work))
+        };
+        self.with_room(attempt).await
     }
 
     /// Records of a session, newest first.

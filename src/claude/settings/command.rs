@@ -7,6 +7,8 @@ use std::ops::Range;
 pub struct Call {
     /// Where the path of the program stands, with its quotes.
     pub program: Range<usize>,
+    /// The path of the program, without quotes.
+    pub path: String,
     /// The command line runs nothing else.
     pub is_alone: bool,
 }
@@ -26,16 +28,16 @@ const NOTHING: &[&str] = &[":", "exit", "true"];
 /// The call of sessiond with these words, if the command line has one.
 pub fn find(command: &str, words: &[&str]) -> Option<Call> {
     let parts = parts(command);
-    let calls = |part: &Vec<Word>| called(part, words);
+    let calls = |part| called(part, words);
     let program = parts.iter().find_map(calls)?;
     let is_nothing = |part: &Vec<Word>| part.first().is_none_or(|word| NOTHING.contains(&word.text.as_str()));
     let is_alone = parts.iter().all(|part| is_nothing(part) || calls(part).is_some());
-    Some(Call { program, is_alone })
+    Some(Call { program: program.place.clone(), path: program.text.clone(), is_alone })
 }
 
-/// Where the program stands in one simple command, if that is sessiond called with these words.
-fn called(part: &[Word], words: &[&str]) -> Option<Range<usize>> {
-    let mut rest = part;
+/// The program of one simple command, if that is sessiond called with these words.
+fn called<'a>(part: &'a Vec<Word>, words: &[&str]) -> Option<&'a Word> {
+    let mut rest = part.as_slice();
     loop {
         let (first, behind) = rest.split_first()?;
         let name = first.text.rsplit('/').next().unwrap_or_default();
@@ -44,7 +46,7 @@ fn called(part: &[Word], words: &[&str]) -> Option<Range<usize>> {
                 behind.iter().map(|word| word.text.as_str()).filter(|word| !is_redirection(word)).collect();
             // Nothing but options between and behind.
             let matches = arguments.windows(words.len()).any(|window| window == words);
-            return matches.then(|| first.place.clone());
+            return matches.then_some(first);
         }
         if !is_prefix(&first.text, name) {
             return None;

@@ -84,6 +84,26 @@ pub fn has_hook(text: &str, event: Event) -> Result<bool, SettingsError> {
     }))
 }
 
+/// The value of a switch; none if it is missing or no boolean.
+pub fn flag(text: &str, name: &str) -> Option<bool> {
+    let root = object(text).ok()?;
+    root.member(name)?.text(text).parse().ok()
+}
+
+/// The paths by which hooks and the status line run this program, as a shell reads them.
+pub fn programs(text: &str) -> Vec<String> {
+    let Ok(root) = object(text) else { return Vec::new() };
+    let path = |command: &str, words: &[&str]| command::find(command, words).map(|call| call.path);
+    let of_event = |event: Event| {
+        let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
+        let commands = groups.map(|groups| commands(groups, text)).unwrap_or_default();
+        commands.into_iter().filter_map(move |(_, command)| path(&command, &["hook", event.name()]))
+    };
+    let line = root.member(STATUS_LINE).and_then(|line| line.member("command")?.string(text));
+    let of_line = line.and_then(|line| path(&line, &["statusline"]));
+    Event::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
+}
+
 fn is_blank(text: &str) -> bool {
     text.trim_start_matches('\u{feff}').trim().is_empty()
 }

@@ -100,6 +100,53 @@ fn each_fault_is_found_with_what_to_do() {
 }
 
 #[test]
+fn disabled_hooks_and_missing_programs_are_found() {
+    let host = Host::new("odin3").started();
+    host.ok(&["install", "--claude"]);
+    let file = host.dir().join(".claude/settings.json");
+    let installed = fs::read_to_string(&file).unwrap();
+    let verdict_with = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let (_, findings) = look(&host);
+        let (verdict, found) = verdict(&findings, "claude.settings").unwrap();
+        (verdict.to_owned(), found.to_owned())
+    };
+    assert_eq!(verdict_with(&installed).0, "good");
+    assert_eq!(verdict_with("{}").0, "odd");
+    assert_eq!(verdict_with("{").0, "wrong");
+    let disabled = installed.replacen('{', "{\"disableAllHooks\": true,", 1);
+    let (state, found) = verdict_with(&disabled);
+    assert_eq!(state, "wrong", "{found}");
+    assert!(found.contains("disableAllHooks"), "{found}");
+    let program = env!("CARGO_BIN_EXE_sessiond");
+    let (state, found) = verdict_with(&installed.replace(program, "/no-such-folder/sessiond"));
+    assert_eq!(state, "wrong", "{found}");
+    assert!(found.contains("/no-such-folder/sessiond"), "{found}");
+}
+
+#[test]
+fn requests_that_the_running_daemon_does_not_read_are_found() {
+    let host = Host::new("odin3").started();
+    let status: Value = serde_json::from_str(&host.ok(&["status", "--json"])).unwrap();
+    let read = status["spool"]["read"].as_array().unwrap();
+    let own = host.state_dir().join("spool");
+    assert!(read.iter().any(|path| path.as_str() == own.to_str()), "{status:#}");
+    let other = host.dir().join("other");
+    fs::create_dir_all(other.join("spool")).unwrap();
+    let check = || {
+        let output = host.sessiond().args(["doctor", "--json"]).env("SESSIOND_STATE_DIR", &other).output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = document["findings"].as_array().unwrap();
+        verdict(findings, "spool").map(|(verdict, found)| (verdict.to_owned(), found.to_owned())).unwrap()
+    };
+    assert_eq!(check().0, "good");
+    fs::write(other.join("spool/1.json"), "{}").unwrap();
+    let (state, found) = check();
+    assert_eq!(state, "wrong", "{found}");
+    assert!(found.contains(other.to_str().unwrap()) && found.contains("does not read"), "{found}");
+}
+
+#[test]
 fn a_report_holds_everything_and_no_secret() {
     let host = Host::new("odin3");
     host.configure("[central]\nurl = \"postgres://me:hunter2@127.0.0.1:1/x\"\n");
