@@ -67,7 +67,7 @@ impl From<StoreError> for ApiError {
             StoreError::KeyReused(_) => {
                 (ErrorCode::Conflict, "use a new key for each request, and the same one only to repeat it")
             }
-            StoreError::Busy => (ErrorCode::Unavailable, "try again in a moment"),
+            StoreError::Busy | StoreError::CheckGivenUp => (ErrorCode::Unavailable, "try again in a moment"),
             StoreError::Held(_) => (ErrorCode::Unavailable, "nothing was recorded; close that program and try again"),
             StoreError::Full(_) => {
                 (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")

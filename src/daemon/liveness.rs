@@ -1,6 +1,6 @@
 //! Which sessions live: watches their processes, speaks for those that run, and notices silence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
 use crate::platform::wake::Wakes;
 use crate::shutdown::Shutdown;
-use crate::store::{Process, Store, StoreError};
+use crate::store::{Process, ProcessNews, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
@@ -79,7 +79,7 @@ impl Liveness {
 
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut wakes = Wakes::new(self.clock.clone());
-        let mut registered = self.store.processes();
+        let registered = self.store.new_processes();
         let mut settings = self.settings.clone();
         loop {
             let interval = settings.borrow_and_update().heartbeat_interval;
@@ -100,7 +100,7 @@ impl Liveness {
                             self.bury(id, process).await;
                         }
                     }
-                    Ok(()) = registered.changed() => self.follow().await,
+                    news = registered.next() => self.follow_new(news).await,
                     () = shutdown.requested() => return,
                 }
             }
@@ -113,18 +113,13 @@ impl Liveness {
         let LivenessSettings { stale_after, keep_closed, .. } = *self.settings.borrow();
         let now = (self.clock)();
         self.follow().await;
-        let alive: Vec<_> = self
-            .watched
-            .keys()
-            .filter(|(_, process)| process::started(process.pid) == Some(process.started))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let watched: Vec<_> = self.watched.keys().cloned().collect();
+        let alive = living(watched).await;
         // What could not be noted of the living is no reason to judge them.
         if alive.is_empty() || note(self.store.seen_alive(alive, now, stale_after).await) {
             note(self.store.sweep(now, stale_after).await);
         }
         note(self.store.close_headless(now.minus(keep_closed), now).await);
-        note(self.store.prune(now.minus(keep_closed)).await);
         self.looked.send_replace(now);
     }
 
@@ -137,6 +132,7 @@ impl Liveness {
                 return;
             }
         };
+        let wanted: HashSet<_> = wanted.into_iter().collect();
         self.watched.retain(|key, watch| {
             let keep = wanted.contains(key) && !watch.is_finished();
             if !keep {
@@ -145,13 +141,28 @@ impl Liveness {
             keep
         });
         for (id, process) in wanted {
-            self.watched.entry((id.clone(), process)).or_insert_with(|| {
-                self.exits.spawn(async move {
-                    process::exited(process).await;
-                    (id, process)
-                })
-            });
+            self.watch(id, process);
         }
+    }
+
+    /// Watches what came since: one process for a registration, however many others are watched. A process that a
+    /// session had before is dropped by the next look; until then its end changes nothing.
+    async fn follow_new(&mut self, news: ProcessNews) {
+        if news.others {
+            return self.follow().await;
+        }
+        for (id, process) in news.added {
+            self.watch(id, process);
+        }
+    }
+
+    fn watch(&mut self, id: InstanceId, process: Process) {
+        self.watched.entry((id.clone(), process)).or_insert_with(|| {
+            self.exits.spawn(async move {
+                process::exited(process).await;
+                (id, process)
+            })
+        });
     }
 
     /// Should the store not take it now, the next look finds the process gone once more.
@@ -163,6 +174,15 @@ impl Liveness {
         note(news);
         self.watched.remove(&(id, process));
     }
+}
+
+/// Those whose processes run. With thousands of them it takes a while, so a thread of its own asks.
+async fn living(watched: Vec<(InstanceId, Process)>) -> Vec<InstanceId> {
+    let runs = |process: &Process| process::started(process.pid) == Some(process.started);
+    let asked = tokio::task::spawn_blocking(move || {
+        watched.into_iter().filter(|(_, process)| runs(process)).map(|(id, _)| id).collect()
+    });
+    asked.await.unwrap_or_default()
 }
 
 /// Says whether the store took the note.

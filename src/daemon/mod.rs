@@ -3,6 +3,7 @@
 mod discovery;
 mod failure;
 mod folder;
+mod housekeeping;
 mod identity;
 mod in_force;
 mod intake;
@@ -258,7 +259,7 @@ impl Daemon {
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
-        tasks.push(tokio::spawn(prepare(store.clone())));
+        tasks.push(tokio::spawn(housekeeping::run(store.clone(), clock.clone(), in_force.liveness(), serving.clone())));
 
         let SocketSettings { path, mode, .. } = &started.settings.socket;
         let keeper = SocketKeeper::new(path, *mode, door.group_id(), socket_file);
@@ -332,18 +333,6 @@ impl Daemon {
         finish_sync(stop_sync, sync).await;
         ended.map_err(failure::of_part)
     }
-}
-
-/// What a start of the store leaves for when it serves already.
-async fn prepare(store: Store) {
-    if let Err(error) = store.make_room().await {
-        tracing::debug!(%error, "the store's log grows as it is written");
-    }
-    if let Err(error) = store.verify().await {
-        tracing::error!(%error, "the store could not be looked over");
-    }
-    // To begin takes more than to go on.
-    platform::memory::give_back();
 }
 
 /// Where clients may have left requests for this daemon: in its state folder; in the one that clients assume where it

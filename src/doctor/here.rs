@@ -101,6 +101,16 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
     if let Some(conflict) = &status.machine.conflict {
         findings.push(Finding::wrong("identity", conflict.message.clone(), "see `sessiond identity --help`"));
     }
+    if let Some(error) = &status.store.sync_error {
+        findings.push(Finding::wrong("store", error.clone(), "make room on the disk, or raise store.max_size"));
+    }
+    if status.central.unreadable_rows > 0 {
+        findings.push(Finding::odd(
+            "mirror",
+            format!("{} rows in central could not be read and were passed over", status.central.unreadable_rows),
+            "find rows with empty times or odd ids in central, and correct them",
+        ));
+    }
     if let Some(damage) = &status.store.damage {
         findings.push(Finding::odd("store", damage.clone(), "look at it, then remove the damaged file"));
     }

@@ -226,7 +226,21 @@ impl Host {
         let daemon = self.daemon.as_mut()?;
         let jobs = daemon.home.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
-        let answered = waiting.into_iter().map(|mut w| (w.command, w.at, poll(&mut w.answer).expect("an answer")));
+        let hand = daemon.home.hand.clone();
+        let answered = waiting.into_iter().map(|mut w| {
+            // Where the store is full the mirror makes room first, which takes further commits.
+            let mut answer = poll(&mut w.answer);
+            let at_once = answer.is_some();
+            for _ in 0..100 {
+                if answer.is_none() {
+                    hand.lock().unwrap().commit();
+                    answer = poll(&mut w.answer);
+                }
+            }
+            (at_once, (w.command, w.at, answer.expect("an answer")))
+        });
+        let (first, later): (Vec<_>, Vec<_>) = answered.partition(|(at_once, _)| *at_once);
+        let answered = first.into_iter().chain(later).map(|(_, answered)| answered);
         Some((jobs, answered.collect()))
     }
 

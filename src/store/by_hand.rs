@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, watch};
 
-use super::open::{Files, Look};
+use super::check::Check;
+use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
@@ -48,7 +49,7 @@ impl ByHand {
     /// Opens what is on the disk, as a start of the daemon does.
     pub(crate) fn open(disk: &Disk) -> (Store, Self) {
         let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
-        let connection = files.prepare(connect(&disk.url), Look::Everything).unwrap();
+        let connection = files.prepare(connect(&disk.url), &Check::Everything).unwrap();
         let (writer, queue) = Writer::new();
         let changes = super::Changes::new();
         changes.follow(&connection).unwrap();
@@ -57,7 +58,8 @@ impl ByHand {
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
             news: super::News::default(),
-            processes: Arc::new(watch::Sender::new(0)),
+            processes: super::NewProcesses::default(),
+            long_log: Arc::default(),
             changes: changes.clone(),
             mirror_position: Arc::default(),
             files: Arc::new(files),

@@ -29,6 +29,8 @@ pub enum StoreError {
     Held(Option<LockHolder>),
     #[error("the writer has more to do than it may hold")]
     Busy,
+    #[error("the check of the store was given up, since too much was written meanwhile")]
+    CheckGivenUp,
     #[error("the disk, or the store's max_size, is full: {0}")]
     Full(String),
     #[error("the disk does not answer as it should: {0}")]
@@ -42,7 +44,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same request may succeed later, with nothing changed in it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::Held(_) | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
+        matches!(self, Self::Busy | Self::Held(_) | Self::CheckGivenUp | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
     }
 }
 
@@ -63,6 +65,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
             Some(ErrorCode::DatabaseBusy) => Self::Held(None),
             Some(ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::OperationInterrupted) => Self::CheckGivenUp,
             _ => Self::Bug(text),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::check;
 use super::open::Files;
 use super::{Durability, Options, StoreError};
 
@@ -15,12 +16,10 @@ pub fn examine(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
     if !files.database().try_exists().map_err(|error| StoreError::Io(error.to_string()))? {
         return Ok(None);
     }
-    check(&files).map(Some).map_err(|error| files.name_holder(error))
+    findings(&files).map(Some).map_err(|error| files.name_holder(error))
 }
 
-fn check(files: &Files) -> Result<Vec<String>, StoreError> {
+fn findings(files: &Files) -> Result<Vec<String>, StoreError> {
     let connection = files.open_reader()?;
-    let mut check = connection.prepare("PRAGMA integrity_check(10)")?;
-    let lines = check.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    check::findings_beside(&connection, files.log())
 }

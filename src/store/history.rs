@@ -351,6 +351,13 @@ pub(super) fn settle(db: &Connection, settled: &[SettledRecord], at: Timestamp) 
     Ok(())
 }
 
+/// Central lost what it once had of these records: they wait again.
+pub(super) fn forget_synced_between(db: &Connection, after_seq: i64, last_seq: i64) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached("UPDATE records SET unsynced = 1 WHERE unsynced = 0 AND seq > ?1 AND seq <= ?2")?
+        .execute([after_seq, last_seq])?)
+}
+
 /// Central lost what it once had from here: that waits again.
 pub(super) fn forget_synced(db: &Connection) -> Result<usize, StoreError> {
     Ok(db.execute("UPDATE records SET unsynced = 1 WHERE unsynced = 0", [])?)

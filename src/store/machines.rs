@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{StoreError, mirror, sessions};
+use super::{StoreError, mirror, sessions, turns};
 use crate::domain::mirror::HostSeen;
 use crate::domain::{MachineName, MachineSummary, Timestamp};
 
@@ -113,17 +113,36 @@ pub(super) fn filed_under(db: &Connection) -> Result<Option<String>, StoreError>
         .optional()?)
 }
 
-/// Files this host's sessions under its name: those of a former name move along.
-pub(super) fn file_under(db: &Connection, name: &MachineName, at: Timestamp) -> Result<usize, StoreError> {
-    let moved = match filed_under(db)? {
+/// What one turn filed under the new name, and the row behind which the next one continues.
+pub(super) struct FileTurn {
+    pub moved: usize,
+    pub next: Option<i64>,
+}
+
+/// Files this host's sessions under its name: those of a former name move along, from behind `after_row` on. The last
+/// turn writes the name down, so that after a crash the next start begins anew.
+pub(super) fn file_under(
+    db: &Connection,
+    name: &MachineName,
+    after_row: i64,
+    at: Timestamp,
+) -> Result<FileTurn, StoreError> {
+    let mut moved = 0;
+    match filed_under(db)? {
         // Nothing is written, so that it works on a full disk.
-        Some(former) if former == name.as_str() => return Ok(0),
-        Some(former) => sessions::rename_machine(db, &former, name, at)?,
-        None => 0,
-    };
+        Some(former) if former == name.as_str() => return Ok(FileTurn { moved, next: None }),
+        Some(former) => {
+            let part = turns::next_rows(db, ("sessions", "rowid"), after_row, turns::ROWS)?;
+            moved = sessions::rename_machine(db, &former, name, (after_row, part.last), at)?;
+            if !part.is_end {
+                return Ok(FileTurn { moved, next: Some(part.last) });
+            }
+        }
+        None => {}
+    }
     db.execute(
         "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
         params![name.as_str()],
     )?;
-    Ok(moved)
+    Ok(FileTurn { moved, next: None })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sessions::{self, Record};
-use super::{Renamed, StoreError, outbox};
+use super::{Renamed, StoreError, mirror_share, outbox};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Reading, Rest};
 use crate::domain::session::fresh;
 use crate::domain::{HistoryRecord, Kind, Session, Status, Timestamp};
@@ -164,6 +164,8 @@ pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<Pa
         if how.whole {
             db.execute("DELETE FROM mirror_seen", [])?;
         }
+        // What made room for this host's own writes is read again once there is room for it.
+        let next_since = if mirror_share::can_be_completed(db)? { 0 } else { next_since };
         set_fact(db, "mirror_since", i64::try_from(next_since).unwrap_or(0))?;
         let recent = as_of(db)?.is_some_and(|written| how.at.since(written) < TIME_WRITTEN_EVERY);
         if db.total_changes() > before || !recent {

@@ -9,6 +9,7 @@ mod agents_tests;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
+mod check;
 mod copies;
 mod error;
 mod examine;
@@ -20,9 +21,12 @@ mod identity;
 mod machines;
 mod mirror;
 mod mirror_position;
+mod mirror_share;
 mod news;
 mod open;
 mod outbox;
+mod processes;
+mod prune;
 mod readers;
 mod recall;
 mod resume;
@@ -32,6 +36,9 @@ mod sessions;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod turns;
+#[cfg(test)]
+mod turns_tests;
 mod wal;
 mod writer;
 
@@ -41,7 +48,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 pub use agents::{Sighted, Sighting};
@@ -58,6 +65,7 @@ pub use open::FolderLock;
 pub use outbox::{
     Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
 };
+pub use processes::{NewProcesses, ProcessNews};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
@@ -68,10 +76,14 @@ use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
+use check::Check;
 use mirror::{Importing, Turn};
 use mirror_position::MirrorPosition;
+use mirror_share::Limit;
 use news::News;
-use open::{Files, Look};
+use open::Files;
+use outbox::ForgetPlace;
+use prune::PrunePlace;
 use readers::Readers;
 use writer::{Keeper, Writer};
 
@@ -127,12 +139,15 @@ pub struct Store {
     /// Counts commits; whoever waits for news waits for it to change.
     commits: watch::Receiver<u64>,
     news: News,
-    /// Counts registrations that came with a process.
-    processes: Arc<watch::Sender<u64>>,
+    processes: NewProcesses,
+    long_log: Arc<Notify>,
     changes: Changes,
     mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
 }
+
+/// How long a pause of the reads waits for those under way.
+const READS_END: Duration = Duration::from_secs(1);
 
 /// A session to be registered.
 #[derive(Clone, Debug)]
@@ -179,26 +194,31 @@ impl Store {
     /// A store newer than this binary, a folder that cannot be used. A damaged store is no error.
     pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<(Self, WriterThread), OpenError> {
         let files = Files::new(dir, options);
-        let connection = files.open(clock(), Look::Structure)?;
+        let connection = files.open(clock(), &files.check_at_start())?;
         let readers = Readers::new(files.clone());
         let (committed, commits) = watch::channel(0);
         let changes = Changes::new();
         changes.follow(&connection)?;
         let news = News::default();
         let mirror_position = Arc::new(MirrorPosition::new(mirror::as_of(&connection)?));
+        let long_log = Arc::new(Notify::new());
         let keeper = StoreKeeper {
             files: files.clone(),
             readers: readers.clone(),
             committed,
             news: news.clone(),
             changes: changes.clone(),
+            long_log: long_log.clone(),
             clock,
         };
         let (writer, thread) = Writer::start(connection, keeper)
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
-        let processes = Arc::new(watch::Sender::new(0));
+        let processes = NewProcesses::default();
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, news, processes, changes, mirror_position, files }, WriterThread(thread)))
+        Ok((
+            Self { writer, readers, commits, news, processes, long_log, changes, mirror_position, files },
+            WriterThread(thread),
+        ))
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -225,9 +245,9 @@ impl Store {
             .await
     }
 
-    /// Wakes whoever waits after a session came with a process to watch.
-    pub fn processes(&self) -> watch::Receiver<u64> {
-        self.processes.subscribe()
+    /// The processes to watch that came with sessions.
+    pub fn new_processes(&self) -> NewProcesses {
+        self.processes.clone()
     }
 
     /// Returns when the writer has ended, by a bug or because a damaged store could not be rebuilt.
@@ -258,15 +278,44 @@ impl Store {
         }
     }
 
-    /// Looks all of the database over, which a start does only in part, and has it rebuilt if it is damaged.
+    /// Checks all of the database, which a start does only in part, and has it rebuilt if it is damaged.
+    ///
+    /// # Errors
+    /// `CheckGivenUp` if too much is written meanwhile; it has to be run again.
     pub async fn verify(&self) -> Result<(), StoreError> {
-        self.read(|db| Look::Everything.over(db)).await
+        for piece in self.read(check::pieces).await? {
+            let log = self.files.log();
+            self.read(move |db| piece.run_beside(db, log.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the log is long, and has SQLite begin it anew: it does so by itself only when no read is under way,
+    /// which may never be. To be called in a loop by one task.
+    ///
+    /// # Errors
+    /// It could not be done now, and has to be tried again.
+    pub async fn shorten_log(&self) -> Result<(), StoreError> {
+        self.long_log.notified().await;
+        // Most of the work is done beside reads and writes, so that the pause is short.
+        self.fold_log("PASSIVE").await?;
+        let paused = self.readers.pause(READS_END).await.ok_or(StoreError::Busy)?;
+        self.fold_log("TRUNCATE").await?;
+        drop(paused);
+        self.make_room().await?;
+        if self.files.log_is_long() { Err(StoreError::Busy) } else { Ok(()) }
     }
 
     /// Makes commits quick from the first on, rather than only once the log has had its usual length.
     pub async fn make_room(&self) -> Result<(), StoreError> {
         let files = self.files.clone();
         self.writer.submit_atomic(move |_| files.lengthen_log()).await
+    }
+
+    async fn fold_log(&self, mode: &'static str) -> Result<(), StoreError> {
+        let files = self.files.clone();
+        let folding = tokio::task::spawn_blocking(move || files.fold_log(mode));
+        folding.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("the log was not folded in: {error}"))))
     }
 
     /// Goes once through the writer: it lives, and gets work done.
@@ -283,8 +332,12 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.write(move |db| register(db, what, process, caller, &draws, at)).await?;
-        self.tell_of_process(&record);
+        let attempt = || {
+            let what = what.clone();
+            self.write(move |db| register(db, what, process, caller, &draws, at))
+        };
+        let record = self.with_room(attempt).await?;
+        self.announce_process(&record);
         Ok(record)
     }
 
@@ -294,20 +347,24 @@ impl Store {
         &self,
         key: RequestKey,
         session: NewSession,
-        answer: impl FnOnce(&Record) -> String + Send + 'static,
+        answer: impl FnOnce(&Record) -> String + Clone + Send + 'static,
     ) -> Result<Once<Record, String>, StoreError> {
         let NewSession { what, process, caller, draws, at } = session;
-        let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
-        let registered = self.write(move |db| idempotency::register(db, &key, caller, at, work, answer)).await?;
+        let attempt = || {
+            let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
+            let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
+            self.write(move |db| idempotency::register(db, &key, caller, at, work, answer))
+        };
+        let registered = self.with_room(attempt).await?;
         if let Once::First(record) = &registered {
-            self.tell_of_process(record);
+            self.announce_process(record);
         }
         Ok(registered)
     }
 
-    fn tell_of_process(&self, record: &Record) {
-        if record.process.is_some() {
-            self.processes.send_modify(|count| *count += 1);
+    fn announce_process(&self, record: &Record) {
+        if let Some(process) = record.process {
+            self.processes.add(&record.session.instance_id, process);
         }
     }
 
@@ -321,7 +378,7 @@ impl Store {
     ) -> Result<Resumption, StoreError> {
         let resumption = self.write(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
         if let Resumption::Done(resumed) = &resumption {
-            self.tell_of_process(&resumed.session);
+            self.announce_process(&resumed.session);
         }
         Ok(resumption)
     }
@@ -360,9 +417,13 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
+        let attempt = || {
+            let sighting = sighting.clone();
+            self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after))
+        };
+        let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
-            self.processes.send_modify(|count| *count += 1);
+            self.announce_process(&sighted.record);
         }
         Ok(sighted)
     }
@@ -372,14 +433,20 @@ impl Store {
     /// # Errors
     /// The store can apply none of them now. What is wrong with a single request is in its own result.
     pub async fn import(&self, imports: Vec<Import>, stale_after: Duration) -> Result<Vec<Imported>, StoreError> {
+        let brings_process = imports.iter().any(|import| import.deferred.brings_process());
         let imported = self.write(move |db| spool::import(db, imports, stale_after)).await?;
-        self.processes.send_modify(|count| *count += 1);
+        if brings_process {
+            self.processes.add_others();
+        }
         Ok(imported)
     }
 
     /// These spool files are gone for good.
     pub async fn forget_imported(&self, names: Vec<String>) -> Result<(), StoreError> {
-        self.writer.submit(move |db| spool::forget(db, &names)).await
+        for part in turns::parts(names) {
+            self.writer.submit(move |db| spool::forget(db, &part)).await?;
+        }
+        Ok(())
     }
 
     pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
@@ -392,20 +459,35 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<(), StoreError> {
-        self.write(move |db| sessions::seen_alive(db, &ids, at, stale_after)).await
+        let mut parts = turns::parts(ids);
+        let mut part = parts.next().unwrap_or_default();
+        loop {
+            self.write(move |db| sessions::seen_alive(db, &part, at, stale_after)).await?;
+            match parts.next() {
+                Some(next) => part = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
         let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
         if !is_stale {
             // Another process may run the session.
-            self.processes.send_modify(|count| *count += 1);
+            self.processes.add_others();
         }
         Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
-        self.write(move |db| sessions::sweep(db, now, stale_after)).await
+        let mut swept = 0;
+        loop {
+            let turn = self.write(move |db| sessions::sweep(db, now, stale_after, turns::ROWS)).await?;
+            swept += turn;
+            if turn < turns::ROWS {
+                return Ok(swept);
+            }
+        }
     }
 
     /// Closes headless sessions that have been stale since then.
@@ -413,8 +495,17 @@ impl Store {
         self.write(move |db| agents::close_headless(db, silent_since, at)).await
     }
 
+    /// Lets go of sessions that were closed before then and that central has, a bounded turn after the other.
+    /// Returns how many.
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
-        self.writer.submit(move |db| sessions::prune(db, closed_before)).await
+        let mut pruned = 0;
+        let mut place = Some(PrunePlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.writer.submit(move |db| prune::turn(db, closed_before, from)).await?;
+            pruned += turn.pruned;
+            place = turn.next;
+        }
+        Ok(pruned)
     }
 
     pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
@@ -426,7 +517,17 @@ impl Store {
     }
 
     pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
-        self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+        // In pieces, so that no read keeps SQLite from beginning its log anew for long.
+        let mut records = Vec::new();
+        let mut after_row = Some(i64::MIN);
+        while let Some(after) = after_row {
+            let filter = filter.clone();
+            let piece = self.read(move |db| sessions::list_piece(db, &filter, after, now, stale_after)).await?;
+            records.extend(piece.records);
+            after_row = piece.next;
+        }
+        sessions::in_order(&mut records);
+        Ok(records)
     }
 
     /// A page of such a list; see [`session_page`].
@@ -492,16 +593,37 @@ impl Store {
         }
         let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
         for turn in Turn::of(&reading, changes) {
-            let finishes = turn.finishes();
-            while finishes && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
-            let how = how.clone();
-            let part = self.writer.submit(move |db| mirror::import(db, &turn, &how)).await?;
-            if finishes {
+            let turn = Arc::new(turn);
+            while turn.finishes() && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let import = || {
+                let (turn, how) = (turn.clone(), how.clone());
+                self.writer.submit(move |db| mirror::import(db, &turn, &how))
+            };
+            let part = self.with_room(import).await?;
+            if turn.finishes() {
                 self.mirror_position.written(at, part.written > 0);
             }
             imported.add(part);
         }
+        while self.writer.submit(|db| mirror_share::make_room(db, Limit::Share)).await? {}
         Ok(imported)
+    }
+
+    /// Tries a write of this host again where the store was full and the mirror could make room.
+    async fn with_room<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match attempt().await {
+            Err(StoreError::Full(why)) => {
+                let mut made = false;
+                while let Ok(true) = self.writer.submit(|db| mirror_share::make_room(db, Limit::Full)).await {
+                    made = true;
+                }
+                if made { attempt().await } else { Err(StoreError::Full(why)) }
+            }
+            outcome => outcome,
+        }
     }
 
     /// When what is mirrored of other hosts was last known to be true; never, before the first time.
@@ -530,7 +652,15 @@ impl Store {
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
     pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.write(move |db| machines::file_under(db, &name, at)).await
+        let mut moved = 0;
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            let name = name.clone();
+            let turn = self.write(move |db| machines::file_under(db, &name, from, at)).await?;
+            moved += turn.moved;
+            place = turn.next;
+        }
+        Ok(moved)
     }
 
     /// Takes down what happened in a session. `record_id`: random.
@@ -542,7 +672,11 @@ impl Store {
         caller: Caller,
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
-        self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
+        let attempt = || {
+            let (id, what) = (id.clone(), what.clone());
+            self.write(move |db| history::append(db, &id, what, record_id, caller, at))
+        };
+        self.with_room(attempt).await
     }
 
     /// The same, unless that was done under the same key before.
@@ -555,8 +689,12 @@ impl Store {
         caller: Caller,
         at: Timestamp,
     ) -> Result<KeptRecord, StoreError> {
-        let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
-        self.write(move |db| idempotency::append(db, &key, caller, at, work)).await
+        let attempt = || {
+            let (key, id, what) = (key.clone(), id.clone(), what.clone());
+            let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+            self.write(move |db| idempotency::append(db, &key, caller, at, work))
+        };
+        self.with_room(attempt).await
     }
 
     /// Records of a session, newest first.
@@ -616,7 +754,14 @@ impl Store {
 
     /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
     pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        self.write(move |db| outbox::forget_synced(db, acked_batch, at)).await
+        let mut forgotten = (0, 0);
+        let mut place = Some(ForgetPlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.write(move |db| outbox::forget_synced(db, from, acked_batch, at)).await?;
+            forgotten = (forgotten.0 + turn.sessions, forgotten.1 + turn.records);
+            place = turn.next;
+        }
+        Ok(forgotten)
     }
 
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
@@ -640,11 +785,7 @@ impl Store {
 
     /// The size of the database and its log on disk, in bytes.
     pub fn bytes(&self) -> u64 {
-        let size = |suffix: &str| {
-            let path = format!("{}{suffix}", self.files.database().display());
-            std::fs::metadata(path).map_or(0, |m| m.len())
-        };
-        size("") + size("-wal")
+        self.files.size("") + self.files.size("-wal")
     }
 }
 
@@ -654,13 +795,14 @@ struct StoreKeeper {
     committed: watch::Sender<u64>,
     news: News,
     changes: Changes,
+    long_log: Arc<Notify>,
     clock: Clock,
 }
 
 impl Keeper for StoreKeeper {
     fn recover(&mut self) -> Result<Connection, StoreError> {
         self.readers.forget();
-        let reopened = self.files.open((self.clock)(), Look::Everything).and_then(|connection| {
+        let reopened = self.files.open((self.clock)(), &Check::Everything).and_then(|connection| {
             self.changes.follow(&connection)?;
             Ok(connection)
         });
@@ -679,5 +821,8 @@ impl Keeper for StoreKeeper {
         self.changes.committed();
         self.news.committed();
         self.committed.send_modify(|count| *count += 1);
+        if self.files.log_is_long() {
+            self.long_log.notify_one();
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::check::Check;
 use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use super::{copies, salvage};
@@ -31,6 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The log's usual length, in bytes: SQLite begins it anew after the transaction that fills a thousand pages.
 const LOG: usize = 4_500_000;
+/// The log is made to begin anew once it is longer, in bytes. SQLite does so by itself only in a moment without
+/// readers.
+const LONG_LOG: u64 = 16 << 20;
+/// The largest database that is read as a whole before the daemon serves, in bytes: half a second from a cold disk.
+const CHECKED_AT_START: u64 = 32 << 20;
 
 /// Older versions can lose committed writes when the write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -95,29 +101,6 @@ fn refuse_foreign(dir: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
     Err(OpenError::ForeignFolder { dir: dir.display().to_string(), owner, user })
 }
 
-/// What of a database is looked at for damage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Every page. What is sound so far takes writes without losing any.
-    Structure,
-    /// Also whether the indexes have what their tables have, without which rows are not found: it takes several
-    /// times as long.
-    Everything,
-}
-
-impl Look {
-    /// # Errors
-    /// `Damaged` if the database is.
-    pub fn over(self, connection: &Connection) -> Result<(), StoreError> {
-        let check = match self {
-            Self::Structure => "PRAGMA quick_check(1)",
-            Self::Everything => "PRAGMA integrity_check(1)",
-        };
-        let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
-        if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
-    }
-}
-
 /// The database's files, and how connections to it are made.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
@@ -134,10 +117,10 @@ impl Files {
         self.dir.join(DATABASE)
     }
 
-    /// Opens the database for writing, upgraded to this binary's schema. One in which `look` finds damage is set
+    /// Opens the database for writing, upgraded to this binary's schema. One in which `check` finds damage is set
     /// aside and what can be read of it is carried over.
-    pub fn open(&self, now: Timestamp, look: Look) -> Result<Connection, OpenError> {
-        self.open_or_salvage(now, look).map_err(|error| match error {
+    pub fn open(&self, now: Timestamp, check: &Check) -> Result<Connection, OpenError> {
+        self.open_or_salvage(now, check).map_err(|error| match error {
             OpenError::Store(error) => OpenError::Store(self.name_holder(error)),
             other => other,
         })
@@ -153,7 +136,7 @@ impl Files {
         }
     }
 
-    fn open_or_salvage(&self, now: Timestamp, look: Look) -> Result<Connection, OpenError> {
+    fn open_or_salvage(&self, now: Timestamp, check: &Check) -> Result<Connection, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
@@ -163,7 +146,7 @@ impl Files {
             self.check_log(now)?;
         }
         self.sync_log()?;
-        match self.open_sound(look) {
+        match self.open_sound(check) {
             Err(OpenError::Store(StoreError::Damaged(why))) => self.salvage(&why, now),
             other => other,
         }
@@ -172,7 +155,7 @@ impl Files {
     fn salvage(&self, why: &str, now: Timestamp) -> Result<Connection, OpenError> {
         tracing::error!(why, "the store is damaged; it is set aside and what can be read is carried over");
         self.replace_damaged(now)?;
-        self.open_sound(Look::Structure)
+        self.open_sound(&Check::Structure)
     }
 
     /// Looks for damage in the log that a crash left, which SQLite would take for the log's end, and mends it.
@@ -196,6 +179,36 @@ impl Files {
                 self.write_whole(&log, &mended)
             }
         }
+    }
+
+    /// How much is checked before the daemon serves: a database that takes long to read is checked while it serves.
+    pub fn check_at_start(&self) -> Check {
+        if self.size("") + self.size("-wal") > CHECKED_AT_START { Check::Nothing } else { Check::Structure }
+    }
+
+    /// SQLite's write-ahead log.
+    pub fn log(&self) -> PathBuf {
+        self.beside("-wal")
+    }
+
+    /// Whether the log is so much longer than usual that readers must be keeping SQLite from beginning it anew.
+    pub fn log_is_long(&self) -> bool {
+        self.size("-wal") > LONG_LOG
+    }
+
+    /// The length of the database, or of a file beside it, in bytes.
+    pub fn size(&self, suffix: &str) -> u64 {
+        fs::metadata(self.beside(suffix)).map_or(0, |file| file.len())
+    }
+
+    /// Copies the log into the database, as far as a checkpoint of this mode does.
+    pub fn fold_log(&self, mode: &str) -> Result<(), StoreError> {
+        let connection = self.connect(&self.database()).map_err(|error| match error {
+            OpenError::Store(error) => error,
+            other => StoreError::Io(other.to_string()),
+        })?;
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
+        Ok(())
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -282,16 +295,16 @@ impl Files {
         log.sync_all().map_err(StoreError::of_file)
     }
 
-    fn open_sound(&self, look: Look) -> Result<Connection, OpenError> {
-        self.prepare(self.connect(&self.database())?, look)
+    fn open_sound(&self, check: &Check) -> Result<Connection, OpenError> {
+        self.prepare(self.connect(&self.database())?, check)
     }
 
     /// Brings a database up to this binary's schema, sets it up and looks it over.
-    pub fn prepare(&self, mut connection: Connection, look: Look) -> Result<Connection, OpenError> {
+    pub fn prepare(&self, mut connection: Connection, check: &Check) -> Result<Connection, OpenError> {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;
-        look.over(&connection)?;
+        check.run(&connection)?;
         Ok(connection)
     }
 
@@ -318,6 +331,8 @@ impl Files {
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "fullfsync", self.options.durability == Durability::Full)?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // A log that was long gives its room back when it is begun anew.
+        connection.pragma_update(None, "journal_size_limit", LOG as i64)?;
         let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let max_size = i64::try_from(self.options.max_size).unwrap_or(i64::MAX);
         connection.pragma_update(None, "max_page_count", max_size / page.max(1))?;

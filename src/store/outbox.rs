@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::history::{self, SettledRecord};
 use super::sessions::{self, Record};
+use super::turns::{self, ROWS};
 use super::{StoreError, mirror};
 use crate::domain::{HistoryRecord, InstanceId, Kind, Timestamp};
 
@@ -137,17 +138,16 @@ pub struct Settling {
     pub next_batches: [i64; 2],
 }
 
-/// As many rows as the writer takes note of at once: whoever else writes waits no longer than that.
-const NOTED_AT_ONCE: usize = 1000;
-
 impl Settling {
     /// The same in parts, each true by itself: what is not noted any more is pushed again.
     pub(super) fn in_parts(mut self) -> Vec<Self> {
         let mut parts = Vec::new();
-        while self.sessions.len() > NOTED_AT_ONCE {
-            let rest = self.sessions.split_off(NOTED_AT_ONCE);
+        while self.sessions.len() + self.records.len() > ROWS {
+            let rest = self.sessions.split_off(ROWS.min(self.sessions.len()));
             let sessions = std::mem::replace(&mut self.sessions, rest);
-            parts.push(Self { sessions, records: Vec::new(), ..self });
+            let rest = self.records.split_off((ROWS - sessions.len()).min(self.records.len()));
+            let records = std::mem::replace(&mut self.records, rest);
+            parts.push(Self { sessions, records, ..self });
         }
         parts.push(self);
         parts
@@ -395,17 +395,65 @@ fn rejected(db: &Connection, id: &InstanceId, version: i64, error: &str, at: Tim
     Ok(())
 }
 
-/// Central lost what it once had (it was restored from a backup): everything here waits again. Returns how many
-/// sessions, and records.
-pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-    let sessions = db.execute(
-        "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
-        [at.micros()],
-    )?;
-    let records = history::forget_synced(db)?;
-    mirror::read_anew(db)?;
-    set_fact(db, "acked_batch", &acked_batch)?;
-    Ok((sessions, records))
+/// What is marked next as lacking in central: rows of sessions, then of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForgetPlace {
+    Sessions { after_row: i64 },
+    Records { after_seq: i64 },
+}
+
+impl ForgetPlace {
+    pub const FIRST: Self = Self::Sessions { after_row: i64::MIN };
+}
+
+/// What one turn marked, and where the next one continues.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ForgetTurn {
+    pub sessions: usize,
+    pub records: usize,
+    pub next: Option<ForgetPlace>,
+}
+
+/// Central lost what it once had (it was restored from a backup): everything here waits again. The ledger's new
+/// position is written by the last turn, so that after a crash the next handshake starts over.
+pub(super) fn forget_synced(
+    db: &Connection,
+    place: ForgetPlace,
+    acked_batch: i64,
+    at: Timestamp,
+) -> Result<ForgetTurn, StoreError> {
+    let mut turn = ForgetTurn { sessions: 0, records: 0, next: None };
+    let (mut rows, mut after_seq) = (ROWS, i64::MIN);
+    match place {
+        ForgetPlace::Sessions { after_row } => {
+            let part = turns::next_rows(db, ("sessions", "rowid"), after_row, rows)?;
+            turn.sessions = forget_sessions(db, after_row, part.last, at)?;
+            if !part.is_end {
+                turn.next = Some(ForgetPlace::Sessions { after_row: part.last });
+                return Ok(turn);
+            }
+            rows -= part.count;
+        }
+        ForgetPlace::Records { after_seq: after } => after_seq = after,
+    }
+    let part = turns::next_rows(db, ("records", "seq"), after_seq, rows)?;
+    turn.records = history::forget_synced_between(db, after_seq, part.last)?;
+    if part.is_end {
+        mirror::read_anew(db)?;
+        set_fact(db, "acked_batch", &acked_batch)?;
+    } else {
+        turn.next = Some(ForgetPlace::Records { after_seq: part.last });
+    }
+    Ok(turn)
+}
+
+fn forget_sessions(db: &Connection, after_row: i64, last_row: i64, at: Timestamp) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE sessions SET unsynced_since = ?1 WHERE rowid > ?2 AND rowid <= ?3 \
+                 AND unsynced_since IS NULL AND mirror_round IS NULL",
+        )?
+        .execute(params![at.micros(), after_row, last_row])?)
 }
 
 pub(super) fn parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {

@@ -229,44 +229,20 @@ pub(super) fn process_died(
     Ok(record.process.is_none())
 }
 
-/// Records as stale whatever has been silent for too long. Returns how many.
-pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
+/// Records as stale up to `limit` sessions that have been silent for too long. Returns how many.
+pub(super) fn sweep(db: &Connection, now: Timestamp, stale_after: Duration, limit: usize) -> Result<usize, StoreError> {
     let silent = db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_running WHERE status = 'active' \
-                 AND mirror_round IS NULL AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2)"
+                 AND mirror_round IS NULL AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2) LIMIT ?3"
         ))?
-        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], record)?
+        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros(), limit as i64], record)?
         .collect::<Result<Vec<_>, _>>()?;
     for mut record in silent.iter().cloned() {
         record.session.status = Status::Stale;
         save(db, &mut record, now)?;
     }
     Ok(silent.len())
-}
-
-/// Lets go of closed sessions that central has, some time after they ended: what is left of them is what is
-/// mirrored of any host's. Returns how many.
-pub(super) fn prune(db: &Connection, closed_before: Timestamp) -> Result<usize, StoreError> {
-    let over: Vec<String> = db
-        .prepare_cached(&format!(
-            "SELECT instance_id FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
-                 AND status <> 'active' AND status = 'closed' AND closed_at < ?1 AND unsynced_since IS NULL \
-                 AND parked_at IS NULL AND {}",
-            history::nothing_left(db)?
-        ))?
-        .query_map([closed_before.micros()], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for id in &over {
-        db.prepare_cached("DELETE FROM records WHERE instance_id = ?1")?.execute([id])?;
-        db.prepare_cached("DELETE FROM aliases WHERE instance_id = ?1")?.execute([id])?;
-        db.prepare_cached(
-            "UPDATE sessions SET pid = NULL, pid_started = NULL, \
-                 mirror_round = coalesce((SELECT value FROM facts WHERE name = 'mirror_round'), 0) WHERE instance_id = ?1",
-        )?
-        .execute([id])?;
-    }
-    Ok(over.len())
 }
 
 /// The sessions whose processes are to be watched.
@@ -281,18 +257,23 @@ pub(super) fn watched(db: &Connection) -> Result<Vec<(InstanceId, Process)>, Sto
     Ok(rows)
 }
 
-/// Files the sessions of one machine name under another: the machine was renamed.
+/// Files the sessions of one machine name under another: the machine was renamed. Only rows behind the first of
+/// these, up to the second.
 pub(super) fn rename_machine(
     db: &Connection,
     from: &str,
     to: &MachineName,
+    (after_row, last_row): (i64, i64),
     at: Timestamp,
 ) -> Result<usize, StoreError> {
-    Ok(db.execute(
-        "UPDATE sessions SET host_machine = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE host_machine = ?1 AND mirror_round IS NULL",
-        params![from, to.as_str(), at.micros()],
-    )?)
+    Ok(db
+        .prepare_cached(
+            "UPDATE sessions SET host_machine = ?2, version = version + 1, \
+                 unsynced_since = coalesce(unsynced_since, ?3), parked_at = NULL, parked_error = NULL, \
+                 retry_at = NULL \
+             WHERE rowid > ?4 AND rowid <= ?5 AND host_machine = ?1 AND mirror_round IS NULL",
+        )?
+        .execute(params![from, to.as_str(), at.micros(), after_row, last_row])?)
 }
 
 /// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
@@ -327,18 +308,30 @@ pub(super) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
     })
 }
 
-/// By project, most recent heartbeat first; the status is judged at `now`.
-pub(super) fn list(
+/// Some of the sessions that a list shows, and the row behind which the next piece begins.
+pub(super) struct ListPiece {
+    pub records: Vec<Record>,
+    pub next: Option<i64>,
+}
+
+/// How many rows one piece of a list reads.
+const LIST_PIECE: usize = 1000;
+
+/// Sessions behind row `after`, whose status at `now` is as asked for. A session keeps its row, so that each that
+/// there is all the while is in exactly one piece.
+pub(super) fn list_piece(
     db: &Connection,
     filter: &Filter,
+    after: i64,
     now: Timestamp,
     stale_after: Duration,
-) -> Result<Vec<Record>, StoreError> {
+) -> Result<ListPiece, StoreError> {
+    let mut last = None;
     let mut records = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE {} AND (?2 IS NULL OR host_machine = ?2) \
+            "SELECT {COLUMNS}, s.rowid FROM sessions s WHERE {} AND s.rowid > ?5 AND (?2 IS NULL OR host_machine = ?2) \
                  AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
-             ORDER BY project, last_heartbeat DESC, instance_id",
+             ORDER BY s.rowid LIMIT ?6",
             // Told apart, so that SQLite sees that the index serves.
             if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL" }
         ))?
@@ -348,12 +341,26 @@ pub(super) fn list(
                 filter.machine.as_ref().map(MachineName::as_str),
                 filter.local,
                 filter.closed_since.map(Timestamp::micros),
+                after,
+                LIST_PIECE as i64,
             ],
-            record,
+            |row| {
+                last = Some(row.get("rowid")?);
+                record(row)
+            },
         )?
         .collect::<Result<Vec<_>, _>>()?;
+    let next = last.filter(|_| records.len() == LIST_PIECE);
     records.retain(|r| filter.status.is_none_or(|status| r.session.status_at(now, stale_after) == status));
-    Ok(records)
+    Ok(ListPiece { records, next })
+}
+
+/// By project, most recent heartbeat first.
+pub(super) fn in_order(records: &mut [Record]) {
+    records.sort_by(|a, b| {
+        let key = |r: &Record| (std::cmp::Reverse(r.session.last_heartbeat), r.session.instance_id.clone());
+        a.session.project.as_str().cmp(b.session.project.as_str()).then_with(|| key(a).cmp(&key(b)))
+    });
 }
 
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM sessions INDEXED BY sessions_ended \

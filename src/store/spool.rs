@@ -37,6 +37,17 @@ pub enum Deferred {
     },
 }
 
+impl Deferred {
+    /// Whether a session may get a process by it.
+    pub(super) fn brings_process(&self) -> bool {
+        match self {
+            Self::Register { process, .. } => process.is_some(),
+            Self::Sighting(sighting) => sighting.process.is_some(),
+            Self::Heartbeat { .. } | Self::Close { .. } | Self::Append { .. } => false,
+        }
+    }
+}
+
 /// A spooled request, checked, as it is to be applied.
 #[derive(Clone, Debug)]
 pub struct Import {

@@ -2,6 +2,8 @@
 //! that fails is undone alone, commits once, and only then answers.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -48,13 +50,15 @@ pub(super) trait Keeper: Send + 'static {
 #[derive(Clone)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
+    /// The most rows that one job has written so far.
+    largest_job: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// A writer and the queue of its jobs, for whoever runs them.
     pub fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        (Self { jobs }, queue)
+        (Self { jobs, largest_job: Arc::default() }, queue)
     }
 
     /// Starts the thread; it ends when the last `Writer` is gone and everything accepted is committed.
@@ -62,6 +66,12 @@ impl Writer {
         let (writer, queue) = Self::new();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || run(connection, queue, keeper))?;
         Ok((writer, thread))
+    }
+
+    /// The most rows that one job has written: everyone else who writes waits for as long as that takes.
+    #[cfg(test)]
+    pub fn largest_job(&self) -> u64 {
+        self.largest_job.load(Ordering::Relaxed)
     }
 
     /// Returns when the thread has ended.
@@ -95,6 +105,13 @@ impl Writer {
         undoes_itself: bool,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
+        let largest_job = self.largest_job.clone();
+        let work = move |db: &Connection| {
+            let before = db.total_changes();
+            let result = work(db);
+            largest_job.fetch_max(db.total_changes().saturating_sub(before), Ordering::Relaxed);
+            result
+        };
         self.jobs.try_send(Job { work: answering(work, reply), undoes_itself }).map_err(|refused| match refused {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Closed(_) => stopped(),

@@ -68,6 +68,9 @@ pub struct CentralBody {
     /// agree.
     #[serde(default)]
     pub clock_ahead_seconds: Option<f64>,
+    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    #[serde(default)]
+    pub unreadable_rows: u64,
 }
 
 /// What waits for central.
@@ -110,6 +113,9 @@ pub struct StoreBody {
     /// The damaged files that were set aside, since when, and what to do; null once they are removed.
     #[serde(default)]
     pub damage: Option<String>,
+    /// Why sync cannot use the store, and since when; null while it can.
+    #[serde(default)]
+    pub sync_error: Option<String>,
 }
 
 /// The daemon's socket.

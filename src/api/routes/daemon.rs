@@ -29,6 +29,8 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
     let settings = api.settings.borrow().clone();
     let backlog = api.store.backlog().await?;
     let counts = api.store.counts(now, settings.stale_after).await?;
+    // Borrowed once: a second borrow beside the first waits for a writer between them, and that one for the first.
+    let link = api.link.borrow().clone();
     Ok(Json(StatusBody {
         daemon: DaemonBody {
             version: api.about.version.to_owned(),
@@ -37,8 +39,8 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             uptime_seconds: now.since(api.about.started_at).as_secs(),
         },
         machine: identity::body(&api),
-        central: central(&api.link.borrow()),
-        backlog: backlog_body(&backlog, &api.link.borrow()),
+        central: central(&link),
+        backlog: backlog_body(&backlog, &link),
         parked: backlog.parked,
         sessions: SessionCounts { active: counts.active, stale: counts.stale, closed: counts.closed },
         store: StoreBody {
@@ -46,6 +48,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             bytes: api.store.bytes(),
             durability: api.about.durability.to_owned(),
             damage: api.store.damage().map(damage),
+            sync_error: sync_error(&link),
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
         spool: spool(&api.spool),
@@ -142,6 +145,11 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
     }
 }
 
+fn sync_error(link: &LinkStatus) -> Option<String> {
+    let (since, error) = link.store_error.as_ref()?;
+    Some(format!("sync cannot use the store since {since}: {error}; it is tried again by itself"))
+}
+
 fn damage(file: String) -> String {
     format!(
         "it was damaged, and what could be read of it carried over (the log says what): {file} is what it was, in \
@@ -159,6 +167,7 @@ fn central(link: &LinkStatus) -> CentralBody {
         round_trip_ms: link.round_trip.map(|took| took.as_secs_f64() * 1000.0),
         listening: link.listening,
         clock_ahead_seconds: link.clock_ahead.map(|ahead| ahead as f64 / 1_000_000.0),
+        unreadable_rows: link.unreadable_rows,
     }
 }
 

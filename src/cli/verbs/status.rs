@@ -38,6 +38,9 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     sheet.row("sessions", format!("{} active, {} stale, {} closed", sessions.active, sessions.stale, sessions.closed));
     let (store, size) = (&status.store, bytesize::ByteSize(status.store.bytes));
     sheet.row("store", format!("{}, {size}, durability {}", store.path, store.durability));
+    if let Some(error) = &status.store.sync_error {
+        sheet.row("", Cell::new(error).tone(Tone::Bad));
+    }
     if let Some(damage) = &status.store.damage {
         sheet.row("", Cell::new(damage).tone(Tone::Warn));
     }

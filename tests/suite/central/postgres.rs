@@ -356,7 +356,7 @@ async fn a_row_locked_by_others_is_not_waited_for_long() {
         (db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").then_some(())
     });
     let pushed = link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row), records: &[] }).await;
-    assert!(matches!(&pushed, Err(CentralError::Retry(m)) if m.contains("55P03")), "{pushed:?}");
+    assert!(matches!(&pushed, Err(CentralError::Locked(m)) if m.contains("55P03")), "{pushed:?}");
 }
 
 #[tokio::test]
