@@ -337,7 +337,8 @@ impl Local for Home {
         }
         if self.has(Bug::HistoryNotReoffered) {
             self.store.settle(nothing, at).await?;
-            let all = "UPDATE sessions SET unsynced_since = 0 WHERE unsynced_since IS NULL AND mirror_round IS NULL";
+            let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
+                WHERE mirror_round IS NULL";
             return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await

@@ -13,7 +13,7 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, Session, Status};
+use crate::domain::{HistoryRecord, Session, Status, TimedSession};
 use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Zombie {
     host_id: Uuid,
     after: i64,
     number: i64,
-    sessions: Vec<Session>,
+    sessions: Vec<TimedSession>,
     records: Vec<HistoryRecord>,
 }
 
@@ -177,7 +177,7 @@ impl SimLink {
 
     /// Nor may it file anything under that name.
     fn check_filing(&self, batch: &Batch<'_>) {
-        let filed = |s: &&Session| self.network.lock().rivals.contains_key(s.host_machine.as_str());
+        let filed = |s: &&TimedSession| self.network.lock().rivals.contains_key(s.host_machine.as_str());
         if let Some(session) = batch.sessions.iter().find(filed) {
             self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
         }
@@ -186,7 +186,7 @@ impl SimLink {
     async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
         let mut sessions = batch.sessions.to_vec();
         if self.network.has(Bug::StampNow) {
-            sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
+            sessions.iter_mut().for_each(|s| s.session.last_heartbeat = self.network.central.now());
         }
         let after = self.network.after(batch.after, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
         let mut records = batch.records.to_vec();

@@ -19,7 +19,7 @@ use super::random::Random;
 use super::{HOSTS, PACE, Violation, now};
 use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use crate::store::by_hand::Disk;
-use crate::store::{Process, Record, StoreError};
+use crate::store::{ColumnChanges, Process, Record, StoreError};
 use crate::sync::central::Central;
 
 const SECOND: i64 = 1_000_000;
@@ -577,6 +577,8 @@ fn pretended(command: &Command, at: Timestamp) -> Record {
         owner_uid: 1000,
         process: *process,
         version: 1,
+        synced_version: 0,
+        columns: ColumnChanges::begun(at),
         unsynced_since: None,
         mirrored: false,
         machine_seen: None,

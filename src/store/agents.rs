@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
 use super::{StoreError, history};
 use crate::domain::agent::{Candidate, Candidates, Report, Sign, Verdict, judge};
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
+use crate::domain::{Column, Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
 /// A report, and what is known of where it came from.
 #[derive(Clone, Debug)]
@@ -171,11 +171,10 @@ fn take_up(
 ) -> Result<InstanceId, StoreError> {
     let mut record = existing(db, id.as_str())?;
     let report = &sighting.report;
-    let percent_before = record.session.context_percent;
+    let before = record.session.clone();
     let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     let starts = matches!(report.sign, Sign::Start(_));
-    let before = whereabouts(&record.session);
     // Whoever merely lives does not take a session from another process that does.
     let free = record.process.is_none_or(|process| !(sighting.lives)(process));
     if let Some(process) = sighting.process.filter(|_| starts || free) {
@@ -189,16 +188,20 @@ fn take_up(
     if session.working_dir.is_none() {
         session.working_dir.clone_from(&report.working_dir);
     }
-    if whereabouts(&record.session) != before {
+    record.change_columns_since(&before, at);
+    if report.context_percent.is_some() {
+        record.change_column(Column::ContextPercent, at);
+    }
+    if whereabouts(&record.session) != whereabouts(&before) {
         save_whereabouts(db, &record)?;
     }
     save(db, &mut record, at)?;
-    history::context_changed(db, &id, (percent_before, record.session.context_percent))?;
+    history::context_changed(db, &id, (before.context_percent, record.session.context_percent))?;
     Ok(id)
 }
 
-fn whereabouts(session: &Session) -> [Option<String>; 3] {
-    [session.claude_session_uuid.clone(), session.claude_session_path.clone(), session.working_dir.clone()]
+fn whereabouts(session: &Session) -> [&Option<String>; 3] {
+    [&session.claude_session_uuid, &session.claude_session_path, &session.working_dir]
 }
 
 /// Is the id that a report gives one that the session already has, or had and gave up?

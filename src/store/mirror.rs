@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sessions::{self, Record};
 use super::{Renamed, StoreError, outbox};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Reading, Rest};
-use crate::domain::session::fresh;
-use crate::domain::{HistoryRecord, Session, Status, Timestamp};
+use crate::domain::{HistoryRecord, Session, Status, TimedSession, Timestamp};
 
 /// How much of a mirrored session's history is kept: as much as reconstructing its context takes.
 const KEPT_EVENTS: u32 = 50;
@@ -106,10 +105,10 @@ struct Taking<'a> {
     whole: bool,
 }
 
-fn take(db: &Connection, session: &Session, taking: &Taking<'_>) -> Result<Option<Renamed>, StoreError> {
+fn take(db: &Connection, session: &TimedSession, taking: &Taking<'_>) -> Result<Option<Renamed>, StoreError> {
     match sessions::exactly(db, session.instance_id.as_str())? {
         Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
-            merge(db, &own, session, taking)?;
+            merge(db, own, session, taking)?;
             Ok(None)
         }
         Some(own) if !own.mirrored => {
@@ -124,23 +123,24 @@ fn take(db: &Connection, session: &Session, taking: &Taking<'_>) -> Result<Optio
     }
 }
 
-/// What others did to a session of this host: closed it, or spoke for it later than anybody here.
-fn merge(db: &Connection, own: &Record, central: &Session, taking: &Taking<'_>) -> Result<(), StoreError> {
-    let id = &own.session.instance_id;
-    if own.session.status == Status::Closed {
-        // Closed is for good; a central that forgot of it, or was told otherwise, is told again.
-        return if central.status == Status::Closed { Ok(()) } else { outbox::offer_again(db, id, taking.at) };
+/// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.
+fn merge(db: &Connection, own: Record, central: &TimedSession, taking: &Taking<'_>) -> Result<(), StoreError> {
+    let id = own.session.instance_id.clone();
+    let closed = |session: &Session| session.status == Status::Closed;
+    let mut merged = own.clone();
+    // Closed is permanent: a central that lost it, or where somebody opened the session again, is offered it again.
+    let mut lost = closed(&own.session) && !closed(central);
+    lost |= merged.merge_columns(central, taking.whole);
+    if !closed(&own.session) && !closed(central) && !taking.whole {
+        merged.merge_heartbeat(central, taking.at, taking.stale_after);
     }
-    if central.status == Status::Closed {
-        return outbox::closed_elsewhere(db, id, central.closed_at.unwrap_or(taking.at));
+    if merged != own {
+        sessions::adopt(db, &merged)?;
     }
-    // What central lacks was said here, and acknowledged: it comes first, whatever the clocks say. And a whole
-    // reading brings also what this host itself once said.
-    let later = own.unsynced_since.is_none()
-        && !taking.whole
-        && central.last_heartbeat > own.session.last_heartbeat
-        && fresh(central.last_heartbeat, taking.at, taking.stale_after);
-    if later { sessions::adopt(db, own, central) } else { Ok(()) }
+    if closed(central) && !closed(&own.session) {
+        outbox::closed_elsewhere(db, &id, central.closed_at.unwrap_or(taking.at))?;
+    }
+    if lost { outbox::offer_again(db, &id, taking.at) } else { Ok(()) }
 }
 
 /// History of sessions that are not known here is left out: it comes again with them.
@@ -245,6 +245,7 @@ mod tests {
     }
 
     fn all(sessions: Vec<Session>) -> Changes {
+        let sessions = sessions.into_iter().map(TimedSession::untimed).collect();
         Changes { sessions, gone: vec![], history: vec![], rest: Rest::Nothing { next_since: 9 } }
     }
 

@@ -7,6 +7,7 @@ mod agents;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
+mod columns;
 mod error;
 mod examine;
 mod history;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 
 pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
+pub use columns::ColumnChanges;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};

@@ -28,11 +28,12 @@ const LOG: usize = 4_500_000;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/local/0001_sessions.sql"),
     include_str!("../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../migrations/local/0003_agents.sql"),
     include_str!("../../migrations/local/0004_aliases_in_order.sql"),
+    include_str!("../../migrations/local/0005_columns.sql"),
 ];
 
 /// The exclusive use of a state folder.

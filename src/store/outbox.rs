@@ -155,7 +155,7 @@ pub(super) fn pending_behind(db: &Connection, place: Place, limit: usize) -> Res
             sessions::COLUMNS
         ))?
         .query_map(params![place.since, place.row, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-            last = Some(Place { since: row.get(18)?, row: row.get(22)? });
+            last = Some(Place { since: row.get(18)?, row: row.get(24)? });
             sessions::record(row)
         })?
         .collect::<Result<Vec<_>, _>>()?;
@@ -216,10 +216,13 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
     Ok(renamed)
 }
 
-/// A change made during the push has a newer version, and goes on waiting.
+/// A change made during the push has a newer version, so that its columns go on waiting.
 fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET unsynced_since = NULL WHERE instance_id = ?1 AND version = ?2")?
-        .execute(params![id.as_str(), version])?;
+    db.prepare_cached(
+        "UPDATE sessions SET synced_version = max(synced_version, ?2), \
+             unsynced_since = iif(version = ?2, NULL, unsynced_since) WHERE instance_id = ?1",
+    )?
+    .execute(params![id.as_str(), version])?;
     Ok(())
 }
 
@@ -235,8 +238,10 @@ pub(super) fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Time
 
 /// Central lacks what it once had of this session.
 pub(super) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2) WHERE instance_id = ?1")?
-        .execute(params![id.as_str(), at.micros()])?;
+    db.prepare_cached(
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2), synced_version = 0 WHERE instance_id = ?1",
+    )?
+    .execute(params![id.as_str(), at.micros()])?;
     Ok(())
 }
 
@@ -253,7 +258,7 @@ pub(super) fn give_up_id(
     let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
     db.execute(
         "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             parked_at = NULL, parked_error = NULL WHERE instance_id = ?1",
+             synced_version = 0, parked_at = NULL, parked_error = NULL WHERE instance_id = ?1",
         params![id.as_str(), new_id.as_str(), at.micros()],
     )?;
     db.execute(
@@ -273,7 +278,8 @@ fn rejected(db: &Connection, id: &InstanceId, error: &str, at: Timestamp) -> Res
 /// sessions, and records.
 pub(super) fn forget_synced(db: &Connection, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
     let sessions = db.execute(
-        "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 \
+             WHERE mirror_round IS NULL AND (unsynced_since IS NULL OR synced_version > 0)",
         [at.micros()],
     )?;
     let records = history::forget_synced(db)?;

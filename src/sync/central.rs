@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, HistoryTables, MachineName, Session, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, MachineName, TimedSession, Timestamp};
 
 /// This host, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ pub struct Batch<'a> {
     pub after: i64,
     /// Where it stands then.
     pub number: i64,
-    pub sessions: &'a [Session],
+    /// Columns with a time are offered: central writes those that no other client changed since.
+    pub sessions: &'a [TimedSession],
     /// In the order in which they happened. Only of kinds that central has a table for.
     pub records: &'a [HistoryRecord],
 }

@@ -1,13 +1,13 @@
 //! What is pushed, in parts: a batch that central rejects is halved until the row at fault stands alone.
 
 use super::central::Applied;
-use crate::domain::{HistoryRecord, Session};
-use crate::store::{Pending, Settled, SettledRecord, Settlement, Settling};
+use crate::domain::{HistoryRecord, TimedSession};
+use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling};
 
 const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
 
 pub(super) struct Part {
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<TimedSession>,
     /// Of each session.
     versions: Vec<i64>,
     pub records: Vec<HistoryRecord>,
@@ -15,7 +15,11 @@ pub(super) struct Part {
 
 impl Part {
     pub fn of(pending: Pending) -> Self {
-        let (sessions, versions) = pending.sessions.into_iter().map(|record| (record.session, record.version)).unzip();
+        let offer = |record: Record| {
+            let times = record.offered_columns();
+            (TimedSession { session: record.session, times }, record.version)
+        };
+        let (sessions, versions) = pending.sessions.into_iter().map(offer).unzip();
         Self { sessions, versions, records: pending.records }
     }
 
@@ -82,8 +86,8 @@ impl Part {
     }
 }
 
-fn settled(session: Session, version: i64, how: Settlement) -> Settled {
-    Settled { instance_id: session.instance_id, version, how }
+fn settled(session: TimedSession, version: i64, how: Settlement) -> Settled {
+    Settled { instance_id: session.session.instance_id, version, how }
 }
 
 fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> SettledRecord {

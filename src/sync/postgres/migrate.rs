@@ -13,7 +13,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 4] = [
+const FILES: [(i64, &str, &str); 5] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -29,6 +29,11 @@ const FILES: [(i64, &str, &str); 4] = [
         1_780_000_000_000,
         "mirror_and_history",
         include_str!("../../../migrations/central/1780000000000_mirror_and_history.sql"),
+    ),
+    (
+        1_791_000_000_000,
+        "merge_by_column",
+        include_str!("../../../migrations/central/1791000000000_merge_by_column.sql"),
     ),
 ];
 

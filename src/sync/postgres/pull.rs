@@ -8,7 +8,8 @@ use super::link::{Link, column};
 use super::{Me, micros};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
 use crate::domain::{
-    HistoryRecord, InstanceId, InstanceType, Invalid, Kind, MachineName, Project, Session, Status, Timestamp,
+    ColumnTimes, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, MachineName, Project, Session, Status,
+    TimedSession, Timestamp,
 };
 use crate::sync::central::CentralError;
 
@@ -30,7 +31,10 @@ macro_rules! page {
             ", ",
             micros!("closed_at"),
             ", host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir, \
-             changed_xid::text::bigint FROM supervisor_sessions \
+             changed_xid::text::bigint, CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, \
+                 json_build_object('other', ",
+            micros!("last_heartbeat"),
+            ")::text) END FROM supervisor_sessions \
              WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) ",
             $of,
             " ORDER BY changed_xid, instance_id LIMIT $3"
@@ -39,12 +43,12 @@ macro_rules! page {
 }
 
 /// All there is, also what a restored backup brought of another server's transactions.
-const ALL: &str = page!("AND ($4::uuid, $5::text[]) IS NOT NULL");
+const ALL: &str = page!("AND ($4::uuid, $5::text[], $6::text) IS NOT NULL");
 
-/// What changed, but for what this host itself said of its own sessions.
+/// What changed, but for what this host alone changed of its own sessions.
 const CHANGED: &str = page!(
     "AND changed_xid < pg_snapshot_xmax(pg_current_snapshot()) \
-     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5))"
+     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5) OR others_xid >= $6::text::xid8)"
 );
 
 const GONE: &str = concat!(
@@ -162,7 +166,8 @@ async fn sessions(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes
         .bind(after)
         .bind(SESSIONS)
         .bind(me.host_id)
-        .bind(me.names());
+        .bind(me.names())
+        .bind(reading.since.to_string());
     let rows = link.rows(query).await?;
     let mut sessions = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -261,7 +266,7 @@ fn record(row: &PgRow, kind: Kind) -> Result<Option<HistoryRecord>, CentralError
     }))
 }
 
-fn session(row: &PgRow) -> Result<Result<Session, Invalid>, CentralError> {
+fn session(row: &PgRow) -> Result<Result<TimedSession, Invalid>, CentralError> {
     let text = |index| column::<String>(row, index);
     let option = |index| column::<Option<String>>(row, index);
     let (id, project, kind, status, machine) = (text(0)?, text(1)?, text(2)?, text(3)?, text(9)?);
@@ -271,8 +276,9 @@ fn session(row: &PgRow) -> Result<Result<Session, Invalid>, CentralError> {
     let moment = |index| Ok::<_, CentralError>(Timestamp::from_micros(column(row, index)?));
     let (last_heartbeat, created_at) = (moment(6)?, moment(7)?);
     let closed_at = column::<Option<i64>>(row, 8)?.map(Timestamp::from_micros);
+    let times = option(15)?.map_or_else(ColumnTimes::default, |times| ColumnTimes::from_json(&times));
     let understood = || {
-        Ok(Session {
+        let session = Session {
             instance_id: InstanceId::parse(&id)?,
             project: Project::parse(&project)?,
             instance_type: InstanceType::parse(&kind)?,
@@ -287,7 +293,8 @@ fn session(row: &PgRow) -> Result<Result<Session, Invalid>, CentralError> {
             claude_session_path: path,
             resumed_from: resumed_from.as_deref().and_then(|id| InstanceId::parse(id).ok()),
             working_dir,
-        })
+        };
+        Ok(TimedSession { session, times })
     };
     Ok(understood())
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sessiond::domain::mirror::{Reading, Rest};
-use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::domain::{
+    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
+};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host};
 use uuid::Uuid;
 
@@ -105,6 +107,11 @@ pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
     }
 }
 
+/// A session whose columns were all changed with its last heartbeat.
+pub fn whole(session: &Session) -> TimedSession {
+    TimedSession { session: session.clone(), times: ColumnTimes::all(session.last_heartbeat) }
+}
+
 const ID: &str = "odin-PS-000001";
 
 /// A host that has been welcomed, and counts its batches.
@@ -125,6 +132,10 @@ impl<C: Central> Member<C> {
     }
 
     async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+        self.offer(&sessions.iter().map(whole).collect::<Vec<_>>()).await
+    }
+
+    async fn offer(&mut self, sessions: &[TimedSession]) -> Result<Vec<Applied>, CentralError> {
         let applied =
             self.link.push(Batch { after: self.batch, number: self.batch + 1, sessions, records: &[] }).await?;
         self.batch += 1;
@@ -206,7 +217,6 @@ async fn a_heartbeat_in_centrals_future_is_replaced<W: World>(world: W) {
     world.put(&wrong);
 
     session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
-    session.context_percent = 12;
     assert_eq!(member.push(&session).await, Applied::Taken);
     assert_eq!(only(&world), session);
 }
@@ -308,9 +318,9 @@ async fn a_batch_takes_effect_once<W: World>(world: W) {
     let (mut member, mut session) = begun(&world).await;
     assert_eq!(member.batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
+    let again = Batch { after: 0, number: 1, sessions: &[whole(&session)], records: &[] };
     assert_eq!(member.link.push(again).await, Err(CentralError::OutOfStep));
-    let ahead = Batch { after: 2, number: 3, sessions: std::slice::from_ref(&session), records: &[] };
+    let ahead = Batch { after: 2, number: 3, sessions: &[whole(&session)], records: &[] };
     assert_eq!(member.link.push(ahead).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 
@@ -331,7 +341,7 @@ async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
     let mut link = world.link();
     assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
+    let again = Batch { after: 0, number: 1, sessions: &[whole(&session)], records: &[] };
     assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 }
@@ -480,7 +490,7 @@ async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String
     let (mut sessions, mut gone) = (Vec::new(), Vec::new());
     loop {
         let changes = link.pull(&reading).await.unwrap();
-        sessions.extend(changes.sessions);
+        sessions.extend(changes.sessions.into_iter().map(|read| read.session));
         gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
         match changes.rest {
             Rest::More(position) => reading.after = Some(position),

@@ -8,7 +8,7 @@ use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use uuid::Uuid;
 
-use super::conformance::{self, World, host, session};
+use super::conformance::{self, World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -100,7 +100,7 @@ async fn faults_come_when_scripted() {
     let me = host("odin3", 1);
     link.hello(&me).await.unwrap();
     let sessions = [session("odin-PS-000001", "odin3", NOW)];
-    let batch = Batch { after: 0, number: 1, sessions: &sessions, records: &[] };
+    let batch = Batch { after: 0, number: 1, sessions: &sessions.each_ref().map(whole), records: &[] };
 
     central.fail_next(Fault::Fail(CentralError::Retry("gone".into())));
     assert!(link.push(batch).await.is_err());
@@ -116,7 +116,7 @@ async fn faults_come_when_scripted() {
 
     central.restore(empty);
     assert_eq!(
-        link.push(Batch { after: 1, number: 2, sessions: &sessions, records: &[] }).await,
+        link.push(Batch { after: 1, number: 2, sessions: &sessions.each_ref().map(whole), records: &[] }).await,
         Err(CentralError::OutOfStep)
     );
     assert_eq!(link.hello(&me).await.unwrap().batch, 0);

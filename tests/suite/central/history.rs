@@ -9,7 +9,7 @@ use sessiond::sync::central::{Applied, Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, migrate};
 use uuid::Uuid;
 
-use super::conformance::{World, host, session};
+use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
 use super::migrations::file;
 use super::postgres::{Database, options};
@@ -107,7 +107,7 @@ async fn begun(db: &Database<'_>) -> (Postgres, Timestamp) {
     link.hello(&host("odin3", 1)).await.unwrap();
     let began = db.now().minus(Duration::from_secs(3600));
     let sessions = [session(ID, "odin3", began)];
-    link.push(Batch { after: 0, number: 1, sessions: &sessions, records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &sessions.each_ref().map(whole), records: &[] }).await.unwrap();
     (link, began)
 }
 

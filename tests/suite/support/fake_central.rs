@@ -7,7 +7,7 @@ use std::time::Duration;
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
 use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use sessiond::domain::{MachineName, Session, Status, Timestamp};
+use sessiond::domain::{Column, ColumnTimes, MachineName, Session, Status, TimedSession, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
 use uuid::Uuid;
 
@@ -33,11 +33,21 @@ struct Entry {
     replaced_by: Option<Uuid>,
 }
 
+/// Which transaction changed a session last, and for which host.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    transaction: u64,
+    by: Option<Uuid>,
+    /// The newest change by another.
+    others: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Tables {
     sessions: BTreeMap<String, Session>,
-    /// Which transaction changed each session last, and for which host.
-    changed: BTreeMap<String, (u64, Option<Uuid>)>,
+    /// When each session's columns were changed.
+    times: BTreeMap<String, ColumnTimes>,
+    changed: BTreeMap<String, Changed>,
     tombstones: Vec<(u64, Gone)>,
     /// Numbers the transactions.
     transaction: u64,
@@ -52,12 +62,18 @@ impl Tables {
         self.transaction += 1;
         let now = self.transaction;
         for (id, session) in &self.sessions {
-            if before.sessions.get(id) != Some(session) {
-                self.changed.insert(id.clone(), (now, by));
+            if before.sessions.get(id) != Some(session) || before.times.get(id) != self.times.get(id) {
+                let others = match self.changed.get(id) {
+                    Some(last) if last.by == by => last.others,
+                    Some(last) => last.transaction,
+                    None => 0,
+                };
+                self.changed.insert(id.clone(), Changed { transaction: now, by, others });
             }
         }
         for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
             self.changed.remove(id);
+            self.times.remove(id);
             self.tombstones.push((now, Gone { instance_id: id.clone(), created_at: session.created_at }));
         }
     }
@@ -107,9 +123,26 @@ impl FakeCentral {
         self.lock().tables.sessions.values().cloned().collect()
     }
 
-    /// Writes a row as another client would.
+    /// Writes a row as another client would, whatever was there.
     pub fn put(&self, session: &Session) {
-        self.change(|state| state.tables.sessions.insert(session.instance_id.to_string(), session.clone()));
+        self.change(|state| {
+            let (id, now) = (session.instance_id.to_string(), (state.clock)());
+            state.tables.times.insert(id.clone(), ColumnTimes::all(now));
+            state.tables.sessions.insert(id, session.clone())
+        });
+    }
+
+    /// Changes some of a row, as another client would.
+    pub fn edit(&self, id: &str, edit: impl FnOnce(&mut Session)) {
+        self.change(|state| {
+            let now = (state.clock)();
+            let Tables { sessions, times, .. } = &mut state.tables;
+            let session = sessions.get_mut(id).expect("a session to edit");
+            let before = session.clone();
+            edit(session);
+            let changed = Column::ALL.iter().filter(|column| column.differs(&before, session));
+            changed.for_each(|column| times.entry(id.to_owned()).or_default().set(*column, now));
+        });
     }
 
     pub fn delete(&self, id: &str) {
@@ -381,20 +414,30 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
         return Err(CentralError::Reject(format!("{} is not to central's taste", bad.record_id)));
     }
     state.pushes += 1;
-    let Tables { sessions, history, .. } = &mut state.tables;
-    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, me, session, now)).collect();
+    let Tables { sessions, times, history, .. } = &mut state.tables;
+    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     let pushed = batch.sessions.iter().zip(&applied);
     let absent: BTreeSet<_> = pushed.filter(|(_, a)| a.leaves_none()).map(|(s, _)| s.instance_id.as_str()).collect();
     applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
     Ok(applied)
 }
 
-fn apply(rows: &mut BTreeMap<String, Session>, me: &Me, session: &Session, now: Timestamp) -> Applied {
+fn apply(
+    rows: &mut BTreeMap<String, Session>,
+    times: &mut BTreeMap<String, ColumnTimes>,
+    me: &Me,
+    offered: &TimedSession,
+    now: Timestamp,
+) -> Applied {
+    let session = &offered.session;
     let mut pushed = session.clone();
+    let changes: ColumnTimes = offered.times.iter().map(|(column, at)| (column, at.min(now))).collect();
+    let known = times.entry(session.instance_id.to_string()).or_default();
     pushed.last_heartbeat = pushed.last_heartbeat.min(now);
     pushed.closed_at = pushed.closed_at.map(|at| at.min(now));
     let Some(row) = rows.get_mut(session.instance_id.as_str()) else {
         rows.insert(session.instance_id.to_string(), pushed);
+        *known = changes;
         return Applied::Taken;
     };
     if row.created_at != pushed.created_at {
@@ -403,12 +446,23 @@ fn apply(rows: &mut BTreeMap<String, Session>, me: &Me, session: &Session, now: 
     if row.host_machine != pushed.host_machine && !me.former_names.contains(&row.host_machine) {
         return Applied::Foreign { machine: row.host_machine.to_string() };
     }
+    merge_columns((row, known), &pushed, &changes);
     merge(row, pushed, now);
     match (row.status, session.status) {
         (Status::Closed, Status::Active | Status::Stale) => {
             Applied::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
         }
         _ => Applied::Taken,
+    }
+}
+
+/// The later change of each column counts.
+fn merge_columns((row, known): (&mut Session, &mut ColumnTimes), pushed: &Session, changes: &ColumnTimes) {
+    for (column, at) in changes.iter() {
+        if known.get(column).is_none_or(|known| at > known) {
+            column.copy(pushed, row);
+            known.set(column, at);
+        }
     }
 }
 
@@ -422,11 +476,6 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
         return;
     }
     row.last_heartbeat = pushed.last_heartbeat;
-    row.context_percent = pushed.context_percent;
-    row.current_epic = pushed.current_epic;
-    row.claude_session_uuid = pushed.claude_session_uuid;
-    row.claude_session_path = pushed.claude_session_path;
-    row.working_dir = pushed.working_dir;
     if row.status != Status::Closed {
         row.status = pushed.status;
     }
@@ -458,14 +507,20 @@ fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
     }
     let first = reading.after.is_none() && !reading.is_whole();
     let gone = tables.tombstones.iter().filter(|(at, _)| first && *at >= reading.since);
-    let mut changed = tables.changed.iter().map(|(id, (at, by))| (*at, id.as_str(), by)).collect::<Vec<_>>();
-    changed.sort();
+    let is_mine = |id: &str| {
+        let machine = &tables.sessions[id].host_machine;
+        *machine == me.name || me.former_names.contains(machine)
+    };
+    let mut changed = tables.changed.iter().map(|(id, last)| (last.transaction, id.as_str(), last)).collect::<Vec<_>>();
+    changed.sort_by_key(|(at, id, _)| (*at, *id));
     changed.retain(|(at, id, _)| (*at, *id) > (transaction, after));
-    changed.retain(|(_, id, by)| {
-        let mine = tables.sessions[*id].host_machine == me.name
-            || me.former_names.contains(&tables.sessions[*id].host_machine);
-        reading.is_whole() || **by != Some(me.host_id) || !mine
+    changed.retain(|(_, id, last)| {
+        reading.is_whole() || last.by != Some(me.host_id) || !is_mine(id) || last.others >= reading.since
     });
+    let read = |id: &str| TimedSession {
+        session: tables.sessions[id].clone(),
+        times: tables.times.get(id).filter(|_| is_mine(id)).copied().unwrap_or_default(),
+    };
     let page = &changed[..changed.len().min(PAGE)];
     let rest = match page.last() {
         Some((at, id, _)) if page.len() == PAGE => {
@@ -474,7 +529,7 @@ fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
         _ => Position { next_since, part: Part::History, transaction: reading.since, instance_id: String::new() },
     };
     Changes {
-        sessions: page.iter().map(|(_, id, _)| tables.sessions[*id].clone()).collect(),
+        sessions: page.iter().map(|(_, id, _)| read(id)).collect(),
         gone: gone.map(|(_, gone)| gone.clone()).collect(),
         history: vec![],
         rest: Rest::More(rest),
