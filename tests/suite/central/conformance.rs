@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sessiond::domain::mirror::{Reading, Rest};
 use sessiond::domain::{
-    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
+    Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host};
 use uuid::Uuid;
@@ -25,6 +25,8 @@ pub trait World {
     fn rows(&self) -> Vec<Session>;
     /// Writes a row as another client would.
     fn put(&self, session: &Session);
+    /// Changes one column as another client would; those of the agent's context stamp the heartbeat, too.
+    fn edit(&self, id: &str, column: Column, value: &str);
     /// Deletes a row as another client would.
     fn delete(&self, id: &str);
     /// As if no daemon had spoken to central, and no sweep been made, for this long.
@@ -67,6 +69,11 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         hosts_are_told,
         a_reading_brings_all_and_the_next_one_what_changed,
         a_host_does_not_read_what_it_said_itself,
+        a_heartbeat_keeps_what_other_clients_changed,
+        a_change_of_one_column_keeps_the_others,
+        the_later_change_of_a_column_wins,
+        a_column_changed_in_the_future_is_cut,
+        a_host_reads_what_others_changed_before_its_push,
     );
 }
 
@@ -537,4 +544,119 @@ async fn a_host_does_not_read_what_it_said_itself<W: World>(world: W) {
     beaten.close(world.now());
     world.put(&beaten);
     assert_eq!(read(&mut member.link, since).await.0, [beaten], "but what another client did to its session");
+}
+
+/// What another client writes into each column.
+const EDITS: [(Column, &str); 6] = [
+    (Column::ContextPercent, "77"),
+    (Column::CurrentEpic, "E2"),
+    (Column::ClaudeSessionUuid, "c-9"),
+    (Column::ClaudeSessionPath, "/other.jsonl"),
+    (Column::WorkingDir, "/other"),
+    (Column::ResumedFrom, "odin-PS-00000q"),
+];
+
+/// Writes the value that [`EDITS`] has for a column into a session.
+pub fn set(session: &mut Session, column: Column, value: &str) {
+    match column {
+        Column::ContextPercent => session.context_percent = value.parse().unwrap(),
+        Column::CurrentEpic => session.current_epic = Some(value.into()),
+        Column::ClaudeSessionUuid => session.claude_session_uuid = Some(value.into()),
+        Column::ClaudeSessionPath => session.claude_session_path = Some(value.into()),
+        Column::WorkingDir => session.working_dir = Some(value.into()),
+        Column::ResumedFrom => session.resumed_from = Some(InstanceId::parse(value).unwrap()),
+    }
+}
+
+fn edited(session: &Session) -> Session {
+    let mut edited = session.clone();
+    EDITS.iter().for_each(|(column, value)| set(&mut edited, *column, value));
+    edited
+}
+
+/// A session as it is offered with the change of one column.
+fn changed(session: &Session, column: Column, at: Timestamp) -> TimedSession {
+    TimedSession { session: session.clone(), times: [(column, at)].into_iter().collect() }
+}
+
+async fn a_heartbeat_keeps_what_other_clients_changed<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    for (column, value) in EDITS {
+        world.edit(ID, column, value);
+        session.last_heartbeat = world.now();
+        let heartbeat = TimedSession::untimed(session.clone());
+        assert_eq!(member.offer(&[heartbeat]).await, Ok(vec![Applied::Taken]));
+    }
+    let row = only(&world);
+    assert_eq!(row, Session { last_heartbeat: row.last_heartbeat, ..edited(&session) });
+}
+
+async fn a_change_of_one_column_keeps_the_others<W: World>(world: W) {
+    for (own, _) in EDITS {
+        let id = format!("odin-PS-00000{}", own as usize);
+        let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+        member.batch = own as i64 * 2;
+        let mut session = self::session(&id, "odin3", world.now().minus(HOUR));
+        member.push(&session).await;
+        EDITS.iter().filter(|(column, _)| *column != own).for_each(|(column, value)| world.edit(&id, *column, value));
+        let expected = edited(&session);
+        set(&mut session, own, EDITS[own as usize].1);
+        session.last_heartbeat = world.now();
+        member.offer(&[changed(&session, own, world.now())]).await.unwrap();
+        let row = world.rows().into_iter().find(|row| row.instance_id.as_str() == id).unwrap();
+        assert_eq!(row, Session { last_heartbeat: row.last_heartbeat, ..expected }, "{own:?}");
+    }
+}
+
+async fn the_later_change_of_a_column_wins<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    for (column, value) in EDITS {
+        let mut own = session.clone();
+        set(&mut own, column, if column == Column::ContextPercent { "5" } else { "odin-PS-0000xx" });
+        let before = world.now();
+        world.edit(ID, column, value);
+        own.last_heartbeat = world.now();
+        // Pushed later, but changed earlier: it must not come back, at whatever heartbeat.
+        member.offer(&[changed(&own, column, before)]).await.unwrap();
+        assert!(!column.differs(&only(&world), &edited(&session)), "{column:?}");
+        member.offer(&[changed(&own, column, world.now())]).await.unwrap();
+        assert!(!column.differs(&only(&world), &own), "{column:?}");
+        // Offered once more, as after a lost answer, it does not undo what was changed since.
+        let at = world.now();
+        world.edit(ID, column, value);
+        member.offer(&[changed(&own, column, at)]).await.unwrap();
+        assert!(!column.differs(&only(&world), &edited(&session)), "{column:?}");
+    }
+}
+
+async fn a_column_changed_in_the_future_is_cut<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    session.current_epic = Some("tomorrow".into());
+    session.last_heartbeat = world.now();
+    let offered = changed(&session, Column::CurrentEpic, world.now().plus(HOUR * 24));
+    member.offer(std::slice::from_ref(&offered)).await.unwrap();
+    assert_eq!(only(&world).current_epic.as_deref(), Some("tomorrow"));
+    world.edit(ID, Column::CurrentEpic, "E2");
+    assert_eq!(only(&world).current_epic.as_deref(), Some("E2"));
+    session.current_epic = Some("E3".into());
+    member.offer(&[changed(&session, Column::CurrentEpic, world.now())]).await.unwrap();
+    assert_eq!(only(&world).current_epic.as_deref(), Some("E3"), "the cut change is not later than everything");
+}
+
+async fn a_host_reads_what_others_changed_before_its_push<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let (_, _, since) = read(&mut member.link, 0).await;
+    world.edit(ID, Column::ClaudeSessionUuid, "c-9");
+    session.last_heartbeat = world.now();
+    member.offer(&[TimedSession::untimed(session.clone())]).await.unwrap();
+    let changes = member.link.pull(&Reading::since(since)).await.unwrap();
+    let [read_back] = changes.sessions.as_slice() else { panic!("the row is read: {changes:?}") };
+    assert_eq!(read_back.claude_session_uuid.as_deref(), Some("c-9"));
+    let times = read_back.times;
+    assert!(times.get(Column::ClaudeSessionUuid) > times.get(Column::CurrentEpic), "{times:?}");
+
+    let (_, _, since) = read(&mut member.link, since).await;
+    session.last_heartbeat = world.now();
+    member.offer(&[TimedSession::untimed(session)]).await.unwrap();
+    assert_eq!(read(&mut member.link, since).await.0, [], "what it changed alone it does not read");
 }

@@ -27,10 +27,19 @@ const COLUMNS: &str = "SELECT string_agg(attname || ' ' || format_type(atttypid,
 async fn every_state_leads_to_the_same_schema() {
     let server = Server::start(&["timezone=Asia/Kolkata"]);
     let mut schemas = Vec::new();
-    for (index, files) in
-        [&[][..], &[0], &[0, 1], &[0, 1, 1], &[1, 1], &[1, 0], &[0, 1, 2], &[0, 1, 2, 3, 0, 1, 2, 3, 3], &[0, 1, 2, 3, 4, 4, 3]]
-            .into_iter()
-            .enumerate()
+    for (index, files) in [
+        &[][..],
+        &[0],
+        &[0, 1],
+        &[0, 1, 1],
+        &[1, 1],
+        &[1, 0],
+        &[0, 1, 2],
+        &[0, 1, 2, 3, 0, 1, 2, 3, 3],
+        &[0, 1, 2, 3, 4, 4, 3],
+    ]
+    .into_iter()
+    .enumerate()
     {
         let name = format!("state_{index}");
         server.create(&name);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sessiond::domain::mirror::{Reading, Rest};
-use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::domain::{Column, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -93,6 +93,11 @@ impl World for Database<'_> {
             option(session.resumed_from.as_ref().map(InstanceId::as_str)),
             option(session.working_dir.as_deref()),
         ));
+    }
+
+    fn edit(&self, id: &str, column: Column, value: &str) {
+        let column = column.name();
+        self.psql(&format!("UPDATE supervisor_sessions SET {column} = '{value}' WHERE instance_id = '{id}'"));
     }
 
     fn delete(&self, id: &str) {
@@ -349,9 +354,7 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     for (how, number) in [(Stop::Immediate, 1), (Stop::Kill, 2)] {
         assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, number - 1);
-        link.push(Batch { after: number - 1, number, sessions: &[whole(&row)], records: &[] })
-            .await
-            .unwrap();
+        link.push(Batch { after: number - 1, number, sessions: &[whole(&row)], records: &[] }).await.unwrap();
         server.stop(how);
         assert!(matches!(
             link.push(Batch { after: number, number: number + 1, sessions: &[], records: &[] }).await,
