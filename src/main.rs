@@ -15,6 +15,8 @@ use sessiond::service::{self, Scope, Setup, Site};
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {
+    // Whether the daemon's store or a client's spooled request: a file that may not grow is an error, not the end.
+    let _ = sessiond::platform::disk::report_file_size_limit();
     cli::main(std::env::args_os(), &Here)
 }
 
@@ -23,11 +25,18 @@ struct Here;
 
 impl Local for Here {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
-        let overrides = overrides(&args.settings)?;
-        with_environment(|environment| {
+        let overrides = Overrides { log_file: args.log_file.clone(), ..overrides(&args.settings)? };
+        let ended = with_environment(|environment| {
             let is_root = environment.is_root || args.system;
             daemon::run(&overrides, &Environment { is_root, ..*environment }).map_err(CliError::from)
-        })
+        });
+        match ended {
+            Err(error) if args.launchd && service::RESTART_CANNOT_HELP.contains(&error.exit_code()) => {
+                eprintln!("{}", error.line());
+                Ok(())
+            }
+            ended => ended,
+        }
     }
 
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError> {
@@ -63,11 +72,11 @@ impl Local for Here {
             machine_name(name)?;
         }
         let setup = Setup::new(args.machine.clone(), url.as_deref())?;
-        Ok(service::install(&site(args.scope)?, &setup, args.dry_run)?)
+        Ok(service::install(&site(args.scope), &setup, args.dry_run)?)
     }
 
     fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError> {
-        Ok(service::uninstall(&site(args.scope)?, args.dry_run)?)
+        Ok(service::uninstall(&site(args.scope), args.dry_run)?)
     }
 
     fn doctor(&self, settings: &cli::Settings, client: &Client) -> Result<Vec<Finding>, CliError> {
@@ -81,11 +90,11 @@ impl Local for Here {
     }
 }
 
-fn site(scope: ScopeArgs) -> Result<Site, CliError> {
+fn site(scope: ScopeArgs) -> Site {
     let uid = rustix::process::geteuid();
     let system = scope.system || (uid.is_root() && !scope.user);
     let scope = if system { Scope::System } else { Scope::User };
-    Ok(Site::here(scope, uid.as_raw(), &|name| std::env::var_os(name))?)
+    Site::here(scope, uid.as_raw(), &|name| std::env::var_os(name))
 }
 
 fn machine_name(name: &str) -> Result<MachineName, CliError> {
@@ -109,6 +118,7 @@ fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
         machine: flags.machine.clone(),
         central_url: flags.central_url.clone().map(Secret::new),
         log_level: flags.log_level.as_deref().and_then(|level| level.parse().ok()),
+        log_file: None,
     })
 }
 

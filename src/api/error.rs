@@ -1,9 +1,9 @@
 //! Errors of the API: a status, and a body that says what was wrong and what to do.
 
-use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::api::json::Json;
 use crate::domain::Invalid;
 use crate::domain::text::one_line;
 use crate::store::{OpenError, StoreError};
@@ -64,6 +64,7 @@ impl From<StoreError> for ApiError {
                 (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")
             }
             StoreError::Busy => (ErrorCode::Unavailable, "try again in a moment"),
+            StoreError::Held(_) => (ErrorCode::Unavailable, "nothing was recorded; close that program and try again"),
             StoreError::Full(_) => {
                 (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")
             }

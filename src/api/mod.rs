@@ -6,6 +6,7 @@ mod describe;
 mod error;
 mod extract;
 mod front;
+mod json;
 mod metrics;
 mod places;
 #[allow(unused_qualifications, reason = "utoipa's macros write full paths")]

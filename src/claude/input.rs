@@ -7,6 +7,8 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::domain::text::repaired_json;
+
 /// No more is looked at, in bytes; the prompt of a user may have some megabytes. It is held in memory for a moment,
 /// since what is not wanted is passed over ten times as fast there as on its way in.
 const MAX: u64 = 16 << 20;
@@ -24,14 +26,14 @@ impl Input {
     pub fn read(mut reader: impl Read, wanted: &[&str]) -> Self {
         let mut bytes = Vec::new();
         let read = (&mut reader).take(MAX).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
-        let mut fields = Map::new();
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let complaint = match (Wanted { wanted, fields: &mut fields }).deserialize(&mut json) {
-            Ok(()) => None,
-            // With all of them found the rest is of no interest.
-            Err(_) if fields.len() == wanted.len() => None,
-            Err(error) => Some(format!("stdin is not the JSON object it should be: {error}")),
-        };
+        let (mut fields, mut error) = fields_in(&bytes, wanted);
+        // Agents cut text in the middle of an emoji: what such text says is kept.
+        if error.as_ref().is_some_and(serde_json::Error::is_syntax)
+            && let Some(bytes) = repaired_json(&bytes)
+        {
+            (fields, error) = fields_in(&bytes, wanted);
+        }
+        let complaint = error.map(|error| format!("stdin is not the JSON object it should be: {error}"));
         let complaint = read.err().map(|error| format!("stdin cannot be read: {error}")).or(complaint);
         Self { fields, complaint }
     }
@@ -45,6 +47,16 @@ impl Input {
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(self.fields.get(*first)?, |value, name| value.get(name))
     }
+}
+
+/// The wanted fields of the object in `bytes`, and what is wrong with it.
+fn fields_in(bytes: &[u8], wanted: &[&str]) -> (Map<String, Value>, Option<serde_json::Error>) {
+    let mut fields = Map::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    // With all of them found the rest is of no interest.
+    let error = Wanted { wanted, fields: &mut fields }.deserialize(&mut json).err();
+    let error = error.filter(|_| fields.len() < wanted.len());
+    (fields, error)
 }
 
 struct Wanted<'a> {
@@ -111,6 +123,25 @@ mod tests {
         }
         let deep = format!("{{\"cwd\": \"/w\", \"x\": {}", "[".repeat(100_000));
         assert_eq!(read(&deep).text("cwd"), Some("/w"));
+    }
+
+    #[test]
+    fn half_an_emoji_is_replaced_and_the_rest_of_the_text_kept() {
+        for (written, read_as) in [
+            (r"half \ud83d", "half \u{fffd}"),
+            (r"\ude00 half", "\u{fffd} half"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+            (r"\uD83D\n", "\u{fffd}\n"),
+            (r"\\ud83d \ud83dx", "\\ud83d \u{fffd}x"),
+            (r"whole \ud83d\ude00", "whole \u{1f600}"),
+        ] {
+            let input = read(&format!(r#"{{"session_id": "{written}", "cwd": "/w"}}"#));
+            assert_eq!((input.text("session_id"), input.text("cwd")), (Some(read_as), Some("/w")), "{written}");
+            assert_eq!(input.complaint, None, "{written}");
+        }
+        let bytes = b"\xef\xbb\xbf{\"session_id\": \"a\xff\xfeb\", \"cwd\": \"/w\"}".as_slice();
+        let input = Input::read(bytes, WANTED);
+        assert_eq!((input.text("session_id"), input.text("cwd")), (Some("a\u{fffd}\u{fffd}b"), Some("/w")));
     }
 
     #[test]

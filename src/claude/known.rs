@@ -58,7 +58,8 @@ impl Known {
             resumed_from: None,
             working_dir: None,
         };
-        Some(footer(&Session::register(instance_id, what, Timestamp::from_micros(self.created_at)), now, false))
+        let session = Session::register(instance_id, what, Timestamp::from_micros(self.created_at)).with_safe_text();
+        Some(footer(&session, now, false))
     }
 }
 

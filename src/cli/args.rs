@@ -119,9 +119,16 @@ pub struct Settings {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond run --machine laptop --log-level debug")]
 pub struct RunArgs {
-    /// Take the system's places, whoever runs it
+    /// Use the system service's file locations, whichever user runs it
     #[arg(long)]
     pub system: bool,
+    /// Write the log to FILE; at 8 MiB it is renamed to FILE.1 and begun anew
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+    // launchd cannot tell exit codes apart: it restarts after every failure, or after none.
+    /// End with 0 where a restart cannot help: not allowed, configuration, identity
+    #[arg(long, hide = true)]
+    pub launchd: bool,
     #[command(flatten)]
     pub settings: Settings,
 }

@@ -9,6 +9,7 @@ use super::known::known;
 use super::look::Look;
 use super::table::{Cell, Column, Table};
 use super::text;
+use crate::domain::text::safe_document;
 use crate::wire::{ErrorCode, SessionBody};
 
 /// The two streams of a verb.
@@ -41,7 +42,7 @@ impl<'a> Output<'a> {
     pub fn json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let document = serde_json::to_string(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
-        self.print(&format!("{}\n", text::json(&document)))
+        self.print(&format!("{}\n", safe_document(document)))
     }
 
     /// Prints a document.
@@ -49,7 +50,7 @@ impl<'a> Output<'a> {
         let render = if self.look.pretty { serde_json::to_string_pretty } else { serde_json::to_string };
         let document = render(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
-        self.print(&format!("{}\n", text::json(&document)))
+        self.print(&format!("{}\n", safe_document(document)))
     }
 
     /// Says something beside the answer. That nobody may be there to read it is no reason to fail.

@@ -11,26 +11,16 @@ pub use crate::domain::time::age;
 
 /// Data as a terminal may see it: without line breaks, escape sequences or hidden changes of direction.
 pub fn one_line(text: &str) -> String {
-    escape(text, is_unsafe, |c| c.escape_default().to_string())
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
 }
 
 /// The same, but for text of several lines.
 pub fn lines(text: &str) -> String {
     text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
-}
-
-/// JSON as a terminal may see it. JSON itself leaves DEL, the C1 controls and the marks of direction as
-/// they are; all of them can only stand inside strings, where an escape means the same.
-pub fn json(document: &str) -> String {
-    escape(document, |c| is_unsafe(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
-}
-
-fn escape(text: &str, wanted: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if wanted(c) { safe.push_str(&escaped(c)) } else { safe.push(c) }
-    }
-    safe
 }
 
 /// How many columns it takes.
@@ -135,9 +125,6 @@ mod tests {
         let nasty = "a\u{1b}[2J\u{9b}\u{7f}\u{202e}b\tc\nd";
         assert!(!one_line(nasty).chars().any(is_unsafe));
         assert_eq!(lines("a\nb\u{1b}"), "a\nb\\u{1b}");
-        let document = serde_json::to_string(&nasty).unwrap();
-        assert!(!json(&document).chars().any(is_unsafe));
-        assert_eq!(serde_json::from_str::<String>(&json(&document)).unwrap(), nasty);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub struct Overrides {
     pub machine: Option<String>,
     pub central_url: Option<Secret>,
     pub log_level: Option<LevelFilter>,
+    pub log_file: Option<PathBuf>,
 }
 
 /// Where the program runs, as far as the settings depend on it.

@@ -91,6 +91,8 @@ pub struct SocketSettings {
 pub struct LogSettings {
     pub level: LevelFilter,
     pub format: LogFormat,
+    /// Where the log is written instead of stderr or the journal.
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,7 +367,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
             return Err(ConfigError::key("log.format", rule));
         }
     };
-    Ok(LogSettings { level: overrides.log_level.unwrap_or(from_file), format })
+    Ok(LogSettings { level: overrides.log_level.unwrap_or(from_file), format, file: overrides.log_file.clone() })
 }
 
 #[cfg(test)]

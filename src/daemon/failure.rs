@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::config::ConfigError;
-use crate::store::OpenError;
+use crate::platform::disk;
+use crate::store::{OpenError, StoreError};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::socket::SocketError;
@@ -23,6 +24,10 @@ pub fn of_store(error: OpenError) -> ErrorDetail {
         OpenError::Pin { .. } => {
             (ErrorCode::Configuration, "restore it from a backup, or remove it and run `sessiond identity rename NAME`")
         }
+        OpenError::Store(StoreError::Held(_)) => {
+            (ErrorCode::Unavailable, "close that program, then start sessiond again")
+        }
+        OpenError::Store(StoreError::Full(_)) => (ErrorCode::DiskFull, "free some space, or raise the quota or limit"),
         OpenError::Store(_) => (ErrorCode::Unavailable, "look at the disk under the state folder"),
     };
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
@@ -66,7 +71,7 @@ pub fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
 fn code_of(error: &io::Error) -> ErrorCode {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Forbidden,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+        _ if disk::is_full(error) => ErrorCode::DiskFull,
         _ => ErrorCode::Configuration,
     }
 }

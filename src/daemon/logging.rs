@@ -1,6 +1,7 @@
-//! The daemon's log: text on a terminal, the journal's own fields under systemd, JSON on demand.
+//! The daemon's log: text on a terminal, the journal's own fields under systemd, JSON on demand, a rotated file under
+//! launchd.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -9,7 +10,8 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::config::LogFormat;
+use super::log_file::LogFile;
+use crate::config::{LogFormat, LogSettings};
 
 /// Changes the level while the daemon runs.
 pub struct LogLevel(reload::Handle<Targets, Registry>);
@@ -30,19 +32,31 @@ fn targets(level: LevelFilter) -> Targets {
 }
 
 /// Starts the log of this process.
-pub fn start(level: LevelFilter, format: LogFormat) -> LogLevel {
-    let (filter, handle) = reload::Layer::new(targets(level));
-    let layer: Box<dyn Layer<_> + Send + Sync> = match format {
-        LogFormat::Json => Box::new(fmt::layer().json().with_writer(std::io::stderr)),
-        LogFormat::Journal => journal().unwrap_or_else(text),
-        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => {
-            journal().unwrap_or_else(text)
-        }
-        LogFormat::Auto | LogFormat::Text => text(),
+///
+/// # Errors
+/// The log file cannot be opened.
+pub fn start(settings: &LogSettings) -> io::Result<LogLevel> {
+    let (filter, handle) = reload::Layer::new(targets(settings.level));
+    let file = settings.file.as_deref().map(LogFile::open).transpose()?;
+    let layer: Box<dyn Layer<_> + Send + Sync> = match (settings.format, file) {
+        (LogFormat::Json, Some(file)) => Box::new(fmt::layer().json().with_writer(file)),
+        (_, Some(file)) => Box::new(fmt::layer().with_ansi(false).with_target(false).with_writer(file)),
+        (format, None) => to_stderr(format),
     };
     tracing_subscriber::registry().with(filter).with(layer).init();
     std::panic::set_hook(Box::new(log_panic));
-    LogLevel(handle)
+    Ok(LogLevel(handle))
+}
+
+fn to_stderr(format: LogFormat) -> FilteredLayer {
+    match format {
+        LogFormat::Json => Box::new(fmt::layer().json().with_writer(io::stderr)),
+        LogFormat::Journal => journal().unwrap_or_else(text),
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() => {
+            journal().unwrap_or_else(text)
+        }
+        LogFormat::Auto | LogFormat::Text => text(),
+    }
 }
 
 /// A bug goes to where people look for what went wrong, on one line.
@@ -58,8 +72,8 @@ type FilteredLayer =
     Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
 
 fn text() -> FilteredLayer {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Box::new(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr))
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Box::new(fmt::layer().with_ansi(colours).with_target(false).with_writer(io::stderr))
 }
 
 /// `None` where no journal listens.

@@ -7,6 +7,7 @@ mod identity;
 mod in_force;
 mod intake;
 mod liveness;
+mod log_file;
 mod logging;
 mod migrate;
 mod reload;
@@ -57,7 +58,7 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     platform::limits::share_freed_memory();
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
     let settings = &loaded.settings;
-    let log = logging::start(settings.log.level, settings.log.format);
+    let log = logging::start(&settings.log).map_err(|error| failure::of_io("the log file cannot be opened", &error))?;
     if let Err(error) = platform::limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }

@@ -8,7 +8,7 @@ use crate::platform::places::Os;
 
 const FIELDS: &str = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result,FragmentPath";
 
-pub(super) fn look(environment: &Environment<'_>) -> Vec<Finding> {
+pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
     match environment.os {
         Os::Linux => systemd(),
         Os::MacOs => launchd(),
@@ -35,12 +35,15 @@ fn systemd() -> Vec<Finding> {
     }
     if findings.is_empty() {
         let advice = "run `sessiond install`, as root for all users of this machine";
-        findings.push(Finding::odd("service", "no service is installed", advice));
+        findings.push(Finding::odd("service", "no service is installed and enabled", advice));
     }
     findings
 }
 
-/// None for a unit that is not there.
+/// Where packages put units. One that is there and not enabled is offered, not installed.
+const OF_PACKAGES: [&str; 2] = ["/usr/lib/systemd/", "/lib/systemd/"];
+
+/// None for a unit that is not there, and for one of a package that nobody has enabled.
 fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     let field = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -51,6 +54,10 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     }
     let whose = if user { "this user's" } else { "the system's" };
     let (active, sub, enabled) = (field("ActiveState"), field("SubState"), field("UnitFileState"));
+    let is_of_package = OF_PACKAGES.iter().any(|folder| field("FragmentPath").starts_with(folder));
+    if is_of_package && active == "inactive" && enabled != "enabled" {
+        return None;
+    }
     let restarts = Some(field("NRestarts")).filter(|n| !n.is_empty() && n != "0");
     let restarts = restarts.map_or(String::new(), |n| format!(", restarted {n} times by itself"));
     let found = format!("{whose} {unit} is {active} ({sub}), {enabled}{restarts}");
@@ -101,5 +108,19 @@ mod tests {
         let verdict = |shown: &str| of(shown).unwrap().0;
         assert_eq!(verdict("LoadState=loaded\nActiveState=failed\nUnitFileState=enabled\n"), Verdict::Wrong);
         assert_eq!(verdict("LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n"), Verdict::Odd);
+    }
+
+    #[test]
+    fn a_package_s_unit_that_is_not_used_is_no_fault() {
+        let of = |state: &str, folder: &str| {
+            let shown = format!("LoadState=loaded\n{state}\nFragmentPath={folder}/user/sessiond.service\n");
+            of_unit("sessiond.service", true, &shown).map(|finding| finding.verdict)
+        };
+        let unused = "ActiveState=inactive\nUnitFileState=disabled";
+        assert_eq!(of(unused, "/usr/lib/systemd"), None);
+        assert_eq!(of(unused, "/lib/systemd"), None);
+        assert_eq!(of(unused, "/home/me/.config/systemd"), Some(Verdict::Wrong), "somebody installed it");
+        assert_eq!(of("ActiveState=inactive\nUnitFileState=enabled", "/usr/lib/systemd"), Some(Verdict::Wrong));
+        assert_eq!(of("ActiveState=failed\nUnitFileState=disabled", "/usr/lib/systemd"), Some(Verdict::Wrong));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::text::safe_line;
 use super::{InstanceId, InstanceType, Invalid, MachineName, Project, Timestamp};
 
 /// One row of supervisor_sessions.
@@ -104,6 +105,20 @@ impl Session {
         }
     }
 
+    /// The session with its free text safe to show, whoever wrote the row: any client of central may write there. The row
+    /// is kept; an empty text is none.
+    pub fn with_safe_text(self) -> Self {
+        let safe =
+            |text: Option<String>, longest| text.filter(|text| !text.is_empty()).map(|text| safe_line(text, longest));
+        Self {
+            current_epic: safe(self.current_epic, EPIC),
+            claude_session_uuid: safe(self.claude_session_uuid, CLAUDE_UUID),
+            claude_session_path: safe(self.claude_session_path, PATH),
+            working_dir: safe(self.working_dir, PATH),
+            ..self
+        }
+    }
+
     /// A sign of life, from the session or from whoever sees its process alive. A stale session
     /// becomes active again.
     pub fn heartbeat(&mut self, beat: &Heartbeat, at: Timestamp, stale_after: Duration) -> Result<(), Closed> {
@@ -151,24 +166,29 @@ fn later_heartbeat(recorded: Timestamp, at: Timestamp, stale_after: Duration) ->
     if recorded.since(at) < stale_after { recorded.max(at) } else { at }
 }
 
+/// The longest epic, agent's session id, and path, in characters.
+const EPIC: usize = 256;
+const CLAUDE_UUID: usize = 64;
+const PATH: usize = 4096;
+
 /// Checks an epic: 1 to 256 characters, none of them a control character.
 pub fn valid_epic(epic: &str) -> Result<String, Invalid> {
-    bounded("current_epic", epic, 256)
+    bounded("current_epic", epic, EPIC)
 }
 
 /// Checks the agent's own session id: 1 to 64 characters.
 pub fn valid_claude_uuid(uuid: &str) -> Result<String, Invalid> {
-    bounded("claude_session_uuid", uuid, 64)
+    bounded("claude_session_uuid", uuid, CLAUDE_UUID)
 }
 
 /// Checks the path of the agent's transcript: 1 to 4,096 characters.
 pub fn valid_claude_path(path: &str) -> Result<String, Invalid> {
-    bounded("claude_session_path", path, 4096)
+    bounded("claude_session_path", path, PATH)
 }
 
 /// Checks the folder in which a session runs: an absolute path of 1 to 4,096 characters.
 pub fn valid_working_dir(dir: &str) -> Result<String, Invalid> {
-    match bounded("working_dir", dir, 4096)? {
+    match bounded("working_dir", dir, PATH)? {
         dir if dir.starts_with('/') => Ok(dir),
         _ => Err(Invalid::new("working_dir", "it must be an absolute path")),
     }
@@ -182,7 +202,8 @@ pub fn valid_percent(percent: i64) -> Result<u8, Invalid> {
         .ok_or_else(|| Invalid::new("context_percent", format!("{percent} is not a whole number from 0 to 100")))
 }
 
-/// Central counts characters, not bytes, and refuses NUL; a line break would break every table.
+/// Central counts characters, not bytes, and refuses NUL; a line break would break every table. Other characters that
+/// would not be safe to show are replaced rather than refused: they are seldom meant.
 pub(super) fn bounded(field: &'static str, value: &str, max: usize) -> Result<String, Invalid> {
     let length = value.chars().count();
     if length == 0 {
@@ -194,7 +215,7 @@ pub(super) fn bounded(field: &'static str, value: &str, max: usize) -> Result<St
     if value.chars().any(char::is_control) {
         return Err(Invalid::new(field, "it must not contain control characters"));
     }
-    Ok(value.to_owned())
+    Ok(safe_line(value.to_owned(), max))
 }
 
 #[cfg(test)]

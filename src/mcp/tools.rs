@@ -22,6 +22,13 @@ pub struct Tool {
     pub read_only: bool,
 }
 
+impl Tool {
+    /// Whether its answer holds text that sessions recorded, rather than what the caller gave.
+    pub fn tells_of_sessions(&self) -> bool {
+        self.read_only || matches!(self.request, Request::Post("/v1/resume"))
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Field {
     Text(&'static str, &'static str),

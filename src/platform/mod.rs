@@ -2,7 +2,9 @@
 //!
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
+pub mod disk;
 pub mod limits;
+pub mod lock_holder;
 pub mod memory;
 pub mod peer;
 pub mod places;

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use super::steps::{Only, Step};
-use super::{Scope, Setup, Site, configuration, in_home, words};
+use super::{Scope, Setup, Site, homeless, in_home, words};
 use crate::wire::ErrorDetail;
 
 const LABEL: &str = "local.sessiond";
-/// The program and the log as the files in launchd/ call them.
+/// The program and the user's log as the files in launchd/ call them.
 const PROGRAM: &str = "/usr/local/bin/sessiond";
 const LOG: &str = "/tmp/sessiond.log";
+/// Who may use a daemon for all users, unless the configuration says otherwise: those who administer the Mac. Without a
+/// group only root could connect, and macOS makes no group for a service by itself.
+const GROUP: (&str, &str) = ("#group = ", "group = \"admin\"");
 
 fn plist(site: &Site) -> Result<(PathBuf, String), ErrorDetail> {
     let program = escaped(&site.program.display().to_string());
@@ -35,8 +38,9 @@ fn domain(site: &Site) -> String {
 pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<Step>, ErrorDetail> {
     let (path, text) = plist(site)?;
     let domain = domain(site);
-    let config = site.places.config_file.clone().unwrap_or_default();
-    let mut steps = configuration(site, setup, &config.with_file_name("password"), true)?;
+    let config = site.places.config_file.as_deref().ok_or_else(homeless)?;
+    let group: &[_] = if site.scope == Scope::System { &[GROUP] } else { &[] };
+    let mut steps = setup.steps(config, &config.with_file_name("password"), true, group)?;
     steps.push(Step::write(&path, 0o644, text));
     let loaded = words(&format!("launchctl print {domain}/{LABEL}"));
     // What is loaded is the text of before; where nothing is loaded, there is nothing to unload.

@@ -11,9 +11,18 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Client, Endpoint};
 use crate::platform::places::{Env, Os, Places};
+use crate::platform::program::installed_path;
 use crate::wire::{ErrorCode, ErrorDetail, StatusBody};
 pub use setup::Setup;
-use steps::Step;
+
+/// The exit codes after which a restart cannot help: not allowed, configuration or identity. systemd knows them as
+/// RestartPreventExitStatus=.
+pub const RESTART_CANNOT_HELP: [u8; 2] = [77, 78];
+
+/// Central's password, where sessiond.service's LoadCredential= finds it, the first that `install` writes. Only root can
+/// read these folders.
+pub const CREDENTIALS: [&str; 2] =
+    ["/etc/credstore/sessiond.central-password", "/run/credstore/sessiond.central-password"];
 
 /// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +37,7 @@ pub struct Site {
     pub scope: Scope,
     pub uid: u32,
     pub home: Option<PathBuf>,
-    /// This binary, which the service will run.
+    /// The path of this binary that the service will run: as it was called, so that it outlives an upgrade.
     pub program: PathBuf,
     pub places: Places,
     /// The version of systemd, where systemd runs the machine.
@@ -41,16 +50,11 @@ const UNITS_OF_PACKAGES: [&str; 2] = ["/usr/lib/systemd", "/lib/systemd"];
 
 impl Site {
     /// This machine, as it is.
-    ///
-    /// # Errors
-    /// The program cannot find itself.
-    pub fn here(scope: Scope, uid: u32, env: Env<'_>) -> Result<Self, ErrorDetail> {
-        let program = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(|error| {
-            refusal(ErrorCode::Internal, format!("this program cannot find itself: {error}"), "name it by its path")
-        })?;
+    pub fn here(scope: Scope, uid: u32, env: Env<'_>) -> Self {
+        let program = installed_path();
         let folder = if scope == Scope::System { "system" } else { "user" };
         let unit = |dir: &&str| Path::new(dir).join(folder).join("sessiond.service").exists();
-        Ok(Self {
+        Self {
             os: Os::here(),
             scope,
             uid,
@@ -59,7 +63,7 @@ impl Site {
             program,
             places: if scope == Scope::System { Places::system(Os::here()) } else { Places::user(Os::here(), env) },
             systemd: Path::new("/run/systemd/system").is_dir().then(systemd::version).flatten(),
-        })
+        }
     }
 
     fn socket(&self) -> Option<PathBuf> {
@@ -83,7 +87,9 @@ impl Site {
     /// A system service sees neither homes nor the machine's /tmp.
     fn check_program(&self) -> Result<(), ErrorDetail> {
         let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-        let is_hidden = hidden.iter().any(|dir| self.program.starts_with(dir));
+        // A link that the service sees may lead to a file that it does not.
+        let file = self.program.canonicalize().unwrap_or_else(|_| self.program.clone());
+        let is_hidden = hidden.iter().any(|dir| self.program.starts_with(dir) || file.starts_with(dir));
         if self.os == Os::Linux && self.scope == Scope::System && is_hidden {
             let program = self.program.display();
             return Err(refusal(
@@ -124,6 +130,9 @@ pub fn install(site: &Site, setup: &Setup, dry_run: bool) -> Result<Vec<String>,
     if site.os == Os::Linux && site.scope == Scope::System {
         said.push("put those who shall use it into its group: adduser NAME sessiond".into());
     }
+    if site.os == Os::MacOs && site.scope == Scope::System {
+        said.push("members of the group that socket.group names may use it; a new configuration names admin".into());
+    }
     if site.os == Os::Linux && site.scope == Scope::User {
         said.push("to have it run while you are not logged in: loginctl enable-linger".into());
     }
@@ -150,7 +159,12 @@ pub fn uninstall(site: &Site, dry_run: bool) -> Result<Vec<String>, ErrorDetail>
     if said.is_empty() {
         said.push("nothing to do: no service is installed".into());
     }
-    let left = [site.places.state_dir.as_deref(), site.places.config_file.as_deref().and_then(Path::parent)];
+    let credential = Path::new(CREDENTIALS[0]);
+    let left = [
+        site.places.state_dir.as_deref(),
+        site.places.config_file.as_deref().and_then(Path::parent),
+        (site.scope == Scope::System && site.os == Os::Linux && credential.exists()).then_some(credential),
+    ];
     let left: Vec<_> = left.into_iter().flatten().map(|path| path.display().to_string()).collect();
     said.push(format!("left as they are, to be removed by hand: {}", left.join(" and ")));
     Ok(said)
@@ -207,10 +221,4 @@ fn in_home(site: &Site, below: &str) -> Result<PathBuf, ErrorDetail> {
 
 fn words(command: &str) -> Vec<String> {
     command.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The files that hold what a person has set up.
-fn configuration(site: &Site, setup: &Setup, password_file: &Path, named: bool) -> Result<Vec<Step>, ErrorDetail> {
-    let config = site.places.config_file.clone().ok_or_else(homeless)?;
-    setup.steps(&config, password_file, named)
 }

@@ -45,8 +45,17 @@ impl Setup {
         Ok(Self { machine, central_url: Some(url), password })
     }
 
-    /// `named`: the configuration has to name the password's file.
-    pub(super) fn steps(&self, config: &Path, password_file: &Path, named: bool) -> Result<Vec<Step>, ErrorDetail> {
+    /// The files that hold the configuration and the password.
+    ///
+    /// `named`: the configuration has to name the password's file. `defaults`: what a new configuration says beyond the
+    /// example, as a line of the example and the line in its place.
+    pub(super) fn steps(
+        &self,
+        config: &Path,
+        password_file: &Path,
+        named: bool,
+        defaults: &[(&str, &str)],
+    ) -> Result<Vec<Step>, ErrorDetail> {
         let mut wanted = Vec::new();
         if let Some(machine) = &self.machine {
             wanted.push(("#name = \"laptop\"", format!("name = {}", quoted(machine))));
@@ -61,7 +70,10 @@ impl Setup {
         let mut steps = Vec::new();
         match fs::read_to_string(config) {
             Ok(text) => refuse_what_differs(&text, &wanted, config)?,
-            Err(_) => steps.push(Step::write(config, 0o644, example_with(&wanted))),
+            Err(_) => {
+                wanted.extend(defaults.iter().map(|(example, line)| (*example, (*line).to_owned())));
+                steps.push(Step::write(config, 0o644, example_with(&wanted)));
+            }
         }
         if let Some(password) = &self.password {
             steps.push(Step::secret(password_file, format!("{password}\n")));
@@ -118,7 +130,7 @@ mod tests {
     #[test]
     fn a_password_goes_into_a_file_of_its_own() {
         let setup = Setup::new(Some("laptop".into()), Some("postgres://me:s%23cret@odin3:5435/x")).unwrap();
-        let steps = setup.steps(Path::new("/nowhere/config.toml"), Path::new("/nowhere/password"), true).unwrap();
+        let steps = setup.steps(Path::new("/nowhere/config.toml"), Path::new("/nowhere/password"), true, &[]).unwrap();
         let texts = text_of(&steps);
         assert_eq!(texts[1], "s#cret\n");
         let config: toml::Table = texts[0].parse().unwrap();
@@ -130,7 +142,7 @@ mod tests {
 
     #[test]
     fn with_nothing_said_it_is_the_example() {
-        let steps = Setup::default().steps(Path::new("/nowhere/c"), Path::new("/nowhere/p"), true).unwrap();
+        let steps = Setup::default().steps(Path::new("/nowhere/c"), Path::new("/nowhere/p"), true, &[]).unwrap();
         assert_eq!(text_of(&steps), [EXAMPLE]);
     }
 
@@ -139,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
         fs::write(&config, "[central]\nurl = \"postgres://me@odin3/x\"\n").unwrap();
-        let of = |url| Setup::new(None, Some(url)).unwrap().steps(&config, Path::new("/p"), false);
+        let of = |url| Setup::new(None, Some(url)).unwrap().steps(&config, Path::new("/p"), false, &[]);
         assert_eq!(text_of(&of("postgres://me@odin3/x").unwrap()), Vec::<String>::new());
         let error = of("postgres://me@odin4/x").unwrap_err();
         assert!(error.message.contains("does not say url = \"postgres://me@odin4/x\""), "{}", error.message);

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::steps::{Only, Step};
-use super::{Scope, Setup, Site, configuration, homeless, words};
+use super::{CREDENTIALS, Scope, Setup, Site, homeless, words};
 use crate::wire::ErrorDetail;
 
 const NOTIFY_RELOAD: &str = include_str!("../../systemd/notify-reload.conf");
 const SYSUSERS: &str = include_str!("../../systemd/sysusers.conf");
 const SYSUSERS_FILE: &str = "/etc/sysusers.d/sessiond.conf";
-const CREDENTIAL: &str = "/etc/credstore/sessiond.central-password";
 /// The program as the files in systemd/ call it.
 const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version that knows Type=notify-reload.
@@ -60,12 +59,9 @@ pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<
         steps.push(Step::write(SYSUSERS_FILE, 0o644, SYSUSERS));
         steps.push(Step::run(&format!("systemd-sysusers {SYSUSERS_FILE}"), Only::Unless(words(known))));
     }
-    let password = match site.places.config_file.as_deref().and_then(Path::parent) {
-        _ if system => CREDENTIAL.into(),
-        Some(config) => config.join("password"),
-        None => return Err(homeless()),
-    };
-    steps.extend(configuration(site, setup, &password, !system)?);
+    let config = site.places.config_file.as_deref().ok_or_else(homeless)?;
+    let password = if system { PathBuf::from(CREDENTIALS[0]) } else { config.with_file_name("password") };
+    steps.extend(setup.steps(config, &password, !system, &[])?);
     if !site.packaged {
         for (name, text) in units(site.scope) {
             steps.push(Step::write(folder.join(name), 0o644, text.replace(PROGRAM, &escaped(&site.program))));

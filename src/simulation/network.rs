@@ -14,7 +14,7 @@ use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryRecord, Session, Status, TimedSession};
-use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
@@ -292,7 +292,7 @@ impl Central for SimLink {
         applied
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         pause().await;
         if self.fate() != Fate::Arrives {
             self.cut();

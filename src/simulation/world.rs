@@ -420,6 +420,7 @@ impl World {
             former_host_ids: Vec::new(),
             replace: true,
             version: "rival",
+            stale_after: super::STALE_AFTER,
         };
         if now(self.network.central.connect().hello(&rival)).is_ok() {
             self.note(format!("{} now is host {}", rival.machine, rival.host_id));

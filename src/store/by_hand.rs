@@ -65,7 +65,10 @@ impl ByHand {
         let waiting = self.queue.len();
         if waiting > 0 {
             let jobs = std::iter::from_fn(|| self.queue.try_recv().ok());
-            assert!(matches!(writer::commit(&self.connection, jobs), ControlFlow::Continue(())), "nothing damages it");
+            assert!(
+                matches!(writer::commit(&self.connection, jobs, |error| error), ControlFlow::Continue(())),
+                "nothing damages it"
+            );
             assert!(self.connection.is_autocommit(), "a group left its transaction open");
         }
         waiting

@@ -1,6 +1,11 @@
 //! What can go wrong with the store, sorted by what it means for the caller.
 
-use rusqlite::ErrorCode;
+use std::io;
+
+use rusqlite::{ErrorCode, ffi};
+
+use crate::platform::disk;
+use crate::platform::lock_holder::LockHolder;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -15,6 +20,9 @@ pub enum StoreError {
     Elsewhere { id: String, machine: String },
     #[error("session {id} belongs to user {owner}")]
     Forbidden { id: String, owner: u32 },
+    /// SQLITE_BUSY: a lock that is not the daemon's own.
+    #[error("another program holds the database locked{}", .0.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
+    Held(Option<LockHolder>),
     #[error("the writer has more to do than it may hold")]
     Busy,
     #[error("the disk, or the store's max_size, is full: {0}")]
@@ -30,16 +38,45 @@ pub enum StoreError {
 /// SQLite's result codes, each sorted once, here.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        // Before anything else is called that could change it.
+        let cause = io::Error::last_os_error();
         let text = error.to_string();
         match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure) if is_write(&error) && disk::is_full(&cause) => {
+                Self::Full(format!("{text}: {cause}"))
+            }
             Some(ErrorCode::DiskFull) => Self::Full(text),
             Some(
                 ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied,
             ) => Self::Io(text),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DatabaseBusy) => Self::Held(None),
+            Some(ErrorCode::DatabaseLocked) => Self::Busy,
             _ => Self::Bug(text),
         }
+    }
+}
+
+/// Whether what failed was writing a file or making it longer. Of a full disk SQLite recognises only ENOSPC in a
+/// write; for a quota or a limit of the file's size, only errno tells.
+fn is_write(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else { return false };
+    matches!(
+        failure.extended_code,
+        ffi::SQLITE_IOERR_WRITE
+            | ffi::SQLITE_IOERR_FSYNC
+            | ffi::SQLITE_IOERR_DIR_FSYNC
+            | ffi::SQLITE_IOERR_TRUNCATE
+            | ffi::SQLITE_IOERR_SHMSIZE
+            | ffi::SQLITE_IOERR_SHMOPEN
+            | ffi::SQLITE_IOERR_SHMMAP
+    )
+}
+
+impl StoreError {
+    /// A file of the store could not be read or written.
+    pub(super) fn of_file(error: io::Error) -> Self {
+        if disk::is_full(&error) { Self::Full(error.to_string()) } else { Self::Io(error.to_string()) }
     }
 }
 
@@ -51,7 +88,7 @@ pub enum OpenError {
     #[error("the store {path} has schema {found}, this sessiond knows only up to {known}; it is left untouched")]
     Newer { path: String, found: i64, known: i64 },
     #[error("the state folder {dir} cannot be used: {source}")]
-    Folder { dir: String, source: std::io::Error },
+    Folder { dir: String, source: io::Error },
     #[error("SQLite {found} is linked; versions before 3.51.3 can lose committed writes")]
     OldSqlite { found: &'static str },
     #[error("{path} cannot be read as a pinned identity: {why}")]

@@ -15,8 +15,12 @@ pub fn examine(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
     if !files.database().try_exists().map_err(|error| StoreError::Io(error.to_string()))? {
         return Ok(None);
     }
+    check(&files).map(Some).map_err(|error| files.name_holder(error))
+}
+
+fn check(files: &Files) -> Result<Vec<String>, StoreError> {
     let connection = files.open_reader()?;
     let mut check = connection.prepare("PRAGMA integrity_check(10)")?;
     let lines = check.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(lines.into_iter().filter(|line| line != "ok").collect()))
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }

@@ -567,6 +567,10 @@ impl Keeper for StoreKeeper {
         })
     }
 
+    fn explain(&self, error: StoreError) -> StoreError {
+        self.files.name_holder(error)
+    }
+
     fn committed(&mut self) {
         self.changes.committed();
         self.news.committed();

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -12,6 +13,7 @@ use super::salvage;
 use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
+use crate::platform::lock_holder;
 
 const DATABASE: &str = "sessiond.db";
 /// A finished copy of a damaged database; its date follows.
@@ -20,6 +22,9 @@ const SALVAGED: &str = "sessiond.db.salvaged-";
 const DAMAGED: &str = ".damaged-";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
+
+/// How long a lock of another program is waited for. All who write wait meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The log's usual length, in bytes: SQLite begins it anew after the transaction that fills a thousand pages.
 const LOG: usize = 4_500_000;
@@ -112,6 +117,23 @@ impl Files {
     /// Opens the database for writing, upgraded to this binary's schema. One in which `look` finds damage is set
     /// aside and what can be read of it is carried over.
     pub fn open(&self, now: Timestamp, look: Look) -> Result<Connection, OpenError> {
+        self.open_or_salvage(now, look).map_err(|error| match error {
+            OpenError::Store(error) => OpenError::Store(self.name_holder(error)),
+            other => other,
+        })
+    }
+
+    /// Adds to "held by another program" which program that is, where the system gives it.
+    pub fn name_holder(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Held(None) => {
+                StoreError::Held(lock_holder::find(&[&self.beside("-shm"), &self.database(), &self.beside("-wal")]))
+            }
+            other => other,
+        }
+    }
+
+    fn open_or_salvage(&self, now: Timestamp, look: Look) -> Result<Connection, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
@@ -163,7 +185,7 @@ impl Files {
     fn copy_aside(&self, now: Timestamp) -> Result<(), StoreError> {
         for suffix in ["", "-wal"] {
             let aside = self.aside(&dated(now), suffix);
-            fs::copy(self.beside(suffix), &aside).map_err(full_or_io)?;
+            fs::copy(self.beside(suffix), &aside).map_err(StoreError::of_file)?;
             tracing::warn!(aside = %aside.display(), "kept a copy of the damaged store");
         }
         Ok(())
@@ -184,8 +206,8 @@ impl Files {
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let draft = self.beside("-wal.mended");
         let written = File::create(&draft).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-        written.and_then(|()| fs::rename(&draft, path)).map_err(full_or_io)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(full_or_io)
+        written.and_then(|()| fs::rename(&draft, path)).map_err(StoreError::of_file)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(StoreError::of_file)
     }
 
     /// A connection that can only read.
@@ -194,7 +216,7 @@ impl Files {
             self.database(),
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI,
         )?;
-        connection.busy_timeout(std::time::Duration::from_secs(1))?;
+        connection.busy_timeout(PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
     }
@@ -203,9 +225,9 @@ impl Files {
     fn sync_log(&self) -> Result<(), StoreError> {
         match File::open(self.dir.join(format!("{DATABASE}-wal"))) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            log => log.and_then(|log| log.sync_all()).map_err(io)?,
+            log => log.and_then(|log| log.sync_all()).map_err(StoreError::of_file)?,
         }
-        sync_folder(&self.dir).map_err(io)
+        sync_folder(&self.dir).map_err(StoreError::of_file)
     }
 
     /// Makes the log as long as it becomes before SQLite begins it anew. A commit into a log that has to grow costs the
@@ -213,10 +235,10 @@ impl Files {
     ///
     /// To be called by whoever alone writes.
     pub fn lengthen_log(&self) -> Result<(), StoreError> {
-        let mut log = File::options().append(true).open(self.beside("-wal")).map_err(io)?;
-        let length = log.metadata().map_err(io)?.len() as usize;
-        log.write_all(&vec![0; LOG.saturating_sub(length)]).map_err(full_or_io)?;
-        log.sync_all().map_err(io)
+        let mut log = File::options().append(true).open(self.beside("-wal")).map_err(StoreError::of_file)?;
+        let length = log.metadata().map_err(StoreError::of_file)?.len() as usize;
+        log.write_all(&vec![0; LOG.saturating_sub(length)]).map_err(StoreError::of_file)?;
+        log.sync_all().map_err(StoreError::of_file)
     }
 
     fn open_sound(&self, look: Look) -> Result<Connection, OpenError> {
@@ -235,7 +257,7 @@ impl Files {
     fn connect(&self, path: &Path) -> Result<Connection, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.busy_timeout(PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(64);
         // Closing a database that turns out to be damaged must not change it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -288,10 +310,10 @@ impl Files {
         self.upgrade(&mut copy)?;
         let carried = salvage::carry_over(&self.connect(&self.database())?, &mut copy, now)?;
         copy.close().map_err(|(_, error)| StoreError::from(error))?;
-        File::open(&building).and_then(|f| f.sync_all()).map_err(io)?;
+        File::open(&building).and_then(|f| f.sync_all()).map_err(StoreError::of_file)?;
         // From here on a crash is finished by the next start.
-        fs::rename(&building, self.salvaged(now)).map_err(io)?;
-        sync_folder(&self.dir).map_err(io)?;
+        fs::rename(&building, self.salvaged(now)).map_err(StoreError::of_file)?;
+        sync_folder(&self.dir).map_err(StoreError::of_file)?;
         tracing::warn!(sessions = carried.sessions, lost = carried.unreadable, "carried over from the damaged store");
         self.finish_salvage()
     }
@@ -303,14 +325,14 @@ impl Files {
             let damaged = self.beside(suffix);
             if damaged.exists() {
                 let aside = self.aside(&date, suffix);
-                fs::rename(&damaged, &aside).map_err(io)?;
+                fs::rename(&damaged, &aside).map_err(StoreError::of_file)?;
                 tracing::warn!(aside = %aside.display(), "set the damaged store aside");
             }
         }
         // SQLite would play the damaged log into the copy, should a power cut leave the one beside the other.
-        sync_folder(&self.dir).map_err(io)?;
-        fs::rename(salvaged, self.database()).map_err(io)?;
-        sync_folder(&self.dir).map_err(io)?;
+        sync_folder(&self.dir).map_err(StoreError::of_file)?;
+        fs::rename(salvaged, self.database()).map_err(StoreError::of_file)?;
+        sync_folder(&self.dir).map_err(StoreError::of_file)?;
         Ok(())
     }
 
@@ -321,8 +343,8 @@ impl Files {
 
     /// A finished copy that is not yet in its place, and its date.
     fn find_salvaged(&self) -> Result<Option<(PathBuf, String)>, StoreError> {
-        for entry in fs::read_dir(&self.dir).map_err(io)? {
-            let entry = entry.map_err(io)?;
+        for entry in fs::read_dir(&self.dir).map_err(StoreError::of_file)? {
+            let entry = entry.map_err(StoreError::of_file)?;
             if let Some(date) = entry.file_name().to_str().and_then(|name| name.strip_prefix(SALVAGED)) {
                 return Ok(Some((entry.path(), date.to_owned())));
             }
@@ -365,22 +387,11 @@ fn sync_folder(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn io(error: std::io::Error) -> StoreError {
-    StoreError::Io(error.to_string())
-}
-
-fn full_or_io(error: std::io::Error) -> StoreError {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
-        _ => StoreError::Io(error.to_string()),
-    }
-}
-
 fn remove(path: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let file = PathBuf::from(format!("{}{suffix}", path.display()));
         if file.exists() {
-            fs::remove_file(&file).map_err(io)?;
+            fs::remove_file(&file).map_err(StoreError::of_file)?;
         }
     }
     Ok(())

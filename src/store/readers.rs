@@ -37,7 +37,7 @@ impl Readers {
             let (generation, connection) = readers.take()?;
             let result = connection.unchecked_transaction().map_err(StoreError::from).and_then(|view| work(&view));
             readers.give_back(generation, connection);
-            result
+            result.map_err(|error| readers.files.name_holder(error))
         });
         blocking.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("a reader failed: {error}"))))
     }

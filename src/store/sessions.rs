@@ -601,9 +601,10 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-/// Reads the fourteen columns of supervisor_sessions, the first of [`COLUMNS`].
+/// Reads the fourteen columns of supervisor_sessions, the first of [`COLUMNS`]. Earlier versions kept text of central as
+/// it was: what is read is made safe here too.
 fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
-    Ok(Session {
+    let session = Session {
         instance_id: parsed(row, 0, InstanceId::parse)?,
         project: parsed(row, 1, Project::parse)?,
         instance_type: parsed(row, 2, InstanceType::parse)?,
@@ -621,7 +622,8 @@ fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
             _ => Some(parsed(row, 12, InstanceId::parse)?),
         },
         working_dir: row.get(13)?,
-    })
+    };
+    Ok(session.with_safe_text())
 }
 
 pub(super) fn parsed<T, E: std::error::Error + Send + Sync + 'static>(

@@ -39,6 +39,10 @@ pub(super) trait Keeper: Send + 'static {
     fn recover(&mut self) -> Result<Connection, StoreError>;
     /// Something was committed.
     fn committed(&mut self);
+    /// What kept a transaction from being begun, in as much detail as can be found out.
+    fn explain(&self, error: StoreError) -> StoreError {
+        error
+    }
 }
 
 #[derive(Clone)]
@@ -131,7 +135,7 @@ fn run(connection: Connection, mut queue: mpsc::Receiver<Job>, mut keeper: impl 
         connection = connection.or_else(|_| recover(&mut keeper));
         match &connection {
             Err(error) => refuse(error, group.drain(..)),
-            Ok(open) => match commit(open, group.drain(..)) {
+            Ok(open) => match commit(open, group.drain(..), |error| keeper.explain(error)) {
                 ControlFlow::Continue(()) => keeper.committed(),
                 ControlFlow::Break(damage) => {
                     tracing::error!(%damage, "damage was met; the store is opened anew");
@@ -161,9 +165,13 @@ fn refuse(error: &StoreError, jobs: impl Iterator<Item = Job>) {
 }
 
 /// Runs `jobs` in one transaction and answers each of them. Breaks when the database is damaged.
-pub(super) fn commit(connection: &Connection, jobs: impl Iterator<Item = Job>) -> ControlFlow<StoreError> {
+pub(super) fn commit(
+    connection: &Connection,
+    jobs: impl Iterator<Item = Job>,
+    explain: impl FnOnce(StoreError) -> StoreError,
+) -> ControlFlow<StoreError> {
     let mut answers = Vec::new();
-    let committed = run_group(connection, jobs, &mut answers);
+    let committed = run_group(connection, jobs, &mut answers, explain);
     if committed.is_err() && !connection.is_autocommit() {
         // Nothing of a group that failed may stay behind; SQLite has often rolled back by itself.
         let _ = connection.execute_batch("ROLLBACK");
@@ -183,8 +191,9 @@ fn run_group(
     connection: &Connection,
     jobs: impl Iterator<Item = Job>,
     answers: &mut Vec<Answer>,
+    explain: impl FnOnce(StoreError) -> StoreError,
 ) -> Result<(), StoreError> {
-    let mut transaction = statement(connection, "BEGIN IMMEDIATE");
+    let mut transaction = statement(connection, "BEGIN IMMEDIATE").map_err(explain);
     for job in jobs {
         let sets_savepoint = !job.undoes_itself;
         if sets_savepoint {

@@ -25,6 +25,8 @@ pub struct Host {
     pub replace: bool,
     /// The version of sessiond.
     pub version: &'static str,
+    /// After how long a silence this host calls its own sessions stale; other hosts go by it, too.
+    pub stale_after: Duration,
 }
 
 /// Central knows this host and lets it write.
@@ -53,6 +55,15 @@ pub struct Batch<'a> {
     pub sessions: &'a [TimedSession],
     /// In the order in which they happened. Only of kinds that central has a table for.
     pub records: &'a [HistoryRecord],
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// The sessions turned stale.
+    pub turned: u64,
+    /// The sweep ended at its limit: the next one is due soon.
+    pub more: bool,
 }
 
 /// What became of one session or record of a batch.
@@ -113,13 +124,17 @@ pub trait Central: Send {
     /// central has of it, in order, beside whoever else numbers some.
     fn push(&mut self, batch: Batch<'_>) -> impl Future<Output = Result<Vec<Applied>, CentralError>> + Send;
 
-    /// Turns the sessions of vanished hosts stale, judged by central's clock; at most once per
-    /// `interval` over all hosts. Returns how many it turned.
+    /// Turns sessions stale that no live host reports, by central's clock; at most once per `interval` over all
+    /// hosts, and a bounded number in one call. Each host's sessions are measured by that host's own `stale_after`;
+    /// the one given here counts where a host has not stated its own, and for rows of no host.
+    ///
+    /// # Errors
+    /// `Reject` if the sweep failed and the connection did not.
     fn sweep(
         &mut self,
         stale_after: Duration,
         interval: Duration,
-    ) -> impl Future<Output = Result<u64, CentralError>> + Send;
+    ) -> impl Future<Output = Result<Swept, CentralError>> + Send;
 
     /// The next page of what changed in central by others than this host, or of all there is.
     fn pull(&mut self, reading: &Reading) -> impl Future<Output = Result<Changes, CentralError>> + Send;

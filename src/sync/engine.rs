@@ -38,6 +38,9 @@ const PULL_PATIENCE: u32 = 3;
 /// Central could not tell of changes; perhaps it can by then.
 const LISTEN_AGAIN: Duration = Duration::from_secs(300);
 
+/// Sweeps of one backlog are at least this far apart, so that pushes and reads get their turn.
+const SWEEP_GAP: Duration = Duration::from_secs(1);
+
 /// How long to leave the store alone after it failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -203,9 +206,10 @@ impl Engine {
         }
     }
 
-    pub fn swept(&mut self, now: Tick) {
+    /// A sweep ended, be it with an error; if it left sessions over, the next one follows soon.
+    pub fn swept(&mut self, more: bool, now: Tick) {
         if let Link::Up { sweep_at, .. } = &mut self.link {
-            *sweep_at = now + self.pace.sweep_interval;
+            *sweep_at = now + if more { SWEEP_GAP.min(self.pace.sweep_interval) } else { self.pace.sweep_interval };
         }
     }
 
@@ -264,7 +268,7 @@ mod tests {
         engine.pushed(false, now, now);
         engine.listened(true, now);
         engine.pulled(false, now, now);
-        engine.swept(now);
+        engine.swept(false, now);
         engine
     }
 
@@ -284,8 +288,16 @@ mod tests {
         assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Pull, "what changed before central told of it");
         engine.pulled(false, at(0), at(0));
         assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Sweep);
-        engine.swept(at(0));
+        engine.swept(false, at(0));
         assert_eq!(engine.next(at(0), Waiting::Nothing), Step::Wait { until: at(15) });
+    }
+
+    #[test]
+    fn a_sweep_that_left_sessions_over_is_continued_soon() {
+        let mut engine = up(at(0));
+        engine.swept(true, at(5));
+        assert_eq!(engine.next(at(5), Waiting::Nothing), Step::Wait { until: at(5) + SWEEP_GAP });
+        assert_eq!(engine.next(at(6), Waiting::Nothing), Step::Sweep);
     }
 
     #[test]
@@ -342,7 +354,7 @@ mod tests {
         assert_eq!(engine.next(at(21), Waiting::Nothing), Step::Wait { until: at(20) + PACE.pull_interval });
         engine.pulled(false, at(20), at(40));
         engine.pushed(false, at(80), at(80));
-        engine.swept(at(80));
+        engine.swept(false, at(80));
         assert_eq!(
             engine.next(at(80), Waiting::Nothing),
             Step::Wait { until: at(40) + PULL_PATIENCE * PACE.pull_interval }

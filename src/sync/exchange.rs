@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::central::{Applied, Batch, Central, CentralError, Host};
+use super::central::{Applied, Batch, Central, CentralError, Host, Swept};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::parts::Part;
 use crate::clock::Clock;
@@ -179,6 +179,10 @@ pub struct Exchange<L, C> {
     read_since: Tick,
     /// When the hosts are read next.
     hosts_at: Tick,
+    /// What this host calls stale, as of the last step.
+    stale_after: Duration,
+    /// Why the last sweep failed, as it is shown while the link is up.
+    sweep_error: Option<String>,
 }
 
 impl<L: Local, C: Central> Exchange<L, C> {
@@ -196,6 +200,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
             reading: None,
             read_since: Tick::ZERO,
             hosts_at: Tick::ZERO,
+            stale_after: Duration::ZERO,
+            sweep_error: None,
         }
     }
 
@@ -210,6 +216,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Carries out one step and tells the engine and the people how it ended.
     pub async fn perform(&mut self, step: Step, pace: Pace, stale_after: Duration, engine: &mut Engine) {
+        self.stale_after = stale_after;
         let outcome = self.carry_out(step, pace, stale_after, engine).await;
         self.report(step, outcome, engine);
     }
@@ -238,13 +245,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 self.link.send_modify(|link| link.listening = tells);
                 engine.listened(tells, self.tick());
             }
-            Step::Sweep => {
-                let turned = self.central.sweep(stale_after, pace.sweep_interval).await?;
-                if turned > 0 {
-                    tracing::info!(sessions = turned, "turned the sessions of vanished hosts stale in central");
-                }
-                engine.swept(self.tick());
-            }
+            Step::Sweep => self.sweep(pace, engine).await?,
             Step::Wait { .. } => {}
         }
         Ok(())
@@ -259,7 +260,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         // old name, which may be another's by now.
         self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
         let Ledger { acked, next } = self.local.ledger().await?;
-        let welcome = self.central.hello(&host(&identity, self.outside.version)).await?;
+        let welcome = self.central.hello(&host(&identity, self.outside.version, self.stale_after)).await?;
         self.local.learn_tables(welcome.tables, (self.outside.clock)()).await?;
         if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
             let (sessions, records) = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
@@ -282,6 +283,40 @@ impl<L: Local, C: Central> Exchange<L, C> {
             self.local.replaced();
         }
         Ok(())
+    }
+
+    /// Turns silent sessions in central stale. No change waits for that: a sweep that fails is shown and tried again
+    /// later, and the link is down only if the connection is.
+    async fn sweep(&mut self, pace: Pace, engine: &mut Engine) -> Result<(), Trouble> {
+        let (swept, error) = match self.central.sweep(self.stale_after, pace.sweep_interval).await {
+            Ok(swept) => (swept, None),
+            Err(CentralError::Reject(why)) => {
+                (Swept::default(), Some(format!("cannot turn silent sessions stale: {why}")))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if swept.turned > 0 {
+            tracing::info!(sessions = swept.turned, "turned the sessions of vanished hosts stale in central");
+        }
+        engine.swept(swept.more, self.tick());
+        self.show_sweep_error(error);
+        Ok(())
+    }
+
+    /// Shows or withdraws the error of a sweep, as `last_error` of a link that is up.
+    fn show_sweep_error(&mut self, error: Option<String>) {
+        if self.sweep_error == error {
+            return;
+        }
+        if let Some(error) = &error {
+            tracing::warn!("{error}; changes go to central all the same");
+        }
+        let before = std::mem::replace(&mut self.sweep_error, error);
+        self.link.send_modify(|link| {
+            if self.sweep_error.is_some() || link.last_error == before {
+                link.last_error.clone_from(&self.sweep_error);
+            }
+        });
     }
 
     /// Returns when others changed something in central, if it can tell.
@@ -505,7 +540,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
             if news {
                 tracing::info!("connected to central");
                 (link.state, link.since) = (LinkState::Connected, now);
-                (link.last_error, link.conflict) = (None, None);
+                (link.last_error, link.conflict) = (self.sweep_error.clone(), None);
             }
             news
         });
@@ -575,7 +610,7 @@ fn tell_renamed(renamed: &[Renamed]) {
     }
 }
 
-fn host(identity: &Identity, version: &'static str) -> Host {
+fn host(identity: &Identity, version: &'static str, stale_after: Duration) -> Host {
     Host {
         host_id: identity.host_id,
         machine: identity.name.clone(),
@@ -584,6 +619,7 @@ fn host(identity: &Identity, version: &'static str) -> Host {
         former_host_ids: identity.former_host_ids.clone(),
         replace: identity.replace,
         version,
+        stale_after,
     }
 }
 

@@ -1,5 +1,6 @@
--- Row level security, for those who want it: a machine's role can write only that machine's rows. Everybody reads
--- everything, and roles that are not listed here, such as those of other clients, write as ever. To be run by the
+-- Row level security, for those who want it: a machine's role can write only that machine's rows, and can make no
+-- row another machine's. Everybody reads everything, and roles that are not listed here, such as those of other
+-- clients, write as ever. Listed counts by the role that logged in, too: SET ROLE does not shake it off. To be run by the
 -- tables' owner after daemon.sql, once for each machine, any number of times:
 --
 --   psql -v role=sessiond_laptop -v machine=laptop -f row_security.sql postgres://OWNER@HOST/supervisor_service
@@ -30,33 +31,36 @@ REVOKE ALL ON sessiond_machine_roles FROM PUBLIC;
 
 INSERT INTO sessiond_machine_roles VALUES (:'role', :'machine') ON CONFLICT DO NOTHING;
 
--- Looks into the list with its owner's rights, and at the role that asks.
+-- Both read the list with its owner's rights, for the role that asks and the one that logged in.
 CREATE OR REPLACE FUNCTION sessiond_may_write(machine TEXT, asking NAME) RETURNS BOOLEAN
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT NOT EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking)
-        OR EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking AND machine_name = machine)
+    SELECT count(*) = 0 OR coalesce(bool_or(machine_name = machine), false)
+    FROM sessiond_machine_roles WHERE role_name IN (asking, session_user)
 $$;
 
 CREATE OR REPLACE FUNCTION sessiond_may_record(instance TEXT, asking NAME) RETURNS BOOLEAN
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT NOT EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name = asking)
+    SELECT NOT EXISTS (SELECT FROM sessiond_machine_roles WHERE role_name IN (asking, session_user))
         OR EXISTS (
             SELECT FROM supervisor_sessions s JOIN sessiond_machine_roles r ON r.machine_name = s.host_machine
-            WHERE s.instance_id = instance AND r.role_name = asking)
+            WHERE s.instance_id = instance AND r.role_name IN (asking, session_user))
 $$;
 
--- Any host turns the sessions of vanished hosts stale, and that is all it may do to another machine's row.
+-- The row of before and the row as it will be must both be of the role's machines, whatever their status. Any host
+-- turns the sessions of vanished hosts stale, and that is all it may do to another machine's row. A central where
+-- this was run before gets the function by 1790000000000_silent_sessions_and_views.sql as well.
 CREATE OR REPLACE FUNCTION sessiond_guard() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 DECLARE
     -- The last two are set by a trigger, not by whoever writes.
     free CONSTANT TEXT[] := '{status, changed_xid, changed_by}';
 BEGIN
-    IF sessiond_may_write(OLD.host_machine, current_user) THEN
+    IF sessiond_may_write(OLD.host_machine, current_user) AND sessiond_may_write(NEW.host_machine, current_user) THEN
         RETURN NEW;
     END IF;
     IF OLD.status <> 'active' OR NEW.status <> 'stale' OR to_jsonb(NEW) - free IS DISTINCT FROM to_jsonb(OLD) - free THEN
         RAISE insufficient_privilege USING MESSAGE = format('role %s may not write sessions of machine %s',
-            current_user, OLD.host_machine);
+            current_user,
+            CASE WHEN sessiond_may_write(OLD.host_machine, current_user) THEN NEW.host_machine ELSE OLD.host_machine END);
     END IF;
     RETURN NEW;
 END
@@ -79,11 +83,26 @@ BEGIN
             target.column1, target.column2);
     END LOOP;
     CREATE POLICY sessiond_update ON sessiond_hosts FOR UPDATE
-        USING (sessiond_may_write(machine_name, current_user));
+        USING (sessiond_may_write(machine_name, current_user))
+        WITH CHECK (sessiond_may_write(machine_name, current_user));
     CREATE POLICY sessiond_update ON supervisor_sessions FOR UPDATE
-        -- Which rows may be changed, and how, is the guard's to say: it alone sees the row of before.
+        -- The guard decides which rows may be changed, and how: it alone sees the row of before and that of after.
         USING (true)
         WITH CHECK (status = 'stale' OR sessiond_may_write(host_machine, current_user));
+    -- Mirrors follow these notes for 30 days, so no role that is bound to a machine may delete younger ones. Those
+    -- of deleted sessions are written by a trigger with its owner's rights.
+    FOR target IN VALUES ('sessiond_tombstones', 'deleted_at'), ('sessiond_history', 'added_at') LOOP
+        CONTINUE WHEN to_regclass(target.column1) IS NULL;
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_read ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_insert ON %I', target.column1);
+        EXECUTE format('DROP POLICY IF EXISTS sessiond_delete ON %I', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_read ON %I FOR SELECT USING (true)', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_insert ON %I FOR INSERT '
+            'WITH CHECK (sessiond_may_record(instance_id, current_user))', target.column1);
+        EXECUTE format('CREATE POLICY sessiond_delete ON %I FOR DELETE USING (%I < now() - interval ''30 days'' '
+            'OR sessiond_may_write(NULL, current_user))', target.column1, target.column2);
+    END LOOP;
     IF NOT EXISTS (
         SELECT FROM pg_trigger
         WHERE tgrelid = 'supervisor_sessions'::regclass AND tgname = 'trg_zz_sessiond_guard'

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::sessions::body;
 use crate::api::extract::{Body, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::footer::footer;
 use crate::store::{Process, Sighting};

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::identity;
 use crate::api::extract::Body;
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{LinkState, LinkStatus};
 use crate::store::{Backlog, StoreError};

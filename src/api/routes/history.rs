@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,6 +10,7 @@ use uuid::Uuid;
 
 use super::sessions;
 use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{Happening, Kind};
 use crate::store::{History, HistoryQuery, KeptRecord, Lookup};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use uuid::Uuid;
 
 use crate::api::extract::{Body, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::MachineName;
 use crate::wire::{ConflictBody, ErrorBody, IdentityRename, MachineIdentity};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::wire::MachineBody;
 

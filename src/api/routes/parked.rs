@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 
 use crate::api::extract::{Body, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
 

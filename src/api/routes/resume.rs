@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +11,7 @@ use utoipa::IntoParams;
 
 use super::sessions::{body, place, running};
 use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::context::reconstruct;
 use crate::domain::handoff::{Going, Handoff, go_on};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};

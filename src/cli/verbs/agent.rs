@@ -18,8 +18,9 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::cli::text::lines;
 use crate::client::{Client, Shown};
-use crate::domain::text::one_line;
+use crate::domain::text::{data_of, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
@@ -65,7 +66,7 @@ pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Res
         voice.complain(&format!("statusline: {complaint}"));
     }
     let heard = voice.tell(statusline::report(&input, away.env));
-    heard.map_or(Ok(()), |heard| out.print(&format!("{}\n", heard.footer)))
+    heard.map_or(Ok(()), |heard| out.print(&format!("{}\n", lines(&heard.footer))))
 }
 
 /// One report, and the little time there is for it.
@@ -228,9 +229,9 @@ impl<'a> Voice<'a> {
         let Heard { id, machine, footer, session } = heard;
         let mut text = format!(
             "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
-             End each of your answers with the footer that `sessiond footer {id} --separator` prints; now it is:\n\n\
-             ---\n{footer}\n\n\
-             When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`."
+             End each of your answers with the footer that `sessiond footer {id} --separator` prints. {}\n\
+             When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`.",
+            fenced(&data_of(id), &format!("---\n{}", lines(footer)))
         );
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
@@ -238,7 +239,7 @@ impl<'a> Voice<'a> {
                 Ok(Shown::Several(_)) => {}
                 Ok(Shown::One(context)) => {
                     text.push_str("\n\n");
-                    text.extend(context.chars().take(CONTEXT.saturating_sub(text.chars().count())));
+                    text.push_str(&shortened(&context, CONTEXT.saturating_sub(text.chars().count())));
                 }
                 Err(error) => self.complain(&format!("the context of {id} cannot be had: {}", error.message)),
             }
@@ -252,6 +253,15 @@ impl<'a> Voice<'a> {
             let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
         }
     }
+}
+
+/// A handoff of at most so many characters, with the fence that ends it.
+fn shortened(handoff: &str, longest: usize) -> String {
+    if handoff.chars().count() <= longest {
+        return handoff.to_owned();
+    }
+    let end = format!("\n...\n{}\n", handoff.lines().last().unwrap_or_default());
+    handoff.chars().take(longest.saturating_sub(end.chars().count())).collect::<String>() + &end
 }
 
 /// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.

@@ -33,9 +33,11 @@ pub fn go_on(session: &Session, here: bool, going: Going) -> Option<String> {
     Some(if here { there } else { format!("ssh {} -t {}", session.host_machine, quoted(&there)) })
 }
 
-/// Neither an option in disguise nor anything that could not be shown.
+/// Neither an option in disguise nor anything that could not be shown; text of which a character was replaced names
+/// nothing any more.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with('-') && text.len() <= LONGEST && !text.contains(is_unsafe)
+    let bad = |c: char| is_unsafe(c) || c == char::REPLACEMENT_CHARACTER;
+    !text.is_empty() && !text.starts_with('-') && text.len() <= LONGEST && !text.contains(bad)
 }
 
 /// One word to any POSIX shell.

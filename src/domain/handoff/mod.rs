@@ -11,6 +11,7 @@ pub use command::{Going, go_on};
 use markdown::{block, code, words};
 
 use super::context::Context;
+use super::text::{data_of, fenced};
 use super::time::age;
 use super::{Place, Session, Status, Timestamp};
 
@@ -30,16 +31,17 @@ pub struct Handoff<'a> {
 }
 
 impl Handoff<'_> {
-    /// At most some 64 KiB, whatever the session recorded.
+    /// At most some 64 KiB, whatever the session recorded. It ends up in an agent's context, so everything below the
+    /// title stands in a fence that is labelled as data.
     pub fn markdown(&self) -> String {
-        let parts = [self.title(), self.where_it_ran(), self.how_to_go_on(), self.work(), self.actions(), self.steps()];
-        parts.join("\n")
+        let id = &self.session.instance_id;
+        let parts = [self.head(), self.where_it_ran(), self.how_to_go_on(), self.work(), self.actions(), self.steps()];
+        format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts.join("\n")))
     }
 
-    fn title(&self) -> String {
+    fn head(&self) -> String {
         let s = self.session;
-        let mut text = format!("# Handoff of {}\n\n", s.instance_id);
-        text += &format!("- Project: {}\n", s.project);
+        let mut text = format!("- Project: {}\n", s.project);
         text += &format!("- Epic: {}\n", s.current_epic.as_deref().map_or("none".into(), |epic| words(epic, LINE)));
         text += &format!("- Context window: {} % used\n", s.context_percent);
         text += &format!("- State: {}\n", self.state());

@@ -4,6 +4,7 @@ use std::io;
 
 use sqlx::postgres::PgDatabaseError;
 
+use crate::domain::text::is_unsafe;
 use crate::sync::central::CentralError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
 
 /// Whatever central says, a message is one line.
 pub(super) fn one_line(text: &str) -> String {
-    text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(is_unsafe).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::{micros, records};
+use super::{interval, micros, micros_of, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{CentralError, Host, Welcome};
@@ -16,6 +16,18 @@ const SCHEMA_IS_THERE: &str = "\
             AND (attname IN ('host_machine', 'claude_session_uuid', 'claude_session_path', \
                 'resumed_from', 'working_dir', 'changed_xid', 'column_times', 'others_xid') \
             OR attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamptz'::regtype))";
+
+/// A central that was migrated by an older sessiond works without this column.
+const STATE_STALE_AFTER: &str = concat!(
+    "UPDATE sessiond_hosts SET stale_after = ",
+    interval!("$2::bigint"),
+    " WHERE host_id = $1 AND stale_after IS DISTINCT FROM ",
+    interval!("$2::bigint"),
+);
+
+const HAS_STALE_AFTER: &str = "\
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('sessiond_hosts') AND attname = 'stale_after' \
+        AND NOT attisdropped)";
 
 const RETIRE_FORMER: &str = "\
     UPDATE sessiond_hosts SET retired_at = coalesce(retired_at, now()), replaced_by = $1 \
@@ -88,6 +100,9 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
         Some(row) => column(row, 0)?,
         None => return Err(CentralError::Retry("central did not enter this host".into())),
     };
+    if link.rows(sqlx::query(HAS_STALE_AFTER)).await?.first().map_or(Ok(false), |row| column(row, 0))? {
+        link.rows(sqlx::query(STATE_STALE_AFTER).bind(host.host_id).bind(micros_of(host.stale_after))).await?;
+    }
     let former = sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;

@@ -13,7 +13,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 5] = [
+const FILES: [(i64, &str, &str); 6] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -31,11 +31,19 @@ const FILES: [(i64, &str, &str); 5] = [
         include_str!("../../../migrations/central/1780000000000_mirror_and_history.sql"),
     ),
     (
+        1_790_000_000_000,
+        "silent_sessions_and_views",
+        include_str!("../../../migrations/central/1790000000000_silent_sessions_and_views.sql"),
+    ),
+    (
         1_791_000_000_000,
         "merge_by_column",
         include_str!("../../../migrations/central/1791000000000_merge_by_column.sql"),
     ),
 ];
+
+/// The file that is applied again when a table was added after it.
+const HISTORY: i64 = 1_780_000_000_000;
 
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +90,9 @@ async fn run(
         }
         migrator().run_direct(None, &mut *transaction, false).await?;
         if is_left_behind(&mut transaction).await? {
-            let (.., sql) = FILES[FILES.len() - 1];
-            transaction.execute(sqlx::raw_sql(sql)).await?;
+            for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= HISTORY) {
+                transaction.execute(sqlx::raw_sql(sql)).await?;
+            }
         }
         // sqlx names its statements here; a pooler would hand them on.
         transaction.execute("DEALLOCATE ALL").await?;
@@ -116,10 +125,9 @@ async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Err
 pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
     let applied = applied(connection).await?;
     let again = is_left_behind(connection).await?;
-    let last = FILES[FILES.len() - 1].0;
     Ok(FILES
         .iter()
-        .filter(|(version, ..)| !applied.contains(version) || (again && *version == last))
+        .filter(|(version, ..)| !applied.contains(version) || (again && *version >= HISTORY))
         .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
         .collect())
 }

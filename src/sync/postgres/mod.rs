@@ -29,7 +29,7 @@ pub use migrate_error::MigrateError;
 
 use self::link::Link;
 use self::listen::Ear;
-use super::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use super::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use crate::domain::MachineName;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 
@@ -142,10 +142,16 @@ impl Central for Postgres {
         self.settle(session, result).await
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         let mut session = self.take()?;
-        let result = sweep::sweep(&mut session.link, stale_after, interval).await;
-        self.settle(session, result).await
+        match sweep::sweep(&mut session.link, stale_after, interval).await {
+            // Nothing else depends on the sweep: while the connection answers, the link is up.
+            Err(error) if session.link.rollback().await.is_ok() => {
+                self.session = Some(session);
+                Err(CentralError::Reject(error.to_string()))
+            }
+            result => self.settle(session, result).await,
+        }
     }
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::link::{Link, column};
 use super::{Me, micros};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
+use crate::domain::text::{safe_fields, safe_line};
 use crate::domain::{
     ColumnTimes, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, MachineName, Project, Session, Status,
     TimedSession, Timestamp,
@@ -73,6 +74,9 @@ const WORTH_KNOWING: &str = "\
 const TABLES: &str = "\
     SELECT to_regclass('event_store') IS NOT NULL, to_regclass('command_log') IS NOT NULL, \
         to_regclass('checkpoints') IS NOT NULL";
+
+/// The longest type of a record, in characters.
+const RECORD_TYPE: usize = 64;
 
 /// What is too large to be of use in a summary is left out.
 macro_rules! bounded {
@@ -257,10 +261,10 @@ fn record(row: &PgRow, kind: Kind) -> Result<Option<HistoryRecord>, CentralError
         record_id,
         instance_id,
         kind,
-        record_type: column(row, 2)?,
+        record_type: safe_line(column(row, 2)?, RECORD_TYPE),
         at: Timestamp::from_micros(column(row, 3)?),
         body: match body {
-            Ok(Value::Object(body)) => body,
+            Ok(Value::Object(body)) => safe_fields(body),
             _ => Map::new(),
         },
     }))
@@ -294,7 +298,7 @@ fn session(row: &PgRow) -> Result<Result<TimedSession, Invalid>, CentralError> {
             resumed_from: resumed_from.as_deref().and_then(|id| InstanceId::parse(id).ok()),
             working_dir,
         };
-        Ok(TimedSession { session, times })
+        Ok(TimedSession { session: session.with_safe_text(), times })
     };
     Ok(understood())
 }
@@ -303,13 +307,17 @@ pub(super) async fn hosts(link: &mut Link) -> Result<Vec<HostSeen>, CentralError
     link.begin().await?;
     let rows = link.rows(sqlx::query(HOSTS)).await?;
     link.commit().await?;
-    rows.iter().map(host).collect()
+    rows.iter().filter_map(|row| host(row).transpose()).collect()
 }
 
-fn host(row: &PgRow) -> Result<HostSeen, CentralError> {
-    let name: String = column(row, 0)?;
-    Ok(HostSeen {
-        machine: MachineName::parse(&name).map_err(|error| CentralError::Retry(format!("central: {error}")))?,
-        last_seen: Timestamp::from_micros(column(row, 1)?),
-    })
+/// None for a name that is no machine's: another client wrote it, and no session here can have it.
+fn host(row: &PgRow) -> Result<Option<HostSeen>, CentralError> {
+    let last_seen = Timestamp::from_micros(column(row, 1)?);
+    match MachineName::parse(&column::<String>(row, 0)?) {
+        Ok(machine) => Ok(Some(HostSeen { machine, last_seen })),
+        Err(invalid) => {
+            tracing::warn!(%invalid, "a host in central is left out");
+            Ok(None)
+        }
+    }
 }

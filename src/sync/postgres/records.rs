@@ -114,7 +114,8 @@ async fn hold(link: &mut Link, table: &str) -> Result<(), CentralError> {
     link.rows(sqlx::query(AssertSqlSafe(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")))).await.map(|_| ())
 }
 
-/// Inserts rows that are numbered after those that are there. Earlier clients number theirs the same way at the
+/// Inserts rows that are numbered after those that are there. The statement itself leaves out rows that are there
+/// already: an ON CONFLICT clause would need an index on the id alone, which a partitioned table cannot have. Earlier clients number theirs the same way at the
 /// same time, so a number may be gone by the time it is used; then all are drawn again, which keeps the order.
 macro_rules! numbered {
     ($link:expr, $kind:expr, $query:expr) => {{
@@ -162,8 +163,7 @@ const EVENTS: &str = concat!(
     " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[]) WITH ORDINALITY \
          AS p (event_id, id, event_type, at, data, metadata, place) JOIN ",
     tops!("event_store"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) \
-     ORDER BY place ON CONFLICT (event_id) DO NOTHING"
+    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) ORDER BY place"
 );
 
 const EVENTS_WITH_LINEAGE: &str = concat!(
@@ -179,8 +179,7 @@ const EVENTS_WITH_LINEAGE: &str = concat!(
          $6::text[], $7::uuid[], $8::uuid[], $9::int[]) WITH ORDINALITY \
          AS p (event_id, id, event_type, at, data, metadata, parent, root, depth, place) JOIN ",
     tops!("event_store"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) \
-     ORDER BY place ON CONFLICT (event_id) DO NOTHING"
+    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) ORDER BY place"
 );
 
 async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> Result<(), CentralError> {
@@ -311,8 +310,7 @@ const CHECKPOINTS: &str = concat!(
     " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[]) WITH ORDINALITY \
          AS p (checkpoint_id, id, checkpoint_type, at, percent, work_state, place) JOIN ",
     tops!("checkpoints"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.checkpoint_id = p.checkpoint_id) \
-     ORDER BY place ON CONFLICT (checkpoint_id) DO NOTHING"
+    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.checkpoint_id = p.checkpoint_id) ORDER BY place"
 );
 
 async fn checkpoints(link: &mut Link, shapes: &Shapes, checkpoints: &[&HistoryRecord]) -> Result<(), CentralError> {

@@ -153,3 +153,23 @@ fn stdin_that_does_not_end_does_not_hold_an_agent() {
         (sessions(&host).first()?["claude_session_uuid"] == "u-1").then_some(())
     });
 }
+
+#[test]
+fn a_summary_with_half_an_emoji_is_kept() {
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let id = id_in(&agent.start(&host, "startup"));
+    let input = agent.json("PostCompact", &json!({"trigger": "auto", "compact_summary": "@"})).to_string();
+    for (written, kept) in [
+        (&br"cut \ud83d"[..], "cut \u{fffd}"),
+        (br"\ude00 \n whole \ud83d\ude00", "\u{fffd} \n whole \u{1f600}"),
+        (b"raw \xf0\x9f\x98", "raw \u{fffd}"),
+    ] {
+        let at = input.find('@').unwrap();
+        let bytes = [b"\xef\xbb\xbf", &input.as_bytes()[..at], written, &input.as_bytes()[at + 1..]].concat();
+        assert!(agent.run(&host, &["hook", "PostCompact"], &bytes).status.success());
+        let events = host.ask("GET", &format!("/v1/sessions/{id}/events?type=context_window_updated&limit=1"), None).1;
+        assert_eq!(events["events"][0]["event_data"]["compact_summary"], kept, "{events:#?}");
+    }
+    assert_eq!(hook_log(&host), "");
+}

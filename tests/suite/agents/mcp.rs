@@ -59,6 +59,64 @@ fn clients_of_every_revision_are_understood() {
     assert_eq!(host.status()["sessions"]["active"], 4);
 }
 
+/// Sends lines of any bytes; answers what comes back until stdin's end is answered by the server's own.
+fn speak_bytes(host: &Host, lines: &[&[u8]]) -> Vec<Value> {
+    let mut command = host.sessiond();
+    let mut server =
+        command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = server.stdin.take().unwrap();
+    let mut answers = BufReader::new(server.stdout.take().unwrap()).lines();
+    let read = std::thread::spawn(move || {
+        let parse = |line: std::io::Result<String>| serde_json::from_str::<Value>(&line.unwrap()).unwrap();
+        answers.by_ref().map(parse).collect::<Vec<_>>()
+    });
+    for line in lines {
+        stdin.write_all(line).unwrap();
+        stdin.write_all(b"\n").unwrap();
+    }
+    drop(stdin);
+    let answers = read.join().unwrap();
+    assert!(server.wait().unwrap().success());
+    answers
+}
+
+#[test]
+fn every_line_is_answered_with_its_id() {
+    let host = Host::new("odin3").started();
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{}{}}}"#,
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
+    let answers = speak_bytes(
+        &host,
+        &[
+            b"\xef\xbb\xbfnot json",
+            initialize.to_string().as_bytes(),
+            br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            br#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"mcp_meta_emit_event","arguments":{"instance_id":"p-PS-aaaaaa","event_type":"error","event_data":{"text":"half \ud83d"}}}}"#,
+            br#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"arguments":{}}}"#,
+            b"{\"jsonrpc\":\"2.0\",\"id\":\"seven\",\"method\":\"tools/call\",\"params\":{\"name\":\"\xff\"}}",
+            deep.as_bytes(),
+            b"[1]",
+            br#"{"jsonrpc":"2.0","id":9,"method":"dance"}"#,
+            br#"{"jsonrpc":"2.0","id":10,"method":"tools/list"}"#,
+        ],
+    );
+    let of = |id: Value| answers.iter().filter(|answer| answer["id"] == id).collect::<Vec<_>>();
+    let codes = |id: Value| of(id).iter().map(|answer| answer["error"]["code"].clone()).collect::<Vec<_>>();
+    assert_eq!(codes(json!(5)), [json!(-32700)], "{answers:#?}");
+    assert_eq!(codes(json!(6)), [json!(-32602)]);
+    assert_eq!(codes(json!("seven")), [json!(-32700)]);
+    assert_eq!(codes(json!(8)), [json!(-32700)]);
+    assert_eq!(codes(json!(9)), [json!(-32601)]);
+    assert_eq!(codes(Value::Null), [json!(-32700), json!(-32600)]);
+    assert!(of(json!(10))[0]["result"]["tools"].is_array());
+    assert_eq!(answers.len(), 9, "{answers:#?}");
+}
+
 #[test]
 fn without_a_daemon_it_says_so_and_what_to_do() {
     let host = Host::new("odin3");

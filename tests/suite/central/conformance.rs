@@ -6,7 +6,7 @@ use sessiond::domain::mirror::{Reading, Rest};
 use sessiond::domain::{
     Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept};
 use uuid::Uuid;
 
 pub const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -65,6 +65,8 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         a_replaced_host_that_is_renamed_keeps_its_rows,
         vanished_hosts_are_swept,
         living_hosts_are_not_swept,
+        a_session_is_swept_by_its_own_hosts_stale_after,
+        a_row_that_no_live_host_wrote_is_swept,
         sweeping_is_throttled,
         hosts_are_told,
         a_reading_brings_all_and_the_next_one_what_changed,
@@ -87,6 +89,7 @@ pub fn host(name: &str, number: u128) -> Host {
         former_host_ids: Vec::new(),
         replace: false,
         version: "test",
+        stale_after: STALE_AFTER,
     }
 }
 
@@ -456,7 +459,7 @@ async fn vanished_hosts_are_swept<W: World>(world: W) {
     world.silence(HOUR);
 
     let mut other = Member::join(world.link(), &host("odin4", 2)).await;
-    assert_eq!(other.link.sweep(STALE_AFTER, MINUTE).await, Ok(1));
+    assert_eq!(turned(&mut other).await, 1);
     let [swept, left] = world.rows().try_into().unwrap();
     assert_eq!(swept, Session { status: Status::Stale, ..session });
     assert_eq!(left, fresh);
@@ -464,18 +467,57 @@ async fn vanished_hosts_are_swept<W: World>(world: W) {
 
 async fn living_hosts_are_not_swept<W: World>(world: W) {
     let (mut member, session) = begun(&world).await;
-    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0));
+    assert_eq!(turned(&mut member).await, 0);
     assert_eq!(only(&world), session);
+}
+
+async fn a_session_is_swept_by_its_own_hosts_stale_after<W: World>(world: W) {
+    let began = world.now();
+    let mut patient = host("odin3", 1);
+    patient.stale_after = 2 * HOUR;
+    let mut member = Member::join(world.link(), &patient).await;
+    let session = session(ID, "odin3", began.minus(HOUR + MINUTE));
+    member.push(&session).await;
+    // The same silence is too long for rows of no host.
+    let earlier = self::session("odin-PS-000002", "gone", began.minus(HOUR));
+    world.put(&earlier);
+    world.silence(HOUR);
+    let mut other = Member::join(world.link(), &host("odin4", 2)).await;
+    assert_eq!(turned(&mut other).await, 1);
+    let [left, swept] = world.rows().try_into().unwrap();
+    assert_eq!((left, swept.status), (session, Status::Stale));
+    // Its host vanished for longer than that.
+    world.silence(2 * HOUR);
+    let aged = self::session("odin-PS-000003", "odin3", began.minus(HOUR));
+    world.put(&aged);
+    assert_eq!(turned(&mut other).await, 0, "neither is older than two hours");
+    let old = self::session("odin-PS-000004", "odin3", began.minus(3 * HOUR));
+    world.put(&old);
+    world.silence(HOUR);
+    assert_eq!(turned(&mut other).await, 1);
+}
+
+async fn a_row_that_no_live_host_wrote_is_swept<W: World>(world: W) {
+    let (mut member, own) = begun(&world).await;
+    // An earlier client's, under the name of a machine whose daemon is live.
+    world.put(&session("odin-PS-000002", "odin3", world.now().minus(HOUR)));
+    assert_eq!(turned(&mut member).await, 1);
+    let [left, swept] = world.rows().try_into().unwrap();
+    assert_eq!((left, swept.status), (own, Status::Stale));
+}
+
+async fn turned<C: Central>(member: &mut Member<C>) -> u64 {
+    member.link.sweep(STALE_AFTER, MINUTE).await.unwrap().turned
 }
 
 async fn sweeping_is_throttled<W: World>(world: W) {
     let (mut member, _) = begun(&world).await;
     let orphan = |id| session(id, "gone", world.now().minus(HOUR));
-    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0));
+    assert_eq!(turned(&mut member).await, 0);
     world.put(&orphan("odin-PS-000002"));
-    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(0), "too early");
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(Swept::default()), "too early");
     world.silence(MINUTE);
-    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(1));
+    assert_eq!(turned(&mut member).await, 1);
 }
 
 async fn hosts_are_told<W: World>(world: W) {
@@ -596,7 +638,7 @@ async fn a_change_of_one_column_keeps_the_others<W: World>(world: W) {
         let id = format!("odin-PS-00000{}", own as usize);
         let mut member = Member::join(world.link(), &host("odin3", 1)).await;
         member.batch = own as i64 * 2;
-        let mut session = self::session(&id, "odin3", world.now().minus(HOUR));
+        let mut session = session(&id, "odin3", world.now().minus(HOUR));
         member.push(&session).await;
         EDITS.iter().filter(|(column, _)| *column != own).for_each(|(column, value)| world.edit(&id, *column, value));
         let expected = edited(&session);

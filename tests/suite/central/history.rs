@@ -180,9 +180,16 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     assert!(!db.link().hello(&host("odin3", 1)).await.unwrap().tables.commands);
     let options = options(&server.url("x"));
     let dry = migrate(&options, None, true).await.unwrap();
-    assert_eq!(dry.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["1780000000000_mirror_and_history"]);
+    assert_eq!(
+        dry.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        [
+            "1780000000000_mirror_and_history",
+            "1790000000000_silent_sessions_and_views",
+            "1791000000000_merge_by_column"
+        ]
+    );
     let report = migrate(&options, None, false).await.unwrap();
-    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (1, Some("America/New_York")));
+    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (3, Some("America/New_York")));
     assert_eq!(migrate(&options, None, false).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 

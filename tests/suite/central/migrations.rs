@@ -15,6 +15,7 @@ pub fn file(index: usize) -> PathBuf {
         "1769950000000_add_host_machine",
         "1770000000000_sessiond",
         "1780000000000_mirror_and_history",
+        "1790000000000_silent_sessions_and_views",
         "1791000000000_merge_by_column",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
@@ -35,8 +36,8 @@ async fn every_state_leads_to_the_same_schema() {
         &[1, 1],
         &[1, 0],
         &[0, 1, 2],
-        &[0, 1, 2, 3, 0, 1, 2, 3, 3],
-        &[0, 1, 2, 3, 4, 4, 3],
+        &[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4],
+        &[0, 1, 2, 3, 4, 5, 5, 3],
     ]
     .into_iter()
     .enumerate()
@@ -45,14 +46,14 @@ async fn every_state_leads_to_the_same_schema() {
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
         let report = migrate(&options(&server.url(&name)), None, false).await.unwrap();
-        assert_eq!(report.steps.len(), 5);
+        assert_eq!(report.steps.len(), 6);
         assert_eq!(migrate(&options(&server.url(&name)), None, false).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
         assert_eq!(server.psql(&name, indexes), "9");
         assert_eq!(server.psql(&name, "SELECT * FROM sessions_with_machine, active_sessions_by_machine"), "");
         // All of it can follow itself by psql as well.
-        [0, 1, 2, 3, 1].iter().for_each(|f| server.psql_file(&name, &file(*f)));
+        [0, 1, 2, 3, 4, 1].iter().for_each(|f| server.psql_file(&name, &file(*f)));
     }
     schemas.dedup();
     assert_eq!(schemas.len(), 1, "{schemas:#?}");
@@ -82,7 +83,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
     let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
-    assert_eq!(report.steps.len(), 5);
+    assert_eq!(report.steps.len(), 6);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),
@@ -163,7 +164,7 @@ async fn peoples_own_views_and_grants_survive() {
     );
     let what = "SELECT c.oid::regclass, relkind, relowner::regrole, relacl, reloptions, obj_description(c.oid), \
             (SELECT string_agg(format('%s %s %s', attname, attacl, col_description(c.oid, attnum)), ';' ORDER BY \
-            attnum) \
+            attname) \
              FROM pg_attribute WHERE attrelid = c.oid), (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) \
          FROM pg_class c WHERE relkind IN ('v', 'm') AND relnamespace IN ('public'::regnamespace, \
          'own'::regnamespace) ORDER BY c.relname";

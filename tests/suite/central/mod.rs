@@ -6,3 +6,4 @@ mod fake;
 mod history;
 mod migrations;
 mod postgres;
+mod silence;

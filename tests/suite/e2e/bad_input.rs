@@ -76,17 +76,38 @@ fn requests_that_are_wrong_are_refused_by_the_field() {
     assert_eq!((status, answer["error"]["code"].as_str()), (409, Some("session_closed")));
 }
 
+/// Posts a body of any bytes; the status of the answer, which is a line that says what is wrong.
+fn refused_body(host: &Host, path: &str, body: &[u8]) -> u16 {
+    let mut stream = host.connect().unwrap();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let (status, answer) = raw(&mut stream, "").unwrap();
+    message(&serde_json::from_str(&answer).unwrap());
+    status
+}
+
 #[test]
 fn broken_json_and_other_things_that_are_no_requests() {
     let host = Host::new("odin3").started();
-    for body in ["{", "nonsense", "{\"project\": \"odin\"} {}", "\u{1}"] {
-        let request = format!(
-            "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let (status, answer) = raw(&mut host.connect().unwrap(), &request).unwrap();
-        assert_eq!(status, 400, "{body}: {answer}");
-        message(&serde_json::from_str(&answer).unwrap());
+    let deep = format!("{{\"project\": {}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    let half = r#"{"project": "odin", "current_epic": "half \ud83d"}"#;
+    for body in ["{", "nonsense", "{\"project\": \"odin\"} {}", "\u{1}", "\u{feff}{\"project\": \"odin\"}", half, &deep]
+    {
+        assert_eq!(refused_body(&host, "/v1/sessions", body.as_bytes()), 400, "{body:.80}");
+    }
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    for route in ["heartbeat", "events", "commands", "checkpoints"] {
+        let path = format!("/v1/sessions/{}/{route}", id.trim());
+        for body in
+            [&br#"{"event_data": {"a": "\ude00"}}"#[..], b"{\"action\": \"\xff\"}", b"\xef\xbb\xbf{}", deep.as_bytes()]
+        {
+            assert_eq!(refused_body(&host, &path, body), 400, "{path}: {}", String::from_utf8_lossy(&body[..9]));
+        }
+    }
+    for path in ["/v1/sessions/%ff", "/v1/sessions?project=%ff%fe", "/v1/sessions/%ed%a0%bd/context"] {
+        let status = host.ask("GET", path, None).0;
+        assert!(matches!(status, 400 | 404), "{path}: {status}");
     }
     for garbage in ["\r\n\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}"] {
         let mut stream = host.connect().unwrap();

@@ -1,5 +1,6 @@
 //! Faults of the network, the servers and the disk, on the real programs.
 
+mod blocked;
 mod files;
 mod history;
 mod network;

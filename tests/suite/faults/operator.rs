@@ -210,7 +210,7 @@ fn every_fault_of_central_is_named_in_status_log_and_metrics() {
 fn a_right_that_only_a_later_step_needs_is_missed_aloud_while_changes_go_through() {
     let server = central(&[]);
     server.psql("central", "CREATE ROLE agent LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO agent");
-    server.psql("central", "REVOKE ALL ON sessiond_sweep FROM agent");
+    server.psql("central", "REVOKE ALL ON sessiond_tombstones FROM agent");
     let host = limited("odin3", &server.url_as("agent", "central"), UNHURRIED).started();
     let since = await_state(&host, "refused")["central"]["since"].clone();
     for sessions in 1..=5 {
@@ -224,6 +224,27 @@ fn a_right_that_only_a_later_step_needs_is_missed_aloud_while_changes_go_through
         (status["central"]["state"] == "refused" && status["central"]["since"] == since).then_some(())
     });
     assert_eq!(host.log().matches("no link to central").count(), 1, "{}", host.log());
-    server.psql("central", "GRANT ALL ON sessiond_sweep TO agent");
+    server.psql("central", "GRANT ALL ON sessiond_tombstones TO agent");
     await_state(&host, "connected");
+}
+
+#[test]
+fn a_sweep_that_fails_is_shown_while_the_link_is_up() {
+    let server = central(&[]);
+    server.psql("central", "CREATE ROLE agent LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO agent");
+    server.psql("central", "REVOKE ALL ON sessiond_sweep FROM agent");
+    let host = limited("odin3", &server.url_as("agent", "central"), UNHURRIED).started();
+    let shown = |host: &Host, words: &str| {
+        nudged(host, "the sweep's error is shown or gone", || {
+            let status = host.status();
+            let error = status["central"]["last_error"].as_str().unwrap_or("none").to_owned();
+            (status["central"]["state"] == "connected" && error.contains(words)).then_some(())
+        });
+    };
+    shown(&host, "cannot turn silent sessions stale");
+    host.ok(&["register", "--project", "odin"]);
+    host.await_synced();
+    shown(&host, "permission denied for table sessiond_sweep");
+    assert_eq!(host.log().matches("cannot turn silent sessions stale").count(), 1, "{}", host.log());
+    assert_eq!(host.log().matches("no link to central").count(), 0, "{}", host.log());
 }

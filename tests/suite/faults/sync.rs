@@ -9,7 +9,7 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{LinkState, LinkStatus, MachineName};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
@@ -35,7 +35,7 @@ impl Central for Buggy {
         self.link.push(batch).await
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         self.link.sweep(stale_after, interval).await
     }
 

@@ -1,8 +1,13 @@
 //! The files that service managers read, held against what those managers document.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use plist::{Dictionary, Value};
+use sessiond::platform::places::{Os, Places};
+use sessiond::service::{self, Scope, Setup, Site};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -76,7 +81,7 @@ enum Type {
 }
 
 /// launchd.plist(5), as far as it concerns a job of this kind.
-const KEYS: [(&str, Type); 26] = [
+const KEYS: [(&str, Type); 29] = [
     ("Label", Type::Text),
     ("Disabled", Type::Flag),
     ("UserName", Type::Text),
@@ -84,11 +89,13 @@ const KEYS: [(&str, Type); 26] = [
     ("Program", Type::Text),
     ("ProgramArguments", Type::Texts),
     ("EnableGlobbing", Type::Flag),
+    ("EnableTransactions", Type::Flag),
     ("KeepAlive", Type::Conditions),
     ("RunAtLoad", Type::Flag),
     ("RootDirectory", Type::Text),
     ("WorkingDirectory", Type::Text),
     ("Umask", Type::Number),
+    ("TimeOut", Type::Number),
     ("ExitTimeOut", Type::Number),
     ("ThrottleInterval", Type::Number),
     ("InitGroups", Type::Flag),
@@ -102,129 +109,158 @@ const KEYS: [(&str, Type); 26] = [
     ("ProcessType", Type::Choice(&["Background", "Standard", "Adaptive", "Interactive"])),
     ("AbandonProcessGroup", Type::Flag),
     ("LowPriorityIO", Type::Flag),
+    ("LowPriorityBackgroundIO", Type::Flag),
     ("LaunchOnlyOnce", Type::Flag),
 ];
 
-/// What KeepAlive may depend on; each is a yes or no.
+/// What KeepAlive may depend on, of the conditions that are true or false.
 const CONDITIONS: [&str; 2] = ["SuccessfulExit", "Crashed"];
 const LIMITS: [&str; 9] =
     ["Core", "CPU", "Data", "FileSize", "MemoryLock", "NumberOfFiles", "NumberOfProcesses", "ResidentSetSize", "Stack"];
 
-/// One element of a property list. These lists are written by hand, one element a line.
-#[derive(Debug, PartialEq)]
-enum Value {
-    Text(String),
-    Flag(bool),
-    Number(i64),
-    List(Vec<Value>),
-    Pairs(Vec<(String, Value)>),
-}
-
-fn parse(text: &str) -> Value {
-    let mut rest = String::new();
-    let mut text = text;
-    while let Some((before, behind)) = text.split_once("<!--") {
-        rest.push_str(before);
-        text = behind.split_once("-->").expect("a comment ends").1;
-    }
-    rest.push_str(text);
-    let body =
-        rest.split_once("<plist version=\"1.0\">").expect("a plist").1.rsplit_once("</plist>").expect("its end").0;
-    let mut rest = body.trim();
-    let value = element(&mut rest);
-    assert_eq!(rest, "", "there is more than one element");
-    value
-}
-
-fn element(rest: &mut &str) -> Value {
-    let eat = |rest: &mut &str, what: &str| {
-        let behind = rest.strip_prefix(what)?.trim_start();
-        *rest = behind;
-        Some(())
-    };
-    let text = |rest: &mut &str, tag: &str| {
-        let (inside, behind) = rest.strip_prefix(&format!("<{tag}>"))?.split_once(&format!("</{tag}>"))?;
-        *rest = behind.trim_start();
-        Some(inside.to_owned())
-    };
-    if eat(rest, "<true/>").is_some() {
-        return Value::Flag(true);
-    }
-    if eat(rest, "<false/>").is_some() {
-        return Value::Flag(false);
-    }
-    if let Some(number) = text(rest, "integer") {
-        return Value::Number(number.parse().expect("a number"));
-    }
-    if let Some(string) = text(rest, "string") {
-        return Value::Text(string);
-    }
-    if eat(rest, "<array>").is_some() {
-        let mut list = Vec::new();
-        while eat(rest, "</array>").is_none() {
-            list.push(element(rest));
-        }
-        return Value::List(list);
-    }
-    eat(rest, "<dict>").unwrap_or_else(|| panic!("an element is not known: {rest}"));
-    let mut pairs = Vec::new();
-    while eat(rest, "</dict>").is_none() {
-        let key = text(rest, "key").unwrap_or_else(|| panic!("a key was expected: {rest}"));
-        pairs.push((key, element(rest)));
-    }
-    Value::Pairs(pairs)
-}
-
 fn fits(value: &Value, expected: Type) -> bool {
-    let all = |pairs: &[(String, Value)], known: &[&str], is: fn(&Value) -> bool| {
+    let all = |pairs: &Dictionary, known: &[&str], is: fn(&Value) -> bool| {
         pairs.iter().all(|(key, value)| known.contains(&key.as_str()) && is(value))
     };
+    let is_number = |value: &Value| value.as_unsigned_integer().is_some();
     match (expected, value) {
-        (Type::Text, Value::Text(text)) => !text.is_empty(),
-        (Type::Choice(known), Value::Text(text)) => known.contains(&text.as_str()),
-        (Type::Flag, Value::Flag(_)) | (Type::Number, Value::Number(0..)) | (Type::Conditions, Value::Flag(_)) => true,
-        (Type::Texts, Value::List(list)) => list.iter().all(|item| matches!(item, Value::Text(_))),
-        (Type::Numbers, Value::Pairs(pairs)) => all(pairs, &LIMITS, |value| matches!(value, Value::Number(_))),
-        (Type::Conditions, Value::Pairs(pairs)) => all(pairs, &CONDITIONS, |value| matches!(value, Value::Flag(_))),
+        (Type::Text, Value::String(text)) => !text.is_empty(),
+        (Type::Choice(known), Value::String(text)) => known.contains(&text.as_str()),
+        (Type::Flag | Type::Conditions, Value::Boolean(_)) => true,
+        (Type::Number, number) => is_number(number),
+        (Type::Texts, Value::Array(list)) => !list.is_empty() && list.iter().all(|item| item.as_string().is_some()),
+        (Type::Numbers, Value::Dictionary(pairs)) => all(pairs, &LIMITS, is_number),
+        (Type::Conditions, Value::Dictionary(pairs)) => all(pairs, &CONDITIONS, |value| value.as_boolean().is_some()),
         _ => false,
     }
 }
 
-/// What is wrong with a property list.
+/// What launchd would not accept in a property list.
 fn faults(text: &str) -> Vec<String> {
-    let Value::Pairs(pairs) = parse(text) else { return vec!["it is no dictionary".into()] };
+    let parsed = match Value::from_reader_xml(text.as_bytes()) {
+        Ok(Value::Dictionary(parsed)) => parsed,
+        Ok(_) => return vec!["it is no dictionary".into()],
+        Err(error) => return vec![error.to_string()],
+    };
     let mut faults = Vec::new();
-    for (index, (key, value)) in pairs.iter().enumerate() {
+    for (key, value) in &parsed {
         match KEYS.iter().find(|(known, _)| known == key) {
             None => faults.push(format!("launchd knows no key {key}")),
             Some((_, expected)) if !fits(value, *expected) => faults.push(format!("{key} may not be {value:?}")),
-            Some(_) if pairs[..index].iter().any(|(other, _)| other == key) => faults.push(format!("{key} twice")),
             Some(_) => {}
         }
     }
     for needed in ["Label", "ProgramArguments"] {
-        if !pairs.iter().any(|(key, _)| key == needed) {
+        if !parsed.contains_key(needed) {
             faults.push(format!("{needed} is missing"));
         }
     }
     faults
 }
 
+/// A program whose path has what XML, shells and systemd give a meaning.
+const PROGRAM: &str = "/opt/a & <b> --c's/bin/sessiond";
+
+/// The property list as `sessiond install` writes it on a Mac.
+fn installed(scope: Scope) -> String {
+    let home = |name: &str| (name == "HOME").then(|| "/Users/m & m".into());
+    let places = if scope == Scope::System { Places::system(Os::MacOs) } else { Places::user(Os::MacOs, &home) };
+    let site = Site {
+        os: Os::MacOs,
+        scope,
+        uid: 501,
+        home: Some("/Users/m & m".into()),
+        program: PROGRAM.into(),
+        places,
+        systemd: None,
+        packaged: false,
+    };
+    let steps = service::install(&site, &Setup::default(), true).unwrap();
+    let step = steps.iter().find(|step| step.contains("local.sessiond.plist (0644):")).expect("a property list");
+    step.lines().skip(1).map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The list as Python's plistlib reads it, whose XML parser is as strict as launchd's.
+fn read_by_python(text: &str) -> Result<serde_json::Value, String> {
+    let program = "import json, plistlib, sys; json.dump(plistlib.loads(sys.stdin.buffer.read()), sys.stdout)";
+    let mut python = Command::new("python3")
+        .args(["-c", program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
 #[test]
-fn launchd_s_keys_are_known_and_of_their_types() {
-    for name in ["agent.plist", "daemon.plist"] {
-        let text = fs::read_to_string(root().join("launchd").join(name)).unwrap();
-        assert_eq!(faults(&text), Vec::<String>::new(), "{name}");
+fn installed_property_lists_are_what_launchd_accepts() {
+    for scope in [Scope::User, Scope::System] {
+        let text = installed(scope);
+        assert_eq!(faults(&text), Vec::<String>::new(), "{scope:?}");
         for (from, to, fault) in [
             ("RunAtLoad", "RunAtLoaded", "launchd knows no key RunAtLoaded"),
             ("<integer>5</integer>", "<string>5</string>", "ThrottleInterval may not be"),
             ("SuccessfulExit", "SuccessfullExit", "KeepAlive may not be"),
             ("NumberOfFiles", "NoFile", "SoftResourceLimits may not be"),
-            ("Background", "background", "ProcessType may not be"),
+            ("Interactive", "interactive", "ProcessType may not be"),
             ("<key>Label</key>", "<key>Program</key>", "Label is missing"),
         ] {
             let broken = faults(&text.replace(from, to));
             assert!(broken.iter().any(|found| found.starts_with(fault)), "{to}: {broken:?}");
         }
+    }
+}
+
+#[test]
+fn installed_property_lists_are_xml() {
+    if !is_there("python3", "installed_property_lists_are_xml") {
+        return;
+    }
+    for (scope, log) in
+        [(Scope::User, "/Users/m & m/Library/Logs/sessiond.log"), (Scope::System, "/var/log/sessiond.log")]
+    {
+        let text = installed(scope);
+        let read = read_by_python(&text).unwrap_or_else(|error| panic!("{scope:?}: {error}"));
+        assert_eq!(read["ProgramArguments"][0], PROGRAM);
+        assert_eq!(read["StandardErrorPath"], log);
+        let crate_reads: serde_json::Value = plist::from_reader_xml(text.as_bytes()).unwrap();
+        assert_eq!(read, crate_reads, "both parsers read the same");
+        // Neither a double dash in a comment nor an ampersand is left to chance: the check sees both.
+        for (from, to) in [("<!-- ", "<!-- --user "), ("&amp;", "&")] {
+            assert!(read_by_python(&text.replace(from, to)).is_err(), "{to:?} is accepted");
+        }
+    }
+}
+
+#[test]
+fn the_service_runs_the_path_by_which_the_program_was_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = fs::canonicalize(dir.path()).unwrap();
+    // As Homebrew lays it out: an upgrade removes the version's folder and moves the link.
+    let cellar = dir.join("Cellar/sessiond/1.0/bin");
+    fs::create_dir_all(&cellar).unwrap();
+    fs::create_dir(dir.join("bin")).unwrap();
+    let file = cellar.join("sessiond");
+    if fs::hard_link(env!("CARGO_BIN_EXE_sessiond"), &file).is_err() {
+        fs::copy(env!("CARGO_BIN_EXE_sessiond"), &file).unwrap();
+    }
+    std::os::unix::fs::symlink("../Cellar/sessiond/1.0/bin/sessiond", dir.join("bin/sessiond")).unwrap();
+    for (program, path) in [(dir.join("bin/sessiond"), ""), ("sessiond".into(), "bin"), (file, "bin")] {
+        let output = Command::new(&program)
+            .args(["install", "--user", "--dry-run"])
+            .env_clear()
+            .env("HOME", &dir)
+            .env("PATH", dir.join(path))
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let linked = dir.join("bin/sessiond").display().to_string();
+        assert!(shown.contains(&linked) && !shown.contains("Cellar"), "{program:?}: {shown}");
     }
 }

@@ -3,6 +3,7 @@
 mod booted;
 mod doctor;
 mod files;
+mod launchd;
 mod package;
 mod restarts;
 mod rights;

@@ -146,13 +146,63 @@ fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
         "INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) VALUES (gen_random_uuid(), 'odin4', gen_random_uuid(), '')".into(),
     ] {
         let why = may(&sql).unwrap_err();
-        assert!(why.contains("row-level security") || why.contains("permission denied"), "{sql}: {why}");
+        let denied = ["row-level security", "permission denied", "may not write sessions of machine odin3"];
+        assert!(denied.iter().any(|words| why.contains(words)), "{sql}: {why}");
     }
     assert_eq!(
         may("UPDATE sessiond_hosts SET retired_at = now() WHERE machine_name = 'odin3' RETURNING 1").unwrap(),
         ""
     );
     may(&event_of(&ours)).unwrap();
+    // No status lets a row change its machine, nor a command that inserts or updates.
+    for status in ["active", "stale", "closed"] {
+        for sql in [
+            format!("UPDATE supervisor_sessions SET host_machine = 'odin3', status = '{status}' {}", row(&ours)),
+            format!("UPDATE supervisor_sessions SET host_machine = 'laptop', status = '{status}' {}", row(&theirs)),
+            format!(
+                "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine, status) \
+                 VALUES ('a-PS-bbbbbb', 'a', 'PS', 'odin3', '{status}')"
+            ),
+            format!(
+                "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine, status) \
+                 VALUES ('{ours}', 'a', 'PS', 'laptop', '{status}') ON CONFLICT (instance_id) DO UPDATE SET \
+                 host_machine = 'odin3', status = excluded.status"
+            ),
+            format!(
+                "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine, status) \
+                 VALUES ('{theirs}', 'a', 'PS', 'laptop', '{status}') ON CONFLICT (instance_id) DO UPDATE SET \
+                 working_dir = '/hostile', status = excluded.status"
+            ),
+        ] {
+            let why = may(&sql).unwrap_err();
+            let denied = why.contains("row-level security") || why.contains("may not write sessions of machine odin3");
+            assert!(denied, "{sql}: {why}");
+        }
+    }
+    let rows = "SELECT count(*) FROM supervisor_sessions WHERE host_machine = 'odin3'";
+    assert_eq!(server.psql("central", rows), "1");
+    // Registrations, deletions and what happened in another machine's session.
+    server.psql("central", "GRANT DELETE, UPDATE ON ALL TABLES IN SCHEMA public TO of_laptop");
+    server.psql("central", &event_of(&theirs).replace("1, now()", "2, now()"));
+    for (sql, rows) in [
+        (format!("DELETE FROM supervisor_sessions {} RETURNING 1", row(&theirs)), ""),
+        ("DELETE FROM sessiond_hosts WHERE machine_name = 'odin3' RETURNING 1".into(), ""),
+        ("DELETE FROM sessiond_history RETURNING 1".into(), ""),
+        ("DELETE FROM sessiond_tombstones RETURNING 1".into(), ""),
+        (format!("DELETE FROM event_store {} RETURNING 1", row(&theirs)), ""),
+        (format!("UPDATE event_store SET event_data = '{{}}' {} RETURNING 1", row(&theirs)), ""),
+    ] {
+        assert_eq!(may(&sql).unwrap(), rows, "{sql}");
+    }
+    may("UPDATE sessiond_hosts SET machine_name = 'odin9' WHERE machine_name = 'laptop'").unwrap_err();
+    // A role that it may become is bound as well.
+    server.psql(
+        "central",
+        "CREATE ROLE writers; GRANT ALL ON ALL TABLES IN SCHEMA public TO writers; GRANT writers TO of_laptop",
+    );
+    let escaped = format!("SET ROLE writers; UPDATE supervisor_sessions SET current_epic = 'x' {}", row(&theirs));
+    may(&escaped).unwrap_err();
+    server.psql("central", "REVOKE writers FROM of_laptop");
     // What every host does for the others: judge the silent.
     may(&format!("UPDATE supervisor_sessions SET status = 'stale' {}", row(&theirs))).unwrap();
     // Whoever is not listed goes on as before.
@@ -166,4 +216,40 @@ fn event_of(id: &str) -> String {
         "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
          VALUES (gen_random_uuid(), '{id}', 'test_failed', 1, now(), '{{}}', '{{}}')"
     )
+}
+
+#[test]
+fn a_renamed_host_keeps_its_rows_under_row_security() {
+    let server = central();
+    bind(&server, "of_laptop", "laptop");
+    bind(&server, "of_laptop", "travel");
+    let laptop = host(&server, "laptop", "of_laptop");
+    let id = laptop.ok(&["register", "--project", "odin", "--id-only"]);
+    laptop.await_synced();
+    laptop.ok(&["identity", "rename", "travel"]);
+    laptop.await_synced();
+    let machine = format!("SELECT host_machine FROM supervisor_sessions WHERE instance_id = '{id}'");
+    assert_eq!(server.psql("central", &machine), "travel");
+    assert_eq!(laptop.status()["parked"], 0);
+}
+
+#[test]
+fn migrate_closes_the_hole_of_an_earlier_guard() {
+    let server = central();
+    bind(&server, "of_laptop", "laptop");
+    // The guard of an earlier row_security.sql.
+    server.psql(
+        "central",
+        "CREATE OR REPLACE FUNCTION sessiond_guard() RETURNS TRIGGER LANGUAGE plpgsql AS \
+         $$BEGIN IF sessiond_may_write(OLD.host_machine, current_user) THEN RETURN NEW; END IF; \
+         RAISE insufficient_privilege; END$$; \
+         DELETE FROM sessiond_migrations WHERE version = 1790000000000; \
+         INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) \
+         VALUES ('a-PS-aaaaaa', 'a', 'PS', 'laptop')",
+    );
+    Host::new("owner").ok(&["migrate", "--central-url", &server.url("central")]);
+    let why = server
+        .psql_as("of_laptop", "central", "UPDATE supervisor_sessions SET host_machine = 'odin3', status = 'stale'")
+        .unwrap_err();
+    assert!(why.contains("may not write sessions of machine odin3"), "{why}");
 }

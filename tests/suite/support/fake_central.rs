@@ -8,7 +8,7 @@ use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
 use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
 use sessiond::domain::{Column, ColumnTimes, MachineName, Session, Status, TimedSession, Timestamp};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
@@ -31,6 +31,7 @@ struct Entry {
     last_seen: Timestamp,
     retired: bool,
     replaced_by: Option<Uuid>,
+    stale_after: Option<Duration>,
 }
 
 /// Which transaction changed a session last, and for which host.
@@ -211,7 +212,15 @@ impl FakeCentral {
         let mut state = self.lock();
         let last_seen = (state.clock)();
         let name = MachineName::parse(name).expect("a machine name");
-        let rival = Entry { name, claim: Uuid::from_u128(7), batch: 0, last_seen, retired: false, replaced_by: None };
+        let rival = Entry {
+            name,
+            claim: Uuid::from_u128(7),
+            batch: 0,
+            last_seen,
+            retired: false,
+            replaced_by: None,
+            stale_after: None,
+        };
         state.tables.hosts.insert(host_id, rival);
     }
 
@@ -315,7 +324,7 @@ impl Central for FakeLink {
         self.settle(answer)
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
         self.settle(answer)
@@ -372,6 +381,7 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
         last_seen: now,
         retired: false,
         replaced_by: None,
+        stale_after: Some(host.stale_after),
     };
     hosts.insert(host.host_id, own);
     let mine = |(id, entry): (&Uuid, &Entry)| {
@@ -481,19 +491,28 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
     }
 }
 
-fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> u64 {
+fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept {
     let now = (state.clock)();
     let tables = &mut state.tables;
     if tables.swept_at.is_some_and(|at| at > now.minus(interval)) {
-        return 0;
+        return Swept::default();
     }
     tables.swept_at = Some(now);
-    let speaks = |host: &&Entry| !host.retired && host.last_seen > now.minus(stale_after);
-    let living = tables.hosts.values().filter(speaks).map(|host| &host.name).collect::<BTreeSet<_>>();
-    let vanished = tables.sessions.values_mut().filter(|s| {
-        s.status == Status::Active && s.last_heartbeat < now.minus(stale_after) && !living.contains(&s.host_machine)
-    });
-    vanished.map(|session| session.status = Status::Stale).count() as u64
+    let Tables { sessions, changed, hosts, .. } = tables;
+    let limit = |host: &Entry| host.stale_after.unwrap_or(stale_after);
+    let mut turned = 0;
+    for (id, session) in sessions.iter_mut().filter(|(_, session)| session.status == Status::Active) {
+        let by = changed.get(id).and_then(|last| last.by);
+        let reporter = by.and_then(|by| hosts.get(&by)).filter(|host| !host.retired);
+        let namesake = hosts.values().find(|host| !host.retired && host.name == session.host_machine);
+        let allowed = reporter.or(namesake).map_or(stale_after, limit);
+        let reported = reporter.is_some_and(|host| host.last_seen > now.minus(limit(host)));
+        if session.last_heartbeat < now.minus(allowed) && !reported {
+            session.status = Status::Stale;
+            turned += 1;
+        }
+    }
+    Swept { turned, more: false }
 }
 
 /// Sessions of one page.

@@ -1,0 +1,110 @@
+//! Which installation serves this user: their own, or the system's service with its own files and password.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::config::{ConfigError, Environment, Overrides, Settings};
+use crate::domain::Finding;
+use crate::platform::places::Places;
+use crate::service::CREDENTIALS;
+use crate::wire::StatusBody;
+
+/// The installation whose files are to be checked.
+pub(super) struct Served<'a> {
+    pub overrides: Overrides,
+    pub environment: Environment<'a>,
+    /// It is the system's service.
+    pub is_system: bool,
+    /// It is the system's service, and a plain user asks.
+    pub lacks_rights: bool,
+}
+
+impl<'a> Served<'a> {
+    /// Decides by the daemon that answers: a plain user whom the system's service serves has that service's
+    /// configuration, whatever lies in their home, and a shell's variables are not the service's.
+    pub fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
+        let system = Places::system(environment.os);
+        let is_system = status.is_some_and(|status| system.state_dir.as_deref() == Some(Path::new(&status.store.path)));
+        let own = Self {
+            overrides: overrides.clone(),
+            environment: *environment,
+            is_system,
+            lacks_rights: is_system && !environment.is_root,
+        };
+        if !is_system || overrides.config.is_some() {
+            return own;
+        }
+        let config = status.and_then(|status| status.config.path.as_ref()).map(PathBuf::from);
+        Self {
+            overrides: Overrides { config, ..own.overrides },
+            environment: Environment { is_root: true, variable: &|_| None, ..own.environment },
+            ..own
+        }
+    }
+
+    /// Says so where the configuration is only out of this user's reach.
+    pub fn unreadable(&self, error: &ConfigError) -> Option<Finding> {
+        let path = self.overrides.config.as_deref()?;
+        let denied = File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        (self.lacks_rights && denied)
+            .then(|| Finding::odd("config", format!("not checked: {error}"), "run `sudo sessiond doctor`"))
+    }
+
+    /// Adds the password that the unit loads with LoadCredential=; outside of the unit it lies in root's own folder.
+    pub fn add_credential(&self, settings: &mut Settings) {
+        if let Some(central) = settings.central.as_mut().filter(|_| self.is_system) {
+            let credential = || CREDENTIALS.iter().map(PathBuf::from).find(|path| path.exists());
+            central.password_file = central.password_file.take().or_else(credential);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::places::Os;
+
+    fn status(store: &str, config: Option<&str>) -> StatusBody {
+        let body = serde_json::json!({
+            "daemon": {"version": "0", "pid": 1, "started_at": "", "uptime_seconds": 0},
+            "machine": {"name": "odin3", "host_id": "", "pinned_at": "", "conflict": null},
+            "central": {"configured": false, "state": "off", "since": "", "last_error": null, "last_sync_at": null,
+                "round_trip_ms": null},
+            "backlog": {"sessions": 0, "records": 0, "oldest_at": null},
+            "parked": 0,
+            "sessions": {"active": 0, "stale": 0, "closed": 0},
+            "store": {"path": store, "bytes": 0, "durability": "full", "damage": null},
+            "config": {"path": config, "error": null},
+        });
+        serde_json::from_value(body).unwrap()
+    }
+
+    #[test]
+    fn a_plain_user_of_the_system_service_gets_its_configuration_checked() {
+        let variable = |name: &str| Some(std::ffi::OsString::from(format!("/home/me/{name}")));
+        let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
+        let overrides = Overrides::default();
+        let system = status("/var/lib/sessiond", Some("/etc/sessiond/config.toml"));
+        let served = Served::by(Some(&system), &overrides, &environment);
+        assert!(served.is_system && served.lacks_rights && served.environment.is_root);
+        assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/etc/sessiond/config.toml")));
+        assert_eq!((served.environment.variable)("DATABASE_URL"), None, "a shell's variables are not the service's");
+
+        let own = status("/home/me/.local/state/sessiond", None);
+        for status in [Some(&own), None] {
+            let served = Served::by(status, &overrides, &environment);
+            assert!(!served.is_system && !served.lacks_rights && !served.environment.is_root);
+            assert!((served.environment.variable)("DATABASE_URL").is_some());
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_is_named_counts() {
+        let environment = Environment { os: Os::Linux, is_root: true, variable: &|_| None };
+        let overrides = Overrides { config: Some("/named".into()), ..Overrides::default() };
+        let served = Served::by(Some(&status("/var/lib/sessiond", None)), &overrides, &environment);
+        assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/named")));
+        assert!(served.is_system && !served.lacks_rights);
+    }
+}
