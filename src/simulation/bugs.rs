@@ -47,10 +47,20 @@ pub enum Bug {
     HistoryNotReoffered,
     /// An event that central rejects takes those after it along.
     RejectedTakesOthersAlong,
+    /// A push carries every column, whoever changed it, as of its heartbeat.
+    PushWholeRows,
+    /// An acknowledgement counts for columns that were changed during the push.
+    AckClearsLaterColumns,
+    /// What other clients changed is not adopted while something waits.
+    NoAdoptionWhileWaiting,
+    /// A start that fails makes a claim, and the one that central accepted is forgotten for it.
+    ClaimAtEachStart,
+    /// The claim that central accepted is forgotten after a few starts.
+    ClaimsAgedOut,
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -73,5 +83,10 @@ impl Bug {
         Self::ReplayBackwards,
         Self::HistoryNotReoffered,
         Self::RejectedTakesOthersAlong,
+        Self::PushWholeRows,
+        Self::AckClearsLaterColumns,
+        Self::NoAdoptionWhileWaiting,
+        Self::ClaimAtEachStart,
+        Self::ClaimsAgedOut,
     ];
 }

@@ -13,7 +13,7 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, Session, Status, TimedSession};
+use crate::domain::{ColumnTimes, HistoryRecord, Session, Status, TimedSession};
 use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +188,9 @@ impl SimLink {
         if self.network.has(Bug::StampNow) {
             sessions.iter_mut().for_each(|s| s.session.last_heartbeat = self.network.central.now());
         }
+        if self.network.has(Bug::PushWholeRows) {
+            sessions.iter_mut().for_each(|s| s.times = ColumnTimes::all(s.last_heartbeat));
+        }
         let after = self.network.after(batch.after, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
         let mut records = batch.records.to_vec();
         if self.network.has(Bug::ReplayTwice) {
@@ -234,8 +237,14 @@ impl Central for SimLink {
         announced.replace |= self.network.has(Bug::PushUnderConflict);
         let welcome = self.link.hello(&announced).await;
         self.network.note(format!("host {} says hello ({fate:?}): {}", self.host, shown(&welcome)));
+        // A rename may take a name that another host has by then.
+        let usurped = self.network.lock().rivals.contains_key(host.machine.as_str());
+        if let (Err(CentralError::Conflict(conflict)), false) = (&welcome, usurped) {
+            self.violated("G8", format!("host {} is in conflict with nobody: {conflict:?}", self.host));
+        }
         let welcome = welcome?;
-        if host.replace {
+        // A restored backup may bring back that a copy of the folder had the name.
+        if host.replace || welcome.batch < host.acked_batch {
             self.network.lock().rivals.remove(host.machine.as_str());
         }
         self.check_name(host);

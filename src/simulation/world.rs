@@ -141,8 +141,8 @@ impl World {
             88..91 => self.back_up_or_restore()?,
             91..92 => self.take_name(host),
             92..94 => self.tell_identity(host),
-            94..97 => self.foreign_client()?,
-            97..99 => self.zombie()?,
+            94..98 => self.foreign_client()?,
+            98..99 => self.zombie()?,
             _ => self.nudge(host),
         }
         self.check_calls()
@@ -417,6 +417,7 @@ impl World {
             machine: identity.name.clone(),
             claim: number,
             own_claims: vec![number],
+            acked_batch: 0,
             former_host_ids: Vec::new(),
             replace: true,
             version: "rival",
@@ -507,10 +508,10 @@ impl World {
 
     /// A client without a daemon writes where it can.
     fn foreign_client(&mut self) -> Result<(), Violation> {
-        match self.below(3) {
+        match self.below(4) {
             0 => self.collide(),
             1 => self.close_elsewhere(),
-            _ => self.beat_elsewhere(),
+            _ => self.edit_elsewhere(),
         }
         self.check_central()
     }
@@ -543,16 +544,26 @@ impl World {
         }
     }
 
-    fn beat_elsewhere(&mut self) {
-        let Some(mut row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
-        let ahead = if self.below(4) == 0 { 60 * MINUTE } else { 0 };
-        row.last_heartbeat = self.now().plus(Duration::from_micros(ahead as u64)).max(row.last_heartbeat);
-        row.context_percent = self.below(101) as u8;
-        row.status = Status::Active;
-        self.note(format!("{} has a heartbeat in central", row.instance_id));
-        self.network.central.put(&row);
+    /// Another client sends a heartbeat to central, or changes one column there.
+    fn edit_elsewhere(&mut self) {
+        let Some(row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
+        let mut edited = row.clone();
+        match self.below(3) {
+            0 => {
+                let ahead = if self.below(4) == 0 { 60 * MINUTE } else { 0 };
+                let at = self.now().plus(Duration::from_micros(ahead as u64));
+                edited.last_heartbeat = at.max(row.last_heartbeat);
+                edited.context_percent = self.below(101) as u8;
+                edited.status = Status::Active;
+            }
+            1 => edited.context_percent = self.below(101) as u8,
+            _ => edited.current_epic = Some(format!("theirs-{}", self.below(1000))),
+        }
+        self.note(format!("another client makes {row:?} {edited:?}"));
+        self.network.central.edit(row.instance_id.as_str(), |session| session.clone_from(&edited));
+        let at = self.now();
         if let Some(told) = self.model.told.get_mut(&row.created_at) {
-            told.foreign.push(State::of(&row));
+            told.edited(&row, &edited, at);
         }
     }
 

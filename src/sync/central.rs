@@ -19,6 +19,9 @@ pub struct Host {
     pub claim: Uuid,
     /// All claims this host knows to be its own, this one among them.
     pub own_claims: Vec<Uuid>,
+    /// The newest batch that it knows to be applied. A ledger before it is that of a restored backup, whose claim may be
+    /// one that this host no longer keeps.
+    pub acked_batch: i64,
     /// Host ids this host went by before it was renamed.
     pub former_host_ids: Vec<Uuid>,
     /// Take the name over from whoever has it.

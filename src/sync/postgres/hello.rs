@@ -42,7 +42,7 @@ const RETIRE_NAMESAKES: &str = "\
 const RIVALS: &str = concat!(
     "SELECT host_id, machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
     micros!("last_seen"),
-    " FROM sessiond_hosts WHERE host_id = $1 OR (machine_name = $2 AND retired_at IS NULL) ORDER BY host_id FOR UPDATE"
+    ", batch FROM sessiond_hosts WHERE host_id = $1 OR (machine_name = $2 AND retired_at IS NULL) ORDER BY host_id FOR UPDATE"
 );
 
 const ENTER: &str = "\
@@ -133,6 +133,7 @@ struct Entry {
     retired: bool,
     replaced_by: Option<Uuid>,
     last_seen: Timestamp,
+    batch: i64,
 }
 
 impl Entry {
@@ -144,6 +145,7 @@ impl Entry {
             retired: column(row, 3)?,
             replaced_by: column(row, 4)?,
             last_seen: Timestamp::from_micros(column(row, 5)?),
+            batch: column(row, 6)?,
         })
     }
 
@@ -151,7 +153,10 @@ impl Entry {
         if self.host_id != host.host_id {
             return Some(self.conflict(self.host_id, taken(&host.machine, self.host_id, self.last_seen)));
         }
-        if !host.own_claims.contains(&self.claim) {
+        // A ledger before what this host knows to be applied is a restored backup's, and so is its claim. One that a copy
+        // of this folder made is found by the copy, which then meets this host's claim.
+        let restored = self.batch < host.acked_batch;
+        if !restored && !host.own_claims.contains(&self.claim) {
             return Some(self.conflict(self.host_id, copied(host.host_id, &self.machine_name, self.last_seen)));
         }
         if self.retired {

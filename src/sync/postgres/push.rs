@@ -15,7 +15,7 @@ use crate::sync::central::{Applied, Batch, CentralError};
 const WHO_AM_I: &str = concat!(
     "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
     micros!("last_seen"),
-    " FROM sessiond_hosts WHERE host_id = $1"
+    ", batch FROM sessiond_hosts WHERE host_id = $1"
 );
 
 /// Is what is pushed at least as new as what is there? A heartbeat from the future is none.
@@ -139,11 +139,11 @@ async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), Centr
         batch.number, me.host_id, me.claim, batch.after
     );
     let advanced = link.begin_with(advance).await?;
-    if advanced.is_empty() { Err(why_not(link, me).await?) } else { Ok(()) }
+    if advanced.is_empty() { Err(why_not(link, me, batch.after).await?) } else { Ok(()) }
 }
 
 /// Why the ledger did not advance.
-async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError> {
+async fn why_not(link: &mut Link, me: &Me, after: i64) -> Result<CentralError, CentralError> {
     let rows = link.rows(sqlx::query(WHO_AM_I).bind(me.host_id)).await?;
     let Some(row) = rows.first() else { return Ok(CentralError::OutOfStep) };
     let machine_name: String = column(row, 0)?;
@@ -153,7 +153,7 @@ async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError>
     let last_seen = Timestamp::from_micros(column(row, 4)?);
     let message = if retired {
         hello::replaced(&machine_name, by)
-    } else if me.own_claims.contains(&claim) {
+    } else if me.own_claims.contains(&claim) || column::<i64>(row, 5)? < after {
         return Ok(CentralError::OutOfStep);
     } else {
         hello::copied(me.host_id, &machine_name, last_seen)

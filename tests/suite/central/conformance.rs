@@ -61,6 +61,7 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         one_bad_row_rolls_the_batch_back,
         two_hosts_under_one_name,
         a_copied_state_folder,
+        a_restored_ledger_with_a_forgotten_claim_is_no_copy,
         a_replaced_host_may_not_write,
         a_replaced_host_that_is_renamed_keeps_its_rows,
         vanished_hosts_are_swept,
@@ -86,6 +87,7 @@ pub fn host(name: &str, number: u128) -> Host {
         machine: machine(name),
         claim,
         own_claims: vec![claim],
+        acked_batch: 0,
         former_host_ids: Vec::new(),
         replace: false,
         version: "test",
@@ -415,6 +417,22 @@ async fn a_copied_state_folder<W: World>(world: W) {
     assert_eq!(world.link().hello(&copy).await.unwrap().batch, 1);
     conflict_of(original.try_push(&[session]).await);
     conflict_of(world.link().hello(&host("odin3", 1)).await);
+}
+
+async fn a_restored_ledger_with_a_forgotten_claim_is_no_copy<W: World>(world: W) {
+    let (_, session) = begun(&world).await;
+    // Many starts later the host no longer keeps the claim of that time, but knows of later batches than central.
+    let mut later = host("odin3", 1);
+    later.claim = Uuid::from_u128(77);
+    later.own_claims = vec![later.claim];
+    later.acked_batch = 5;
+    let mut member = Member::join(world.link(), &later).await;
+    assert_eq!((member.batch, member.push(&session).await), (1, Applied::Taken));
+    // A copy that knows of nothing later is still found out.
+    let mut copy = later.clone();
+    (copy.claim, copy.own_claims) = (Uuid::from_u128(78), vec![Uuid::from_u128(78)]);
+    copy.acked_batch = 2;
+    conflict_of(world.link().hello(&copy).await);
 }
 
 async fn a_replaced_host_may_not_write<W: World>(world: W) {

@@ -365,7 +365,8 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     }
     for (id, rival) in hosts.iter_mut() {
         let namesake = *id != host.host_id && rival.name == host.machine && !rival.retired;
-        let usurped = *id == host.host_id && (rival.retired || !host.own_claims.contains(&rival.claim));
+        let usurped = *id == host.host_id
+            && (rival.retired || rival.batch >= host.acked_batch && !host.own_claims.contains(&rival.claim));
         if host.replace && namesake {
             rival.retired = true;
             rival.replaced_by = Some(host.host_id);
@@ -409,7 +410,7 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
 fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
     let now = (state.clock)();
     let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
-    if own.retired || !me.own_claims.contains(&own.claim) {
+    if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
         return Err(conflict(own.replaced_by.unwrap_or(me.host_id), own));
     }
     if own.claim != me.claim || own.batch != batch.after {
