@@ -100,6 +100,7 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         lives: |_| false,
         metrics: Metrics::new("0"),
         unread: Unread::new(|| {}),
+        spool: sessiond::spool::SpoolMonitor::default(),
         shutdown,
         about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
     };

@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::domain::agent::TypeRule;
 use crate::domain::{LinkStatus, Timestamp};
 use crate::shutdown::Shutdown;
+use crate::spool::SpoolMonitor;
 use crate::store::{PinnedIdentity, Process, Store};
 
 /// The largest body of a request, in bytes; the contract's fields fit many times over.
@@ -83,6 +84,7 @@ pub struct Api {
     pub lives: fn(Process) -> bool,
     pub metrics: Metrics,
     pub unread: Unread,
+    pub spool: SpoolMonitor,
     /// Ends what would go on for ever.
     pub shutdown: Shutdown,
     pub about: About,

@@ -8,7 +8,7 @@ use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
 use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
-use crate::spool::{Letter, Spool, Write};
+use crate::spool::{Spool, SpooledRequest, Write};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// Where a client keeps what it cannot tell anybody now.
@@ -43,7 +43,7 @@ impl<'a> Away<'a> {
     /// `error` itself, where there is no place for it either.
     pub fn leave(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
-        spool.leave(&Letter::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
+        spool.leave(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
             message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })

@@ -1,27 +1,41 @@
-//! Takes in what clients left in the spool while no daemon answered: in order, and once.
+//! Importing what clients left in a spool folder while no daemon answered.
+//!
+//! Each file is read in a bounded pass (see [`super::spool_scan`]), applied once, and unlinked. Its name is recorded in
+//! the transaction that applies it and forgotten only after the file is gone, so a crash in between applies nothing
+//! twice. Every failure has one of three outcomes, and none of them holds up other requests:
+//!
+//! - retry: the store cannot take it now (busy, full, disk errors), or it refers to a session that is not known yet.
+//!   Later requests of the same session wait with it, so that their order is kept.
+//! - ignore: it is not for this daemon to touch (a link, another user's file, another daemon's request).
+//! - quarantine: it can never be applied. A copy is kept with the reason.
 
-use std::io::ErrorKind;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::folder::Folder;
+use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
-use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
-use crate::spool::{Found, Spool, Write};
-use crate::store::{Caller, Deferred, PinnedIdentity, Process, Sighting, Store, StoreError};
+use crate::spool::{Entry, Spool, SpoolMonitor, SpooledRequest, Summary, Write};
+use crate::store::{Caller, Deferred, Import, Imported, PinnedIdentity, Process, Sighting, Store, StoreError};
 
-/// How often a spool is looked at of whose changes nothing is heard.
+/// How often a folder is scanned whose changes are not notified.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What was refused for a moment's reason is tried again after this.
+/// How long to wait before what failed is tried again, at first and at most.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// After a pass the folder rests for so many times as long as the pass took, whatever appears in it.
+const REST: u32 = 10;
+/// How many requests one job of the writer applies.
+const JOB: usize = 32;
 
 #[derive(Clone)]
 pub struct Intake {
@@ -31,119 +45,268 @@ pub struct Intake {
     pub settings: watch::Receiver<ApiSettings>,
     pub clock: Clock,
     pub random: fn() -> u64,
-    /// Where this daemon listens: what clients told another's socket is not for it.
+    /// Where this daemon listens.
     pub socket: PathBuf,
-    /// Whether a user may use this daemon.
-    pub may_enter: Arc<dyn Fn(u32) -> bool + Send + Sync>,
+    pub allowed: AllowedUsers,
+    pub monitor: SpoolMonitor,
 }
 
-/// What becomes of one file.
-enum Outcome {
-    /// Applied, or nothing is to be done: it can go.
+/// Imports from one folder, with what is remembered of it.
+pub struct Importer {
+    intake: Intake,
+    scanner: Option<Scanner>,
+    backoff: Duration,
+}
+
+/// What a pass leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Nothing is left that can be imported now.
+    Complete,
+    /// There are more files than one pass opens.
+    More,
+    /// Something is to be tried again later.
+    Retry,
+}
+
+/// What becomes of one request that was not applied.
+enum Failure {
+    /// Nothing is left to be done for it.
     Done,
-    /// It is for another daemon.
-    NotOurs,
-    /// It tells of a session that is not known, perhaps not yet.
-    Early(String),
-    /// It will never be taken in, and this is why.
-    Refused(String),
-    /// The store cannot take it now.
-    Later,
+    /// It refers to a session that is not known, perhaps not yet; or the daemon has a bug.
+    Unresolved(String),
+    Permanent(String),
+    Transient(String),
 }
 
-impl Intake {
-    /// Takes in what comes, until told to stop.
-    pub async fn run(self, mut shutdown: Shutdown) {
-        let mut folder = Folder::new(self.spool.dir().to_owned(), PATIENCE);
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let reason = error.to_string();
+        match error {
+            // It came too late to change anything.
+            StoreError::Closed(_) => Self::Done,
+            StoreError::NotFound(_) | StoreError::Bug(_) => Self::Unresolved(reason),
+            error if error.is_transient() => Self::Transient(reason),
+            _ => Self::Permanent(reason),
+        }
+    }
+}
+
+/// A request on its way into the store.
+struct Pending {
+    entry: Entry,
+    import: Import,
+    content: Vec<u8>,
+    /// An agent's report of a session that is not known tells nothing.
+    needs_session: bool,
+}
+
+impl Importer {
+    pub fn new(intake: Intake) -> Self {
+        Self { intake, scanner: Some(Scanner::default()), backoff: AGAIN }
+    }
+
+    /// Imports what appears in the folder, until the daemon stops.
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        let mut folder = Folder::new(self.intake.spool.dir().to_owned(), PATIENCE);
         loop {
-            let all = self.take_in().await;
+            let began = Instant::now();
+            let pass = self.pass().await;
+            let rest = began.elapsed() * REST;
+            let delay = match pass {
+                Pass::Retry => Some(self.backoff.max(rest)),
+                Pass::More => Some(rest),
+                Pass::Complete => None,
+            };
             tokio::select! {
-                () = folder.changed() => {}
-                () = tokio::time::sleep(AGAIN), if !all => {}
+                () = async { tokio::time::sleep(rest).await; folder.changed().await } => {}
+                () = tokio::time::sleep(delay.unwrap_or_default()), if delay.is_some() => {}
                 () = shutdown.requested() => return,
             }
         }
     }
 
-    /// Takes in what lies there now. Says whether nothing is left to be tried again.
-    pub async fn take_in(&self) -> bool {
-        let spool = &self.spool;
-        let mut names = match spool.names() {
-            Ok(names) => names,
+    /// Imports what is there now, in as many passes as that takes.
+    pub async fn import_pending(&mut self) {
+        while self.pass().await == Pass::More {}
+    }
+
+    /// Imports a bounded part of what is there.
+    pub async fn pass(&mut self) -> Pass {
+        let Some(mut scanner) = self.scanner.take() else { return Pass::Complete };
+        let Intake { spool, socket, allowed, clock, .. } = self.intake.clone();
+        let chosen = tokio::task::spawn_blocking(move || {
+            let chosen = scanner.choose(&spool, &socket, &allowed, clock());
+            (scanner, chosen)
+        });
+        let Ok((mut scanner, chosen)) = chosen.await else {
+            self.scanner = Some(Scanner::default());
+            return Pass::Retry;
+        };
+        let pass = match chosen {
+            Ok(chosen) => self.import(chosen, &mut scanner).await,
             Err(error) => {
-                tracing::warn!(%error, spool = %spool.dir().display(), "the spool cannot be read");
-                return false;
+                let why = format!("the folder is not read: {error}");
+                self.report(Summary { reason: Some(why), ..Summary::default() });
+                Pass::Complete
             }
         };
-        // A clock that was set may have turned the order round: what is early is tried again after the others.
-        loop {
-            let mut early = Vec::new();
-            let mut done = Vec::new();
-            for name in std::mem::take(&mut names) {
-                match self.take(&name).await {
-                    Outcome::Done => done.push(name),
-                    Outcome::NotOurs => {}
-                    Outcome::Early(why) => early.push((name, why)),
-                    Outcome::Refused(why) => set_aside(spool, &name, &why),
-                    Outcome::Later => {
-                        self.clear(done).await;
-                        return false;
+        self.scanner = Some(scanner);
+        pass
+    }
+
+    async fn import(&mut self, chosen: Chosen, scanner: &mut Scanner) -> Pass {
+        let Chosen { requests, invalid: mut quarantine, mut summary } = chosen;
+        let mut pending = VecDeque::new();
+        for (entry, request) in requests {
+            match self.intake.checked(&entry, request) {
+                Ok(checked) => pending.push_back(checked),
+                Err((content, reason)) => quarantine.push((entry, content, reason)),
+            }
+        }
+        let mut gone = Vec::new();
+        let mut transient = None;
+        while !pending.is_empty() {
+            let held = scanner.held();
+            let may_go = |request: &Pending| match request.import.key.as_ref().and_then(|key| held.get(key)) {
+                Some(holder) => *holder == request.entry.version,
+                None => true,
+            };
+            let count = pending.len().min(JOB);
+            let job: Vec<_> = pending.drain(..count).filter(may_go).collect();
+            let stale_after = self.intake.settings.borrow().stale_after;
+            let imports = job.iter().map(|request| request.import.clone()).collect();
+            let results = match self.intake.store.import(imports, stale_after).await {
+                Ok(results) => results,
+                Err(error) => {
+                    transient = Some(error.to_string());
+                    break;
+                }
+            };
+            for (request, result) in job.into_iter().zip(results) {
+                let Pending { entry, content, import, .. } = &request;
+                match failure(&request, result) {
+                    None => {}
+                    Some(Failure::Done) => gone.push(request.entry),
+                    Some(Failure::Unresolved(reason)) => {
+                        if scanner.failed(entry, &reason, None) {
+                            quarantine.push((entry.clone(), content.clone(), reason));
+                        }
+                    }
+                    Some(Failure::Permanent(reason)) => quarantine.push((entry.clone(), content.clone(), reason)),
+                    Some(Failure::Transient(reason)) => {
+                        scanner.failed(entry, &reason, import.key.clone());
+                        transient.get_or_insert(reason);
                     }
                 }
             }
-            let progress = !done.is_empty();
-            self.clear(done).await;
-            if !progress {
-                early.iter().for_each(|(name, why)| set_aside(spool, name, why));
-                return true;
+        }
+        let progress = !gone.is_empty();
+        scanner.imported += gone.len() as u64;
+        summary.waiting = summary.waiting.saturating_sub((gone.len() + quarantine.len()) as u64);
+        for entry in gone.iter().chain(quarantine.iter().map(|(entry, ..)| entry)) {
+            scanner.settled(entry);
+        }
+        if let Some(reason) = self.clear(gone, quarantine).await {
+            transient.get_or_insert(reason);
+        }
+        self.conclude(summary, transient, progress, scanner)
+    }
+
+    fn conclude(&mut self, mut summary: Summary, transient: Option<String>, progress: bool, scanner: &Scanner) -> Pass {
+        let more = summary.more;
+        if transient.is_some() {
+            summary.reason.clone_from(&transient);
+        }
+        self.report(summary);
+        match transient {
+            Some(reason) => {
+                tracing::warn!(reason, spool = %self.intake.spool.dir().display(), "requests wait in the spool");
+                self.backoff = if progress { AGAIN } else { (self.backoff * 2).min(AGAIN_AT_MOST) };
+                Pass::Retry
             }
-            names = early.into_iter().map(|(name, _)| name).collect();
+            None => {
+                self.backoff = AGAIN;
+                match (more || (progress && scanner.has_failed()), scanner.has_failed()) {
+                    (true, _) => Pass::More,
+                    (false, true) => Pass::Retry,
+                    (false, false) => Pass::Complete,
+                }
+            }
         }
     }
 
-    async fn take(&self, name: &str) -> Outcome {
-        let found = match self.spool.read(name) {
-            Ok(found) => found,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Outcome::Done,
-            Err(error) => return Outcome::Refused(error.to_string()),
-        };
-        if !found.letter.sockets.contains(&self.socket) {
-            return Outcome::NotOurs;
+    /// Copies what can never be imported to the quarantine, and unlinks it together with what was imported. Returns why
+    /// that failed.
+    async fn clear(&self, gone: Vec<Entry>, quarantine: Vec<(Entry, Vec<u8>, String)>) -> Option<String> {
+        if gone.is_empty() && quarantine.is_empty() {
+            return None;
         }
-        if !(self.may_enter)(found.uid) {
-            return Outcome::Refused(format!("user {} may not use this daemon", found.uid));
+        let Intake { spool, monitor, clock, random, .. } = self.intake.clone();
+        let cleared = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<String>> {
+            let mut remove = gone;
+            for (entry, content, reason) in quarantine {
+                let file = spool.dir().join(&entry.name);
+                tracing::warn!(file = %file.display(), reason, "a spooled request cannot be imported; it is quarantined");
+                monitor.quarantine((entry.uid, file), &content, &reason, clock(), random())?;
+                remove.push(entry);
+            }
+            if let Some(folder) = spool.open(rustix::process::geteuid().as_raw())? {
+                folder.remove(remove.iter())?;
+            }
+            Ok(remove.into_iter().map(|entry| entry.name).collect())
+        });
+        match cleared.await {
+            Ok(Ok(names)) => {
+                tracing::info!(requests = names.len(), spool = %self.intake.spool.dir().display(), "imported spooled requests");
+                if let Err(error) = self.intake.store.forget_imported(names).await {
+                    tracing::debug!(%error, "the names of imported requests stay recorded");
+                }
+                None
+            }
+            // The names recorded in the store keep the requests from being applied again.
+            Ok(Err(error)) => Some(format!("files in the spool cannot be removed: {error}")),
+            Err(error) => Some(error.to_string()),
         }
-        let stale_after = self.settings.borrow().stale_after;
-        let now = (self.clock)();
+    }
+
+    fn report(&self, summary: Summary) {
+        self.intake.monitor.report(self.intake.spool.dir(), summary);
+    }
+}
+
+/// How an import failed; `Done` for one that did not, nothing for one that was not tried.
+fn failure(request: &Pending, result: Imported) -> Option<Failure> {
+    match result? {
+        Ok(()) => Some(Failure::Done),
+        Err(StoreError::NotFound(_)) if !request.needs_session => Some(Failure::Done),
+        Err(error) => Some(error.into()),
+    }
+}
+
+impl Intake {
+    /// Checks a request as one over the socket is checked. One that is refused comes back with its content and the reason.
+    fn checked(&self, entry: &Entry, request: SpooledRequest) -> Result<Pending, (Vec<u8>, String)> {
+        let content = serde_json::to_vec(&request).unwrap_or_default();
         // Nothing has been written in the future, whatever the writer's clock said.
-        let at = Timestamp::from_micros(found.letter.at).min(now);
-        let caller = Caller { uid: found.uid };
-        let deferred = match self.deferred(found) {
-            Ok(deferred) => deferred,
-            Err(invalid) => return Outcome::Refused(invalid.to_string()),
-        };
-        let draws = std::array::from_fn(|_| (self.random)());
-        match self.store.catch_up(name.to_owned(), deferred, caller, draws, at, stale_after).await {
-            Ok(_) => Outcome::Done,
-            Err(error @ StoreError::NotFound(_)) => Outcome::Early(error.to_string()),
-            // It came too late to change anything.
-            Err(error @ StoreError::Closed(_)) => {
-                tracing::info!(%error, "a sign of life from the spool came after the end");
-                Outcome::Done
+        let at = Timestamp::from_micros(request.at).min((self.clock)());
+        let key = request.write.session_key().map(str::to_owned);
+        let needs_session = !matches!(request.write, Write::Agent { .. });
+        match self.deferred(request) {
+            Ok(deferred) => {
+                let draws = std::array::from_fn(|_| (self.random)());
+                let caller = Caller { uid: entry.uid };
+                let import = Import { name: entry.name.clone(), key, deferred, caller, draws, at };
+                Ok(Pending { entry: entry.clone(), import, content, needs_session })
             }
-            Err(error @ StoreError::Forbidden { .. }) => Outcome::Refused(error.to_string()),
-            Err(error) => {
-                tracing::warn!(%error, "the spool is taken in later");
-                Outcome::Later
-            }
+            Err(invalid) => Err((content, invalid.to_string())),
         }
     }
 
-    /// The write that a letter asks for, checked as a request would be.
-    fn deferred(&self, found: Found) -> Result<Deferred, Invalid> {
+    fn deferred(&self, request: SpooledRequest) -> Result<Deferred, Invalid> {
         let this = self.identity.current().name;
         let settings = self.settings.borrow();
-        match found.letter.write {
+        match request.write {
             Write::Register { id, request, pid_started } => {
                 let mut what = request.validate(&this)?;
                 if !settings.allow_other {
@@ -181,38 +344,9 @@ impl Intake {
     ) -> Sighting {
         Sighting { report, process, host_machine, lives: process::lives }
     }
-
-    /// Removes what is in the store. Should that fail, the notes in the store keep it from being applied again.
-    async fn clear(&self, names: Vec<String>) {
-        let spool = &self.spool;
-        if names.is_empty() {
-            return;
-        }
-        tracing::info!(writes = names.len(), spool = %spool.dir().display(), "took in what waited in the spool");
-        match spool.remove(&names) {
-            Ok(()) => {
-                if let Err(error) = self.store.forget_taken_in(names).await {
-                    tracing::debug!(%error, "the notes of what was taken in stay");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "what was taken in from the spool cannot be removed"),
-        }
-    }
 }
 
-/// The process may be dead by now: then its session is stale as soon as somebody looks.
+/// The process may be dead by now: then its session is stale as soon as the processes are checked.
 fn of(pid: Option<i32>, started: Option<i64>) -> Option<Process> {
     pid.zip(started).map(|(pid, started)| Process { pid, started })
-}
-
-fn set_aside(spool: &Spool, name: &str, why: &str) {
-    let why = one_line(why);
-    match spool.set_aside(name) {
-        Ok(aside) => {
-            tracing::warn!(file = %aside.display(), why, "a write in the spool cannot be taken in; it is set aside")
-        }
-        Err(error) => {
-            tracing::warn!(file = name, why, %error, "a write in the spool can neither be taken in nor set aside")
-        }
-    }
 }

@@ -13,6 +13,7 @@ mod migrate;
 mod reload;
 mod signals;
 mod socket;
+mod spool_scan;
 mod systemd;
 
 use std::os::unix::net::UnixListener;
@@ -34,7 +35,7 @@ use crate::domain::{LinkState, LinkStatus};
 use crate::platform;
 use crate::platform::places::Places;
 use crate::shutdown::{self, Stop};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolMonitor};
 use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
 use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::progress::Progress;
@@ -43,7 +44,7 @@ use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
 use discovery::Discovery;
 use in_force::InForce;
-use intake::Intake;
+use intake::{Importer, Intake};
 use liveness::Liveness;
 use signals::Signal;
 use socket::{Inherited, SocketFile};
@@ -215,6 +216,8 @@ impl Daemon {
         })?;
         let liveness = Liveness::new(store.clone(), clock.clone(), in_force.liveness(), nudge.clone());
         let lookout = liveness.lookout();
+        let monitor = SpoolMonitor::with_quarantine(&started.settings.state_dir)
+            .map_err(|error| failure::of_io("the quarantine in the state folder cannot be used", &error))?;
         let intake = Intake {
             spool: Spool::in_folder(&started.settings.state_dir),
             store: store.clone(),
@@ -224,13 +227,15 @@ impl Daemon {
             random,
             socket: std::path::absolute(&started.settings.socket.path)
                 .unwrap_or_else(|_| started.settings.socket.path.clone()),
-            may_enter: door.guest_list(),
+            allowed: door.guest_list(),
+            monitor: monitor.clone(),
         };
-        let intakes: Vec<_> =
-            spools(&started.settings, environment).map(|spool| Intake { spool, ..intake.clone() }).collect();
+        let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
+            .map(|spool| Importer::new(Intake { spool, ..intake.clone() }))
+            .collect();
         // Before anybody is served: whoever registered in the spool may ask for the session at once.
-        for intake in &intakes {
-            intake.take_in().await;
+        for importer in &mut importers {
+            importer.import_pending().await;
         }
         let discovery = Discovery {
             store: store.clone(),
@@ -240,7 +245,8 @@ impl Daemon {
             clock: clock.clone(),
             random,
         };
-        let mut tasks: Vec<_> = intakes.into_iter().map(|intake| tokio::spawn(intake.run(serving.clone()))).collect();
+        let mut tasks: Vec<_> =
+            importers.into_iter().map(|importer| tokio::spawn(importer.run(serving.clone()))).collect();
         let mut liveness = tokio::spawn(liveness.run(serving.clone()));
 
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
@@ -258,6 +264,7 @@ impl Daemon {
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),
+            spool: monitor,
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),
         });
@@ -322,14 +329,19 @@ async fn prepare(store: Store) {
     platform::memory::give_back();
 }
 
-/// Where clients may have left letters for this daemon: in its state folder; in the one that clients think of
-/// where it was moved; where the system service collects those of all users.
-fn spools(settings: &Settings, environment: &Environment<'_>) -> impl Iterator<Item = Spool> {
+/// Where clients may have left requests for this daemon: in its state folder; in the one that clients assume where it
+/// was moved; in the system service's shared spool.
+fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>) -> impl Iterator<Item = Spool> {
     let usual = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
     let is_system = environment.is_root && usual.as_ref() == Some(&settings.state_dir);
-    let shared = is_system.then(Spool::shared).and_then(|made| {
-        made.inspect_err(|error| tracing::warn!(%error, "other users cannot leave writes while the daemon is away"))
-            .ok()
+    let shared = is_system.then(|| {
+        // Without a group nobody else may use this daemon. The package makes the folder for the service's own user.
+        if let Some(group) = group.filter(|_| rustix::process::geteuid().is_root())
+            && let Err(error) = Spool::make_shared(group)
+        {
+            tracing::warn!(%error, "the shared spool cannot be made; users cannot leave requests while no daemon runs");
+        }
+        Spool::shared()
     });
     let moved = usual.filter(|usual| *usual != settings.state_dir).map(|dir| Spool::in_folder(&dir));
     let own = Spool::in_folder(&settings.state_dir);

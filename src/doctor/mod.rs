@@ -6,6 +6,7 @@ mod here;
 mod report;
 mod served;
 mod service;
+mod spool;
 
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     // Of a daemon that answers, what its status says counts: it may have other places than these.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());
     let state_dir = reported.as_deref().map_or(settings.state_dir.as_path(), Path::new);
+    findings.extend(spool::check(&status, &settings, environment));
     findings.extend(here::store(state_dir));
     findings.push(here::disk(state_dir));
     findings.push(agents::discovery(&settings.claude, served.is_system));

@@ -3,6 +3,7 @@
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
 pub mod disk;
+pub mod files;
 pub mod limits;
 pub mod lock_holder;
 pub mod memory;

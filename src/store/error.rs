@@ -35,6 +35,13 @@ pub enum StoreError {
     Bug(String),
 }
 
+impl StoreError {
+    /// Whether the same request may succeed later, with nothing changed in it.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
+    }
+}
+
 /// SQLite's result codes, each sorted once, here.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {

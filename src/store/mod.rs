@@ -53,7 +53,7 @@ pub use open::FolderLock;
 pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
-pub use spool::Deferred;
+pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
 use crate::domain::agent::Sign;
@@ -318,23 +318,18 @@ impl Store {
         Ok(sighted)
     }
 
-    /// Applies the write of a spool file, once however often it is offered. Says whether it was news.
-    pub async fn catch_up(
-        &self,
-        name: String,
-        deferred: Deferred,
-        caller: Caller,
-        draws: [u64; 8],
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> Result<bool, StoreError> {
-        let news = self.write(move |db| spool::take_in(db, &name, deferred, caller, &draws, at, stale_after)).await?;
+    /// Applies spooled requests, each once however often it is offered, in one transaction.
+    ///
+    /// # Errors
+    /// The store can apply none of them now. What is wrong with a single request is in its own result.
+    pub async fn import(&self, imports: Vec<Import>, stale_after: Duration) -> Result<Vec<Imported>, StoreError> {
+        let imported = self.write(move |db| spool::import(db, imports, stale_after)).await?;
         self.processes.send_modify(|count| *count += 1);
-        Ok(news)
+        Ok(imported)
     }
 
     /// These spool files are gone for good.
-    pub async fn forget_taken_in(&self, names: Vec<String>) -> Result<(), StoreError> {
+    pub async fn forget_imported(&self, names: Vec<String>) -> Result<(), StoreError> {
         self.writer.submit(move |db| spool::forget(db, &names)).await
     }
 

@@ -1,5 +1,6 @@
 //! Writes that clients left in the spool: each is applied, and noted as applied, in one transaction.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -9,6 +10,7 @@ use super::StoreError;
 use super::agents::{self, Sighting};
 use super::history;
 use super::sessions::{self, Caller, Process, Record, free_id, get, insert};
+use super::writer::all_or_nothing;
 use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
 
 /// A write that was made while no daemon answered.
@@ -35,22 +37,64 @@ pub enum Deferred {
     },
 }
 
-/// Applies the write of the spool file `name`, unless that was done before. Says whether it was news.
-pub(super) fn take_in(
+/// A spooled request, checked, as it is to be applied.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// The file's name, by which the request is applied once.
+    pub name: String,
+    /// Requests with the same key are applied in order: after one that has to be tried again, none of them.
+    pub key: Option<String>,
+    pub deferred: Deferred,
+    pub caller: Caller,
+    /// Random numbers for an id, in case the drawn one is taken.
+    pub draws: [u64; 8],
+    pub at: Timestamp,
+}
+
+/// What became of an [`Import`]: applied, failed, or not tried because an earlier request with its key has to be tried
+/// again.
+pub type Imported = Option<Result<(), StoreError>>;
+
+/// Applies spooled requests in this order. One that fails leaves nothing behind, and the others are applied.
+///
+/// # Errors
+/// What took the transaction with it: then none of them is applied.
+pub(super) fn import(
     db: &Connection,
-    name: &str,
-    deferred: Deferred,
-    caller: Caller,
-    draws: &[u64],
-    at: Timestamp,
+    imports: Vec<Import>,
     stale_after: Duration,
-) -> Result<bool, StoreError> {
-    let news = db.prepare_cached("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)")?.execute([name])?;
-    if news == 0 {
-        return Ok(false);
+) -> Result<Vec<Imported>, StoreError> {
+    let mut held = HashSet::new();
+    let mut results = Vec::with_capacity(imports.len());
+    for import in imports {
+        if import.key.as_ref().is_some_and(|key| held.contains(key)) {
+            results.push(None);
+            continue;
+        }
+        let key = import.key.clone();
+        let result = all_or_nothing(db, || apply(db, import, stale_after));
+        if let Err(error) = &result {
+            if db.is_autocommit() || matches!(error, StoreError::Damaged(_)) {
+                return Err(error.clone());
+            }
+            if error.is_transient() {
+                held.extend(key);
+            }
+        }
+        results.push(Some(result));
+    }
+    Ok(results)
+}
+
+/// Applies one request, unless that was done before.
+fn apply(db: &Connection, import: Import, stale_after: Duration) -> Result<(), StoreError> {
+    let Import { name, deferred, caller, draws, at, .. } = import;
+    let is_new = db.prepare_cached("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)")?.execute([name])? > 0;
+    if !is_new {
+        return Ok(());
     }
     match deferred {
-        Deferred::Register { id, what, process } => register(db, &id, *what, process, caller, draws, at)?,
+        Deferred::Register { id, what, process } => register(db, &id, *what, process, caller, &draws, at)?,
         Deferred::Heartbeat { id, beat } => {
             sessions::heartbeat(db, &id, &beat, caller, at, stale_after)?;
         }
@@ -61,10 +105,10 @@ pub(super) fn take_in(
             history::append(db, &id, *what, record_id, caller, at)?;
         }
         Deferred::Sighting(sighting) => {
-            agents::sight(db, *sighting, caller, draws, at, stale_after)?;
+            agents::sight(db, *sighting, caller, &draws, at, stale_after)?;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn register(

@@ -18,6 +18,9 @@ pub struct StatusBody {
     pub sessions: SessionCounts,
     pub store: StoreBody,
     pub config: ConfigBody,
+    /// What clients left while no daemon answered and is not imported.
+    #[serde(default)]
+    pub spool: SpoolBody,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -85,6 +88,46 @@ pub struct StoreBody {
     /// The damaged files that were set aside, since when, and what to do; null once they are removed.
     #[serde(default)]
     pub damage: Option<String>,
+}
+
+/// Requests that clients left while no daemon answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SpoolBody {
+    /// How many are still to be imported.
+    pub waiting: u64,
+    /// When the oldest of them was made.
+    pub oldest_at: Option<String>,
+    /// How many files are left alone, since they are not for this daemon to import.
+    pub ignored: u64,
+    /// How many can never be imported; copies are in `quarantine` in the state folder.
+    pub quarantined: u64,
+    /// The folders in which there is something, and why.
+    pub folders: Vec<SpoolFolderBody>,
+    /// The newest of those in quarantine.
+    pub quarantine: Vec<QuarantinedBody>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SpoolFolderBody {
+    pub path: String,
+    pub waiting: u64,
+    pub oldest_at: Option<String>,
+    /// Why the oldest waits; null while it is being imported.
+    pub reason: Option<String>,
+    pub ignored: u64,
+    pub ignored_reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QuarantinedBody {
+    /// The name of the copy.
+    pub name: String,
+    /// The user who made the request.
+    pub uid: u32,
+    /// The file in which it was found.
+    pub file: String,
+    pub reason: String,
+    pub quarantined_at: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

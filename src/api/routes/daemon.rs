@@ -1,5 +1,6 @@
 //! The daemon itself: status, sync, metrics, and the document that describes the API.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use super::identity;
 use crate::api::extract::Body;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
-use crate::domain::{LinkState, LinkStatus};
+use crate::domain::{LinkState, LinkStatus, Timestamp};
+use crate::spool::quarantine::Quarantined;
+use crate::spool::{SpoolMonitor, Summary};
 use crate::store::{Backlog, StoreError};
 use crate::wire::{
-    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, SessionCounts, StatusBody, StoreBody, SyncBody,
-    SyncRequest,
+    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts, SpoolBody,
+    SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
 };
 
 /// How the daemon, its link to central, its backlog and its store stand.
@@ -45,6 +48,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
             damage: api.store.damage().map(damage),
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
+        spool: spool(&api.spool),
     }))
 }
 
@@ -89,6 +93,47 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
 /// This document. It is not described by itself.
 pub async fn openapi(document: Arc<str>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+/// How many quarantined requests the status lists, newest first.
+const SHOWN: usize = 10;
+
+fn spool(monitor: &SpoolMonitor) -> SpoolBody {
+    let (folders, kept) = monitor.snapshot();
+    let shown = |(_, folder): &&(PathBuf, Summary)| folder.reason.is_some() || folder.waiting + folder.ignored > 0;
+    SpoolBody {
+        waiting: folders.iter().map(|(_, folder)| folder.waiting).sum(),
+        oldest_at: folders.iter().filter_map(|(_, folder)| oldest(folder)).min().map(|at| at.to_string()),
+        ignored: folders.iter().map(|(_, folder)| folder.ignored).sum(),
+        quarantined: kept.len() as u64,
+        folders: folders.iter().filter(shown).map(|(path, folder)| spool_folder(path, folder)).collect(),
+        quarantine: kept.into_iter().rev().take(SHOWN).map(quarantined).collect(),
+    }
+}
+
+fn oldest(folder: &Summary) -> Option<Timestamp> {
+    folder.oldest.filter(|_| folder.waiting > 0)
+}
+
+fn spool_folder(path: &Path, folder: &Summary) -> SpoolFolderBody {
+    SpoolFolderBody {
+        path: path.display().to_string(),
+        waiting: folder.waiting,
+        oldest_at: oldest(folder).map(|at| at.to_string()),
+        reason: folder.reason.clone(),
+        ignored: folder.ignored,
+        ignored_reason: folder.ignored_reason.clone(),
+    }
+}
+
+fn quarantined(kept: Quarantined) -> QuarantinedBody {
+    QuarantinedBody {
+        name: kept.name,
+        uid: kept.uid,
+        file: kept.file.display().to_string(),
+        reason: kept.reason,
+        quarantined_at: Timestamp::from_micros(kept.at).to_string(),
+    }
 }
 
 fn damage(file: String) -> String {

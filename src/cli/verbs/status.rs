@@ -9,7 +9,7 @@ use crate::cli::output::Output;
 use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::{age, age_of, count};
 use crate::client::Client;
-use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, StatusBody};
+use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBody, StatusBody};
 
 pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let status = client.status()?;
@@ -25,6 +25,7 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     central(&mut sheet, &status.central, look);
     sheet.row("backlog", backlog(&status.backlog, &status.central, look));
     sheet.row("parked", parked(status.parked));
+    spool(&mut sheet, &status.spool, look);
     let sessions = &status.sessions;
     sheet.row("sessions", format!("{} active, {} stale, {} closed", sessions.active, sessions.stale, sessions.closed));
     let (store, size) = (&status.store, bytesize::ByteSize(status.store.bytes));
@@ -90,6 +91,24 @@ fn parked(parked: u64) -> Cell {
     match parked {
         0 => Cell::new("none"),
         n => Cell::new(format!("{n}; see `sessiond parked list`")).tone(Tone::Warn),
+    }
+}
+
+/// Nothing where nothing is there.
+fn spool(sheet: &mut Sheet, spool: &SpoolBody, look: &Look) {
+    for folder in &spool.folders {
+        let since = folder.oldest_at.as_deref().and_then(|at| age_of(at, look.now));
+        let since = since.map_or(String::new(), |age| format!(", the oldest for {age}"));
+        let ignored = if folder.ignored > 0 { format!(", {} ignored", folder.ignored) } else { String::new() };
+        let waiting = count(folder.waiting, "request");
+        sheet.row("spool", Cell::new(format!("{waiting} in {}{since}{ignored}", folder.path)).tone(Tone::Warn));
+        for reason in [&folder.reason, &folder.ignored_reason].into_iter().flatten() {
+            sheet.row("", Cell::new(reason).tone(Tone::Warn));
+        }
+    }
+    if let Some(newest) = spool.quarantine.first() {
+        let quarantined = format!("{} quarantined: {}", count(spool.quarantined, "spooled request"), newest.reason);
+        sheet.row("quarantine", Cell::new(quarantined).tone(Tone::Warn));
     }
 }
 

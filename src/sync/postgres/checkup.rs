@@ -46,7 +46,7 @@ pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
     for server in options.servers().into_iter().flatten() {
         reach(server, options.connect_timeout, &mut findings).await;
     }
-    let Connected { mut connection, place, .. } = match options.connect().await {
+    let Connected { mut connection, place, login } = match options.connect().await {
         Ok(connected) => connected,
         Err(error) => {
             findings.push(Finding::wrong("central.login", error.to_string(), "nothing is lost meanwhile"));
@@ -54,6 +54,9 @@ pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
         }
     };
     findings.push(Finding::good("central.login", format!("{place} lets us in")));
+    if login.is_exposed {
+        findings.push(in_clear());
+    }
     let looked = timeout(options.statement_timeout, look(&mut connection, options, clock, &mut findings)).await;
     match looked {
         Ok(Ok(())) => {}
@@ -110,7 +113,9 @@ async fn look(
     clock: &Clock,
     findings: &mut Vec<Finding>,
 ) -> Result<(), sqlx::Error> {
-    findings.push(tls(&one::<String>(connection, TLS).await?));
+    if !findings.iter().any(|finding| finding.check == "central.tls") {
+        findings.push(tls(&one::<String>(connection, TLS).await?));
+    }
     findings.push(pooler(one(connection, PORT).await?, &options.ports()));
     let before = clock().micros();
     let there: i64 = one(connection, NOW).await?;
@@ -129,9 +134,18 @@ where
     sqlx::query(sql).persistent(false).fetch_one(connection).await?.try_get(0)
 }
 
+fn in_clear() -> Finding {
+    let found = "everything travels in clear to another machine, to be read and changed by all on the way";
+    Finding::wrong(
+        "central.tls",
+        found,
+        "give the server a certificate (ssl = on), and leave sslmode out of central.url",
+    )
+}
+
 fn tls(version: &str) -> Finding {
     match version {
-        "" => Finding::good("central.tls", "no TLS with the server; sslmode=verify-full in central.url asks for it"),
+        "" => Finding::good("central.tls", "no TLS, and none is needed on this machine"),
         version => Finding::good("central.tls", format!("{version} with the server")),
     }
 }

@@ -97,11 +97,16 @@ fn remedy(code: &str) -> &'static str {
 fn of_transport(error: &io::Error, place: &str) -> CentralError {
     let text = error.to_string();
     // rustls wraps its verdict on a certificate in an error of I/O.
-    let about_tls = matches!(error.kind(), io::ErrorKind::InvalidData);
-    if about_tls && text.to_ascii_lowercase().contains("certificate") {
-        return CentralError::Refused(one_line(&format!(
-            "no TLS with central {place}: {text}; check sslrootcert and the server's name"
-        )));
+    if error.kind() == io::ErrorKind::InvalidData {
+        let advice = if text.contains("UnsupportedCertVersion") {
+            "its certificate is of X.509 version 1, which cannot be verified: make one of version 3, or encrypt without \
+             verifying, with sslmode=require and no sslrootcert"
+        } else if text.contains("certificate") {
+            "check sslrootcert and the server's name"
+        } else {
+            "check sslmode and sslrootcert in central.url"
+        };
+        return CentralError::Refused(one_line(&format!("no TLS with central {place}: {text}; {advice}")));
     }
     let broke = matches!(
         error.kind(),

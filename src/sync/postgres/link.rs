@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Decode, Executor, Postgres, Row, Type};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::connect::{Connected, PostgresOptions};
+use super::connect::{Connected, Login, PostgresOptions};
 use super::errors::{BY_ITSELF, classify};
 use crate::sync::central::CentralError;
 
@@ -21,7 +21,7 @@ pub(super) struct Link {
     connection: PgConnection,
     limit: Duration,
     place: String,
-    login: PgConnectOptions,
+    login: Login,
     /// Whose changes these are, for the triggers of the mirror.
     host_id: Uuid,
 }
@@ -34,7 +34,7 @@ impl Link {
 
     /// How to come to the same server once more.
     pub(super) fn login(&self) -> &PgConnectOptions {
-        &self.login
+        &self.login.options
     }
 
     /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the

@@ -68,7 +68,7 @@ pub async fn migrate(
     time_zone: Option<String>,
     dry_run: bool,
 ) -> Result<Report, MigrateError> {
-    let Connected { mut connection, place, .. } = options.connect().await?;
+    let Connected { mut connection, place, login: _login } = options.connect().await?;
     let result = run(&mut connection, options, time_zone.as_deref(), dry_run).await;
     result.map_err(|failure| failure.explain(&place))
 }

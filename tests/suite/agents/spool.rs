@@ -1,7 +1,10 @@
 //! Writes that are made while no daemon answers.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::support::daemon::Host;
 use crate::support::eventually;
@@ -106,9 +109,130 @@ fn letters_are_taken_in_as_they_appear_and_damaged_ones_set_aside() {
     eventually("it is taken in", SOON, || {
         (host.ask("GET", &format!("/v1/sessions/{id}"), None).0 == 200).then_some(())
     });
-    eventually("the damaged one is set aside", SOON, || spool.join("damaged/2.json").exists().then_some(()));
-    assert!(spool.join("1.json").exists(), "a letter to another daemon's socket is not touched");
-    assert!(host.log().contains("set aside"), "{}", host.log());
+    let status = eventually("the damaged one is quarantined", SOON, || {
+        let status = host.status();
+        (status["spool"]["quarantined"] == 1).then_some(status)
+    });
+    assert!(!spool.join("2.json").exists());
+    assert_eq!(status["spool"]["quarantine"][0]["file"], spool.join("2.json").to_str().unwrap());
+    assert!(spool.join("1.json").exists(), "a request for another daemon is not touched");
+    assert_eq!(status["spool"]["ignored"], 1);
+    let reason = status["spool"]["folders"][0]["ignored_reason"].as_str().unwrap();
+    assert!(reason.contains(away.socket().to_str().unwrap()), "{reason}");
+    assert!(host.log().contains("quarantined"), "{}", host.log());
+}
+
+/// A request file as a client would leave it, of any content.
+fn leave(host: &Host, name: &str, write: &serde_json::Value) {
+    let spool = host.state_dir().join("spool");
+    for dir in [host.state_dir(), spool.clone()] {
+        let _ = fs::DirBuilder::new().mode(0o700).create(dir);
+    }
+    let request = serde_json::json!({"at": 1, "sockets": [host.socket()], "write": write});
+    fs::write(spool.join(name), request.to_string()).unwrap();
+}
+
+#[test]
+fn a_request_that_can_never_be_applied_holds_up_no_other() {
+    let mut host = Host::new("odin4").started();
+    let foreign = host.ok(&["register", "--project", "odin", "--id-only"]);
+    let closed = host.ok(&["register", "--project", "odin", "--id-only"]);
+    host.ok(&["close", &closed]);
+    host.stop();
+    // As a session of another machine that was mirrored here.
+    let store = rusqlite::Connection::open(host.state_dir().join("sessiond.db")).unwrap();
+    let mirrored =
+        "UPDATE sessions SET mirror_round = 1, host_machine = 'odin9', unsynced_since = NULL WHERE instance_id = ?1";
+    assert_eq!(store.execute(mirrored, [&foreign]).unwrap(), 1);
+    drop(store);
+
+    let beat = |id: &str, percent: i64| json!({"heartbeat": {"id": id, "request": {"context_percent": percent}}});
+    let register =
+        |id: &str, request: serde_json::Value| json!({"register": {"id": id, "request": request, "pid_started": null}});
+    for (name, write) in [
+        ("01.json", beat(&foreign, 1)),
+        ("02.json", beat("odin-PS-zzzzzz", 1)),
+        ("03.json", beat(&closed, 1)),
+        ("04.json", beat(&foreign, 101)),
+        ("05.json", register("odin-PS-aaaaaa", json!({"project": "Odin"}))),
+        ("06.json", register("other-PS-aaaaaa", json!({"project": "odin"}))),
+        ("07.json", json!({"close": {"id": foreign}})),
+        ("08.json", json!({"event": {"id": foreign, "request": {"event_type": "note"}}})),
+        ("09.json", json!({"agent": {"report": {"sign": "end", "claude_session_uuid": "nobody"}}})),
+        ("10.json", json!({"unknown": {}})),
+    ] {
+        leave(&host, name, &write);
+    }
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    host.ok(&["heartbeat", &id, "--context", "42"]);
+    host.start();
+    let session = host.ask("GET", &format!("/v1/sessions/{id}"), None).1;
+    assert_eq!(session["context_percent"], 42, "{session}\n{}", host.log());
+    // 03 came too late and 09 reports nothing known: there is nothing to be kept of either.
+    let status = eventually("each of the others is quarantined", SOON, || {
+        let status = host.status();
+        (status["spool"]["quarantined"] == 8).then_some(status)
+    });
+    assert_eq!((&status["spool"]["waiting"], waiting(&host)), (&0.into(), Vec::new()), "{status}");
+    let text = host.ok(&["status"]);
+    assert!(text.contains("8 spooled requests quarantined"), "{text}");
+    let doctor = String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("8 spooled requests can never be imported"), "{doctor}");
+    host.stop();
+    let copies = fs::read_dir(host.state_dir().join("quarantine")).unwrap().count();
+    host.start();
+    assert_eq!((copies, &host.status()["spool"]["quarantined"]), (8, &8.into()), "a restart keeps them");
+}
+
+#[test]
+fn doctor_reports_what_waits_while_no_daemon_runs() {
+    let host = Host::new("odin4");
+    host.ok(&["register", "--project", "odin", "--id-only"]);
+    let doctor = String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("1 requests wait in"), "{doctor}");
+}
+
+#[test]
+fn requests_wait_in_order_while_the_store_is_full() {
+    let mut host = Host::new("odin4");
+    host.configure("[store]\nmax_size = \"1MiB\"\n");
+    host.start();
+    let filled = host.ok(&["register", "--project", "odin", "--id-only"]);
+    let text = "x ".repeat(25_000);
+    while host
+        .ask(
+            "POST",
+            &format!("/v1/sessions/{filled}/events"),
+            Some(&json!({"event_type": "note", "event_data": {"text": text}})),
+        )
+        .0
+        == 201
+    {}
+    host.stop();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    for (name, note) in [("17.json", "first"), ("18.json", "second")] {
+        // After the registration, whose name begins with the present time.
+        let write =
+            json!({"event": {"id": id, "request": {"event_type": "note", "event_data": {"note": note, "text": text}}}});
+        leave(&host, &format!("9{name}"), &write);
+    }
+    host.start();
+    let spool = eventually("the status says why they wait", SOON, || {
+        let spool = host.status()["spool"].clone();
+        (spool["waiting"] == 2).then_some(spool)
+    });
+    let reason = spool["folders"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("full"), "{reason}");
+    assert!(spool["folders"][0]["oldest_at"].is_string() && spool["quarantined"] == 0, "{spool}");
+    let said = host.ok(&["status"]);
+    assert!(said.contains("2 requests in") && said.contains("full"), "{said}");
+    host.stop();
+    host.configure("");
+    host.start();
+    let events = host.ask("GET", &format!("/v1/sessions/{id}/events"), None).1;
+    let notes: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|event| event["event_data"]["note"].clone()).collect();
+    assert_eq!(notes, ["second", "first"], "newest first");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod network;
 mod operator;
 mod servers;
 mod sync;
+mod tls;
 
 use std::time::Duration;
 

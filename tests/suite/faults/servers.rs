@@ -1,13 +1,9 @@
 //! Servers that crash, hang, fail over, stand behind a pooler or a certificate.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use super::{await_state, central, check_ledger, hurried, nudged};
 use crate::support::daemon::Host;
@@ -168,91 +164,4 @@ fn a_pooler_in_transaction_mode_that_restarts_between_two_hosts_and_central() {
         let left = server.psql("central", "SELECT coalesce(current_setting('sessiond.replay', true), '')");
         assert_eq!(left, "");
     }
-}
-
-/// An authority, and a certificate of it for a server of this name.
-struct Certificates {
-    dir: TempDir,
-}
-
-impl Certificates {
-    fn new(server: &str) -> Self {
-        let certificates = Self { dir: tempfile::tempdir().unwrap() };
-        let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let (days, name) = (["-days", "2"], format!("subjectAltName={server}\n"));
-        fs::write(certificates.file("names"), name).unwrap();
-        certificates
-            .openssl(&[&new[..], &["-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca"], &days].concat());
-        certificates.openssl(&[&new[..], &["-keyout", "key.pem", "-out", "request", "-subj", "/CN=server"]].concat());
-        let sign = ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-        certificates.openssl(&[&sign[..], &["-extfile", "names", "-out", "server.pem"], &days].concat());
-        certificates
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let output = Command::new("openssl").args(arguments).current_dir(self.dir.path()).output().unwrap();
-        assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-#[test]
-fn tls_in_every_mode_and_a_certificate_of_somebody_else() {
-    let ours = Certificates::new("DNS:localhost,IP:127.0.0.1");
-    let server = Server::start_with_tls(&ours.file("server.pem"), &ours.file("key.pem"));
-    server.create("central");
-    let theirs = Certificates::new("DNS:localhost");
-    let url = |host: &str, mode: &str, ca: Option<&Path>| {
-        let ca = ca.map(|ca| format!("&sslrootcert={}", ca.display())).unwrap_or_default();
-        format!("postgres://postgres@{host}:{}/central?sslmode={mode}{ca}", server.port())
-    };
-    let (our_ca, their_ca) = (ours.file("ca.pem"), theirs.file("ca.pem"));
-    Host::new("migrator").ok(&["migrate", "--central-url", &url("localhost", "verify-full", Some(&our_ca))]);
-    let host = hurried("odin3", &url("localhost", "verify-full", Some(&our_ca)));
-    let host = host.started();
-    host.ok(&["register", "--project", "odin"]);
-    host.await_synced();
-
-    let switch = |url: &str| {
-        host.configure(&format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\nconnect_timeout = \"2s\"\n"));
-        host.signal(Signal::HUP);
-    };
-    let encrypted = || {
-        let how = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'sessiond'";
-        server.psql("central", how)
-    };
-    for mode in ["prefer", "require", "verify-ca", "verify-full"] {
-        // A refused link in between shows that the next one is new.
-        switch(&url("127.0.0.1", "verify-full", Some(&their_ca)));
-        let status = await_state(&host, "refused");
-        let said = status["central"]["last_error"].as_str().unwrap();
-        assert!(said.contains("certificate") && said.contains("check sslrootcert"), "{said}");
-        switch(&url("127.0.0.1", mode, Some(&our_ca)));
-        await_state(&host, "connected");
-        assert_eq!(encrypted(), "t", "{mode}");
-    }
-    let elsewhere = Certificates::new("DNS:db.example");
-    let server = Server::start_with_tls(&elsewhere.file("server.pem"), &elsewhere.file("key.pem"));
-    server.create("central");
-    let url = |mode: &str| {
-        let (port, ca) = (server.port(), elsewhere.file("ca.pem"));
-        format!("postgres://postgres@localhost:{port}/central?sslmode={mode}&sslrootcert={}", ca.display())
-    };
-    switch(&url("verify-full"));
-    let status = await_state(&host, "refused");
-    assert!(status["central"]["last_error"].as_str().unwrap().contains("the server's name"), "{status}");
-    switch(&url("verify-ca"));
-    await_state(&host, "schema_missing");
-}
-
-#[test]
-fn a_server_without_tls_where_tls_is_required() {
-    let server = Server::start(&[]);
-    let proxy = crate::support::proxy::Proxy::to_socket(&server.socket());
-    let host = hurried("odin3", &format!("{}?sslmode=require", proxy.url("postgres", "postgres"))).started();
-    let status = await_state(&host, "refused");
-    assert!(status["central"]["last_error"].as_str().unwrap().contains("check sslmode"), "{status}");
 }

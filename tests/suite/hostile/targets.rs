@@ -29,7 +29,7 @@ use sessiond::domain::{
     Recollection, Registration, Session, Status, Timestamp,
 };
 use sessiond::platform::places::Os;
-use sessiond::spool::Letter;
+use sessiond::spool::SpooledRequest;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
 use sessiond::wire::{
@@ -75,7 +75,7 @@ pub fn agents(data: &[u8]) {
         let json = serde_json::to_vec(&report).expect("a report is JSON");
         assert_eq!(serde_json::from_slice::<AgentReport>(&json).ok(), Some(report));
     }
-    let _ = serde_json::from_slice::<Letter>(data);
+    let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     match settings::install(text, "/usr/bin/sessiond") {
         Ok(merged) => {
@@ -393,6 +393,7 @@ impl Served {
             // Told to stop: what would go on for ever ends at once.
             shutdown: sessiond::shutdown::channel().1,
             unread: sessiond::api::Unread::new(|| {}),
+            spool: sessiond::spool::SpoolMonitor::default(),
             about: About {
                 version: "test",
                 pid: 1,

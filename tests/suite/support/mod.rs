@@ -8,6 +8,7 @@ pub mod fake_history;
 pub mod history;
 pub mod load;
 pub mod machine;
+pub mod network;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;

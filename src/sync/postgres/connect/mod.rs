@@ -1,9 +1,21 @@
 //! Where central is and how to log in, after libpq's conventions.
+//!
+//! A server on this machine is connected to directly; one on another over a wire of our own (`transport`, `tls`), which
+//! sqlx uses through a `tunnel`. `security` decides what each connection must fulfil.
+
+mod pgpass;
+mod security;
+mod tls;
+mod transport;
+mod tunnel;
 
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Row};
 use tokio::time::timeout;
@@ -12,40 +24,9 @@ use url::Url;
 use super::errors::{BY_ITSELF, classify};
 use crate::domain::text::{one_line, quotation};
 use crate::sync::central::CentralError;
-
-/// Parameters that sqlx understands.
-const KNOWN: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
-
-/// Parameters of libpq that make no difference here: a URL that works with psql shall work.
-const HARMLESS: [&str; 9] = [
-    "channel_binding",
-    "connect_timeout",
-    "fallback_application_name",
-    "gssencmode",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "target_session_attrs",
-];
+use security::{Security, SslMode};
+use transport::Wire;
+use tunnel::{Target, Tunnel};
 
 /// How to reach central, valid and with the secrets inside.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,7 +44,15 @@ pub struct PostgresOptions {
 pub(super) struct Connected {
     pub connection: PgConnection,
     pub place: String,
-    pub login: PgConnectOptions,
+    pub login: Login,
+}
+
+/// What sqlx needs to connect to a server. A connection lives no longer than its login, which may hold a tunnel.
+pub(super) struct Login {
+    pub options: PgConnectOptions,
+    /// Whether it is in clear, to another machine.
+    pub is_exposed: bool,
+    _tunnel: Option<Tunnel>,
 }
 
 /// Is nothing to be changed there: a standby, or a primary that a failover has left behind?
@@ -77,16 +66,17 @@ pub struct InvalidOptions(String);
 impl PostgresOptions {
     /// Reads a URL, of several hosts too, as libpq has it; PGHOST and the like, and ~/.pgpass, fill in what
     /// it leaves out. A password file counts for more than those, and for less than a password in the URL.
+    ///
+    /// # Errors
+    /// What libpq would refuse, and a demand that cannot be kept.
     pub fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, InvalidOptions> {
         let urls = each_host(url)?;
-        check_environment()?;
-        let in_url = |url: &Url| url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
-        let servers = urls.iter().map(server).collect::<Result<Vec<_>, _>>()?;
+        let servers = urls.iter().map(Server::of).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             place: place(&servers),
-            password_file: password_file.filter(|_| !urls.iter().any(in_url)).map(Path::to_owned),
+            password_file: password_file.filter(|_| !urls.iter().any(has_password)).map(Path::to_owned),
             urls,
         })
     }
@@ -98,15 +88,16 @@ impl PostgresOptions {
 
     /// Each host and its port; none for a Unix socket.
     pub fn servers(&self) -> Vec<Option<(String, u16)>> {
-        let host = |server: PgConnectOptions| {
-            server.get_socket().is_none().then(|| (server.get_host().to_owned(), server.get_port()))
+        let host = |server: Server| match server.host {
+            Host::Socket(_) => None,
+            Host::Network { name, address } => Some((address.map_or(name, |address| address.to_string()), server.port)),
         };
-        self.urls.iter().filter_map(|url| server(url).ok()).map(host).collect()
+        self.urls.iter().filter_map(|url| Server::of(url).ok()).map(host).collect()
     }
 
     /// The ports that the URL names.
     pub(super) fn ports(&self) -> Vec<u16> {
-        self.urls.iter().filter_map(|url| server(url).ok()).map(|server| server.get_port()).collect()
+        self.urls.iter().filter_map(|url| Server::of(url).ok()).map(|server| server.port).collect()
     }
 
     /// The longest that a call may take: each host may keep it waiting, and then each statement.
@@ -117,13 +108,13 @@ impl PostgresOptions {
     }
 
     /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
-    fn login(&self, url: &Url) -> Result<PgConnectOptions, CentralError> {
-        let server = server(url).map_err(|error| CentralError::Refused(error.to_string()))?;
+    fn server(&self, url: &Url) -> Result<Server, CentralError> {
+        let server = Server::of(url).map_err(|error| CentralError::Refused(error.to_string()))?;
         let Some(file) = &self.password_file else { return Ok(server) };
         let text = std::fs::read_to_string(file).map_err(|error| {
             CentralError::Refused(format!("central.password_file {} cannot be read: {error}", file.display()))
         })?;
-        Ok(server.password(text.trim_end_matches(['\r', '\n'])))
+        Ok(Server { login: server.login.password(text.trim_end_matches(['\r', '\n'])), ..server })
     }
 
     /// Connects and logs in to the first host that lets us in, and of several, lets us write.
@@ -139,17 +130,17 @@ impl PostgresOptions {
     }
 
     async fn connect_to(&self, url: &Url) -> Result<Connected, CentralError> {
-        let login = self.login(url)?;
-        let place = place(std::slice::from_ref(&login));
+        let server = self.server(url)?;
+        let place = place(std::slice::from_ref(&server));
         let attempt = async {
-            let mut connection = login.connect().await?;
+            let (mut connection, login) = server.connect().await?;
             // A host that stands alone says by itself that it takes no changes.
             let read_only = self.urls.len() > 1 && is_read_only(&mut connection).await?;
-            Ok((connection, read_only))
+            Ok((connection, login, read_only))
         };
         match timeout(self.connect_timeout, attempt).await {
-            Ok(Ok((connection, false))) => Ok(Connected { connection, place, login }),
-            Ok(Ok((_, true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
+            Ok(Ok((connection, login, false))) => Ok(Connected { connection, place, login }),
+            Ok(Ok((.., true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
             Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.
                 CentralError::Reject(message) => CentralError::Refused(message),
@@ -188,25 +179,175 @@ impl fmt::Debug for PostgresOptions {
     }
 }
 
-fn server(url: &Url) -> Result<PgConnectOptions, InvalidOptions> {
-    let mut server = PgConnectOptions::from_url(url).map_err(|error| invalid(plain(&error)))?;
-    if server.get_application_name().is_none() {
-        server = server.application_name("sessiond");
-    }
-    // Poolers refuse a startup parameter they do not know, and lose named statements.
-    Ok(server.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging())
+/// One server, as a URL and the environment have it.
+struct Server {
+    /// User, password, database and settings of the session; neither the way there nor TLS.
+    login: PgConnectOptions,
+    host: Host,
+    port: u16,
+    security: Security,
 }
 
-fn place(servers: &[PgConnectOptions]) -> String {
-    let host = |server: &PgConnectOptions| {
-        let socket = server.get_socket().map(|socket| socket.display().to_string());
-        format!("{}:{}", socket.unwrap_or_else(|| server.get_host().to_owned()), server.get_port())
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    /// The folder of a Unix socket, as sqlx takes it.
+    Socket(PathBuf),
+    /// `address` counts where both are given; the certificate is for the name.
+    Network { name: String, address: Option<IpAddr> },
+}
+
+impl Server {
+    fn of(url: &Url) -> Result<Self, InvalidOptions> {
+        let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let value = |name: &str| parameters.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let login = login_of(url, &parameters)?;
+        let host = host_of(&login, value("hostaddr"))?;
+        let port = login.get_port();
+        let security = Security::of(&parameters)?;
+        if matches!(host, Host::Socket(_)) && security.names_methods() {
+            return Err(invalid("require_auth cannot be kept on a Unix socket; leave it out"));
+        }
+        let login = match value("passfile") {
+            _ if has_password(url) || env_is_set("PGPASSWORD") => login,
+            named => with_password_of_file(login, &host, named),
+        };
+        Ok(Self { login, host, port, security })
+    }
+
+    async fn connect(&self) -> Result<(PgConnection, Login), sqlx::Error> {
+        let mode = self.security.mode(self.is_here());
+        match self.connect_in(mode).await {
+            Err(error) if mode == SslMode::Allow && asks_for_tls(&error) => {
+                // What the server said first tells more than that it has no TLS either.
+                self.connect_in(SslMode::Require).await.map_err(|_| error)
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect_in(&self, mode: SslMode) -> Result<(PgConnection, Login), sqlx::Error> {
+        let login = match &self.host {
+            Host::Socket(folder) => self.direct(self.login.clone().socket(folder)),
+            Host::Network { name, address } => {
+                let clear = matches!(mode, SslMode::Disable | SslMode::Allow);
+                if clear && self.is_here() && !self.security.names_methods() {
+                    let host = address.map_or_else(|| name.clone(), |address| address.to_string());
+                    self.direct(self.login.clone().host(&host))
+                } else {
+                    self.tunnel(name, *address, mode).await?
+                }
+            }
+        };
+        Ok((login.options.connect().await?, login))
+    }
+
+    fn direct(&self, options: PgConnectOptions) -> Login {
+        Login { options: options.ssl_mode(PgSslMode::Disable), is_exposed: false, _tunnel: None }
+    }
+
+    async fn tunnel(&self, name: &str, address: Option<IpAddr>, mode: SslMode) -> io::Result<Login> {
+        let stream = transport::connect(name, address, self.port).await?;
+        let is_local = transport::is_local(&stream);
+        let security = self.security.clone();
+        let wire = transport::negotiate(stream, name, &security, mode).await?;
+        let is_exposed = matches!(wire, Wire::Plain(_)) && !is_local;
+        let target = Target { name: name.to_owned(), address, port: self.port, mode, security };
+        let tunnel = Tunnel::open(target, wire)?;
+        let options = self.login.clone().socket(tunnel.folder()).ssl_mode(PgSslMode::Disable);
+        Ok(Login { options, is_exposed, _tunnel: Some(tunnel) })
+    }
+
+    /// Whether the URL itself says that the server is on this machine.
+    fn is_here(&self) -> bool {
+        match &self.host {
+            Host::Socket(_) => true,
+            Host::Network { address: Some(address), .. } => address.to_canonical().is_loopback(),
+            Host::Network { name, .. } => {
+                name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+            }
+        }
+    }
+}
+
+/// Does the server refuse a login in clear that it might take with TLS?
+fn asks_for_tls(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "28000")
+}
+
+/// What sqlx makes of a URL and the environment, with only such parameters as it is meant to know: it would log the
+/// others, values and all.
+fn login_of(url: &Url, parameters: &[(String, String)]) -> Result<PgConnectOptions, InvalidOptions> {
+    let mut url = url.clone();
+    url.set_query(None);
+    for (key, value) in parameters {
+        if security::is_for_login(key)? {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+    }
+    let mut login = PgConnectOptions::from_url(&url).map_err(|error| invalid(plain(&error)))?;
+    if login.get_application_name().is_none() {
+        login = login.application_name("sessiond");
+    }
+    // Poolers refuse a startup parameter they do not know, and lose named statements.
+    Ok(login.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging())
+}
+
+fn host_of(login: &PgConnectOptions, address: Option<&str>) -> Result<Host, InvalidOptions> {
+    if let Some(socket) = login.get_socket() {
+        return Ok(Host::Socket(socket.clone()));
+    }
+    let name = percent_decode_str(login.get_host()).decode_utf8_lossy().into_owned();
+    // Brackets are the URL's way to tell the colons of an address from that of the port.
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name).to_owned();
+    if name.starts_with('/') {
+        return Ok(Host::Socket(name.into()));
+    }
+    let parse =
+        |text: &str| text.parse().map_err(|_| invalid(format!("hostaddr: \"{}\" is no address", quotation(text))));
+    Ok(Host::Network { name, address: address.filter(|text| !text.is_empty()).map(parse).transpose()? })
+}
+
+/// Looks the password up in the file that `passfile` names, else where libpq looks for one.
+fn with_password_of_file(login: PgConnectOptions, host: &Host, named: Option<&str>) -> PgConnectOptions {
+    let usual = || {
+        let variable = std::env::var_os("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        variable.or_else(|| Some(std::env::home_dir()?.join(".pgpass")))
+    };
+    let Some(file) = named.map(PathBuf::from).or_else(usual) else { return login };
+    let host = match host {
+        Host::Socket(_) => "localhost",
+        Host::Network { name, .. } => name,
+    };
+    let user = login.get_username().to_owned();
+    let database = login.get_database().unwrap_or(&user).to_owned();
+    match pgpass::password(&file, [host, &login.get_port().to_string(), &database, &user]) {
+        Some(password) => login.password(&password),
+        None => login,
+    }
+}
+
+fn has_password(url: &Url) -> bool {
+    url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password")
+}
+
+fn env_is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+fn place(servers: &[Server]) -> String {
+    let host = |server: &Server| {
+        let host = match &server.host {
+            Host::Socket(folder) => folder.display().to_string(),
+            Host::Network { name, .. } if name.contains(':') => format!("[{name}]"),
+            Host::Network { name, .. } => name.clone(),
+        };
+        format!("{host}:{}", server.port)
     };
     let Some(first) = servers.first() else { return String::new() };
-    let user = first.get_username();
+    let user = first.login.get_username();
     let hosts = servers.iter().map(host).collect::<Vec<_>>().join(",");
     // Escapes in the URL may have become line breaks here.
-    quotation(&format!("{user}@{hosts}/{}", first.get_database().unwrap_or(user)))
+    quotation(&format!("{user}@{hosts}/{}", first.login.get_database().unwrap_or(user)))
 }
 
 /// One URL for each host of `postgres://user@host1:port1,host2:port2/database?host=/socket1,/socket2`; hosts in
@@ -259,55 +400,21 @@ fn invalid(why: impl Into<String>) -> InvalidOptions {
     InvalidOptions(one_line(&why.into()))
 }
 
-/// The URL with only such parameters as sqlx knows: it would log the others, values and all.
+/// The URL, if it is one with parameters that are known.
 fn checked(text: &str) -> Result<Url, InvalidOptions> {
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return Err(invalid("it must begin with postgres://, as in postgres://user@host:5432/database"));
     }
-    let mut url = Url::parse(text).map_err(|error| {
+    let url = Url::parse(text).map_err(|error| {
         invalid(format!("{error}; special characters in user and password must be percent-encoded, such as %2F for /"))
     })?;
     if url.fragment().is_some() {
         return Err(invalid("a # in it must be percent-encoded as %23"));
     }
-    let mut parameters = Vec::new();
-    for (key, value) in url.query_pairs().into_owned() {
-        // libpq's word for the usual authorities, which are trusted here anyway.
-        if key == "sslrootcert" && value == "system" {
-            continue;
-        }
-        check_file(&key, &value)?;
-        if KNOWN.contains(&key.as_str()) || (key.starts_with("options[") && key.ends_with(']')) {
-            parameters.push((key, value));
-        } else if !HARMLESS.contains(&key.as_str()) {
-            return Err(invalid(format!("the parameter \"{}\" is unknown", quotation(&key))));
-        }
-    }
-    if parameters.is_empty() {
-        url.set_query(None);
-    } else {
-        url.query_pairs_mut().clear().extend_pairs(parameters);
+    for (key, _) in url.query_pairs() {
+        security::is_for_login(&key)?;
     }
     Ok(url)
-}
-
-/// Later, a missing file would look like a central that cannot be reached.
-fn check_file(key: &str, value: &str) -> Result<(), InvalidOptions> {
-    if !matches!(key, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key") {
-        return Ok(());
-    }
-    match std::fs::File::open(value) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(invalid(format!("{key}: {} cannot be read: {error}", quotation(value)))),
-    }
-}
-
-/// sqlx takes a mistyped PGSSLMODE for none at all, and would go on without the protection asked for.
-fn check_environment() -> Result<(), InvalidOptions> {
-    match std::env::var("PGSSLMODE").map(|mode| mode.parse::<PgSslMode>()) {
-        Ok(Err(error)) => Err(invalid(format!("PGSSLMODE: {}", plain(&error)))),
-        _ => Ok(()),
-    }
 }
 
 /// What is wrong with a parameter.
@@ -351,10 +458,43 @@ mod tests {
 
     #[test]
     fn takes_a_url_that_psql_takes() {
-        let url =
-            "postgresql://me@db/x?connect_timeout=3&channel_binding=require&sslrootcert=system&application_name=mine";
+        let url = "postgresql://me@db/x?connect_timeout=3&channel_binding=prefer&application_name=mine&sslsni=1\
+                   &client_encoding=utf8&passfile=/no/such&tcp_user_timeout=5000&keepalives=1&gssencmode=disable";
         let options = PostgresOptions::parse(url, None).unwrap();
-        assert_eq!(options.login(&options.urls[0]).unwrap().get_application_name(), Some("mine"));
+        let server = options.server(&options.urls[0]).unwrap();
+        assert_eq!(server.login.get_application_name(), Some("mine"));
+        assert_eq!(server.login.get_options(), None);
+    }
+
+    #[test]
+    fn hosts_are_names_addresses_and_sockets() {
+        let host = |url: &str| Server::of(&Url::parse(url).unwrap()).unwrap();
+        let network = |name: &str| Host::Network { name: name.into(), address: None };
+        for (url, name, is_here) in [
+            ("postgres://u@[::1]:5432/d", "::1", true),
+            ("postgres://u@%5B%3A%3A1%5D:5432/d", "::1", true),
+            ("postgres://u@%3A%3A1/d", "::1", true),
+            ("postgres://u@[2001:db8::7]/d", "2001:db8::7", false),
+            ("postgres://u@127.8.9.1/d", "127.8.9.1", true),
+            ("postgres://u@[::ffff:127.0.0.1]/d", "::ffff:127.0.0.1", true),
+            ("postgres://u@localhost/d", "localhost", true),
+            ("postgres://u@odin3/d", "odin3", false),
+            ("postgres://u@localhost.example/d", "localhost.example", false),
+        ] {
+            let server = host(url);
+            let shown = server.host == network(name)
+                || server.host == network(&name.replace("::ffff:127.0.0.1", "::ffff:7f00:1"));
+            assert!(shown && server.is_here() == is_here, "{url}: {:?}", server.host);
+        }
+        for url in ["postgres://u@%2Frun%2Fpg/d", "postgres://u@localhost/d?host=/run/pg"] {
+            assert!(matches!(host(url).host, Host::Socket(_)), "{url}");
+        }
+        let both = host("postgres://u@db.example/d?hostaddr=127.0.0.1");
+        assert!(
+            both.is_here()
+                && both.host == Host::Network { name: "db.example".into(), address: "127.0.0.1".parse().ok() }
+        );
+        assert!(Server::of(&Url::parse("postgres://u@db/d?hostaddr=db").unwrap()).is_err());
     }
 
     #[test]
@@ -362,7 +502,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("password");
         std::fs::write(&file, "apart\n").unwrap();
-        let of = |options: &PostgresOptions| Ok::<_, CentralError>(options.login(&options.urls[0])?.to_url_lossy());
+        let of =
+            |options: &PostgresOptions| Ok::<_, CentralError>(options.server(&options.urls[0])?.login.to_url_lossy());
         let password = |url: &str| of(&PostgresOptions::parse(url, Some(&file)).unwrap()).unwrap();
         assert_eq!(password("postgres://me:inside@db/x").password(), Some("inside"));
         assert_eq!(password("postgres://me@db/x?password=inside").password(), Some("inside"));

@@ -1,0 +1,261 @@
+//! Choosing which spooled requests to import next. All of it blocks, and runs beside the socket's thread.
+//!
+//! Each pass lists the folder once and opens a bounded number of files, shared evenly among the users who left them: a
+//! user with many files delays only their own. What was refused once is remembered by inode and change time, and is not
+//! opened again. Memory is bounded by the number of users, not of files.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::domain::Timestamp;
+use crate::spool::folder::FileVersion;
+use crate::spool::{Entry, ReadError, Spool, SpooledRequest, Summary};
+
+/// How many files are opened in one pass.
+const PASS: usize = 256;
+/// How many of them may be one user's.
+const OF_USER: usize = 64;
+/// How many files of one user are remembered as ignored. Beyond that the user's files are left alone altogether, until
+/// some of the ignored ones are removed.
+const IGNORED_OF_USER: usize = 10_000;
+/// A request that refers to an unknown session is tried so often before it is quarantined, over at least this time: the
+/// request that registers the session may come from another folder.
+const ATTEMPTS: u32 = 5;
+const GRACE: Duration = Duration::from_secs(3);
+/// How long to wait before a failed request is tried again; doubled each time, up to the second. One that refers to an
+/// unknown session is also tried again as soon as others were imported.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+
+/// The user database is asked about a user at most so often.
+const ALLOWED_FOR: Duration = Duration::from_secs(10);
+
+/// Whether a user may use this daemon. May block.
+pub type AllowedUsers = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+
+/// What is remembered between passes.
+#[derive(Default)]
+pub struct Scanner {
+    ignored: HashMap<u32, HashMap<FileVersion, Ignored>>,
+    failed: HashMap<FileVersion, Failed>,
+    /// By user, and since when that is known.
+    allowed: HashMap<u32, (bool, Instant)>,
+    pass: u64,
+    /// How many requests of this folder were imported since the start.
+    pub imported: u64,
+    /// How many files were opened since the start.
+    pub opened: u64,
+}
+
+struct Ignored {
+    reason: String,
+    seen_in: u64,
+}
+
+struct Failed {
+    attempts: u32,
+    first: Instant,
+    last: Instant,
+    imported_before: u64,
+    reason: String,
+    /// Later requests with this key wait for it.
+    holds: Option<String>,
+    seen_in: u64,
+}
+
+impl Failed {
+    fn is_due(&self, imported: u64) -> bool {
+        let delay = AGAIN.saturating_mul(1 << (self.attempts - 1).min(6)).min(AGAIN_AT_MOST);
+        let may_resolve = self.holds.is_none() && imported > self.imported_before;
+        may_resolve || self.last.elapsed() >= delay
+    }
+}
+
+/// The files chosen in one pass.
+#[derive(Default)]
+pub struct Chosen {
+    /// Oldest first, with what they hold.
+    pub requests: Vec<(Entry, SpooledRequest)>,
+    /// These hold no request; they are to be quarantined.
+    pub invalid: Vec<(Entry, Vec<u8>, String)>,
+    pub summary: Summary,
+}
+
+/// A file that may be opened in this pass, ordered by time, then by name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    order: (i64, String),
+    entry: Entry,
+}
+
+impl Scanner {
+    /// Lists the folder and reads the next requests for the daemon that listens on `socket`.
+    ///
+    /// # Errors
+    /// The folder is not safe to read, or cannot be read.
+    pub fn choose(
+        &mut self,
+        spool: &Spool,
+        socket: &std::path::Path,
+        allowed: &AllowedUsers,
+        now: Timestamp,
+    ) -> io::Result<Chosen> {
+        let owner = rustix::process::geteuid().as_raw();
+        let Some(folder) = spool.open(owner)? else { return Ok(Chosen::default()) };
+        self.pass += 1;
+        let mut summary = Summary::default();
+        let mut users: BTreeMap<u32, BinaryHeap<Candidate>> = BTreeMap::new();
+        folder.scan(now.micros() / 1_000_000, |entry| {
+            if self.allows(entry.uid, allowed) {
+                self.visit(entry, &mut users, &mut summary);
+            } else {
+                summary.ignored += 1;
+                let reason = || format!("user {} may not use this daemon", entry.uid);
+                summary.ignored_reason.get_or_insert_with(reason);
+            }
+        })?;
+        self.forget_gone();
+        let mut chosen = Chosen::default();
+        for entry in take_turns(users) {
+            self.opened += 1;
+            match folder.read(&entry) {
+                Ok(request) if !request.sockets.iter().any(|path| path == socket) => {
+                    let meant = request.sockets.last().map(|path| path.display().to_string()).unwrap_or_default();
+                    self.ignore(&entry, format!("it is for the daemon at {meant}"), &mut summary);
+                }
+                Ok(request) => chosen.requests.push((entry, request)),
+                Err(ReadError::Changed) => {}
+                Err(ReadError::Refused(reason)) => self.ignore(&entry, reason, &mut summary),
+                Err(ReadError::Invalid { content, reason }) => chosen.invalid.push((entry, content, reason)),
+                Err(ReadError::Failed(error)) => {
+                    self.failed(&entry, &format!("it cannot be read: {error}"), None);
+                }
+            }
+        }
+        chosen.requests.sort_by(|(a, _), (b, _)| (a.written_at, &a.name).cmp(&(b.written_at, &b.name)));
+        chosen.summary = summary;
+        Ok(chosen)
+    }
+
+    fn allows(&mut self, uid: u32, allowed: &AllowedUsers) -> bool {
+        let known = self.allowed.get(&uid).filter(|(_, since)| since.elapsed() < ALLOWED_FOR);
+        if let Some((known, _)) = known {
+            return *known;
+        }
+        let found = allowed(uid);
+        self.allowed.insert(uid, (found, Instant::now()));
+        found
+    }
+
+    /// Counts a listed file, and puts it among its user's candidates if it is one of the oldest.
+    fn visit(&mut self, entry: Entry, users: &mut BTreeMap<u32, BinaryHeap<Candidate>>, summary: &mut Summary) {
+        let ignored = self.ignored.entry(entry.uid).or_default();
+        if let Some(known) = ignored.get_mut(&entry.version) {
+            known.seen_in = self.pass;
+            summary.ignored += 1;
+            summary.ignored_reason.get_or_insert_with(|| known.reason.clone());
+            return;
+        }
+        if ignored.len() >= IGNORED_OF_USER {
+            summary.ignored += 1;
+            return;
+        }
+        if let Some(reason) = entry.refusal {
+            self.ignore(&entry, reason.to_owned(), summary);
+            return;
+        }
+        summary.waiting += 1;
+        let written_at = Timestamp::from_micros(entry.written_at);
+        summary.oldest = Some(summary.oldest.map_or(written_at, |oldest| oldest.min(written_at)));
+        if let Some(failed) = self.failed.get_mut(&entry.version) {
+            failed.seen_in = self.pass;
+            summary.reason.get_or_insert_with(|| failed.reason.clone());
+            if !failed.is_due(self.imported) {
+                return;
+            }
+        }
+        let candidates = users.entry(entry.uid).or_default();
+        candidates.push(Candidate { order: (entry.written_at, entry.name.clone()), entry });
+        if candidates.len() > OF_USER {
+            candidates.pop();
+            summary.more = true;
+        }
+    }
+
+    /// Leaves a file alone from now on.
+    fn ignore(&mut self, entry: &Entry, reason: String, summary: &mut Summary) {
+        let ignored = self.ignored.entry(entry.uid).or_default();
+        tracing::debug!(file = entry.name, user = entry.uid, reason, "a file in the spool is left alone");
+        if ignored.is_empty() {
+            tracing::warn!(user = entry.uid, reason, "files of this user in the spool are left alone");
+        }
+        summary.ignored += 1;
+        summary.ignored_reason.get_or_insert_with(|| reason.clone());
+        ignored.insert(entry.version, Ignored { reason, seen_in: self.pass });
+    }
+
+    /// Notes that a request could not be applied; it `holds` up later ones with this key. Says whether it has been tried
+    /// often enough for one that refers to an unknown session.
+    pub fn failed(&mut self, entry: &Entry, reason: &str, holds: Option<String>) -> bool {
+        let now = Instant::now();
+        let failed = self.failed.entry(entry.version).or_insert_with(|| Failed {
+            attempts: 0,
+            first: now,
+            last: now,
+            imported_before: 0,
+            reason: String::new(),
+            holds: None,
+            seen_in: self.pass,
+        });
+        failed.attempts += 1;
+        failed.last = now;
+        failed.imported_before = self.imported;
+        failed.holds = holds;
+        reason.clone_into(&mut failed.reason);
+        failed.attempts >= ATTEMPTS && now.duration_since(failed.first) >= GRACE
+    }
+
+    /// The request is applied, or quarantined.
+    pub fn settled(&mut self, entry: &Entry) {
+        self.failed.remove(&entry.version);
+    }
+
+    /// The keys whose requests wait for an earlier one, with that one.
+    pub fn held(&self) -> HashMap<String, FileVersion> {
+        self.failed.iter().filter_map(|(version, failed)| Some((failed.holds.clone()?, *version))).collect()
+    }
+
+    /// Whether requests wait to be tried again.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    fn forget_gone(&mut self) {
+        let pass = self.pass;
+        self.failed.retain(|_, failed| failed.seen_in == pass);
+        self.ignored.retain(|_, ignored| {
+            ignored.retain(|_, known| known.seen_in == pass);
+            !ignored.is_empty()
+        });
+    }
+}
+
+/// The oldest candidates, one of each user after the other, as many as a pass may open.
+fn take_turns(users: BTreeMap<u32, BinaryHeap<Candidate>>) -> Vec<Entry> {
+    let mut turns: BinaryHeap<Reverse<(usize, u32, usize)>> = BinaryHeap::new();
+    let mut files = Vec::new();
+    for (uid, candidates) in users {
+        for (turn, candidate) in candidates.into_sorted_vec().into_iter().enumerate() {
+            turns.push(Reverse((turn, uid, files.len())));
+            files.push(Some(candidate.entry));
+        }
+    }
+    let mut chosen = Vec::new();
+    while let Some(Reverse((_, _, index))) = turns.pop().filter(|_| chosen.len() < PASS) {
+        chosen.extend(files[index].take());
+    }
+    chosen
+}

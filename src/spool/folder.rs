@@ -1,0 +1,232 @@
+//! A spool folder as the daemon reads it: through a descriptor of a folder that was verified, never by path.
+//!
+//! Other users may write to the shared folder, so nothing in it is trusted. A file is opened relative to the folder's
+//! descriptor without following links, and what was opened is compared with what was listed. Nothing is renamed or
+//! moved; a file is only ever unlinked, after its content was imported or copied.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fsync, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::{ENDING, MAX_FILE, SpooledRequest};
+
+/// A draft that a client left unfinished is removed when it is older than this, in seconds.
+const DRAFT_KEPT: i64 = 3600;
+
+/// Who may write to a spool folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Its owner alone.
+    Private,
+    /// Other users too, each their own files: it must be sticky.
+    Shared,
+}
+
+/// A verified spool folder.
+#[derive(Debug)]
+pub struct SpoolFolder {
+    descriptor: OwnedFd,
+}
+
+/// Identifies a file as it was when it was listed: a file that was replaced or changed has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileVersion {
+    inode: u64,
+    changed_at: (i64, i64),
+}
+
+impl FileVersion {
+    #[allow(clippy::unnecessary_cast, reason = "the types of these fields differ between systems")]
+    fn of(stat: &Stat) -> Self {
+        Self { inode: stat.st_ino as u64, changed_at: (stat.st_ctime as i64, stat.st_ctime_nsec as i64) }
+    }
+}
+
+/// A file in a spool folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    pub name: String,
+    /// The file's owner, who makes the request.
+    pub uid: u32,
+    pub version: FileVersion,
+    /// When it was written, in microseconds since 1970: by its name, or else by the file system.
+    pub written_at: i64,
+    /// Why it cannot be a request, as far as that is known without opening it.
+    pub refusal: Option<&'static str>,
+}
+
+/// Why a file was not read as a request.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It is gone, or was replaced since it was listed.
+    Changed,
+    /// It is not for this daemon to open or to touch.
+    Refused(String),
+    /// It is a file of its owner's, with this content, which is no request.
+    Invalid { content: Vec<u8>, reason: String },
+    /// The file system failed.
+    Failed(io::Error),
+}
+
+const NOT_A_FILE: &str = "it is not a regular file";
+const SEVERAL_NAMES: &str = "it has several names (hard links)";
+const TOO_LARGE: &str = "it is too large";
+
+impl SpoolFolder {
+    /// Opens the folder at `path`; none if it does not exist.
+    ///
+    /// # Errors
+    /// It is a symbolic link, belongs to another user than `owner`, or may be written by users who should not.
+    pub fn open(path: &Path, owner: u32, sharing: Sharing) -> io::Result<Option<Self>> {
+        if owner == 0 {
+            verify_parents(path)?;
+        }
+        let descriptor = match open_folder(path, OFlags::RDONLY) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        verify(&fstat(&descriptor)?, owner, sharing)?;
+        Ok(Some(Self { descriptor }))
+    }
+
+    /// Calls `visit` for each file that may hold a request, in no order. `now`: seconds since 1970.
+    pub fn scan(&self, now: i64, mut visit: impl FnMut(Entry)) -> io::Result<()> {
+        for listed in Dir::read_from(&self.descriptor)? {
+            let listed = listed?;
+            let Ok(name) = listed.file_name().to_str() else { continue };
+            let is_draft = name.starts_with('.');
+            if !name.ends_with(ENDING) {
+                continue;
+            }
+            let Ok(stat) = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if !is_draft {
+                visit(entry(name, &stat));
+            } else if is_file(&stat) && now.saturating_sub(seconds(&stat)) > DRAFT_KEPT {
+                let _ = unlinkat(&self.descriptor, name, AtFlags::empty());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the request in a file that [`SpoolFolder::scan`] listed.
+    pub fn read(&self, entry: &Entry) -> Result<SpooledRequest, ReadError> {
+        if let Some(reason) = entry.refusal {
+            return Err(ReadError::Refused(reason.to_owned()));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match openat(&self.descriptor, entry.name.as_str(), flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::LOOP) => return Err(ReadError::Changed),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(ReadError::Refused("the daemon's user may not read it".to_owned()));
+            }
+            Err(error) => return Err(ReadError::Failed(error.into())),
+        };
+        let stat = fstat(&file).map_err(|error| ReadError::Failed(error.into()))?;
+        // It may have been replaced between the two: what counts is what was opened.
+        if FileVersion::of(&stat) != entry.version || stat.st_uid != entry.uid || refusal(&stat).is_some() {
+            return Err(ReadError::Changed);
+        }
+        let mut content = Vec::new();
+        File::from(file).take(MAX_FILE + 1).read_to_end(&mut content).map_err(ReadError::Failed)?;
+        if content.len() as u64 > MAX_FILE {
+            return Err(ReadError::Refused(TOO_LARGE.to_owned()));
+        }
+        serde_json::from_slice(&content).map_err(|error| ReadError::Invalid { content, reason: error.to_string() })
+    }
+
+    /// Unlinks files whose content is stored elsewhere by now: after this returns not even a power cut brings them
+    /// back. One that was replaced since it was listed stays.
+    pub fn remove<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> io::Result<()> {
+        for entry in entries {
+            match statat(&self.descriptor, entry.name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileVersion::of(&stat) == entry.version => {}
+                _ => continue,
+            }
+            match unlinkat(&self.descriptor, entry.name.as_str(), AtFlags::empty()) {
+                Err(error) if error != Errno::NOENT => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(fsync(&self.descriptor)?)
+    }
+}
+
+/// Opens a folder itself, not what a link at its path points to.
+pub(super) fn open_folder(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+        // A link, by the one name or the other.
+        Errno::LOOP | Errno::NOTDIR => refused("it is not a folder of its own (a link, or a file)"),
+        other => other.into(),
+    })
+}
+
+fn verify(stat: &Stat, owner: u32, sharing: Sharing) -> io::Result<()> {
+    if stat.st_uid != owner {
+        return Err(refused(&format!("it belongs to user {}, not to user {owner}", stat.st_uid)));
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let others_write = mode.intersects(Mode::WGRP | Mode::WOTH);
+    match sharing {
+        Sharing::Private if others_write => Err(refused("other users may write to it; it must have mode 0700")),
+        Sharing::Shared if others_write && !mode.contains(Mode::SVTX) => {
+            Err(refused("its users may remove each other's files; it must have the sticky bit"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whoever may write to a folder above could exchange it for another one. Checked for root alone, whose rights make that
+/// worth an attack.
+fn verify_parents(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent().and_then(|parent| parent.canonicalize().ok()) else { return Ok(()) };
+    for folder in parent.ancestors() {
+        let stat = rustix::fs::stat(folder)?;
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let others_write = mode.intersects(Mode::WGRP | Mode::WOTH) && !mode.contains(Mode::SVTX);
+        if stat.st_uid != 0 || others_write {
+            return Err(refused(&format!("{} may be changed by other users than root", folder.display())));
+        }
+    }
+    Ok(())
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, why)
+}
+
+fn entry(name: &str, stat: &Stat) -> Entry {
+    let digits = name.split('-').next().filter(|first| first.len() == 20);
+    let written_at = digits.and_then(|digits| digits.parse().ok());
+    Entry {
+        name: name.to_owned(),
+        uid: stat.st_uid,
+        version: FileVersion::of(stat),
+        written_at: written_at.unwrap_or_else(|| seconds(stat).saturating_mul(1_000_000)),
+        refusal: refusal(stat),
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the type of this field differs between systems")]
+fn seconds(stat: &Stat) -> i64 {
+    stat.st_mtime as i64
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn refusal(stat: &Stat) -> Option<&'static str> {
+    match stat {
+        stat if !is_file(stat) => Some(NOT_A_FILE),
+        // A second name of another user's file would pass for that user's request.
+        stat if stat.st_nlink != 1 => Some(SEVERAL_NAMES),
+        stat if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > MAX_FILE => Some(TOO_LARGE),
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! TLS with a server, as sslmode has it.
+//!
+//! sqlx's own TLS is not used: it trusts the public authorities beside the one that sslrootcert names, so with
+//! verify-ca any server with a public certificate would pass; and it cannot take X.509 version 1 certificates, which
+//! Postgres's own recipe makes.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::security::{Roots, Security, SslMode};
+
+/// What sslnegotiation=direct has to name.
+const ALPN: &[u8] = b"postgresql";
+
+/// Where systems keep the authorities that they trust.
+const SYSTEM_ROOTS: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// Shakes hands with the server called `name`.
+///
+/// # Errors
+/// Why there is no TLS with it, for the operator: unusable files, or a certificate that is not trusted.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    name: &str,
+    security: &Security,
+    mode: SslMode,
+) -> Result<TlsStream<TcpStream>, io::Error> {
+    let config = config(security, mode).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the server's name cannot be that of a certificate: {error}"),
+        )
+    })?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+fn config(security: &Security, mode: SslMode) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let versions: &[_] =
+        if security.tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let verifier = Verifier::new(security, mode, provider)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match security.identity() {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|error| format!("{} cannot be used: {error}", certificate.display()))?,
+    };
+    config.enable_sni = security.sni;
+    if security.direct {
+        config.alpn_protocols = vec![ALPN.to_vec()];
+    }
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let unusable = |why: String| format!("{} holds no usable certificate: {why}", path.display());
+    let text = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?;
+    if found.is_empty() { Err(unusable("there is none in it".into())) } else { Ok(found) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{} holds no usable key: {error}", path.display()))
+}
+
+/// The certificates that are trusted, and the file they are from.
+fn trusted(roots: &Roots) -> Result<(PathBuf, Vec<CertificateDer<'static>>), String> {
+    let own = || env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.exists());
+    let path = match roots {
+        Roots::File(path) => Some(path.clone()),
+        Roots::System => system_roots(),
+        Roots::Usual => own().or_else(system_roots),
+    };
+    let path = path.ok_or("this system's trusted certificates cannot be found; name a file with sslrootcert")?;
+    let found = certificates(&path)?;
+    Ok((path, found))
+}
+
+fn system_roots() -> Option<PathBuf> {
+    let named = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.into_iter().chain(SYSTEM_ROOTS.iter().map(PathBuf::from)).find(|path| path.exists())
+}
+
+/// Decides about the server's certificate.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// None where sslmode asks only for encryption.
+    trust: Option<Trust>,
+}
+
+#[derive(Debug)]
+struct Trust {
+    authorities: Arc<WebPkiServerVerifier>,
+    /// Certificates in the file: a server's own, signed by itself, is trusted as it is.
+    pinned: Vec<CertificateDer<'static>>,
+    checks_name: bool,
+}
+
+impl Verifier {
+    fn new(security: &Security, mode: SslMode, provider: Arc<CryptoProvider>) -> Result<Self, String> {
+        if !mode.verifies() {
+            return Ok(Self { provider, trust: None });
+        }
+        let (path, pinned) = trusted(security.roots())?;
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(pinned.iter().cloned());
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone())
+            .build()
+            .map_err(|error| format!("{} holds no usable authority: {error}", path.display()))?;
+        let trust = Trust { authorities, pinned, checks_name: mode == SslMode::VerifyFull };
+        Ok(Self { provider, trust: Some(trust) })
+    }
+}
+
+impl Trust {
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) {
+            if self.checks_name {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        match self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match &self.trust {
+            None => Ok(ServerCertVerified::assertion()),
+            Some(trust) => trust.verify(certificate, intermediates, name, ocsp, now),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match &self.trust {
+            // Anybody may have made a certificate that nobody verifies, so its signature proves nothing.
+            None => Ok(HandshakeSignatureValid::assertion()),
+            Some(trust) => trust.authorities.verify_tls12_signature(message, certificate, signed),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match &self.trust {
+            None => Ok(HandshakeSignatureValid::assertion()),
+            Some(trust) => trust.authorities.verify_tls13_signature(message, certificate, signed),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

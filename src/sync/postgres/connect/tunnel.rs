@@ -1,0 +1,301 @@
+//! A way for sqlx to use a wire that is not its own.
+//!
+//! sqlx opens its connections itself, so it is given a Unix socket in a folder of this user alone, behind which each
+//! connection continues over TLS, or watched in clear. While a server in clear asks who the user is, each of its
+//! requests is examined before sqlx sees it: a password in clear text is never sent to another machine (G10), whatever
+//! the server asks for.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
+
+use super::security::{Method, Security, SslMode};
+use super::transport::{self, Wire};
+
+/// Bytes that are passed on at once.
+const BUFFER: usize = 64 << 10;
+/// No request of a server about who the user is, is longer.
+const LONGEST_REQUEST: usize = 64 << 10;
+
+/// One server, and how to reach it.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub name: String,
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    pub mode: SslMode,
+    pub security: Security,
+}
+
+/// A folder with a socket that leads to a server, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    folder: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Tunnel {
+    /// Opens a tunnel whose first connection continues over a wire that is open already; each further one opens its own.
+    ///
+    /// # Errors
+    /// The folder or the socket cannot be made.
+    pub fn open(target: Target, first: Wire) -> io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("sessiond-{}", Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        // As sqlx names the socket of a port within a folder.
+        let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{}", target.port)));
+        let listener = listener.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
+        Ok(Self { folder, task: tokio::spawn(serve(listener, target, first)) })
+    }
+
+    /// Where sqlx looks for the server's socket.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.task.abort();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn serve(listener: UnixListener, target: Target, first: Wire) {
+    let mut first = Some(first);
+    // Those that end with this task.
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        let (wire, target) = (first.take(), target.clone());
+        connections.spawn(async move {
+            if let Err(error) = pass(client, wire, &target).await {
+                tracing::debug!(%error, "a connection to central broke");
+            }
+        });
+    }
+}
+
+async fn pass(client: UnixStream, wire: Option<Wire>, target: &Target) -> io::Result<()> {
+    let wire = match wire {
+        Some(wire) => wire,
+        None => {
+            let stream = transport::connect(&target.name, target.address, target.port).await?;
+            transport::negotiate(stream, &target.name, &target.security, target.mode).await?
+        }
+    };
+    match wire {
+        Wire::Plain(stream) => {
+            let is_exposed = !transport::is_local(&stream);
+            relay(client, stream, &target.security, is_exposed).await
+        }
+        Wire::Tls(stream) => relay(client, *stream, &target.security, false).await,
+    }
+}
+
+/// `is_exposed`: others may listen.
+async fn relay(
+    mut client: UnixStream,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    security: &Security,
+    is_exposed: bool,
+) -> io::Result<()> {
+    if (is_exposed || security.names_methods()) && !watch(&mut client, &mut server, security, is_exposed).await? {
+        return Ok(());
+    }
+    copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await.map(|_| ())
+}
+
+/// Passes the login on, message by message. Returns whether the connection goes on after it.
+async fn watch(
+    client: &mut UnixStream,
+    server: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    security: &Security,
+    is_exposed: bool,
+) -> io::Result<bool> {
+    let mut login = Login { security, is_exposed, asked: false, pending: Vec::new() };
+    let (mut up, mut down) = ([0; 4096], [0; 4096]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let count = read?;
+                if count == 0 {
+                    return Ok(false);
+                }
+                server.write_all(&up[..count]).await?;
+                server.flush().await?;
+            }
+            read = server.read(&mut down) => {
+                let count = read?;
+                if count == 0 {
+                    return Ok(false);
+                }
+                login.pending.extend_from_slice(&down[..count]);
+                match login.examine()? {
+                    Verdict::Continue(messages) => client.write_all(&messages).await?,
+                    Verdict::Accepted(messages) => {
+                        client.write_all(&messages).await?;
+                        return Ok(true);
+                    }
+                    Verdict::Refused(why) => {
+                        client.write_all(&error_response(why)).await?;
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the server has sent of a login, as far as it has not been passed on.
+struct Login<'a> {
+    security: &'a Security,
+    is_exposed: bool,
+    /// It has asked who the user is.
+    asked: bool,
+    pending: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// These are harmless; more is to come.
+    Continue(Vec<u8>),
+    /// The login is over; these are its end, and what follows.
+    Accepted(Vec<u8>),
+    Refused(&'static str),
+}
+
+impl Login<'_> {
+    /// Takes the complete messages that are there.
+    fn examine(&mut self) -> io::Result<Verdict> {
+        let mut harmless = 0;
+        while let Some(message) = first_message(&self.pending[harmless..])? {
+            if let Some(method) = method(message) {
+                let is_asked_for = method != Some(Method::Nothing);
+                if let Some(why) = method.filter(|_| is_asked_for || !self.asked).and_then(|m| self.objection(m)) {
+                    return Ok(Verdict::Refused(why));
+                }
+                if !is_asked_for {
+                    return Ok(Verdict::Accepted(std::mem::take(&mut self.pending)));
+                }
+                self.asked = true;
+            }
+            harmless += message.len();
+        }
+        Ok(Verdict::Continue(self.pending.drain(..harmless).collect()))
+    }
+
+    fn objection(&self, method: Method) -> Option<&'static str> {
+        if self.security.allows(method, self.is_exposed) {
+            return None;
+        }
+        Some(if method == Method::Password && self.is_exposed {
+            "the server asks for the password in clear text, without TLS; it was not sent"
+        } else {
+            "the server identifies users in a way that require_auth in central.url does not allow"
+        })
+    }
+}
+
+/// A message of the server: its type, its length without that, and its body. None while it is not complete.
+fn first_message(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
+    let Some(length) = bytes.get(1..5).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes) else {
+        return Ok(None);
+    };
+    let whole = (length as usize).saturating_add(1);
+    if whole > LONGEST_REQUEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the server does not speak as Postgres does"));
+    }
+    Ok(bytes.get(..whole))
+}
+
+/// How a server wants to know who the user is. `Some(None)`: a step of what it asked for before; `None`: it is another
+/// message.
+fn method(message: &[u8]) -> Option<Option<Method>> {
+    if message.first() != Some(&b'R') {
+        return None;
+    }
+    let code = message.get(5..9).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
+    Some(match code {
+        Some(0) => Some(Method::Nothing),
+        Some(3) => Some(Method::Password),
+        Some(5) => Some(Method::Md5),
+        Some(7) => Some(Method::Gss),
+        Some(9) => Some(Method::Sspi),
+        Some(10) => Some(Method::Scram),
+        _ => None,
+    })
+}
+
+/// An error as a server would send it.
+fn error_response(message: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C28000\0M{message}\0\0");
+    let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX).to_be_bytes();
+    [&b"E"[..], &length, fields.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+    const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    const SCRAM: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
+    const SCRAM_STEP: &[u8] = b"R\0\0\0\x0a\0\0\0\x0bxy";
+
+    fn verdicts(is_exposed: bool, parameters: &[(&str, &str)], messages: &[&[u8]]) -> Vec<Verdict> {
+        let parameters: Vec<_> = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let security = Security::of(&parameters).unwrap();
+        let mut login = Login { security: &security, is_exposed, asked: false, pending: Vec::new() };
+        let each = messages.iter().map(|bytes| {
+            login.pending.extend_from_slice(bytes);
+            login.examine().unwrap()
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn a_request_for_the_password_in_clear_is_refused_where_others_listen() {
+        assert!(matches!(verdicts(true, &[], &[CLEAR])[..], [Verdict::Refused(why)] if why.contains("clear text")));
+        assert_eq!(verdicts(false, &[], &[CLEAR]), [Verdict::Continue(CLEAR.to_vec())]);
+        // However it is cut, and whatever comes before it.
+        let notice = b"N\0\0\0\x06ab";
+        let (head, tail) = CLEAR.split_at(6);
+        let cut = verdicts(true, &[], &[notice, head, tail]);
+        assert!(matches!(&cut[..], [Verdict::Continue(n), Verdict::Continue(none), Verdict::Refused(_)]
+            if n == notice && none.is_empty()));
+    }
+
+    #[test]
+    fn a_login_by_scram_passes_and_ends_the_watch() {
+        let end = [OK, b"Z\0\0\0\x05I"].concat();
+        assert_eq!(
+            verdicts(true, &[], &[SCRAM, SCRAM_STEP, &end]),
+            [Verdict::Continue(SCRAM.to_vec()), Verdict::Continue(SCRAM_STEP.to_vec()), Verdict::Accepted(end.clone())]
+        );
+        let after = verdicts(true, &[], &[SCRAM, CLEAR]);
+        assert!(matches!(after[1], Verdict::Refused(_)), "a change of mind is no way round");
+    }
+
+    #[test]
+    fn require_auth_is_enforced() {
+        let only_scram = &[("require_auth", "scram-sha-256")];
+        assert!(matches!(verdicts(false, only_scram, &[OK])[0], Verdict::Refused(_)), "a server that asks for nothing");
+        assert!(matches!(verdicts(false, only_scram, &[CLEAR])[0], Verdict::Refused(_)));
+        assert!(matches!(verdicts(false, only_scram, &[SCRAM, OK])[1], Verdict::Accepted(_)));
+        assert!(matches!(verdicts(false, &[("require_auth", "!password")], &[OK])[0], Verdict::Accepted(_)));
+    }
+
+    #[test]
+    fn what_is_no_postgres_is_cut_off() {
+        assert!(first_message(b"HTTP/1.1 400 Bad Request\r\n").is_err());
+        assert_eq!(first_message(b"R\0\0").unwrap(), None);
+    }
+}
