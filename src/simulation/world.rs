@@ -172,7 +172,7 @@ impl World {
         match self.below(6) {
             0..2 => None,
             2..4 => Some(self.below(1000).to_string()),
-            _ => Some("e".repeat(256 * (1 + self.random.below(8) as usize))),
+            _ => Some("e".repeat(249 + self.random.below(8) as usize)),
         }
     }
 
