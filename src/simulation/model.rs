@@ -111,9 +111,10 @@ fn registration(host_machine: MachineName, current_epic: Option<String>) -> Regi
         instance_type: InstanceType::Ps,
         host_machine,
         context_percent: 0,
+        // Some need so much room that the disk matters.
+        claude_session_path: current_epic.clone().filter(|epic| epic.len() > 200).map(|epic| epic.repeat(8)),
         current_epic,
         claude_session_uuid: None,
-        claude_session_path: None,
         resumed_from: None,
         working_dir: None,
     }
