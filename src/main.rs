@@ -1,6 +1,7 @@
 //! The one program: the daemon (`sessiond run`) and its client (every other verb).
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -12,12 +13,18 @@ use sessiond::doctor;
 use sessiond::domain::{Finding, MachineName};
 use sessiond::platform::places::Os;
 use sessiond::service::{self, Scope, Setup, Site};
+use sessiond::sync::postgres::Request as MigrateRequest;
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {
     // Whether the daemon's store or a client's spooled request: a file that may not grow is an error, not the end.
     let _ = sessiond::platform::disk::report_file_size_limit();
     cli::main(std::env::args_os(), &Here)
+}
+
+/// Shows a line of progress to the operator; a standard error that is gone stops nothing.
+fn progress(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What is done in this process rather than asked of a running daemon.
@@ -42,7 +49,9 @@ impl Local for Here {
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError> {
         let overrides = overrides(&args.settings)?;
         with_environment(|environment| {
-            Ok(daemon::migrate(&overrides, environment, args.time_zone.clone(), args.dry_run)?)
+            let request =
+                MigrateRequest { time_zones: args.time_zone.clone(), dry_run: args.dry_run, offline: args.offline };
+            Ok(daemon::migrate(&overrides, environment, &request, &mut progress)?)
         })
     }
 

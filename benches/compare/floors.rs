@@ -38,7 +38,14 @@ impl Echo {
                     let router = router.clone();
                     async move { router.oneshot(question).await.unwrap_or_else(|never| match never {}) }
                 };
-                api::serve(listener, answer, Arc::new(|_| Ok(Peer { uid: 0 })), shutdown).await;
+                api::serve(
+                    listener,
+                    tokio::sync::mpsc::channel(1).1,
+                    answer,
+                    Arc::new(|_| Ok(Peer { uid: 0 })),
+                    shutdown,
+                )
+                .await;
             });
         });
         Self { dir, stop: Some(stop), thread: Some(thread) }

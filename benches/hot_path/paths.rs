@@ -101,6 +101,7 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         metrics: Metrics::new("0"),
         unread: Unread::new(|| {}),
         spool: sessiond::spool::SpoolMonitor::default(),
+        socket: watch::channel(sessiond::api::SocketState::default()).1,
         shutdown,
         about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
     };

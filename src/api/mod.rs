@@ -68,6 +68,16 @@ pub struct About {
     pub durability: &'static str,
 }
 
+/// What the status reports of the socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    pub path: String,
+    /// It was handed over by the service manager.
+    pub inherited: bool,
+    /// Why clients cannot reach the daemon by the path, and what to do.
+    pub error: Option<String>,
+}
+
 /// Everything the routes work with.
 pub struct Api {
     pub store: Store,
@@ -85,6 +95,7 @@ pub struct Api {
     pub metrics: Metrics,
     pub unread: Unread,
     pub spool: SpoolMonitor,
+    pub socket: watch::Receiver<SocketState>,
     /// Ends what would go on for ever.
     pub shutdown: Shutdown,
     pub about: About,

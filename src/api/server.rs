@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::front::REQUEST_TIMEOUT;
@@ -44,8 +44,15 @@ const MAX_HEAD: usize = 16 * 1024;
 pub type Admission = Arc<dyn Fn(&UnixStream) -> Result<Peer, ApiError> + Send + Sync>;
 
 /// Serves until told to shut down, then lets the requests under way finish.
-pub async fn serve<F, A>(listener: UnixListener, answer: F, admission: Admission, mut shutdown: Shutdown)
-where
+///
+/// `listeners`: the socket bound anew, each time its file was gone.
+pub async fn serve<F, A>(
+    mut listener: UnixListener,
+    mut listeners: mpsc::Receiver<std::os::unix::net::UnixListener>,
+    answer: F,
+    admission: Admission,
+    mut shutdown: Shutdown,
+) where
     F: Fn(Request) -> A + Clone + Send + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
@@ -71,6 +78,13 @@ where
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            Some(bound) = listeners.recv() => {
+                match UnixListener::from_std(bound) {
+                    Ok(bound) => while_waiting(&std::mem::replace(&mut listener, bound), |stream| receive(stream, &mut connections)).await,
+                    Err(error) => tracing::error!(%error, "the socket that was bound anew cannot be served"),
+                }
+                continue;
+            }
             () = shutdown.requested() => break,
         };
         let stream = match accepted {
@@ -85,15 +99,20 @@ where
         receive(stream, &mut connections);
     }
     // Nobody else can answer those who wait at a socket that is gone; at one that stays, the next daemon does.
-    while is_gone(&listener)
-        && let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_CALL, listener.accept()).await
-    {
-        receive(stream, &mut connections);
+    if is_gone(&listener) {
+        while_waiting(&listener, |stream| receive(stream, &mut connections)).await;
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some clients did not finish in time; their connections are cut");
+    }
+}
+
+/// Receives the connections that wait at a socket that no new ones can reach.
+async fn while_waiting(listener: &UnixListener, mut receive: impl FnMut(UnixStream)) {
+    while let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_CALL, listener.accept()).await {
+        receive(stream);
     }
 }
 

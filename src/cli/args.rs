@@ -414,9 +414,13 @@ pub struct MigrateArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// The zone in which earlier clients wrote times [default: the database server's]
+    /// The zone in which earlier clients wrote times [default: the database server's]; TABLE.COLUMN=ZONE for one
+    /// column, and repeated for several
     #[arg(long, value_name = "ZONE")]
-    pub time_zone: Option<String>,
+    pub time_zone: Vec<String>,
+    /// Lock large tables for as long as it takes to rewrite them
+    #[arg(long)]
+    pub offline: bool,
     #[command(flatten)]
     pub settings: Settings,
 }

@@ -180,7 +180,10 @@ fn broken(text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    ConfigError::new(format!("line {line}, column {column}: {}", quotation(error.message())))
+    // What the parser quotes of the file may be a password.
+    let quotes = error.message().split('`').skip(1).step_by(2).any(|quoted| quoted.len() > 3);
+    let message = if quotes { "it is not TOML" } else { error.message() };
+    ConfigError::new(format!("line {line}, column {column}: {}", quotation(message)))
 }
 
 #[cfg(test)]

@@ -94,9 +94,16 @@ pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Load
     Ok(Loaded { settings, config_path, file_was_there: text.is_some() })
 }
 
-/// Whether a URL carries a password, before its user's @ or among its parameters.
+/// Whether a URL, or a connection string of keys and values, carries a password. All that stands between `://` and the last
+/// `@` may be one: passwords have slashes, blanks and quotes in them that should have been escaped.
 pub fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=")
+    let user_info = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+    user_info.is_some_and(|(user_info, _)| user_info.contains(':')) || sets_password(url)
+}
+
+/// Whether `password` (also as `PGPASSWORD`, `sslpassword`, with blanks or percent-encoded) is set in the text.
+pub fn sets_password(text: &str) -> bool {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy().to_ascii_lowercase();
+    let is_set = |behind: &str| behind.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(['=', ':']);
+    decoded.split("password").skip(1).any(is_set)
 }

@@ -11,10 +11,27 @@ use super::socket::SocketError;
 
 pub fn of_store(error: OpenError) -> ErrorDetail {
     let (code, hint) = match &error {
+        OpenError::ForeignFolder { dir, owner, user } => {
+            let hint = format!("run it as user {owner}, or `chown -R {user} {dir}`, or give another --state-dir");
+            return ErrorDetail { code: ErrorCode::Forbidden, message: error.to_string(), hint };
+        }
+        OpenError::Folder { dir, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            let hint = format!("run `chown -R {user} {dir}` as root, or give another --state-dir");
+            return ErrorDetail { code: ErrorCode::Forbidden, message: error.to_string(), hint };
+        }
+        _ => of_open(&error),
+    };
+    ErrorDetail { code, message: error.to_string(), hint: hint.into() }
+}
+
+fn of_open(error: &OpenError) -> (ErrorCode, &'static str) {
+    match error {
         OpenError::InUse { .. } => {
             (ErrorCode::Unavailable, "stop that one first, or give this one its own --state-dir")
         }
         OpenError::Newer { .. } => (ErrorCode::Configuration, "run the newer sessiond that made it"),
+        OpenError::ForeignFolder { .. } => (ErrorCode::Forbidden, "give another --state-dir"),
         OpenError::Folder { source, .. } => {
             (code_of(source), "make it writable for this user, or give another --state-dir")
         }
@@ -29,8 +46,7 @@ pub fn of_store(error: OpenError) -> ErrorDetail {
         }
         OpenError::Store(StoreError::Full(_)) => (ErrorCode::DiskFull, "free some space, or raise the quota or limit"),
         OpenError::Store(_) => (ErrorCode::Unavailable, "look at the disk under the state folder"),
-    };
-    ErrorDetail { code, message: error.to_string(), hint: hint.into() }
+    }
 }
 
 pub fn of_socket(error: SocketError) -> ErrorDetail {

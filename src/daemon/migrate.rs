@@ -2,17 +2,17 @@
 
 use crate::config::{self, Environment, Overrides};
 use crate::sync::central::CentralError;
-use crate::sync::postgres::{MigrateError, Report, migrate as apply};
+use crate::sync::postgres::{MigrateError, Report, Request, migrate_with as apply};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::{failure, in_force};
 
-/// Applies what is pending, or prints it; answers what to show.
+/// Applies what is pending, or prints it; answers what to show. `say` is given each line of progress.
 pub fn migrate(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    time_zone: Option<String>,
-    dry_run: bool,
+    request: &Request,
+    say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<String, ErrorDetail> {
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
     let options = in_force::postgres(&loaded.settings)?.ok_or_else(|| ErrorDetail {
@@ -21,8 +21,8 @@ pub fn migrate(
         hint: "give --central-url postgres://USER@HOST/DATABASE, or set central.url".into(),
     })?;
     let runtime = super::runtime()?;
-    let report = runtime.block_on(apply(&options, time_zone, dry_run)).map_err(refusal)?;
-    Ok(if dry_run { as_sql(&report) } else { as_words(&report, options.display()) })
+    let report = runtime.block_on(apply(&options, request, say)).map_err(refusal)?;
+    Ok(if request.dry_run { as_sql(&report) } else { as_words(&report, options.display()) })
 }
 
 fn refusal(error: MigrateError) -> ErrorDetail {
@@ -34,16 +34,27 @@ fn refusal(error: MigrateError) -> ErrorDetail {
             (ErrorCode::Forbidden, "log in as the owner of central's tables")
         }
         MigrateError::Central(_) => (ErrorCode::Conflict, "nothing was changed; mend that in central and run it again"),
-        MigrateError::ZoneUnknown | MigrateError::NoSuchZone(_) => (ErrorCode::Usage, "nothing was changed"),
+        MigrateError::Locked { .. } => (ErrorCode::Unavailable, "end that process or wait for it, and run it again"),
+        MigrateError::Obstacles(_) | MigrateError::NeedsOffline(_) => (ErrorCode::Conflict, "nothing was changed"),
+        MigrateError::ZoneUnknown
+        | MigrateError::ZonesDiffer(_)
+        | MigrateError::DefaultZone { .. }
+        | MigrateError::NoSuchColumn(..)
+        | MigrateError::NoSuchZone(_) => (ErrorCode::Usage, "nothing was changed"),
         MigrateError::Newer | MigrateError::Changed(_) => (ErrorCode::Configuration, "nothing was changed"),
     };
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
 }
 
 fn as_sql(report: &Report) -> String {
-    let zone = report.time_zone.as_ref().map(|zone| format!("SET TIME ZONE '{}';\n\n", zone.replace('\'', "''")));
+    let notes = report.notes.iter().map(|note| format!("-- {note}\n"));
+    // Zones that differ between columns cannot be set for a session.
+    let zone = report.time_zone.as_ref().map(|zone| match zone.contains('=') {
+        false => format!("SET TIME ZONE '{}';\n\n", zone.replace('\'', "''")),
+        true => format!("-- run `sessiond migrate` for this: the times are in different zones, {zone}\n\n"),
+    });
     let steps = report.steps.iter().map(|step| format!("-- {}\n\n{}\n", step.name, step.sql));
-    zone.into_iter().chain(steps).collect()
+    notes.chain(zone).chain(steps).collect()
 }
 
 fn as_words(report: &Report, place: &str) -> String {

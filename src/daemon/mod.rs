@@ -17,7 +17,7 @@ mod spool_scan;
 mod systemd;
 
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ use in_force::InForce;
 use intake::{Importer, Intake};
 use liveness::Liveness;
 use signals::Signal;
-use socket::{Inherited, SocketFile};
+use socket::{Inherited, SocketFile, SocketKeeper};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -57,6 +57,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Whatever keeps it from starting, in one line, with the exit code that belongs to it.
 pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), ErrorDetail> {
     platform::limits::share_freed_memory();
+    // Whoever starts it: what is made from here on is for its user alone, and what is for others says so.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
     let settings = &loaded.settings;
     let log = logging::start(&settings.log).map_err(|error| failure::of_io("the log file cannot be opened", &error))?;
@@ -252,6 +254,8 @@ impl Daemon {
         tasks.push(tokio::spawn(discovery.run(serving.clone())));
         tasks.push(tokio::spawn(prepare(store.clone())));
 
+        let SocketSettings { path, mode, .. } = &started.settings.socket;
+        let keeper = SocketKeeper::new(path, *mode, door.group_id(), socket_file);
         let api = Arc::new(Api {
             store: store.clone(),
             identity,
@@ -265,6 +269,7 @@ impl Daemon {
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),
             spool: monitor,
+            socket: keeper.state(),
             shutdown: serving.clone(),
             about: about(&started.settings, &clock),
         });
@@ -278,7 +283,10 @@ impl Daemon {
         };
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
-        let mut server = tokio::spawn(api::serve(listener, answer, door.admission(), serving));
+        let (bound, listeners) = tokio::sync::mpsc::channel(1);
+        let mut server = tokio::spawn(api::serve(listener, listeners, answer, door.admission(), serving));
+        let socket_file = keeper.file();
+        let keeping = tokio::spawn(keeper.run(bound));
 
         tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
             state = %started.settings.state_dir.display(), "ready");
@@ -304,7 +312,9 @@ impl Daemon {
         tracing::info!("stopping");
         systemd::stopping();
         watchdog.abort();
-        drop(socket_file);
+        keeping.abort();
+        // No check that is under way binds it anew: it finds nothing to keep.
+        drop(socket_file.lock().unwrap_or_else(PoisonError::into_inner).take());
         stop_serving.stop();
         tasks.extend([server, liveness]);
         for task in tasks {

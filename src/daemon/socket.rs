@@ -1,6 +1,9 @@
 //! The daemon's socket: one that systemd hands over, or a file of its own.
 //!
-//! Its own: probe for a living peer, unlink what is stale, bind, set the mode, only then listen.
+//! Its own: probe for a living peer, unlink what is stale, bind, set the mode, only then listen. While the daemon runs
+//! it checks that the path still leads to its socket, and binds anew where it does not: what removes old files from
+//! /tmp, or empties /run/user, would leave a daemon that runs and that no client can reach. A socket of systemd's is
+//! systemd's to make anew; that it is gone is reported.
 
 use std::fs;
 use std::io;
@@ -8,10 +11,14 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{SocketAddrUnix, SocketType, sockopt};
+use tokio::sync::{mpsc, watch};
 
+use crate::api::SocketState;
 use crate::platform;
 
 /// Why the socket cannot be made.
@@ -86,6 +93,130 @@ fn made(path: &Path) -> io::Result<Made> {
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// How often the path is checked.
+const CHECKED_EVERY: Duration = Duration::from_secs(3);
+
+/// Keeps a socket reachable by its path.
+pub struct SocketKeeper {
+    path: PathBuf,
+    mode: u32,
+    group: Option<u32>,
+    file: Arc<Mutex<Option<SocketFile>>>,
+    /// The file of an inherited socket, as it was at the start.
+    inherited: Option<Made>,
+    state: watch::Sender<SocketState>,
+}
+
+impl SocketKeeper {
+    /// Keeps `file`, or an inherited socket where there is none.
+    pub fn new(path: &Path, mode: u32, group: Option<u32>, file: Option<SocketFile>) -> Self {
+        let inherited = if file.is_none() { made(path).ok() } else { None };
+        let shown = path.display().to_string();
+        let state = SocketState { path: shown, inherited: file.is_none(), error: None };
+        let file = Arc::new(Mutex::new(file));
+        Self { path: path.to_owned(), mode, group, file, inherited, state: watch::Sender::new(state) }
+    }
+
+    pub fn state(&self) -> watch::Receiver<SocketState> {
+        self.state.subscribe()
+    }
+
+    /// The socket file; it is removed when it is taken and dropped.
+    pub fn file(&self) -> Arc<Mutex<Option<SocketFile>>> {
+        self.file.clone()
+    }
+
+    /// Checks the path again and again, and sends each new listener. Ends when nobody receives them any more.
+    pub async fn run(self, listeners: mpsc::Sender<UnixListener>) {
+        let keeper = Arc::new(self);
+        loop {
+            tokio::time::sleep(CHECKED_EVERY).await;
+            let checked = keeper.clone();
+            let Ok(bound) = tokio::task::spawn_blocking(move || checked.check()).await else { continue };
+            if let Some(listener) = bound
+                && listeners.send(listener).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// A new listener, if the path did not lead to the old one any more.
+    fn check(&self) -> Option<UnixListener> {
+        if self.state.borrow().inherited {
+            let error = (self.inherited.is_some() && !self.inherited_is_there())
+                .then(|| "its file is gone or was replaced; run `systemctl restart sessiond.socket`".to_owned());
+            self.report(error);
+            return None;
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing there: the daemon is stopping.
+        let known = file.as_mut()?;
+        if known.is_there() {
+            self.report(None);
+            return None;
+        }
+        match bind(&self.path, self.mode, self.group) {
+            Ok((listener, new)) => {
+                *file = Some(new);
+                tracing::warn!(socket = %self.path.display(), "the socket's file was gone or replaced; it is bound anew");
+                self.report(None);
+                Some(listener)
+            }
+            Err(error) => {
+                self.report(Some(format!("its file is gone or was replaced, and it cannot be bound anew: {error}")));
+                None
+            }
+        }
+    }
+
+    fn inherited_is_there(&self) -> bool {
+        made(&self.path).is_ok_and(|now| self.inherited.is_some_and(|then| same_file(now, then)))
+    }
+
+    fn report(&self, error: Option<String>) {
+        self.state.send_if_modified(|state| {
+            let changed = state.error != error;
+            if changed && let Some(error) = &error {
+                tracing::error!(socket = state.path, error, "clients cannot reach the daemon by its socket");
+            }
+            state.error = error;
+            changed
+        });
+    }
+}
+
+fn same_file(a: Made, b: Made) -> bool {
+    (a.0, a.1) == (b.0, b.1)
+}
+
+/// Whether this process listens at the path. An inode's number alone is soon used again.
+fn leads_here(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let Ok(stream) = UnixStream::connect(path) else { return false };
+        let peer = sockopt::socket_peercred(&stream);
+        peer.is_ok_and(|peer| peer.pid == rustix::process::getpid())
+    }
+    #[cfg(not(target_os = "linux"))]
+    UnixStream::connect(path).is_ok()
+}
+
+impl SocketFile {
+    /// Whether the path still leads to this socket. Its mode and owner may have been changed.
+    fn is_there(&mut self) -> bool {
+        let Ok(now) = made(&self.path) else { return false };
+        if now == self.made {
+            return true;
+        }
+        let same = same_file(now, self.made) && leads_here(&self.path);
+        if same {
+            self.made = now;
+        }
+        same
+    }
+}
+
 /// Makes the socket at `path`, owned by `group` if given.
 pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |source: io::Error| SocketError::Io { path: path.display().to_string(), source };
@@ -109,8 +240,15 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener,
 /// The folder is private unless the socket is meant for others too.
 fn make_folder(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
-    let shared = mode & 0o007 != 0 || group.is_some();
-    fs::DirBuilder::new().recursive(true).mode(if shared { 0o755 } else { 0o700 }).create(folder)
+    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if mode & 0o007 != 0 || group.is_some() {
+        for made in missing {
+            // Whatever the umask took away.
+            fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a socket that nobody listens on. One that somebody does is left alone.
@@ -160,6 +298,56 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(bind(&path, 0o600, None), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_socket_that_was_removed_or_replaced_is_bound_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/user/sessiond.sock");
+        let (_listener, file) = bind(&path, 0o660, None).unwrap();
+        let keeper = SocketKeeper::new(&path, 0o660, None, Some(file));
+        assert!(keeper.check().is_none());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(keeper.check().is_none(), "another mode is no other socket");
+
+        let mut listeners = Vec::new();
+        for remove in
+            [&|| fs::remove_file(&path).unwrap(), &|| fs::remove_dir_all(dir.path().join("run")).unwrap(), &|| {
+                fs::remove_file(&path).unwrap();
+                drop(UnixListener::bind(&path).unwrap());
+            }] as [&dyn Fn(); 3]
+        {
+            remove();
+            listeners.extend(keeper.check());
+            assert!(UnixStream::connect(&path).is_ok());
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+            assert!(keeper.check().is_none());
+        }
+        assert_eq!(listeners.len(), 3);
+
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert!(keeper.check().is_none());
+        assert!(keeper.state().borrow().error.as_ref().unwrap().contains("is not a socket"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        assert!(keeper.check().is_some());
+        assert_eq!(keeper.state().borrow().error, None);
+        drop(keeper.file().lock().unwrap().take());
+        assert!(!path.exists() && keeper.check().is_none(), "not bound anew while the daemon stops");
+    }
+
+    #[test]
+    fn an_inherited_socket_that_is_gone_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sessiond.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let keeper = SocketKeeper::new(&path, 0o660, None, None);
+        assert!(keeper.check().is_none());
+        assert_eq!(keeper.state().borrow().error, None);
+        fs::remove_file(&path).unwrap();
+        assert!(keeper.check().is_none());
+        assert!(keeper.state().borrow().error.as_ref().unwrap().contains("systemctl restart sessiond.socket"));
     }
 
     #[test]

@@ -25,8 +25,8 @@ const IGNORED_OF_USER: usize = 10_000;
 /// request that registers the session may come from another folder.
 const ATTEMPTS: u32 = 5;
 const GRACE: Duration = Duration::from_secs(3);
-/// How long to wait before a failed request is tried again; doubled each time, up to the second. One that refers to an
-/// unknown session is also tried again as soon as others were imported.
+/// How long to wait before a failed request is tried again; doubled each time, up to the second, for one that the store
+/// could not take. One that refers to an unknown session is also tried again as soon as others were imported.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
@@ -68,7 +68,10 @@ struct Failed {
 
 impl Failed {
     fn is_due(&self, imported: u64) -> bool {
-        let delay = AGAIN.saturating_mul(1 << (self.attempts - 1).min(6)).min(AGAIN_AT_MOST);
+        let delay = match self.holds {
+            Some(_) => AGAIN.saturating_mul(1 << (self.attempts - 1).min(6)).min(AGAIN_AT_MOST),
+            None => AGAIN,
+        };
         let may_resolve = self.holds.is_none() && imported > self.imported_before;
         may_resolve || self.last.elapsed() >= delay
     }
@@ -258,4 +261,74 @@ fn take_turns(users: BTreeMap<u32, BinaryHeap<Candidate>>) -> Vec<Entry> {
         chosen.extend(files[index].take());
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::chown;
+    use std::path::Path;
+
+    use super::*;
+
+    fn scan(scanner: &mut Scanner, spool: &Spool, allowed: fn(u32) -> bool) -> Chosen {
+        let allowed: AllowedUsers = Arc::new(allowed);
+        scanner.choose(spool, Path::new("/s"), &allowed, Timestamp::from_micros(0)).unwrap()
+    }
+
+    fn request(socket: &str) -> String {
+        format!("{{\"at\": 1, \"sockets\": [\"{socket}\"], \"write\": {{\"close\": {{\"id\": \"odin-PS-8f4a2b\"}}}}}}")
+    }
+
+    #[test]
+    fn what_was_refused_once_is_not_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::in_folder(&dir.path().join("state"));
+        spool.make().unwrap();
+        for n in 0..300 {
+            fs::write(spool.dir().join(format!("{n:03}.json")), request("/other")).unwrap();
+            fs::create_dir(spool.dir().join(format!("d{n:03}.json"))).unwrap();
+        }
+        let mut scanner = Scanner::default();
+        while scan(&mut scanner, &spool, |_| true).summary.more {}
+        assert_eq!(scanner.opened, 300);
+        let chosen = scan(&mut scanner, &spool, |_| true);
+        assert_eq!((scanner.opened, chosen.summary.ignored, chosen.summary.waiting), (300, 600, 0));
+        // A file that its owner changed is another one.
+        fs::write(spool.dir().join("000.json"), request("/s")).unwrap();
+        assert_eq!(scan(&mut scanner, &spool, |_| true).requests.len(), 1);
+        assert_eq!(scanner.opened, 301);
+        for n in 0..300 {
+            fs::remove_dir(spool.dir().join(format!("d{n:03}.json"))).unwrap();
+        }
+        scan(&mut scanner, &spool, |_| true);
+        assert_eq!(scanner.ignored.values().map(HashMap::len).sum::<usize>(), 299, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_user_with_many_files_delays_only_their_own() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: a_user_with_many_files_delays_only_their_own needs root, to be several users");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::in_folder(&dir.path().join("state"));
+        spool.make().unwrap();
+        let leave = |name: String, uid| {
+            let path = spool.dir().join(name);
+            fs::write(&path, request("/s")).unwrap();
+            chown(&path, Some(uid), None).unwrap();
+        };
+        for n in 0..2000 {
+            leave(format!("{n:020}-many.json"), 5001);
+        }
+        leave(format!("{:020}-late.json", 9999), 5002);
+        leave(format!("{:020}-late.json", 9998), 5003);
+        let mut scanner = Scanner::default();
+        let chosen = scan(&mut scanner, &spool, |uid| uid != 5003);
+        let of = |uid| chosen.requests.iter().filter(|(entry, _)| entry.uid == uid).count();
+        assert_eq!((of(5001), of(5002), of(5003)), (OF_USER, 1, 0));
+        assert_eq!(chosen.requests[0].0.written_at, 0, "the oldest first");
+        assert_eq!((scanner.opened, chosen.summary.ignored), (OF_USER as u64 + 1, 1));
+        assert_eq!(chosen.summary.ignored_reason.as_deref(), Some("user 5003 may not use this daemon"));
+    }
 }

@@ -2,10 +2,13 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::examine;
 use super::service::output;
 use crate::client::Client;
-use crate::config::{self, Environment, Overrides, has_password};
+use crate::config::{self, Environment, Overrides, sets_password};
+use crate::domain::redact;
 use crate::wire::DoctorBody;
 
 const LOG_LINES: &str = "300";
@@ -24,7 +27,7 @@ pub fn report(overrides: &Overrides, environment: &Environment<'_>, client: &Cli
         ("distribution", fs::read_to_string("/etc/os-release").ok()),
         ("doctor", Some(pretty(&DoctorBody::from(findings.as_slice())))),
         ("status", Some(status)),
-        ("config", config),
+        ("config", config.as_deref().map(settings)),
         ("state folder", state),
         ("unit", output(&["systemctl", "cat", "sessiond.service", "sessiond.socket"])),
         ("user's unit", output(&["systemctl", "--user", "cat", "sessiond.service", "sessiond.socket"])),
@@ -58,23 +61,33 @@ fn without_secrets(text: &str) -> String {
 }
 
 fn without_secret(line: &str) -> String {
-    let lower = line.to_ascii_lowercase();
-    let is_set = |behind: &str| behind.trim_start_matches(['"', '\'', ' ']).starts_with(['=', ':']);
-    if lower.split("password").skip(1).any(is_set) {
+    if sets_password(line) {
         return "(a line that may hold a password)".into();
     }
-    let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`');
-    let mut shown = String::new();
-    let mut rest = line;
-    while !rest.is_empty() {
-        let word = rest.find(end).unwrap_or(rest.len());
-        let hidden = rest[..word].contains("://") && has_password(&rest[..word]);
-        shown.push_str(if hidden { "(a URL with a password)" } else { &rest[..word] });
-        let next = rest[word..].chars().next().map_or(0, char::len_utf8);
-        shown.push_str(&rest[word..word + next]);
-        rest = &rest[word + next..];
+    let shown = match line.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
+        Some((scheme, (user_info, rest))) if user_info.contains(':') => format!("{scheme}://(hidden)@{rest}"),
+        _ => line.to_owned(),
+    };
+    redact::text(&shown).unwrap_or(shown)
+}
+
+/// The settings of a configuration file: its comments, and a file that is not TOML, are not shown.
+fn settings(text: &str) -> String {
+    match toml::from_str::<Value>(text) {
+        Ok(settings) => pretty(&without_passwords(settings)),
+        Err(_) => "(it is not TOML, and not shown: any part of it may be a password)".to_owned(),
     }
-    shown
+}
+
+fn without_passwords(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_secret(&text)),
+        Value::Array(items) => items.into_iter().map(without_passwords).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (without_secret(&name), without_passwords(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+    }
 }
 
 #[cfg(test)]
@@ -91,12 +104,37 @@ mod tests {
             "password = \"hunter2\"",
             "\"password\": \"hunter2\"",
             "Environment=SESSIOND_CENTRAL_URL=postgres://me:hunter2@odin3/x",
+            "url = \"postgres://me:a/hunter2@odin3/x\"",
+            "url = \"postgres://me:a@hunter2@odin3/x\"",
+            "url = \"postgres://me:a#hunter2@odin3/x\"",
+            "url = \"postgres://me:a? hunter2@odin3/x\"",
+            "url = \"postgres://me:a' hunter2@odin3/x\"",
+            "url = 'postgres://me:a\" hunter2@odin3/x'",
+            "url = \"postgres://me:a <hunter2> `@odin3/x\"",
+            "url = \"host=odin3 password=hunter2 user=me\"",
+            "url = \"host=odin3 password = 'a hunter2' user=me\"",
+            "url = \"postgres://odin3/x?pass%77ord=hunter2\"",
+            "url = \"postgres://odin3/x?sslpassword=hunter2\"",
+            "Environment=\"PGPASSWORD=a hunter2\"",
+            "ExecStart=/usr/bin/sessiond run --central-url 'postgres://me:x y/hunter2@odin3/x'",
+            "DB_PASS=hunter2",
         ] {
             assert!(!without_secrets(line).contains("hunter2"), "{line}: {}", without_secrets(line));
         }
         for line in ["url = \"postgres://me@odin3/x\"", "password_file = \"/etc/x\"", "café: check the password of me"]
         {
             assert_eq!(without_secrets(line), line);
+        }
+    }
+
+    #[test]
+    fn of_a_configuration_only_settings_are_shown() {
+        let shown = settings(
+            "# url = \"postgres://a hunter2\"\n[central]\nurl = \"\"\"postgres://me:a\nhunter2@h/x\"\"\"\n[log]\nlevel = \"info\"",
+        );
+        assert!(!shown.contains("hunter2") && shown.contains("\"level\": \"info\""), "{shown}");
+        for broken in ["[central]\nurl = postgres://me:hunter2@h/x", "hunter2", "[central]\nurl = \"x hunter2"] {
+            assert!(!settings(broken).contains("hunter2"), "{broken}");
         }
     }
 }

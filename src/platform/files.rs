@@ -7,7 +7,6 @@ use std::path::Path;
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-const STICKY: u32 = 0o1000;
 /// Each state folder holds at least one of these as soon as any process has used it.
 const OURS: [&str; 6] = ["identity.json", "lock", "sessiond.db", "spool", "agents", "hooks.log"];
 
@@ -26,9 +25,9 @@ pub fn make_private_folder(dir: &Path) -> io::Result<()> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    if mode & STICKY != 0 || !is_ours(dir)? {
-        let why = "it is open to other users and holds other files; run `chmod 0700` on it, or give another folder";
-        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    if !is_ours(dir)? {
+        tracing::warn!(dir = %dir.display(), "the state folder is open to other users and holds other files; run `chmod 0700` on it");
+        return Ok(());
     }
     fs::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))
 }
@@ -52,13 +51,22 @@ pub fn private_file() -> OpenOptions {
     options
 }
 
-/// Closes this user's own files in a folder to other users. Older versions left them to the umask.
+/// Closes this user's own files in a state folder to other users. Older versions left them to the umask.
+///
+/// # Errors
+/// A file of ours belongs to another user, as one that a start by root left behind.
 pub fn make_files_private(dir: &Path) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         // Not followed, so it is the entry itself that is looked at.
         let Ok(found) = entry.metadata() else { continue };
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with("sessiond.db") || OURS.contains(&name));
+        if let Some(refusal) = foreign_owner(dir, &found).filter(|_| is_ours && user != 0) {
+            let why = format!("{}: {refusal}", name.display());
+            return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+        }
         if found.is_file() && found.uid() == user && found.mode() & 0o077 != 0 {
             fs::set_permissions(entry.path(), Permissions::from_mode(FILE_MODE))?;
         }
@@ -67,8 +75,9 @@ pub fn make_files_private(dir: &Path) -> io::Result<()> {
 }
 
 fn is_ours(dir: &Path) -> io::Result<bool> {
-    let is_empty = fs::read_dir(dir)?.next().is_none();
-    Ok(is_empty || OURS.iter().any(|name| dir.join(name).exists()))
+    // A new file system is not quite empty.
+    let mut others = fs::read_dir(dir)?.flatten().filter(|entry| entry.file_name() != "lost+found");
+    Ok(others.next().is_none() || OURS.iter().any(|name| dir.join(name).exists()))
 }
 
 #[cfg(test)]
@@ -97,8 +106,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::write(other.join("thesis"), "").unwrap();
         fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
-        let error = make_private_folder(&other).unwrap_err();
-        assert!(error.to_string().contains("chmod 0700"), "{error}");
+        make_private_folder(&other).unwrap();
         assert_eq!(mode(&other), 0o755);
     }
 

@@ -10,6 +10,9 @@ use crate::wire::ErrorDetail;
 const NOTIFY_RELOAD: &str = include_str!("../../systemd/notify-reload.conf");
 const SYSUSERS: &str = include_str!("../../systemd/sysusers.conf");
 const SYSUSERS_FILE: &str = "/etc/sysusers.d/sessiond.conf";
+const TMPFILES: &str = include_str!("../../systemd/tmpfiles.conf");
+const TMPFILES_FILE: &str = "/etc/tmpfiles.d/sessiond.conf";
+const SHARED_SPOOL: &str = "/var/spool/sessiond";
 /// The program as the files in systemd/ call it.
 const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version that knows Type=notify-reload.
@@ -58,6 +61,9 @@ pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<
         let known = "getent passwd sessiond";
         steps.push(Step::write(SYSUSERS_FILE, 0o644, SYSUSERS));
         steps.push(Step::run(&format!("systemd-sysusers {SYSUSERS_FILE}"), Only::Unless(words(known))));
+        steps.push(Step::write(TMPFILES_FILE, 0o644, TMPFILES));
+        let made = Only::Unless(words(&format!("test -g {SHARED_SPOOL} -a -k {SHARED_SPOOL}")));
+        steps.push(Step::run(&format!("systemd-tmpfiles --create {TMPFILES_FILE}"), made));
     }
     let config = site.places.config_file.as_deref().ok_or_else(homeless)?;
     let password = if system { PathBuf::from(CREDENTIALS[0]) } else { config.with_file_name("password") };
@@ -99,6 +105,7 @@ pub(super) fn uninstall(site: &Site) -> Result<Vec<Step>, ErrorDetail> {
     steps.push(Step::Remove(drop_in(&folder)));
     if site.scope == Scope::System {
         steps.push(Step::Remove(SYSUSERS_FILE.into()));
+        steps.push(Step::Remove(TMPFILES_FILE.into()));
     }
     steps.push(Step::run(&format!("{ctl} daemon-reload"), Only::AfterChanges));
     Ok(steps)

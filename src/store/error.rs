@@ -38,7 +38,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same request may succeed later, with nothing changed in it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
+        matches!(self, Self::Busy | Self::Held(_) | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
     }
 }
 
@@ -94,6 +94,8 @@ pub enum OpenError {
     InUse { dir: String, pid: Option<u32> },
     #[error("the store {path} has schema {found}, this sessiond knows only up to {known}; it is left untouched")]
     Newer { path: String, found: i64, known: i64 },
+    #[error("the state folder {dir} belongs to user {owner}, and this is user {user}")]
+    ForeignFolder { dir: String, owner: u32, user: u32 },
     #[error("the state folder {dir} cannot be used: {source}")]
     Folder { dir: String, source: io::Error },
     #[error("SQLite {found} is linked; versions before 3.51.3 can lose committed writes")]

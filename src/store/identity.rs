@@ -181,7 +181,7 @@ impl IdentityFile {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.unreadable(&error)),
+            Err(source) => return Err(self.folder(source)),
         };
         let pin: Pin = serde_json::from_slice(&text).map_err(|error| self.unreadable(&error))?;
         Ok(Some(Identity {
@@ -216,10 +216,11 @@ impl IdentityFile {
             fs::rename(&draft, &self.path)?;
             self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
         };
-        write().map_err(|source| OpenError::Folder {
-            dir: self.path.parent().unwrap_or(&self.path).display().to_string(),
-            source,
-        })
+        write().map_err(|source| self.folder(source))
+    }
+
+    fn folder(&self, source: std::io::Error) -> OpenError {
+        OpenError::Folder { dir: self.path.parent().unwrap_or(&self.path).display().to_string(), source }
     }
 
     fn unreadable(&self, why: &dyn std::fmt::Display) -> OpenError {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::salvage;
 use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
 use crate::domain::Timestamp;
+use crate::platform::files;
 use crate::platform::lock_holder;
 
 const DATABASE: &str = "sessiond.db";
@@ -54,7 +55,11 @@ impl FolderLock {
     /// `InUse` when another process holds it, `Folder` when it cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { dir: dir.display().to_string(), source };
+        if let Ok(found) = fs::metadata(dir) {
+            refuse_foreign(dir, &found)?;
+        }
         make(dir).map_err(folder)?;
+        files::make_private_folder(dir).and_then(|()| files::make_files_private(dir)).map_err(folder)?;
         let mut file = File::options()
             .create(true)
             .truncate(false)
@@ -73,6 +78,16 @@ impl FolderLock {
         noted.map_err(folder)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Files that another user than the folder's owner makes would keep the owner out. That holds for root, too: as when
+/// `sudo` keeps HOME.
+fn refuse_foreign(dir: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
+    let (owner, user) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    Err(OpenError::ForeignFolder { dir: dir.display().to_string(), owner, user })
 }
 
 /// What of a database is looked at for damage.

@@ -23,6 +23,6 @@ pub use session::{
 };
 pub use status::{
     BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,
-    ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SpoolBody, SpoolFolderBody, StatusBody, StoreBody,
-    SyncBody, SyncRequest,
+    ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody, StatusBody,
+    StoreBody, SyncBody, SyncRequest,
 };

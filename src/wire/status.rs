@@ -21,6 +21,8 @@ pub struct StatusBody {
     /// What clients left while no daemon answered and is not imported.
     #[serde(default)]
     pub spool: SpoolBody,
+    #[serde(default)]
+    pub socket: SocketBody,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -88,6 +90,16 @@ pub struct StoreBody {
     /// The damaged files that were set aside, since when, and what to do; null once they are removed.
     #[serde(default)]
     pub damage: Option<String>,
+}
+
+/// The daemon's socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SocketBody {
+    pub path: String,
+    /// Whether the service manager made it; then only that one can make it anew.
+    pub inherited: bool,
+    /// Why clients cannot reach the daemon by this path, and what to do; null while they can.
+    pub error: Option<String>,
 }
 
 /// Requests that clients left while no daemon answered.

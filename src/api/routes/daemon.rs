@@ -12,13 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use super::identity;
 use crate::api::extract::Body;
 use crate::api::json::Json;
-use crate::api::{Api, ApiError};
+use crate::api::{Api, ApiError, SocketState};
 use crate::domain::{LinkState, LinkStatus, Timestamp};
 use crate::spool::quarantine::Quarantined;
 use crate::spool::{SpoolMonitor, Summary};
 use crate::store::{Backlog, StoreError};
 use crate::wire::{
-    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts, SpoolBody,
+    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts, SocketBody, SpoolBody,
     SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
 };
 
@@ -49,6 +49,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
         },
         config: ConfigBody { path: settings.config_path, error: settings.config_error },
         spool: spool(&api.spool),
+        socket: socket(&api.socket.borrow()),
     }))
 }
 
@@ -109,6 +110,10 @@ fn spool(monitor: &SpoolMonitor) -> SpoolBody {
         folders: folders.iter().filter(shown).map(|(path, folder)| spool_folder(path, folder)).collect(),
         quarantine: kept.into_iter().rev().take(SHOWN).map(quarantined).collect(),
     }
+}
+
+fn socket(state: &SocketState) -> SocketBody {
+    SocketBody { path: state.path.clone(), inherited: state.inherited, error: state.error.clone() }
 }
 
 fn oldest(folder: &Summary) -> Option<Timestamp> {

@@ -1,7 +1,7 @@
 //! hook and statusline: what Claude Code runs by itself. They never fail and never take long: what cannot be told
 //! in time waits in the spool, and what goes wrong is a line in a log.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +22,7 @@ use crate::cli::text::lines;
 use crate::client::{Client, Shown};
 use crate::domain::text::{data_of, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp};
+use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
@@ -292,10 +293,10 @@ const LOG: &str = "hooks.log";
 const LOG_MAX: u64 = 1 << 20;
 
 fn log(dir: &Path, line: &str) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    make_private_folder(dir)?;
     let path = dir.join(LOG);
     if fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX) {
         fs::rename(&path, dir.join("hooks.log.old"))?;
     }
-    File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())
+    private_file().create(true).append(true).open(path)?.write_all(line.as_bytes())
 }

@@ -21,6 +21,9 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     let daemon = &status.daemon;
     let uptime = age(Duration::from_secs(daemon.uptime_seconds));
     sheet.row("daemon", format!("sessiond {}, pid {}, up {uptime}", daemon.version, daemon.pid));
+    if let Some(error) = &status.socket.error {
+        sheet.row("socket", Cell::new(format!("{}: {error}", status.socket.path)).tone(Tone::Bad));
+    }
     machine(&mut sheet, &status.machine);
     central(&mut sheet, &status.central, look);
     sheet.row("backlog", backlog(&status.backlog, &status.central, look));

@@ -123,6 +123,7 @@ async fn look(
     findings.push(schema(connection).await?);
     findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
     findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
+    findings.push(encoding(&one::<String>(connection, migrate::ENCODING).await?));
     findings.push(rights(connection).await?);
     Ok(())
 }
@@ -199,6 +200,18 @@ fn trigger(old: i64) -> Finding {
         "central.trigger",
         found,
         "run migrations/central/1770000000000_sessiond.sql again; till then each push sets it right",
+    )
+}
+
+fn encoding(name: &str) -> Finding {
+    if name == "UTF8" {
+        return Finding::good("central.encoding", "UTF8");
+    }
+    let found = format!("the database is encoded in {name}: what contains other characters is parked");
+    Finding::odd(
+        "central.encoding",
+        found,
+        "move it to a database with ENCODING 'UTF8' (pg_dump, createdb, pg_restore)",
     )
 }
 

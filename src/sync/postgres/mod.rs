@@ -11,7 +11,6 @@ mod hello;
 mod link;
 mod listen;
 mod migrate;
-mod migrate_error;
 mod pull;
 mod push;
 mod records;
@@ -24,8 +23,7 @@ use uuid::Uuid;
 
 pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
-pub use migrate::{Report, Step, migrate};
-pub use migrate_error::MigrateError;
+pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrate_with};
 
 use self::link::Link;
 use self::listen::Ear;

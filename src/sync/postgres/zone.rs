@@ -1,34 +1,65 @@
-//! In which zone earlier clients wrote their naive times.
+//! In which zone earlier clients wrote their times without a zone.
 //!
-//! They wrote in the server's own. sqlx asks for UTC when it connects, which is then what the server
-//! shows as its default too; so its settings have to be read where they are kept.
+//! They wrote in the zone of their session: the one set for their role, else for the database, else the server's own.
+//! sqlx asks for UTC when it connects, which is then what the server shows as its default too; so the settings are
+//! read where they are kept. A client library that sets a zone of its own leaves no trace; `--time-zone` is for that.
+
+use std::collections::BTreeMap;
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::migrate_error::{Failure, MigrateError};
+use super::migrate::MigrateError;
 
 /// The server's own default where nothing is set.
 const BUILT_IN: &str = "GMT";
 
-const HAS_NAIVE_COLUMNS: &str = "\
-    SELECT EXISTS (SELECT FROM pg_attribute WHERE atttypid = 'timestamp'::regtype \
-        AND (attrelid = to_regclass('supervisor_sessions') AND attname IN ('last_heartbeat', 'created_at', 'closed_at') \
-            OR attrelid = to_regclass('command_log') AND attname = 'created_at'))";
-
-/// Whatever else has rows has them of sessions.
-const HAS_ROWS: &str = "SELECT EXISTS (SELECT FROM supervisor_sessions)";
+/// Names of the one zone without any offset, ever.
+const UTC: [&str; 18] = [
+    "utc",
+    "etc/utc",
+    "gmt",
+    "etc/gmt",
+    "uct",
+    "etc/uct",
+    "zulu",
+    "etc/zulu",
+    "universal",
+    "etc/universal",
+    "greenwich",
+    "etc/greenwich",
+    "gmt0",
+    "etc/gmt0",
+    "gmt+0",
+    "etc/gmt+0",
+    "gmt-0",
+    "etc/gmt-0",
+];
 
 const KNOWN: &str = "SELECT EXISTS (SELECT FROM pg_timezone_names WHERE lower(name) = lower($1))";
 
-/// Settings of this role in this database, of the role, of the database, of all, in this order.
-const OF_ROLE_OR_DATABASE: &str = "\
-    SELECT substr(entry, strpos(entry, '=') + 1) \
-    FROM pg_db_role_setting, unnest(setconfig) AS entry \
-    WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
-        AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user)) \
-        AND lower(split_part(entry, '=', 1)) = 'timezone' \
-    ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1";
+/// What is set for `$role` in this database, for the role, for the database, for all, in this order.
+macro_rules! setting {
+    ($role:literal) => {
+        concat!(
+            "(SELECT substr(entry, strpos(entry, '=') + 1) FROM pg_db_role_setting, unnest(setconfig) AS entry \
+             WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) AND setrole IN (0, ",
+            $role,
+            ") AND lower(split_part(entry, '=', 1)) = 'timezone' ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)"
+        )
+    };
+}
+
+const OF_ROLE_OR_DATABASE: &str =
+    concat!("SELECT ", setting!("(SELECT oid FROM pg_roles WHERE rolname = session_user)"));
+
+/// The roles that can log in and write sessions, with the zone that is set for each.
+const WRITERS: &str = concat!(
+    "SELECT r.rolname::text, ",
+    setting!("r.oid"),
+    " FROM pg_roles r WHERE r.rolcanlogin AND (has_any_column_privilege(r.oid, 'supervisor_sessions', 'INSERT') \
+         OR has_any_column_privilege(r.oid, 'supervisor_sessions', 'UPDATE')) ORDER BY 1"
+);
 
 const MAY_READ: &str = "\
     SELECT has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') \
@@ -40,26 +71,56 @@ const OPTIONS: &str = "SELECT pg_read_file('postmaster.opts', 0, 65536, true)";
 const OF_FILES: &str =
     "SELECT setting FROM pg_file_settings WHERE lower(name) = 'timezone' AND applied ORDER BY seqno DESC LIMIT 1";
 
-/// The zone by which naive times must be converted; none if there are none.
-pub(super) async fn needed(connection: &mut PgConnection, given: Option<&str>) -> Result<Option<String>, Failure> {
-    if let Some(zone) = given
-        && !is(connection, sqlx::query(KNOWN).bind(zone)).await?
-    {
-        return Err(MigrateError::NoSuchZone(zone.escape_debug().take(80).collect()).into());
+/// Are times in this zone the same as in UTC?
+pub(super) fn is_utc(zone: &str) -> bool {
+    UTC.contains(&zone.to_ascii_lowercase().as_str())
+}
+
+pub(super) fn is_same(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b) || is_utc(a) && is_utc(b)
+}
+
+pub(super) async fn is_known(connection: &mut PgConnection, zone: &str) -> Result<bool, sqlx::Error> {
+    is(connection, sqlx::query(KNOWN).bind(zone.to_owned())).await
+}
+
+/// The zone in which the roles that write sessions write; an error if they differ or it cannot be found out.
+pub(super) async fn of_writers(connection: &mut PgConnection) -> Result<Result<String, MigrateError>, sqlx::Error> {
+    let mut zones: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut own = None;
+    for row in &sqlx::query(WRITERS).fetch_all(&mut *connection).await? {
+        let (role, set): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let zone = match set {
+            Some(zone) => zone,
+            None => {
+                if own.is_none() {
+                    own = of_server(connection).await?;
+                }
+                match &own {
+                    Some(zone) => zone.clone(),
+                    None => return Ok(Err(MigrateError::ZoneUnknown)),
+                }
+            }
+        };
+        let same = zones.keys().find(|known| is_same(known, &zone)).cloned();
+        zones.entry(same.unwrap_or(zone)).or_default().push(role);
     }
-    if !is(connection, sqlx::query(HAS_NAIVE_COLUMNS)).await? || !is(connection, sqlx::query(HAS_ROWS)).await? {
-        return Ok(None);
+    if zones.len() > 1 {
+        let each = zones.iter().map(|(zone, roles)| format!("{}: {zone}", roles.join(", "))).collect::<Vec<_>>();
+        return Ok(Err(MigrateError::ZonesDiffer(each.join("; "))));
     }
-    match given {
-        Some(zone) => Ok(Some(zone.to_owned())),
-        None => find(connection).await?.map(Some).ok_or_else(|| MigrateError::ZoneUnknown.into()),
+    Ok(zones.into_keys().next().ok_or(MigrateError::ZoneUnknown))
+}
+
+/// The zone of this role's sessions, if it can be found out.
+pub(super) async fn find(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    match text(connection, OF_ROLE_OR_DATABASE).await? {
+        Some(zone) => Ok(Some(zone)),
+        None => of_server(connection).await,
     }
 }
 
-pub(super) async fn find(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    if let Some(zone) = text(connection, OF_ROLE_OR_DATABASE).await? {
-        return Ok(Some(zone));
-    }
+async fn of_server(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     if !is(connection, sqlx::query(MAY_READ)).await? {
         return Ok(None);
     }

@@ -68,7 +68,7 @@ const IN_UTC: &str = "SELECT last_heartbeat AT TIME ZONE 'UTC', created_at AT TI
      FROM supervisor_sessions";
 
 /// A database from before there were zones, with a row in it.
-fn old(server: &Server, name: &str) {
+pub fn old(server: &Server, name: &str) {
     server.create(name);
     server.psql_file(name, &file(0));
     server.psql(name, OLD_ROWS);

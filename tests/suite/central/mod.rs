@@ -4,6 +4,7 @@ mod conformance;
 mod conformance_records;
 mod fake;
 mod history;
+mod migrating;
 mod migrations;
 mod postgres;
 mod silence;

@@ -293,13 +293,25 @@ async fn an_unknown_host_is_worth_another_try() {
 }
 
 #[tokio::test]
-async fn a_read_only_server_is_worth_another_try() {
+async fn default_transaction_read_only_is_named() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
     link.hello(&host("odin3", 1)).await.unwrap();
     db.psql("ALTER DATABASE x SET default_transaction_read_only = on");
-    assert!(matches!(db.link().hello(&host("odin3", 1)).await, Err(CentralError::Retry(_))));
+    let refused = db.link().hello(&host("odin3", 1)).await;
+    assert!(
+        matches!(&refused, Err(CentralError::Refused(why)) if why.contains("ALTER DATABASE x RESET")
+            && why.contains("default_transaction_read_only is on")),
+        "{refused:?}"
+    );
+    db.psql("BEGIN READ WRITE; ALTER DATABASE x RESET default_transaction_read_only; COMMIT");
+    db.psql("ALTER ROLE postgres SET default_transaction_read_only = on");
+    let refused = db.link().hello(&host("odin3", 1)).await;
+    assert!(
+        matches!(&refused, Err(CentralError::Refused(why)) if why.contains("ALTER ROLE postgres RESET")),
+        "{refused:?}"
+    );
     // A connection from before goes on; a failover would have cut it.
     link.push(Batch { after: 0, number: 1, sessions: &[], records: &[] }).await.unwrap();
 }

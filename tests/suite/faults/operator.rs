@@ -50,8 +50,8 @@ const FAULTS: &[Fault] = &[
             "ALTER DATABASE central SET default_transaction_read_only = on",
             "\\c postgres\nALTER DATABASE central RESET default_transaction_read_only",
         ),
-        state: "unreachable",
-        words: &["read-only", "25006", "name the other host in central.url"],
+        state: "refused",
+        words: &["default_transaction_read_only is on", "ALTER DATABASE central RESET default_transaction_read_only"],
     },
     Fault {
         name: "it has too many clients",

@@ -2,6 +2,7 @@
 
 mod connections;
 mod description;
+mod files;
 mod fuzz;
 mod properties;
 mod targets;

@@ -394,6 +394,7 @@ impl Served {
             shutdown: sessiond::shutdown::channel().1,
             unread: sessiond::api::Unread::new(|| {}),
             spool: sessiond::spool::SpoolMonitor::default(),
+            socket: tokio::sync::watch::channel(sessiond::api::SocketState::default()).1,
             about: About {
                 version: "test",
                 pid: 1,

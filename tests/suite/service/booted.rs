@@ -74,6 +74,7 @@ fn a_package_is_installed_used_upgraded_and_removed() {
     );
 
     let id = members_are_let_in_and_others_are_not(&machine);
+    what_is_spooled_while_the_daemon_is_stopped_is_imported(&machine);
     processes_of_others_are_watched(&machine);
     a_change_of_the_configuration_is_taken_over(&machine);
     the_password_reaches_the_daemon(&machine);
@@ -117,6 +118,30 @@ fn members_are_let_in_and_others_are_not(machine: &Machine) -> String {
     let others = machine.run(&format!("usermod -aG sessiond bob && runuser -u bob -- sessiond close {id}"));
     assert_eq!(others.status.code(), Some(77), "a session is changed by whoever registered it");
     id
+}
+
+/// Members' requests and root's resolve; others are told that nothing is taken.
+fn what_is_spooled_while_the_daemon_is_stopped_is_imported(machine: &Machine) {
+    assert_eq!(machine.ok("stat -c '%U %G %a' /var/spool/sessiond"), "sessiond sessiond 3730");
+    machine.ok("systemctl stop sessiond.socket sessiond.service && useradd --create-home carol");
+    let register = "sessiond register --project odin --id-only 2>/dev/null";
+    let ids = [machine.ok(&format!("runuser -u alice -- {register}")), machine.ok(register)];
+    for context in [41, 42] {
+        machine.ok(&format!("runuser -u alice -- sessiond heartbeat {} --context {context}", ids[0]));
+    }
+    assert_eq!(machine.ok("ls /var/spool/sessiond | wc -l"), "3", "the later heartbeat replaces the earlier one");
+    let refused = machine.run("runuser -u carol -- sessiond register --project odin");
+    assert_eq!(refused.status.code(), Some(69), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(machine.run("runuser -u alice -- ls /var/spool/sessiond").status.code(), Some(2));
+    machine.ok("systemctl start sessiond.socket sessiond.service");
+    for id in &ids {
+        machine.ok(&format!("sessiond show {id} --json"));
+    }
+    let shown = machine.ok(&format!("sessiond show {} --json", ids[0]));
+    assert!(shown.contains("\"context_percent\":42"), "{shown}");
+    assert_eq!(machine.ok("ls -A /var/spool/sessiond | wc -l"), "0");
+    let by_alice = machine.run(&format!("runuser -u alice -- sessiond close {}", ids[1]));
+    assert_eq!(by_alice.status.code(), Some(77), "root's request is root's");
 }
 
 /// The sandbox leaves the daemon what it needs to see.
@@ -220,7 +245,9 @@ fn one_command_installs_upgrades_and_removes_the_service() {
     assert_eq!(property(&machine, "MainPID"), pid);
 
     user(&machine, "alice", true);
-    let id = machine.ok("runuser -u alice -- sessiond register --project odin --id-only");
+    machine.ok("systemctl stop sessiond.socket sessiond.service");
+    let id = machine.ok("runuser -u alice -- sessiond register --project odin --id-only 2>/dev/null");
+    machine.ok(&format!("systemctl start sessiond.socket sessiond.service && sessiond show {id}"));
     let load = Load::start(&machine, &id);
     place(env!("CARGO_BIN_EXE_sessiond"));
     let upgraded = machine.ok(install);

@@ -42,6 +42,7 @@ fn the_package_holds_what_belongs_into_it() {
         "./usr/lib/systemd/user/sessiond.service",
         "./usr/lib/systemd/user/sessiond.socket",
         "./usr/lib/sysusers.d/sessiond.conf",
+        "./usr/lib/tmpfiles.d/sessiond.conf",
         "./usr/share/doc/sessiond/examples/config.example.toml",
         "./usr/share/man/man1/sessiond.1.gz",
         "./usr/share/man/man1/sessiond-install.1.gz",

@@ -55,8 +55,11 @@ pub(super) struct Login {
     _tunnel: Option<Tunnel>,
 }
 
-/// Is nothing to be changed there: a standby, or a primary that a failover has left behind?
-const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+/// Is the server a standby; and if not, which setting makes its transactions read-only, if one does?
+const IS_READ_ONLY: &str = "\
+    SELECT pg_is_in_recovery(), \
+        (SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only' AND setting::bool), \
+        quote_ident(current_database()), quote_ident(session_user)";
 
 /// What is wrong with a URL, without anything secret of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,13 +137,12 @@ impl PostgresOptions {
         let place = place(std::slice::from_ref(&server));
         let attempt = async {
             let (mut connection, login) = server.connect().await?;
-            // A host that stands alone says by itself that it takes no changes.
-            let read_only = self.urls.len() > 1 && is_read_only(&mut connection).await?;
+            let read_only = read_only(&mut connection, &place, self.urls.len()).await?;
             Ok((connection, login, read_only))
         };
         match timeout(self.connect_timeout, attempt).await {
-            Ok(Ok((connection, login, false))) => Ok(Connected { connection, place, login }),
-            Ok(Ok((.., true))) => Err(CentralError::Retry(format!("central {place} is read-only"))),
+            Ok(Ok((connection, login, None))) => Ok(Connected { connection, place, login }),
+            Ok(Ok((.., Some(read_only)))) => Err(read_only),
             Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.
                 CentralError::Reject(message) => CentralError::Refused(message),
@@ -154,8 +156,30 @@ impl PostgresOptions {
     }
 }
 
-async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::raw_sql(IS_READ_ONLY).fetch_one(connection).await?.try_get(0)
+/// Why nothing can be written there. A standby that is the only host is accepted: after a failover it is the primary.
+async fn read_only(
+    connection: &mut PgConnection,
+    place: &str,
+    hosts: usize,
+) -> Result<Option<CentralError>, sqlx::Error> {
+    let row = sqlx::raw_sql(IS_READ_ONLY).fetch_one(connection).await?;
+    if row.try_get(0)? {
+        return Ok((hosts > 1).then(|| CentralError::Retry(format!("central {place} is read-only: it is a standby"))));
+    }
+    let Some(source) = row.try_get::<Option<String>, _>(1)? else { return Ok(None) };
+    let (database, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    let begin = |of: String| format!("BEGIN READ WRITE; ALTER {of} RESET default_transaction_read_only; COMMIT");
+    let reset = match source.as_str() {
+        "database" => begin(format!("DATABASE {database}")),
+        "user" => begin(format!("ROLE {role}")),
+        "database user" => begin(format!("ROLE {role} IN DATABASE {database}")),
+        "client" => "remove it from central.url".into(),
+        _ => "ALTER SYSTEM RESET default_transaction_read_only, then SELECT pg_reload_conf()".into(),
+    };
+    Ok(Some(CentralError::Refused(one_line(&format!(
+        "central {place} is read-only: default_transaction_read_only is on (set by: {source}); to allow changes again: \
+         {reset}"
+    )))))
 }
 
 /// Why no host will do. As long as one of them may come back by itself, so may central.

@@ -1,0 +1,230 @@
+//! Is a value behind the name of a secret one? Code, configuration and prose name secrets all the time without giving one.
+
+use super::names::{Name, kind_of};
+use super::rules::{CONSTANTS, TYPES};
+
+/// How a value stands behind its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Between quotation marks.
+    pub quoted: bool,
+    /// `name=value`, without blanks.
+    pub tight: bool,
+    /// `name: value`, rather than `=`.
+    pub colon: bool,
+    /// Within code: a comparison, a declaration.
+    pub code: bool,
+    /// More words follow in the line.
+    pub more: bool,
+}
+
+/// Whether the value is a secret.
+pub fn is_secret(name: Name, value: &str, how: How) -> bool {
+    let value = if how.quoted { value } else { value.trim_end_matches([';', ',', '.']) };
+    let lower = value.to_ascii_lowercase();
+    if value.is_empty() || is_placeholder(value) || CONSTANTS.contains(&lower.as_str()) {
+        return false;
+    }
+    if TYPES.contains(&lower.as_str()) || is_path_or_address(value) || (!how.quoted && is_code(value)) {
+        return false;
+    }
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match name {
+            Name::Password => value.len() >= 4,
+            Name::Pass => value.len() >= 4 && (how.quoted || how.tight),
+            Name::Token => value.len() >= 16,
+            Name::Header => false,
+        };
+    }
+    if value.contains([' ', '\t']) {
+        return how.quoted && !is_label(name, value);
+    }
+    match name {
+        Name::Header => is_random(value),
+        // A variable that is named after what it holds.
+        _ if value.contains('_') && is_identifier(value) && kind_of(value).is_some() => false,
+        _ if is_plain_word(value) => is_secret_word(name, value, how),
+        _ if how.code && !how.quoted => is_random(value) && !is_identifier(value),
+        Name::Token => value.len() >= 6 && (is_random(value) || (how.tight && value.len() >= 16)),
+        Name::Pass if !how.quoted && !how.tight => is_random(value),
+        Name::Pass | Name::Password => true,
+    }
+}
+
+/// A value of letters alone, which may be an identifier or a word of prose.
+fn is_secret_word(name: Name, value: &str, how: How) -> bool {
+    let first = value.as_bytes()[0];
+    let is_capital = first.is_ascii_uppercase() && value.bytes().any(|byte| byte.is_ascii_lowercase());
+    if is_random(value) {
+        return true;
+    }
+    if kind_of(value).is_some() || (is_capital && !how.quoted && !how.tight) {
+        return false;
+    }
+    match name {
+        Name::Token => (how.quoted || how.tight) && value.len() >= 16 && !value.contains('_'),
+        Name::Header => false,
+        Name::Pass => (how.quoted || how.tight) && !is_capital,
+        Name::Password if how.quoted => true,
+        // `password: add a meter`, `let password = input;`
+        Name::Password => !how.code && !how.more && value.len() >= 3,
+    }
+}
+
+fn is_plain_word(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-')
+}
+
+/// What stands in the place of a secret: a variable, a template, asterisks.
+pub fn is_placeholder(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    let Some(&first) = bytes.first() else { return true };
+    if bytes.iter().all(|byte| *byte == first) && !first.is_ascii_digit() {
+        return true;
+    }
+    if bytes.iter().all(|byte| matches!(byte, b'*' | b'.' | b'x' | b'X' | b'-' | b'_')) {
+        return true;
+    }
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
+    };
+    let name = value.get(1..).unwrap_or_default();
+    match first {
+        b'{' | b'<' | b'[' | b'(' | b'|' | b'>' => true,
+        b'$' => {
+            name.starts_with(['{', '('])
+                || is_name(name) && !name.starts_with(|c: char| c.is_ascii_digit() && name.len() > 2)
+        }
+        b'%' => name.ends_with('%') || name.starts_with(['(', 's', 'd', 'v', 'q', '@']) && name.len() <= 12,
+        b'#' => name.starts_with('{'),
+        b'@' | b'&' | b':' | b'!' => is_name(name) && !is_random(name),
+        b'?' => name.is_empty(),
+        _ if ["env:", "env.", "process.env", "os.environ", "secrets."]
+            .iter()
+            .any(|begins| value.starts_with(begins)) =>
+        {
+            true
+        }
+        _ => {
+            let lower = value.to_ascii_lowercase();
+            [
+                "your",
+                "my-",
+                "my_",
+                "example",
+                "dummy",
+                "fake",
+                "env:",
+                "env.",
+                "process.env",
+                "os.environ",
+                "vault:",
+                "secret:",
+                "secrets.",
+                "enc[",
+                "insert",
+                "replace",
+            ]
+            .iter()
+            .any(|begins| lower.starts_with(begins))
+                && !is_random(value.rsplit(['-', '_', ':']).next().unwrap_or_default())
+        }
+    }
+}
+
+fn is_path_or_address(value: &str) -> bool {
+    let is_path = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.') && text.contains(['/', '.', '-'])
+            || !text.contains(|c: char| !c.is_ascii_lowercase())
+    };
+    ["/", "./", "../", "~/"]
+        .iter()
+        .any(|begins| value.strip_prefix(begins).is_some_and(|rest| !rest.is_empty() && is_path(rest)))
+        || value.contains("://")
+        || value.starts_with("C:\\")
+        || [".rs", ".py", ".js", ".ts", ".json", ".toml", ".yml", ".yaml", ".md", ".txt", ".pem", ".key", ".crt"]
+            .iter()
+            .any(|end| value.ends_with(end) && value.len() > end.len())
+}
+
+/// Calls, paths of modules and members: what a program computes.
+fn is_code(value: &str) -> bool {
+    let is_member = |text: &str| {
+        text.contains('.')
+            && text
+                .split('.')
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_'))
+    };
+    let call = value.split('(').next().unwrap_or_default();
+    let is_call = value.contains('(')
+        && call.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'!' | b'&' | b'*'));
+    is_call
+        || value.contains("::")
+        || value
+            .split_once('<')
+            .is_some_and(|(kind, rest)| is_identifier(kind) && !kind.is_empty() && rest.contains('>'))
+        || value.contains("->")
+        || value.ends_with("[]")
+        || value.starts_with("&[")
+        || value.starts_with("0x") && value.len() <= 10
+        || value.starts_with(['&', '*']) && is_plain_word(&value[1..])
+        || value.starts_with("self.")
+        || value.starts_with("this.")
+        || (value.contains('[') && value.as_bytes()[0].is_ascii_alphabetic())
+        || is_member(value)
+        || value.rsplit_once('.').is_some_and(|(owner, name)| is_identifier(owner) && kind_of(name).is_some())
+        || is_version(value)
+}
+
+fn is_identifier(value: &str) -> bool {
+    !value.starts_with(|c: char| c.is_ascii_digit())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_version(value: &str) -> bool {
+    let digits = value.strip_prefix('v').unwrap_or(value);
+    digits.contains('.')
+        && digits.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Text in quotation marks that a person reads: `"Enter your password"`.
+fn is_label(name: Name, value: &str) -> bool {
+    const SAID: [&str; 22] = [
+        "your", "password", "token", "secret", "must", "cannot", "please", "enter", "required", "invalid", "is", "not",
+        "the", "for", "key", "of", "to", "and", "should", "be", "with", "a",
+    ];
+    let words = || value.split_ascii_whitespace();
+    let wordlike = words().all(|word| {
+        word.trim_matches(|c: char| c.is_ascii_punctuation()).bytes().all(|byte| byte.is_ascii_alphabetic())
+    });
+    let said = words().any(|word| SAID.contains(&word.to_ascii_lowercase().as_str()));
+    wordlike && (said || name != Name::Password || value.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
+/// Text that no language has as a word: letters with digits, with other signs, or with both cases in no order.
+pub fn is_random(value: &str) -> bool {
+    let count = |such: fn(&u8) -> bool| value.bytes().filter(|byte| such(byte)).count();
+    let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
+    let signs =
+        count(|byte| byte.is_ascii_punctuation() && !matches!(byte, b'_' | b'-' | b'.' | b'/' | b':' | b',' | b'\''));
+    let upper = count(u8::is_ascii_uppercase);
+    let mixed = value.len() >= 10 && upper >= 2 && letters - upper >= 2 && !is_camel(value);
+    !is_version(value) && value.len() >= 6 && letters >= 1 && (digits >= 1 || (signs >= 1 && value.len() >= 8) || mixed)
+}
+
+/// Words of three letters and more, written without blanks.
+fn is_camel(value: &str) -> bool {
+    let mut run = 3;
+    for byte in value.bytes() {
+        if byte.is_ascii_uppercase() || !byte.is_ascii_alphabetic() {
+            if run < 3 {
+                return false;
+            }
+            run = if byte.is_ascii_uppercase() { 1 } else { 3 };
+        } else {
+            run += 1;
+        }
+    }
+    true
+}

@@ -1,0 +1,129 @@
+//! Why central's schema could not be brought up to date.
+
+use sqlx::postgres::PgDatabaseError;
+
+use super::super::errors::{classify, one_line};
+use crate::sync::central::CentralError;
+
+/// An object that depends on a column so that Postgres refuses to change the column's type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Its kind, name and table.
+    pub object: String,
+    /// The statement that removes it.
+    pub remove: String,
+    /// The statement that brings it back afterwards.
+    pub restore: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MigrateError {
+    #[error(
+        "cannot tell in which time zone earlier clients wrote; give it, e.g. \
+         `sessiond migrate --time-zone \"$(psql -Atc 'show timezone')\"`"
+    )]
+    ZoneUnknown,
+    #[error(
+        "roles that write to central have different time zones ({0}), and the rows do not tell which role wrote them; \
+         give the zone of the rows: `sessiond migrate --time-zone ZONE`"
+    )]
+    ZonesDiffer(String),
+    #[error(
+        "{column} has the default {default}, which is a time in {named}, while clients write in {found}; say which one \
+         its rows are in: `sessiond migrate --time-zone {column}={named}` or `--time-zone {column}={found}`"
+    )]
+    DefaultZone { column: String, default: String, named: String, found: String },
+    #[error("central knows no time zone \"{0}\"; give one of its pg_timezone_names, such as Europe/Berlin")]
+    NoSuchZone(String),
+    #[error("--time-zone {0}: there is no such column without a time zone; {1}")]
+    NoSuchColumn(String, String),
+    #[error("{}", obstacles(.0))]
+    Obstacles(Vec<Obstacle>),
+    #[error("{0}; run `sessiond migrate --offline` when readers can wait that long")]
+    NeedsOffline(String),
+    #[error(
+        "a lock in central was not to be had in {attempts} attempts{}",
+        if .blockers.is_empty() { String::new() } else { format!(": it is held by {blockers}") }
+    )]
+    Locked { attempts: u32, blockers: String },
+    #[error("central was migrated by a newer sessiond; update this one")]
+    Newer,
+    #[error(
+        "migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a \
+             newer one"
+    )]
+    Changed(i64),
+    #[error("{0}")]
+    Central(#[from] CentralError),
+}
+
+fn obstacles(obstacles: &[Obstacle]) -> String {
+    let each = obstacles.iter().map(|o| {
+        let restore = if o.restore.is_empty() { String::new() } else { format!("; afterwards: {}", o.restore) };
+        format!("{} must be removed first: {}{restore}", o.object, o.remove)
+    });
+    one_line(&format!("columns of central cannot get a time zone: {}", each.collect::<Vec<_>>().join(" | ")))
+}
+
+/// What went wrong, before it is known where.
+pub(in super::super) enum Failure {
+    Sql(sqlx::Error),
+    Migrate(MigrateError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        Self::Migrate(error)
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Failure {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError as Theirs;
+        match error {
+            Theirs::Execute(error) | Theirs::ExecuteMigration(error, _) => Self::Sql(error),
+            Theirs::VersionMissing(_) => Self::Migrate(MigrateError::Newer),
+            Theirs::VersionMismatch(version) => Self::Migrate(MigrateError::Changed(version)),
+            other => Self::Migrate(MigrateError::Central(CentralError::Reject(one_line(&other.to_string())))),
+        }
+    }
+}
+
+/// Postgres will refuse these again: a feature it does not have, other objects that depend on one, a definition
+/// that contradicts itself.
+const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
+
+impl Failure {
+    /// Another process held a lock for too long, or had to be given way to.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Sql(error) if code(error).is_some_and(|code| code == "55P03" || code == "40P01"))
+    }
+
+    pub fn explain(self, place: &str) -> MigrateError {
+        match self {
+            Self::Sql(error) => match database(&error).filter(|error| PERMANENT.contains(&error.code())) {
+                Some(error) => {
+                    let about = error.detail().or(error.hint()).map(|more| format!(": {more}")).unwrap_or_default();
+                    let why = format!("central {place}: {} ({}){about}", error.message(), error.code());
+                    MigrateError::Central(CentralError::Reject(one_line(&why)))
+                }
+                None => MigrateError::Central(classify(&error, place)),
+            },
+            Self::Migrate(error) => error,
+        }
+    }
+}
+
+fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error().and_then(|error| error.try_downcast_ref())
+}
+
+fn code(error: &sqlx::Error) -> Option<&str> {
+    database(error).map(PgDatabaseError::code)
+}

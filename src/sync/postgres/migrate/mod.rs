@@ -1,0 +1,305 @@
+//! Bringing central's schema up to date.
+//!
+//! Everything is looked at first: which files are pending, which columns have no time zone and in which zone their
+//! rows are, which objects forbid the change, how long it takes. Then nothing is changed, with an error that says what
+//! to do; or the files are applied in one transaction. On large tables that would keep readers out for long, so there
+//! [`online`] does the slow parts before, in steps that can be repeated; what it cannot do without keeping readers
+//! out needs `--offline`.
+
+use std::borrow::Cow;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Executor, Row, SqlSafeStr};
+
+mod columns;
+mod convert;
+mod error;
+mod obstacles;
+mod online;
+mod views;
+mod wait;
+
+pub use error::{MigrateError, Obstacle};
+
+use self::columns::{Column, Given, Table};
+use self::error::Failure;
+use self::wait::Waiting;
+use super::connect::{Connected, PostgresOptions};
+use super::zone;
+
+/// A table of its own: `_sqlx_migrations` may be some other service's.
+const BOOKS: &str = "sessiond_migrations";
+
+const FILES: [(i64, &str, &str); 6] = [
+    (
+        1_769_700_000_000,
+        "session_registry",
+        include_str!("../../../../migrations/central/1769700000000_session_registry.sql"),
+    ),
+    (
+        1_769_950_000_000,
+        "add_host_machine",
+        include_str!("../../../../migrations/central/1769950000000_add_host_machine.sql"),
+    ),
+    (1_770_000_000_000, "sessiond", include_str!("../../../../migrations/central/1770000000000_sessiond.sql")),
+    (
+        1_780_000_000_000,
+        "mirror_and_history",
+        include_str!("../../../../migrations/central/1780000000000_mirror_and_history.sql"),
+    ),
+    (1_790_000_000_000, "silent_sessions_and_views", VIEWS),
+    (
+        1_791_000_000_000,
+        "merge_by_column",
+        include_str!("../../../../migrations/central/1791000000000_merge_by_column.sql"),
+    ),
+];
+
+const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");
+
+/// The file that is applied again when a table was added after it.
+const HISTORY: i64 = 1_780_000_000_000;
+
+/// One migration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// As its file is called, without the extension.
+    pub name: String,
+    pub sql: &'static str,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The zones of existing times: `ZONE` for all columns, or `TABLE.COLUMN=ZONE`.
+    pub time_zones: Vec<String>,
+    /// Only find out what would be done.
+    pub dry_run: bool,
+    /// Large tables may be locked for as long as it takes.
+    pub offline: bool,
+}
+
+/// What was done, or on a dry run, what would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub steps: Vec<Step>,
+    /// The zone in which existing naive times were taken to be, if there were any.
+    pub time_zone: Option<String>,
+    /// What is rewritten, with an estimate, and warnings.
+    pub notes: Vec<String>,
+}
+
+/// Applies what is pending, with the defaults of [`migrate_with`].
+pub async fn migrate(
+    options: &PostgresOptions,
+    time_zone: Option<String>,
+    dry_run: bool,
+) -> Result<Report, MigrateError> {
+    let request = Request { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
+    migrate_with(options, &request, &mut |_| {}).await
+}
+
+/// Applies what is pending. `say` is given what is about to be done, and what is waited for.
+///
+/// # Errors
+/// Nothing was changed, but for steps of a large central that the next call finds done.
+pub async fn migrate_with(
+    options: &PostgresOptions,
+    request: &Request,
+    say: &mut (dyn FnMut(&str) + Send),
+) -> Result<Report, MigrateError> {
+    // A login may hold the tunnel that its connection goes through.
+    let Connected { connection, place, login: _login } = options.connect().await?;
+    let (watcher, _login_of_watcher) =
+        options.connect().await.ok().map(|connected| (connected.connection, connected.login)).unzip();
+    let mut waiting = Waiting { connection, watcher, say };
+    run(&mut waiting, request).await.map_err(|failure| failure.explain(&place))
+}
+
+async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Failure> {
+    let plan = waiting.attempt(async |c: &mut PgConnection| Plan::read(c, &request.time_zones).await).await?;
+    if !plan.obstacles.is_empty() {
+        return Err(MigrateError::Obstacles(plan.obstacles).into());
+    }
+    let reasons = plan.offline_reasons();
+    let mut notes = plan.notes(request.offline);
+    if request.dry_run {
+        if !request.offline && !reasons.is_empty() {
+            notes.push("run with --offline: without it, nothing is changed".into());
+        }
+        return Ok(Report { steps: plan.pending, time_zone: plan.zone, notes });
+    }
+    notes.iter().for_each(|note| (waiting.say)(note));
+    if !request.offline && !reasons.is_empty() {
+        return Err(MigrateError::NeedsOffline(reasons.join("; ")).into());
+    }
+    let online = plan.is_slow() && !request.offline;
+    if online {
+        online::prepare(waiting, &plan.tables, &plan.columns).await?;
+    } else if plan.rebuilds {
+        online::rebuild(waiting).await?;
+    }
+    let columns: &[Column] = if online { &[] } else { &plan.columns };
+    if !plan.pending.is_empty() {
+        waiting.attempt(async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
+    }
+    online::analyze(&mut waiting.connection, &plan.columns).await;
+    Ok(Report { steps: plan.pending, time_zone: plan.zone, notes })
+}
+
+/// Central as it is found, and what is to be done.
+struct Plan {
+    tables: Vec<Table>,
+    columns: Vec<Column>,
+    zone: Option<String>,
+    pending: Vec<Step>,
+    /// Indexes wait to be built again since an earlier migration was interrupted.
+    rebuilds: bool,
+    obstacles: Vec<Obstacle>,
+    encoding: String,
+}
+
+pub(super) const ENCODING: &str =
+    "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
+
+impl Plan {
+    async fn read(connection: &mut PgConnection, time_zones: &[String]) -> Result<Self, Failure> {
+        let given = Given::read(connection, time_zones).await?;
+        let (columns, zone) = columns::naive(connection, &given).await?;
+        Ok(Self {
+            tables: columns::tables(connection).await?,
+            zone,
+            pending: pending(connection).await?,
+            rebuilds: online::has_rebuilds(connection).await?,
+            obstacles: if columns.is_empty() { Vec::new() } else { obstacles::find(connection, &columns).await? },
+            encoding: sqlx::query(ENCODING).fetch_one(connection).await?.try_get(0)?,
+            columns,
+        })
+    }
+
+    /// The tables on which the pending files do more than change the catalog.
+    fn worked_on(&self) -> impl Iterator<Item = &Table> {
+        let history = FILES.iter().filter(|(version, ..)| *version <= HISTORY);
+        let names: Vec<String> = history.map(|(version, name, _)| format!("{version}_{name}")).collect();
+        let builds = self.pending.iter().any(|step| names.contains(&step.name));
+        self.tables.iter().filter(move |table| builds || self.columns_of(table).next().is_some())
+    }
+
+    fn columns_of<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Column> {
+        self.columns.iter().filter(|column| column.table == table.name)
+    }
+
+    fn is_rewritten(&self, table: &Table) -> bool {
+        self.columns_of(table).any(|column| !zone::is_utc(&column.zone))
+    }
+
+    /// Would one transaction keep readers out for more than a second?
+    fn is_slow(&self) -> bool {
+        self.worked_on().any(Table::is_large)
+    }
+
+    /// What keeps readers out for more than a second, whichever way it is done.
+    fn offline_reasons(&self) -> Vec<String> {
+        let locked = |table: &&Table| table.is_large() && (table.partitioned || self.is_rewritten(table));
+        self.worked_on().filter(locked).map(|table| self.note(table, true)).collect()
+    }
+
+    /// What is said beforehand.
+    fn notes(&self, offline: bool) -> Vec<String> {
+        let worth = |table: &&Table| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
+        let mut notes: Vec<String> = self.worked_on().filter(worth).map(|table| self.note(table, offline)).collect();
+        if self.encoding != "UTF8" {
+            notes.push(format!(
+                "warning: central's database is encoded in {}, which lacks most characters: sessions and records that \
+                 contain others are parked; move it to a database with ENCODING 'UTF8' (pg_dump, createdb, pg_restore)",
+                self.encoding
+            ));
+        }
+        notes
+    }
+
+    fn note(&self, table: &Table, offline: bool) -> String {
+        let names = self.columns_of(table).map(|c| format!("{} ({})", c.name, c.zone)).collect::<Vec<_>>().join(", ");
+        let seconds = table.seconds();
+        let zoned = if names.is_empty() { String::new() } else { format!("; a time zone is given to {names}") };
+        let how = if self.is_rewritten(table) {
+            format!("the table is rewritten, which takes about {seconds} s, and nobody can read or write it meanwhile")
+        } else if table.is_large() && (offline || table.partitioned) {
+            format!(
+                "indexes are built, which takes about {seconds} s, and nobody can read or write the table meanwhile"
+            )
+        } else if table.is_large() {
+            format!("indexes are built, which takes about {seconds} s, while others read and write the table")
+        } else {
+            "the table is not rewritten".into()
+        };
+        format!("{}{zoned}; {how}", table.size())
+    }
+}
+
+/// Applies the pending files, all or none.
+async fn apply(connection: &mut PgConnection, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+    for table in tables {
+        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        if !of_table.is_empty() {
+            convert::convert(connection, &table.name, &of_table, false).await?;
+        }
+    }
+    let kept = views::keep(connection).await?;
+    migrator().run_direct(None, &mut *connection, false).await?;
+    if is_left_behind(connection).await? {
+        for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= HISTORY) {
+            connection.execute(sqlx::raw_sql(sql)).await?;
+        }
+    }
+    views::put_back(connection, &kept).await?;
+    if !kept.is_empty() {
+        // A view with the columns of the second file, which came back just now, gets those of the earlier services.
+        connection.execute(sqlx::raw_sql(VIEWS)).await?;
+    }
+    // sqlx names its statements here; a pooler would hand them on.
+    connection.execute("DEALLOCATE ALL").await?;
+    Ok(())
+}
+
+/// The earlier services may bring a table of theirs after the last file was applied, which it then passed by.
+const IS_LEFT_BEHIND: &str = "\
+    SELECT EXISTS (SELECT FROM unnest(ARRAY['event_store', 'command_log', 'checkpoints']) AS name \
+        WHERE to_regclass(name) IS NOT NULL AND (NOT EXISTS (SELECT FROM pg_trigger \
+                WHERE tgrelid = to_regclass(name) AND tgname = 'trg_sessiond_note_history') \
+            OR name = 'command_log' AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(name) \
+                AND attname = 'created_at' AND atttypid = 'timestamp'::regtype)))";
+
+async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
+}
+
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+    let applied = applied(connection).await?;
+    let again = is_left_behind(connection).await?;
+    Ok(FILES
+        .iter()
+        .filter(|(version, ..)| !applied.contains(version) || (again && *version >= HISTORY))
+        .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
+        .collect())
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let kept = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(BOOKS).fetch_one(&mut *connection).await?;
+    if !kept.try_get::<bool, _>(0)? {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("SELECT version FROM sessiond_migrations").fetch_all(connection).await?;
+    rows.iter().map(|row: &PgRow| row.try_get(0)).collect()
+}
+
+fn migrator() -> Migrator {
+    let migrations = FILES.map(|(version, name, sql)| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.into());
+    migrator.dangerous_set_table_name(BOOKS);
+    migrator.set_locking(false);
+    migrator
+}

@@ -1,0 +1,170 @@
+//! What a large central gets before the migration files are applied, so that they have next to nothing left to do.
+//!
+//! The files are applied in one transaction, which keeps the locks of its first statement until its last. On a table
+//! of a million rows, building indexes and checking constraints in there keeps readers out for many seconds. So these
+//! are done before, in steps that block nobody, or for less than a second: columns are added, constraints added
+//! unchecked and checked later, indexes built concurrently. Each step is left out if it is done already, so that a
+//! migration that was interrupted is continued by the next one.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use tokio::time::timeout;
+
+use super::columns::{Column, Table};
+use super::convert::{convert, run};
+use super::error::{Failure, MigrateError};
+use super::wait::{Waiting, watch};
+
+/// The columns that indexes need, as the migration files add them, and a constraint that is not checked yet.
+const COLUMNS: &str = r"
+    ALTER TABLE supervisor_sessions
+        ADD COLUMN IF NOT EXISTS host_machine VARCHAR(64) NOT NULL DEFAULT 'odin3',
+        ADD COLUMN IF NOT EXISTS claude_session_uuid VARCHAR(64),
+        ADD COLUMN IF NOT EXISTS claude_session_path TEXT,
+        ADD COLUMN IF NOT EXISTS changed_xid xid8 NOT NULL DEFAULT '0';
+    ALTER TABLE supervisor_sessions ALTER COLUMN changed_xid SET DEFAULT pg_current_xact_id();
+    DO $$
+    BEGIN
+        IF NOT EXISTS (
+            SELECT FROM pg_constraint
+            WHERE conrelid = 'supervisor_sessions'::regclass AND conname = 'valid_host_machine'
+        ) THEN
+            ALTER TABLE supervisor_sessions ADD CONSTRAINT valid_host_machine
+                CHECK (host_machine ~ '^[a-z0-9][a-z0-9_-]*$') NOT VALID;
+        END IF;
+    END
+    $$";
+
+const HAS_COLUMNS: &str = "\
+    SELECT 4 = (SELECT count(*) FROM pg_attribute WHERE attrelid = 'supervisor_sessions'::regclass AND NOT attisdropped \
+            AND attname IN ('host_machine', 'claude_session_uuid', 'claude_session_path', 'changed_xid')) \
+        AND EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'supervisor_sessions'::regclass \
+            AND conname = 'valid_host_machine')";
+
+const CHECK: &str = "ALTER TABLE supervisor_sessions VALIDATE CONSTRAINT valid_host_machine";
+
+/// The indexes of the migration files: table, name, and what follows.
+const INDEXES: [(&str, &str, &str); 12] = [
+    ("supervisor_sessions", "idx_supervisor_sessions_project_status", "(project, status)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_instance_id", "(instance_id)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_last_heartbeat", "(last_heartbeat DESC)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_project_heartbeat", "(project, last_heartbeat DESC)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_host_machine", "(host_machine)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_machine_status", "(host_machine, status)"),
+    ("supervisor_sessions", "idx_supervisor_sessions_machine_heartbeat", "(host_machine, last_heartbeat DESC)"),
+    (
+        "supervisor_sessions",
+        "idx_supervisor_sessions_claude_uuid",
+        "(claude_session_uuid) WHERE claude_session_uuid IS NOT NULL",
+    ),
+    ("supervisor_sessions", "idx_supervisor_sessions_changed", "(changed_xid, instance_id)"),
+    ("command_log", "idx_sessiond_command_record", "((context_data->>'record_id')) WHERE context_data ? 'record_id'"),
+    ("command_log", "idx_sessiond_command_log", "(instance_id, id)"),
+    ("checkpoints", "idx_sessiond_checkpoints", "(instance_id, sequence_num)"),
+];
+
+/// Whether an index is there, and is whole: one whose building was interrupted stays behind invalid.
+const STATE: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)";
+
+/// The longest that building an index waits for the transactions that are older than it. It blocks nobody meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+    let has_columns: bool = sqlx::query(HAS_COLUMNS).fetch_one(&mut waiting.connection).await?.try_get(0)?;
+    if !has_columns {
+        (waiting.say)("adding columns to supervisor_sessions");
+        waiting.attempt(async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
+    }
+    unlimited(&mut waiting.connection, true).await?;
+    run(&mut waiting.connection, CHECK.into()).await?;
+    for table in tables {
+        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        if !of_table.is_empty() {
+            (waiting.say)(&format!("giving the times of {} a zone", table.name));
+            let large = table.is_large();
+            waiting.attempt(async |c: &mut PgConnection| convert(c, &table.name, &of_table, large).await).await?;
+        }
+    }
+    for (table, name, what) in INDEXES {
+        if tables.iter().any(|t| t.name == table && t.is_large() && !t.partitioned) {
+            build(waiting, name, format!("CREATE INDEX CONCURRENTLY {name} ON {table} {what}")).await?;
+        }
+    }
+    rebuild(waiting).await?;
+    unlimited(&mut waiting.connection, false).await?;
+    Ok(())
+}
+
+const HAS_REBUILDS: &str = "SELECT to_regclass('sessiond_index_rebuilds') IS NOT NULL";
+
+/// Whether an earlier migration was interrupted before it had built all indexes again.
+pub(super) async fn has_rebuilds(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query(HAS_REBUILDS).fetch_one(connection).await?.try_get(0)
+}
+
+/// Builds those indexes again that were dropped with the type of their column.
+pub(super) async fn rebuild(waiting: &mut Waiting<'_>) -> Result<(), Failure> {
+    if !has_rebuilds(&mut waiting.connection).await? {
+        return Ok(());
+    }
+    unlimited(&mut waiting.connection, true).await?;
+    let rows = sqlx::query("SELECT name, definition, comment FROM sessiond_index_rebuilds ORDER BY name")
+        .fetch_all(&mut waiting.connection)
+        .await?;
+    for row in &rows {
+        let (name, definition): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        build(waiting, &name, definition.replacen("INDEX", "INDEX CONCURRENTLY", 1)).await?;
+        if let Some(comment) = row.try_get::<Option<String>, _>(2)? {
+            let comment = format!("COMMENT ON INDEX {name} IS '{}'", comment.replace('\'', "''"));
+            run(&mut waiting.connection, format!("SET standard_conforming_strings = on; {comment}")).await?;
+        }
+    }
+    run(&mut waiting.connection, "DROP TABLE sessiond_index_rebuilds".into()).await?;
+    Ok(unlimited(&mut waiting.connection, false).await?)
+}
+
+/// Builds an index while others read and write, unless it is there.
+async fn build(waiting: &mut Waiting<'_>, name: &str, sql: String) -> Result<(), Failure> {
+    let state = sqlx::query(STATE).bind(name).fetch_optional(&mut waiting.connection).await?;
+    match state.map(|row| row.try_get::<bool, _>(0)).transpose()? {
+        Some(true) => return Ok(()),
+        Some(false) => run(&mut waiting.connection, format!("DROP INDEX CONCURRENTLY {name}")).await?,
+        None => {}
+    }
+    (waiting.say)(&format!("building index {name}"));
+    let pid = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut waiting.connection).await?.try_get(0)?;
+    let mut blockers = Vec::new();
+    let outcome = tokio::select! {
+        outcome = run(&mut waiting.connection, sql) => outcome.map_err(Failure::from),
+        () = watch(waiting.watcher.as_mut(), pid, &mut blockers) => Ok(()),
+    };
+    match outcome {
+        Err(failure) if failure.is_lock_timeout() => {
+            Err(MigrateError::Locked { attempts: 1, blockers: blockers.join(", ") }.into())
+        }
+        outcome => outcome,
+    }
+}
+
+/// The limits of the role and the database are for clients. They cannot be lifted for a transaction here, because
+/// indexes are built outside of one.
+async fn unlimited(connection: &mut PgConnection, lifted: bool) -> Result<(), sqlx::Error> {
+    let sql = if lifted {
+        format!("SET statement_timeout = 0; SET lock_timeout = {}", PATIENCE.as_millis())
+    } else {
+        "RESET statement_timeout; RESET lock_timeout".into()
+    };
+    run(connection, sql).await
+}
+
+/// New statistics of the columns whose old ones are gone with their type.
+pub(super) async fn analyze(connection: &mut PgConnection, columns: &[Column]) {
+    let mut tables: Vec<&str> = columns.iter().map(|column| column.table.as_str()).collect();
+    tables.dedup();
+    for table in tables {
+        // The server does so by itself as well, only later.
+        _ = timeout(PATIENCE, run(connection, format!("ANALYZE {table}"))).await;
+    }
+}
