@@ -97,12 +97,7 @@ pub fn mirror(dir: &Path, count: u64) {
             let sessions = (from..count.min(from + 1000))
                 .map(|number| TimedSession::untimed(elsewhere(number, random.next(), at)));
             let sessions = sessions.collect();
-            let changes = Changes {
-                sessions,
-                gone: Vec::new(),
-                history: Vec::new(),
-                rest: Rest::Nothing { next_since: from + 1 },
-            };
+            let changes = Changes { sessions, rest: Rest::Nothing { next_since: from + 1 }, ..Changes::default() };
             let draws = Box::new(std::array::from_fn(|_| random.next()));
             store.take_in(Reading::since(from.max(1)), changes, draws, at, STALE_AFTER).await.expect("it is mirrored");
         }

@@ -42,7 +42,7 @@ impl Echo {
                     listener,
                     tokio::sync::mpsc::channel(1).1,
                     answer,
-                    Arc::new(|_| Ok(Peer { uid: 0 })),
+                    Arc::new(|_| Ok(Peer::of_user(0))),
                     shutdown,
                 )
                 .await;

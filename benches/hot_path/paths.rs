@@ -53,7 +53,7 @@ fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Resul
         let (stop, front) = front(dir, store);
         for _ in 0..runs {
             let mut request = question(&id).expect("a request");
-            request.extensions_mut().insert(Peer { uid: 0 });
+            request.extensions_mut().insert(Peer::of_user(0));
             let answer = front.clone().answer(request).await;
             assert_eq!(answer.status(), 200);
             to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
@@ -96,7 +96,7 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         nudge: Arc::new(Notify::new()),
         clock: Arc::new(|| NOW),
         random: || 1,
-        started: |_| None,
+        resolve_pid: |_, pid| Err(sessiond::platform::caller::PidError::NotRunning(pid)),
         lives: |_| false,
         metrics: Metrics::new("0"),
         unread: Unread::new(|| {}),

@@ -63,6 +63,10 @@ impl From<StoreError> for ApiError {
             StoreError::Forbidden { .. } => {
                 (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")
             }
+            StoreError::NoSuchRecord(_) => (ErrorCode::BadRequest, "give the id of a record as a list shows it"),
+            StoreError::KeyReused(_) => {
+                (ErrorCode::Conflict, "use a new key for each request, and the same one only to repeat it")
+            }
             StoreError::Busy => (ErrorCode::Unavailable, "try again in a moment"),
             StoreError::Held(_) => (ErrorCode::Unavailable, "nothing was recorded; close that program and try again"),
             StoreError::Full(_) => {

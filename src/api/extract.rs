@@ -3,19 +3,33 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{About, ApiError};
-use crate::store::Caller;
+use crate::platform::{caller, peer};
+use crate::store::{Caller, RequestKey};
 use crate::wire::ErrorCode;
 
 /// Who is at the other end of the connection; the server puts it into every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Whose rights it has: not always the user id that the kernel reports, see [`caller::effective_uid`].
     pub uid: u32,
+    /// As the kernel reports it.
+    pub credentials: peer::Peer,
 }
 
 impl Peer {
+    /// A user in no process that could be looked up.
+    pub fn of_user(uid: u32) -> Self {
+        Self { uid, credentials: peer::Peer { uid, gid: uid, pid: None } }
+    }
+
+    pub fn new(credentials: peer::Peer) -> Self {
+        Self { uid: caller::effective_uid(&credentials), credentials }
+    }
+
     pub fn caller(self) -> Caller {
         Caller { uid: self.uid }
     }
@@ -104,6 +118,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             )));
         }
         Ok(Self(id))
+    }
+}
+
+/// The key of the `Idempotency-Key` header: what is repeated under the same key gets the first answer.
+pub struct IdempotencyKey(pub Option<String>);
+
+const KEY_HEADER: &str = "idempotency-key";
+const MAX_KEY: usize = 255;
+
+impl IdempotencyKey {
+    /// Names the request in the store: `target` is its method and path.
+    pub fn of(self, target: &str, request: &impl Serialize) -> Result<Option<RequestKey>, ApiError> {
+        let Some(key) = self.0 else { return Ok(None) };
+        let body = serde_json::to_vec(request).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok(Some(RequestKey::new(key, target, &body)))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut keys = parts.headers.get_all(KEY_HEADER).iter();
+        let Some(key) = keys.next() else { return Ok(Self(None)) };
+        let wrong = |rule: &str| ApiError::bad_request(format!("Idempotency-Key: {rule}"));
+        if keys.next().is_some() {
+            return Err(wrong("it is given twice"));
+        }
+        match key.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len())) {
+            Some(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Self(Some(key.to_owned()))),
+            _ => Err(wrong("it must be 1 to 255 visible ASCII characters, such as a UUID")),
+        }
     }
 }
 

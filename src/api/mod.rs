@@ -34,6 +34,8 @@ pub use unread::Unread;
 use crate::clock::Clock;
 use crate::domain::agent::TypeRule;
 use crate::domain::{LinkStatus, Timestamp};
+use crate::platform;
+use crate::platform::caller::PidError;
 use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
 use crate::store::{PinnedIdentity, Process, Store};
@@ -88,8 +90,8 @@ pub struct Api {
     pub nudge: Arc<Notify>,
     pub clock: Clock,
     pub random: fn() -> u64,
-    /// When the process with this pid started, if it runs.
-    pub started: fn(i32) -> Option<i64>,
+    /// The process that a peer means by a pid. Blocks.
+    pub resolve_pid: fn(&platform::peer::Peer, i32) -> Result<Process, PidError>,
     /// Whether a process still runs.
     pub lives: fn(Process) -> bool,
     pub metrics: Metrics,

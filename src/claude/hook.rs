@@ -1,19 +1,18 @@
-//! Hooks: which event means what.
+//! Hooks: which report each event is.
+
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::input::Input;
-use super::who;
+use super::{JOB_DIR, job, kind, variable, who};
+use crate::domain::agent::Kind;
 use crate::platform::places::Env;
 use crate::wire::AgentReport;
 
-/// The fields that a hook looks at.
-pub const WANTED: &[&str] = &["session_id", "transcript_path", "cwd"];
-/// Besides those: of an event's own fields.
-const START: &[&str] = &["session_id", "transcript_path", "cwd", "source"];
-const END: &[&str] = &["session_id", "transcript_path", "cwd", "reason"];
-const PRE_COMPACT: &[&str] = &["session_id", "transcript_path", "cwd", "trigger", "custom_instructions"];
-const POST_COMPACT: &[&str] = &["session_id", "transcript_path", "cwd", "trigger", "compact_summary"];
+/// The fields of all events that are read, beside those by which other agents are known.
+pub const WANTED: [&str; 8] =
+    ["session_id", "transcript_path", "cwd", "source", "reason", "trigger", "custom_instructions", "compact_summary"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -53,28 +52,18 @@ impl Event {
         }
     }
 
-    pub const fn wanted(self) -> &'static [&'static str] {
-        match self {
-            Self::SessionStart => START,
-            Self::SessionEnd => END,
-            Self::PreCompact => PRE_COMPACT,
-            Self::PostCompact => POST_COMPACT,
-            _ => WANTED,
-        }
-    }
-
     /// The report that it is.
     pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
         let who = who(input, input.text("cwd"), env);
         let (sign, source) = match self {
             // A source of a later version begins a session like any other.
             Self::SessionStart => ("start", input.text("source").and_then(known_source)),
-            // After these two the process goes on.
-            Self::SessionEnd if matches!(input.text("reason"), Some("clear" | "resume")) => ("beat", None),
-            Self::SessionEnd => ("end", None),
+            Self::SessionEnd => (end(input.text("reason"), env), None),
             _ => ("beat", None),
         };
-        AgentReport { sign: sign.to_owned(), source, ..who }
+        // A new conversation is empty, and the status line says so only with the first answer.
+        let context_percent = (source.as_deref() == Some("clear")).then_some(0);
+        AgentReport { sign: sign.to_owned(), source, context_percent, ..who }
     }
 
     /// What it adds to the session's history.
@@ -106,6 +95,24 @@ pub enum Note {
     ContextWindowUpdated(Map<String, Value>),
 }
 
+/// What the end of a conversation means for its session.
+///
+/// The reason `other` has several causes: a finished `claude -p`, `claude stop` of a background session, and a signal
+/// or a closed terminal, which leave work behind that is to be resumed.
+fn end(reason: Option<&str>, env: Env<'_>) -> &'static str {
+    match (reason, kind(env)) {
+        (Some("clear" | "resume"), _) => "leave",
+        (Some("prompt_input_exit" | "logout" | "exit"), _) => "end",
+        (_, Some(Kind::Interactive)) => "gone",
+        (_, Some(Kind::Background)) if job_continues(env) => "gone",
+        _ => "end",
+    }
+}
+
+fn job_continues(env: Env<'_>) -> bool {
+    variable(env, JOB_DIR).and_then(|folder| job::continues(Path::new(&folder))).unwrap_or(false)
+}
+
 fn known_source(source: &str) -> Option<String> {
     crate::domain::agent::Source::parse(source).map(|source| source.as_str().to_owned())
 }
@@ -127,7 +134,7 @@ mod tests {
     use super::*;
 
     fn report(event: Event, text: &str) -> AgentReport {
-        event.report(&Input::read(text.as_bytes(), event.wanted()), &|_| None)
+        event.report(&Input::read(text.as_bytes(), &WANTED), &|_| None)
     }
 
     #[test]
@@ -148,10 +155,49 @@ mod tests {
         {
             assert_eq!(sign(event, r#", "prompt": "p""#), is("beat", ""), "{event:?}");
         }
-        assert_eq!(sign(Event::SessionEnd, r#", "reason": "clear""#), is("beat", ""));
-        assert_eq!(sign(Event::SessionEnd, r#", "reason": "resume""#), is("beat", ""));
+        assert_eq!(sign(Event::SessionEnd, r#", "reason": "clear""#), is("leave", ""));
+        assert_eq!(sign(Event::SessionEnd, r#", "reason": "resume""#), is("leave", ""));
         assert_eq!(sign(Event::SessionEnd, r#", "reason": "other""#), is("end", ""));
         assert_eq!(sign(Event::SessionEnd, ""), is("end", ""));
+    }
+
+    #[test]
+    fn end_depends_on_its_reason_and_on_how_the_agent_ran() {
+        let jobs = tempfile::tempdir().unwrap();
+        let sign = |reason: &str, entrypoint: &str, job: Option<&str>| {
+            if let Some(state) = job {
+                std::fs::write(jobs.path().join("state.json"), format!(r#"{{"state": "{state}"}}"#)).unwrap();
+            }
+            let env = |name: &str| match name {
+                "CLAUDE_CODE_ENTRYPOINT" => Some(entrypoint.into()),
+                "CLAUDE_JOB_DIR" => job.map(|_| jobs.path().into()),
+                _ => None,
+            };
+            let input = Input::read(format!(r#"{{"reason": "{reason}"}}"#).as_bytes(), &WANTED);
+            Event::SessionEnd.report(&input, &env).sign
+        };
+        for reason in ["other", "bypass_permissions_disabled", "of a later version"] {
+            assert_eq!(sign(reason, "cli", None), "gone", "{reason}");
+            assert_eq!(sign(reason, "sdk-cli", None), "end", "{reason}");
+            assert_eq!(sign(reason, "cli", Some("stopped")), "end", "{reason}");
+            assert_eq!(sign(reason, "cli", Some("crashed")), "gone", "{reason}");
+        }
+        for entrypoint in ["cli", "sdk-cli"] {
+            assert_eq!(sign("prompt_input_exit", entrypoint, None), "end");
+            assert_eq!(sign("logout", entrypoint, None), "end");
+            assert_eq!(sign("clear", entrypoint, None), "leave");
+        }
+    }
+
+    #[test]
+    fn context_of_a_cleared_conversation_is_zero() {
+        let percent = |source: &str| {
+            report(Event::SessionStart, &format!(r#"{{"session_id": "s", "source": "{source}"}}"#)).context_percent
+        };
+        assert_eq!(percent("clear"), Some(0));
+        for source in ["startup", "resume", "compact", "fork"] {
+            assert_eq!(percent(source), None, "{source}");
+        }
     }
 
     #[test]
@@ -162,7 +208,7 @@ mod tests {
             _ => None,
         };
         for text in ["", "{", r#"{"session_id": 7, "cwd": ["x"]}"#, r#"{"session_id": "", "cwd": ""}"#] {
-            let input = Input::read(text.as_bytes(), Event::Stop.wanted());
+            let input = Input::read(text.as_bytes(), &WANTED);
             let report = Event::Stop.report(&input, &env);
             assert_eq!(report.claude_session_uuid.as_deref(), Some("s"), "{text}");
             assert_eq!(report.working_dir.as_deref(), Some("/w"), "{text}");
@@ -181,7 +227,7 @@ mod tests {
     fn compacting_leaves_a_checkpoint_and_an_event() {
         let input = Input::read(
             br#"{"trigger": "auto", "custom_instructions": "keep", "transcript_path": "/t"}"#.as_slice(),
-            Event::PreCompact.wanted(),
+            &WANTED,
         );
         let Some(Note::Checkpoint(state)) = Event::PreCompact.note(&input) else { panic!() };
         assert_eq!((&state["trigger"], &state["custom_instructions"]), (&Value::from("auto"), &Value::from("keep")));

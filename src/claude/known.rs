@@ -85,6 +85,12 @@ impl Notes {
         paths.filter_map(|path| read(&path)).find(|known| known.process == Some(process))
     }
 
+    /// Whether a conversation is known to have this session.
+    pub fn has_instance(&self, instance_id: &str) -> bool {
+        let paths = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        paths.filter_map(|path| read(&path)).any(|known| known.instance_id == instance_id)
+    }
+
     /// Notes what is known; nothing is written where nothing is new.
     pub fn note(&self, uuid: &str, known: &Known) -> io::Result<()> {
         if self.of(uuid).as_ref() == Some(known) {

@@ -1,15 +1,21 @@
-//! What Claude Code hands to its hooks and its status line, turned into reports. Versions of it differ: what is
-//! unknown is passed over, what is missing is done without.
+//! What Claude Code gives to its hooks and its status line, turned into reports. Its versions differ: what is unknown
+//! is skipped, and what is missing is left out.
 
+pub mod file;
 pub mod hook;
 pub mod input;
+pub mod job;
 pub mod known;
+pub mod other;
 pub mod process;
 pub mod project;
 pub mod running;
 pub mod settings;
 pub mod statusline;
+pub mod versions;
 
+use crate::domain::InstanceId;
+use crate::domain::agent::Kind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 use crate::platform::places::Env;
 use crate::wire::AgentReport;
@@ -18,13 +24,38 @@ use input::Input;
 /// The variables that newer versions set.
 const SESSION_ID: &str = "CLAUDE_CODE_SESSION_ID";
 const PROJECT_DIR: &str = "CLAUDE_PROJECT_DIR";
+/// `cli` for a terminal, `sdk-cli` for `claude -p`, `sdk-py` and `sdk-ts` for the SDKs.
+const ENTRYPOINT: &str = "CLAUDE_CODE_ENTRYPOINT";
+/// `0` where no person is there to answer.
+const ATTENDED: &str = "CLAUDE_CODE_SESSION_ATTENDED";
+/// The folder of a background session's job.
+const JOB_DIR: &str = "CLAUDE_JOB_DIR";
+/// The session of the program that runs the agent, as `sessiond exec` sets it.
+const OUTER_ID: &str = "INSTANCE_ID";
+
+fn variable(env: Env<'_>, name: &str) -> Option<String> {
+    env(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty())
+}
+
+/// How the agent runs, by its variables.
+fn kind(env: Env<'_>) -> Option<Kind> {
+    let entrypoint = variable(env, ENTRYPOINT);
+    if variable(env, JOB_DIR).is_some() {
+        Some(Kind::Background)
+    } else if entrypoint.as_deref().is_some_and(|name| name.starts_with("sdk"))
+        || variable(env, ATTENDED).as_deref() == Some("0")
+    {
+        Some(Kind::Headless)
+    } else {
+        entrypoint.filter(|name| name == "cli").map(|_| Kind::Interactive)
+    }
+}
 
 /// Who reports, by what `input` says, else by what the environment does. What is not valid is left out: a report
 /// without it is better than none.
 fn who(input: &Input, folder: Option<&str>, env: Env<'_>) -> AgentReport {
-    let variable = |name| env(name).and_then(|value| value.into_string().ok());
-    let uuid = input.text("session_id").map(str::to_owned).or_else(|| variable(SESSION_ID));
-    let folder = folder.map(str::to_owned).or_else(|| variable(PROJECT_DIR)).or_else(|| {
+    let uuid = input.text("session_id").map(str::to_owned).or_else(|| variable(env, SESSION_ID));
+    let folder = folder.map(str::to_owned).or_else(|| variable(env, PROJECT_DIR)).or_else(|| {
         let here = std::env::current_dir().ok()?;
         here.into_os_string().into_string().ok()
     });
@@ -32,6 +63,28 @@ fn who(input: &Input, folder: Option<&str>, env: Env<'_>) -> AgentReport {
         claude_session_uuid: uuid.and_then(|uuid| valid_claude_uuid(&uuid).ok()),
         claude_session_path: input.text("transcript_path").and_then(|path| valid_claude_path(path).ok()),
         working_dir: folder.and_then(|folder| valid_working_dir(&folder).ok()),
+        kind: kind(env).map(|kind| kind.as_str().to_owned()),
+        outer_id: variable(env, OUTER_ID).filter(|id| InstanceId::parse(id).is_ok()),
         ..AgentReport::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_tell_how_an_agent_runs() {
+        let of = |variables: &[(&str, &str)]| {
+            kind(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(ENTRYPOINT, "cli")]), Some(Kind::Interactive));
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "1")]), Some(Kind::Interactive));
+        assert_eq!(of(&[(ENTRYPOINT, "sdk-cli")]), Some(Kind::Headless));
+        assert_eq!(of(&[(ENTRYPOINT, "sdk-py")]), Some(Kind::Headless));
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0")]), Some(Kind::Headless), "inherited from a terminal");
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0"), (JOB_DIR, "/j")]), Some(Kind::Background));
+        assert_eq!(of(&[(ENTRYPOINT, "claude-vscode")]), None);
     }
 }

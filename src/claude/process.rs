@@ -1,60 +1,167 @@
-//! Which process the agent is: a hook is its child, perhaps with a shell between.
+//! Which process the agent is: a hook is its child, perhaps with shells between.
+//!
+//! A newer Claude Code names itself in CLAUDE_PID, but every process that it starts inherits the variable: an agent
+//! that runs inside of it and sets none would pass for its parent. So CLAUDE_PID counts only while no other program
+//! stands between the hook and that process.
 
 use crate::platform::places::Env;
-use crate::platform::process::{About, about, started};
+use crate::platform::process::{About, about};
 
 /// What runs a hook's command line, and is not the agent.
-const BETWEEN: &[&str] = &["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "env", "timeout", "sessiond"];
+const BETWEEN: &[&str] = &[
+    "ash", "bash", "busybox", "csh", "dash", "doas", "env", "fish", "ionice", "ksh", "mksh", "nice", "nohup", "nu",
+    "script", "sessiond", "setsid", "sh", "stdbuf", "sudo", "tcsh", "tee", "time", "timeout", "xargs", "yash", "zsh",
+];
 
-/// How many shells deep an agent may call.
-const DEPTH: usize = 8;
+/// How many processes above the hook are examined.
+const DEPTH: usize = 16;
 
-/// The agent's process, and when it started: as it says itself, else `parent` or the nearest of its ancestors that
-/// is no shell.
-pub fn of_agent(env: Env<'_>, parent: i32) -> Option<(i32, Option<i64>)> {
-    let told = env("CLAUDE_PID").and_then(|pid| pid.to_str()?.parse().ok()).filter(|pid| *pid > 1);
-    told.map(|pid| (pid, started(pid))).or_else(|| nearest(parent, &about))
+const OWN_PID: &str = "CLAUDE_PID";
+const SESSION_ID: &str = "CLAUDE_CODE_SESSION_ID";
+
+/// The process of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    pub pid: i32,
+    /// When it started, in the platform's own unit.
+    pub started: Option<i64>,
+    /// The program's name, as far as the system keeps it.
+    pub name: String,
 }
 
-fn nearest(mut pid: i32, about: &dyn Fn(i32) -> Option<About>) -> Option<(i32, Option<i64>)> {
+/// The agent that runs a hook, and whether its variables in the environment are its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub agent: Option<Agent>,
+    /// False: another agent set them and this one inherited them.
+    pub owns_environment: bool,
+}
+
+/// The agent whose hook is the child of `parent` and reports the conversation `session_id`.
+pub fn of_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> Found {
+    find(env, parent, session_id, &about)
+}
+
+fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<About>) -> Found {
+    let variable = |name| env(name).and_then(|value| value.into_string().ok());
+    let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
+    let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
+    let told = variable(SESSION_ID);
+    // What names this very conversation was set by the agent that has it.
+    let same = told.is_some() && told.as_deref() == session_id;
+    let other = told.is_some() && session_id.is_some() && !same;
+    let above_named = named.as_ref().map_or_else(Vec::new, |(pid, _)| with_ancestors(*pid, about));
+    let found = match nearest(parent, &above_named, about) {
+        Some(agent) => {
+            let stands_above = named.as_ref().is_some_and(|(pid, _)| with_ancestors(agent.pid, about).contains(pid));
+            // A program that the agent runs as its hook, and which runs this one.
+            if same && stands_above { None } else { Some(agent) }
+        }
+        None => None,
+    };
+    match (found, named) {
+        (Some(agent), named) => {
+            let owns_environment = named.is_none_or(|(pid, _)| pid == agent.pid) && !other;
+            Found { agent: Some(agent), owns_environment }
+        }
+        (None, Some((pid, about))) => {
+            Found { agent: Some(Agent { pid, started: about.started, name: about.name }), owns_environment: true }
+        }
+        (None, None) => Found { agent: None, owns_environment: !other },
+    }
+}
+
+/// The nearest process from `pid` up that is no shell; `None` where the processes `above_named` begin before that, or
+/// the system shows no more.
+fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<About>) -> Option<Agent> {
     for _ in 0..DEPTH {
+        if above_named.contains(&pid) {
+            return None;
+        }
         let About { parent, name, started } = about(pid).filter(|_| pid > 1)?;
         if !BETWEEN.contains(&name.trim_start_matches('-')) {
-            return Some((pid, started));
+            return Some(Agent { pid, started, name });
         }
         pid = parent;
     }
     None
 }
 
+/// The process and those above it, without the first of the system.
+fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<About>) -> Vec<i32> {
+    let mut found = Vec::new();
+    while pid > 1 && found.len() < DEPTH {
+        found.push(pid);
+        match about(pid) {
+            Some(process) => pid = process.parent,
+            None => break,
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
-    #[test]
-    fn shells_are_passed_over() {
-        let tree = |pid| {
-            let (parent, name) = match pid {
-                30 => (20, "dash"),
-                20 => (10, "node"),
-                10 => (1, "-bash"),
-                1 => (0, "systemd"),
-                _ => return None,
-            };
-            Some(About { parent, name: name.to_owned(), started: Some(7) })
+    /// A hook's shell 90 below claude 20 and a nested agent: 20 claude < 30 bash < 40 grok < 50 sh < 60 python3.
+    fn tree(pid: i32) -> Option<About> {
+        let (parent, name) = match pid {
+            70 => (20, "sh"),
+            60 => (50, "python3"),
+            50 => (40, "sh"),
+            40 => (30, "grok"),
+            30 => (20, "bash"),
+            25 => (20, "python3"),
+            20 => (10, "claude"),
+            15 => (10, "sleep"),
+            10 => (1, "-bash"),
+            1 => (0, "systemd"),
+            _ => return None,
         };
-        assert_eq!(nearest(30, &tree), Some((20, Some(7))));
-        assert_eq!(nearest(10, &tree), None, "by hand, in a shell");
-        assert_eq!(nearest(99, &tree), None);
+        Some(About { parent, name: name.to_owned(), started: Some(7) })
+    }
+
+    fn found(parent: i32, variables: &[(&str, &str)], session: Option<&str>) -> (Option<i32>, bool) {
+        let env = |name: &str| {
+            let value = variables.iter().find(|(known, _)| *known == name);
+            value.map(|(_, value)| OsString::from(value))
+        };
+        let found = find(&env, parent, session, &tree);
+        (found.agent.map(|agent| agent.pid), found.owns_environment)
     }
 
     #[test]
-    fn the_agent_itself_knows_best() {
-        let told = |pid: &'static str| of_agent(&move |_| Some(pid.into()), -1);
-        let own = std::process::id().to_string().leak();
-        assert_eq!(told(own), Some((own.parse().unwrap(), started(own.parse().unwrap()))));
-        for nonsense in ["", "x", "-5", "0", "1"] {
-            assert_eq!(told(nonsense), None, "{nonsense}");
+    fn shells_are_passed_over() {
+        assert_eq!(found(70, &[], None), (Some(20), true));
+        assert_eq!(found(50, &[], None), (Some(40), true));
+        assert_eq!(found(10, &[], None), (None, true), "by hand, in a shell");
+        assert_eq!(found(99, &[], None), (None, true));
+    }
+
+    #[test]
+    fn named_process_counts_only_as_the_nearest_agent() {
+        let named = [("CLAUDE_PID", "20")];
+        assert_eq!(found(70, &named, Some("s")), (Some(20), true));
+        assert_eq!(found(50, &named, Some("s")), (Some(40), false), "inherited by the agent that 20 runs");
+        assert_eq!(found(30, &named, Some("s")), (Some(20), true));
+        assert_eq!(found(10, &[("CLAUDE_PID", "15")], None), (Some(15), true), "beside the hook, with shells between");
+        assert_eq!(found(25, &[("CLAUDE_PID", "15")], None), (Some(25), false), "beside the hook, python between");
+        assert_eq!(found(99, &named, None), (Some(20), true), "the system hides the processes between");
+        for nonsense in ["", "x", "-5", "0", "1", "99"] {
+            assert_eq!(found(70, &[("CLAUDE_PID", nonsense)], None), (Some(20), true), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn session_id_tells_whose_the_environment_is() {
+        let own = [("CLAUDE_PID", "20"), ("CLAUDE_CODE_SESSION_ID", "s")];
+        assert_eq!(found(25, &own, Some("s")), (Some(20), true), "a hook that is a script of python");
+        assert_eq!(found(25, &own, Some("child")), (Some(25), false));
+        assert_eq!(found(60, &own, Some("child")), (Some(60), false));
+        assert_eq!(found(70, &own, Some("child")), (Some(20), true), "the nearest agent names itself");
+        assert_eq!(found(70, &own, None), (Some(20), true));
     }
 }

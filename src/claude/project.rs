@@ -20,7 +20,7 @@ fn repository(folder: &Path) -> Option<PathBuf> {
     if kind.is_dir() {
         return Some(folder.to_owned());
     }
-    Some(main_work_tree(folder, &git).unwrap_or_else(|| folder.to_owned()))
+    main_work_tree(folder, &git).or_else(|| Some(folder.to_owned()))
 }
 
 /// A linked work tree has a file `.git` that names its own folder in the repository; that names the common one.
@@ -28,10 +28,18 @@ fn repository(folder: &Path) -> Option<PathBuf> {
 fn main_work_tree(folder: &Path, git: &Path) -> Option<PathBuf> {
     let own = folder.join(line(git)?.strip_prefix("gitdir: ")?);
     let common = fs::canonicalize(own.join(line(&own.join("commondir"))?)).ok()?;
-    match common.file_name()?.to_str() {
-        Some(".git") => common.parent().map(Path::to_path_buf),
-        _ => Some(common),
-    }
+    let parent = common.parent()?;
+    // A repository that lies, without a work tree, inside the folder that holds its work trees, as `.bare` does.
+    let is_inside = matches!(common.file_name()?.to_str(), Some(".git" | ".bare")) || points_to(parent, &common);
+    Some(if is_inside { parent.to_owned() } else { common })
+}
+
+/// Whether the folder's file `.git` names this repository.
+fn points_to(folder: &Path, repository: &Path) -> bool {
+    let named = line(&folder.join(".git"))
+        .and_then(|line| Some(folder.join(line.strip_prefix("gitdir: ")?)))
+        .and_then(|named| fs::canonicalize(named).ok());
+    named.is_some_and(|named| named == repository)
 }
 
 /// The first line of a small file.
@@ -66,6 +74,15 @@ mod tests {
         fs::write(worktree.join("commondir"), "../..\n").unwrap();
         fs::write(at("bare.git/worktrees/b/commondir"), "../..\n").unwrap();
         fs::write(at("b/.git"), format!("gitdir: {}\n", at("bare.git/worktrees/b").display())).unwrap();
+        for (repository, layout) in [("alpha", ".bare"), ("beta", "repository"), ("gamma", ".repo.git")] {
+            let common = at(repository).join(layout);
+            fs::create_dir_all(common.join("worktrees/main")).unwrap();
+            fs::create_dir_all(at(repository).join("main/src")).unwrap();
+            fs::write(at(repository).join(".git"), format!("gitdir: ./{layout}\n")).unwrap();
+            fs::write(common.join("worktrees/main/commondir"), "../..\n").unwrap();
+            let own = common.join("worktrees/main");
+            fs::write(at(repository).join("main/.git"), format!("gitdir: {}\n", own.display())).unwrap();
+        }
         fs::write(at("My Repo/sub/.git"), "gitdir: ../.git/modules/sub\n").unwrap();
         for (folder, project) in [
             ("My Repo", "my-repo"),
@@ -73,6 +90,11 @@ mod tests {
             ("My Repo/src/gone", "my-repo"),
             ("elsewhere/wt/src", "my-repo"),
             ("b", "bare"),
+            ("alpha", "alpha"),
+            ("alpha/main", "alpha"),
+            ("alpha/main/src", "alpha"),
+            ("beta/main", "beta"),
+            ("gamma/main", "gamma"),
             ("My Repo/sub", "sub"),
             ("plain/Ordner", "ordner"),
             ("gone", "gone"),

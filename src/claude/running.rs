@@ -1,24 +1,28 @@
-//! The files in which running agents tell of themselves: `sessions/PID.json` in Claude Code's folder. They are not
-//! documented, and one of a process that was killed stays behind.
+//! The files that running agents keep of themselves: `sessions/PID.json` in Claude Code's folder. They are not
+//! documented.
+//!
+//! A process writes its file first under a throw-away id, without a `status`, and replaces it within about 60 ms by the
+//! one of the conversation that it resumes; so a file without a status is not a session yet. A process that ends in
+//! order removes its file, and one that was killed leaves it.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::project;
+use super::{file, job, project};
 use crate::domain::Project;
+use crate::domain::agent::Kind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 
-const WANTED: &[&str] = &["pid", "sessionId", "procStart", "cwd"];
+const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
 
 /// No such file is larger, in bytes.
 const MAX: u64 = 64 << 10;
 /// Nor is there a host with more of them.
 const MAX_FILES: usize = 1000;
 
-/// An agent that says it runs.
+/// An agent whose file says that it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Running {
     /// Who wrote the file.
@@ -29,12 +33,20 @@ pub struct Running {
     pub session_id: String,
     pub cwd: Option<String>,
     pub transcript: Option<String>,
+    pub kind: Option<Kind>,
+    /// The name of a background session's job.
+    pub job: Option<String>,
 }
 
 impl Running {
     /// The project of the folder that it works in.
     pub fn project(&self) -> Project {
         project::of(Path::new(self.cwd.as_deref().unwrap_or("/")))
+    }
+
+    /// Whether the job that it runs continues, perhaps in another process; `None` if that is not known.
+    pub fn job_continues(&self, home: &Path) -> Option<bool> {
+        job::continues(&home.join("jobs").join(self.job.as_ref()?))
     }
 }
 
@@ -43,42 +55,98 @@ pub fn folder(home: &Path) -> PathBuf {
     home.join("sessions")
 }
 
-/// All that say they run; what cannot be read is passed over, it may be half written.
+/// All that say they run; what cannot be read is skipped, it may be half written.
 pub fn all(home: &Path) -> Vec<Running> {
     let entries = fs::read_dir(folder(home)).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = entries.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
     files.take(MAX_FILES).filter_map(|path| read(home, &path)).collect()
 }
 
+/// Whether the file of this process is there.
+pub fn has_file(home: &Path, pid: i32) -> bool {
+    folder(home).join(format!("{pid}.json")).symlink_metadata().is_ok()
+}
+
 fn read(home: &Path, path: &Path) -> Option<Running> {
-    let file = File::open(path).ok()?;
-    let about = file.metadata().ok().filter(|about| about.is_file() && about.len() <= MAX)?;
-    let input = Input::read(file.take(MAX), WANTED);
-    let number = |name: &str| {
-        let value = input.at(&[name])?;
-        value.as_i64().or_else(|| value.as_str()?.parse().ok())
-    };
+    let (about, reader) = file::open(path, MAX)?;
+    let input = Input::read(reader, &WANTED);
+    input.text("status")?;
+    let pid = number(&input, "pid").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     let session_id = valid_claude_uuid(input.text("sessionId")?).ok()?;
     let cwd = input.text("cwd").and_then(|cwd| valid_working_dir(cwd).ok());
-    // A start that is told in a form that is not understood must not pass for one that is not told.
-    let started = match input.at(&["procStart"]) {
-        Some(value) if !value.is_null() => Some(number("procStart")?),
-        _ => None,
-    };
     Some(Running {
         uid: about.uid(),
-        pid: number("pid").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?,
-        started: started.filter(|_| cfg!(target_os = "linux")),
+        pid,
+        started: started(&input)?,
         transcript: cwd.as_deref().and_then(|cwd| transcript(home, cwd, &session_id)),
         session_id,
         cwd,
+        kind: kind(&input),
+        job: input.text("jobId").filter(|job| is_name(job)).map(str::to_owned),
     })
 }
 
+fn number(input: &Input, name: &str) -> Option<i64> {
+    let value = input.at(&[name])?;
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// When the process started, if the file says so in the unit of this platform; `None`: in no known form, which must
+/// not pass for a file that does not say.
+fn started(input: &Input) -> Option<Option<i64>> {
+    match input.at(&["procStart"]) {
+        None => Some(None),
+        Some(value) if value.is_null() => Some(None),
+        // On macOS it is a text of `ps`, such as `Wed Nov 25 16:46:36 2026`, of which no part is needed.
+        Some(_) if !cfg!(target_os = "linux") => Some(None),
+        Some(_) => number(input, "procStart").map(Some),
+    }
+}
+
+fn kind(input: &Input) -> Option<Kind> {
+    let entrypoint = input.text("entrypoint").unwrap_or_default();
+    match input.text("kind") {
+        Some("bg") => Some(Kind::Background),
+        _ if entrypoint.starts_with("sdk") => Some(Kind::Headless),
+        Some("interactive") => Some(Kind::Interactive),
+        _ => None,
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// No folder of transcripts has a longer name, in UTF-16 units: a longer one is cut there, and a hyphen and a hash of
+/// the folder follow.
+const FOLDER_MAX: usize = 200;
+
+/// The transcript of a conversation that was begun in this folder. The hash in a long name depends on the program that
+/// runs Claude Code (Bun, Node), so there only a transcript that exists is found.
 fn transcript(home: &Path, cwd: &str, session_id: &str) -> Option<String> {
-    let folder: String = cwd.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let path = home.join("projects").join(folder).join(format!("{session_id}.jsonl"));
+    let projects = home.join("projects");
+    let name = encoded(cwd);
+    let file = format!("{session_id}.jsonl");
+    let path = match name.get(..FOLDER_MAX).filter(|_| name.len() > FOLDER_MAX) {
+        None => projects.join(name).join(file),
+        Some(cut) => {
+            let is_cut_so = |name: &str| name.strip_prefix(cut).is_some_and(|rest| rest.starts_with('-'));
+            let folders = fs::read_dir(projects).ok()?.flatten();
+            let found = folders.filter(|folder| folder.file_name().to_str().is_some_and(is_cut_so));
+            found.map(|folder| folder.path().join(&file)).find(|path| path.exists())?
+        }
+    };
     valid_claude_path(path.to_str()?).ok()
+}
+
+/// The folder's name as Claude Code writes it: each UTF-16 unit that is no ASCII letter or digit is a hyphen, so that
+/// an emoji is two.
+fn encoded(cwd: &str) -> String {
+    let one = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_string(),
+        false => "-".repeat(c.len_utf16()),
+    };
+    cwd.chars().map(one).collect()
 }
 
 #[cfg(test)]
@@ -94,11 +162,13 @@ mod tests {
         write("1.json", r#"{"pid": 7, "sessionId": "s", "procStart": "99", "cwd": "/My work", "status": "busy"}"#);
         for (name, text) in [
             ("2.json", ""),
-            ("3.json", r#"{"pid": 7, "sessionId": "s", "procSta"#),
-            ("4.json", r#"{"pid": -7, "sessionId": "s"}"#),
-            ("5.json", r#"{"pid": 7, "sessionId": "s", "procStart": "Tue"}"#),
-            ("6.json", r#"{"pid": 7, "sessionId": 8}"#),
-            ("7.txt", r#"{"pid": 7, "sessionId": "s"}"#),
+            ("3.json", r#"{"pid": 7, "sessionId": "s", "status": "idle", "procSta"#),
+            ("4.json", r#"{"pid": -7, "sessionId": "s", "status": "idle"}"#),
+            ("5.json", r#"{"pid": 7, "sessionId": "s", "status": "idle", "procStart": "Tue"}"#),
+            ("6.json", r#"{"pid": 7, "sessionId": 8, "status": "idle"}"#),
+            ("7.txt", r#"{"pid": 7, "sessionId": "s", "status": "idle"}"#),
+            ("9.json", r#"{"pid": 7, "sessionId": "throw-away", "procStart": "99", "cwd": "/w"}"#),
+            ("10.json", r#"{"pid": 7, "sessionId": "throw-away", "procStart": "99", "cwd": "/w", "status": null}"#),
         ] {
             write(name, text);
         }
@@ -110,5 +180,43 @@ mod tests {
         assert_eq!((found[0].pid, found[0].session_id.as_str()), (7, "s"));
         assert_eq!(found[0].started, cfg!(target_os = "linux").then_some(99));
         assert!(found[0].transcript.as_deref().unwrap().ends_with("/projects/-My-work/s.jsonl"));
+    }
+
+    #[test]
+    fn fifo_in_the_folder_makes_nobody_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(folder(dir.path())).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, folder(dir.path()).join("7.json"), mode).unwrap();
+        assert_eq!(all(dir.path()), []);
+    }
+
+    #[test]
+    fn kinds_of_sessions_are_told_apart() {
+        let of = |text: &str| kind(&Input::read(text.as_bytes(), &WANTED));
+        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "cli"}"#), Some(Kind::Interactive));
+        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "sdk-cli"}"#), Some(Kind::Headless));
+        assert_eq!(of(r#"{"kind": "bg", "entrypoint": "cli", "jobId": "fddf4009"}"#), Some(Kind::Background));
+        assert_eq!(of("{}"), None);
+    }
+
+    #[test]
+    fn folders_of_transcripts_are_named_as_claude_code_names_them() {
+        assert_eq!(encoded("/home/dev/src/app/.claude/worktrees/x"), "-home-dev-src-app--claude-worktrees-x");
+        assert_eq!(encoded("/w/Größe"), "-w-Gr--e");
+        assert_eq!(encoded("/w/🚀"), "-w---", "two UTF-16 units");
+        let dir = tempfile::tempdir().unwrap();
+        let long = format!("/{}", "🚀x".repeat(100));
+        assert_eq!(transcript(dir.path(), &long, "s"), None, "the hash is not known");
+        for folder in [format!("{}-1f2g3h", &encoded(&long)[..FOLDER_MAX]), "-other".to_owned()] {
+            let folder = dir.path().join("projects").join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("s.jsonl"), "").unwrap();
+        }
+        let found = transcript(dir.path(), &long, "s").unwrap();
+        assert!(found.ends_with("-1f2g3h/s.jsonl"), "{found}");
+        assert_eq!(transcript(dir.path(), &long, "t"), None);
+        let exact = format!("/{}", "x".repeat(FOLDER_MAX - 1));
+        assert!(transcript(dir.path(), &exact, "s").unwrap().ends_with("x/s.jsonl"));
     }
 }

@@ -1,26 +1,48 @@
-//! The status line: a sign of life that knows how full the context window is.
+//! The status line: a heartbeat that knows how full the context window is.
+
+use std::path::Path;
+
+use serde_json::Value;
 
 use super::input::Input;
-use super::who;
+use super::{project, who};
 use crate::platform::places::Env;
 use crate::wire::AgentReport;
 
-pub const WANTED: &[&str] = &["session_id", "transcript_path", "cwd", "workspace", "context_window"];
+/// The fields that are read, beside those by which other agents are known.
+pub const WANTED: [&str; 5] = ["session_id", "transcript_path", "cwd", "workspace", "context_window"];
 
 pub fn report(input: &Input, env: Env<'_>) -> AgentReport {
-    // The folder that it was started in; the current one changes while the agent works.
-    let started_in = input.at(&["workspace", "project_dir"]).and_then(|dir| dir.as_str());
+    let text = |path: &[&str]| input.at(path).and_then(Value::as_str).map(str::to_owned);
+    // The project is that of the folder that it was started in; the current one changes while the agent works.
+    let started_in = text(&["workspace", "project_dir"]).filter(|folder| folder.starts_with('/'));
+    let folder = text(&["workspace", "current_dir"]).or_else(|| text(&["cwd"])).or_else(|| started_in.clone());
     AgentReport {
         sign: "beat".to_owned(),
         context_percent: percent(input),
-        ..who(input, started_in.or_else(|| input.text("cwd")), env)
+        project: started_in.map(|folder| project::of(Path::new(&folder)).to_string()),
+        ..who(input, folder.as_deref(), env)
     }
 }
 
-/// Null early on and after a compact: then what was last said stays.
+/// How full the context window is. Older versions do not say so, but give the tokens of the last request. Null early
+/// on and after a compact: then the last known value stays.
 fn percent(input: &Input) -> Option<i64> {
-    let used = input.at(&["context_window", "used_percentage"])?.as_f64()?;
+    let window = input.at(&["context_window"])?;
+    let used = match window.get("used_percentage").filter(|used| !used.is_null()) {
+        Some(used) => used.as_f64()?,
+        None => computed(window)?,
+    };
     Some(used.clamp(0.0, 100.0).round() as i64)
+}
+
+/// What the model read for its last answer, of what the window holds.
+fn computed(window: &Value) -> Option<f64> {
+    const READ: [&str; 3] = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+    let usage = window.get("current_usage")?;
+    let read = READ.iter().filter_map(|name| usage.get(name)?.as_f64());
+    let size = window.get("context_window_size")?.as_f64().filter(|size| *size > 0.0)?;
+    usage.is_object().then(|| read.sum::<f64>() * 100.0 / size)
 }
 
 #[cfg(test)]
@@ -40,10 +62,40 @@ mod tests {
             ("{}", None),
         ] {
             let text = format!(r#"{{"session_id": "s", "context_window": {{"used_percentage": {used}}}}}"#);
-            let input = Input::read(text.as_bytes(), WANTED);
+            let input = Input::read(text.as_bytes(), &WANTED);
             assert_eq!(report(&input, &|_| None).context_percent, percent, "{used}");
         }
-        let input = Input::read(br#"{"workspace": {"project_dir": "/p"}, "cwd": "/p/x"}"#.as_slice(), WANTED);
-        assert_eq!(report(&input, &|_| None).working_dir.as_deref(), Some("/p"));
+    }
+
+    #[test]
+    fn percentage_is_computed_where_it_is_not_given() {
+        for (window, percent) in [
+            (
+                r#"{"context_window_size": 200000, "total_input_tokens": 78800, "current_usage": {"input_tokens": 60000,
+                    "output_tokens": 20, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}}"#,
+                Some(30),
+            ),
+            (
+                r#"{"context_window_size": 200000, "used_percentage": null, "current_usage": {"input_tokens": 10,
+                    "cache_creation_input_tokens": 1990, "cache_read_input_tokens": 98000}}"#,
+                Some(50),
+            ),
+            (r#"{"context_window_size": 200000, "total_input_tokens": 0, "current_usage": null}"#, None),
+            (r#"{"context_window_size": 0, "current_usage": {"input_tokens": 7}}"#, None),
+            (r#"{"current_usage": {"input_tokens": 7}}"#, None),
+            (r#"{"context_window_size": 200000, "current_usage": 7}"#, None),
+            ("7", None),
+        ] {
+            let text = format!(r#"{{"session_id": "s", "context_window": {window}}}"#);
+            let input = Input::read(text.as_bytes(), &WANTED);
+            assert_eq!(report(&input, &|_| None).context_percent, percent, "{window}");
+        }
+    }
+
+    #[test]
+    fn folder_is_the_current_one_and_project_that_of_the_start() {
+        let text = r#"{"workspace": {"project_dir": "/p", "current_dir": "/p/x"}, "cwd": "/p/x"}"#;
+        let report = report(&Input::read(text.as_bytes(), &WANTED), &|_| None);
+        assert_eq!((report.working_dir.as_deref(), report.project.as_deref()), (Some("/p/x"), Some("p")));
     }
 }

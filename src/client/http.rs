@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use uuid::Uuid;
+
 const MAX_HEAD: u64 = 64 << 10;
 const MAX_HEADERS: usize = 64;
 const MAX_LINE: u64 = 4 << 10;
@@ -12,6 +14,8 @@ pub struct Request {
     pub method: &'static str,
     pub target: String,
     pub body: Option<Vec<u8>>,
+    /// Makes a repetition harmless: the daemon does what comes under one key once.
+    pub idempotency_key: Option<Uuid>,
 }
 
 impl Request {
@@ -26,9 +30,10 @@ impl Request {
 
     fn bytes(&self) -> Vec<u8> {
         let content = if self.body.is_some() { "Content-Type: application/json\r\n" } else { "" };
+        let key = self.idempotency_key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
         let body = self.body.as_deref().unwrap_or_default();
         let mut bytes = format!(
-            "{} {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: sessiond/{}\r\nConnection: close\r\n{content}Content-Length: {}\r\n\r\n",
+            "{} {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: sessiond/{}\r\nConnection: close\r\n{content}{key}Content-Length: {}\r\n\r\n",
             self.method,
             self.target,
             env!("CARGO_PKG_VERSION"),

@@ -4,6 +4,7 @@
 pub mod canned;
 mod endpoint;
 pub mod http;
+mod machine;
 mod watch;
 
 use std::io::{self, BufReader, Read};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::wire::{
     AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
@@ -22,6 +24,7 @@ use crate::wire::{
 };
 pub use endpoint::Endpoint;
 use http::{Request, Response, encode};
+pub use machine::{is_about_machine, machine_in, register_from};
 pub use watch::{Change, Changes};
 
 /// What went wrong, whether the daemon says so or it could not be asked.
@@ -222,7 +225,8 @@ impl Client {
 
     /// Sends a request and reads the whole answer.
     fn exchange(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<(u16, Vec<u8>)> {
-        let request = Request { method, target, body };
+        let idempotency_key = takes_key(method, &target).then(Uuid::new_v4);
+        let request = Request { method, target, body, idempotency_key };
         let mut response = match self.open(&request) {
             // The daemon was killed under it. The next one is asked, if asking twice does no harm.
             Err(error) if error.code == ErrorCode::Unavailable && is_repeatable(&request) => {
@@ -302,7 +306,15 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 
 /// Is it all the same whether this is done once or twice?
 fn is_repeatable(request: &Request) -> bool {
-    request.method == "GET" || ["/heartbeat", "/close"].iter().any(|verb| request.target.ends_with(verb))
+    request.method == "GET"
+        || request.idempotency_key.is_some()
+        || ["/heartbeat", "/close"].iter().any(|verb| request.target.ends_with(verb))
+}
+
+/// Is it a request that would do something twice, if it were not for a key?
+fn takes_key(method: &str, target: &str) -> bool {
+    let appends = |target: &str| ["/events", "/commands", "/checkpoints"].iter().any(|list| target.ends_with(list));
+    method == "POST" && (target == "/v1/sessions" || appends(target))
 }
 
 fn session(id: &str, rest: &str) -> String {
@@ -310,7 +322,7 @@ fn session(id: &str, rest: &str) -> String {
 }
 
 fn list_target(query: &ListQuery) -> String {
-    let ListQuery { project, machine, status, active_only, local, all } = query;
+    let ListQuery { project, machine, status, active_only, local, all, limit, after } = query;
     let flag = |on: &Option<bool>| on.map(|on| on.to_string());
     let pairs = [
         ("project", project.clone()),
@@ -319,12 +331,14 @@ fn list_target(query: &ListQuery) -> String {
         ("active_only", flag(active_only)),
         ("local", flag(local)),
         ("all", flag(all)),
+        ("limit", limit.map(|n| n.to_string())),
+        ("after", after.clone()),
     ];
     with_query("/v1/sessions".to_owned(), pairs)
 }
 
 fn history_target(id: &str, kind: &str, params: &HistoryParams) -> String {
-    let HistoryParams { record_type, since, until, contains, limit, offset } = params.clone();
+    let HistoryParams { record_type, since, until, contains, limit, offset, after } = params.clone();
     let pairs = [
         ("type", record_type),
         ("since", since),
@@ -332,6 +346,7 @@ fn history_target(id: &str, kind: &str, params: &HistoryParams) -> String {
         ("contains", contains),
         ("limit", limit.map(|n| n.to_string())),
         ("offset", offset.map(|n| n.to_string())),
+        ("after", after),
     ];
     with_query(session(id, &format!("/{kind}")), pairs)
 }

@@ -29,7 +29,7 @@ impl Client {
     /// connection breaks.
     pub fn watch(&self, query: &WatchQuery) -> Result<Changes> {
         let target = target(query);
-        let mut response = self.open(&Request { method: "GET", target, body: None })?;
+        let mut response = self.open(&Request { method: "GET", target, body: None, idempotency_key: None })?;
         if !is_success(response.status) {
             let mut body = Vec::new();
             (&mut response.body).take(MAX_LINE).read_to_end(&mut body).map_err(|error| self.broken(&error))?;

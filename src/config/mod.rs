@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 pub use settings::{
     CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings,
-    needs_restart,
+    needs_restart, unused_database_url,
 };
 
 use crate::domain::text::one_line;

@@ -228,10 +228,12 @@ fn central(
     file: fragment::Central,
 ) -> Result<Option<CentralSettings>, ConfigError> {
     let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(|url| (name, Secret(url)));
+    // Other programs' databases are named by it too; SESSIOND_CENTRAL_URL is ours alone.
+    let database_url = from_environment("DATABASE_URL").filter(|(_, url)| is_of_postgres(url));
     let url = first([
         overrides.central_url.clone().map(|url| ("--central-url", url)),
         from_environment("SESSIOND_CENTRAL_URL"),
-        from_environment("DATABASE_URL"),
+        database_url,
         file.url.map(|url| ("central.url", Secret(url))),
     ]);
     let limits = (SECOND / 10, 300 * SECOND);
@@ -242,11 +244,22 @@ fn central(
     let statement_timeout =
         duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
     let Some((source, url)) = url else { return Ok(None) };
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
+    if !is_of_postgres(&url) {
         return Err(ConfigError::key(source, "it must begin with postgres:// or postgresql://"));
     }
     let password_file = file.password_file.or_else(|| systemd_credential(environment));
     Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
+}
+
+fn is_of_postgres(url: &Secret) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme))
+}
+
+/// Why DATABASE_URL is not used, where it is set: it is another kind of database's, as that of the programs beside which
+/// the daemon was started.
+pub fn unused_database_url(environment: &Environment<'_>) -> Option<&'static str> {
+    let url = text(environment, "DATABASE_URL").filter(|url| !url.is_empty())?;
+    (!is_of_postgres(&Secret(url))).then_some("DATABASE_URL is not used: it does not begin with postgres://")
 }
 
 fn claude(environment: &Environment<'_>, file: fragment::Claude) -> Result<ClaudeSettings, ConfigError> {

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::api::ApiSettings;
 use crate::config::{ClaudeSettings, Loaded, Settings};
+use crate::domain::backoff::{CAP, CAP_OF_SEVERAL};
 use crate::sync::engine::Pace;
 use crate::sync::postgres::PostgresOptions;
 use crate::sync::worker::SyncSettings;
@@ -89,6 +90,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
 
 fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSettings<PostgresOptions> {
     let central = settings.central.as_ref();
+    let several = postgres.as_ref().is_some_and(|postgres| postgres.servers().len() > 1);
     SyncSettings {
         patience: postgres.as_ref().map_or(Duration::ZERO, PostgresOptions::patience),
         central: postgres,
@@ -97,6 +99,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
             pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
             // Often enough that a vanished host's sessions turn stale soon after they are due.
             sweep_interval: (settings.stale_after / 4).max(Duration::from_secs(1)),
+            longest_wait: if several { CAP_OF_SEVERAL } else { CAP },
         },
         stale_after: settings.stale_after,
     }

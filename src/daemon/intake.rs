@@ -22,7 +22,7 @@ use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
-use crate::platform::process;
+use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{Entry, Spool, SpoolMonitor, SpooledRequest, Summary, Write};
 use crate::store::{Caller, Deferred, Import, Imported, PinnedIdentity, Process, Sighting, Store, StoreError};
@@ -48,6 +48,8 @@ pub struct Intake {
     /// Where this daemon listens.
     pub socket: PathBuf,
     pub allowed: AllowedUsers,
+    /// The group whose members may use the daemon.
+    pub group: Option<u32>,
     pub monitor: SpoolMonitor,
 }
 
@@ -134,9 +136,9 @@ impl Importer {
     /// Imports a bounded part of what is there.
     pub async fn pass(&mut self) -> Pass {
         let Some(mut scanner) = self.scanner.take() else { return Pass::Complete };
-        let Intake { spool, socket, allowed, clock, .. } = self.intake.clone();
+        let Intake { spool, socket, allowed, group, clock, .. } = self.intake.clone();
         let chosen = tokio::task::spawn_blocking(move || {
-            let chosen = scanner.choose(&spool, &socket, &allowed, clock());
+            let chosen = scanner.choose(&spool, &socket, (&allowed, group), clock());
             (scanner, chosen)
         });
         let Ok((mut scanner, chosen)) = chosen.await else {
@@ -292,7 +294,7 @@ impl Intake {
         let at = Timestamp::from_micros(request.at).min((self.clock)());
         let key = request.write.session_key().map(str::to_owned);
         let needs_session = !matches!(request.write, Write::Agent { .. });
-        match self.deferred(request) {
+        match self.deferred(request, entry.uid) {
             Ok(deferred) => {
                 let draws = std::array::from_fn(|_| (self.random)());
                 let caller = Caller { uid: entry.uid };
@@ -303,7 +305,7 @@ impl Intake {
         }
     }
 
-    fn deferred(&self, request: SpooledRequest) -> Result<Deferred, Invalid> {
+    fn deferred(&self, request: SpooledRequest, uid: u32) -> Result<Deferred, Invalid> {
         let this = self.identity.current().name;
         let settings = self.settings.borrow();
         match request.write {
@@ -316,7 +318,7 @@ impl Intake {
                 if !id.names(&what.project, what.instance_type) {
                     return Err(Invalid::new("instance_id", "it is not one of this project and type"));
                 }
-                Ok(Deferred::Register { id, what: Box::new(what), process: of(request.pid, pid_started) })
+                Ok(Deferred::Register { id, what: Box::new(what), process: of(uid, request.pid, pid_started) })
             }
             Write::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
             Write::Close { id } => Ok(Deferred::Close { id }),
@@ -324,7 +326,7 @@ impl Intake {
             Write::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
             Write::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
                 report.validate(&settings.type_rules)?,
-                of(report.pid, report.pid_started),
+                of(uid, report.pid, report.pid_started),
                 this,
             )))),
         }
@@ -347,6 +349,7 @@ impl Intake {
 }
 
 /// The process may be dead by now: then its session is stale as soon as the processes are checked.
-fn of(pid: Option<i32>, started: Option<i64>) -> Option<Process> {
-    pid.zip(started).map(|(pid, started)| Process { pid, started })
+fn of(uid: u32, pid: Option<i32>, started: Option<i64>) -> Option<Process> {
+    let (pid, started) = pid.zip(started)?;
+    caller::of_user(uid, pid, started)
 }

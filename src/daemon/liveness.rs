@@ -123,6 +123,7 @@ impl Liveness {
         if alive.is_empty() || note(self.store.seen_alive(alive, now, stale_after).await) {
             note(self.store.sweep(now, stale_after).await);
         }
+        note(self.store.close_headless(now.minus(keep_closed), now).await);
         note(self.store.prune(now.minus(keep_closed)).await);
         self.looked.send_replace(now);
     }

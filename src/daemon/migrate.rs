@@ -27,7 +27,7 @@ pub fn migrate(
 
 fn refusal(error: MigrateError) -> ErrorDetail {
     let (code, hint) = match &error {
-        MigrateError::Central(CentralError::Retry(_)) => {
+        MigrateError::Central(CentralError::Retry(_) | CentralError::Locked(_)) => {
             (ErrorCode::Unavailable, "try again when central can be reached")
         }
         MigrateError::Central(CentralError::Refused(_)) => {

@@ -65,6 +65,9 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     if let Err(error) = platform::limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+    if let Some(why) = config::unused_database_url(environment) {
+        tracing::warn!("{why}; central.url or SESSIOND_CENTRAL_URL names central");
+    }
     let clock = clock::system();
     // Signals from here on stop it in order, however early they come.
     let (signals, _listening) = signals::listen().map_err(|e| failure::of_io("signals cannot be handled", &e))?;
@@ -159,7 +162,7 @@ impl Door {
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
             if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
-                return Ok(Peer { uid: peer.uid });
+                return Ok(Peer::new(peer));
             }
             Err(ApiError::new(
                 ErrorCode::Forbidden,
@@ -230,6 +233,7 @@ impl Daemon {
             socket: std::path::absolute(&started.settings.socket.path)
                 .unwrap_or_else(|_| started.settings.socket.path.clone()),
             allowed: door.guest_list(),
+            group: door.group_id(),
             monitor: monitor.clone(),
         };
         let mut importers: Vec<_> = spools(&started.settings, environment, door.group_id())
@@ -264,7 +268,7 @@ impl Daemon {
             nudge,
             clock: clock.clone(),
             random,
-            started: platform::process::started,
+            resolve_pid: platform::caller::resolve,
             lives: platform::process::lives,
             metrics: Metrics::new(VERSION),
             unread: api::Unread::new(platform::memory::give_back),

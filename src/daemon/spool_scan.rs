@@ -95,7 +95,8 @@ struct Candidate {
 }
 
 impl Scanner {
-    /// Lists the folder and reads the next requests for the daemon that listens on `socket`.
+    /// Lists the folder and reads the next requests for the daemon that listens on `socket`, of users who are allowed,
+    /// among them the members of `group`.
     ///
     /// # Errors
     /// The folder is not safe to read, or cannot be read.
@@ -103,16 +104,17 @@ impl Scanner {
         &mut self,
         spool: &Spool,
         socket: &std::path::Path,
-        allowed: &AllowedUsers,
+        (allowed, group): (&AllowedUsers, Option<u32>),
         now: Timestamp,
     ) -> io::Result<Chosen> {
         let owner = rustix::process::geteuid().as_raw();
         let Some(folder) = spool.open(owner)? else { return Ok(Chosen::default()) };
+        let by_members = spool.is_shared() && folder.is_for_members_of(group);
         self.pass += 1;
         let mut summary = Summary::default();
         let mut users: BTreeMap<u32, BinaryHeap<Candidate>> = BTreeMap::new();
         folder.scan(now.micros() / 1_000_000, |entry| {
-            if self.allows(entry.uid, allowed) {
+            if by_members || self.allows(entry.uid, allowed) {
                 self.visit(entry, &mut users, &mut summary);
             } else {
                 summary.ignored += 1;
@@ -273,7 +275,7 @@ mod tests {
 
     fn scan(scanner: &mut Scanner, spool: &Spool, allowed: fn(u32) -> bool) -> Chosen {
         let allowed: AllowedUsers = Arc::new(allowed);
-        scanner.choose(spool, Path::new("/s"), &allowed, Timestamp::from_micros(0)).unwrap()
+        scanner.choose(spool, Path::new("/s"), (&allowed, None), Timestamp::from_micros(0)).unwrap()
     }
 
     fn request(socket: &str) -> String {

@@ -107,9 +107,13 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
     if status.parked > 0 {
         findings.push(Finding::odd(
             "parked",
-            format!("central rejected {} sessions for good", status.parked),
+            format!("central does not take {} sessions and records as they are", status.parked),
             "see `sessiond parked list`",
         ));
+    }
+    for blocked in &status.backlog.blocked {
+        let found = format!("{} records for central's {} wait", blocked.records, blocked.table);
+        findings.push(Finding::wrong("records", found, blocked.reason.clone()));
     }
     findings.push(link(status));
     findings

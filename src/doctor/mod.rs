@@ -3,6 +3,7 @@
 mod addresses;
 mod agents;
 mod here;
+mod hooks;
 mod report;
 mod served;
 mod service;
@@ -30,6 +31,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     findings.push(here::socket(client));
     findings.extend(service::check(environment));
     findings.extend(agents::complaints(environment));
+    findings.extend(hooks::settings_are_taken(environment.variable));
     let mut settings = match config::load(&served.overrides, &served.environment) {
         Ok(loaded) => {
             findings.push(here::config(&loaded));
@@ -42,6 +44,10 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
             return findings;
         }
     };
+    findings.extend(
+        config::unused_database_url(&served.environment)
+            .map(|found| Finding::odd("config", found, "central.url or SESSIOND_CENTRAL_URL names central")),
+    );
     findings.push(here::identity(&settings));
     // Of a daemon that answers, what its status says counts: it may have other places than these.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());

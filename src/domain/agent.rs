@@ -1,24 +1,64 @@
-//! An agent's signs of life, and which session each belongs to.
+//! An agent's reports, and which session each belongs to.
 //!
-//! An agent process tells of itself by whatever it has at hand: its own id of the session, which may change;
-//! its process, which a resume changes; the folder it works in. Whichever of its voices (hook, status line,
-//! discovery) is heard first begins the session, all others take it up.
+//! An agent is known by three things: its own id of the conversation, which /clear and a fork change; its process,
+//! which a resume changes; and the folder it works in. Hooks, the status line and discovery each report some of
+//! them; the first report begins the session, and [`resolve`] finds the session that any later one belongs to.
+//!
+//! Three rules keep the sessions of two agents apart:
+//! - The current id of a session is the one that its process reports heartbeats under. A process may start under a
+//!   throw-away id, so a second `startup` alone does not change the current id.
+//! - An end counts only for the session whose current id it names, and only if no other process runs that session.
+//! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
 use super::{InstanceId, InstanceType, Project};
 
-/// What an agent tells with a report.
+/// What an agent reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// It begins, or goes on.
+    /// It starts, or continues a conversation.
     Start(Source),
     /// Its process was found running.
     Found,
-    /// It lives.
+    /// A heartbeat.
     Beat,
-    /// It ends for good.
+    /// Its process leaves this conversation for another.
+    Leave,
+    /// It ends, and its work is done.
     End,
-    /// Its process is gone, and its work is not done.
+    /// Its process ends, and its work is not done.
     Gone,
+    /// Its process ended and removed its own file before, which a killed one does not.
+    Exited,
+}
+
+/// How an agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// In a terminal, with a person.
+    Interactive,
+    /// One prompt by `claude -p` or an SDK.
+    Headless,
+    /// A job of the agent's own background service.
+    Background,
+}
+
+impl Kind {
+    pub fn parse(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "interactive" => Self::Interactive,
+            "headless" => Self::Headless,
+            "background" => Self::Background,
+            _ => return None,
+        })
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Headless => "headless",
+            Self::Background => "background",
+        }
+    }
 }
 
 /// What made an agent start.
@@ -63,10 +103,13 @@ pub struct Report {
     pub working_dir: Option<String>,
     pub project: Project,
     pub instance_type: InstanceType,
+    pub kind: Option<Kind>,
     /// 0 to 100.
     pub context_percent: Option<u8>,
-    /// An id already told to the agent, while no daemon could be asked: it must lead to the session.
+    /// An id already given to the agent while no daemon could be asked: it must lead to the session.
     pub promised_id: Option<InstanceId>,
+    /// The session of the program that runs the agent, by INSTANCE_ID in its environment.
+    pub outer_id: Option<InstanceId>,
 }
 
 /// A session that a report may belong to.
@@ -74,83 +117,105 @@ pub struct Report {
 pub struct Candidate {
     pub id: InstanceId,
     pub closed: bool,
-    /// Whether the process that reports is the one that used it last; `None`: one of the two is unknown.
+    /// Whether the process that reports is the one that used the session last; `None`: one of the two is unknown.
     pub same_process: Option<bool>,
+    /// The report's id is the session's current one, or one of the two has none.
+    pub is_current: bool,
+    /// The agent's own id that led here was left: of the report for `by_uuid`, else the session's current one.
+    pub is_left: bool,
+    /// Another process than the one that reports runs the session.
+    pub runs_elsewhere: bool,
+    /// The report is of the session's project, or no conversation belongs to the session yet.
+    pub same_project: bool,
 }
 
 /// The sessions of the reporting user that a report may belong to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidates {
-    /// Goes, or once went, by the agent's own id.
+    /// Has, or had, the agent's own id.
     pub by_uuid: Option<Candidate>,
     /// Is open, and its process is the one that reports.
     pub by_process: Option<Candidate>,
-    /// The agent's newest in the same folder, of which no process runs.
+    /// Is open, belongs to the program that runs the agent, and no conversation in it runs.
+    pub outer: Option<Candidate>,
+    /// The agent's newest in the same folder that no process runs; only for a report without a process.
     pub by_folder: Option<Candidate>,
 }
 
 /// What becomes of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is a sign of life of this session.
-    TakeUp(InstanceId),
+    /// It is a heartbeat of this session.
+    Adopt(InstanceId),
     /// It ends this session.
     Close(InstanceId),
-    /// Nothing runs this session any more.
+    /// Its process runs this session no more, and the session can be resumed.
     Abandon(InstanceId),
-    /// It belongs to this session, which is closed and stays so.
-    Leave(InstanceId),
-    /// A session begins, perhaps going on from another.
+    /// It belongs to this session and changes nothing.
+    Ignore(InstanceId),
+    /// A session begins, perhaps continuing another.
     Begin { resumed_from: Option<InstanceId> },
-    /// It tells of nothing that is known here.
+    /// It belongs to no known session.
     Unknown,
 }
 
-/// Which session a report belongs to. The agent's own id says most; a process survives a clear; a resume by a
-/// new process under a new id leaves only the folder. A session that was closed is never opened again (G4):
-/// who goes on from it begins a new one.
-pub fn judge(sign: Sign, tells_who: bool, known: Candidates) -> Verdict {
-    let Candidates { by_uuid, by_process, by_folder } = known;
+/// Finds the session that a report belongs to. The agent's own id counts most; a process survives a /clear. A
+/// session that was closed is never opened again (G4): a report that continues it begins a new one.
+///
+/// `identifies` is false for a report without an id and a process, which begins nothing.
+pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
+    let Candidates { by_uuid, by_process, outer, by_folder } = known;
+    let continue_or_begin = |found: Option<Candidate>| found.map_or(Verdict::Begin { resumed_from: None }, resume);
     match sign {
-        Sign::End => match by_uuid.or(by_process) {
-            Some(session) if session.closed => Verdict::Leave(session.id),
-            Some(session) => Verdict::Close(session.id),
-            None => Verdict::Unknown,
-        },
-        Sign::Gone => match by_uuid.or(by_process) {
-            Some(session) if session.closed => Verdict::Leave(session.id),
-            Some(session) => Verdict::Abandon(session.id),
-            None => Verdict::Unknown,
-        },
-        Sign::Found | Sign::Beat => match by_uuid.or(by_process) {
-            // Late words of a process that has ended its session are no new session.
-            Some(session) if session.closed && session.same_process != Some(false) => Verdict::Leave(session.id),
-            Some(session) => go_on(session),
-            None if tells_who => Verdict::Begin { resumed_from: None },
-            None => Verdict::Unknown,
+        Sign::End | Sign::Gone | Sign::Exited => end(sign, by_uuid),
+        Sign::Found | Sign::Beat | Sign::Leave => match by_uuid {
+            // Late reports of a process that has ended its session, or has left it for another.
+            Some(session) if session.closed && session.same_process != Some(false) => Verdict::Ignore(session.id),
+            Some(session) if session.is_left && by_process.as_ref().is_some_and(|running| running.id != session.id) => {
+                Verdict::Ignore(session.id)
+            }
+            Some(session) => resume(session),
+            None => match by_process.or(outer) {
+                Some(session) => resume(session),
+                None if identifies && sign != Sign::Leave => Verdict::Begin { resumed_from: None },
+                None => Verdict::Unknown,
+            },
         },
         Sign::Start(Source::Fork) => match by_uuid {
-            Some(session) => go_on(session),
+            Some(session) => resume(session),
             None => Verdict::Begin { resumed_from: by_process.map(|original| original.id) },
         },
-        Sign::Start(Source::Startup) => match by_uuid.or(by_process) {
-            Some(session) => go_on(session),
-            None => Verdict::Begin { resumed_from: None },
-        },
-        Sign::Start(Source::Compact) if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) => {
-            by_uuid.map_or(Verdict::Unknown, |session| Verdict::Leave(session.id))
+        // A start under two ids is one in one folder.
+        Sign::Start(Source::Startup) => {
+            continue_or_begin(by_uuid.or(by_process.filter(|session| session.same_project)).or(outer))
         }
-        Sign::Start(Source::Resume | Source::Clear | Source::Compact) => match by_uuid.or(by_process).or(by_folder) {
-            Some(session) => go_on(session),
-            None => Verdict::Begin { resumed_from: None },
-        },
+        // A process that left a conversation to resume one that is not known here.
+        Sign::Start(Source::Resume) => continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer)),
+        Sign::Start(Source::Compact) if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) => {
+            by_uuid.map_or(Verdict::Unknown, |session| Verdict::Ignore(session.id))
+        }
+        Sign::Start(Source::Clear | Source::Compact) => {
+            continue_or_begin(by_uuid.or(by_process).or(outer).or(by_folder))
+        }
     }
 }
 
-fn go_on(session: Candidate) -> Verdict {
+/// An end of the session that it names. One that names another conversation, such as a `--resume` of one that does
+/// not exist, ends nothing.
+fn end(sign: Sign, named: Option<Candidate>) -> Verdict {
+    let Some(session) = named else { return Verdict::Unknown };
+    let ends = session.is_current && !session.runs_elsewhere && !(sign == Sign::Exited && session.is_left);
+    match sign {
+        _ if session.closed || !ends => Verdict::Ignore(session.id),
+        Sign::Gone => Verdict::Abandon(session.id),
+        _ => Verdict::Close(session.id),
+    }
+}
+
+fn resume(session: Candidate) -> Verdict {
     match session.closed {
         true => Verdict::Begin { resumed_from: Some(session.id) },
-        false => Verdict::TakeUp(session.id),
+        false => Verdict::Adopt(session.id),
     }
 }
 
@@ -279,49 +344,125 @@ mod tests {
         assert!(named("проект-x").starts_with("x-"), "{}", named("проект-x"));
     }
 
-    fn candidate(id: &str, closed: bool, same_process: Option<bool>) -> Option<Candidate> {
-        Some(Candidate { id: InstanceId::parse(id).unwrap(), closed, same_process })
+    fn open(id: &str) -> Candidate {
+        let id = InstanceId::parse(id).unwrap();
+        Candidate {
+            id,
+            closed: false,
+            same_process: None,
+            is_current: true,
+            is_left: false,
+            runs_elsewhere: false,
+            same_project: true,
+        }
+    }
+
+    fn closed(id: &str, same_process: Option<bool>) -> Candidate {
+        Candidate { closed: true, same_process, ..open(id) }
     }
 
     const A: &str = "odin-PS-aaaaaa";
     const B: &str = "odin-PS-bbbbbb";
+    const C: &str = "odin-PS-cccccc";
+    const BEGIN: Verdict = Verdict::Begin { resumed_from: None };
+    const RESUME: Sign = Sign::Start(Source::Resume);
 
     fn id(id: &str) -> InstanceId {
         InstanceId::parse(id).unwrap()
     }
 
-    #[test]
-    fn the_same_agent_keeps_its_session() {
-        let all = |uuid, process, folder| Candidates { by_uuid: uuid, by_process: process, by_folder: folder };
-        let open = |id| candidate(id, false, None);
-        for sign in [Sign::Beat, Sign::Found, Sign::Start(Source::Startup), Sign::Start(Source::Fork)] {
-            assert_eq!(judge(sign, true, all(open(A), open(B), open(B))), Verdict::TakeUp(id(A)), "{sign:?}");
-        }
-        for source in [Source::Resume, Source::Clear, Source::Compact] {
-            let sign = Sign::Start(source);
-            assert_eq!(judge(sign, true, all(None, open(A), open(B))), Verdict::TakeUp(id(A)), "{sign:?}");
-            assert_eq!(judge(sign, true, all(None, None, open(A))), Verdict::TakeUp(id(A)), "{sign:?}");
-            assert_eq!(judge(sign, true, all(None, None, None)), Verdict::Begin { resumed_from: None }, "{sign:?}");
-        }
-        let fork = judge(Sign::Start(Source::Fork), true, all(None, open(A), None));
-        assert_eq!(fork, Verdict::Begin { resumed_from: Some(id(A)) }, "a fork is another session");
-        let other = judge(Sign::Start(Source::Startup), true, all(None, None, open(A)));
-        assert_eq!(other, Verdict::Begin { resumed_from: None }, "in one folder many sessions may run");
+    fn by_uuid(session: Candidate) -> Candidates {
+        Candidates { by_uuid: Some(session), ..Candidates::default() }
+    }
+
+    fn by_process(session: Candidate) -> Candidates {
+        Candidates { by_process: Some(session), ..Candidates::default() }
     }
 
     #[test]
-    fn closed_stays_closed() {
-        let closed = |same| Candidates { by_uuid: candidate(A, true, same), ..Candidates::default() };
+    fn agent_keeps_its_session() {
+        let all = Candidates {
+            by_uuid: Some(open(A)),
+            by_process: Some(open(B)),
+            outer: Some(open(C)),
+            by_folder: Some(open(B)),
+        };
+        let starts = [Source::Startup, Source::Resume, Source::Clear, Source::Compact, Source::Fork].map(Sign::Start);
+        for sign in starts.into_iter().chain([Sign::Beat, Sign::Found]) {
+            assert_eq!(resolve(sign, true, all.clone()), Verdict::Adopt(id(A)), "{sign:?}");
+            if sign != Sign::Start(Source::Fork) {
+                let by_process = Candidates { by_uuid: None, ..all.clone() };
+                assert_eq!(resolve(sign, true, by_process), Verdict::Adopt(id(B)), "{sign:?}");
+                let outer = Candidates { by_uuid: None, by_process: None, ..all.clone() };
+                assert_eq!(resolve(sign, true, outer), Verdict::Adopt(id(C)), "{sign:?}");
+            }
+            assert_eq!(resolve(sign, true, Candidates::default()), BEGIN, "{sign:?}");
+        }
+        let fork = resolve(Sign::Start(Source::Fork), true, by_process(open(A)));
+        assert_eq!(fork, Verdict::Begin { resumed_from: Some(id(A)) }, "a fork is another session");
+        let folder = Candidates { by_folder: Some(open(A)), ..Candidates::default() };
+        assert_eq!(resolve(Sign::Start(Source::Clear), true, folder.clone()), Verdict::Adopt(id(A)));
+        for sign in [RESUME, Sign::Start(Source::Startup), Sign::Beat] {
+            assert_eq!(resolve(sign, true, folder.clone()), BEGIN, "the folder alone does not identify: {sign:?}");
+        }
+    }
+
+    #[test]
+    fn resume_of_an_unknown_conversation_is_a_new_session() {
+        let left = Candidate { is_left: true, is_current: false, ..open(A) };
+        assert_eq!(resolve(RESUME, true, by_process(left.clone())), BEGIN);
+        assert_eq!(resolve(Sign::Start(Source::Clear), true, by_process(left)), Verdict::Adopt(id(A)));
+        let throw_away = Candidate { is_current: false, ..open(A) };
+        assert_eq!(resolve(RESUME, true, by_process(throw_away)), Verdict::Adopt(id(A)), "a start under two ids");
+    }
+
+    #[test]
+    fn start_in_another_project_is_another_session() {
+        let elsewhere = Candidate { same_project: false, ..open(A) };
+        assert_eq!(resolve(Sign::Start(Source::Startup), true, by_process(elsewhere.clone())), BEGIN);
+        assert_eq!(resolve(Sign::Beat, true, by_process(elsewhere)), Verdict::Adopt(id(A)), "it works elsewhere");
+    }
+
+    #[test]
+    fn end_closes_only_the_session_that_it_names() {
+        for (sign, ends) in [
+            (Sign::End, Verdict::Close(id(A))),
+            (Sign::Gone, Verdict::Abandon(id(A))),
+            (Sign::Exited, Verdict::Close(id(A))),
+        ] {
+            assert_eq!(resolve(sign, true, by_uuid(open(A))), ends);
+            let former = Candidate { is_current: false, ..open(A) };
+            assert_eq!(resolve(sign, true, by_uuid(former)), Verdict::Ignore(id(A)), "a former id");
+            let elsewhere = Candidate { runs_elsewhere: true, ..open(A) };
+            assert_eq!(resolve(sign, true, by_uuid(elsewhere)), Verdict::Ignore(id(A)), "another process runs it");
+            assert_eq!(resolve(sign, true, by_process(open(A))), Verdict::Unknown, "another conversation");
+        }
+        let reported = Candidate { is_left: true, ..open(A) };
+        assert_eq!(resolve(Sign::Exited, true, by_uuid(reported)), Verdict::Ignore(id(A)), "a hook said how it ended");
+    }
+
+    #[test]
+    fn late_reports_under_an_id_that_was_left_change_nothing() {
+        let left = Candidate { is_left: true, ..open(A) };
+        let known = Candidates { by_process: Some(open(B)), ..by_uuid(left.clone()) };
+        assert_eq!(resolve(Sign::Beat, true, known.clone()), Verdict::Ignore(id(A)));
+        assert_eq!(resolve(RESUME, true, known), Verdict::Adopt(id(A)), "it returns to that conversation");
+        assert_eq!(resolve(Sign::Beat, true, by_uuid(left)), Verdict::Adopt(id(A)));
+        assert_eq!(resolve(Sign::Leave, true, Candidates::default()), Verdict::Unknown);
+    }
+
+    #[test]
+    fn close_is_permanent() {
         let begins = Verdict::Begin { resumed_from: Some(id(A)) };
-        assert_eq!(judge(Sign::Start(Source::Resume), true, closed(None)), begins);
-        assert_eq!(judge(Sign::Beat, true, closed(Some(true))), Verdict::Leave(id(A)));
-        assert_eq!(judge(Sign::Beat, true, closed(None)), Verdict::Leave(id(A)));
-        assert_eq!(judge(Sign::Found, true, closed(Some(false))), begins, "another process goes on from it");
-        assert_eq!(judge(Sign::End, true, closed(None)), Verdict::Leave(id(A)));
-        assert_eq!(judge(Sign::Gone, true, closed(None)), Verdict::Leave(id(A)));
-        assert_eq!(judge(Sign::End, true, Candidates::default()), Verdict::Unknown);
-        assert_eq!(judge(Sign::Beat, false, Candidates::default()), Verdict::Unknown);
-        assert_eq!(judge(Sign::Start(Source::Compact), true, closed(Some(true))), Verdict::Leave(id(A)));
+        assert_eq!(resolve(RESUME, true, by_uuid(closed(A, None))), begins);
+        for sign in [Sign::Beat, Sign::End, Sign::Gone, Sign::Exited, Sign::Leave] {
+            assert_eq!(resolve(sign, true, by_uuid(closed(A, None))), Verdict::Ignore(id(A)), "{sign:?}");
+        }
+        assert_eq!(resolve(Sign::Beat, true, by_uuid(closed(A, Some(true)))), Verdict::Ignore(id(A)));
+        assert_eq!(resolve(Sign::Found, true, by_uuid(closed(A, Some(false)))), begins, "another process continues it");
+        assert_eq!(resolve(Sign::Start(Source::Compact), true, by_uuid(closed(A, Some(true)))), Verdict::Ignore(id(A)));
+        assert_eq!(resolve(Sign::End, true, Candidates::default()), Verdict::Unknown);
+        assert_eq!(resolve(Sign::Beat, false, Candidates::default()), Verdict::Unknown);
     }
 
     #[test]

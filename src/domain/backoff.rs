@@ -10,6 +10,9 @@ const BASE: Duration = Duration::from_millis(250);
 /// The longest wait where trying again may help by itself.
 pub const CAP: Duration = Duration::from_secs(30);
 
+/// The same where several hosts of central are named: one of them takes over within seconds.
+pub const CAP_OF_SEVERAL: Duration = Duration::from_secs(5);
+
 /// The longest wait where only a person can help.
 pub const CAP_FOR_A_PERSON: Duration = Duration::from_secs(60);
 

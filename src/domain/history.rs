@@ -58,6 +58,13 @@ pub struct HistoryRecord {
     pub body: Map<String, Value>,
 }
 
+impl HistoryRecord {
+    /// How long its body is as JSON, in bytes.
+    pub fn size(&self) -> usize {
+        serde_json::to_string(&self.body).map_or(0, |json| json.len())
+    }
+}
+
 /// What a client says happened: valid, and with its secrets blanked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Happening {
@@ -78,26 +85,79 @@ pub struct CommandDetails {
     pub tags: Vec<String>,
 }
 
-/// What central has for records: which of the three tables, and the types of events it takes.
+/// Whether central takes the records of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TableState {
+    Usable,
+    /// There is no such table: central has all of this kind that it can have.
+    #[default]
+    Absent,
+    /// The login lacks these rights, such as `INSERT on event_store`. Records wait for them.
+    Forbidden(Vec<String>),
+    /// The table's times have no zone, so that a time written there is ambiguous. Records wait for
+    /// `sessiond migrate`.
+    WithoutZone,
+}
+
+/// What central has for records: the state of the three tables, and the types of events it takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryTables {
-    pub events: bool,
-    pub commands: bool,
-    pub checkpoints: bool,
+    pub events: TableState,
+    pub commands: TableState,
+    pub checkpoints: TableState,
     /// None where central does not say.
     pub event_types: Option<Vec<String>>,
 }
 
 impl HistoryTables {
     /// All there can be, and central takes whatever comes.
-    pub const ALL: Self = Self { events: true, commands: true, checkpoints: true, event_types: None };
+    pub const ALL: Self = Self {
+        events: TableState::Usable,
+        commands: TableState::Usable,
+        checkpoints: TableState::Usable,
+        event_types: None,
+    };
 
-    pub const fn has(&self, kind: Kind) -> bool {
+    pub const fn state(&self, kind: Kind) -> &TableState {
         match kind {
-            Kind::Event => self.events,
-            Kind::Command => self.commands,
-            Kind::Checkpoint => self.checkpoints,
+            Kind::Event => &self.events,
+            Kind::Command => &self.commands,
+            Kind::Checkpoint => &self.checkpoints,
         }
+    }
+
+    pub const fn state_mut(&mut self, kind: Kind) -> &mut TableState {
+        match kind {
+            Kind::Event => &mut self.events,
+            Kind::Command => &mut self.commands,
+            Kind::Checkpoint => &mut self.checkpoints,
+        }
+    }
+
+    pub fn is_usable(&self, kind: Kind) -> bool {
+        *self.state(kind) == TableState::Usable
+    }
+
+    pub fn is_absent(&self, kind: Kind) -> bool {
+        *self.state(kind) == TableState::Absent
+    }
+
+    /// Why records of this kind wait, and what ends that; none if they do not, or if there is no table for them.
+    pub fn blocked(&self, kind: Kind) -> Option<String> {
+        match self.state(kind) {
+            TableState::Usable | TableState::Absent => None,
+            TableState::Forbidden(missing) => Some(format!(
+                "central's login lacks {}; grant it, or run migrations/central/rights/daemon.sql for this role",
+                missing.join(", ")
+            )),
+            TableState::WithoutZone => {
+                Some(format!("central's {} has times without a zone; run `sessiond migrate`", kind.table()))
+            }
+        }
+    }
+
+    pub fn is_any_blocked(&self) -> bool {
+        Kind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }
 
     pub fn takes(&self, event_type: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Timestamp;
+use super::{Kind, Timestamp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkState {
@@ -67,10 +67,48 @@ pub struct LinkStatus {
     /// Does central tell at once of what others change?
     pub listening: bool,
     pub conflict: Option<Conflict>,
+    /// Kinds of records that central does not take at present.
+    pub blocked: Vec<BlockedKind>,
+    /// How far this machine's clock is ahead of central's, in microseconds; none while they agree as far as is known.
+    pub clock_ahead: Option<i64>,
+    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    pub unreadable_rows: u64,
+    /// Why sync could not use this host's own store, since then; none while it can.
+    pub store_error: Option<(Timestamp, String)>,
+}
+
+/// A kind of records that waits, whatever else is pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedKind {
+    pub kind: Kind,
+    /// One line: what central lacks, and what to do.
+    pub reason: String,
 }
 
 impl LinkStatus {
     pub fn new(state: LinkState, since: Timestamp) -> Self {
-        Self { state, since, last_error: None, last_sync_at: None, round_trip: None, listening: false, conflict: None }
+        Self {
+            state,
+            since,
+            last_error: None,
+            last_sync_at: None,
+            round_trip: None,
+            listening: false,
+            conflict: None,
+            blocked: Vec::new(),
+            clock_ahead: None,
+            unreadable_rows: 0,
+            store_error: None,
+        }
     }
+}
+
+/// What a wrong clock means, in one line. `ahead`: of this machine's before central's, in microseconds.
+pub fn clock_advice(ahead: i64) -> String {
+    let by = humantime::format_duration(Duration::from_secs(ahead.unsigned_abs() / 1_000_000));
+    let direction = if ahead < 0 { "behind" } else { "ahead of" };
+    format!(
+        "this machine's clock is {by} {direction} central's: set both by NTP, a wrong clock makes live sessions look \
+         stale"
+    )
 }

@@ -91,7 +91,7 @@ impl Project {
     }
 
     /// What a project is called that has no name at all.
-    pub(super) fn unnamed() -> Self {
+    pub fn unnamed() -> Self {
         Self("unnamed".to_owned())
     }
 

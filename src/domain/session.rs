@@ -85,6 +85,13 @@ pub struct Heartbeat {
 pub struct Closed;
 
 impl Session {
+    /// About how many bytes it takes to send.
+    pub fn size(&self) -> usize {
+        const FIXED: usize = 160;
+        let texts = [&self.current_epic, &self.claude_session_uuid, &self.claude_session_path, &self.working_dir];
+        FIXED + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
     /// The session that a registration begins.
     pub fn register(instance_id: InstanceId, what: Registration, at: Timestamp) -> Self {
         Self {

@@ -23,6 +23,10 @@ pub struct Tool {
 }
 
 impl Tool {
+    pub fn registers(&self) -> bool {
+        matches!(self.request, Request::Post("/v1/sessions"))
+    }
+
     /// Whether its answer holds text that sessions recorded, rather than what the caller gave.
     pub fn tells_of_sessions(&self) -> bool {
         self.read_only || matches!(self.request, Request::Post("/v1/resume"))
@@ -48,8 +52,8 @@ enum Request {
     Post(&'static str),
     /// The session is in the path, the others are the body.
     PostOf(&'static str),
-    /// They are the query, besides this one.
-    Get(&'static str, &'static str),
+    /// They are the query, besides this one; an agent gets [`PAGE_SIZE`] sessions at once unless it asks for more.
+    Pages(&'static str, &'static str),
     /// The session is in the path, the others are the query, besides this one.
     GetOf(&'static str, &'static str),
 }
@@ -57,6 +61,10 @@ enum Request {
 const ID: Field = Field::Text("instance_id", "The session's id, such as odin-PS-8f4a2b");
 const EPIC: Field = Field::Text("current_epic", "What it works on");
 const PERCENT: Field = Field::Number("context_percent", 0, 100, "How much of the context window is used, in percent");
+const PAGE: Field = Field::Number("limit", 1, 1000, "At most so many. Default: 50");
+const AFTER: Field = Field::Text("after", "The `next` of the page before");
+/// An agent's context is small; longer lists come in pages.
+pub const PAGE_SIZE: u32 = 50;
 const TYPE: Field = Field::Text("type", "Only those of this type");
 const SINCE: Field = Field::Text("since", "Only from this moment on, in RFC 3339");
 const UNTIL: Field = Field::Text("until", "Only before this moment, in RFC 3339");
@@ -100,9 +108,11 @@ pub const TOOLS: [Tool; 12] = [
             Field::Choice("status", &["active", "stale", "closed"], "Only those in this state"),
             Field::Flag("active_only", "Only active ones"),
             Field::Flag("local", "Only those of this host"),
+            PAGE,
+            AFTER,
         ],
         required: &[],
-        request: Request::Get("/v1/sessions", ""),
+        request: Request::Pages("/v1/sessions", ""),
         read_only: true,
     },
     Tool {
@@ -200,9 +210,11 @@ pub const TOOLS: [Tool; 12] = [
         fields: &[
             Field::Text("project", "Only those of this project"),
             Field::Text("machine", "Only those on this machine"),
+            PAGE,
+            AFTER,
         ],
         required: &[],
-        request: Request::Get("/v1/sessions", "status=stale"),
+        request: Request::Pages("/v1/sessions", "status=stale"),
         read_only: true,
     },
 ];
@@ -242,7 +254,10 @@ impl Tool {
         Ok(match self.request {
             Request::Post(path) => Call { method: "POST", target: path.to_owned(), body: Some(arguments.into()) },
             Request::PostOf(rest) => Call { target: session()? + rest, method: "POST", body: Some(arguments.into()) },
-            Request::Get(path, fixed) => Call { method: "GET", target: query(path, fixed, &arguments)?, body: None },
+            Request::Pages(path, fixed) => {
+                arguments.entry("limit").or_insert_with(|| PAGE_SIZE.into());
+                Call { method: "GET", target: query(path, fixed, &arguments)?, body: None }
+            }
             Request::GetOf(rest, fixed) => {
                 let path = session()? + rest;
                 Call { method: "GET", target: query(&path, fixed, &arguments)?, body: None }
@@ -308,7 +323,9 @@ mod tests {
         assert_eq!((beat.method, beat.target.as_str()), ("POST", "/v1/sessions/a%2Fb/heartbeat"));
         assert_eq!(beat.body, Some(json!({"current_epic": null})));
         let list = call("mcp_meta_list_stale_instances", json!({"project": "a&b"})).unwrap();
-        assert_eq!(list.target, "/v1/sessions?status=stale&project=a%26b");
+        assert_eq!(list.target, "/v1/sessions?status=stale&limit=50&project=a%26b");
+        let more = call("mcp_meta_list_instances", json!({"limit": 7, "after": "x~y"})).unwrap();
+        assert_eq!(more.target, "/v1/sessions?after=x~y&limit=7");
         let events = call("mcp_meta_query_events", json!({"instance_id": "x", "limit": 5, "type": null})).unwrap();
         assert_eq!(events.target, "/v1/sessions/x/events?limit=5");
         assert_eq!(

@@ -2,6 +2,7 @@
 //!
 //! Each portable variant (the polling ones) also compiles on Linux and is tested there.
 
+pub mod caller;
 pub mod disk;
 pub mod files;
 pub mod limits;
@@ -11,6 +12,7 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod program;
+pub mod replace;
 pub mod socket;
 pub mod wake;
 

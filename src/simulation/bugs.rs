@@ -57,10 +57,20 @@ pub enum Bug {
     ClaimAtEachStart,
     /// The claim that central accepted is forgotten after a few starts.
     ClaimsAgedOut,
+    /// Each pull reads again what was read before.
+    PositionNeverAdvances,
+    /// Rows of central that did not change are written, and announced to watchers.
+    UnchangedRowsWritten,
+    /// A deletion counts whatever transaction it bears, and although the session was brought back.
+    DeletedForGood,
+    /// A table that the login may not use is taken for one that is not there.
+    MissingRightCountsAsAbsent,
+    /// A row that another transaction has locked fails the batch.
+    LockedRowBlocks,
 }
 
 impl Bug {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -88,5 +98,10 @@ impl Bug {
         Self::NoAdoptionWhileWaiting,
         Self::ClaimAtEachStart,
         Self::ClaimsAgedOut,
+        Self::PositionNeverAdvances,
+        Self::UnchangedRowsWritten,
+        Self::DeletedForGood,
+        Self::MissingRightCountsAsAbsent,
+        Self::LockedRowBlocks,
     ];
 }

@@ -16,10 +16,11 @@ use super::network::{Network, SimLink};
 use super::{BATCHES, PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, Timestamp};
+use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    Draws, Identity, Ledger, Pending, Place, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement,
+    Settling, Skip, Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -51,6 +52,8 @@ pub struct Home {
     pub store: Store,
     pub hand: Arc<Mutex<ByHand>>,
     pub identity: Arc<Mutex<Identity>>,
+    /// Rows that reading central wrote.
+    written: Arc<AtomicU64>,
     bug: Option<Bug>,
 }
 
@@ -60,6 +63,18 @@ type SimExchange = Exchange<Home, SimLink>;
 enum Worker {
     Idle(Box<(SimExchange, Engine)>),
     Busy(Job<(SimExchange, Engine)>),
+}
+
+/// What reading central costs a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorCost {
+    pub pulls: u64,
+    /// Rows that central sent.
+    pub read: u64,
+    /// Rows written into the store.
+    pub written: u64,
+    /// Changes of sessions announced to watchers, whatever their cause.
+    pub announced: u64,
 }
 
 pub struct Daemon {
@@ -134,7 +149,8 @@ impl Host {
             self.claim_and_forget(claim);
         }
         let hand = Arc::new(Mutex::new(hand));
-        let home = Home { store, hand, identity: self.identity.clone(), bug: self.network.bug };
+        let home =
+            Home { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
         let mut daemon = Daemon { home, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
         let (store, name, at) = (daemon.home.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
@@ -235,7 +251,7 @@ impl Host {
         match daemon.worker.take() {
             Some(Worker::Idle(mut idle)) => {
                 let now = idle.0.tick();
-                let pending = daemon.home.hand.lock().unwrap().any_waits().unwrap();
+                let pending = daemon.home.hand.lock().unwrap().any_waits(&idle.0.skip()).unwrap();
                 let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
                     idle.1.hurry(now);
@@ -258,7 +274,12 @@ impl Host {
     pub fn nudge(&mut self, identity_changed: bool) {
         if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
-            if identity_changed { idle.1.reconnect(PACE, now) } else { idle.1.hurry(now) }
+            if identity_changed {
+                idle.1.reconnect(PACE, now);
+            } else {
+                idle.0.hurry();
+                idle.1.hurry(now);
+            }
         }
     }
 
@@ -267,6 +288,27 @@ impl Host {
         let name = self.name();
         let filed = |daemon: &Daemon| daemon.home.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
+    }
+
+    /// What reading central has cost this daemon since its start, if it runs.
+    pub fn mirror_cost(&self) -> Option<MirrorCost> {
+        let home = &self.daemon.as_ref()?.home;
+        let network = self.network.lock();
+        Some(MirrorCost {
+            pulls: network.pulls[self.index],
+            read: network.read[self.index],
+            written: home.written.load(Ordering::Relaxed),
+            announced: home.hand.lock().unwrap().announced(),
+        })
+    }
+
+    /// Has the next pull read everything.
+    pub fn read_anew(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
+        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, reset));
+        assert!(poll(&mut done).is_none());
+        daemon.home.hand.lock().unwrap().commit();
     }
 
     pub fn records(&self) -> Vec<Record> {
@@ -310,23 +352,35 @@ impl Local for Home {
         self.store.file_under(name, at).await
     }
 
-    async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.hand.lock().unwrap().any_waits()
+    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.hand.lock().unwrap().any_waits(&skip)
     }
 
-    async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending(limit)
+    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        let due = self.hand.lock().unwrap().is_parked_due(at);
+        if due { ByHand::release_parked(&self.store, at).await } else { Ok(0) }
     }
 
-    async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending_behind(place, limit)
+    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().pending(limit, &skip)
+    }
+
+    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().pending_behind(place, limit, &skip)
+    }
+
+    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.hand.lock().unwrap().newest_pending(kind, count, &skip)
     }
 
     async fn ledger(&self) -> Result<Ledger, StoreError> {
         self.hand.lock().unwrap().ledger()
     }
 
-    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    async fn learn_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
+            tables.events = TableState::Absent;
+        }
         self.store.learn_tables(tables, at).await
     }
 
@@ -370,7 +424,12 @@ impl Local for Home {
     }
 
     async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.hand.lock().unwrap().mirror_since(now)
+        let since = self.hand.lock().unwrap().mirror_since(&self.store, now)?;
+        Ok(if self.has(Bug::PositionNeverAdvances) { since.min(1) } else { since })
+    }
+
+    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.store.read_mirror_anew().await
     }
 
     async fn take_in(
@@ -380,13 +439,20 @@ impl Local for Home {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
+    ) -> Result<PageResult, StoreError> {
         if self.has(Bug::NoAdoptionWhileWaiting) {
             let hand = self.hand.lock().unwrap();
             let waits = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
             changes.sessions.retain(|session| !waits(session.instance_id.as_str()));
         }
-        self.store.take_in(reading, changes, draws, at, stale_after).await
+        let rows = changes.sessions.len();
+        let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
+        self.written.fetch_add(imported.written, Ordering::Relaxed);
+        if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
+            let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";
+            ByHand::execute(&self.store, rewrite).await?;
+        }
+        Ok(imported)
     }
 
     async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {

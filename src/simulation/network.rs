@@ -13,8 +13,8 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{ColumnTimes, HistoryRecord, Session, Status, TimedSession};
-use crate::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
+use crate::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
@@ -52,6 +52,9 @@ pub struct Net {
     pub rivals: BTreeMap<String, Uuid>,
     /// Calls of each host so far, other than those that bisect a rejected batch.
     pub calls: [u32; super::HOSTS],
+    /// Pages that each host asked for, and rows that these brought.
+    pub pulls: [u64; super::HOSTS],
+    pub read: [u64; super::HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
     /// All that happened, in words.
@@ -72,6 +75,8 @@ impl Network {
             zombies: VecDeque::new(),
             rivals: BTreeMap::new(),
             calls: [0; super::HOSTS],
+            pulls: [0; super::HOSTS],
+            read: [0; super::HOSTS],
             violations: Vec::new(),
             random,
             log: Vec::new(),
@@ -289,8 +294,13 @@ impl Central for SimLink {
             self.check_name(me);
             self.check_filing(&batch);
         }
-        self.rejected = matches!(applied, Err(CentralError::Reject(_)));
-        if self.rejected && self.network.has(Bug::RejectedBlocks) {
+        self.rejected = matches!(applied, Err(CentralError::Reject(_) | CentralError::Locked(_)));
+        let is_locked = matches!(applied, Err(CentralError::Locked(_)));
+        if is_locked && self.network.has(Bug::LockedRowBlocks) {
+            self.cut();
+            return broke();
+        }
+        if matches!(applied, Err(CentralError::Reject(_))) && self.network.has(Bug::RejectedBlocks) {
             return broke();
         }
         if fate == Fate::AnswerLost {
@@ -299,6 +309,18 @@ impl Central for SimLink {
         }
         pause().await;
         applied
+    }
+
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked(ids).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.tables().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.link.clock()
     }
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
@@ -326,7 +348,21 @@ impl Central for SimLink {
             self.cut();
             return broke();
         }
-        let changes = self.link.pull(reading).await;
+        let mut changes = self.link.pull(reading).await;
+        if self.network.has(Bug::DeletedForGood)
+            && let Ok(changes) = &mut changes
+            && reading.after.is_none()
+            && !reading.is_whole()
+        {
+            let deleted = self.network.central.tombstones().into_iter().filter(|(at, _)| *at >= reading.since);
+            changes.gone = deleted.map(|(_, gone)| gone).collect();
+        }
+        if let Ok(changes) = &changes {
+            let rows = changes.sessions.len() + changes.gone.len() + changes.history.len();
+            let mut net = self.network.lock();
+            net.pulls[self.host] += 1;
+            net.read[self.host] += rows as u64;
+        }
         pause().await;
         changes
     }
@@ -339,7 +375,7 @@ impl Central for SimLink {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.link.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.link.changed().await
     }
 }

@@ -12,15 +12,17 @@ use uuid::Uuid;
 
 use super::bugs::Bug;
 use super::fake_central::{FakeCentral, Snapshot};
-use super::host::{Answered, Host};
+use super::host::{Answered, Host, MirrorCost};
 use super::model::{Command, Key, Model, ODD_EVENT, State, When, violation};
 use super::network::{Network, Weather};
 use super::random::Random;
 use super::{HOSTS, PACE, Violation, now};
-use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use crate::domain::{
+    Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
+};
 use crate::store::by_hand::Disk;
 use crate::store::{ColumnChanges, Process, Record, StoreError};
-use crate::sync::central::Central;
+use crate::sync::central::{Central, Rejection};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -122,7 +124,8 @@ impl World {
         self.pass(passed, None);
         let host = self.below(HOSTS as u64) as usize;
         match self.below(100) {
-            0..31 => self.sync(host)?,
+            0..29 => self.sync(host)?,
+            29..31 => self.trouble_central(),
             31..41 => self.commit(host)?,
             41..45 => self.register(host),
             45..58 => self.heartbeat(host),
@@ -172,7 +175,8 @@ impl World {
         match self.below(6) {
             0..2 => None,
             2..4 => Some(self.below(1000).to_string()),
-            _ => Some("e".repeat(249 + self.random.below(8) as usize)),
+            // The longest that an epic can be, or nearly.
+            _ => Some("e".repeat(256 - self.random.below(8) as usize)),
         }
     }
 
@@ -480,6 +484,36 @@ impl World {
         self.rejected.push(id);
     }
 
+    /// A transaction locks a row and is idle, a right is revoked, a column is added; or one of that ends.
+    fn trouble_central(&mut self) {
+        match self.below(6) {
+            0 => {
+                let Some(row) = self.some_row() else { return };
+                self.note(format!("{} is locked in central", row.instance_id));
+                self.network.central.lock_row(row.instance_id.as_str());
+            }
+            1 => {
+                self.note("no row is locked in central".into());
+                self.network.central.unlock_rows();
+            }
+            2 => self.set_events(TableState::Forbidden(vec!["INSERT on event_store".into()])),
+            3 => self.set_events(TableState::Usable),
+            4 => self.break_sessions(Some("a column has no value (23502)")),
+            _ => self.break_sessions(None),
+        }
+    }
+
+    pub(super) fn set_events(&mut self, state: TableState) {
+        self.note(format!("events in central: {state:?}"));
+        self.network.central.with_history(|history| history.tables.events = state);
+    }
+
+    pub(super) fn break_sessions(&mut self, why: Option<&str>) {
+        self.note(format!("central takes no sessions: {why:?}"));
+        let rejection = why.map(|why| Rejection { code: "23502".into(), message: why.into() });
+        self.network.central.break_sessions(rejection);
+    }
+
     fn turn_read_only(&mut self) {
         self.read_only = !self.read_only;
         self.note(format!("central is read-only: {}", self.read_only));
@@ -498,7 +532,13 @@ impl World {
         let Backup { tables, strangers, rivals } = self.backups.swap_remove(which);
         self.note(format!("central is restored from backup {which}"));
         self.restored = true;
-        self.network.central.restore(tables);
+        let known = self.network.central.transaction();
+        match self.below(3) {
+            0 => self.network.central.restore(tables),
+            // Into another cluster, which numbers its transactions lower or higher.
+            1 => self.network.central.restore_elsewhere(tables, 1 + self.random.below(known)),
+            _ => self.network.central.restore_elsewhere(tables, known + 1000),
+        }
         self.strangers = strangers;
         self.network.lock().rivals = rivals;
         self.rows.clear();
@@ -508,9 +548,11 @@ impl World {
 
     /// A client without a daemon writes where it can.
     fn foreign_client(&mut self) -> Result<(), Violation> {
-        match self.below(4) {
+        match self.below(6) {
             0 => self.collide(),
             1 => self.close_elsewhere(),
+            2 => self.bring_back(),
+            3 => self.network.central.hold_a_transaction(self.random.below(2) == 0),
             _ => self.edit_elsewhere(),
         }
         self.check_central()
@@ -525,6 +567,15 @@ impl World {
         let stranger = Session { created_at: self.now().plus(Duration::from_micros(1)), ..plain(id, self.now()) };
         self.network.central.put(&stranger);
         self.strangers.insert(stranger.instance_id.to_string(), stranger);
+    }
+
+    /// A client deletes its session, and brings it back.
+    fn bring_back(&mut self) {
+        let strangers: Vec<_> = self.strangers.values().cloned().collect();
+        let Some(stranger) = self.pick(&strangers) else { return };
+        self.note(format!("{} is deleted and brought back", stranger.instance_id));
+        self.network.central.delete(stranger.instance_id.as_str());
+        self.network.central.put(&stranger);
     }
 
     fn some_row(&mut self) -> Option<Session> {

@@ -30,6 +30,8 @@ pub enum Sharing {
 #[derive(Debug)]
 pub struct SpoolFolder {
     descriptor: OwnedFd,
+    /// The group whose members alone may add files, beside its owner and root; none if others may, too.
+    members: Option<u32>,
 }
 
 /// Identifies a file as it was when it was listed: a file that was replaced or changed has another one.
@@ -89,8 +91,16 @@ impl SpoolFolder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        verify(&fstat(&descriptor)?, owner, sharing)?;
-        Ok(Some(Self { descriptor }))
+        let stat = fstat(&descriptor)?;
+        verify(&stat, owner, sharing)?;
+        let open_to_all = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
+        Ok(Some(Self { descriptor, members: (!open_to_all).then_some(stat.st_gid) }))
+    }
+
+    /// Whether whoever left a file here is a member of this group: the kernel has checked that, for members whom no user
+    /// database names, too.
+    pub fn is_for_members_of(&self, group: Option<u32>) -> bool {
+        group.is_some() && self.members == group
     }
 
     /// Calls `visit` for each file that may hold a request, in no order. `now`: seconds since 1970.

@@ -1,5 +1,10 @@
-//! Agents' reports in SQLite: which session one belongs to is found out and noted in one transaction, so that
-//! whichever of an agent's voices comes first, no session is registered twice.
+//! Agents' reports in SQLite: the session that one belongs to is found and changed in one transaction, so that no
+//! session is registered twice, whichever of an agent's reports comes first.
+//!
+//! Three tables say what runs a session. `sessions.pid` is the process that is watched. `claude_ids` has every id of
+//! the agent's own that led to a session, with the process that uses the conversation and whether it was left.
+//! `session_processes` has further processes that opened the same conversation; the next of them is watched when the
+//! first ends.
 
 use std::time::Duration;
 
@@ -7,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
 use super::{StoreError, history};
-use crate::domain::agent::{Candidate, Candidates, Report, Sign, Verdict, judge};
+use crate::domain::agent::{Candidate, Candidates, Kind, Report, Sign, Source, Verdict, resolve};
 use crate::domain::{Column, Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
 /// A report, and what is known of where it came from.
@@ -27,10 +32,12 @@ pub struct Sighted {
     pub record: Record,
     /// The session began with this report.
     pub created: bool,
+    /// Another process than before is to be watched.
+    pub process_changed: bool,
 }
 
 /// # Errors
-/// `NotFound` for a report that begins nothing and tells of nothing known.
+/// `NotFound` for a report that begins nothing and belongs to no known session.
 pub(super) fn sight(
     db: &Connection,
     sighting: Sighting,
@@ -42,24 +49,33 @@ pub(super) fn sight(
     let known = candidates(db, &sighting, caller)?;
     let by_process = known.by_process.clone();
     let report = &sighting.report;
-    let tells_who = report.claude_session_uuid.is_some() || sighting.process.is_some();
-    let (id, created) = match judge(report.sign, tells_who, known) {
-        Verdict::TakeUp(id) => (take_up(db, id, &sighting, at, stale_after)?, false),
-        Verdict::Close(id) => (end(db, id, at)?, false),
-        Verdict::Abandon(id) => {
-            leave(db, &id, at)?;
-            (id, false)
-        }
-        Verdict::Leave(id) => (id, false),
-        Verdict::Begin { resumed_from } => (begin(db, &sighting, resumed_from, caller, draws, at)?, true),
+    let identifies = report.claude_session_uuid.is_some() || sighting.process.is_some();
+    let verdict = resolve(report.sign, identifies, known);
+    let (id, runs, created) = match &verdict {
+        Verdict::Adopt(id) => (id.clone(), true, false),
+        Verdict::Begin { resumed_from } => (begin(db, &sighting, resumed_from.clone(), caller, draws, at)?, true, true),
+        Verdict::Close(id) | Verdict::Abandon(id) | Verdict::Ignore(id) => (id.clone(), false, false),
         Verdict::Unknown => return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default())),
     };
-    if let Some(left) = by_process.filter(|other| other.id != id) {
-        leave(db, &left.id, at)?;
+    let before = existing(db, id.as_str())?.process;
+    match &verdict {
+        Verdict::Adopt(id) => adopt(db, id, &sighting, at, stale_after)?,
+        Verdict::Close(id) | Verdict::Abandon(id) => end(db, id, &sighting, at)?,
+        _ => {}
     }
-    remember(db, &sighting, &id)?;
-    keep_promise(db, report.promised_id.as_ref(), &id, at)?;
-    Ok(Sighted { record: existing(db, id.as_str())?, created })
+    if let (false, Some(process)) = (runs, sighting.process) {
+        forget_process(db, Some(&id), process)?;
+    }
+    if runs {
+        if let Some(other) = by_process.filter(|other| other.id != id) {
+            leave(db, &other.id, at)?;
+        }
+        remember(db, &sighting, &id)?;
+        note_kind(db, &sighting, &id)?;
+        keep_promise(db, report.promised_id.as_ref(), &id, at)?;
+    }
+    let record = existing(db, id.as_str())?;
+    Ok(Sighted { process_changed: record.process != before || created, record, created })
 }
 
 fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
@@ -69,65 +85,105 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 fn candidates(db: &Connection, sighting: &Sighting, caller: Caller) -> Result<Candidates, StoreError> {
     let report = &sighting.report;
     let mut known = match &report.claude_session_uuid {
-        Some(uuid) => by_uuid(db, uuid, sighting.process, caller)?,
+        Some(uuid) => by_uuid(db, uuid, sighting, caller)?,
         None => None,
     };
-    // An id that was told tells as much as the agent's own.
+    // An id that was given to the agent identifies as its own does.
     if let (None, Some(promised)) = (&known, &report.promised_id) {
-        known = by_promise(db, promised, sighting.process, caller)?;
+        known = by_id(db, promised, sighting, caller)?;
     }
     let by_process = match sighting.process {
-        Some(process) => by_process(db, process, caller)?,
+        Some(process) => by_process(db, process, sighting, caller)?,
         None => None,
     };
-    let by_folder = match (&report.working_dir, report.sign) {
-        (Some(folder), Sign::Start(_)) => by_folder(db, folder, sighting, caller)?,
+    let outer = match &report.outer_id {
+        Some(id) => outer(db, id, sighting, caller)?,
+        None => None,
+    };
+    let by_folder = match (&report.working_dir, report.sign, sighting.process) {
+        (Some(folder), Sign::Start(Source::Clear | Source::Compact), None) => by_folder(db, folder, sighting, caller)?,
         _ => None,
     };
-    Ok(Candidates { by_uuid: known, by_process, by_folder })
+    Ok(Candidates { by_uuid: known, by_process, outer, by_folder })
 }
 
-fn by_uuid(
-    db: &Connection,
-    uuid: &str,
+/// Where one of the agent's own ids led.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    /// The process that uses the conversation.
     process: Option<Process>,
-    caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+    is_left: bool,
+}
+
+fn use_of(db: &Connection, uuid: Option<&str>, id: &InstanceId) -> Result<Option<Use>, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT pid, pid_started, is_left FROM claude_ids WHERE uuid = ?1 AND instance_id = ?2")?
+        .query_row(params![uuid, id.as_str()], |row| {
+            let process = row.get::<_, Option<i32>>(0)?.zip(row.get(1)?);
+            Ok(Use { process: process.map(|(pid, started)| Process { pid, started }), is_left: row.get(2)? })
+        })
+        .optional()?)
+}
+
+impl Sighting {
+    /// Whether this process lives and is another than the one that reports.
+    fn is_other(&self, process: Option<Process>) -> bool {
+        let reporting = self.process;
+        process.is_some_and(|other| reporting.is_some_and(|own| own != other) && (self.lives)(other))
+    }
+}
+
+/// A session as the one that a report may belong to; `used` is where the id that led here is used.
+fn candidate(found: Record, used: Option<Use>, sighting: &Sighting) -> Candidate {
+    let used = used.unwrap_or_default();
+    let same_project = found.session.claude_session_uuid.is_none() || found.session.project == sighting.report.project;
+    let current = found.session.claude_session_uuid;
+    let reported = &sighting.report.claude_session_uuid;
+    let last = used.process.or(found.process);
+    Candidate {
+        id: found.session.instance_id,
+        closed: found.session.status == Status::Closed,
+        same_process: last.zip(sighting.process).map(|(last, reporting)| last == reporting),
+        is_current: current.is_none() || reported.is_none() || current == *reported,
+        is_left: used.is_left,
+        runs_elsewhere: sighting.is_other(found.process) || sighting.is_other(used.process),
+        same_project,
+    }
+}
+
+fn by_uuid(db: &Connection, uuid: &str, sighting: &Sighting, caller: Caller) -> Result<Option<Candidate>, StoreError> {
     // A session that was registered under this id without a report is not in claude_ids. An open one first.
     let found = db
-        .prepare_cached(
-            "SELECT s.instance_id, s.status = 'closed' AS closed, coalesce(c.pid, s.pid), \
-                 coalesce(c.pid_started, s.pid_started) \
-             FROM sessions s LEFT JOIN claude_ids c ON c.uuid = ?1 AND c.instance_id = s.instance_id \
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s LEFT JOIN claude_ids c ON c.uuid = ?1 AND c.instance_id = s.instance_id \
              WHERE s.instance_id IN (SELECT instance_id FROM claude_ids WHERE uuid = ?1 \
                  UNION SELECT instance_id FROM sessions WHERE claude_session_uuid = ?1) \
                  AND s.owner_uid = ?2 AND s.mirror_round IS NULL \
-             ORDER BY closed, c.uuid IS NULL, s.created_at DESC LIMIT 1",
-        )?
-        .query_row(params![uuid, caller.uid], |row| {
-            let id = super::sessions::parsed(row, 0, InstanceId::parse)?;
-            let (pid, started): (Option<i32>, Option<i64>) = (row.get(2)?, row.get(3)?);
-            Ok((id, row.get::<_, bool>(1)?, pid.zip(started).map(|(pid, started)| Process { pid, started })))
-        })
+             ORDER BY s.status = 'closed', c.uuid IS NULL, s.created_at DESC LIMIT 1"
+        ))?
+        .query_row(params![uuid, caller.uid], record)
         .optional()?;
-    Ok(found.map(|(id, closed, last)| Candidate { id, closed, same_process: last.zip(process).map(|(a, b)| a == b) }))
+    let Some(found) = found else { return Ok(None) };
+    let used = use_of(db, Some(uuid), &found.session.instance_id)?;
+    Ok(Some(candidate(found, used, sighting)))
 }
 
-fn by_promise(
+fn by_id(
     db: &Connection,
-    promised: &InstanceId,
-    process: Option<Process>,
+    id: &InstanceId,
+    sighting: &Sighting,
     caller: Caller,
 ) -> Result<Option<Candidate>, StoreError> {
-    let found = get(db, promised.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
-    Ok(found.map(|record| Candidate {
-        closed: record.session.status == Status::Closed,
-        id: record.session.instance_id,
-        same_process: record.process.zip(process).map(|(a, b)| a == b),
-    }))
+    let found = get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+    Ok(found.map(|found| candidate(found, None, sighting)))
 }
 
-fn by_process(db: &Connection, process: Process, caller: Caller) -> Result<Option<Candidate>, StoreError> {
+fn by_process(
+    db: &Connection,
+    process: Process,
+    sighting: &Sighting,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
     let found = db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE pid = ?1 AND pid_started = ?2 AND owner_uid = ?3 \
@@ -135,7 +191,40 @@ fn by_process(db: &Connection, process: Process, caller: Caller) -> Result<Optio
         ))?
         .query_row(params![process.pid, process.started, caller.uid], record)
         .optional()?;
-    Ok(found.map(|found| Candidate { id: found.session.instance_id, closed: false, same_process: Some(true) }))
+    let Some(found) = found.map_or_else(|| by_further_process(db, process, caller), |found| Ok(Some(found)))? else {
+        return Ok(None);
+    };
+    let used = use_of(db, found.session.claude_session_uuid.as_deref(), &found.session.instance_id)?;
+    Ok(Some(candidate(found, used, sighting)))
+}
+
+/// The session whose conversation this process uses while another one is watched, such as a shell that started it.
+fn by_further_process(db: &Connection, process: Process, caller: Caller) -> Result<Option<Record>, StoreError> {
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM session_processes p JOIN sessions s ON s.instance_id = p.instance_id \
+                 JOIN claude_ids c ON c.uuid = s.claude_session_uuid AND c.instance_id = s.instance_id \
+             WHERE p.pid = ?1 AND p.pid_started = ?2 AND c.pid = ?1 AND c.pid_started = ?2 AND s.owner_uid = ?3 \
+                 AND s.status <> 'closed' AND s.mirror_round IS NULL LIMIT 1"
+        ))?
+        .query_row(params![process.pid, process.started, caller.uid], record)
+        .optional()?)
+}
+
+/// The session of the program that runs the agent, unless another conversation runs in it: that of an agent which
+/// started this one.
+fn outer(
+    db: &Connection,
+    id: &InstanceId,
+    sighting: &Sighting,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let found = get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+    let Some(found) = found.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
+    let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, sighting))) };
+    let used = use_of(db, Some(current), id)?;
+    let ended = used.is_some_and(|used| used.is_left || used.process.is_some_and(|process| !(sighting.lives)(process)));
+    Ok(ended.then(|| candidate(found, used, sighting)))
 }
 
 /// Of the agent's sessions in a folder, how many are looked at for one without a process.
@@ -155,79 +244,183 @@ fn by_folder(
         .query_map(params![folder, caller.uid, RECENT], record)?
         .collect::<Result<Vec<_>, _>>()?;
     let idle = recent.into_iter().find(|r| r.process.is_none_or(|process| !(sighting.lives)(process)));
-    Ok(idle.map(|found| Candidate {
-        closed: found.session.status == Status::Closed,
-        id: found.session.instance_id,
-        same_process: None,
-    }))
+    Ok(idle.map(|found| candidate(found, None, sighting)))
 }
 
-fn take_up(
+/// Applies a report of a process that runs the session.
+fn adopt(
     db: &Connection,
-    id: InstanceId,
+    id: &InstanceId,
     sighting: &Sighting,
     at: Timestamp,
     stale_after: Duration,
-) -> Result<InstanceId, StoreError> {
+) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
+    let before = record.clone();
     let report = &sighting.report;
-    let before = record.session.clone();
     let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
-    let starts = matches!(report.sign, Sign::Start(_));
-    // Whoever merely lives does not take a session from another process that does.
-    let free = record.process.is_none_or(|process| !(sighting.lives)(process));
-    if let Some(process) = sighting.process.filter(|_| starts || free) {
-        record.process = Some(process);
+    if let Some(process) = sighting.process {
+        if sighting.is_other(before.process) {
+            note_process(db, id, process)?;
+        } else {
+            record.process = Some(process);
+            forget_process(db, None, process)?;
+        }
     }
-    let session = &mut record.session;
-    if report.claude_session_uuid.is_some() && (starts || !went_by(db, report, &id)?) {
-        session.claude_session_uuid.clone_from(&report.claude_session_uuid);
-        session.claude_session_path = report.claude_session_path.clone().or(session.claude_session_path.take());
-    }
-    if session.working_dir.is_none() {
-        session.working_dir.clone_from(&report.working_dir);
-    }
-    record.change_columns_since(&before, at);
+    follow(db, &mut record.session, sighting, before.process)?;
+    record.change_columns_since(&before.session, at);
     if report.context_percent.is_some() {
         record.change_column(Column::ContextPercent, at);
     }
-    if whereabouts(&record.session) != whereabouts(&before) {
+    if whereabouts(&record.session) != whereabouts(&before.session) {
         save_whereabouts(db, &record)?;
     }
     save(db, &mut record, at)?;
-    history::context_changed(db, &id, (before.context_percent, record.session.context_percent))?;
-    Ok(id)
+    history::context_changed(db, id, (before.session.context_percent, record.session.context_percent))?;
+    Ok(())
+}
+
+/// Follows the agent to another conversation, transcript or folder, unless another process uses the conversation.
+fn follow(
+    db: &Connection,
+    session: &mut Session,
+    sighting: &Sighting,
+    watched: Option<Process>,
+) -> Result<(), StoreError> {
+    let report = &sighting.report;
+    let current = session.claude_session_uuid.clone();
+    let running = use_of(db, current.as_deref(), &session.instance_id)?.unwrap_or_default();
+    if sighting.is_other(running.process) {
+        return Ok(());
+    }
+    if report.claude_session_uuid.is_some() && report.claude_session_uuid != current {
+        let known = use_of(db, report.claude_session_uuid.as_deref(), &session.instance_id)?;
+        let becomes_current = match report.sign {
+            // A process starts once: under two ids one is a throw-away, and heartbeats tell which.
+            Sign::Start(Source::Startup) => current.is_none() || watched.is_none() || watched != sighting.process,
+            Sign::Start(_) => true,
+            _ => known.is_none_or(|known| !known.is_left) && report.sign != Sign::Leave,
+        };
+        if !becomes_current {
+            return Ok(());
+        }
+        if matches!(report.sign, Sign::Start(_)) {
+            mark_left(db, current.as_deref(), &session.instance_id)?;
+        }
+        if known.is_none() && current.is_some() && report.context_percent.is_none() {
+            // A conversation that begins is empty.
+            session.context_percent = 0;
+        }
+        session.claude_session_uuid.clone_from(&report.claude_session_uuid);
+        session.claude_session_path = None;
+    }
+    move_to(session, report);
+    Ok(())
+}
+
+/// Notes the transcript and the folder that a report of the current conversation names.
+fn move_to(session: &mut Session, report: &Report) {
+    if report.claude_session_path.is_some() {
+        session.claude_session_path.clone_from(&report.claude_session_path);
+    }
+    if report.working_dir.is_some() {
+        session.working_dir.clone_from(&report.working_dir);
+    }
 }
 
 fn whereabouts(session: &Session) -> [&Option<String>; 3] {
     [&session.claude_session_uuid, &session.claude_session_path, &session.working_dir]
 }
 
-/// Is the id that a report gives one that the session already has, or had and gave up?
-fn went_by(db: &Connection, report: &Report, id: &InstanceId) -> Result<bool, StoreError> {
-    Ok(db
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM claude_ids WHERE uuid = ?1 AND instance_id = ?2)")?
-        .query_row(params![report.claude_session_uuid, id.as_str()], |row| row.get(0))?)
-}
-
-fn end(db: &Connection, id: InstanceId, at: Timestamp) -> Result<InstanceId, StoreError> {
+/// The process that reports runs the session no more. It ends, or is to be resumed, unless another process runs it.
+fn end(db: &Connection, id: &InstanceId, sighting: &Sighting, at: Timestamp) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
-    if record.session.close(at) {
-        record.process = None;
-        save(db, &mut record, at)?;
+    let before = record.session.clone();
+    move_to(&mut record.session, &sighting.report);
+    record.change_columns_since(&before, at);
+    if whereabouts(&record.session) != whereabouts(&before) {
+        save_whereabouts(db, &record)?;
     }
-    Ok(id)
+    if let Some(process) = sighting.process {
+        forget_process(db, Some(id), process)?;
+    }
+    record.process = other_process(db, id, sighting.lives)?;
+    if record.process.is_none() {
+        mark_left(db, record.session.claude_session_uuid.as_deref(), id)?;
+        match sighting.report.sign {
+            Sign::Gone => record.session.status = Status::Stale,
+            _ => {
+                record.session.close(at);
+            }
+        }
+    }
+    save(db, &mut record, at)
 }
 
-/// The session's process has gone on to another session: nothing runs it any more.
+/// The session's process continues another session: nothing runs this one any more.
 fn leave(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
     if record.session.status != Status::Closed {
-        record.process = None;
-        record.session.status = Status::Stale;
+        record.process = next_process(db, id)?;
+        if record.process.is_none() {
+            record.session.status = Status::Stale;
+        }
         save(db, &mut record, at)?;
     }
+    Ok(())
+}
+
+fn note_process(db: &Connection, id: &InstanceId, process: Process) -> Result<(), StoreError> {
+    db.prepare_cached("INSERT OR IGNORE INTO session_processes (instance_id, pid, pid_started) VALUES (?1, ?2, ?3)")?
+        .execute(params![id.as_str(), process.pid, process.started])?;
+    Ok(())
+}
+
+/// The process runs this session, or any, no more beside the one that is watched.
+fn forget_process(db: &Connection, id: Option<&InstanceId>, process: Process) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "DELETE FROM session_processes WHERE pid = ?2 AND pid_started = ?3 AND (?1 IS NULL OR instance_id = ?1)",
+    )?
+    .execute(params![id.map(InstanceId::as_str), process.pid, process.started])?;
+    Ok(())
+}
+
+/// Takes the next process that opened the same conversation, which may have ended since.
+pub(super) fn next_process(db: &Connection, id: &InstanceId) -> Result<Option<Process>, StoreError> {
+    let next = db
+        .prepare_cached("SELECT pid, pid_started FROM session_processes WHERE instance_id = ?1 LIMIT 1")?
+        .query_row([id.as_str()], |row| Ok(Process { pid: row.get(0)?, started: row.get(1)? }))
+        .optional()?;
+    if let Some(process) = next {
+        forget_process(db, Some(id), process)?;
+    }
+    Ok(next)
+}
+
+fn other_process(db: &Connection, id: &InstanceId, lives: fn(Process) -> bool) -> Result<Option<Process>, StoreError> {
+    loop {
+        match next_process(db, id)? {
+            Some(process) if !lives(process) => {}
+            next => return Ok(next),
+        }
+    }
+}
+
+fn mark_left(db: &Connection, uuid: Option<&str>, id: &InstanceId) -> Result<(), StoreError> {
+    db.prepare_cached("UPDATE claude_ids SET is_left = 1 WHERE uuid = ?1 AND instance_id = ?2 AND is_left = 0")?
+        .execute(params![uuid, id.as_str()])?;
+    Ok(())
+}
+
+/// Notes how the agent runs. One prompt to a conversation does not make an interactive session a headless one.
+fn note_kind(db: &Connection, sighting: &Sighting, id: &InstanceId) -> Result<(), StoreError> {
+    let Some(kind) = sighting.report.kind else { return Ok(()) };
+    let headless = Kind::Headless.as_str();
+    db.prepare_cached(
+        "UPDATE sessions SET kind = ?2 WHERE instance_id = ?1 AND kind IS NOT ?2 AND (kind IS NULL OR ?2 <> ?3)",
+    )?
+    .execute(params![id.as_str(), kind.as_str(), headless])?;
     Ok(())
 }
 
@@ -264,17 +457,46 @@ fn begin(
     Ok(instance_id)
 }
 
-/// Notes that the agent's own id leads to this session, and who used it.
+/// How many sessions one turn of [`close_headless`] closes.
+const TURN: i64 = 100;
+
+/// Closes headless sessions that were killed long ago: nobody resumes one prompt, and only what is closed is pruned.
+/// Returns how many.
+pub(super) fn close_headless(db: &Connection, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
+                 AND status <> 'active' AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2 LIMIT ?3"
+        ))?
+        .query_map(params![Kind::Headless.as_str(), silent_since.micros(), TURN], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    for mut record in found.iter().cloned() {
+        record.session.close(at);
+        record.process = None;
+        save(db, &mut record, at)?;
+    }
+    Ok(found.len())
+}
+
+/// Notes that the agent's own id leads to this session, and which process uses it.
 fn remember(db: &Connection, sighting: &Sighting, id: &InstanceId) -> Result<(), StoreError> {
     let Some(uuid) = &sighting.report.claude_session_uuid else { return Ok(()) };
+    let known = use_of(db, Some(uuid), id)?;
+    let before = known.unwrap_or_default();
+    let process = if sighting.is_other(before.process) { before.process } else { sighting.process.or(before.process) };
+    let is_left = match sighting.report.sign {
+        Sign::Start(_) => false,
+        Sign::Leave => !sighting.is_other(before.process),
+        _ => before.is_left,
+    };
+    if known.is_some() && process == before.process && is_left == before.is_left {
+        return Ok(());
+    }
     db.prepare_cached(
-        "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT (uuid) DO UPDATE SET instance_id = excluded.instance_id, \
-             pid = coalesce(excluded.pid, pid), pid_started = coalesce(excluded.pid_started, pid_started) \
-         WHERE (instance_id, pid, pid_started) IS NOT (excluded.instance_id, coalesce(excluded.pid, pid), \
-             coalesce(excluded.pid_started, pid_started))",
+        "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started, is_left) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (uuid) DO UPDATE SET instance_id = ?2, pid = ?3, pid_started = ?4, is_left = ?5",
     )?
-    .execute(params![uuid, id.as_str(), sighting.process.map(|p| p.pid), sighting.process.map(|p| p.started)])?;
+    .execute(params![uuid, id.as_str(), process.map(|p| p.pid), process.map(|p| p.started), is_left])?;
     Ok(())
 }
 

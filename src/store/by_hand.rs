@@ -11,8 +11,10 @@ use super::open::{Files, Look};
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{Backlog, Durability, Ledger, Options, Parked, Pending, Place, Record, Store, StoreError, outbox};
-use crate::domain::{InstanceId, Session, Timestamp};
+use super::{
+    Backlog, BatchLimit, Durability, Ledger, Options, Parked, Pending, Place, Record, Skip, Store, StoreError, outbox,
+};
+use crate::domain::{InstanceId, Kind, Session, Timestamp};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -39,6 +41,7 @@ fn connect(url: &str) -> Connection {
 pub(crate) struct ByHand {
     connection: Connection,
     queue: mpsc::Receiver<Job>,
+    changes: super::Changes,
 }
 
 impl ByHand {
@@ -47,17 +50,19 @@ impl ByHand {
         let files = Files::new(Path::new(""), Options { durability: Durability::Normal, max_size: 1 << 30 });
         let connection = files.prepare(connect(&disk.url), Look::Everything).unwrap();
         let (writer, queue) = Writer::new();
+        let changes = super::Changes::new();
+        changes.follow(&connection).unwrap();
         let store = Store {
             writer,
             readers: Readers::new(files.clone()),
             commits: watch::channel(0).1,
             news: super::News::default(),
             processes: Arc::new(watch::Sender::new(0)),
-            changes: super::Changes::new(),
-            mirror_as_of: Arc::default(),
+            changes: changes.clone(),
+            mirror_position: Arc::default(),
             files: Arc::new(files),
         };
-        (store, Self { connection, queue })
+        (store, Self { connection, queue, changes })
     }
 
     /// Commits all jobs that wait as one group, and answers them. Returns how many they were.
@@ -70,8 +75,14 @@ impl ByHand {
                 "nothing damages it"
             );
             assert!(self.connection.is_autocommit(), "a group left its transaction open");
+            self.changes.committed();
         }
         waiting
+    }
+
+    /// How many changes of sessions were announced to watchers.
+    pub(crate) fn announced(&self) -> u64 {
+        *self.changes.newest().borrow()
     }
 
     /// The disk is full, or it has room again.
@@ -80,20 +91,37 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        outbox::pending(&self.connection, limit)
+    pub(crate) fn pending(&self, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
+        outbox::pending(&self.connection, limit, skip)
     }
 
-    pub(crate) fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        outbox::pending_behind(&self.connection, place, limit)
+    pub(crate) fn pending_behind(&self, place: Place, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
+        outbox::pending_behind(&self.connection, place, limit, skip)
+    }
+
+    pub(crate) fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: &Skip) -> Result<Pending, StoreError> {
+        outbox::newest_pending(&self.connection, kind, count, skip)
+    }
+
+    pub(crate) fn is_parked_due(&self, at: Timestamp) -> bool {
+        outbox::is_parked_due(&self.connection, at).unwrap()
+    }
+
+    /// As [`Store::release_parked`] does once something is due.
+    pub(crate) fn release_parked(
+        store: &Store,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
+        let writer = store.writer.clone();
+        async move { writer.submit(move |db| outbox::release_parked(db, at)).await }
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         outbox::backlog(&self.connection)
     }
 
-    pub(crate) fn any_waits(&self) -> Result<bool, StoreError> {
-        outbox::any_waits(&self.connection)
+    pub(crate) fn any_waits(&self, skip: &Skip) -> Result<bool, StoreError> {
+        outbox::any_waits(&self.connection, skip)
     }
 
     pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
@@ -106,8 +134,8 @@ impl ByHand {
         record.filter(|record| record.mirrored).map(|record| record.session)
     }
 
-    pub(crate) fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection, now)
+    pub(crate) fn mirror_since(&self, store: &Store, now: Timestamp) -> Result<u64, StoreError> {
+        super::mirror::since(&self.connection, now).map(|stored| store.mirror_position.since(stored))
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

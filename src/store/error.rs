@@ -20,6 +20,10 @@ pub enum StoreError {
     Elsewhere { id: String, machine: String },
     #[error("session {id} belongs to user {owner}")]
     Forbidden { id: String, owner: u32 },
+    #[error("after: no record {0} of this session is known here")]
+    NoSuchRecord(String),
+    #[error("the Idempotency-Key \"{0}\" came with another request before")]
+    KeyReused(String),
     /// SQLITE_BUSY: a lock that is not the daemon's own.
     #[error("another program holds the database locked{}", .0.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
     Held(Option<LockHolder>),

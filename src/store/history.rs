@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::outbox::set_fact;
+use super::outbox::{self, BatchLimit, Skip, set_fact};
 use super::sessions::{self, Record};
 use super::{Caller, StoreError};
 use crate::domain::history::CHECKPOINT_ABOVE;
-use crate::domain::{Happening, HistoryRecord, HistoryTables, InstanceId, Kind, Timestamp};
+use crate::domain::{Happening, HistoryRecord, HistoryTables, InstanceId, Kind, TableState, Timestamp};
 
 /// A record and how it stands with central.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub struct HistoryQuery {
     pub contains: Option<String>,
     pub limit: usize,
     pub offset: usize,
+    /// Only those older than this record.
+    pub after: Option<Uuid>,
 }
 
 /// Records of a session, newest first.
@@ -63,8 +65,8 @@ pub(super) fn append(
     at: Timestamp,
 ) -> Result<KeptRecord, StoreError> {
     let session = sessions::owned(db, id, caller)?.session;
-    let unknown =
-        what.kind() == Kind::Event && tables(db)?.is_some_and(|there| there.events && !there.takes(what.record_type()));
+    let unknown = what.kind() == Kind::Event
+        && tables(db)?.is_some_and(|there| !there.is_absent(Kind::Event) && !there.takes(what.record_type()));
     if what.kind() == Kind::Checkpoint {
         checkpoint_made(db, &session.instance_id)?;
     }
@@ -87,8 +89,22 @@ pub(super) fn append(
     Ok(KeptRecord { record, synced: false, parked })
 }
 
+/// The record with this id.
+pub(super) fn by_id(db: &Connection, id: Uuid) -> Result<Option<KeptRecord>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE record_id = ?1"))?;
+    Ok(statement.query_row([id.as_bytes()], kept).optional()?)
+}
+
 /// Records of a session, newest first.
+///
+/// # Errors
+/// The record to begin after is none of the session's.
 pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> Result<History, StoreError> {
+    if let Some(after) = query.after
+        && by_id(db, after)?.is_none_or(|kept| kept.record.instance_id != *id)
+    {
+        return Err(StoreError::NoSuchRecord(after.to_string()));
+    }
     // As JSON has it, so that what is asked for is found where JSON escapes it.
     let needle = query.contains.as_ref().map(|text| {
         let json = Value::from(text.to_ascii_lowercase()).to_string();
@@ -98,6 +114,7 @@ pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> R
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM records WHERE instance_id = ?1 AND kind = ?2 AND at >= ?3 AND at < ?4 \
              AND (?5 IS NULL OR type = ?5) AND (?6 IS NULL OR instr(type, ?6) > 0 OR instr(lower(body), ?6) > 0) \
+             AND (?9 IS NULL OR (at, seq) < (SELECT at, seq FROM records WHERE record_id = ?9)) \
          ORDER BY at DESC, seq DESC LIMIT ?7 OFFSET ?8"
     ))?;
     let mut rows = statement.query(params![
@@ -110,6 +127,7 @@ pub(super) fn query(db: &Connection, id: &InstanceId, query: &HistoryQuery) -> R
         // One more than asked for tells whether there are more.
         count(query.limit + 1),
         count(query.offset),
+        query.after.map(Uuid::into_bytes),
     ])?;
     let mut found = History::default();
     let mut bytes = 0;
@@ -184,56 +202,100 @@ pub(super) struct Waiting {
     pub more: bool,
 }
 
-/// A batch carries no more of them, in bytes of their bodies, unless one alone has more.
-const BATCH_BYTES: usize = 1 << 20;
-
 /// The records that may travel beside `sessions`, in the order in which they were appended: those whose session
-/// central has, or gets in the same batch. `all`: no other session waits.
-pub(super) fn pending(db: &Connection, sessions: &[Record], all: bool, limit: usize) -> Result<Waiting, StoreError> {
+/// central has, or gets in the same batch. `all`: no other session waits. Bytes are those of the bodies; without
+/// sessions, one record always fits.
+pub(super) fn pending(
+    db: &Connection,
+    sessions: &[Record],
+    all: bool,
+    limit: BatchLimit,
+    skip: &Skip,
+) -> Result<Waiting, StoreError> {
+    let all = all && !skip.all_sessions;
+    let skipped = outbox::json_ids(skip.sessions.iter().chain(&skip.records_of));
     // Of sessions that began to wait in the same moment as the last one of a full batch, some may be left behind.
     let last = sessions.iter().filter_map(|s| s.unsynced_since).max().filter(|_| !all);
     let before = if all { i64::MAX } else { last.map_or(i64::MIN, Timestamp::micros) };
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let mut found = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
+    for kind in Kind::ALL.into_iter().filter(|kind| there.is_usable(*kind) && !skip.kinds.contains(kind)) {
         let mut statement = db.prepare_cached(&format!(
             "SELECT {COLUMNS}, seq FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
                  AND EXISTS (SELECT 1 FROM sessions s WHERE s.instance_id = r.instance_id AND s.parked_at IS NULL \
                      AND (s.unsynced_since IS NULL OR s.unsynced_since < ?2)) \
+                 AND instance_id NOT IN (SELECT value FROM json_each(?4)) \
              ORDER BY seq LIMIT ?3"
         ))?;
-        let mut rows = statement.query(params![kind.as_str(), before, i64::try_from(limit + 1).unwrap_or(i64::MAX)])?;
+        let rows = i64::try_from(limit.rows + 1).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![kind.as_str(), before, rows, skipped])?;
         let mut bytes = 0;
         while let Some(row) = rows.next()? {
             bytes += row.get_ref(5)?.as_str().map_or(0, str::len);
             found.push((row.get::<_, i64>(8)?, row.get_ref(5)?.as_str().map_or(0, str::len), read(row)?));
-            if bytes > BATCH_BYTES {
+            if bytes > limit.bytes {
                 break;
             }
         }
     }
     found.sort_by_key(|(seq, ..)| *seq);
     let mut bytes = 0;
-    let fit = found.iter().take(limit).take_while(|(_, size, _)| {
+    let fit = found.iter().take(limit.rows).take_while(|(_, size, _)| {
         bytes += size;
-        bytes <= BATCH_BYTES || bytes == *size
+        bytes <= limit.bytes || (bytes == *size && sessions.is_empty())
     });
     let fit = fit.count();
     let more = fit < found.len();
     Ok(Waiting { records: found.into_iter().take(fit).map(|(.., record)| record).collect(), more })
 }
 
-/// Does any record wait that could travel now?
-pub(super) fn any_waits(db: &Connection) -> Result<bool, StoreError> {
-    Ok(!pending(db, &[], true, 1)?.records.is_empty())
+/// Some of the records of one kind that could travel, those appended last.
+pub(super) fn newest_pending(
+    db: &Connection,
+    kind: Kind,
+    count: usize,
+    skip: &Skip,
+) -> Result<Vec<HistoryRecord>, StoreError> {
+    let skipped = outbox::json_ids(skip.sessions.iter().chain(&skip.records_of));
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
+                 AND EXISTS (SELECT 1 FROM sessions s WHERE s.instance_id = r.instance_id AND s.parked_at IS NULL \
+                     AND s.unsynced_since IS NULL) \
+                 AND instance_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY seq DESC LIMIT ?3"
+        ))?
+        .query_map(params![kind.as_str(), skipped, i64::try_from(count).unwrap_or(i64::MAX)], read)?
+        .collect::<Result<_, _>>()?)
 }
 
-/// How many records wait, and since when the oldest does. Those that central has no table for do not, nor do
-/// those of a parked session.
-pub(super) fn backlog(db: &Connection) -> Result<(u64, Option<Timestamp>), StoreError> {
+/// Why a record is parked whose session somebody deleted in central. It is freed when the session is there again.
+pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
+
+/// Central has these sessions: what is parked because one of them was deleted there is pushed again.
+pub(super) fn sessions_are_back<'a>(
+    db: &Connection,
+    ids: impl Iterator<Item = &'a InstanceId>,
+) -> Result<(), StoreError> {
+    let waits = "parked_at IS NOT NULL AND parked_error = ?1";
+    let any: bool = db
+        .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM records WHERE {waits})"))?
+        .query_row([WITHOUT_SESSION], |row| row.get(0))?;
+    if any {
+        db.prepare_cached(&format!(
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0 \
+                 WHERE {waits} AND instance_id IN (SELECT value FROM json_each(?2))"
+        ))?
+        .execute(params![WITHOUT_SESSION, outbox::json_ids(ids)])?;
+    }
+    Ok(())
+}
+
+/// How many records of each kind wait, in the order of [`Kind::ALL`], and since when the oldest does. Those that
+/// central has no table for do not, nor do those of a parked session; those of a table that is not usable do.
+pub(super) fn backlog(db: &Connection) -> Result<([u64; 3], Option<Timestamp>), StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
-    let mut total = (0, None);
-    for kind in Kind::ALL.into_iter().filter(|kind| there.has(*kind)) {
+    let (mut counts, mut first) = ([0; 3], None);
+    for (kind, waiting) in Kind::ALL.into_iter().zip(&mut counts).filter(|(kind, _)| !there.is_absent(*kind)) {
         let waits = "FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
             AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
         let count: i64 =
@@ -243,9 +305,10 @@ pub(super) fn backlog(db: &Connection) -> Result<(u64, Option<Timestamp>), Store
             .query_row([kind.as_str()], |row| row.get(0))
             .optional()?;
         let oldest = oldest.map(Timestamp::from_micros);
-        total = (total.0 + count.unsigned_abs(), [total.1, oldest].into_iter().flatten().min());
+        *waiting = count.unsigned_abs();
+        first = [first, oldest].into_iter().flatten().min();
     }
-    Ok(total)
+    Ok((counts, first))
 }
 
 /// What central did with one record.
@@ -261,12 +324,28 @@ pub(super) fn settle(db: &Connection, settled: &[SettledRecord], at: Timestamp) 
         match rejected {
             None => db
                 .prepare_cached(
-                    "UPDATE records SET unsynced = 0, parked_at = NULL, parked_error = NULL WHERE record_id = ?1",
+                    "UPDATE records SET unsynced = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL \
+                         WHERE record_id = ?1",
                 )?
                 .execute([record_id.as_bytes()])?,
-            Some(error) => db
-                .prepare_cached("UPDATE records SET parked_at = ?2, parked_error = ?3 WHERE record_id = ?1")?
-                .execute(params![record_id.as_bytes(), at.micros(), error])?,
+            Some(error) => {
+                let parkings: i64 = db
+                    .prepare_cached("SELECT parkings FROM records WHERE record_id = ?1")?
+                    .query_row([record_id.as_bytes()], |row| row.get(0))
+                    .optional()?
+                    .unwrap_or(0);
+                db.prepare_cached(
+                    "UPDATE records SET parked_at = ?2, parked_error = ?3, retry_at = ?4, parkings = ?5 \
+                         WHERE record_id = ?1",
+                )?
+                .execute(params![
+                    record_id.as_bytes(),
+                    at.micros(),
+                    error,
+                    outbox::retry_at(parkings, at).micros(),
+                    parkings + 1
+                ])?
+            }
         };
     }
     Ok(())
@@ -281,7 +360,7 @@ pub(super) fn forget_synced(db: &Connection) -> Result<usize, StoreError> {
 pub(super) fn unpark(db: &Connection, record_id: Uuid, drop: bool) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE records SET parked_at = NULL, parked_error = NULL, \
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
                  unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1",
         )?
         .execute(params![record_id.as_bytes(), drop])?)
@@ -297,13 +376,29 @@ pub(super) fn tables(db: &Connection) -> Result<Option<HistoryTables>, StoreErro
 }
 
 fn tables_to_json(there: &HistoryTables) -> String {
-    let HistoryTables { events, commands, checkpoints, event_types } = there;
-    serde_json::json!([events, commands, checkpoints, event_types]).to_string()
+    let states = Kind::ALL.map(|kind| match there.state(kind) {
+        TableState::Usable => Value::from("usable"),
+        TableState::Absent => Value::from("absent"),
+        TableState::WithoutZone => Value::from("without_zone"),
+        TableState::Forbidden(missing) => Value::from(missing.clone()),
+    });
+    serde_json::json!([states, there.event_types]).to_string()
 }
 
+/// None for what earlier versions wrote: they did not tell an absent table from a forbidden one. Until central is
+/// asked again, records wait.
 fn tables_of_json(text: &str) -> Option<HistoryTables> {
-    let (events, commands, checkpoints, event_types) = serde_json::from_str(text).ok()?;
-    Some(HistoryTables { events, commands, checkpoints, event_types })
+    let (states, event_types): ([Value; 3], _) = serde_json::from_str(text).ok()?;
+    let mut tables = HistoryTables { event_types, ..HistoryTables::ALL };
+    for (kind, state) in Kind::ALL.into_iter().zip(states) {
+        *tables.state_mut(kind) = match state.as_str() {
+            Some("usable") => TableState::Usable,
+            Some("absent") => TableState::Absent,
+            Some("without_zone") => TableState::WithoutZone,
+            _ => TableState::Forbidden(serde_json::from_value(state).ok()?),
+        };
+    }
+    Some(tables)
 }
 
 /// Takes in what central has for records. Events of types that it does not take are parked, and those that were
@@ -321,7 +416,7 @@ pub(super) fn learn_tables(db: &Connection, there: &HistoryTables, at: Timestamp
         .prepare("SELECT DISTINCT type FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    for unknown in waiting.iter().filter(|event_type| there.events && !there.takes(event_type)) {
+    for unknown in waiting.iter().filter(|event_type| !there.is_absent(Kind::Event) && !there.takes(event_type)) {
         db.execute(
             "UPDATE records SET parked_at = ?2, parked_error = ?3 \
              WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL AND type = ?1",
@@ -332,11 +427,11 @@ pub(super) fn learn_tables(db: &Connection, there: &HistoryTables, at: Timestamp
 }
 
 /// Condition on a session `s` that nothing of its history would be lost with what is kept here: central has all of
-/// it, or no table for the rest.
+/// it, or no table for the rest. A table that exists but is not usable keeps its records here.
 pub(super) fn nothing_left(db: &Connection) -> Result<String, StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let kinds: Vec<_> =
-        Kind::ALL.into_iter().filter(|kind| there.has(*kind)).map(|k| format!("'{}'", k.as_str())).collect();
+        Kind::ALL.into_iter().filter(|kind| !there.is_absent(*kind)).map(|k| format!("'{}'", k.as_str())).collect();
     Ok(format!(
         "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
              AND r.kind IN ({}))",

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde_json::Map;
 
-use super::tests::{OWNER, STALE_AFTER, at, only, open, register, shut};
+use super::tests::{OWNER, STALE_AFTER, at, only, open, register, rows, shut};
 use super::*;
 use crate::domain::history::CommandDetails;
-use crate::domain::{HistoryRecord, Kind};
+use crate::domain::{HistoryRecord, TableState};
 
 fn event(event_type: &str, n: u64) -> Happening {
     Happening::event(event_type, Map::from_iter([("n".to_owned(), n.into())]), None).unwrap()
@@ -22,7 +22,16 @@ async fn append(store: &Store, id: &InstanceId, what: Happening, number: u64) ->
 }
 
 fn all(kind: Kind) -> HistoryQuery {
-    HistoryQuery { kind, record_type: None, since: None, until: None, contains: None, limit: 1000, offset: 0 }
+    HistoryQuery {
+        kind,
+        record_type: None,
+        since: None,
+        until: None,
+        contains: None,
+        limit: 1000,
+        offset: 0,
+        after: None,
+    }
 }
 
 async fn numbers(store: &Store, id: &InstanceId, query: HistoryQuery) -> Vec<u64> {
@@ -38,7 +47,7 @@ fn settled(records: &[HistoryRecord], rejected: Option<&str>) -> Settling {
 
 /// Central has every session as it is now.
 async fn sessions_reach_central(store: &Store) {
-    let sessions = store.pending(10_000).await.unwrap().sessions.into_iter();
+    let sessions = store.pending(rows(10_000), Skip::default()).await.unwrap().sessions.into_iter();
     let taken = |r: Record| Settled { instance_id: r.session.instance_id, version: r.version, how: Settlement::Taken };
     store.settle(Settling { sessions: sessions.map(taken).collect(), ..Settling::default() }, at(0)).await.unwrap();
 }
@@ -88,7 +97,7 @@ async fn an_answer_is_bounded_in_bytes() {
     let answer = store.history(id.clone(), all(Kind::Event)).await.unwrap();
     assert!(answer.more && answer.records.len() < 75, "{}", answer.records.len());
     sessions_reach_central(&store).await;
-    let batch = store.pending(1000).await.unwrap();
+    let batch = store.pending(rows(1000), Skip::default()).await.unwrap();
     assert!(batch.more && batch.records.len() < 20, "{}", batch.records.len());
     shut((store, writer));
 }
@@ -103,9 +112,9 @@ async fn records_travel_with_or_after_their_session() {
         append(&store, id, event("a", number), number).await;
     }
     let of = |pending: &Pending| pending.records.iter().map(|r| r.record_id.as_u64_pair().1).collect::<Vec<_>>();
-    assert_eq!(of(&store.pending(10).await.unwrap()), [1, 2, 3]);
+    assert_eq!(of(&store.pending(rows(10), Skip::default()).await.unwrap()), [1, 2, 3]);
     // A full batch leaves the second session behind, and with it what happened there.
-    let full = store.pending(1).await.unwrap();
+    let full = store.pending(rows(1), Skip::default()).await.unwrap();
     assert_eq!((full.sessions.len(), of(&full), full.more), (1, vec![], true));
 
     // What happened in a parked session waits, and is no backlog.
@@ -117,25 +126,25 @@ async fn records_travel_with_or_after_their_session() {
     let sessions = vec![rejected(&full.sessions[0])];
     store.settle(Settling { sessions, ..Settling::default() }, at(2)).await.unwrap();
     sessions_reach_central(&store).await;
-    let pending = store.pending(10).await.unwrap();
+    let pending = store.pending(rows(10), Skip::default()).await.unwrap();
     assert_eq!((pending.sessions.len(), of(&pending)), (0, vec![1, 3]));
     assert_eq!(store.backlog().await.unwrap().records, 2);
 
     // One is taken, one is rejected, alone.
     store.settle(settled(&pending.records[..1], None), at(3)).await.unwrap();
     store.settle(settled(&pending.records[1..], Some("odd")), at(4)).await.unwrap();
-    assert!(!store.any_waits().await.unwrap());
+    assert!(!store.any_waits(Skip::default()).await.unwrap());
     let kept = store.history(second.clone(), all(Kind::Event)).await.unwrap().records;
     assert_eq!((kept[0].parked.as_deref(), kept[1].synced), (Some("odd"), true));
     let parked = store.parked().await.unwrap();
     assert_eq!((parked.len(), store.backlog().await.unwrap().parked), (2, 2));
     let record = parked.iter().find(|p| p.record.is_some()).unwrap().id();
     assert_eq!(store.retry_parked(vec![record]).await, Ok(1));
-    assert_eq!(of(&store.pending(10).await.unwrap()), [3]);
+    assert_eq!(of(&store.pending(rows(10), Skip::default()).await.unwrap()), [3]);
 
     // A central that was restored gets everything again, in order.
     assert_eq!(store.forget_synced(0, at(5)).await, Ok((1, 1)));
-    assert_eq!(of(&store.pending(10).await.unwrap()), [1, 3]);
+    assert_eq!(of(&store.pending(rows(10), Skip::default()).await.unwrap()), [1, 3]);
     shut((store, writer));
 }
 
@@ -149,14 +158,37 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
     store.close(id.to_string(), OWNER, at(3)).await.unwrap();
     sessions_reach_central(&store).await;
     assert_eq!(store.prune(at(10)).await, Ok(0));
-    let events_only = HistoryTables { commands: false, ..HistoryTables::ALL };
+    let events_only = HistoryTables { commands: TableState::Absent, ..HistoryTables::ALL };
     store.learn_tables(events_only, at(4)).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().records, 1);
     assert_eq!(store.prune(at(10)).await, Ok(0));
-    let event = store.pending(10).await.unwrap().records;
+    let event = store.pending(rows(10), Skip::default()).await.unwrap().records;
     store.settle(settled(&event, None), at(5)).await.unwrap();
     assert_eq!(store.prune(at(10)).await, Ok(1));
     assert_eq!(numbers(&store, &id, all(Kind::Command)).await, [0; 0]);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_session_is_kept_while_its_records_wait_for_a_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let id = register(&store, 1, 0).await.session.instance_id;
+    append(&store, &id, event("a", 1), 1).await;
+    append(&store, &id, command("c"), 2).await;
+    store.close(id.to_string(), OWNER, at(3)).await.unwrap();
+    sessions_reach_central(&store).await;
+    let missing = TableState::Forbidden(vec!["INSERT on event_store".into()]);
+    for state in [missing, TableState::WithoutZone] {
+        let tables = HistoryTables { events: state, commands: TableState::Absent, ..HistoryTables::ALL };
+        store.learn_tables(tables, at(4)).await.unwrap();
+        assert_eq!(store.backlog().await.unwrap().records_of, [1, 0, 0]);
+        assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records, []);
+        assert!(!store.any_waits(Skip::default()).await.unwrap());
+        assert_eq!(store.prune(at(10)).await, Ok(0));
+    }
+    store.learn_tables(HistoryTables::ALL, at(5)).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records.len(), 2);
     shut((store, writer));
 }
 
@@ -177,7 +209,7 @@ async fn types_that_central_does_not_take_are_parked_until_it_does() {
     store.learn_tables(takes(&["a", "odd"]), at(4)).await.unwrap();
     assert_eq!((store.backlog().await.unwrap().parked, store.backlog().await.unwrap().records), (0, 3));
     // Without the table nothing is refused for its type.
-    store.learn_tables(HistoryTables { events: false, ..takes(&["a"]) }, at(5)).await.unwrap();
+    store.learn_tables(HistoryTables { events: TableState::Absent, ..takes(&["a"]) }, at(5)).await.unwrap();
     assert!(append(&store, &id, event("odd", 6), 6).await.parked.is_none());
     shut((store, writer));
 }
@@ -208,7 +240,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     assert_ne!(new, id);
     assert_eq!(numbers(&store, &new, all(Kind::Event)).await, [5, 4, 3, 2, 1]);
     sessions_reach_central(&store).await;
-    let pending = store.pending(10).await.unwrap().records;
+    let pending = store.pending(rows(10), Skip::default()).await.unwrap().records;
     store.settle(settled(&pending, None), at(8)).await.unwrap();
     shut((store, writer));
 
@@ -227,7 +259,11 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     assert_eq!(numbers(&store, &new, all(Kind::Event)).await, [5, 4, 3, 2, 1]);
     let beat = Heartbeat::default();
     assert!(store.heartbeat(new.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap().checkpoint_due);
-    assert_eq!(store.pending(10).await.unwrap().records.len(), 5, "all of it is offered to central again");
+    assert_eq!(
+        store.pending(rows(10), Skip::default()).await.unwrap().records.len(),
+        5,
+        "all of it is offered to central again"
+    );
     shut((store, writer));
 }
 
@@ -296,8 +332,8 @@ async fn a_million_records_are_asked_in_milliseconds() {
     quick("from a moment on", 9_000, &store, HistoryQuery { since: Some(at(0)), ..newest.clone() }).await;
     quick("with a text", 9_000, &store, HistoryQuery { contains: Some(":77}".into()), ..newest }).await;
     let began = Instant::now();
-    assert_eq!(store.pending(1000).await.unwrap().records.len(), 1000);
-    assert!(store.any_waits().await.unwrap());
+    assert_eq!(store.pending(rows(1000), Skip::default()).await.unwrap().records.len(), 1000);
+    assert!(store.any_waits(Skip::default()).await.unwrap());
     println!("a batch of 1,000 of 100,000: {:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(store.backlog().await.unwrap().records, 100_000);

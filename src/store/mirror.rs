@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sessions::{self, Record};
 use super::{Renamed, StoreError, outbox};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Reading, Rest};
-use crate::domain::{HistoryRecord, Session, Status, TimedSession, Timestamp};
+use crate::domain::{HistoryRecord, Kind, Session, Status, TimedSession, Timestamp};
 
 /// How much of a mirrored session's history is kept: as much as reconstructing its context takes.
 const KEPT_EVENTS: u32 = 50;
@@ -59,35 +59,130 @@ pub(super) fn read_anew(db: &Connection) -> Result<(), StoreError> {
     set_fact(db, "mirror_since", 0)
 }
 
-/// Takes in a page of what changed in central. Returns the sessions of this host that had to give up their
-/// ids to somebody else's.
-pub(super) fn take_in(
-    db: &Connection,
-    reading: &Reading,
-    changes: &Changes,
-    draws: &[u64],
-    at: Timestamp,
-    stale_after: Duration,
-) -> Result<Vec<Renamed>, StoreError> {
+/// What the import of a page goes by.
+pub(super) struct Importing {
+    /// Is everything read, not only what changed?
+    pub whole: bool,
+    pub draws: Box<Draws>,
+    pub at: Timestamp,
+    pub stale_after: Duration,
+}
+
+/// What came of an import.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PageResult {
+    /// The sessions of this host that had to give up their ids to somebody else's.
+    pub renamed: Vec<Renamed>,
+    /// How many rows were written, of any table. Rows that are here as central has them are not.
+    pub written: u64,
+}
+
+impl PageResult {
+    pub(super) fn add(&mut self, other: Self) {
+        self.renamed.extend(other.renamed);
+        self.written += other.written;
+    }
+}
+
+/// So many rows are imported in one job of the writer: whoever else writes waits no longer.
+const TURN: usize = 250;
+/// A session is deleted with its history.
+const DELETED_AT_ONCE: usize = 25;
+/// How much older than the truth the time on disk may be.
+const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
+
+/// A part of a page, small enough for one job of the writer.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// It begins a reading of everything.
+    begins: bool,
+    gone: Vec<Gone>,
+    sessions: Vec<TimedSession>,
+    history: Vec<HistoryRecord>,
+    /// It ends the reading: where the next one begins.
+    next_since: Option<u64>,
+}
+
+impl Turn {
+    /// The parts of a page, in order: deletions first, the end of the reading last.
+    pub fn of(reading: &Reading, changes: Changes) -> Vec<Self> {
+        let rows = changes.sessions.len() + changes.gone.len() * (TURN / DELETED_AT_ONCE) + changes.history.len();
+        let begins = reading.is_whole() && reading.after.is_none();
+        let next_since = match changes.rest {
+            Rest::Nothing { next_since } => Some(next_since),
+            Rest::More(_) | Rest::Everything => None,
+        };
+        let Changes { sessions, gone, history, .. } = changes;
+        // What a reading of everything did not meet is deleted before its end.
+        if rows <= TURN && !(reading.is_whole() && next_since.is_some()) {
+            return vec![Self { begins, gone, sessions, history, next_since }];
+        }
+        let mut turns = vec![Self { begins, ..Self::default() }];
+        turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { gone, ..Self::default() }));
+        turns.extend(chunks(sessions, TURN).map(|sessions| Self { sessions, ..Self::default() }));
+        turns.extend(chunks(history, TURN).map(|history| Self { history, ..Self::default() }));
+        turns.push(Self { next_since, ..Self::default() });
+        turns.retain(|turn| turn.begins || turn.rows() > 0 || turn.finishes());
+        turns
+    }
+
+    fn rows(&self) -> usize {
+        self.gone.len() + self.sessions.len() + self.history.len()
+    }
+
+    /// Does it end the reading?
+    pub fn finishes(&self) -> bool {
+        self.next_since.is_some()
+    }
+}
+
+fn chunks<T>(mut all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let rest = all.split_off(all.len().min(size));
+        let chunk = std::mem::replace(&mut all, rest);
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Imports a part of what changed in central.
+pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<PageResult, StoreError> {
+    let before = db.total_changes();
     let mut round = fact(db, "mirror_round")?.unwrap_or(0);
-    if reading.is_whole() && reading.after.is_none() {
+    if turn.begins {
         round += 1;
         set_fact(db, "mirror_round", round)?;
+        db.execute("DELETE FROM mirror_seen", [])?;
     }
-    changes.gone.iter().try_for_each(|gone| bury(db, gone))?;
-    let mut renamed = Vec::new();
-    for session in &changes.sessions {
-        renamed.extend(take(db, session, &Taking { round, draws, at, stale_after, whole: reading.is_whole() })?);
+    turn.gone.iter().try_for_each(|gone| bury(db, gone))?;
+    let mut imported = PageResult::default();
+    for session in &turn.sessions {
+        imported.renamed.extend(take(db, session, round, how)?);
     }
-    keep_history(db, &changes.history)?;
-    if let Rest::Nothing { next_since } = changes.rest {
-        if reading.is_whole() {
-            db.execute("DELETE FROM sessions WHERE mirror_round < ?1", [round])?;
+    keep_history(db, &turn.history)?;
+    if let Some(next_since) = turn.next_since {
+        if how.whole {
+            db.execute("DELETE FROM mirror_seen", [])?;
         }
         set_fact(db, "mirror_since", i64::try_from(next_since).unwrap_or(0))?;
-        set_as_of(db, at)?;
+        let recent = as_of(db)?.is_some_and(|written| how.at.since(written) < TIME_WRITTEN_EVERY);
+        if db.total_changes() > before || !recent {
+            set_as_of(db, how.at)?;
+        }
     }
-    Ok(renamed)
+    imported.written = db.total_changes() - before;
+    Ok(imported)
+}
+
+/// Deletes some of what a reading of everything did not meet. Says whether there may be more.
+pub(super) fn drop_unseen(db: &Connection) -> Result<bool, StoreError> {
+    let dropped = db
+        .prepare_cached(
+            "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions s \
+                 WHERE mirror_round < (SELECT value FROM facts WHERE name = 'mirror_round') \
+                     AND NOT EXISTS (SELECT 1 FROM mirror_seen WHERE instance_id = s.instance_id) LIMIT ?1)",
+        )?
+        .execute([DELETED_AT_ONCE as i64])?;
+    Ok(dropped == DELETED_AT_ONCE)
 }
 
 fn bury(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
@@ -96,51 +191,48 @@ fn bury(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What taking in a session goes by.
-struct Taking<'a> {
-    round: i64,
-    draws: &'a [u64],
-    at: Timestamp,
-    stale_after: Duration,
-    whole: bool,
-}
-
-fn take(db: &Connection, session: &TimedSession, taking: &Taking<'_>) -> Result<Option<Renamed>, StoreError> {
+fn take(db: &Connection, session: &TimedSession, round: i64, how: &Importing) -> Result<Option<Renamed>, StoreError> {
+    if how.whole {
+        db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
+            .execute([session.instance_id.as_str()])?;
+    }
     match sessions::exactly(db, session.instance_id.as_str())? {
         Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
-            merge(db, own, session, taking)?;
+            merge(db, own, session, how)?;
             Ok(None)
         }
         Some(own) if !own.mirrored => {
-            let renamed = outbox::give_up_id(db, &own.session.instance_id, taking.draws, taking.at)?;
-            sessions::mirror(db, session, taking.round)?;
+            let renamed = outbox::give_up_id(db, &own.session.instance_id, how.draws.as_slice(), how.at)?;
+            sessions::mirror(db, session, round)?;
             Ok(renamed)
         }
+        // It may be read any number of times while a transaction in central runs for long.
+        Some(known) if known.session == session.session => Ok(None),
         _ => {
-            sessions::mirror(db, session, taking.round)?;
+            sessions::mirror(db, session, round)?;
             Ok(None)
         }
     }
 }
 
 /// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.
-fn merge(db: &Connection, own: Record, central: &TimedSession, taking: &Taking<'_>) -> Result<(), StoreError> {
+fn merge(db: &Connection, own: Record, central: &TimedSession, how: &Importing) -> Result<(), StoreError> {
     let id = own.session.instance_id.clone();
     let closed = |session: &Session| session.status == Status::Closed;
     let mut merged = own.clone();
     // Closed is permanent: a central that lost it, or where somebody opened the session again, is offered it again.
     let mut lost = closed(&own.session) && !closed(central);
-    lost |= merged.merge_columns(central, taking.whole);
-    if !closed(&own.session) && !closed(central) && !taking.whole {
-        merged.merge_heartbeat(central, taking.at, taking.stale_after);
+    lost |= merged.merge_columns(central, how.whole);
+    if !closed(&own.session) && !closed(central) && !how.whole {
+        merged.merge_heartbeat(central, how.at, how.stale_after);
     }
     if merged != own {
         sessions::adopt(db, &merged)?;
     }
     if closed(central) && !closed(&own.session) {
-        outbox::closed_elsewhere(db, &id, central.closed_at.unwrap_or(taking.at))?;
+        outbox::closed_elsewhere(db, &id, central.closed_at.unwrap_or(how.at))?;
     }
-    if lost { outbox::offer_again(db, &id, taking.at) } else { Ok(()) }
+    if lost { outbox::offer_again(db, &id, how.at) } else { Ok(()) }
 }
 
 /// History of sessions that are not known here is left out: it comes again with them.
@@ -152,6 +244,9 @@ fn keep_history(db: &Connection, history: &[HistoryRecord]) -> Result<(), StoreE
     )?;
     for of_session in history.chunk_by(|a, b| a.instance_id == b.instance_id) {
         for record in of_session {
+            if is_too_old(db, record)? {
+                continue;
+            }
             insert.execute(params![
                 record.record_id.as_bytes().as_slice(),
                 record.instance_id.as_str(),
@@ -166,6 +261,24 @@ fn keep_history(db: &Connection, history: &[HistoryRecord]) -> Result<(), StoreE
     Ok(())
 }
 
+/// Are there as many later records of a mirrored session as are kept? Then this one would be forgotten at once.
+fn is_too_old(db: &Connection, record: &HistoryRecord) -> Result<bool, StoreError> {
+    let kept = match record.kind {
+        Kind::Event => KEPT_EVENTS,
+        Kind::Command => KEPT_COMMANDS,
+        Kind::Checkpoint => KEPT_CHECKPOINTS,
+    };
+    let oldest_kept: Option<i64> = db
+        .prepare_cached(
+            "SELECT r.at FROM records r JOIN sessions s USING (instance_id) \
+             WHERE r.instance_id = ?1 AND r.kind = ?2 AND s.mirror_round IS NOT NULL \
+             ORDER BY r.at DESC LIMIT 1 OFFSET ?3",
+        )?
+        .query_row(params![record.instance_id.as_str(), record.kind.as_str(), kept - 1], |row| row.get(0))
+        .optional()?;
+    Ok(oldest_kept.is_some_and(|oldest| record.at.micros() < oldest))
+}
+
 fn forget_old(db: &Connection, mirrored: &str) -> Result<(), StoreError> {
     let mut delete = db.prepare_cached(
         "DELETE FROM records WHERE seq IN (SELECT r.seq FROM records r JOIN sessions s USING (instance_id) \
@@ -178,12 +291,18 @@ fn forget_old(db: &Connection, mirrored: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Replaces what is known of the daemons that speak to central.
+/// Replaces what is known of the daemons that report to central; writes only what changed.
 pub(super) fn replace_hosts(db: &Connection, hosts: &[HostSeen]) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM hosts")?.execute([])?;
-    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO hosts (host_machine, last_seen) VALUES (?1, ?2)")?;
+    let names = serde_json::Value::from_iter(hosts.iter().map(|host| host.machine.as_str())).to_string();
+    db.prepare_cached("DELETE FROM hosts WHERE host_machine NOT IN (SELECT value FROM json_each(?1))")?
+        .execute([names])?;
+    let mut upsert = db.prepare_cached(
+        "INSERT INTO hosts (host_machine, last_seen) VALUES (?1, ?2) \
+         ON CONFLICT (host_machine) DO UPDATE SET last_seen = excluded.last_seen \
+             WHERE hosts.last_seen <> excluded.last_seen",
+    )?;
     for host in hosts {
-        insert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
+        upsert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
     }
     Ok(())
 }
@@ -194,7 +313,8 @@ fn fact(db: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
 
 fn set_fact(db: &Connection, name: &str, value: i64) -> Result<(), StoreError> {
     db.prepare_cached(
-        "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO facts (name, value) VALUES (?1, ?2) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE facts.value <> excluded.value",
     )?
     .execute(params![name, value])?;
     Ok(())
@@ -204,13 +324,10 @@ fn set_fact(db: &Connection, name: &str, value: i64) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::domain::mirror::{Part, Position};
-    use crate::domain::{
-        Column, ColumnTimes, Heartbeat, InstanceId, InstanceType, Kind, MachineName, Project, Registration,
-    };
+    use crate::domain::{Column, ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration};
     use crate::store::{Caller, sessions::register};
 
     const STALE_AFTER: Duration = Duration::from_secs(120);
-    const DRAWS: [u64; 2] = [101, 102];
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
@@ -248,11 +365,22 @@ mod tests {
 
     fn all(sessions: Vec<Session>) -> Changes {
         let sessions = sessions.into_iter().map(TimedSession::untimed).collect();
-        Changes { sessions, gone: vec![], history: vec![], rest: Rest::Nothing { next_since: 9 } }
+        Changes { sessions, rest: Rest::Nothing { next_since: 9 }, ..Changes::default() }
     }
 
     fn read(db: &Connection, since: u64, changes: &Changes) -> Vec<Renamed> {
-        take_in(db, &Reading::since(since), changes, &DRAWS, at(60), STALE_AFTER).unwrap()
+        import_page(db, &Reading::since(since), changes, 60).renamed
+    }
+
+    fn import_page(db: &Connection, reading: &Reading, changes: &Changes, seconds: i64) -> PageResult {
+        let draws = Box::new(std::array::from_fn(|n| 101 + n as u64));
+        let how = Importing { whole: reading.is_whole(), draws, at: at(seconds), stale_after: STALE_AFTER };
+        let mut imported = PageResult::default();
+        for turn in Turn::of(reading, changes.clone()) {
+            while turn.finishes() && how.whole && drop_unseen(db).unwrap() {}
+            imported.add(import(db, &turn, &how).unwrap());
+        }
+        imported
     }
 
     fn kept(db: &Connection, id: &str) -> Option<Record> {
@@ -267,13 +395,12 @@ mod tests {
         assert_eq!((since(&db, at(61)).unwrap(), as_of(&db).unwrap()), (9, Some(at(60))));
 
         let page = Reading::since(0);
-        let position =
-            Position { next_since: 12, part: Part::Sessions, transaction: 1, instance_id: "odin-PS-00000b".into() };
+        let position = Position::start(Part::Sessions, 1, 12);
         let first = Changes { rest: Rest::More(position.clone()), ..all(vec![odin4("odin-PS-00000b", 0)]) };
-        take_in(&db, &page, &first, &DRAWS, at(70), STALE_AFTER).unwrap();
+        import_page(&db, &page, &first, 70);
         assert!(kept(&db, "odin-PS-00000a").is_some(), "in the middle nothing is gone");
-        let second = Reading { since: 0, after: Some(position) };
-        take_in(&db, &second, &all(vec![]), &DRAWS, at(70), STALE_AFTER).unwrap();
+        let second = Reading { after: Some(position), ..page };
+        import_page(&db, &second, &all(vec![]), 70);
         assert!(kept(&db, "odin-PS-00000a").is_none() && kept(&db, "odin-PS-00000b").is_some());
         assert!(!kept(&db, here.instance_id.as_str()).unwrap().mirrored);
     }
@@ -444,5 +571,39 @@ mod tests {
         assert_eq!(count("SELECT count(*) FROM records WHERE kind = 'event'"), 50);
         assert_eq!(count("SELECT at FROM records WHERE kind = 'event' ORDER BY at LIMIT 1"), at(10).micros());
         assert_eq!(count("SELECT count(*) FROM records WHERE kind = 'checkpoint'"), 1);
+    }
+
+    #[test]
+    fn rows_that_did_not_change_are_not_written() {
+        let db = store();
+        let record = |n: u128, seconds| HistoryRecord {
+            record_id: uuid::Uuid::from_u128(n),
+            instance_id: InstanceId::parse("odin-PS-00000a").unwrap(),
+            kind: Kind::Event,
+            record_type: "error".into(),
+            at: at(seconds),
+            body: serde_json::Map::new(),
+        };
+        // The newest of them bears the oldest time, as another client may write it.
+        let history = (0..50).map(|n| record(n, 100 + n as i64)).chain([record(99, 1)]).collect();
+        let changes = Changes { history, ..all(vec![odin4("odin-PS-00000a", 0), odin4("odin-PS-00000b", 0)]) };
+        assert!(import_page(&db, &Reading::since(1), &changes, 60).written > 0);
+        assert_eq!(import_page(&db, &Reading::since(1), &changes, 61).written, 0, "no row, no position, no time");
+        assert_eq!(import_page(&db, &Reading::since(1), &changes, 120).written, 1, "the time, once a minute");
+    }
+
+    #[test]
+    fn a_whole_reading_writes_no_session_that_did_not_change() {
+        let db = store();
+        let watched = crate::store::Changes::new();
+        watched.follow(&db).unwrap();
+        let many: Vec<_> = (0..TURN + 10).map(|n| odin4(&format!("odin-PS-{n:06}"), 0)).collect();
+        import_page(&db, &Reading::since(0), &all(many.clone()), 60);
+        watched.committed();
+        assert_eq!(*watched.newest().borrow(), many.len() as u64);
+        import_page(&db, &Reading::since(0), &all(many[..TURN].to_vec()), 70);
+        watched.committed();
+        assert_eq!(*watched.newest().borrow(), many.len() as u64, "nothing to announce");
+        assert!(kept(&db, "odin-PS-000255").is_none() && kept(&db, "odin-PS-000249").is_some());
     }
 }

@@ -5,17 +5,22 @@
 
 mod agents;
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 pub(crate) mod by_hand;
 mod changes;
 mod columns;
+mod copies;
 mod error;
 mod examine;
 mod history;
 #[cfg(test)]
 mod history_tests;
+mod idempotency;
 mod identity;
 mod machines;
 mod mirror;
+mod mirror_position;
 mod news;
 mod open;
 mod outbox;
@@ -23,6 +28,7 @@ mod readers;
 mod recall;
 mod resume;
 mod salvage;
+mod session_page;
 mod sessions;
 mod spool;
 #[cfg(test)]
@@ -32,7 +38,6 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,22 +50,28 @@ pub use changes::Changes;
 pub use columns::ColumnChanges;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
+pub use history::WITHOUT_SESSION;
 pub use history::{History, HistoryQuery, KeptRecord, SettledRecord};
+pub use idempotency::{Once, RequestKey};
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use machines::KnownMachine;
-pub use mirror::Draws;
+pub use mirror::{Draws, PageResult};
 pub use open::FolderLock;
-pub use outbox::{Backlog, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling};
+pub use outbox::{
+    Backlog, BatchLimit, Ledger, Parked, ParkedRecord, Pending, Place, Renamed, Settled, Settlement, Settling, Skip,
+};
 pub use resume::{Heir, Resumed, Resumption, Wanted};
+pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
 
 use crate::clock::Clock;
-use crate::domain::agent::Sign;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, MachineName, Recollection, Registration, Timestamp,
+    Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
+use mirror::{Importing, Turn};
+use mirror_position::MirrorPosition;
 use news::News;
 use open::{Files, Look};
 use readers::Readers;
@@ -100,6 +111,16 @@ pub struct Counts {
     pub closed: u64,
 }
 
+impl Counts {
+    fn add(&mut self, status: Status) {
+        *match status {
+            Status::Active => &mut self.active,
+            Status::Stale => &mut self.stale,
+            Status::Closed => &mut self.closed,
+        } += 1;
+    }
+}
+
 /// A handle on the store; clones share the one writer.
 #[derive(Clone)]
 pub struct Store {
@@ -111,20 +132,35 @@ pub struct Store {
     /// Counts registrations that came with a process.
     processes: Arc<watch::Sender<u64>>,
     changes: Changes,
-    mirror_as_of: Arc<MirrorAsOf>,
+    mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
 }
 
-/// When the mirror was last known to be true, in microseconds since 1970. Most readings bring nothing; those
-/// are noted on disk only now and then.
-#[derive(Default)]
-struct MirrorAsOf {
-    known: AtomicI64,
-    noted: AtomicI64,
+/// A session to be registered.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub what: Registration,
+    pub process: Option<Process>,
+    pub caller: Caller,
+    /// Random numbers for the id, more than one in case an id is taken.
+    pub draws: [u64; 8],
+    pub at: Timestamp,
 }
 
-/// How much older than the truth the note on disk may be.
-const MIRROR_NOTED_EVERY: Duration = Duration::from_secs(60);
+/// Registers a session, unless the same agent has registered it from the same process before.
+fn register(
+    db: &Connection,
+    what: Registration,
+    process: Option<Process>,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Record, StoreError> {
+    match idempotency::registered(db, &what, process, caller)? {
+        Some(record) => Ok(record),
+        None => sessions::register(db, what, process, caller, draws, at),
+    }
+}
 
 /// Ends when every handle on the store is gone and everything accepted is committed.
 pub struct WriterThread(JoinHandle<()>);
@@ -151,8 +187,7 @@ impl Store {
         let changes = Changes::new();
         changes.follow(&connection)?;
         let news = News::default();
-        let noted = mirror::as_of(&connection)?.map_or(0, Timestamp::micros);
-        let mirror_as_of = Arc::new(MirrorAsOf { known: noted.into(), noted: noted.into() });
+        let mirror_position = Arc::new(MirrorPosition::new(mirror::as_of(&connection)?));
         let keeper = StoreKeeper {
             files: files.clone(),
             readers: readers.clone(),
@@ -165,7 +200,7 @@ impl Store {
             .map_err(|source| OpenError::Folder { dir: dir.display().to_string(), source })?;
         let processes = Arc::new(watch::Sender::new(0));
         let files = Arc::new(files);
-        Ok((Self { writer, readers, commits, news, processes, changes, mirror_as_of, files }, WriterThread(thread)))
+        Ok((Self { writer, readers, commits, news, processes, changes, mirror_position, files }, WriterThread(thread)))
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -250,9 +285,26 @@ impl Store {
         draws: [u64; 8],
         at: Timestamp,
     ) -> Result<Record, StoreError> {
-        let record = self.write(move |db| sessions::register(db, what, process, caller, &draws, at)).await?;
+        let record = self.write(move |db| register(db, what, process, caller, &draws, at)).await?;
         self.tell_of_process(&record);
         Ok(record)
+    }
+
+    /// Registers a session unless that was done under the same key before. `answer`: what the client is answered, as
+    /// JSON, to be repeated.
+    pub async fn register_once(
+        &self,
+        key: RequestKey,
+        session: NewSession,
+        answer: impl FnOnce(&Record) -> String + Send + 'static,
+    ) -> Result<Once<Record, String>, StoreError> {
+        let NewSession { what, process, caller, draws, at } = session;
+        let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
+        let registered = self.write(move |db| idempotency::register(db, &key, caller, at, work, answer)).await?;
+        if let Once::First(record) = &registered {
+            self.tell_of_process(record);
+        }
+        Ok(registered)
     }
 
     fn tell_of_process(&self, record: &Record) {
@@ -310,9 +362,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Sighted, StoreError> {
-        let may_bring_a_process = !matches!(sighting.report.sign, Sign::Beat | Sign::End | Sign::Gone);
         let sighted = self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after)).await?;
-        if sighted.created || may_bring_a_process {
+        if sighted.process_changed {
             self.processes.send_modify(|count| *count += 1);
         }
         Ok(sighted)
@@ -347,11 +398,21 @@ impl Store {
     }
 
     pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |db| sessions::process_died(db, &id, process, at)).await
+        let is_stale = self.write(move |db| sessions::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.send_modify(|count| *count += 1);
+        }
+        Ok(is_stale)
     }
 
     pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
         self.write(move |db| sessions::sweep(db, now, stale_after)).await
+    }
+
+    /// Closes headless sessions that have been stale since then.
+    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |db| agents::close_headless(db, silent_since, at)).await
     }
 
     pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
@@ -368,6 +429,18 @@ impl Store {
 
     pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
         self.read(move |db| sessions::list(db, &filter, now, stale_after)).await
+    }
+
+    /// A page of such a list; see [`session_page`].
+    pub async fn page(
+        &self,
+        filter: Filter,
+        limit: usize,
+        after: Option<Cursor>,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<SessionPage, StoreError> {
+        self.read(move |db| session_page::read(db, &filter, limit, after.clone(), now, stale_after)).await
     }
 
     pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
@@ -394,10 +467,16 @@ impl Store {
 
     /// Where the next reading of central begins.
     pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.read(move |db| mirror::since(db, now)).await
+        let stored = self.read(move |db| mirror::since(db, now)).await?;
+        Ok(self.mirror_position.since(stored))
     }
 
-    /// Takes in what changed in central. Returns the sessions of this host that got a new id.
+    /// Has the next reading read everything.
+    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.writer.submit(mirror::read_anew).await
+    }
+
+    /// Imports a page of what changed in central, in turns that are each short.
     pub async fn take_in(
         &self,
         reading: Reading,
@@ -405,26 +484,31 @@ impl Store {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
-        let as_of = &self.mirror_as_of;
-        let complete = matches!(changes.rest, reading::Rest::Nothing { .. });
-        let brings_nothing = changes.sessions.is_empty() && changes.gone.is_empty() && changes.history.is_empty();
-        let noted = Timestamp::from_micros(as_of.noted.load(Ordering::Relaxed));
-        let mut renamed = Vec::new();
-        if !(complete && brings_nothing && !reading.is_whole() && at.since(noted) < MIRROR_NOTED_EVERY) {
-            let job = move |db: &Connection| mirror::take_in(db, &reading, &changes, draws.as_slice(), at, stale_after);
-            renamed = self.writer.submit(job).await?;
-            as_of.noted.store(at.micros(), Ordering::Relaxed);
+    ) -> Result<PageResult, StoreError> {
+        let mut imported = PageResult::default();
+        if self.mirror_position.advances_in_memory(&reading, &changes, at) {
+            return Ok(imported);
         }
-        if complete {
-            as_of.known.store(at.micros(), Ordering::Relaxed);
+        if reading.is_whole() || !changes.is_empty() {
+            self.mirror_position.page_written();
         }
-        Ok(renamed)
+        let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
+        for turn in Turn::of(&reading, changes) {
+            let finishes = turn.finishes();
+            while finishes && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let how = how.clone();
+            let part = self.writer.submit(move |db| mirror::import(db, &turn, &how)).await?;
+            if finishes {
+                self.mirror_position.written(at, part.written > 0);
+            }
+            imported.add(part);
+        }
+        Ok(imported)
     }
 
     /// When what is mirrored of other hosts was last known to be true; never, before the first time.
     pub fn mirror_as_of(&self) -> Option<Timestamp> {
-        Some(self.mirror_as_of.known.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp::from_micros)
+        self.mirror_position.as_of()
     }
 
     /// Which sessions change.
@@ -463,6 +547,20 @@ impl Store {
         self.write(move |db| history::append(db, &id, what, record_id, caller, at)).await
     }
 
+    /// The same, unless that was done under the same key before.
+    pub async fn append_once(
+        &self,
+        key: RequestKey,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<KeptRecord, StoreError> {
+        let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+        self.write(move |db| idempotency::append(db, &key, caller, at, work)).await
+    }
+
     /// Records of a session, newest first.
     pub async fn history(&self, id: InstanceId, query: HistoryQuery) -> Result<History, StoreError> {
         self.read(move |db| history::query(db, &id, &query)).await
@@ -474,18 +572,31 @@ impl Store {
     }
 
     /// What of this host central lacks, sessions longest waiting first.
-    pub async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending(db, limit)).await
+    pub async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending(db, limit, &skip)).await
     }
 
     /// The sessions that central lacks and that stand behind this place among those that wait; no records.
-    pub async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.read(move |db| outbox::pending_behind(db, place, limit)).await
+    pub async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit, &skip)).await
+    }
+
+    /// Some of what central lacks, what was added last: sessions, or records of one kind.
+    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
     }
 
     /// Does anything wait that could travel now?
-    pub async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.read(outbox::any_waits).await
+    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::any_waits(db, &skip)).await
+    }
+
+    /// Lets what is parked and due be pushed again.
+    pub async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        if !self.read(move |db| outbox::is_parked_due(db, at)).await? {
+            return Ok(0);
+        }
+        self.writer.submit(move |db| outbox::release_parked(db, at)).await
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {

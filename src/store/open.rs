@@ -9,9 +9,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::salvage;
 use super::wal::{self, Verdict};
 use super::{Durability, OpenError, Options, StoreError};
+use super::{copies, salvage};
 use crate::domain::Timestamp;
 use crate::platform::files;
 use crate::platform::lock_holder;
@@ -21,6 +21,8 @@ const DATABASE: &str = "sessiond.db";
 const SALVAGED: &str = "sessiond.db.salvaged-";
 /// Follows the database's name in that of a damaged file that was set aside; the date comes next.
 const DAMAGED: &str = ".damaged-";
+/// Follows the database's name in that of a log whose last transaction cannot be read. There is one such copy.
+const CUT_OFF: &str = ".cut-off-wal";
 /// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
 const LOCK: &str = "lock";
 
@@ -34,12 +36,16 @@ const LOG: usize = 4_500_000;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("../../migrations/local/0001_sessions.sql"),
     include_str!("../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../migrations/local/0003_agents.sql"),
     include_str!("../../migrations/local/0004_aliases_in_order.sql"),
-    include_str!("../../migrations/local/0005_columns.sql"),
+    include_str!("../../migrations/local/0005_agent_processes.sql"),
+    include_str!("../../migrations/local/0006_parked_retries.sql"),
+    include_str!("../../migrations/local/0007_mirror_readings.sql"),
+    include_str!("../../migrations/local/0008_idempotency_keys.sql"),
+    include_str!("../../migrations/local/0009_columns.sql"),
 ];
 
 /// The exclusive use of a state folder.
@@ -173,19 +179,20 @@ impl Files {
     /// Looks for damage in the log that a crash left, which SQLite would take for the log's end, and mends it.
     fn check_log(&self, now: Timestamp) -> Result<(), StoreError> {
         let log = self.beside("-wal");
-        let Ok(bytes) = fs::read(&log) else { return Ok(()) };
-        match wal::examine(bytes) {
+        let Ok(verdict) = wal::examine_file(&log) else { return Ok(()) };
+        match verdict {
             Verdict::Sound => Ok(()),
             Verdict::CutOff => {
                 tracing::warn!(
-                    "the last change in the store's log cannot be read: cut off by a power cut before anybody was \
-                     told of it, or damaged; a copy is kept"
+                    copy = %self.beside(CUT_OFF).display(),
+                    "the last change in the store's log cannot be read: it was cut off before it was acknowledged, or \
+                     is damaged"
                 );
-                self.copy_aside(now)
+                copies::copy(&log, &self.beside(CUT_OFF)).map(|_| ())
             }
             Verdict::Damaged { mended, exact } => {
                 let outcome = if exact { "nothing is lost" } else { "what can be read of it is taken over" };
-                tracing::error!("the store's log is damaged; {outcome}, and a copy of the damaged files is kept");
+                tracing::error!("the store's log is damaged; {outcome}");
                 self.copy_aside(now)?;
                 self.write_whole(&log, &mended)
             }
@@ -196,14 +203,34 @@ impl Files {
         self.dir.join(format!("{DATABASE}{suffix}"))
     }
 
-    /// Keeps copies of the damaged files under a dated name.
+    /// Keeps copies of the damaged files under a dated name, unless the same damage has been copied before.
     fn copy_aside(&self, now: Timestamp) -> Result<(), StoreError> {
+        if copies::is_kept(&self.beside("-wal"), &self.dated_copies("-wal")) {
+            return Ok(());
+        }
         for suffix in ["", "-wal"] {
+            copies::remove_older(self.dated_copies(suffix), copies::OLDER_KEPT);
             let aside = self.aside(&dated(now), suffix);
-            fs::copy(self.beside(suffix), &aside).map_err(StoreError::of_file)?;
-            tracing::warn!(aside = %aside.display(), "kept a copy of the damaged store");
+            if copies::copy(&self.beside(suffix), &aside)? {
+                tracing::warn!(aside = %aside.display(), "kept a copy of the damaged store");
+            }
         }
         Ok(())
+    }
+
+    /// The damaged files of this kind that lie there under a date.
+    fn dated_copies(&self, suffix: &str) -> Vec<PathBuf> {
+        let prefix = format!("{DATABASE}{DAMAGED}");
+        let is_of_kind = |name: &str| {
+            name.strip_prefix(&prefix)
+                .and_then(|rest| rest.strip_suffix(suffix))
+                .is_some_and(|date| date.ends_with('Z'))
+        };
+        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        names
+            .map(|entry| entry.path())
+            .filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(is_of_kind))
+            .collect()
     }
 
     fn aside(&self, date: &str, suffix: &str) -> PathBuf {

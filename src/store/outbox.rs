@@ -3,8 +3,9 @@
 //! There is no queue: a session whose newest version central does not have is the message, so the
 //! backlog grows with the number of sessions and appended records, not of heartbeats.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
 
+use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::history::{self, SettledRecord};
@@ -17,6 +18,8 @@ use crate::domain::{HistoryRecord, InstanceId, Kind, Timestamp};
 pub struct Backlog {
     pub sessions: u64,
     pub records: u64,
+    /// The records by kind, in the order of [`Kind::ALL`].
+    pub records_of: [u64; 3],
     /// When the oldest change that waits was made.
     pub oldest_at: Option<Timestamp>,
     pub parked: u64,
@@ -73,6 +76,53 @@ pub struct Place {
 
 impl Place {
     const FIRST: Self = Self { since: i64::MIN, row: i64::MIN };
+}
+
+/// How much a batch carries at most; one row always fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimit {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// What stays out of the next batches, because central does not take it at present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skip {
+    /// No session travels. Records do, of sessions that central has.
+    pub all_sessions: bool,
+    /// These sessions and their records.
+    pub sessions: Vec<InstanceId>,
+    /// The records of these sessions.
+    pub records_of: Vec<InstanceId>,
+    pub kinds: Vec<Kind>,
+}
+
+/// Ids as SQL takes them, for `json_each`.
+pub(super) fn json_ids<'a>(ids: impl IntoIterator<Item = &'a InstanceId>) -> String {
+    serde_json::Value::from(ids.into_iter().map(InstanceId::as_str).collect::<Vec<_>>()).to_string()
+}
+
+/// Beside sessions travels no more than this of records, in bytes of their bodies: on a slow line sessions do not
+/// wait for records.
+const BESIDE_SESSIONS: usize = 16 << 10;
+
+/// Parked rows are tried again after this long, and after twice as long each time that they are parked again.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// When what was parked so often in a row is tried again.
+pub(super) fn retry_at(parkings: i64, at: Timestamp) -> Timestamp {
+    let doublings = u32::try_from(parkings.clamp(0, 16)).unwrap_or(0);
+    at.plus(FIRST_RETRY.saturating_mul(1 << doublings).min(LONGEST_RETRY))
+}
+
+/// Condition on a parked row that it is due at ?1. One that is due later than can be was parked by a clock that was
+/// wrong.
+pub(super) const IS_DUE: &str = "parked_at IS NOT NULL AND (retry_at <= ?1 OR retry_at > ?2)";
+
+/// The parameters of [`IS_DUE`].
+pub(super) fn due(at: Timestamp) -> [i64; 2] {
+    [at.micros(), at.plus(LONGEST_RETRY).micros()]
 }
 
 /// What came of a batch.
@@ -139,37 +189,100 @@ pub struct Renamed {
 }
 
 /// The sessions that central lacks, longest waiting first, and the records that may travel beside them.
-pub(super) fn pending(db: &Connection, limit: usize) -> Result<Pending, StoreError> {
-    let Pending { sessions, more: full, last, .. } = pending_behind(db, Place::FIRST, limit)?;
-    let history::Waiting { records, more } = history::pending(db, &sessions, !full, limit)?;
+pub(super) fn pending(db: &Connection, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
+    let Pending { sessions, more: full, last, .. } = pending_behind(db, Place::FIRST, limit, skip)?;
+    let bytes = if sessions.is_empty() { limit.bytes } else { limit.bytes.min(BESIDE_SESSIONS) };
+    let beside = BatchLimit { bytes, ..limit };
+    let history::Waiting { records, more } = history::pending(db, &sessions, !full, beside, skip)?;
     Ok(Pending { sessions, records, more: full || more, last })
 }
 
 /// The sessions that central lacks and that have not waited as long as the one at that place; no records.
-pub(super) fn pending_behind(db: &Connection, place: Place, limit: usize) -> Result<Pending, StoreError> {
-    let mut last = None;
+pub(super) fn pending_behind(
+    db: &Connection,
+    place: Place,
+    limit: BatchLimit,
+    skip: &Skip,
+) -> Result<Pending, StoreError> {
+    let mut found = Pending::default();
+    if skip.all_sessions {
+        return Ok(found);
+    }
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {}, s.rowid FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
+             AND (unsynced_since, s.rowid) > (?1, ?2) \
+             AND instance_id NOT IN (SELECT value FROM json_each(?3)) ORDER BY unsynced_since, s.rowid LIMIT ?4",
+        sessions::COLUMNS
+    ))?;
+    let rows = i64::try_from(limit.rows).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![place.since, place.row, json_ids(&skip.sessions), rows])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let record = sessions::record(row)?;
+        bytes += record.session.size();
+        if bytes > limit.bytes && !found.sessions.is_empty() {
+            found.more = true;
+            break;
+        }
+        found.last = Some(Place { since: row.get(18)?, row: row.get("rowid")? });
+        found.sessions.push(record);
+    }
+    found.more |= found.sessions.len() >= limit.rows;
+    found.last = found.last.filter(|_| found.more);
+    Ok(found)
+}
+
+/// Some of what central lacks, what was added last: sessions, or records of one kind of sessions that central has.
+pub(super) fn newest_pending(
+    db: &Connection,
+    kind: Option<Kind>,
+    count: usize,
+    skip: &Skip,
+) -> Result<Pending, StoreError> {
+    if let Some(kind) = kind {
+        let records = history::newest_pending(db, kind, count, skip)?;
+        return Ok(Pending { records, ..Pending::default() });
+    }
     let sessions = db
         .prepare_cached(&format!(
-            "SELECT {}, s.rowid FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
-                 AND (unsynced_since, s.rowid) > (?1, ?2) ORDER BY unsynced_since, s.rowid LIMIT ?3",
+            "SELECT {} FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
+                 AND instance_id NOT IN (SELECT value FROM json_each(?1)) \
+             ORDER BY unsynced_since DESC, s.rowid DESC LIMIT ?2",
             sessions::COLUMNS
         ))?
-        .query_map(params![place.since, place.row, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-            last = Some(Place { since: row.get(18)?, row: row.get(24)? });
-            sessions::record(row)
-        })?
+        .query_map(params![json_ids(&skip.sessions), i64::try_from(count).unwrap_or(i64::MAX)], sessions::record)?
         .collect::<Result<Vec<_>, _>>()?;
-    let full = sessions.len() >= limit;
-    Ok(Pending { sessions, records: Vec::new(), more: full, last: last.filter(|_| full) })
+    Ok(Pending { sessions, ..Pending::default() })
 }
 
 /// Does anything wait that could travel now?
-pub(super) fn any_waits(db: &Connection) -> Result<bool, StoreError> {
-    Ok(!pending_behind(db, Place::FIRST, 1)?.sessions.is_empty() || history::any_waits(db)?)
+pub(super) fn any_waits(db: &Connection, skip: &Skip) -> Result<bool, StoreError> {
+    let one = BatchLimit { rows: 1, bytes: 1 };
+    Ok(!pending_behind(db, Place::FIRST, one, skip)?.sessions.is_empty()
+        || !history::pending(db, &[], !skip.all_sessions, one, skip)?.records.is_empty())
+}
+
+/// Is anything parked that is due to be tried again?
+pub(super) fn is_parked_due(db: &Connection, at: Timestamp) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM sessions WHERE {IS_DUE}) OR EXISTS (SELECT 1 FROM records WHERE {IS_DUE})"
+        ))?
+        .query_row(due(at), |row| row.get(0))?)
+}
+
+/// Lets what is parked and due be pushed again.
+pub(super) fn release_parked(db: &Connection, at: Timestamp) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for table in ["sessions", "records"] {
+        let free = format!("UPDATE {table} SET parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE {IS_DUE}");
+        count += db.prepare_cached(&free)?.execute(due(at))?;
+    }
+    Ok(count)
 }
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
-    let (records, oldest_record) = history::backlog(db)?;
+    let (records_of, oldest_record) = history::backlog(db)?;
     Ok(db
         .prepare_cached(
             // Each part reads one index and no row: this is asked while tens of thousands wait.
@@ -184,7 +297,8 @@ pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
             let oldest_session = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros);
             Ok(Backlog {
                 sessions: (unsynced - parked).unsigned_abs(),
-                records,
+                records: records_of.iter().sum(),
+                records_of,
                 oldest_at: [oldest_session, oldest_record].into_iter().flatten().min(),
                 parked: (parked + row.get::<_, i64>(3)?).unsigned_abs(),
             })
@@ -205,10 +319,11 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
                 closed_elsewhere(db, instance_id, *closed_at)?;
             }
             Settlement::Collided { draws } => renamed.extend(give_up_id(db, instance_id, draws, at)?),
-            Settlement::Rejected { error } => rejected(db, instance_id, error, at)?,
+            Settlement::Rejected { error } => rejected(db, instance_id, *version, error, at)?,
         }
     }
     history::settle(db, &settling.records, at)?;
+    history::sessions_are_back(db, settling.sessions.iter().filter(|s| !s.how.leaves_none()).map(|s| &s.instance_id))?;
     set_fact(db, "acked_batch", &settling.acked_batch)?;
     for (name, number) in NEXT_BATCHES.into_iter().zip(settling.next_batches) {
         set_fact(db, name, &number)?;
@@ -220,7 +335,8 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
 fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreError> {
     db.prepare_cached(
         "UPDATE sessions SET synced_version = max(synced_version, ?2), \
-             unsynced_since = iif(version = ?2, NULL, unsynced_since) WHERE instance_id = ?1",
+             unsynced_since = iif(version = ?2, NULL, unsynced_since), \
+             parkings = iif(version = ?2, 0, parkings) WHERE instance_id = ?1",
     )?
     .execute(params![id.as_str(), version])?;
     Ok(())
@@ -239,7 +355,8 @@ pub(super) fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Time
 /// Central lacks what it once had of this session.
 pub(super) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2), synced_version = 0 WHERE instance_id = ?1",
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2), synced_version = 0 \
+             WHERE instance_id = ?1 AND (unsynced_since IS NULL OR synced_version > 0)",
     )?
     .execute(params![id.as_str(), at.micros()])?;
     Ok(())
@@ -258,7 +375,7 @@ pub(super) fn give_up_id(
     let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
     db.execute(
         "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             synced_version = 0, parked_at = NULL, parked_error = NULL WHERE instance_id = ?1",
+             synced_version = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE instance_id = ?1",
         params![id.as_str(), new_id.as_str(), at.micros()],
     )?;
     db.execute(
@@ -268,9 +385,18 @@ pub(super) fn give_up_id(
     Ok(Some(Renamed { from: id.clone(), to: new_id }))
 }
 
-fn rejected(db: &Connection, id: &InstanceId, error: &str, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET parked_at = ?2, parked_error = ?3 WHERE instance_id = ?1")?
-        .execute(params![id.as_str(), at.micros(), error])?;
+/// A change made since then may be one that central takes.
+fn rejected(db: &Connection, id: &InstanceId, version: i64, error: &str, at: Timestamp) -> Result<(), StoreError> {
+    let parkings = db
+        .prepare_cached("SELECT parkings FROM sessions WHERE instance_id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
+    db.prepare_cached(
+        "UPDATE sessions SET parked_at = ?3, parked_error = ?4, retry_at = ?5, parkings = ?6 \
+             WHERE instance_id = ?1 AND version = ?2",
+    )?
+    .execute(params![id.as_str(), version, at.micros(), error, retry_at(parkings, at).micros(), parkings + 1])?;
     Ok(())
 }
 
@@ -331,7 +457,7 @@ pub(super) fn unpark(db: &Connection, ids: &[String], drop: bool) -> Result<usiz
 fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE sessions SET parked_at = NULL, parked_error = NULL, \
+            "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
                  unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END WHERE instance_id = ?1",
         )?
         .execute(params![id.as_str(), drop])?)

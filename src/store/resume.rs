@@ -78,7 +78,7 @@ pub(super) fn resume(
         let choice = match closed(db, meaning)? {
             Some(record) if wanted.closed => Some(Choice::One(record)),
             Some(record) => return Ok(Resumption::Closed(Box::new(record))),
-            None => find(db, meaning, at, stale_after)?.choose(wanted.choice),
+            None => choose(db, meaning, heir.successor.uid, wanted.choice, (at, stale_after))?,
         };
         return Ok(match choice {
             None => continue,
@@ -126,16 +126,65 @@ fn go_on(
     Ok(record)
 }
 
+/// Of the sessions that a meaning has, which one is meant. An epic, a project or no hint at all means the caller's own
+/// sessions, and those of other machines; those of this machine's other users only where there are none of these, and
+/// then the caller has to choose, even among one.
+fn choose(
+    db: &Connection,
+    meaning: &Hint,
+    uid: u32,
+    choice: Option<usize>,
+    now: (Timestamp, Duration),
+) -> Result<Option<Choice<Record>>, StoreError> {
+    if matches!(meaning, Hint::Id(_) | Hint::Hash(_)) {
+        return Ok(find(db, meaning, Owners::Any, uid, now)?.choose(choice));
+    }
+    if let Some(own) = find(db, meaning, Owners::Caller, uid, now)?.choose(choice) {
+        return Ok(Some(own));
+    }
+    let others = find(db, meaning, Owners::Others, uid, now)?;
+    Ok(match choice {
+        None if !others.resumable.is_empty() => Some(Choice::Several(others.resumable)),
+        _ => others.choose(choice),
+    })
+}
+
+/// Whose sessions are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owners {
+    Any,
+    /// The caller's, and those of other machines, whose users are not known here.
+    Caller,
+    /// Those of this machine's other users.
+    Others,
+}
+
+impl Owners {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Any => " AND ?4 IS NOT NULL",
+            Self::Caller => " AND (mirror_round IS NOT NULL OR owner_uid = ?4)",
+            Self::Others => " AND mirror_round IS NULL AND owner_uid <> ?4",
+        }
+    }
+}
+
 /// The sessions that this one meaning has and that are not closed.
-fn find(db: &Connection, meaning: &Hint, now: Timestamp, stale_after: Duration) -> Result<Found<Record>, StoreError> {
+fn find(
+    db: &Connection,
+    meaning: &Hint,
+    owners: Owners,
+    uid: u32,
+    (now, stale_after): (Timestamp, Duration),
+) -> Result<Found<Record>, StoreError> {
     let window = (now.minus(stale_after).micros(), now.plus(stale_after).micros());
     let mut records = match meaning {
         Hint::Id(id) => sessions::get(db, id.as_str())?.into_iter().collect(),
         _ => Vec::new(),
     };
-    for statement in statements(meaning) {
+    for statement in statements(meaning, owners) {
         let mut statement = db.prepare_cached(&statement)?;
-        let rows = statement.query_map(params![window.0, window.1, key(meaning)], sessions::record)?;
+        let rows = statement.query_map(params![window.0, window.1, key(meaning), uid], sessions::record)?;
         records.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
     records.sort_by_cached_key(|r| (Reverse(r.session.last_heartbeat), r.session.instance_id.clone()));
@@ -144,18 +193,25 @@ fn find(db: &Connection, meaning: &Hint, now: Timestamp, stale_after: Duration) 
     let (active, mut resumable): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|r| r.session.status_at(now, stale_after) == Status::Active);
     // Who means none in particular is not asked which.
-    resumable.truncate(if *meaning == Hint::Newest { 1 } else { CANDIDATES });
+    let newest_alone = *meaning == Hint::Newest && owners != Owners::Others;
+    resumable.truncate(if newest_alone { 1 } else { CANDIDATES });
     Ok(Found { resumable, active: active.into_iter().next() })
 }
 
 /// The statements that find the candidates of a meaning, and an active session of it.
-pub(super) fn statements(meaning: &Hint) -> Vec<String> {
+pub(super) fn statements(meaning: &Hint, owners: Owners) -> Vec<String> {
+    let owned = owners.condition();
     const ACTIVE: &str = "(status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)";
     let newest = |which: &str, limit| {
         format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
     };
+    // One prompt of `claude -p` is not what a person left.
+    let wanted = if *meaning == Hint::Newest { " AND kind IS NOT 'headless'" } else { "" };
     let both = |which: &String| {
-        [newest(&format!("{which} AND NOT {ACTIVE}"), CANDIDATES), newest(&format!("{which} AND {ACTIVE}"), 1)]
+        [
+            newest(&format!("{which}{owned}{wanted} AND NOT {ACTIVE}"), CANDIDATES),
+            newest(&format!("{which}{owned} AND {ACTIVE}"), 1),
+        ]
     };
     searches(meaning).iter().flat_map(both).collect()
 }

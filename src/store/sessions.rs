@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{self, ColumnChanges};
 use super::writer::all_or_nothing;
-use super::{Counts, StoreError, history};
+use super::{Counts, StoreError, agents, history};
 use crate::domain::{
     Column, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
@@ -225,7 +225,8 @@ pub(super) fn seen_alive(
     Ok(())
 }
 
-/// The process of a session is gone: the session is stale at once. Says whether that was news.
+/// The process of a session ended: the session is stale at once, unless another process runs it. Says whether it is
+/// stale by this.
 pub(super) fn process_died(
     db: &Connection,
     id: &InstanceId,
@@ -235,12 +236,12 @@ pub(super) fn process_died(
     let Some(mut record) = get(db, id.as_str())?.filter(|record| record.process == Some(process)) else {
         return Ok(false);
     };
-    record.process = None;
-    if record.session.status == Status::Active {
+    record.process = agents::next_process(db, id)?;
+    if record.process.is_none() && record.session.status == Status::Active {
         record.session.status = Status::Stale;
     }
     save(db, &mut record, at)?;
-    Ok(true)
+    Ok(record.process.is_none())
 }
 
 /// Records as stale whatever has been silent for too long. Returns how many.
@@ -304,7 +305,7 @@ pub(super) fn rename_machine(
 ) -> Result<usize, StoreError> {
     Ok(db.execute(
         "UPDATE sessions SET host_machine = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             parked_at = NULL, parked_error = NULL WHERE host_machine = ?1 AND mirror_round IS NULL",
+             parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE host_machine = ?1 AND mirror_round IS NULL",
         params![from, to.as_str(), at.micros()],
     )?)
 }
@@ -525,6 +526,7 @@ pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError>
 /// Most changes are heartbeats, and most of those of sessions that wait already: those touch no column that an index
 /// is made of or depends on.
 pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+    let waits_already = record.unsynced_since.is_some();
     let beat = match record.unsynced_since {
         Some(_) => BEAT_AGAIN,
         None => BEAT,
@@ -549,8 +551,15 @@ pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Resul
     if only_a_heartbeat == 0 {
         db.prepare_cached(CHANGE)?.execute(values)?;
     }
+    if waits_already {
+        db.prepare_cached(FREE)?.execute([record.session.instance_id.as_str()])?;
+    }
     Ok(())
 }
+
+/// A change of a parked session is pushed: central may take it as it is now.
+const FREE: &str = "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL \
+     WHERE instance_id = ?1 AND parked_at IS NOT NULL";
 
 macro_rules! unless_more_changed {
     () => {

@@ -11,6 +11,11 @@ const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 
 pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
 pub(super) const OWNER: Caller = Caller { uid: 1000 };
 
+/// So many rows, whatever their bytes.
+pub(super) fn rows(rows: usize) -> BatchLimit {
+    BatchLimit { rows, bytes: 1 << 20 }
+}
+
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
 }
@@ -169,18 +174,22 @@ async fn what_is_on_its_way_is_not_read_ahead() {
         register(&store, seed, second).await;
     }
     let of = |pending: &Pending| pending.sessions.iter().map(|r| r.session.instance_id.clone()).collect::<Vec<_>>();
-    let all = of(&store.pending(10).await.unwrap());
-    let pushed = store.pending(2).await.unwrap();
+    let all = of(&store.pending(rows(10), Skip::default()).await.unwrap());
+    let pushed = store.pending(rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&pushed), all[..2]);
     store.heartbeat(all[0].to_string(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
-    let ahead = store.pending_behind(pushed.last.unwrap(), 2).await.unwrap();
+    let ahead = store.pending_behind(pushed.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&ahead), all[2..]);
     store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), at(6)).await.unwrap();
     store.heartbeat(all[1].to_string(), Heartbeat::default(), OWNER, at(7), STALE_AFTER).await.unwrap();
-    let behind = store.pending_behind(ahead.last.unwrap(), 2).await.unwrap();
+    let behind = store.pending_behind(ahead.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
     store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), at(8)).await.unwrap();
-    assert_eq!(of(&store.pending(10).await.unwrap()), [all[0].clone(), all[1].clone()], "changed on its way");
+    assert_eq!(
+        of(&store.pending(rows(10), Skip::default()).await.unwrap()),
+        [all[0].clone(), all[1].clone()],
+        "changed on its way"
+    );
     let ledger = Ledger { acked: 2, next: vec![3, 4] };
     assert_eq!(store.ledger().await.unwrap(), ledger);
 }
@@ -190,11 +199,11 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     register(&store, 1, 0).await;
-    let pushed = store.pending(10).await.unwrap().sessions.remove(0);
+    let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
     store.settle(settling(vec![taken(&pushed)], 1), at(6)).await.unwrap();
-    let waiting = store.pending(10).await.unwrap().sessions.remove(0);
+    let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     assert_eq!(waiting.session.last_heartbeat, at(5));
     store.settle(settling(vec![taken(&waiting)], 2), at(7)).await.unwrap();
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
@@ -208,12 +217,12 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     register(&store, 1, 0).await;
-    let pushed = store.pending(10).await.unwrap().sessions.remove(0);
+    let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id, Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
     let closed = Settled { how: Settlement::ClosedElsewhere { closed_at: at(3) }, ..taken(&pushed) };
     store.settle(settling(vec![closed], 1), at(6)).await.unwrap();
-    let waiting = store.pending(10).await.unwrap().sessions.remove(0).session;
+    let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0).session;
     assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
 }
 
@@ -230,14 +239,34 @@ async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
     assert_eq!((&beaten.session.instance_id, beaten.former_id.as_deref()), (new, Some(old.as_str())));
     assert_eq!(only(&store, &old).await, beaten);
-    assert_eq!(store.pending(10).await.unwrap().sessions, [beaten]);
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, [beaten]);
     // The id that was given up is not drawn again.
     let next = store.register(odin(None), None, OWNER, [8, 99, 5, 5, 5, 5, 5, 5], at(3)).await.unwrap();
     assert_ne!((&next.session.instance_id, &next.session.instance_id), (&old, new));
 }
 
 #[tokio::test]
-async fn parked_sessions_wait_for_a_person() {
+async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let id = record.session.instance_id.to_string();
+    let rejected = Settled { how: Settlement::Rejected { error: "too odd".into() }, ..taken(&record) };
+    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, []);
+    assert_eq!(store.backlog().await.unwrap().parked, 1);
+    assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
+    let unknown = store.retry_parked(vec![id.clone(), "nobody".into()]).await;
+    assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
+    assert_eq!(store.retry_parked(vec![]).await, Ok(1));
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
+    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
+    assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+}
+
+#[tokio::test]
+async fn a_change_of_a_parked_session_frees_it() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
@@ -245,16 +274,49 @@ async fn parked_sessions_wait_for_a_person() {
     let rejected = Settled { how: Settlement::Rejected { error: "too odd".into() }, ..taken(&record) };
     store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
     store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
-    assert_eq!(store.pending(10).await.unwrap().sessions, [], "not even a heartbeat brings it back");
-    assert_eq!(store.backlog().await.unwrap().parked, 1);
-    assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
-    let unknown = store.retry_parked(vec![id.clone(), "nobody".into()]).await;
-    assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
-    assert_eq!(store.retry_parked(vec![]).await, Ok(1));
-    assert_eq!(store.pending(10).await.unwrap().sessions.len(), 1);
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
+    assert_eq!(store.backlog().await.unwrap().parked, 0);
+    // What was rejected is not what there is by now.
     store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
-    assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog().await.unwrap().parked, 0);
+}
+
+#[tokio::test]
+async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let rejected = Settled { how: Settlement::Rejected { error: "too odd".into() }, ..taken(&record) };
+    let mut now = 0;
+    for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        store.settle(settling(vec![rejected.clone()], 0), at(now)).await.unwrap();
+        assert_eq!(store.release_parked(at(now + wait - 1)).await, Ok(0), "after {wait} s");
+        now += wait;
+        assert_eq!(store.release_parked(at(now)).await, Ok(1), "after {wait} s");
+    }
+    // Parked by a clock that was a day ahead.
+    store.settle(settling(vec![rejected], 0), at(now + 86_400)).await.unwrap();
+    assert_eq!(store.release_parked(at(now)).await, Ok(1));
+}
+
+#[tokio::test]
+async fn what_is_held_back_stays_out_of_a_batch_and_the_rest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let first = register(&store, 1, 0).await.session.instance_id;
+    let second = register(&store, 2, 1).await.session.instance_id;
+    let ids = |pending: Pending| pending.sessions.into_iter().map(|r| r.session.instance_id).collect::<Vec<_>>();
+    let skip = Skip { sessions: vec![first.clone()], ..Skip::default() };
+    assert_eq!(ids(store.pending(rows(1), skip.clone()).await.unwrap()), [second.clone()]);
+    assert!(store.any_waits(skip).await.unwrap());
+    let both = Skip { sessions: vec![first.clone(), second.clone()], ..Skip::default() };
+    assert!(!store.any_waits(both).await.unwrap());
+    let all = Skip { all_sessions: true, ..Skip::default() };
+    assert!(!store.any_waits(all).await.unwrap());
+    assert_eq!(ids(store.newest_pending(None, 1, Skip::default()).await.unwrap()), [second]);
+    // By bytes as well as by rows, and always one.
+    let few = store.pending(BatchLimit { rows: 10, bytes: 1 }, Skip::default()).await.unwrap();
+    assert_eq!((few.more, ids(few)), (true, vec![first]));
 }
 
 #[tokio::test]
@@ -372,6 +434,38 @@ async fn room_in_the_log_is_no_damage_to_it() {
     }
     assert_eq!(set_aside(crashed.path()), 0);
     shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_off_is_copied_once_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    for n in 0..10 {
+        register(&store, n, 10 * i64::try_from(n).unwrap()).await;
+    }
+    let names = ["sessiond.db", "sessiond.db-wal"];
+    let files = names.map(|name| (name, std::fs::read(dir.path().join(name)).unwrap()));
+    shut((store, writer));
+    let crashed = tempfile::tempdir().unwrap();
+    for cut in [2000, 2000, 1000, 3000] {
+        for (name, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if name.ends_with("-wal") {
+                let sound = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+                bytes[sound - cut..].fill(0);
+            }
+            std::fs::write(crashed.path().join(name), bytes).unwrap();
+        }
+        let (store, writer) = open(crashed.path());
+        assert_eq!(store.damage(), None, "nothing that was acknowledged is missing");
+        shut((store, writer));
+        let copies: Vec<_> = std::fs::read_dir(crashed.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.contains("cut-off") || name.contains("damaged"))
+            .collect();
+        assert_eq!(copies, ["sessiond.db.cut-off-wal"]);
+    }
 }
 
 #[tokio::test]

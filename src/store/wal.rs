@@ -7,6 +7,10 @@
 //! unless several bits would: the checksum tells the highest bits of distant words not apart.
 //! The format is that of <https://sqlite.org/fileformat2.html#walformat>.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
 /// What there is to say of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -41,6 +45,62 @@ struct Log {
     frame: usize,
     big_endian: bool,
     salts: [u8; 8],
+}
+
+/// Examines a log frame by frame, in the memory of one; only one that is not plainly sound is read as a whole.
+///
+/// # Errors
+/// The log cannot be read, as when there is none.
+pub(super) fn examine_file(path: &Path) -> io::Result<Verdict> {
+    let mut log = BufReader::new(File::open(path)?);
+    match is_plainly_sound(&mut log) {
+        Ok(true) => Ok(Verdict::Sound),
+        _ => Ok(examine(std::fs::read(path)?)),
+    }
+}
+
+/// Whether each frame of the log is sound, and no frame of it stands behind one that is not.
+fn is_plainly_sound(log: &mut impl Read) -> io::Result<bool> {
+    let mut header = [0; HEADER];
+    if !read_whole(log, &mut header)? {
+        return Ok(true);
+    }
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (magic, page) = (word(0), word(8) as usize);
+    let big_endian = magic == MAGIC + 1;
+    let is_page = page.is_power_of_two() && (512..=65536).contains(&page);
+    let mut sum = checksum(big_endian, (0, 0), &header[..24]);
+    if magic & !1 != MAGIC || !is_page || sum != sum_at(&header, 24) {
+        return Ok(false);
+    }
+    let mut frame = vec![0; FRAME_HEADER + page];
+    let mut ended = false;
+    while read_whole(log, &mut frame)? {
+        let is_of_this_log = frame[8..16] == header[16..24];
+        let computed = checksum(big_endian, checksum(big_endian, sum, &frame[..8]), &frame[FRAME_HEADER..]);
+        let matches = computed == sum_at(&frame, 16);
+        if ended {
+            // A frame of this log behind its end: the end is damage, or a write that was cut off.
+            if is_of_this_log {
+                return Ok(false);
+            }
+        } else if is_of_this_log && matches {
+            sum = computed;
+        } else if is_of_this_log || matches {
+            return Ok(false);
+        } else {
+            ended = true;
+        }
+    }
+    Ok(true)
+}
+
+/// Fills the buffer; `false`: there is not that much left.
+fn read_whole(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match log.read_exact(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
 }
 
 pub(super) fn examine(bytes: Vec<u8>) -> Verdict {
@@ -133,20 +193,12 @@ impl Log {
         self.sum(self.sum(before, &frame[..8]), &frame[FRAME_HEADER..])
     }
 
-    fn as_word(&self, bytes: [u8; 4]) -> u32 {
-        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-    }
-
     fn word_at(&self, at: usize) -> u32 {
-        self.as_word([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
+        as_word(self.big_endian, &self.bytes[at..])
     }
 
     fn sum(&self, before: Sum, bytes: &[u8]) -> Sum {
-        let word = |bytes: &[u8]| self.as_word([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        bytes.chunks_exact(8).fold(before, |(first, second), words| {
-            let first = first.wrapping_add(word(words)).wrapping_add(second);
-            (first, second.wrapping_add(word(&words[4..])).wrapping_add(first))
-        })
+        checksum(self.big_endian, before, bytes)
     }
 
     fn header_sound(&self) -> bool {
@@ -276,6 +328,18 @@ fn one_pair_on((first, second): Sum) -> Sum {
     (first, second.wrapping_add(first))
 }
 
+fn as_word(big_endian: bool, bytes: &[u8]) -> u32 {
+    let word = [bytes[0], bytes[1], bytes[2], bytes[3]];
+    if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+}
+
+fn checksum(big_endian: bool, before: Sum, bytes: &[u8]) -> Sum {
+    bytes.chunks_exact(8).fold(before, |(first, second), words| {
+        let first = first.wrapping_add(as_word(big_endian, words)).wrapping_add(second);
+        (first, second.wrapping_add(as_word(big_endian, &words[4..])).wrapping_add(first))
+    })
+}
+
 fn sum_at(bytes: &[u8], at: usize) -> Sum {
     let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     (word(at), word(at + 4))
@@ -295,6 +359,23 @@ mod tests {
             db.execute("INSERT INTO t VALUES (?1)", [n.to_string().repeat(300)]).unwrap();
         }
         std::fs::read(dir.path().join("db-wal")).unwrap()
+    }
+
+    /// What is plainly sound frame by frame is sound as a whole; anything else is examined as a whole.
+    fn examine(bytes: Vec<u8>) -> Verdict {
+        let verdict = super::examine(bytes.clone());
+        if is_plainly_sound(&mut &bytes[..]).unwrap() {
+            assert_eq!(verdict, Verdict::Sound);
+        }
+        verdict
+    }
+
+    #[test]
+    fn a_whole_log_is_read_in_the_memory_of_a_frame() {
+        let log = written(20);
+        assert!(is_plainly_sound(&mut &log[..]).unwrap());
+        let lengthened = [log, vec![0; 100_000]].concat();
+        assert!(is_plainly_sound(&mut &lengthened[..]).unwrap(), "zeros behind it are no frames");
     }
 
     #[test]

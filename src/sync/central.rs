@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, HistoryTables, MachineName, TimedSession, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, TimedSession, Timestamp};
 
 /// This host, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,15 +92,45 @@ impl Applied {
     }
 }
 
-/// The three kinds of error that design.md tells apart, and the two that a person mends elsewhere.
+/// Why central does not accept a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The SQLSTATE.
+    pub code: String,
+    /// One line, with the code and the constraint.
+    pub message: String,
+}
+
+impl Rejection {
+    /// One that has no SQLSTATE.
+    pub fn without_code(message: impl Into<String>) -> Self {
+        Self { code: String::new(), message: message.into() }
+    }
+
+    /// Whether errors of this code come from a value of the row itself, whatever the schema: data exceptions, a key
+    /// that exists or that is missing, and row level security.
+    pub fn is_about_values(&self) -> bool {
+        self.code.starts_with("22") || matches!(self.code.as_str(), "23503" | "23505" | "42501")
+    }
+
+    /// Whether a rule on the row's values rejected it: a CHECK or an exclusion constraint. The rule may be new.
+    pub fn is_by_constraint(&self) -> bool {
+        matches!(self.code.as_str(), "23514" | "23P01" | "44000")
+    }
+}
+
+/// The kinds of error that sync tells apart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CentralError {
     /// Trying again may help: connection, shutdown, serialisation, read-only after a failover.
     #[error("{0}")]
     Retry(String),
-    /// Central will never take this batch as it is: data or constraint.
+    /// Central does not take this batch as it is: data, constraint, trigger or type.
+    #[error("{}", .0.message)]
+    Reject(Rejection),
+    /// Another transaction holds a lock on a row that the batch writes, or on one that it refers to.
     #[error("{0}")]
-    Reject(String),
+    Locked(String),
     /// Central refuses this login, its rights or its settings.
     #[error("{0}")]
     Refused(String),
@@ -115,7 +145,7 @@ pub enum CentralError {
 }
 
 /// A central database, over at most one connection at a time. Every call has a limit of its own;
-/// after an error other than `Reject` and `OutOfStep` the connection is gone.
+/// after `Retry` and `Conflict` the connection is gone, after another error it may be.
 pub trait Central: Send {
     /// Connects anew, announces this host and claims its name.
     fn hello(&mut self, host: &Host) -> impl Future<Output = Result<Welcome, CentralError>> + Send;
@@ -126,6 +156,15 @@ pub trait Central: Send {
     /// A record that central has already is not written again. Events of a session are numbered after all that
     /// central has of it, in order, beside whoever else numbers some.
     fn push(&mut self, batch: Batch<'_>) -> impl Future<Output = Result<Vec<Applied>, CentralError>> + Send;
+
+    /// Those of these sessions whose rows in central are locked by another transaction right now. Waits for none.
+    fn locked(&mut self, ids: &[InstanceId]) -> impl Future<Output = Result<Vec<InstanceId>, CentralError>> + Send;
+
+    /// What central has for records by now; later pushes go by it.
+    fn tables(&mut self) -> impl Future<Output = Result<HistoryTables, CentralError>> + Send;
+
+    /// Central's clock as of the push that succeeded last, if it told.
+    fn clock(&self) -> Option<Timestamp>;
 
     /// Turns sessions stale that no live host reports, by central's clock; at most once per `interval` over all
     /// hosts, and a bounded number in one call. Each host's sessions are measured by that host's own `stale_after`;
@@ -148,6 +187,17 @@ pub trait Central: Send {
     /// Begins to listen for changes. Says whether central can tell of them; behind a pooler it may not.
     fn listen(&mut self) -> impl Future<Output = bool> + Send;
 
-    /// Returns when others changed something, if central can tell. May be abandoned and asked again.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+    /// Returns when central announces something, if it can. May be abandoned and asked again.
+    fn changed(&mut self) -> impl Future<Output = Announcement> + Send;
+}
+
+/// What central announces over the connection that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcement {
+    /// Others changed sessions, or what happened in them.
+    Changes,
+    /// The daemon of another host has greeted central.
+    Host,
+    /// Nothing any more: that connection is gone, and what it would have announced was missed.
+    Lost,
 }

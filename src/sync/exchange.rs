@@ -1,5 +1,7 @@
 //! One link to one central: carries out the engine's steps over it and reports how they ended.
 
+mod push;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +9,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::central::{Applied, Batch, Central, CentralError, Host, Swept};
+use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept};
 use super::engine::{Engine, Failure, Pace, Step, Tick};
-use super::parts::Part;
+use super::held::Held;
+use super::parts::{Part, Subject};
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, HostSeen, Position, Reading, Rest};
-use crate::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
+use crate::domain::mirror::{Changes, HostSeen, PageSize, Position, Reading, Rest};
+use crate::domain::{
+    BlockedKind, HistoryTables, InstanceId, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp,
+};
 use crate::store::{
-    Draws, Identity, Ledger, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling, Store, StoreError,
+    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling,
+    Skip, Store, StoreError,
 };
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -24,10 +30,24 @@ pub trait Local: Send + Sync {
     fn accepted(&self, claim: Uuid);
     /// Files the sessions under the host's name, if they are not yet.
     fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    fn any_waits(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
-    fn pending(&self, limit: usize) -> impl Future<Output = Result<Pending, StoreError>> + Send;
+    fn any_waits(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// Lets what is parked be pushed again, if it is time for that.
+    fn release_parked(&self, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn pending(&self, limit: BatchLimit, skip: Skip) -> impl Future<Output = Result<Pending, StoreError>> + Send;
     /// The sessions that stand behind this place among those that wait, and no records.
-    fn pending_behind(&self, place: Place, limit: usize) -> impl Future<Output = Result<Pending, StoreError>> + Send;
+    fn pending_behind(
+        &self,
+        place: Place,
+        limit: BatchLimit,
+        skip: Skip,
+    ) -> impl Future<Output = Result<Pending, StoreError>> + Send;
+    /// Some of what waits, what was added last: sessions, or records of one kind.
+    fn newest_pending(
+        &self,
+        kind: Option<Kind>,
+        count: usize,
+        skip: Skip,
+    ) -> impl Future<Output = Result<Pending, StoreError>> + Send;
     fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
     fn settle(
         &self,
@@ -44,6 +64,8 @@ pub trait Local: Send + Sync {
     /// The mirror is one of this timeline of central from now on.
     fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// Has the next reading read everything.
+    fn read_mirror_anew(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn take_in(
         &self,
         reading: Reading,
@@ -51,7 +73,7 @@ pub trait Local: Send + Sync {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<PageResult, StoreError>> + Send;
     fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -74,16 +96,24 @@ impl Local for Daemon {
         self.store.file_under(name, at).await
     }
 
-    async fn any_waits(&self) -> Result<bool, StoreError> {
-        self.store.any_waits().await
+    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.store.any_waits(skip).await
     }
 
-    async fn pending(&self, limit: usize) -> Result<Pending, StoreError> {
-        self.store.pending(limit).await
+    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        self.store.release_parked(at).await
     }
 
-    async fn pending_behind(&self, place: Place, limit: usize) -> Result<Pending, StoreError> {
-        self.store.pending_behind(place, limit).await
+    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.store.pending(limit, skip).await
+    }
+
+    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.store.pending_behind(place, limit, skip).await
+    }
+
+    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.store.newest_pending(kind, count, skip).await
     }
 
     async fn ledger(&self) -> Result<Ledger, StoreError> {
@@ -110,6 +140,10 @@ impl Local for Daemon {
         self.store.mirror_since(now).await
     }
 
+    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.store.read_mirror_anew().await
+    }
+
     async fn take_in(
         &self,
         reading: Reading,
@@ -117,7 +151,7 @@ impl Local for Daemon {
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
-    ) -> Result<Vec<Renamed>, StoreError> {
+    ) -> Result<PageResult, StoreError> {
         self.store.take_in(reading, changes, draws, at, stale_after).await
     }
 
@@ -138,6 +172,13 @@ pub struct Outside {
 /// So many batches follow one another, each on its way while the next is read and the one before is noted; then
 /// the store is asked anew what waits longest, and for records.
 const ON_END: usize = 16;
+
+/// However many daemons greet central, the hosts are read no more often.
+const HOSTS_GAP: Duration = Duration::from_secs(1);
+
+/// A page that took less is followed by larger ones; one that failed after more, by smaller ones.
+const PAGE_SHORT: Duration = Duration::from_millis(250);
+const PAGE_LONG: Duration = Duration::from_secs(1);
 
 /// What a failed step means: the link is down, or the store did not answer.
 enum Trouble {
@@ -173,12 +214,22 @@ pub struct Exchange<L, C> {
     host_id: Uuid,
     /// The step other than a push that failed last: until it works, people are told that it does not.
     failing: Option<Step>,
-    /// Between two pages of what changed in central.
-    reading: Option<Position>,
+    /// What stays out of the next pushes.
+    held: Held,
+    /// What central has for records, as it said last.
+    tables: HistoryTables,
+    /// Parked rows that were logged.
+    said_parked: HashSet<String>,
+    /// Between two pages of what changed in central: since when, and where the next page begins.
+    reading: Option<(u64, Position)>,
+    page: PageSize,
+    /// Of which of central's timelines the reading is.
+    timeline: String,
     /// When the reading under way, or the last one, began.
     read_since: Tick,
-    /// When the hosts are read next.
+    /// When the hosts are read next, and when they were last.
     hosts_at: Tick,
+    hosts_read: Tick,
     /// What this host calls stale, as of the last step.
     stale_after: Duration,
     /// Why the last sweep failed, as it is shown while the link is up.
@@ -197,9 +248,15 @@ impl<L: Local, C: Central> Exchange<L, C> {
             next: [0; 2],
             host_id: Uuid::nil(),
             failing: None,
+            held: Held::default(),
+            tables: HistoryTables::ALL,
+            said_parked: HashSet::new(),
             reading: None,
+            page: PageSize::LARGEST,
+            timeline: String::new(),
             read_since: Tick::ZERO,
             hosts_at: Tick::ZERO,
+            hosts_read: Tick::ZERO,
             stale_after: Duration::ZERO,
             sweep_error: None,
         }
@@ -211,7 +268,12 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Whether anything waits for central.
     pub async fn has_pending(&self) -> bool {
-        self.local.any_waits().await.unwrap_or(false)
+        self.local.any_waits(self.skip()).await.unwrap_or(false)
+    }
+
+    /// Whatever central did not take is tried again at once.
+    pub fn hurry(&mut self) {
+        self.held.retry_now();
     }
 
     /// Carries out one step and tells the engine and the people how it ended.
@@ -232,6 +294,11 @@ impl<L: Local, C: Central> Exchange<L, C> {
             Step::Hello => {
                 self.hello().await?;
                 engine.welcomed(self.tick());
+                engine.tables_known(self.tables.is_any_blocked(), false, self.tick());
+            }
+            Step::CheckTables => {
+                let freed = self.check_tables().await?;
+                engine.tables_known(self.tables.is_any_blocked(), freed, self.tick());
             }
             Step::Push { limit } => {
                 self.push(limit, engine).await?;
@@ -262,7 +329,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let Ledger { acked, next } = self.local.ledger().await?;
         let welcome = self.central.hello(&host(&identity, acked, self.outside.version, self.stale_after)).await?;
         self.local.accepted(identity.claims.last().copied().unwrap_or_default());
-        self.local.learn_tables(welcome.tables, (self.outside.clock)()).await?;
+        self.held = Held::default();
+        self.learn_tables(welcome.tables).await?;
         if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
             let (sessions, records) = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
             tracing::warn!(
@@ -277,9 +345,59 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let next = self.draw_batch(self.batch);
         self.next = [next, self.draw_batch(next)];
         self.host_id = identity.host_id;
-        self.local.mirror_of(welcome.timeline).await?;
-        self.reading = None;
+        self.local.mirror_of(welcome.timeline.clone()).await?;
+        if std::mem::replace(&mut self.timeline, welcome.timeline) != self.timeline {
+            self.reading = None;
+        }
         self.hosts_at = self.tick();
+        Ok(())
+    }
+
+    /// Returns when central announces something, if it can.
+    pub async fn announced(&mut self) -> Announcement {
+        self.central.changed().await
+    }
+
+    /// Has read what central announced.
+    pub fn follow(&mut self, announced: Announcement, engine: &mut Engine) {
+        let now = self.tick();
+        match announced {
+            Announcement::Changes => engine.noticed(now),
+            Announcement::Host => {
+                self.hosts_at = self.hosts_at.min(now.max(self.hosts_read + HOSTS_GAP));
+                engine.noticed(self.hosts_at);
+            }
+            Announcement::Lost => {
+                tracing::info!("the connection that listens for changes is gone; another one is opened");
+                self.link.send_modify(|link| link.listening = false);
+                engine.stopped_listening(now);
+            }
+        }
+    }
+
+    /// Asks what central has for records by now. Says whether a kind can be pushed that could not.
+    async fn check_tables(&mut self) -> Result<bool, Trouble> {
+        let tables = self.central.tables().await?;
+        let freed = Kind::ALL.into_iter().any(|kind| !self.tables.is_usable(kind) && tables.is_usable(kind));
+        self.learn_tables(tables).await?;
+        self.show_link();
+        Ok(freed)
+    }
+
+    async fn learn_tables(&mut self, tables: HistoryTables) -> Result<(), Trouble> {
+        for kind in Kind::ALL {
+            match (tables.blocked(kind), self.tables.blocked(kind)) {
+                (Some(why), before) if before.as_ref() != Some(&why) => {
+                    tracing::warn!(table = kind.table(), "records wait: {why}");
+                }
+                (None, Some(_)) if *tables.state(kind) == TableState::Usable => {
+                    tracing::info!(table = kind.table(), "central takes records again");
+                }
+                _ => {}
+            }
+        }
+        self.local.learn_tables(tables.clone(), (self.outside.clock)()).await?;
+        self.tables = tables;
         Ok(())
     }
 
@@ -289,7 +407,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let (swept, error) = match self.central.sweep(self.stale_after, pace.sweep_interval).await {
             Ok(swept) => (swept, None),
             Err(CentralError::Reject(why)) => {
-                (Swept::default(), Some(format!("cannot turn silent sessions stale: {why}")))
+                (Swept::default(), Some(format!("cannot turn silent sessions stale: {}", why.message)))
             }
             Err(error) => return Err(error.into()),
         };
@@ -309,211 +427,155 @@ impl<L: Local, C: Central> Exchange<L, C> {
         if let Some(error) = &error {
             tracing::warn!("{error}; changes go to central all the same");
         }
-        let before = std::mem::replace(&mut self.sweep_error, error);
-        self.link.send_modify(|link| {
-            if self.sweep_error.is_some() || link.last_error == before {
-                link.last_error.clone_from(&self.sweep_error);
-            }
-        });
-    }
-
-    /// Returns when others changed something in central, if it can tell.
-    pub async fn changed(&mut self) {
-        self.central.changed().await;
+        self.sweep_error = error;
+        self.show_link();
     }
 
     /// Reads a page of what changed in central. Says whether there is more.
     async fn pull(&mut self, pace: Pace, stale_after: Duration) -> Result<bool, Trouble> {
         if self.reading.is_none() {
             self.read_since = self.tick();
-        }
-        if self.reading.is_none() && self.hosts_at <= self.tick() {
-            let hosts = self.central.hosts().await?;
-            self.local.replace_hosts(hosts).await?;
-            self.hosts_at = self.tick() + pace.heartbeat_interval;
+            self.read_hosts(pace).await?;
         }
         // What is read from here on was true at this moment, or became so later.
         let asked = (self.outside.clock)();
-        let reading = Reading { since: self.local.mirror_since(asked).await?, after: self.reading.take() };
-        let changes = self.central.pull(&reading).await?;
+        let since = self.local.mirror_since(asked).await?;
+        // A position within a reading means nothing to one that begins elsewhere.
+        let after = self.reading.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
+        let reading = Reading { since, after, page: self.page };
+        let Some(changes) = self.page(&reading).await? else { return Ok(true) };
         let rest = changes.rest.clone();
+        self.count_unreadable(changes.unreadable);
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
-        let renamed = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
-        tell_renamed(&renamed);
-        match rest {
-            Rest::More(position) => self.reading = Some(position),
-            Rest::Nothing { .. } => {}
-        }
+        let imported = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        tell_renamed(&imported.renamed);
+        self.reading = match rest {
+            Rest::More(position) => Some((since, position)),
+            Rest::Nothing { .. } => None,
+            Rest::Everything => {
+                tracing::warn!("central numbers its transactions anew (a restored backup?); everything is read again");
+                self.local.read_mirror_anew().await?;
+                return Ok(true);
+            }
+        };
         Ok(self.reading.is_some())
     }
 
-    /// Pushes what is pending, longest waiting first, batch after batch. Returns how many rows went to central.
-    async fn push(&mut self, limit: usize, engine: &mut Engine) -> Result<usize, Trouble> {
-        let mut pending = self.local.pending(limit).await?;
-        let mut to_note = None;
-        let mut rows = 0;
-        for left in (0..ON_END).rev() {
-            // Looked at after the sessions were read: a rename changes the identity before it changes them,
-            // and what bears the new name must not travel under the old id.
-            if self.local.identity().host_id != self.host_id {
-                note(&self.local, to_note, (self.outside.clock)()).await?;
-                return Err(CentralError::OutOfStep.into());
-            }
-            let began = self.tick();
-            let (more, behind) = (pending.more, pending.last.filter(|_| left > 0));
-            let part = Part::of(pending);
-            rows += part.len();
-            let (answer, noted, ahead) = self.send(&part, to_note.take(), behind, engine.batch()).await;
-            match (answer, noted) {
-                (Ok(applied), Ok(())) => to_note = Some(self.applied(part, applied)),
-                (Err(CentralError::Reject(error)), Ok(())) => self.push_in_parts(part, error).await?,
-                (Err(error), _) => return Err(error.into()),
-                (_, Err(error)) => return Err(error.into()),
-            }
-            self.synced(self.tick().saturating_sub(began));
-            if self.failing.is_none() {
-                self.connected();
-            }
-            // What was read ahead is not all that may wait by now.
-            engine.pushed(more || left + 1 < ON_END, began, self.tick());
-            pending = ahead?;
-            if pending.sessions.is_empty() {
-                break;
-            }
-        }
-        if let Some(settling) = to_note {
-            self.settle(settling).await?;
-        }
-        Ok(rows)
-    }
-
-    /// Sends a batch, and uses the time until central answers: takes note of what came of the one before, and
-    /// reads the next.
-    async fn send(
-        &mut self,
-        part: &Part,
-        to_note: Option<Settling>,
-        behind: Option<Place>,
-        limit: usize,
-    ) -> (Result<Vec<Applied>, CentralError>, Result<(), StoreError>, Result<Pending, StoreError>) {
-        let [number, _] = self.next;
-        self.sent.push(number);
-        let batch = Batch { after: self.batch, number, sessions: &part.sessions, records: &part.records };
-        let noting = to_note.as_ref().map(|settling| settling.acked_batch);
-        let (answer, noted, ahead) = tokio::join!(
-            self.central.push(batch),
-            note(&self.local, to_note, (self.outside.clock)()),
-            read_ahead(&self.local, behind, limit),
-        );
-        if let (Ok(()), Some(acked)) = (&noted, noting) {
-            self.forget_sent(acked);
-        }
-        (answer, noted, ahead)
-    }
-
-    /// A batch that central rejected is halved until the one row that it will not take stands alone.
-    async fn push_in_parts(&mut self, whole: Part, error: String) -> Result<(), Trouble> {
-        // Sessions that turned out not to be in central, so that their records wait.
-        let mut absent = HashSet::new();
-        let mut parts = self.halve(whole, error, &mut absent).await?;
-        while let Some(mut part) = parts.pop() {
-            self.tick();
-            part.records.retain(|record| !absent.contains(&record.instance_id));
-            match self.send(&part, None, None, 0).await.0 {
-                Ok(applied) => {
-                    let settling = self.applied(part, applied);
-                    absent.extend(
-                        settling.sessions.iter().filter(|s| s.how.leaves_none()).map(|s| s.instance_id.clone()),
-                    );
-                    self.settle(settling).await?;
+    /// Asks central for a page, of a size that it can send in time; none if it is to be asked for less.
+    async fn page(&mut self, reading: &Reading) -> Result<Option<Changes>, CentralError> {
+        let began = self.tick();
+        let answer = self.central.pull(reading).await;
+        let took = self.tick().saturating_sub(began);
+        match answer {
+            Ok(changes) => {
+                if took < PAGE_SHORT {
+                    self.page = self.page.doubled();
                 }
-                Err(CentralError::Reject(error)) => parts.extend(self.halve(part, error, &mut absent).await?),
-                Err(error) => return Err(error.into()),
+                Ok(Some(changes))
             }
+            // One row among them is at fault.
+            Err(CentralError::Reject(_)) if self.page != PageSize::SMALLEST => {
+                self.page = self.page.halved();
+                Ok(None)
+            }
+            Err(error) => {
+                if took > PAGE_LONG {
+                    self.page = self.page.halved();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn count_unreadable(&self, rows: u64) {
+        if rows > 0 {
+            self.link.send_modify(|link| link.unreadable_rows += rows);
+        }
+    }
+
+    async fn read_hosts(&mut self, pace: Pace) -> Result<(), Trouble> {
+        let now = self.tick();
+        if self.hosts_at <= now {
+            let hosts = self.central.hosts().await?;
+            self.local.replace_hosts(hosts).await?;
+            self.hosts_read = now;
+            self.hosts_at = now + pace.heartbeat_interval;
         }
         Ok(())
     }
 
-    /// The halves of what central rejected, the last to go first; one row alone is parked.
-    async fn halve(
-        &mut self,
-        part: Part,
-        error: String,
-        absent: &mut HashSet<InstanceId>,
-    ) -> Result<Vec<Part>, Trouble> {
-        match part.len() {
-            0 => Err(CentralError::Refused(error).into()),
-            1 => {
-                tracing::error!(what = part.name(), error, "central will not take this; parked");
-                absent.extend(part.sessions.iter().map(|session| session.instance_id.clone()));
-                let settling = self.dated(part.rejected(error));
-                self.settle(settling).await?;
-                Ok(Vec::new())
-            }
-            _ => {
-                let (first, rest) = part.halves();
-                Ok(vec![rest, first])
-            }
-        }
-    }
-
-    /// A number that no other batch has had, be it of a time that a restore has undone.
-    fn draw_batch(&self, after: i64) -> i64 {
-        after + 1 + i64::from((self.outside.random)() as u32)
-    }
-
-    /// Central has applied the next batch. What the store is to make of it.
-    fn applied(&mut self, part: Part, applied: Vec<Applied>) -> Settling {
-        let [number, next] = self.next;
-        self.batch = number;
-        self.next = [next, self.draw_batch(next)];
-        self.dated(part.settling(applied, |applied| self.settlement(applied)))
-    }
-
-    fn dated(&self, settling: Settling) -> Settling {
-        Settling { acked_batch: self.batch, next_batches: self.next, ..settling }
-    }
-
-    async fn settle(&mut self, settling: Settling) -> Result<(), StoreError> {
-        let acked = settling.acked_batch;
-        note(&self.local, Some(settling), (self.outside.clock)()).await?;
-        self.forget_sent(acked);
-        Ok(())
-    }
-
-    /// The store knows of all batches up to this one.
-    fn forget_sent(&mut self, acked: i64) {
-        self.sent.retain(|number| *number > acked);
-    }
-
-    fn settlement(&self, applied: Applied) -> Settlement {
-        match applied {
-            // Only a record can be without its session.
-            Applied::Taken | Applied::WithoutSession => Settlement::Taken,
-            Applied::ClosedElsewhere { closed_at } => Settlement::ClosedElsewhere { closed_at },
-            Applied::Collided => Settlement::Collided { draws: std::array::from_fn(|_| (self.outside.random)()) },
-            Applied::Foreign { machine } => Settlement::Rejected {
-                error: format!(
-                    "it belongs to machine {machine}; this state folder seems to be a copy of that machine's"
-                ),
-            },
-        }
-    }
-
-    fn synced(&self, took: Duration) {
+    /// A push went through that was sent at `asked`.
+    fn synced(&self, took: Duration, asked: Timestamp) {
         let now = (self.outside.clock)();
+        let ahead = self.central.clock().map(|there| clock_ahead(asked, there, now));
         self.link.send_modify(|link| {
             link.last_sync_at = Some(now);
             link.round_trip = Some(took);
+            if let Some(ahead) = ahead {
+                log_clock(link.clock_ahead, ahead);
+                link.clock_ahead = ahead;
+            }
         });
+    }
+
+    /// Reports the link as it stands after central answered: connected, or refused while it takes no sessions.
+    fn show_link(&self) {
+        if self.failing.is_some() {
+            return;
+        }
+        let reason = |kind| {
+            let fault =
+                self.held.fault(Subject::Records(kind)).map(|why| format!("{} takes nothing: {why}", kind.table()));
+            self.tables.blocked(kind).or(fault)
+        };
+        let blocked: Vec<_> =
+            Kind::ALL.into_iter().filter_map(|kind| Some(BlockedKind { kind, reason: reason(kind)? })).collect();
+        match self.held.fault(Subject::Sessions) {
+            Some(why) => self.lost(&CentralError::Refused(format!(
+                "central takes no sessions: {why}; nothing is parked, all of them wait and are tried again"
+            ))),
+            None => self.connected(),
+        }
+        let error = self.held.fault(Subject::Sessions).is_none().then(|| {
+            let records = blocked.first().map(|first| format!("records wait: {}", first.reason));
+            self.held.locks().or(records).or_else(|| self.sweep_error.clone())
+        });
+        self.link.send_if_modified(|link| {
+            let before = (link.blocked.clone(), link.last_error.clone());
+            link.blocked = blocked;
+            if let Some(error) = error {
+                link.last_error = error;
+            }
+            before != (link.blocked.clone(), link.last_error.clone())
+        });
+    }
+
+    /// Says that this host's own store is in the way, once until it works again.
+    fn store_failed(&self, error: &StoreError) {
+        let now = (self.outside.clock)();
+        self.link.send_modify(|link| {
+            if link.store_error.is_none() {
+                tracing::error!(%error, "sync cannot use the store of this host; it is tried again by itself");
+            }
+            let since = link.store_error.as_ref().map_or(now, |(since, _)| *since);
+            link.store_error = Some((since, error.to_string()));
+        });
+    }
+
+    /// A step that writes the store went through.
+    fn store_works(&self) {
+        self.link.send_if_modified(|link| link.store_error.take().is_some());
     }
 
     fn report(&mut self, step: Step, outcome: Result<(), Trouble>, engine: &mut Engine) {
         let pushes = matches!(step, Step::Push { .. });
+        if outcome.is_ok() && step == Step::Pull {
+            self.store_works();
+        }
         match outcome {
             Ok(()) if self.failing == Some(step) || pushes && self.failing.is_none() => {
                 self.failing = None;
-                self.connected();
+                self.show_link();
             }
             Ok(()) => {}
             Err(Trouble::Central(error)) => {
@@ -523,9 +585,14 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 engine.failed(failure(&error), self.tick(), (self.outside.random)());
                 self.lost(&error);
             }
+            // The mirror waits until there is room; the link is none the worse for it.
+            Err(Trouble::Store(error @ StoreError::Full(_))) if step == Step::Pull => {
+                self.store_failed(&error);
+                engine.pulled(false, self.read_since, self.tick());
+            }
             Err(Trouble::Store(error)) => {
+                self.store_failed(&error);
                 // What central applied and the store could not note is pushed again; central's rules make that harmless.
-                tracing::error!(%error, "sync cannot use the store; trying again in a second");
                 engine.failed(Failure::Store, self.tick(), (self.outside.random)());
             }
         }
@@ -547,7 +614,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
     /// Says that the link is down, and why: once for each new state, not for each attempt.
     fn lost(&self, error: &CentralError) {
         let state = match error {
-            CentralError::Retry(_) => LinkState::Unreachable,
+            CentralError::Retry(_) | CentralError::Locked(_) => LinkState::Unreachable,
             CentralError::Refused(_) | CentralError::Reject(_) => LinkState::Refused,
             CentralError::SchemaMissing(_) => LinkState::SchemaMissing,
             CentralError::Conflict(_) => LinkState::IdentityConflict,
@@ -590,11 +657,23 @@ async fn note(local: &impl Local, settling: Option<Settling>, at: Timestamp) -> 
     Ok(())
 }
 
-/// Reads what waits behind a place, if there is one.
-async fn read_ahead(local: &impl Local, place: Option<Place>, limit: usize) -> Result<Pending, StoreError> {
-    match place {
-        Some(place) => local.pending_behind(place, limit).await,
-        None => Ok(Pending::default()),
+/// Clocks that differ by less are as right as clocks are.
+const CLOCK_TOLERANCE: i64 = 2_000_000;
+
+/// How far this clock is certainly ahead of central's, in microseconds, which was read between two readings of this
+/// one; none if it is within the tolerance.
+fn clock_ahead(before: Timestamp, there: Timestamp, after: Timestamp) -> Option<i64> {
+    let (before, there, after) = (before.micros(), there.micros(), after.micros());
+    let ahead = if there < before { before - there } else { (after - there).min(0) };
+    (ahead.abs() > CLOCK_TOLERANCE).then_some(ahead)
+}
+
+/// Logs a clock that turns wrong or right.
+fn log_clock(was: Option<i64>, ahead: Option<i64>) {
+    match (was, ahead) {
+        (None, Some(ahead)) => tracing::warn!("{}", crate::domain::link::clock_advice(ahead)),
+        (Some(_), None) => tracing::info!("this machine's clock and central's agree"),
+        _ => {}
     }
 }
 
@@ -624,11 +703,27 @@ fn host(identity: &Identity, acked_batch: i64, version: &'static str, stale_afte
 
 fn failure(error: &CentralError) -> Failure {
     match error {
-        CentralError::Retry(_) => Failure::Retry,
+        CentralError::Retry(_) | CentralError::Locked(_) => Failure::Retry,
         CentralError::OutOfStep => Failure::OutOfStep,
         CentralError::Reject(_)
         | CentralError::Refused(_)
         | CentralError::SchemaMissing(_)
         | CentralError::Conflict(_) => Failure::NeedsAPerson,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_only_if_the_round_trip_does_not_explain_it() {
+        let at = Timestamp::from_micros;
+        let second = 1_000_000;
+        assert_eq!(clock_ahead(at(0), at(5 * second), at(10 * second)), None);
+        assert_eq!(clock_ahead(at(0), at(2 * second), at(second)), None, "within the tolerance");
+        assert_eq!(clock_ahead(at(0), at(9 * second), at(second)), Some(-8 * second));
+        assert_eq!(clock_ahead(at(9 * second), at(0), at(10 * second)), Some(9 * second));
+        assert!(crate::domain::link::clock_advice(-8 * second).contains("8s behind central's"));
     }
 }

@@ -6,6 +6,7 @@
 pub mod central;
 pub mod engine;
 pub mod exchange;
+mod held;
 mod parts;
 pub mod postgres;
 pub mod progress;

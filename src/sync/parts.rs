@@ -1,11 +1,39 @@
-//! What is pushed, in parts: a batch that central rejects is halved until the row at fault stands alone.
+//! What is pushed, in parts: a batch that central does not take is divided until what is at fault stands alone.
+
+use std::collections::HashSet;
 
 use super::central::Applied;
-use crate::domain::{HistoryRecord, TimedSession};
-use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling};
+use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
+use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
 
-const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
+/// What a part is made of, if it is of one sort: each goes into a table of its own in central.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Subject {
+    Sessions,
+    Records(Kind),
+}
 
+impl Subject {
+    pub const ALL: [Self; 4] =
+        [Self::Sessions, Self::Records(Kind::Event), Self::Records(Kind::Command), Self::Records(Kind::Checkpoint)];
+
+    /// Central's table for it.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Sessions => "supervisor_sessions",
+            Self::Records(kind) => kind.table(),
+        }
+    }
+
+    pub const fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Sessions => None,
+            Self::Records(kind) => Some(kind),
+        }
+    }
+}
+
+#[derive(Default)]
 pub(super) struct Part {
     pub sessions: Vec<TimedSession>,
     /// Of each session.
@@ -34,19 +62,71 @@ impl Part {
         session.or(record).unwrap_or_default()
     }
 
-    /// Two parts, the first to go first: records follow the sessions.
-    pub fn halves(mut self) -> (Self, Self) {
-        let (sessions, records) = match (self.sessions.len(), self.records.len()) {
-            (0, records) => (0, records / 2),
-            (sessions, 0) => (sessions / 2, 0),
-            (sessions, _) => (sessions, 0),
+    /// What it is made of: none if of nothing, or of several.
+    pub fn subject(&self) -> Option<Subject> {
+        let subjects = self.subjects();
+        if subjects.len() == 1 { subjects.into_iter().next() } else { None }
+    }
+
+    /// All that it is made of.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let has = |subject: &Subject| match subject {
+            Subject::Sessions => !self.sessions.is_empty(),
+            Subject::Records(kind) => self.records.iter().any(|record| record.kind == *kind),
         };
+        Subject::ALL.into_iter().filter(has).collect()
+    }
+
+    /// The sessions that it is about.
+    pub fn session_ids(&self) -> Vec<InstanceId> {
+        let of_records = self.records.iter().map(|record| &record.instance_id);
+        let ids: HashSet<_> = self.sessions.iter().map(|session| &session.instance_id).chain(of_records).collect();
+        ids.into_iter().cloned().collect()
+    }
+
+    /// One part for each thing that it is made of, the sessions first.
+    pub fn by_subject(mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        for kind in Kind::ALL {
+            let records = self.records.extract_if(.., |record| record.kind == kind).collect();
+            parts.push(Self { records, ..Self::default() });
+        }
+        parts.insert(0, self);
+        parts.retain(|part| part.len() > 0);
+        parts
+    }
+
+    /// Two parts of one that is made of one thing.
+    pub fn halves(mut self) -> (Self, Self) {
+        let (sessions, records) = (self.sessions.len() / 2, self.records.len() / 2);
         let rest = Self {
             sessions: self.sessions.split_off(sessions),
             versions: self.versions.split_off(sessions),
             records: self.records.split_off(records),
         };
         (self, rest)
+    }
+
+    /// Takes one row out, the last session or else the last record.
+    pub fn take_one(&mut self) -> Self {
+        match (self.sessions.pop(), self.versions.pop()) {
+            (Some(session), Some(version)) => {
+                Self { sessions: vec![session], versions: vec![version], records: Vec::new() }
+            }
+            _ => Self { records: self.records.pop().into_iter().collect(), ..Self::default() },
+        }
+    }
+
+    /// What is about these sessions, and the rest.
+    pub fn split_by_session(self, ids: &HashSet<InstanceId>) -> (Self, Self) {
+        let (mut theirs, mut rest) = (Self::default(), Self::default());
+        for (session, version) in self.sessions.into_iter().zip(self.versions) {
+            let part = if ids.contains(&session.instance_id) { &mut theirs } else { &mut rest };
+            part.sessions.push(session);
+            part.versions.push(version);
+        }
+        (theirs.records, rest.records) = self.records.into_iter().partition(|record| ids.contains(&record.instance_id));
+        (theirs, rest)
     }
 
     /// What the store is to make of central's answer.
@@ -70,9 +150,9 @@ impl Part {
         Settling { sessions, records, ..Settling::default() }
     }
 
-    /// Central will never take any of it.
-    pub fn rejected(self, error: String) -> Settling {
-        let rejected = Settlement::Rejected { error: error.clone() };
+    /// Central does not take any of it as it is.
+    pub fn rejected(self, error: &str) -> Settling {
+        let rejected = Settlement::Rejected { error: error.to_owned() };
         Settling {
             sessions: self
                 .sessions
@@ -80,7 +160,7 @@ impl Part {
                 .zip(self.versions)
                 .map(|(session, version)| settled(session, version, rejected.clone()))
                 .collect(),
-            records: self.records.iter().map(|record| settled_record(record, Some(error.clone()))).collect(),
+            records: self.records.iter().map(|record| settled_record(record, Some(error.to_owned()))).collect(),
             ..Settling::default()
         }
     }

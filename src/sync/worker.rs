@@ -120,8 +120,11 @@ impl<S: Clone, F> Worker<S, F> {
             tokio::select! {
                 () = tokio::time::sleep_until(started + until) => {}
                 Ok(()) = commits.changed(), if engine.is_up() => {}
-                () = exchange.changed(), if engine.is_up() => engine.noticed(exchange.tick()),
-                () = self.nudge.notified() => engine.hurry(exchange.tick()),
+                announced = exchange.announced(), if engine.is_up() => exchange.follow(announced, &mut engine),
+                () = self.nudge.notified() => {
+                    exchange.hurry();
+                    engine.hurry(exchange.tick());
+                }
                 _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
                 _ = changes.changed() => return,
                 () = shutdown.requested() => return farewell(exchange, engine).await,

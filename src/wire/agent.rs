@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::SessionBody;
-use crate::domain::agent::{Report, Sign, Source, TypeRule, project_named, type_by};
+use crate::domain::agent::{Kind, Report, Sign, Source, TypeRule, project_named, type_by};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
 use crate::domain::{InstanceId, Invalid, Project};
 
@@ -12,9 +12,10 @@ use crate::domain::{InstanceId, Invalid, Project};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentReport {
-    /// `start`: it begins or goes on; `beat`: it lives; `end`: it ends for good; `gone`: its process is gone, and its
-    /// work is not done.
-    #[schema(pattern = "^(start|beat|end|gone)$")]
+    /// `start`: it starts or continues a conversation; `beat`: a heartbeat; `leave`: its process leaves this
+    /// conversation for another; `end`: it ends, and its work is done; `gone`: its process ends, and its work is not
+    /// done.
+    #[schema(pattern = "^(start|beat|leave|end|gone)$")]
     pub sign: String,
     /// What made it start: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +51,19 @@ pub struct AgentReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
     pub promised_id: Option<String>,
+    /// How it runs: `interactive`, `headless` (one prompt, such as `claude -p`) or `background`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(interactive|headless|background)$")]
+    pub kind: Option<String>,
+    /// The session of the program that runs the agent (INSTANCE_ID), which the agent joins while no other
+    /// conversation runs in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
+    pub outer_id: Option<String>,
+}
+
+fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceId>, Invalid> {
+    id.map(InstanceId::parse).transpose().map_err(|error| Invalid { field, ..error })
 }
 
 impl AgentReport {
@@ -72,13 +86,15 @@ impl AgentReport {
             project,
             working_dir,
             context_percent: self.context_percent.map(valid_percent).transpose()?,
-            promised_id: self
-                .promised_id
-                .as_deref()
-                .map(InstanceId::parse)
-                .transpose()
-                .map_err(|error| Invalid { field: "promised_id", ..error })?,
+            kind: self.kind()?,
+            promised_id: instance_id("promised_id", self.promised_id.as_deref())?,
+            outer_id: instance_id("outer_id", self.outer_id.as_deref())?,
         })
+    }
+
+    fn kind(&self) -> Result<Option<Kind>, Invalid> {
+        let unknown = || Invalid::new("kind", "it must be interactive, headless or background");
+        self.kind.as_deref().map(|kind| Kind::parse(kind).ok_or_else(unknown)).transpose()
     }
 
     fn sign(&self) -> Result<Sign, Invalid> {
@@ -88,9 +104,10 @@ impl AgentReport {
         match self.sign.as_str() {
             "start" => Ok(Sign::Start(source)),
             "beat" => Ok(Sign::Beat),
+            "leave" => Ok(Sign::Leave),
             "end" => Ok(Sign::End),
             "gone" => Ok(Sign::Gone),
-            _ => Err(Invalid::new("sign", "it must be start, beat, end or gone")),
+            _ => Err(Invalid::new("sign", "it must be start, beat, leave, end or gone")),
         }
     }
 }

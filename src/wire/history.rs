@@ -272,6 +272,10 @@ pub struct HistoryParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 0, maximum = 1000000000)]
     pub offset: Option<u32>,
+    /// Only those that are older than this record, by its id: the last of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    pub after: Option<String>,
 }
 
 /// The same, as it is meant.
@@ -283,6 +287,7 @@ pub struct HistoryFilter {
     pub contains: Option<String>,
     pub limit: usize,
     pub offset: usize,
+    pub after: Option<Uuid>,
 }
 
 impl HistoryParams {
@@ -309,8 +314,13 @@ impl HistoryParams {
             contains: contains.transpose()?,
             limit: within("limit", self.limit.unwrap_or(Self::LIMIT), 1, Self::MOST)?,
             offset: within("offset", self.offset.unwrap_or(0), 0, Self::FURTHEST)?,
+            after: self.after.as_deref().map(record_id).transpose()?,
         })
     }
+}
+
+fn record_id(text: &str) -> Result<Uuid, Invalid> {
+    Uuid::parse_str(text).map_err(|_| Invalid::new("after", "it must be the id of a record, as a list shows it"))
 }
 
 fn within(field: &'static str, value: u32, least: u32, most: u32) -> Result<usize, Invalid> {

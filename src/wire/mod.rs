@@ -18,11 +18,11 @@ pub use history::{
 };
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
-    HeartbeatRequest, ListQuery, MachineBody, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
-    WatchQuery,
+    HeartbeatRequest, ListQuery, MOST_SESSIONS, MachineBody, Matches, RegisterRequest, SessionBody, SessionList,
+    SessionSeen, WatchQuery,
 };
 pub use status::{
-    BacklogBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity, ParkedBody,
-    ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody, StatusBody,
-    StoreBody, SyncBody, SyncRequest,
+    BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,
+    ParkedBody, ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody,
+    StatusBody, StoreBody, SyncBody, SyncRequest,
 };

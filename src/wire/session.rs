@@ -205,7 +205,18 @@ pub struct ListQuery {
     /// Also sessions that were closed longer ago than `sessions.keep_closed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
+    /// At most so many. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(max_length = 256)]
+    pub after: Option<String>,
 }
+
+/// The most sessions of one page.
+pub const MOST_SESSIONS: u32 = 1000;
 
 /// Which sessions to watch; what is left out does not filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -234,6 +245,9 @@ pub struct SessionList {
     pub active_count: u64,
     pub stale_count: u64,
     pub as_of: String,
+    /// What `after` is to be for the next page; null where there is none. The counts are those of all pages.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// The sessions that a prefix fits: up to ten, most recent heartbeat first.

@@ -13,7 +13,7 @@ pub struct StatusBody {
     pub machine: MachineIdentity,
     pub central: CentralBody,
     pub backlog: BacklogBody,
-    /// How many sessions and records central will never take as they are: see `sessiond parked list`.
+    /// How many sessions and records central does not take as they are: see `sessiond parked list`.
     pub parked: u64,
     pub sessions: SessionCounts,
     pub store: StoreBody,
@@ -64,6 +64,10 @@ pub struct CentralBody {
     /// Whether central tells at once of what others change; else it is asked every `central.pull_interval`.
     #[serde(default)]
     pub listening: bool,
+    /// How far this machine's clock is ahead of central's, in seconds, negative where it is behind; null while they
+    /// agree.
+    #[serde(default)]
+    pub clock_ahead_seconds: Option<f64>,
 }
 
 /// What waits for central.
@@ -73,6 +77,22 @@ pub struct BacklogBody {
     pub records: u64,
     /// When the oldest change that waits was made.
     pub oldest_at: Option<String>,
+    /// Kinds of records that central does not take at present, whatever else is pushed.
+    #[serde(default)]
+    pub blocked: Vec<BlockedBody>,
+}
+
+/// A kind of records that waits for a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BlockedBody {
+    /// `event`, `command` or `checkpoint`.
+    pub kind: String,
+    /// Central's table for them.
+    pub table: String,
+    /// How many of the records that wait these are.
+    pub records: u64,
+    /// What central lacks, and what to do, in one line.
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use sessiond::clock;
 use sessiond::domain::mirror::{Changes, HostSeen, Reading};
-use sessiond::domain::{Heartbeat, LinkState, LinkStatus, MachineName};
+use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Welcome};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::progress::Progress;
@@ -61,7 +61,12 @@ impl Member {
             let record = store.register(what, None, Caller { uid: 0 }, draws, clock::system()()).await;
             ids.push(record.expect("it is registered").session.instance_id.to_string());
         }
-        let pace = Pace { heartbeat_interval, pull_interval: heartbeat_interval / 2, sweep_interval: STALE_AFTER / 2 };
+        let pace = Pace {
+            heartbeat_interval,
+            pull_interval: heartbeat_interval / 2,
+            sweep_interval: STALE_AFTER / 2,
+            longest_wait: Duration::from_secs(30),
+        };
         let central = PostgresOptions::parse(url, None).expect("a URL");
         let patience = Duration::from_secs(60);
         let settings = SyncSettings { central: Some(central), pace, stale_after: STALE_AFTER, patience };
@@ -154,7 +159,7 @@ impl Central for Counted {
         applied
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<u64, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         self.central.sweep(stale_after, interval).await
     }
 
@@ -168,11 +173,23 @@ impl Central for Counted {
         self.central.hosts().await
     }
 
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.central.locked(ids).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.central.tables().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.central.clock()
+    }
+
     async fn listen(&mut self) -> bool {
         self.central.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.central.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.central.changed().await
     }
 }

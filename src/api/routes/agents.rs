@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::sessions::body;
+use super::sessions::{body, resolve};
 use crate::api::extract::{Body, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
@@ -28,7 +28,7 @@ pub async fn report(
     };
     let sighting = Sighting {
         report,
-        process: running(&api, &request),
+        process: running(&api, peer, &request).await,
         host_machine: api.identity.current().name,
         lives: api.lives,
     };
@@ -45,8 +45,7 @@ pub async fn report(
 }
 
 /// An agent's process may have ended meanwhile, or be hidden from the daemon: its session is recorded all the same.
-fn running(api: &Api, request: &AgentReport) -> Option<Process> {
-    let pid = request.pid.filter(|pid| *pid > 0)?;
-    let started = (api.started)(pid)?;
-    request.pid_started.is_none_or(|told| told == started).then_some(Process { pid, started })
+async fn running(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Option<Process> {
+    let process = resolve(api, peer, request.pid?).await.ok()?;
+    request.pid_started.is_none_or(|told| told == process.started).then_some(process)
 }

@@ -13,13 +13,13 @@ use super::identity;
 use crate::api::extract::Body;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, SocketState};
-use crate::domain::{LinkState, LinkStatus, Timestamp};
+use crate::domain::{BlockedKind, Kind, LinkState, LinkStatus, Timestamp};
 use crate::spool::quarantine::Quarantined;
 use crate::spool::{SpoolMonitor, Summary};
 use crate::store::{Backlog, StoreError};
 use crate::wire::{
-    BacklogBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts, SocketBody, SpoolBody,
-    SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
+    BacklogBody, BlockedBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts,
+    SocketBody, SpoolBody, SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
 };
 
 /// How the daemon, its link to central, its backlog and its store stand.
@@ -38,7 +38,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
         },
         machine: identity::body(&api),
         central: central(&api.link.borrow()),
-        backlog: backlog_body(&backlog),
+        backlog: backlog_body(&backlog, &api.link.borrow()),
         parked: backlog.parked,
         sessions: SessionCounts { active: counts.active, stale: counts.stale, closed: counts.closed },
         store: StoreBody {
@@ -62,8 +62,8 @@ pub async fn sync(State(api): State<Arc<Api>>, Body(request): Body<SyncRequest>)
     // Without a central there is nothing to wait for.
     let wait = if api.link.borrow().state == LinkState::Off { Duration::ZERO } else { wait };
     let backlog = drained(&api, Instant::now() + wait).await?;
-    let central = central(&api.link.borrow());
-    Ok(Json(SyncBody { central, backlog: backlog_body(&backlog), parked: backlog.parked }))
+    let link = api.link.borrow().clone();
+    Ok(Json(SyncBody { central: central(&link), backlog: backlog_body(&backlog, &link), parked: backlog.parked }))
 }
 
 /// The backlog once it is empty, or as it is at the deadline.
@@ -157,13 +157,25 @@ fn central(link: &LinkStatus) -> CentralBody {
         last_sync_at: link.last_sync_at.map(|at| at.to_string()),
         round_trip_ms: link.round_trip.map(|took| took.as_secs_f64() * 1000.0),
         listening: link.listening,
+        clock_ahead_seconds: link.clock_ahead.map(|ahead| ahead as f64 / 1_000_000.0),
     }
 }
 
-fn backlog_body(backlog: &Backlog) -> BacklogBody {
+fn backlog_body(backlog: &Backlog, link: &LinkStatus) -> BacklogBody {
+    let blocked = |blocked: &BlockedKind| BlockedBody {
+        kind: blocked.kind.as_str().to_owned(),
+        table: blocked.kind.table().to_owned(),
+        records: Kind::ALL
+            .iter()
+            .zip(backlog.records_of)
+            .find(|(kind, _)| **kind == blocked.kind)
+            .map_or(0, |(_, n)| n),
+        reason: blocked.reason.clone(),
+    };
     BacklogBody {
         sessions: backlog.sessions,
         records: backlog.records,
         oldest_at: backlog.oldest_at.map(|at| at.to_string()),
+        blocked: link.blocked.iter().map(blocked).collect(),
     }
 }

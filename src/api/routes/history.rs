@@ -9,28 +9,31 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::sessions;
-use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::extract::{Body, Id, IdempotencyKey, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{Happening, Kind};
-use crate::store::{History, HistoryQuery, KeptRecord, Lookup};
+use crate::store::{History, HistoryQuery, KeptRecord, Lookup, RequestKey};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
     EventList, EventRequest, HistoryFilter, HistoryParams, Matches, RecordBody, RecordState,
 };
 
 /// Take down an event of a session, be it closed. What looks like a secret in it is blanked.
-#[utoipa::path(post, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32)),
+#[utoipa::path(post, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
     request_body = EventRequest, responses((status = 201, body = EventBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
+    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
 pub async fn add_event(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
+    key: IdempotencyKey,
     Body(request): Body<EventRequest>,
 ) -> Result<(StatusCode, Json<EventBody>), ApiError> {
-    add(&api, peer, id, request.validate()?).await
+    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
+    add(&api, peer, id, key, request.validate()?).await
 }
 
 /// Events of a session, newest first.
@@ -47,17 +50,20 @@ pub async fn events(
 }
 
 /// Take down a command of a session, be it closed. What looks like a secret in it is blanked.
-#[utoipa::path(post, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32)),
+#[utoipa::path(post, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
     request_body = CommandRequest, responses((status = 201, body = CommandBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
+    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
 pub async fn add_command(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
+    key: IdempotencyKey,
     Body(request): Body<CommandRequest>,
 ) -> Result<(StatusCode, Json<CommandBody>), ApiError> {
-    add(&api, peer, id, request.validate()?).await
+    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
+    add(&api, peer, id, key, request.validate()?).await
 }
 
 /// Commands of a session, newest first.
@@ -74,17 +80,20 @@ pub async fn commands(
 }
 
 /// Take down a checkpoint of a session, be it closed. What looks like a secret in it is blanked.
-#[utoipa::path(post, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32)),
+#[utoipa::path(post, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
     request_body = CheckpointRequest, responses((status = 201, body = CheckpointBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's", body = ErrorBody)))]
+    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
 pub async fn add_checkpoint(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
+    key: IdempotencyKey,
     Body(request): Body<CheckpointRequest>,
 ) -> Result<(StatusCode, Json<CheckpointBody>), ApiError> {
-    add(&api, peer, id, request.validate()?).await
+    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
+    add(&api, peer, id, key, request.validate()?).await
 }
 
 /// Checkpoints of a session, newest first.
@@ -104,11 +113,16 @@ async fn add<T: RecordBody>(
     api: &Api,
     peer: Peer,
     id: String,
+    key: Option<RequestKey>,
     what: Happening,
 ) -> Result<(StatusCode, Json<T>), ApiError> {
     let random = Uuid::from_u64_pair((api.random)(), (api.random)());
     let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
-    let kept = api.store.append(id, what, record_id, peer.caller(), (api.clock)()).await?;
+    let (caller, now) = (peer.caller(), (api.clock)());
+    let kept = match key {
+        Some(key) => api.store.append_once(key, id, what, record_id, caller, now).await?,
+        None => api.store.append(id, what, record_id, caller, now).await?,
+    };
     Ok((StatusCode::CREATED, Json(body(kept))))
 }
 
@@ -124,7 +138,7 @@ async fn ask<T: RecordBody, L: Serialize>(
     params: HistoryParams,
     list: impl FnOnce(String, Vec<T>, bool) -> L,
 ) -> Result<Response, ApiError> {
-    let HistoryFilter { record_type, since, until, contains, limit, offset } = params.validate(kind)?;
+    let HistoryFilter { record_type, since, until, contains, limit, offset, after } = params.validate(kind)?;
     let session = match api.store.find(id.clone()).await? {
         Lookup::One(record) => record.session.instance_id,
         Lookup::None => return Err(ApiError::not_found(&id)),
@@ -135,7 +149,7 @@ async fn ask<T: RecordBody, L: Serialize>(
         }
     };
     let _turn = api.unread.turn().await;
-    let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset };
+    let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset, after };
     let History { records, more } = api.store.history(session.clone(), query).await?;
     let records = records.into_iter().map(body).collect();
     Ok(Json(list(session.to_string(), records, more)).into_response())

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::sessions::{body, place, running};
+use super::sessions::{body, named_process, place};
 use crate::api::extract::{Body, Id, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
@@ -35,7 +35,7 @@ pub async fn resume(
     let wanted =
         Wanted { meanings: request.meanings()?, choice: request.choice()?, closed: request.closed.unwrap_or(false) };
     let successor = request.successor(api.identity.current().name, peer.uid)?;
-    let process = request.pid.map(|pid| running(&api, pid)).transpose()?;
+    let process = named_process(&api, peer, request.pid).await?;
     let heir = Heir { successor, process, draws: std::array::from_fn(|_| (api.random)()) };
     let (now, stale_after) = ((api.clock)(), api.settings.borrow().stale_after);
     match api.store.resume(wanted, heir, now, stale_after).await? {

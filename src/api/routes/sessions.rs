@@ -8,22 +8,26 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::api::extract::{Body, Id, Params, Peer};
+use crate::api::extract::{Body, Id, IdempotencyKey, Params, Peer};
 use crate::api::json::Json;
-use crate::api::{Api, ApiError};
+use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
-use crate::store::{Filter, Lookup, Process, Record};
+use crate::platform::caller::PidError;
+use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
-    ErrorBody, HeartbeatRequest, ListQuery, Matches, RegisterRequest, SessionBody, SessionList, SessionSeen,
+    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody,
+    SessionList, SessionSeen,
 };
 
 /// Register a session on this host.
-#[utoipa::path(post, path = "/v1/sessions", request_body = RegisterRequest, responses(
-    (status = 201, body = SessionBody), (status = 400, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/sessions", params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+    request_body = RegisterRequest, responses((status = 201, body = SessionBody), (status = 400, body = ErrorBody),
+    (status = 409, description = "the key came with another request", body = ErrorBody)))]
 pub async fn register(
     State(api): State<Arc<Api>>,
     peer: Peer,
+    key: IdempotencyKey,
     Body(request): Body<RegisterRequest>,
 ) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
     let this = api.identity.current().name;
@@ -32,17 +36,42 @@ pub async fn register(
         let rule = format!("this daemon takes only sessions of {this}; machine.allow_other = true lifts that");
         return Err(Invalid::new("host_machine", rule).into());
     }
-    let process = request.pid.map(|pid| running(&api, pid)).transpose()?;
+    let process = named_process(&api, peer, request.pid).await?;
     let draws = std::array::from_fn(|_| (api.random)());
-    let record = api.store.register(registration, process, peer.caller(), draws, (api.clock)()).await?;
-    Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))))
+    let (caller, now) = (peer.caller(), (api.clock)());
+    let Some(key) = key.of("POST /v1/sessions", &request)? else {
+        let record = api.store.register(registration, process, caller, draws, now).await?;
+        return Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))));
+    };
+    let session = NewSession { what: registration, process, caller, draws, at: now };
+    let answering = api.clone();
+    // A body of plain fields can always be written.
+    let answer = move |record: &Record| serde_json::to_string(&body(&answering, record, now)).unwrap_or_default();
+    let session = match api.store.register_once(key, session, answer).await? {
+        Once::First(record) => body(&api, &record, now),
+        Once::Again(answer) => parse_body(answer.as_bytes())?,
+    };
+    Ok((StatusCode::CREATED, Json(session)))
 }
 
-pub(super) fn running(api: &Api, pid: i32) -> Result<Process, Invalid> {
-    let started = (pid > 0).then(|| (api.started)(pid)).flatten();
-    started
-        .map(|started| Process { pid, started })
-        .ok_or_else(|| Invalid::new("pid", format!("no process {pid} runs on this machine")))
+/// The process to watch. One that cannot be seen from here is not watched.
+pub(super) async fn named_process(api: &Arc<Api>, peer: Peer, pid: Option<i32>) -> Result<Option<Process>, ApiError> {
+    let Some(pid) = pid else { return Ok(None) };
+    match resolve(api, peer, pid).await {
+        Ok(process) => Ok(Some(process)),
+        Err(PidError::NotVisible(_)) => Ok(None),
+        Err(error @ PidError::NotRunning(_)) => Err(Invalid::new("pid", error.to_string()).into()),
+        Err(error @ PidError::NotOwned { .. }) => {
+            let hint = "name a process of your own, or leave pid out";
+            Err(ApiError::new(ErrorCode::Forbidden, format!("pid: {error}"), hint))
+        }
+    }
+}
+
+pub(super) async fn resolve(api: &Arc<Api>, peer: Peer, pid: i32) -> Result<Process, PidError> {
+    let resolve_pid = api.resolve_pid;
+    let resolved = tokio::task::spawn_blocking(move || resolve_pid(&peer.credentials, pid)).await;
+    resolved.unwrap_or(Err(PidError::NotVisible(pid)))
 }
 
 /// List sessions by project, most recent heartbeat first.
@@ -57,6 +86,9 @@ pub async fn list(
     let _turn = api.unread.turn().await;
     let mut filter = filter(&query)?;
     filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
+    if query.limit.is_some() || query.after.is_some() {
+        return page(&api, filter, &query, now).await.map(Json);
+    }
     let records = api.store.list(filter, now, stale_after).await?;
     let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
@@ -66,7 +98,26 @@ pub async fn list(
         stale_count: count(Status::Stale),
         as_of: now.to_string(),
         instances,
+        next: None,
     }))
+}
+
+async fn page(api: &Api, filter: Filter, query: &ListQuery, now: Timestamp) -> Result<SessionList, ApiError> {
+    let limit = query.limit.unwrap_or(MOST_SESSIONS);
+    if !(1..=MOST_SESSIONS).contains(&limit) {
+        return Err(Invalid::new("limit", format!("it must be 1 to {MOST_SESSIONS}")).into());
+    }
+    let after = query.after.as_deref().map(Cursor::parse).transpose()?;
+    let stale_after = api.settings.borrow().stale_after;
+    let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, now, stale_after).await?;
+    Ok(SessionList {
+        instances: records.iter().map(|record| body(api, record, now)).collect(),
+        total_count: counts.active + counts.stale + counts.closed,
+        active_count: counts.active,
+        stale_count: counts.stale,
+        as_of: now.to_string(),
+        next: next.map(|cursor| cursor.to_text()),
+    })
 }
 
 fn filter(query: &ListQuery) -> Result<Filter, Invalid> {

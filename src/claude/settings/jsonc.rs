@@ -42,7 +42,18 @@ pub struct Member {
     value: Node,
 }
 
+impl Member {
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
 impl Node {
+    /// How many members or items it has.
+    pub fn len(&self) -> usize {
+        self.members().len() + self.items().len()
+    }
+
     pub const fn is_object(&self) -> bool {
         matches!(self.kind, Kind::Object(_))
     }
@@ -83,8 +94,15 @@ impl Node {
         self.with_part(text, &format!("{}: {}", Value::from(name), pretty(value, &indent)), &indent)
     }
 
-    /// The text with one more item behind all others.
+    /// The text with one more item behind all others; a string beside strings of one line stays on it.
     pub fn with_item(&self, text: &str, value: &Value) -> String {
+        if let (true, false, Some(last)) = (value.is_string(), self.text(text).contains('\n'), self.parts().last()) {
+            let comma = self.commas.get(self.items().len() - 1);
+            return match comma {
+                Some(comma) => spliced(text, comma + 1..comma + 1, &format!(" {value},")),
+                None => spliced(text, last.end..last.end, &format!(", {value}")),
+            };
+        }
         let indent = self.indent(text);
         self.with_part(text, &pretty(value, &indent), &indent)
     }
@@ -95,31 +113,44 @@ impl Node {
         // Comments behind what is there stay with it.
         let inner = parts.last().map_or(self.range.start + 1, |last| last.end);
         let place = inner + text[inner..end].trim_end().len();
+        let lines = |added: String| added.replace('\n', line_end(text));
         match parts.last() {
+            // Directly before the bracket, which tells later that the user had it empty.
+            None if self.range.start > 0 => spliced(text, end..end, &lines(part.to_owned())),
             None => {
                 let outer = line_indent(text, self.range.start);
-                spliced(text, place..end, &format!("\n{indent}{part}\n{outer}"))
+                spliced(text, place..end, &lines(format!("\n{indent}{part}\n{outer}")))
             }
-            Some(_) if self.commas.len() == parts.len() => spliced(text, place..place, &format!("\n{indent}{part},")),
+            Some(_) if self.commas.len() == parts.len() => {
+                spliced(text, place..place, &lines(format!("\n{indent}{part},")))
+            }
             Some(last) => {
-                let more = spliced(text, place..place, &format!("\n{indent}{part}"));
+                let more = spliced(text, place..place, &lines(format!("\n{indent}{part}")));
                 spliced(&more, last.end..last.end, ",")
             }
         }
     }
 
+    /// Whether its only part was put into the user's own empty brackets: see [`Self::with_part`].
+    pub fn was_empty(&self, text: &str) -> bool {
+        let parts = self.parts();
+        let [part] = parts.as_slice() else { return false };
+        let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == Kind::Scalar);
+        part.end == self.range.end - 1 && (is_ours || text[part.clone()].contains('\n'))
+    }
+
+    /// Which of the members has this name.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        self.members().iter().rposition(|member| member.key == name)
+    }
+
     pub fn without_member(&self, text: &str, name: &str) -> String {
-        let place = self.members().iter().rposition(|member| member.key == name);
-        place.map_or_else(|| text.to_owned(), |place| self.without_part(text, place))
+        self.place_of(name).map_or_else(|| text.to_owned(), |place| self.without_part(text, place))
     }
 
-    pub fn without_item(&self, text: &str, index: usize) -> String {
-        self.without_part(text, index)
-    }
-
-    /// Takes its comma and the blanks before it along.
-    fn without_part(&self, text: &str, index: usize) -> String {
-        let part = self.parts()[index].clone();
+    /// Removes a member or an item, with its comma and the blanks before it.
+    pub fn without_part(&self, text: &str, index: usize) -> String {
+        let Some(part) = self.parts().get(index).cloned() else { return text.to_owned() };
         let start = text[..part.start].trim_end().len();
         let comma_before = index.checked_sub(1).map(|before| self.commas[before]);
         match (self.commas.get(index), comma_before) {
@@ -128,6 +159,7 @@ impl Node {
                 let less = spliced(text, start.max(comma + 1)..part.end, "");
                 spliced(&less, comma..comma + 1, "")
             }
+            (None, None) if self.was_empty(text) => spliced(text, part, ""),
             (None, None) => {
                 let rest = &text[part.end..];
                 spliced(text, start..part.end + rest.len() - rest.trim_start().len(), "")
@@ -157,6 +189,11 @@ impl Node {
 
 fn spliced(text: &str, range: Range<usize>, with: &str) -> String {
     format!("{}{with}{}", &text[..range.start], &text[range.end..])
+}
+
+/// How the lines of a text end.
+fn line_end(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
 /// The blanks with which the line of this place begins.

@@ -1,5 +1,9 @@
-//! Claude Code's settings.json: what is ours is put in and taken out, everything else stays to the letter.
+//! Claude Code's settings.json: this program's entries are put in and removed, and everything else stays to the letter.
+//!
+//! An entry is this program's by what it runs, also where its path is an older one or it was edited by hand. Entries
+//! that run other programs beside it are the user's.
 
+mod command;
 mod jsonc;
 
 use serde_json::{Value, json};
@@ -10,6 +14,10 @@ pub use jsonc::SyntaxError;
 
 const HOOKS: &str = "hooks";
 const STATUS_LINE: &str = "statusLine";
+const PERMISSIONS: &str = "permissions";
+const ALLOW: &str = "allow";
+/// Agents print the footer under each answer; without this rule each of them asks first.
+const FOOTER_RULE: &str = "Bash(sessiond footer:*)";
 
 /// What the settings become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,48 +36,56 @@ pub enum SettingsError {
     Shape(String, &'static str),
 }
 
-/// The settings with our hooks and, unless there is another, our status line. `program` is the path of ours.
-pub fn install(text: &str, program: &str) -> Result<Merged, SettingsError> {
-    let mut text = if text.trim().is_empty() { "{}\n".to_owned() } else { text.to_owned() };
+/// The settings with the hooks of these events only, the permission to print the footer and, unless there is another,
+/// the status line. `program` is the path of this program.
+pub fn install(text: &str, program: &str, events: &[Event]) -> Result<Merged, SettingsError> {
+    let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
     for event in Event::ALL {
-        text = with_hook(&text, event, program)?;
+        text = match events.contains(&event) {
+            true => with_hook(&text, event, program)?,
+            false => without_hooks(text, event, 0)?,
+        };
     }
-    let root = object(&text)?;
-    let command = format!("{} statusline", quoted(program));
-    let Some(there) = root.member(STATUS_LINE) else {
-        text = root.with_member(&text, STATUS_LINE, &json!({"type": "command", "command": command}));
-        return Ok(Merged { text, other_status_line: None });
-    };
-    let other = there.member("command").and_then(|node| node.string(&text).map(|command| (node, command)));
-    match other {
-        Some((node, old)) if is_ours(&old, "statusline") => {
-            text = node.replaced(&text, &json!(command));
-            Ok(Merged { text, other_status_line: None })
-        }
-        // One that calls ours among others is joined already.
-        Some((_, old)) if old.contains("sessiond statusline") => Ok(Merged { text, other_status_line: None }),
-        Some((_, old)) => Ok(Merged { text, other_status_line: Some(old) }),
-        None => Ok(Merged { other_status_line: Some(there.text(&text).to_owned()), text }),
-    }
+    text = with_footer_rule(&text)?;
+    with_status_line(text, program)
 }
 
-/// The settings without anything of ours.
+/// The settings without any entry of this program.
 pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     let mut text = text.to_owned();
-    if text.trim().is_empty() {
+    if is_blank(&text) {
         return Ok(text);
     }
-    for event in Event::ALL {
-        while let Some(shorter) = without_hook(&text, event)? {
-            text = shorter;
-        }
-    }
-    let root = object(&text)?;
-    let ours = root.member(STATUS_LINE).and_then(|line| line.member("command")).and_then(|node| node.string(&text));
-    if ours.is_some_and(|command| is_ours(&command, "statusline")) {
-        text = root.without_member(&text, STATUS_LINE);
+    text = without_status_line(text)?;
+    text = without_footer_rule(text)?;
+    // In the order opposite to the installation: what was in empty brackets first leaves them last.
+    for event in Event::ALL.into_iter().rev() {
+        text = without_hooks(text, event, 0)?;
     }
     Ok(text)
+}
+
+/// The names of all events that the settings have hooks for.
+pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
+    if is_blank(text) {
+        return Ok(Vec::new());
+    }
+    let root = object(text)?;
+    let hooks = root.member(HOOKS).map(Node::members).unwrap_or_default();
+    Ok(hooks.iter().map(|member| member.key().to_owned()).collect())
+}
+
+/// Whether a hook of this event runs this program.
+pub fn has_hook(text: &str, event: Event) -> Result<bool, SettingsError> {
+    let root = object(text)?;
+    let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
+    Ok(groups.is_some_and(|groups| {
+        commands(groups, text).iter().any(|(_, old)| command::find(old, &["hook", event.name()]).is_some())
+    }))
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim_start_matches('\u{feff}').trim().is_empty()
 }
 
 fn object(text: &str) -> Result<Node, SettingsError> {
@@ -78,8 +94,7 @@ fn object(text: &str) -> Result<Node, SettingsError> {
 }
 
 fn with_hook(text: &str, event: Event, program: &str) -> Result<String, SettingsError> {
-    let word = format!("hook {}", event.name());
-    let command = format!("{} {word}", quoted(program));
+    let command = format!("{} hook {}", quoted(program), event.name());
     let group = json!({"hooks": [{"type": "command", "command": command}]});
     let root = object(text)?;
     let Some(hooks) = root.member(HOOKS) else {
@@ -94,13 +109,20 @@ fn with_hook(text: &str, event: Event, program: &str) -> Result<String, Settings
     if !groups.is_array() {
         return Err(SettingsError::Shape(format!("{HOOKS}.{}", event.name()), "an array"));
     }
-    // Ours of another place is an older one.
     for (node, old) in commands(groups, text) {
-        if is_ours(&old, &word) {
-            return Ok(node.replaced(text, &json!(command)));
+        if let Some(call) = command::find(&old, &["hook", event.name()]) {
+            let updated = with_program(&old, &call, program);
+            let text = if updated == old { text.to_owned() } else { node.replaced(text, &json!(updated)) };
+            // Each event is reported once.
+            return without_hooks(text, event, 1);
         }
     }
     Ok(groups.with_item(text, &group))
+}
+
+/// The command line with the path of this program as it is now.
+fn with_program(old: &str, call: &command::Call, program: &str) -> String {
+    format!("{}{}{}", &old[..call.program.start], quoted(program), &old[call.program.end..])
 }
 
 /// The commands of an event's groups.
@@ -109,33 +131,106 @@ fn commands<'a>(groups: &'a Node, text: &str) -> Vec<(&'a Node, String)> {
     each.filter_map(|hook| hook.member("command")).filter_map(|node| Some((node, node.string(text)?))).collect()
 }
 
-/// The settings with one hook of ours less, and nothing left empty by that; `None`: there is none.
-fn without_hook(text: &str, event: Event) -> Result<Option<String>, SettingsError> {
-    let word = format!("hook {}", event.name());
-    let root = object(text)?;
-    let Some(hooks) = root.member(HOOKS) else { return Ok(None) };
-    let Some(groups) = hooks.member(event.name()) else { return Ok(None) };
-    let ours =
-        |hook: &Node| hook.member("command").and_then(|node| node.string(text)).is_some_and(|c| is_ours(&c, &word));
-    for (index, group) in groups.items().iter().enumerate() {
-        let Some(list) = group.member(HOOKS) else { continue };
-        let Some(place) = list.items().iter().position(ours) else { continue };
-        return Ok(Some(match (list.items().len(), groups.items().len(), hooks.members().len()) {
-            (1, 1, 1) => root.without_member(text, HOOKS),
-            (1, 1, _) => hooks.without_member(text, event.name()),
-            (1, ..) => groups.without_item(text, index),
-            _ => list.without_item(text, place),
-        }));
+/// The settings without the hooks of this event that run this program alone, but for the first `keep` of them.
+fn without_hooks(mut text: String, event: Event, keep: usize) -> Result<String, SettingsError> {
+    while let Some(shorter) = without_hook(&text, event, keep)? {
+        text = shorter;
     }
-    Ok(None)
+    Ok(text)
 }
 
-/// Is it sessiond, wherever that lies, called with just this?
-fn is_ours(command: &str, word: &str) -> bool {
-    let program = command.trim().strip_suffix(word).and_then(|rest| rest.strip_suffix(' '));
-    program
-        .map(|program| program.trim_matches(['\'', '"']))
-        .is_some_and(|program| program == "sessiond" || program.ends_with("/sessiond"))
+fn without_hook(text: &str, event: Event, keep: usize) -> Result<Option<String>, SettingsError> {
+    let root = object(text)?;
+    let Some((of_hooks, hooks)) = root.place_of(HOOKS).zip(root.member(HOOKS)) else { return Ok(None) };
+    let Some((of_groups, groups)) = hooks.place_of(event.name()).zip(hooks.member(event.name())) else {
+        return Ok(None);
+    };
+    let is_ours = |hook: &Node| {
+        let command = hook.member("command").and_then(|node| node.string(text));
+        command.and_then(|command| command::find(&command, &["hook", event.name()])).is_some_and(|call| call.is_alone)
+    };
+    let mut ours = Vec::new();
+    for (of_group, group) in groups.items().iter().enumerate() {
+        let Some(list) = group.member(HOOKS) else { continue };
+        let places = list.items().iter().enumerate().filter(|(_, hook)| is_ours(hook));
+        ours.extend(places.map(|(place, _)| (of_group, list, place)));
+    }
+    Ok(ours.get(keep).map(|&(of_group, list, place)| {
+        // A group without hooks is nothing, whatever else it says.
+        let last = (list.len() > 1).then_some((list, place));
+        let nest = [(&root, of_hooks), (hooks, of_groups), (groups, of_group)];
+        without(text, &nest.into_iter().chain(last).collect::<Vec<_>>())
+    }))
+}
+
+/// The text without the innermost part of a nest, and without the containers that this leaves empty unless the user
+/// had them empty. Each is a container and the place in it.
+fn without(text: &str, nest: &[(&Node, usize)]) -> String {
+    let stays = |(container, _): &&(&Node, usize)| container.len() > 1 || container.was_empty(text);
+    let place = nest.iter().rfind(stays).or(nest.first());
+    place.map_or_else(|| text.to_owned(), |(container, index)| container.without_part(text, *index))
+}
+
+fn with_footer_rule(text: &str) -> Result<String, SettingsError> {
+    let root = object(text)?;
+    let Some(permissions) = root.member(PERMISSIONS) else {
+        return Ok(root.with_member(text, PERMISSIONS, &json!({ALLOW: [FOOTER_RULE]})));
+    };
+    match permissions.member(ALLOW) {
+        None if permissions.is_object() => Ok(permissions.with_member(text, ALLOW, &json!([FOOTER_RULE]))),
+        Some(allow) if allow.is_array() && footer_rule(allow, text).is_none() => {
+            Ok(allow.with_item(text, &json!(FOOTER_RULE)))
+        }
+        // Permissions of an unknown shape stay as they are.
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn without_footer_rule(text: String) -> Result<String, SettingsError> {
+    let root = object(&text)?;
+    let Some((of_permissions, permissions)) = root.place_of(PERMISSIONS).zip(root.member(PERMISSIONS)) else {
+        return Ok(text);
+    };
+    let Some((of_allow, allow)) = permissions.place_of(ALLOW).zip(permissions.member(ALLOW)) else { return Ok(text) };
+    let Some(place) = footer_rule(allow, &text) else { return Ok(text) };
+    Ok(without(&text, &[(&root, of_permissions), (permissions, of_allow), (allow, place)]))
+}
+
+fn footer_rule(allow: &Node, text: &str) -> Option<usize> {
+    allow.items().iter().position(|rule| rule.string(text).as_deref() == Some(FOOTER_RULE))
+}
+
+fn with_status_line(text: String, program: &str) -> Result<Merged, SettingsError> {
+    let root = object(&text)?;
+    let Some(there) = root.member(STATUS_LINE) else {
+        let line = json!({"type": "command", "command": format!("{} statusline", quoted(program))});
+        return Ok(Merged { text: root.with_member(&text, STATUS_LINE, &line), other_status_line: None });
+    };
+    let Some((node, old)) = there.member("command").and_then(|node| Some((node, node.string(&text)?))) else {
+        return Ok(Merged { other_status_line: Some(there.text(&text).to_owned()), text });
+    };
+    match command::find(&old, &["statusline"]) {
+        // One that calls this program among others is joined already.
+        Some(call) => {
+            let updated = with_program(&old, &call, program);
+            let text = if updated == old { text } else { node.replaced(&text, &json!(updated)) };
+            Ok(Merged { text, other_status_line: None })
+        }
+        None => Ok(Merged { text, other_status_line: Some(old) }),
+    }
+}
+
+fn without_status_line(text: String) -> Result<String, SettingsError> {
+    let root = object(&text)?;
+    let line = root.member(STATUS_LINE).and_then(|line| line.member("command"));
+    let Some((node, old)) = line.and_then(|node| Some((node, node.string(&text)?))) else { return Ok(text) };
+    if let Some(other) = joined_with(&old) {
+        return Ok(node.replaced(&text, &json!(other)));
+    }
+    match command::find(&old, &["statusline"]) {
+        Some(call) if call.is_alone => Ok(root.without_member(&text, STATUS_LINE)),
+        _ => Ok(text),
+    }
 }
 
 /// A path as one word of a shell.
@@ -144,10 +239,19 @@ fn quoted(program: &str) -> String {
     if program.chars().all(plain) { program.to_owned() } else { format!("'{}'", program.replace('\'', "'\\''")) }
 }
 
+/// What joins two status lines: both get the same input.
+const BEFORE: &str = "input=$(cat); printf %s \"$input\" | ";
+const BETWEEN: &str = "; printf %s \"$input\" | ";
+
+/// The other status line, in one that [`joined`] made.
+fn joined_with(command: &str) -> Option<&str> {
+    let (other, own) = command.strip_prefix(BEFORE)?.rsplit_once(BETWEEN)?;
+    command::find(own, &["statusline"]).is_some_and(|call| call.is_alone).then_some(other)
+}
+
 /// How a status line that is there can be joined with ours.
 pub fn joined(other: &str, program: &str) -> String {
-    let script =
-        format!("input=$(cat); printf %s \"$input\" | {other}; printf %s \"$input\" | {} statusline", quoted(program));
+    let script = format!("{BEFORE}{other}{BETWEEN}{} statusline", quoted(program));
     json!({"type": "command", "command": script}).to_string()
 }
 
@@ -180,10 +284,11 @@ mod tests {
 
     #[test]
     fn what_others_wrote_stays_to_the_letter_and_in_order() {
-        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond").unwrap();
+        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &Event::ALL).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
-        let without_commas = text.replace(',', "");
+        let without_rule = text.replace(&format!(", \"{FOOTER_RULE}\""), "");
+        let without_commas = without_rule.replace(',', "");
         let mut rest = without_commas.as_str();
         for line in OTHERS.lines().filter(|line| line.trim().len() > 2) {
             let line = &line.replace(',', "");
@@ -195,7 +300,7 @@ mod tests {
         }
         assert_eq!(text.matches("/usr/bin/sessiond statusline").count(), 1, "{text}");
         assert!(jsonc::parse(&text).is_ok());
-        assert_eq!(install(&text, "/usr/bin/sessiond").unwrap().text, text, "once is enough");
+        assert_eq!(install(&text, "/usr/bin/sessiond", &Event::ALL).unwrap().text, text, "once is enough");
         assert_eq!(uninstall(&text).unwrap(), OTHERS, "and nothing of it is left");
         assert_eq!(uninstall(OTHERS).unwrap(), OTHERS);
     }
@@ -203,13 +308,13 @@ mod tests {
     #[test]
     fn an_empty_file_and_an_empty_object_are_filled() {
         for before in ["", "{}", " \n", "{\n}\n", "{ /* nothing */ }"] {
-            let after = install(before, "sessiond").unwrap().text;
+            let after = install(before, "sessiond", &Event::ALL).unwrap().text;
             let root = jsonc::parse(&after).unwrap();
             assert!(root.member("hooks").unwrap().member("SessionStart").is_some(), "{after}");
             let removed = uninstall(&after).unwrap();
             assert!(jsonc::parse(&removed).unwrap().members().is_empty(), "{removed}");
         }
-        let after = install("", "sessiond").unwrap().text;
+        let after = install("", "sessiond", &Event::ALL).unwrap().text;
         let strict: Value = serde_json::from_str(&after).unwrap();
         assert_eq!(strict["statusLine"], json!({"type": "command", "command": "sessiond statusline"}));
         assert_eq!(strict["hooks"]["Stop"][0]["hooks"][0]["command"], "sessiond hook Stop");
@@ -217,22 +322,88 @@ mod tests {
 
     #[test]
     fn ours_of_another_place_is_brought_up_to_date() {
-        let old = install(OTHERS, "/old place/sessiond").unwrap().text;
+        let old = install(OTHERS, "/old place/sessiond", &Event::ALL).unwrap().text;
         assert!(old.contains("'/old place/sessiond' hook Stop"), "{old}");
-        let new = install(&old, "/new/sessiond").unwrap().text;
+        let new = install(&old, "/new/sessiond", &Event::ALL).unwrap().text;
         assert!(!new.contains("/old place"), "{new}");
-        assert_eq!(new, install(OTHERS, "/new/sessiond").unwrap().text);
+        assert_eq!(new, install(OTHERS, "/new/sessiond", &Event::ALL).unwrap().text);
     }
 
     #[test]
     fn another_status_line_stays_and_can_be_joined() {
         let before = r#"{"statusLine": {"type": "command", "command": "~/my line.sh"}}"#;
-        let merged = install(before, "sessiond").unwrap();
+        let merged = install(before, "sessiond", &Event::ALL).unwrap();
         assert_eq!(merged.other_status_line.as_deref(), Some("~/my line.sh"));
         assert!(merged.text.contains(r#""statusLine": {"type": "command", "command": "~/my line.sh"}"#));
         let joined = format!(r#"{{"statusLine": {}}}"#, joined("~/my line.sh", "sessiond"));
-        assert_eq!(install(&joined, "sessiond").unwrap().other_status_line, None);
+        assert_eq!(install(&joined, "sessiond", &Event::ALL).unwrap().other_status_line, None);
         assert_eq!(uninstall(&merged.text).unwrap(), before);
+        assert_eq!(joined_with(&super::joined("~/my line.sh", "sessiond")), None, "that is JSON");
+        let removed = uninstall(&install(&joined, "sessiond", &Event::ALL).unwrap().text).unwrap();
+        assert!(removed.contains(r#""command":"~/my line.sh""#), "{removed}");
+    }
+
+    #[test]
+    fn only_the_events_that_the_version_takes_are_installed() {
+        let few: Vec<_> = Event::ALL.into_iter().filter(|event| *event != Event::PostCompact).collect();
+        let text = install(OTHERS, "/bin/sessiond", &few).unwrap().text;
+        assert!(!text.contains("PostCompact") && text.contains("hook PreCompact"), "{text}");
+        let all = install(&text, "/bin/sessiond", &Event::ALL).unwrap().text;
+        assert!(all.contains("hook PostCompact"), "{all}");
+        assert!(has_hook(&all, Event::PostCompact).unwrap() && !has_hook(&text, Event::PostCompact).unwrap());
+        assert!(events(&all).unwrap().contains(&"PreToolUse".to_owned()));
+        let less = install(&all, "/bin/sessiond", &few).unwrap().text;
+        assert!(!less.contains("PostCompact"), "an older version came: {less}");
+    }
+
+    #[test]
+    fn line_ends_stay_as_they_are() {
+        let before = OTHERS.replace('\n', "\r\n");
+        let after = install(&before, "/bin/sessiond", &Event::ALL).unwrap().text;
+        assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
+        assert_eq!(uninstall(&after).unwrap(), before);
+    }
+
+    #[test]
+    fn empty_entries_of_the_user_are_kept() {
+        for before in [
+            r#"{"hooks": {}}"#,
+            r#"{"hooks": { }, "permissions": { }}"#,
+            r#"{"hooks": {"Stop": []}, "permissions": {"allow": []}}"#,
+            "{\n  \"hooks\": {\n    \"Stop\": [\n    ],\n    \"SessionEnd\": [ /* none */ ]\n  },\n  \"permissions\": {\n    \"allow\": [],\n    \"deny\": []\n  }\n}\n",
+            r#"{"hooks": {"Stop": [{"hooks": []}], "Notification": []}}"#,
+            r#"{"permissions": {"allow": ["Bash(ls:*)",]}}"#,
+        ] {
+            let after = install(before, "/bin/sessiond", &Event::ALL).unwrap().text;
+            assert!(after.contains("hook Stop") && after.contains(FOOTER_RULE), "{after}");
+            assert_eq!(install(&after, "/bin/sessiond", &Event::ALL).unwrap().text, after);
+            assert_eq!(uninstall(&after).unwrap(), before, "{after}");
+        }
+    }
+
+    #[test]
+    fn edited_entries_are_updated_and_removed_by_what_they_run() {
+        let hooks = |command: &str| {
+            let hook = json!({"type": "command", "command": command, "timeout": 5});
+            json!({"hooks": {"Stop": [{"hooks": [hook]}]}, "model": "m"}).to_string()
+        };
+        let edited = hooks("timeout 2 '/old place/sessiond' hook Stop 2>/dev/null || true");
+        let after = install(&edited, "/bin/sessiond", &Event::ALL).unwrap().text;
+        assert!(after.contains("timeout 2 /bin/sessiond hook Stop 2>/dev/null || true"), "{after}");
+        assert!(after.contains("\"timeout\":5") && after.matches("hook Stop").count() == 1, "{after}");
+        assert!(!uninstall(&after).unwrap().contains("sessiond"), "{after}");
+        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &Event::ALL).unwrap().text;
+        let twice = twice.replacen(
+            r#""Stop":["#,
+            r#""Stop":[{"hooks":[{"type":"command","command":"/x/sessiond hook Stop"}]},"#,
+            1,
+        );
+        let once = install(&twice, "/bin/sessiond", &Event::ALL).unwrap().text;
+        assert_eq!(once.matches("hook Stop").count(), 1, "{once}");
+        let own = hooks("notify-send done; sessiond hook Stop");
+        assert!(uninstall(&own).unwrap().contains("notify-send done; sessiond hook Stop"), "it is the user's");
+        let minified: Value = serde_json::from_str(&install("", "sessiond", &Event::ALL).unwrap().text).unwrap();
+        assert_eq!(uninstall(&minified.to_string()).unwrap(), r#"{"permissions":{"allow":[]}}"#);
     }
 
     #[test]
@@ -246,9 +417,9 @@ mod tests {
             (r#"{"hooks": {"Stop": {}}}"#, "hooks.Stop is not an array"),
             ("{\"a\": \"\\x\"}", "line 1"),
         ] {
-            let error = install(text, "sessiond").unwrap_err().to_string();
+            let error = install(text, "sessiond", &Event::ALL).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        assert!(install(&"[".repeat(100_000), "sessiond").is_err());
+        assert!(install(&"[".repeat(100_000), "sessiond", &Event::ALL).is_err());
     }
 }

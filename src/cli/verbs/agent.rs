@@ -1,6 +1,7 @@
 //! hook and statusline: what Claude Code runs by itself. They never fail and never take long: what cannot be told
 //! in time waits in the spool, and what goes wrong is a line in a log.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -10,10 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, getppid};
 use serde_json::json;
 
-use crate::claude::hook::{Event, Note};
+use crate::claude::hook::{self, Event, Note};
 use crate::claude::input::Input;
 use crate::claude::known::{Known, Notes};
-use crate::claude::{process, project, statusline};
+use crate::claude::{other, process, project, statusline};
 use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
@@ -36,7 +37,7 @@ const DAEMON: Duration = Duration::from_millis(30);
 const CONTEXT: usize = 9000;
 
 pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let voice = Voice::new(client, away, out.look.now, HOOK);
+    let mut voice = Voice::new(client, away, out.look.now, HOOK);
     let name = args.event.join(" ");
     let Some(event) = Event::parse(&name) else {
         // Read all the same, or the agent's write would fail.
@@ -44,30 +45,38 @@ pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<
         voice.complain(&format!("hook {name}: there is no such event"));
         return Ok(());
     };
-    let input = voice.input(event.wanted());
+    let input = voice.input(&hook::WANTED);
     if let Some(complaint) = &input.complaint {
         voice.complain(&format!("hook {name}: {complaint}"));
     }
-    let Some(heard) = voice.tell(event.report(&input, away.env)) else { return Ok(()) };
+    if !voice.is_claude(&input) {
+        return Ok(());
+    }
+    let Some(heard) = voice.tell(event.report(&input, &voice.environment())) else { return Ok(()) };
     if let Some(note) = event.note(&input) {
         voice.note(&heard, note);
     }
     if event == Event::SessionStart {
         let context = voice.introduction(&heard, input.text("source"));
         let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
-        return out.print(&format!("{answer}\n"));
+        voice.answer(out, &answer.to_string());
     }
     Ok(())
 }
 
 pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let voice = Voice::new(client, away, out.look.now, STATUSLINE);
-    let input = voice.input(statusline::WANTED);
+    let mut voice = Voice::new(client, away, out.look.now, STATUSLINE);
+    let input = voice.input(&statusline::WANTED);
     if let Some(complaint) = &input.complaint {
         voice.complain(&format!("statusline: {complaint}"));
     }
-    let heard = voice.tell(statusline::report(&input, away.env));
-    heard.map_or(Ok(()), |heard| out.print(&format!("{}\n", lines(&heard.footer))))
+    if !voice.is_claude(&input) {
+        return Ok(());
+    }
+    if let Some(heard) = voice.tell(statusline::report(&input, &voice.environment())) {
+        voice.answer(out, &lines(&heard.footer));
+    }
+    Ok(())
 }
 
 /// One report, and the little time there is for it.
@@ -78,6 +87,10 @@ struct Voice<'a> {
     now: Timestamp,
     deadline: Instant,
     notes: Option<Notes>,
+    /// The agent that runs this, once its input is read.
+    agent: Option<process::Agent>,
+    /// Whether Claude Code's variables are those of the agent that runs this, not of one around it.
+    owns_environment: bool,
 }
 
 /// What is known of the agent's session once the report is told, or waits.
@@ -93,12 +106,34 @@ impl<'a> Voice<'a> {
     fn new(client: &'a Client, away: &'a Away<'a>, now: Timestamp, time: Duration) -> Self {
         let notes = away.state_dir.as_deref().map(Notes::in_folder);
         let deadline = Instant::now() + time;
-        Self { client: client.clone().until(deadline), away, now, deadline, notes }
+        let client = client.clone().until(deadline);
+        Self { client, away, now, deadline, notes, agent: None, owns_environment: true }
     }
 
     /// What stands on stdin; if that does not end in time, what there is of it.
     fn input(&self, wanted: &[&str]) -> Input {
-        Input::read(Stdin { until: self.deadline - DAEMON }, wanted)
+        let wanted = [wanted, &other::WANTED].concat();
+        Input::read(Stdin { until: self.deadline - DAEMON }, &wanted)
+    }
+
+    /// Finds the agent that runs this, and whether it is Claude Code. Other agents run the hooks of its settings too.
+    fn is_claude(&mut self, input: &Input) -> bool {
+        let found = process::of_agent(self.away.env, Pid::as_raw(getppid()), input.text("session_id"));
+        (self.agent, self.owns_environment) = (found.agent, found.owns_environment);
+        let program = self.agent.as_ref().map(|agent| agent.name.as_str());
+        other::agent(input, program, self.away.env).is_none()
+    }
+
+    /// The environment without what another agent says of itself in it.
+    fn environment(&self) -> impl Fn(&str) -> Option<OsString> + use<'_> {
+        |name| (self.away.env)(name).filter(|_| self.owns_environment || !name.starts_with("CLAUDE"))
+    }
+
+    /// Prints the answer. An agent must not be stopped because it cannot be written.
+    fn answer(&self, out: &mut Output<'_>, text: &str) {
+        if let Err(error) = out.print(&format!("{text}\n")) {
+            self.complain(&error.line());
+        }
     }
 
     /// Tells the daemon, or leaves it for the daemon; nothing where there is nothing to tell.
@@ -125,11 +160,11 @@ impl<'a> Voice<'a> {
     }
 
     fn completed(&self, mut report: AgentReport) -> AgentReport {
-        if let Some(folder) = &report.working_dir {
+        if let (None, Some(folder)) = (&report.project, &report.working_dir) {
             report.project = Some(project::of(Path::new(folder)).to_string());
         }
-        if let Some((pid, started)) = process::of_agent(self.away.env, Pid::as_raw(getppid())) {
-            (report.pid, report.pid_started) = (Some(pid), started);
+        if let Some(agent) = &self.agent {
+            (report.pid, report.pid_started) = (Some(agent.pid), agent.started);
         }
         report
     }
@@ -162,8 +197,11 @@ impl<'a> Voice<'a> {
         self.notes.as_ref().and_then(of).unwrap_or_else(|| {
             let name = report.project.as_deref().unwrap_or_default();
             let project = crate::domain::agent::project_named(name);
+            // The session of the program that runs the agent, unless another agent has it.
+            let taken = |id: &String| self.notes.as_ref().is_some_and(|notes| notes.has_instance(id));
+            let outer = report.outer_id.clone().filter(|id| !taken(id));
             Known {
-                instance_id: self.away.draw(&project, InstanceType::Ps).to_string(),
+                instance_id: outer.unwrap_or_else(|| self.away.draw(&project, InstanceType::Ps).to_string()),
                 host_machine: self.away.machine(),
                 created_at: self.now.micros(),
                 current_epic: None,
@@ -234,6 +272,12 @@ impl<'a> Voice<'a> {
              When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`.",
             fenced(&data_of(id), &format!("---\n{}", lines(footer)))
         );
+        if let Some(former) = session.as_ref().and_then(|body| body.session.resumed_from.as_deref()) {
+            text.push_str(&format!(
+                "\n\nThis session continues {former} under the new id {id}: use {id} wherever this conversation names \
+                 {former}, in footers and commands too."
+            ));
+        }
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
             match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {

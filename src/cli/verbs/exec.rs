@@ -18,7 +18,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::Client;
+use crate::client::{Client, register_from};
 use crate::platform::process::{ignores, started};
 use crate::spool::Write;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
@@ -69,13 +69,13 @@ fn failed(what: &str, error: &io::Error) -> CliError {
 
 fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<SessionBody, CliError> {
     let here = std::env::current_dir().unwrap_or_default();
-    let request = RegisterRequest {
+    let mut request = RegisterRequest {
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
         instance_type: Some(args.instance_type.clone()),
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match client.register(&request) {
+    match register_from(client, &mut request, away.env) {
         Err(error) if met_nobody(&error) => leave_registration(request, away, error, out),
         answer => Ok(answer?),
     }

@@ -111,6 +111,7 @@ fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> 
         contains: args.contains.clone(),
         limit: args.limit,
         offset: args.offset,
+        after: None,
     };
     match client.history(&args.id, kind, &params)? {
         Recorded::Of(list) => Ok(list),

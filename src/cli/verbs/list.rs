@@ -31,6 +31,7 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
         active_only: args.active.then_some(true),
         local: args.local.then_some(true),
         all: args.all.then_some(true),
+        ..ListQuery::default()
     };
     let filtered = query != ListQuery::default();
     let sessions = client.list(&query)?;

@@ -9,7 +9,7 @@ use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::text;
-use crate::client::Client;
+use crate::client::{Client, register_from};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::started;
@@ -17,7 +17,7 @@ use crate::spool::Write;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
 
 pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let request = RegisterRequest {
+    let mut request = RegisterRequest {
         project: args.project,
         instance_type: Some(args.instance_type),
         host_machine: args.machine,
@@ -28,7 +28,7 @@ pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut 
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = match client.register(&request) {
+    let session = match register_from(client, &mut request, away.env) {
         Err(error) if met_nobody(&error) => leave_registration(request, away, error, out)?,
         answer => answer?,
     };

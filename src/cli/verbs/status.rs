@@ -9,6 +9,7 @@ use crate::cli::output::Output;
 use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::{age, age_of, count};
 use crate::client::Client;
+use crate::domain::link::clock_advice;
 use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBody, StatusBody};
 
 pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -27,6 +28,10 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     machine(&mut sheet, &status.machine);
     central(&mut sheet, &status.central, look);
     sheet.row("backlog", backlog(&status.backlog, &status.central, look));
+    for blocked in &status.backlog.blocked {
+        let waits = count(blocked.records, "record");
+        sheet.row("", Cell::new(format!("{} ({waits}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));
+    }
     sheet.row("parked", parked(status.parked));
     spool(&mut sheet, &status.spool, look);
     let sessions = &status.sessions;
@@ -63,6 +68,9 @@ fn central(sheet: &mut Sheet, central: &CentralBody, look: &Look) {
         facts.push_str(&format!(", round trip {round_trip:.1} ms"));
     }
     sheet.parts("central", [state(&central.state), Cell::new(facts)]);
+    if let Some(ahead) = central.clock_ahead_seconds {
+        sheet.row("", Cell::new(clock_advice((ahead * 1_000_000.0) as i64)).tone(Tone::Bad));
+    }
     if let Some(error) = &central.last_error {
         sheet.row("", Cell::new(error).tone(Tone::Bad));
     }

@@ -35,7 +35,15 @@ fn wait(client: &Client, seconds: u64, out: &mut Output<'_>) -> Result<SyncBody,
     let done = poll(client, deadline, out);
     out.progress("");
     let state = done?;
-    if waiting(&state.backlog) { Err(timed_out(&state, seconds)) } else { Ok(state) }
+    match (waiting(&state.backlog), state.parked) {
+        (true, _) => Err(timed_out(&state, seconds)),
+        (false, 0) => Ok(state),
+        (false, parked) => Err(CliError::new(
+            ErrorCode::Conflict,
+            format!("central has everything but {}, which it does not take as they are", count(parked, "parked row")),
+            "see `sessiond parked list`; they are tried again from time to time",
+        )),
+    }
 }
 
 /// The state once nothing waits any more, or at the deadline.
@@ -67,8 +75,12 @@ fn ask(client: &Client, wait: Option<Duration>) -> Result<SyncBody, CliError> {
 
 fn timed_out(state: &SyncBody, seconds: u64) -> CliError {
     let why = state.central.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
+    let blocked: u64 = state.backlog.blocked.iter().map(|blocked| blocked.records).sum();
+    // What only a person can change does not pass by waiting longer.
+    let refused = state.central.state == "refused"
+        || blocked > 0 && state.backlog.sessions == 0 && blocked >= state.backlog.records;
     CliError::new(
-        ErrorCode::Timeout,
+        if refused { ErrorCode::Conflict } else { ErrorCode::Timeout },
         format!("{} after {seconds} s; central is {}{why}", waits(&state.backlog), state.central.state),
         "nothing is lost, it goes on by itself; see `sessiond status`",
     )

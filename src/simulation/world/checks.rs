@@ -101,8 +101,27 @@ impl World {
         Ok(())
     }
 
+    /// G2: what a host let go of, central has.
+    fn compare_pruned(&self) -> Result<(), Violation> {
+        // A central restored from a backup does not get back what was pruned here, and a renamed copy does not count.
+        if self.restored || self.copied {
+            return Ok(());
+        }
+        let kept: Vec<_> = self.hosts.iter().flat_map(Host::records).map(|record| record.session.created_at).collect();
+        for (key, told) in self.model.told.iter().filter(|(key, told)| !kept.contains(key) && !told.dropped) {
+            let Some(row) = self.rows.values().find(|row| row.created_at == *key) else { continue };
+            let events = numbers(&self.network.central.history(row.instance_id.as_str()));
+            if events != told.events {
+                let what = format!("was let go with events {:?}, in central {events:?}", told.events);
+                return Err(violation("G2", told, &what));
+            }
+        }
+        Ok(())
+    }
+
     /// G2, G7: central has what the hosts have.
     pub(super) fn compare(&mut self) -> Result<(), Violation> {
+        self.compare_pruned()?;
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
             let parked = daemon.home.hand.lock().unwrap().parked();

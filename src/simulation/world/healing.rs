@@ -8,6 +8,7 @@ impl World {
         self.note("everything is mended".into());
         self.mend()?;
         self.beat_or_be_silent()?;
+        self.others_pass_a_locked_row()?;
         self.settle_down()?;
         self.compare()?;
         while !self.network.lock().zombies.is_empty() {
@@ -16,7 +17,48 @@ impl World {
         self.settle_down()?;
         self.compare()?;
         self.come_to_rest()?;
+        self.compare_mirrors()?;
+        self.check_quiet_pulls()?;
         self.compare_mirrors()
+    }
+
+    /// Where nothing changed, a pull reads, writes and announces nothing; and reading everything again announces nothing.
+    fn check_quiet_pulls(&mut self) -> Result<(), Violation> {
+        for host in 0..HOSTS {
+            // The time of the mirror is written once a minute: let that be now.
+            self.pass(MINUTE, None);
+            let before = self.pull_once(host)?;
+            let after = self.pull_once(host)?;
+            if (MirrorCost { pulls: before.pulls, ..after }) != before {
+                let what = format!("a quiet pull of host {host} changed {before:?} to {after:?}");
+                return Err(Violation { guarantee: "quiet", what });
+            }
+            // The first may still find what the store keeps of sessions that this host let go of.
+            self.hosts[host].read_anew();
+            let first = self.pull_once(host)?;
+            self.hosts[host].read_anew();
+            let again = self.pull_once(host)?;
+            if again.announced != first.announced {
+                let what = format!("reading everything again, host {host} announced changes: {first:?}, {again:?}");
+                return Err(Violation { guarantee: "quiet", what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a host pull. What its pulls have cost until then.
+    fn pull_once(&mut self, host: usize) -> Result<MirrorCost, Violation> {
+        let pulls = |world: &Self| world.hosts[host].mirror_cost().map_or(0, |cost| cost.pulls);
+        let before = pulls(self);
+        for _ in 0..20 {
+            self.pass(PACE.pull_interval.as_micros() as i64, None);
+            self.sync_until_it_waits(host)?;
+            if pulls(self) > before {
+                break;
+            }
+        }
+        let cost = self.hosts[host].mirror_cost().filter(|cost| cost.pulls > before);
+        cost.ok_or_else(|| Violation { guarantee: "quiet", what: format!("host {host} does not pull") })
     }
 
     /// Nothing new happens, and everybody hears of what did.
@@ -31,6 +73,10 @@ impl World {
     pub(super) fn mend(&mut self) -> Result<(), Violation> {
         self.read_only = false;
         self.network.central.set_read_only(false);
+        self.network.central.hold_a_transaction(false);
+        self.network.central.unlock_rows();
+        self.set_events(TableState::Usable);
+        self.break_sessions(None);
         self.network.lock().weather = [Weather::Fair; HOSTS];
         while self.rejected.len() > 1 {
             self.reject_or_accept();
@@ -68,6 +114,43 @@ impl World {
             }
         }
         (0..HOSTS).try_for_each(|host| self.commit(host))
+    }
+
+    /// G7: while another transaction has a row locked, all other sessions reach central.
+    fn others_pass_a_locked_row(&mut self) -> Result<(), Violation> {
+        let rows = &self.rows;
+        let waits: Vec<_> = self.waiting().into_iter().filter(|id| rows.contains_key(id)).collect();
+        let Some(locked) = self.pick(&waits) else { return Ok(()) };
+        self.note(format!("{locked} is locked in central"));
+        self.network.central.lock_row(&locked);
+        let mut others = Vec::new();
+        for _ in 0..60 {
+            self.pass(20 * SECOND, None);
+            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+            others = self.waiting();
+            others.retain(|id| *id != locked);
+            if others.is_empty() {
+                break;
+            }
+        }
+        self.network.central.unlock_rows();
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(Violation { guarantee: "G7", what: format!("{others:?} wait because {locked} is locked") })
+    }
+
+    /// The sessions that wait for central, and are not parked.
+    fn waiting(&self) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for host in self.hosts.iter().filter_map(|host| host.daemon.as_ref().map(|daemon| (host, daemon))) {
+            let parked = host.1.home.hand.lock().unwrap().parked();
+            let is_parked = |id: &InstanceId| parked.iter().any(|p| p.record.is_none() && p.instance_id == *id);
+            let records = host.0.records().into_iter().filter(|record| record.unsynced_since.is_some());
+            let ids = records.map(|record| record.session.instance_id).filter(|id| !is_parked(id));
+            waiting.extend(ids.map(|id| id.to_string()));
+        }
+        waiting
     }
 
     pub(super) fn settle_down(&mut self) -> Result<(), Violation> {

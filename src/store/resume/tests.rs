@@ -15,7 +15,9 @@ fn database() -> Connection {
 }
 
 fn with_schema(db: Connection) -> Connection {
-    crate::store::open::MIGRATIONS.iter().for_each(|migration| db.execute_batch(migration).unwrap());
+    for migration in crate::store::open::MIGRATIONS {
+        db.execute_batch(migration).unwrap();
+    }
     db
 }
 
@@ -116,13 +118,18 @@ fn model(rows: &[Row], hint: Option<&str>, choice: Option<usize>, closed: bool) 
         }
         named.retain(|row| row.status != Status::Closed);
         named.sort_by_key(|row| (row.silent_for, row.id()));
+        let by_name = hint.is_some() && matches!(number, 0 | 3);
+        let (own, others): (Vec<&Row>, Vec<&Row>) =
+            named.into_iter().partition(|row| by_name || row.mirrored || row.owner == ME);
+        let of_others = own.is_empty();
+        let named = if of_others { others } else { own };
         let (active, mut rest): (Vec<&Row>, Vec<&Row>) = named.into_iter().partition(|row| row.is_active());
-        rest.truncate(if hint.is_some() { 10 } else { 1 });
+        rest.truncate(if hint.is_some() || of_others { 10 } else { 1 });
         match (&rest[..], choice) {
             ([], _) if active.is_empty() => {}
             ([], _) => return Outcome::Active(active[0].id()),
             (_, Some(n)) => return rest.get(n - 1).map_or(Outcome::Beyond(rest.len()), |row| going_on(row)),
-            ([one], None) => return going_on(one),
+            ([one], None) if !of_others => return going_on(one),
             (several, None) => return Outcome::Several(several.iter().map(|row| row.id()).collect()),
         }
     }
@@ -337,10 +344,13 @@ fn no_search_looks_through_everything() {
             ],
         ),
     ] {
-        let found: Vec<String> = statements(&meaning).iter().flat_map(|sql| plan(&db, sql)).collect();
-        assert_eq!(found.len(), steps.len(), "{meaning:?}: {found:#?}");
-        for (found, step) in found.iter().zip(steps) {
-            assert!(found.starts_with(step), "{meaning:?}: {found} is not {step}");
+        let by_name = matches!(meaning, Hint::Hash(_));
+        for owners in if by_name { vec![Owners::Any] } else { vec![Owners::Caller, Owners::Others] } {
+            let found: Vec<String> = statements(&meaning, owners).iter().flat_map(|sql| plan(&db, sql)).collect();
+            assert_eq!(found.len(), steps.len(), "{meaning:?}: {found:#?}");
+            for (found, step) in found.iter().zip(steps) {
+                assert!(found.starts_with(step), "{meaning:?}: {found} is not {step}");
+            }
         }
     }
     let prefix = plan(&db, sessions::BEGINNING_SO);

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::connect::{Connected, PostgresOptions};
 use super::errors::classify;
-use super::{migrate, zone};
+use super::{migrate, records, zone};
 use crate::clock::Clock;
 use crate::domain::Finding;
 
@@ -22,7 +22,6 @@ const RIGHTS: &str = "\
     SELECT t, r FROM (VALUES ('supervisor_sessions', 'SELECT'), ('supervisor_sessions', 'INSERT'), \
         ('supervisor_sessions', 'UPDATE'), ('sessiond_hosts', 'SELECT'), ('sessiond_hosts', 'INSERT'), \
         ('sessiond_hosts', 'UPDATE'), ('sessiond_sweep', 'SELECT'), ('sessiond_sweep', 'UPDATE'), \
-        ('event_store', 'INSERT'), ('command_log', 'INSERT'), ('checkpoints', 'INSERT'), \
         ('sessiond_tombstones', 'SELECT'), ('sessiond_history', 'INSERT')) AS needed (t, r) \
     WHERE to_regclass(t) IS NOT NULL AND NOT has_table_privilege(to_regclass(t), r)";
 
@@ -124,7 +123,8 @@ async fn look(
     findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
     findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
     findings.push(encoding(&one::<String>(connection, migrate::ENCODING).await?));
-    findings.push(rights(connection).await?);
+    let of_history = history(connection, findings).await?;
+    findings.push(rights(connection, of_history).await?);
     Ok(())
 }
 
@@ -215,11 +215,26 @@ fn encoding(name: &str) -> Finding {
     )
 }
 
-async fn rights(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+/// The rights that records need, as the daemon itself checks them, and tables whose times have no zone.
+async fn history(connection: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<Vec<String>, sqlx::Error> {
+    let mut missing = Vec::new();
+    for row in sqlx::query(records::TABLES).persistent(false).fetch_all(connection).await? {
+        let (table, is_there): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+        missing.extend(row.try_get::<Vec<String>, _>(2)?);
+        if is_there && row.try_get(3)? {
+            let found = format!("{table} holds times without a zone: records for it wait on every host");
+            findings.push(Finding::wrong("central.timezone", found, "run `sessiond migrate`, which gives them one"));
+        }
+    }
+    Ok(missing)
+}
+
+async fn rights(connection: &mut PgConnection, of_history: Vec<String>) -> Result<Finding, sqlx::Error> {
     let rows = sqlx::query(RIGHTS).persistent(false).fetch_all(connection).await?;
     let missing =
         rows.iter().map(|row| Ok(format!("{} on {}", row.try_get::<String, _>(1)?, row.try_get::<String, _>(0)?)));
-    let missing = missing.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    let mut missing = missing.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    missing.extend(of_history);
     Ok(if missing.is_empty() {
         Finding::good("central.rights", "all that the daemon needs")
     } else {

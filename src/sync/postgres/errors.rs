@@ -5,11 +5,12 @@ use std::io;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::domain::text::is_unsafe;
-use crate::sync::central::CentralError;
+use crate::sync::central::{CentralError, Rejection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Retry,
+    Locked,
     Refused,
     SchemaMissing,
     Reject,
@@ -39,6 +40,9 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     let kind = if is_about_this_row(code, error.routine()) { Kind::Reject } else { kind(code) };
     match kind {
         Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code)))),
+        Kind::Locked => CentralError::Locked(one_line(&format!(
+            "central {place}: {message} ({code}): another transaction holds a lock; {BY_ITSELF}"
+        ))),
         Kind::Refused => {
             CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
         }
@@ -48,7 +52,10 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
         Kind::Reject => {
             // The detail would repeat the row itself.
             let at = error.constraint().or(error.column()).map(|name| format!(", at {name}")).unwrap_or_default();
-            CentralError::Reject(one_line(&format!("{message} ({code}{at})")))
+            CentralError::Reject(Rejection {
+                code: code.to_owned(),
+                message: one_line(&format!("{message} ({code}{at})")),
+            })
         }
     }
 }
@@ -63,6 +70,8 @@ fn kind(code: &str) -> Kind {
     match (code.get(..2).unwrap_or_default(), code) {
         (_, "42P01" | "42703" | "42883" | "3F000") => Kind::SchemaMissing,
         ("28", _) | (_, "3D000" | "42501") => Kind::Refused,
+        // A lock was waited for too long, or two waited for each other.
+        (_, "55P03" | "40P01") => Kind::Locked,
         // Connection; transaction state, read-only among it; statements lost in a pooler; conflict with
         // others; resources; object in use; stopped by an operator; the server's own trouble.
         ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => {
@@ -134,10 +143,13 @@ mod tests {
     #[test]
     fn codes_are_sorted_by_what_they_mean() {
         for code in [
-            "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "57014", "40001", "40P01", "53300", "53100", "55P03",
-            "25006", "25P03", "58030", "XX000", "26000",
+            "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "57014", "40001", "53300", "53100", "25006", "25P03",
+            "58030", "XX000", "26000",
         ] {
             assert_eq!(kind(code), Kind::Retry, "{code}");
+        }
+        for code in ["55P03", "40P01"] {
+            assert_eq!(kind(code), Kind::Locked, "{code}");
         }
         for code in ["28P01", "28000", "3D000", "42501"] {
             assert_eq!(kind(code), Kind::Refused, "{code}");

@@ -4,7 +4,8 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::{interval, micros, micros_of, records};
+use super::listen::GREETING;
+use super::{interval, micros, micros_of, push, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{CentralError, Host, Welcome};
@@ -56,14 +57,22 @@ const FORMER_NAMES: &str = "\
     SELECT DISTINCT machine_name FROM sessiond_hosts \
     WHERE host_id = ANY($2) AND host_id <> $1 AND (replaced_by = $1 OR claim = ANY($3)) ORDER BY 1";
 
-/// The cluster, its history (which forks where a backup is restored or a standby promoted), the database, the table.
+/// Lets the other daemons know that this host is there.
+const ANNOUNCE: &str = "SELECT pg_notify('sessiond', $1)";
+
+/// The transaction that wrote the first migration here: another one where a dump was restored, although all else be equal.
+const FIRST_WRITTEN: &str = "SELECT xmin::text FROM sessiond_migrations ORDER BY version LIMIT 1";
+
+/// The cluster, its history (which forks where a backup is restored or a standby promoted), the database, the table; and
+/// whether there are migrations to read.
 const TIMELINE: &str = "\
     SELECT concat_ws('-', \
         CASE WHEN has_function_privilege('pg_control_system()', 'execute') \
             THEN (SELECT system_identifier FROM pg_control_system()) END, \
         CASE WHEN has_function_privilege('pg_control_checkpoint()', 'execute') \
             THEN (SELECT timeline_id FROM pg_control_checkpoint()) END, \
-        (SELECT oid FROM pg_database WHERE datname = current_database()), 'supervisor_sessions'::regclass::oid)";
+        (SELECT oid FROM pg_database WHERE datname = current_database()), 'supervisor_sessions'::regclass::oid), \
+        coalesce(has_table_privilege(to_regclass('sessiond_migrations'), 'SELECT'), false)";
 
 pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
     link.begin().await?;
@@ -74,7 +83,9 @@ pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, reco
             link.rollback().await?;
             link.begin().await?;
             announce(link, host).await.map_err(|error| match error {
-                CentralError::Reject(why) => CentralError::Retry(format!("central does not enter this host: {why}")),
+                CentralError::Reject(why) => {
+                    CentralError::Retry(format!("central does not enter this host: {}", why.message))
+                }
                 other => other,
             })
         }
@@ -88,7 +99,8 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
     if host.replace {
         link.rows(sqlx::query(RETIRE_NAMESAKES).bind(host.host_id).bind(host.machine.as_str())).await?;
     } else {
-        let rivals = link.rows(sqlx::query(RIVALS).bind(host.host_id).bind(host.machine.as_str())).await?;
+        let rivals = link.rows(sqlx::query(RIVALS).bind(host.host_id).bind(host.machine.as_str())).await;
+        let rivals = rivals.map_err(push::own_row_locked)?;
         for rival in rivals {
             if let Some(conflict) = Entry::read(&rival)?.conflict_with(host) {
                 return Err(CentralError::Conflict(conflict));
@@ -106,10 +118,24 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
     let former = sqlx::query(FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
-    let timeline = link.rows(sqlx::query(TIMELINE)).await?.first().map_or(Ok(String::new()), |row| column(row, 0))?;
-    let shapes = records::look(link).await?;
+    let timeline = timeline(link).await?;
+    link.rows(sqlx::query(ANNOUNCE).bind(format!("{GREETING}{}", host.host_id))).await?;
+    let shapes = records::shapes(link).await?;
     link.commit().await?;
     Ok((Welcome { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
+}
+
+/// What is another one wherever central's transactions are numbered anew.
+async fn timeline(link: &mut Link) -> Result<String, CentralError> {
+    let rows = link.rows(sqlx::query(TIMELINE)).await?;
+    let Some(row) = rows.first() else { return Ok(String::new()) };
+    let mut timeline: String = column(row, 0)?;
+    if column(row, 1)?
+        && let Some(first) = link.rows(sqlx::query(FIRST_WRITTEN)).await?.first()
+    {
+        timeline = format!("{timeline}-{}", column::<String>(first, 0)?);
+    }
+    Ok(timeline)
 }
 
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {

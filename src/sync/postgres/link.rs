@@ -11,15 +11,27 @@ use uuid::Uuid;
 
 use super::connect::{Connected, Login, PostgresOptions};
 use super::errors::{BY_ITSELF, classify};
+use crate::domain::Timestamp;
 use crate::sync::central::CentralError;
 
 /// How much longer this side waits than it told the server to: where the server can still say why
 /// it stopped, its word is better than silence.
 const MARGIN: Duration = Duration::from_millis(250);
 
+/// The slowest line that a large batch is given time for, in bytes a second. A batch that is too large even so is
+/// halved, and then takes half the time.
+const SLOWEST_LINE: usize = 16 << 10;
+
+/// A row that is locked for longer is pushed later, and the others without it.
+const LONGEST_LOCK: Duration = Duration::from_secs(2);
+
 pub(super) struct Link {
     connection: PgConnection,
     limit: Duration,
+    /// How much longer than the limit a statement of this transaction may take, for the bytes that it sends.
+    allowance: Duration,
+    /// Central's clock as of the last batch.
+    pub(super) clock: Option<Timestamp>,
     place: String,
     login: Login,
     /// Whose changes these are, for the triggers of the mirror.
@@ -29,7 +41,15 @@ pub(super) struct Link {
 impl Link {
     pub(super) async fn open(options: &PostgresOptions, host_id: Uuid) -> Result<Self, CentralError> {
         let Connected { connection, place, login } = options.connect().await?;
-        Ok(Self { connection, limit: options.statement_timeout, place, login, host_id })
+        Ok(Self {
+            connection,
+            limit: options.statement_timeout,
+            allowance: Duration::ZERO,
+            clock: None,
+            place,
+            login,
+            host_id,
+        })
     }
 
     /// How to come to the same server once more.
@@ -44,12 +64,23 @@ impl Link {
         self.run(begin).await
     }
 
+    /// Gives the statements of this transaction time to send so many bytes. The server's own limit counts from when it
+    /// has all of a statement; until then the transaction counts as idle there.
+    pub(super) fn allow_for(&mut self, bytes: usize) {
+        self.allowance += Duration::from_secs_f64(bytes as f64 / SLOWEST_LINE as f64);
+    }
+
     /// Begins a transaction with a statement, in the same round trip, and answers its rows. It comes without
     /// parameters: what it needs has to be numbers and UUIDs, which are the same in any text.
     pub(super) async fn begin_with(&mut self, statement: String) -> Result<Vec<PgRow>, CentralError> {
         let sql = sqlx::raw_sql(AssertSqlSafe(self.beginning() + "; " + &statement));
-        let answer = timeout(self.limit + MARGIN, sql.fetch_all(&mut self.connection)).await;
+        let answer = timeout(self.patience(), sql.fetch_all(&mut self.connection)).await;
         self.judge(answer)
+    }
+
+    /// How long this side waits for an answer.
+    fn patience(&self) -> Duration {
+        self.limit + MARGIN + self.allowance
     }
 
     fn beginning(&self) -> String {
@@ -58,23 +89,26 @@ impl Link {
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
              SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'; SET LOCAL sessiond.host = '{}'",
-            limit.div_ceil(2),
-            limit * 2,
+            limit.div_ceil(2).min(LONGEST_LOCK.as_millis()),
+            (self.limit * 2 + self.allowance).as_millis(),
             self.host_id,
         )
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), CentralError> {
-        self.run("COMMIT".into()).await
+        let committed = self.run("COMMIT".into()).await;
+        self.allowance = Duration::ZERO;
+        committed
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), CentralError> {
+        self.allowance = Duration::ZERO;
         self.run("ROLLBACK".into()).await
     }
 
     /// Runs a query and reads all its rows.
     pub(super) async fn rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, CentralError> {
-        let answer = timeout(self.limit + MARGIN, query.persistent(false).fetch_all(&mut self.connection)).await;
+        let answer = timeout(self.patience(), query.persistent(false).fetch_all(&mut self.connection)).await;
         self.judge(answer)
     }
 
@@ -82,7 +116,7 @@ impl Link {
     /// if a row would come twice.
     pub(super) async fn try_rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, CentralError> {
         self.run("SAVEPOINT attempt".into()).await?;
-        let answer = timeout(self.limit + MARGIN, query.persistent(false).fetch_all(&mut self.connection)).await;
+        let answer = timeout(self.patience(), query.persistent(false).fetch_all(&mut self.connection)).await;
         let taken = |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.is_unique_violation());
         if matches!(&answer, Ok(Err(error)) if taken(error)) {
             self.run("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt".into()).await?;
@@ -95,7 +129,7 @@ impl Link {
 
     /// Runs statements without parameters in one round trip.
     async fn run(&mut self, sql: String) -> Result<(), CentralError> {
-        let answer = timeout(self.limit + MARGIN, self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
+        let answer = timeout(self.patience(), self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
         self.judge(answer).map(|_| ())
     }
 
@@ -105,7 +139,9 @@ impl Link {
             Err(_) => Err(CentralError::Retry(format!(
                 "central {} did not answer within {}; {BY_ITSELF}",
                 self.place,
-                humantime::format_duration(self.limit)
+                humantime::format_duration(Duration::from_millis(
+                    self.patience().saturating_sub(MARGIN).as_millis() as u64
+                ))
             ))),
         }
     }

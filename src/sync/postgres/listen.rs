@@ -1,6 +1,7 @@
 //! Being told of changes at once, over a connection of its own: a connection that listens cannot ask.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -9,21 +10,33 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::link::{Link, column};
-use crate::sync::central::CentralError;
+use crate::sync::central::{Announcement, CentralError};
 
 /// The channel on which triggers tell of changes; the payload is the host that made them, if one did.
 const CHANNEL: &str = "sessiond";
 
 const WHO_SERVES: &str = "SELECT pg_backend_pid()";
 
-/// How long after a failure it is tried to listen again.
-const AGAIN: Duration = Duration::from_secs(30);
+/// A connection that is silent for so long is asked whether it still lives: one that a router has forgotten, or whose
+/// server is gone without a word, brings nothing for ever.
+const SILENT: Duration = Duration::from_secs(10);
 
-/// Listens until it is dropped.
+/// What the payload of a notification begins with that a daemon sends as it greets central.
+pub(super) const GREETING: &str = "host ";
+
+/// Listens until it is dropped, or its connection is lost.
 #[derive(Debug)]
 pub(super) struct Ear {
-    heard: Arc<Notify>,
+    heard: Arc<Heard>,
     task: JoinHandle<()>,
+}
+
+/// What was heard and not yet handed on.
+#[derive(Debug, Default)]
+struct Heard {
+    something: Notify,
+    a_host: AtomicBool,
+    lost: AtomicBool,
 }
 
 impl Drop for Ear {
@@ -44,44 +57,61 @@ impl Ear {
             .connect_lazy_with(link.login().clone());
         let opening = async {
             let mut listener = PgListener::connect_with(&pool).await.ok()?;
+            listener.eager_reconnect(false);
             // A pooler would have us listen on a connection that is somebody else's a moment later.
-            if !is_direct(link, &mut listener).await.ok()? {
-                return None;
-            }
+            let server = is_direct(link, &mut listener).await.ok()??;
             listener.listen(CHANNEL).await.ok()?;
-            Some(listener)
+            Some((listener, server))
         };
-        let listener = timeout(limit, opening).await.ok().flatten()?;
-        let heard = Arc::new(Notify::new());
-        Some(Self { heard: heard.clone(), task: tokio::spawn(listen(listener, heard, own)) })
+        let (listener, server) = timeout(limit, opening).await.ok().flatten()?;
+        let heard = Arc::new(Heard::default());
+        let task = listen(listener, server, limit, heard.clone(), own);
+        Some(Self { heard, task: tokio::spawn(task) })
     }
 
-    /// Returns when somebody else has changed something.
-    pub(super) async fn heard(&self) {
-        self.heard.notified().await;
-    }
-}
-
-async fn listen(mut listener: PgListener, heard: Arc<Notify>, own: String) {
-    loop {
-        match listener.try_recv().await {
-            Ok(Some(told)) if told.payload() == own => {}
-            // After a break nobody knows what was missed.
-            Ok(_) => heard.notify_one(),
-            Err(_) => tokio::time::sleep(AGAIN).await,
+    /// Returns when something is announced; never again after the connection was lost.
+    pub(super) async fn heard(&self) -> Announcement {
+        self.heard.something.notified().await;
+        if self.heard.lost.load(Ordering::Acquire) {
+            return Announcement::Lost;
+        }
+        match self.heard.a_host.swap(false, Ordering::AcqRel) {
+            true => Announcement::Host,
+            false => Announcement::Changes,
         }
     }
 }
 
-/// Does each of the two connections lead to a server process of its own, always the same? A pooler in
-/// transaction mode gives the process that one has just left to the other.
-async fn is_direct(link: &mut Link, listener: &mut PgListener) -> Result<bool, CentralError> {
+async fn listen(mut listener: PgListener, server: i32, limit: Duration, heard: Arc<Heard>, own: String) {
+    loop {
+        match timeout(SILENT, listener.try_recv()).await {
+            Ok(Ok(Some(told))) => match told.payload().strip_prefix(GREETING) {
+                Some(host) if host == own => {}
+                Some(_) => {
+                    heard.a_host.store(true, Ordering::Release);
+                    heard.something.notify_one();
+                }
+                None if told.payload() == own => {}
+                None => heard.something.notify_one(),
+            },
+            // Silence; what is notified meanwhile is kept for the next turn.
+            Err(_) if timeout(limit, serves(&mut listener)).await.ok().flatten() == Some(server) => {}
+            Ok(Ok(None) | Err(_)) | Err(_) => break,
+        }
+    }
+    heard.lost.store(true, Ordering::Release);
+    heard.something.notify_one();
+}
+
+/// The server process behind the listener, if each of the two connections leads to one of its own, always the same. A
+/// pooler in transaction mode gives the process that one has just left to the other.
+async fn is_direct(link: &mut Link, listener: &mut PgListener) -> Result<Option<i32>, CentralError> {
     link.begin().await?;
     let mine = link.rows(sqlx::query(WHO_SERVES)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
     let meanwhile = serves(listener).await;
     link.commit().await?;
     let afterwards = serves(listener).await;
-    Ok(afterwards.is_some() && afterwards == meanwhile && afterwards != mine)
+    Ok(afterwards.filter(|_| afterwards == meanwhile && afterwards != mine))
 }
 
 async fn serves(listener: &mut PgListener) -> Option<i32> {

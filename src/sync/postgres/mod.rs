@@ -27,9 +27,9 @@ pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrat
 
 use self::link::Link;
 use self::listen::Ear;
-use super::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
-use crate::domain::MachineName;
+use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
 
 /// The column `$t` as microseconds since 1970, whatever may be in it: infinity too.
 macro_rules! micros {
@@ -108,8 +108,8 @@ impl Postgres {
     async fn settle<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
         let usable = match &result {
             Ok(_) => true,
-            Err(CentralError::Reject(_) | CentralError::OutOfStep) => session.link.rollback().await.is_ok(),
-            Err(_) => false,
+            Err(CentralError::Retry(_) | CentralError::Conflict(_)) => false,
+            Err(_) => session.link.rollback().await.is_ok(),
         };
         // Otherwise it is dropped without a word, which a dead peer would not hear anyway.
         self.session = usable.then_some(session);
@@ -140,13 +140,32 @@ impl Central for Postgres {
         self.settle(session, result).await
     }
 
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        let mut session = self.take()?;
+        let result = push::locked(&mut session.link, ids).await;
+        self.settle(session, result).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        let mut session = self.take()?;
+        let result = records::shapes_now(&mut session.link).await.map(|shapes| {
+            session.me.shapes = shapes;
+            session.me.shapes.tables.clone()
+        });
+        self.settle(session, result).await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.session.as_ref().and_then(|session| session.link.clock)
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         let mut session = self.take()?;
         match sweep::sweep(&mut session.link, stale_after, interval).await {
             // Nothing else depends on the sweep: while the connection answers, the link is up.
             Err(error) if session.link.rollback().await.is_ok() => {
                 self.session = Some(session);
-                Err(CentralError::Reject(error.to_string()))
+                Err(CentralError::Reject(Rejection::without_code(error.to_string())))
             }
             result => self.settle(session, result).await,
         }
@@ -173,7 +192,7 @@ impl Central for Postgres {
         self.ear.is_some()
     }
 
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Announcement {
         match &self.ear {
             Some(ear) => ear.heard().await,
             None => std::future::pending().await,

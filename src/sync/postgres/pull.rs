@@ -1,29 +1,45 @@
-//! Reading what changed in central: sessions, then what happened in them.
+//! Reading what changed in central: deletions, then sessions, then what happened in sessions.
+//!
+//! A reading goes page by page, each a transaction of its own; a page ends where one part is not yet read to its end,
+//! so that a reading that finds nothing is one page. What changed is asked for by the transaction that changed it, from
+//! the position of the reading up to the newest transaction that has begun. The upper bound matters where a database was
+//! restored into a cluster that numbers its transactions lower: rows from before bear numbers of the other cluster, all
+//! above it. A reading of everything goes by id instead, which no change moves.
+//!
+//! Rows of other clients that cannot be read are counted and passed over.
 
-use serde_json::{Map, Value};
 use sqlx::postgres::PgRow;
-use uuid::Uuid;
+use sqlx::{Decode, Postgres, Type};
 
 use super::link::{Link, column};
 use super::{Me, micros};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use crate::domain::text::{safe_fields, safe_line};
 use crate::domain::{
-    ColumnTimes, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, MachineName, Project, Session, Status,
-    TimedSession, Timestamp,
+    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
 use crate::sync::central::CentralError;
-
-/// Rows of one page of sessions.
-const SESSIONS: i64 = 1000;
-/// Sessions of one page of history, each of which may bring seventy records.
-const HISTORIES: i64 = 50;
 
 /// Any transaction that is not yet seen here is at least as new as this.
 const OLDEST_RUNNING: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
 
+/// No transaction of this cluster that has begun is newer.
+macro_rules! begun {
+    () => {
+        "changed_xid < pg_snapshot_xmax(pg_current_snapshot())"
+    };
+}
+
+mod history;
+
+/// A path that is longer than any file system's is left out.
+macro_rules! path {
+    ($column:literal) => {
+        concat!("CASE WHEN octet_length(", $column, ") <= 8192 THEN ", $column, " END")
+    };
+}
+
 macro_rules! page {
-    ($of:literal) => {
+    ($of:expr) => {
         concat!(
             "SELECT instance_id, project, instance_type, status, context_percent, current_epic, ",
             micros!("last_heartbeat"),
@@ -31,118 +47,54 @@ macro_rules! page {
             micros!("created_at"),
             ", ",
             micros!("closed_at"),
-            ", host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir, \
-             changed_xid::text::bigint, CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, \
+            ", host_machine, claude_session_uuid, ",
+            path!("claude_session_path"),
+            ", resumed_from, ",
+            path!("working_dir"),
+            ", changed_xid::text::bigint, CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, \
                  json_build_object('other', ",
             micros!("last_heartbeat"),
-            ")::text) END FROM supervisor_sessions \
-             WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) ",
-            $of,
-            " ORDER BY changed_xid, instance_id LIMIT $3"
+            ")::text) END FROM supervisor_sessions ",
+            $of
         )
     };
 }
 
-/// All there is, also what a restored backup brought of another server's transactions.
-const ALL: &str = page!("AND ($4::uuid, $5::text[], $6::text) IS NOT NULL");
+macro_rules! all {
+    () => {
+        "WHERE instance_id > $2 AND ($1::text, $4::uuid, $5::text[], $6::text) IS NOT NULL ORDER BY instance_id LIMIT $3"
+    };
+}
 
 /// What changed, but for what this host alone changed of its own sessions.
-const CHANGED: &str = page!(
-    "AND changed_xid < pg_snapshot_xmax(pg_current_snapshot()) \
-     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5) OR others_xid >= $6::text::xid8)"
-);
+macro_rules! changed {
+    () => {
+        concat!(
+            "WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND ",
+            begun!(),
+            " AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5) OR (others_xid >= $6::text::xid8 \
+                 AND others_xid < pg_snapshot_xmax(pg_current_snapshot()))) \
+             ORDER BY changed_xid, instance_id LIMIT $3"
+        )
+    };
+}
 
+const ALL: &str = page!(all!());
+const CHANGED: &str = page!(changed!());
+/// Only where the rows stand, for a page that the server cannot send.
+const ALL_KEYS: &str = concat!("SELECT instance_id, changed_xid::text::bigint FROM supervisor_sessions ", all!());
+const CHANGED_KEYS: &str =
+    concat!("SELECT instance_id, changed_xid::text::bigint FROM supervisor_sessions ", changed!());
+
+/// A session that is there was brought back, whatever number its deletion bears.
 const GONE: &str = concat!(
     "SELECT instance_id, ",
     micros!("created_at"),
-    " FROM sessiond_tombstones WHERE changed_xid >= $1::text::xid8 ORDER BY changed_xid"
-);
-
-/// Sessions in which something new happened, for others than this host alone.
-const WITH_NEWS: &str = "\
-    SELECT instance_id, changed_xid::text::bigint FROM sessiond_history \
-    WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_by IS DISTINCT FROM $4 \
-    ORDER BY changed_xid, instance_id LIMIT $3";
-
-/// Sessions that somebody may want to go on with.
-const WORTH_KNOWING: &str = "\
-    SELECT instance_id, 0::bigint FROM supervisor_sessions \
-    WHERE instance_id > $2 AND (status <> 'closed' OR closed_at > now() - interval '7 days') \
-        AND ($1::text, $4::uuid) IS NOT NULL \
-    ORDER BY instance_id LIMIT $3";
-
-const TABLES: &str = "\
-    SELECT to_regclass('event_store') IS NOT NULL, to_regclass('command_log') IS NOT NULL, \
-        to_regclass('checkpoints') IS NOT NULL";
-
-/// The longest type of a record, in characters.
-const RECORD_TYPE: usize = 64;
-
-/// What is too large to be of use in a summary is left out.
-macro_rules! bounded {
-    ($column:literal) => {
-        concat!("CASE WHEN octet_length(", $column, "::text) <= 65536 THEN ", $column, "::text END")
-    };
-}
-
-macro_rules! latest {
-    ($columns:expr, $table:literal, $order:literal, $limit:literal) => {
-        concat!(
-            "SELECT wanted.id, r.* FROM unnest($1::text[]) AS wanted (id) CROSS JOIN LATERAL (SELECT ",
-            $columns,
-            " FROM ",
-            $table,
-            " WHERE instance_id = wanted.id ORDER BY ",
-            $order,
-            " DESC LIMIT ",
-            $limit,
-            ") r"
-        )
-    };
-}
-
-const EVENTS: &str = latest!(
-    concat!(
-        "event_id, event_type::text, ",
-        micros!("timestamp"),
-        ", jsonb_build_object('data', (",
-        bounded!("event_data"),
-        ")::jsonb)::text"
-    ),
-    "event_store",
-    "sequence_num",
-    50
-);
-
-/// Commands have no key of their own: those that a daemon brought carry one, for others their number serves.
-const COMMANDS: &str = latest!(
-    concat!(
-        "coalesce(substring(context_data->>'record_id' FROM '^[0-9a-f-]{36}$'), \
-             'c0ffee00-0000-4000-8000-' || lpad(to_hex(id), 12, '0'))::uuid, command_type::text, ",
-        micros!("created_at"),
-        ", jsonb_build_object('action', action, 'tool_name', tool_name, 'parameters', (",
-        bounded!("parameters"),
-        ")::jsonb, 'result', (",
-        bounded!("result"),
-        ")::jsonb, 'error_message', error_message, 'success', success, 'execution_time_ms', execution_time_ms, \
-             'tags', tags)::text"
-    ),
-    "command_log",
-    "id",
-    20
-);
-
-const CHECKPOINTS: &str = latest!(
-    concat!(
-        "checkpoint_id, checkpoint_type::text, ",
-        micros!("timestamp"),
-        ", jsonb_build_object('context_window_percent', context_window_percent, 'work_state', (",
-        bounded!("work_state"),
-        ")::jsonb)::text"
-    ),
-    "checkpoints",
-    "sequence_num",
-    1
+    ", changed_xid::text::bigint FROM sessiond_tombstones t WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND ",
+    begun!(),
+    " AND NOT EXISTS (SELECT FROM supervisor_sessions s \
+         WHERE s.instance_id = t.instance_id AND s.created_at = t.created_at) \
+     ORDER BY changed_xid, instance_id LIMIT $3"
 );
 
 const HOSTS: &str =
@@ -150,75 +102,60 @@ const HOSTS: &str =
 
 pub(super) async fn pull(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
     link.begin().await?;
-    let changes = match reading.position().0 {
-        Part::Sessions => sessions(link, me, reading).await?,
-        Part::History => history(link, me, reading).await?,
+    let changes = match page(link, me, reading).await {
+        // The server cannot send this one row, whatever is in it.
+        Err(CentralError::Reject(_)) if reading.page.rows == 1 => {
+            link.rollback().await?;
+            link.begin().await?;
+            pass_over(link, me, reading).await?
+        }
+        changes => changes?,
     };
     link.commit().await?;
     Ok(changes)
 }
 
-async fn sessions(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
-    let (_, transaction, after) = reading.position();
-    let next_since = match &reading.after {
-        Some(position) => position.next_since,
-        None => oldest_running(link).await?,
+/// One part after the other, up to the first that brings something or is not read to its end.
+async fn page(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
+    let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
+    let mut position = match begin(link, reading).await? {
+        Some(position) => position,
+        None => return Ok(changes),
     };
-    let gone = if reading.after.is_none() && !reading.is_whole() { gone(link, reading.since).await? } else { vec![] };
-    let query = sqlx::query(if reading.is_whole() { ALL } else { CHANGED })
-        .bind(transaction.to_string())
-        .bind(after)
-        .bind(SESSIONS)
-        .bind(me.host_id)
-        .bind(me.names())
-        .bind(reading.since.to_string());
-    let rows = link.rows(query).await?;
-    let mut sessions = Vec::with_capacity(rows.len());
-    for row in &rows {
-        match session(row)? {
-            Ok(session) => sessions.push(session),
-            // Other clients may hold to other rules; what cannot be told here is passed over.
-            Err(invalid) => tracing::debug!(%invalid, "a session in central is not mirrored"),
+    loop {
+        let found = changes.sessions.len() + changes.gone.len() > 0;
+        let next = match position.part {
+            Part::Deletions => deletions(link, reading, &position, &mut changes).await?,
+            Part::Sessions => sessions(link, me, reading, &position, &mut changes).await?,
+            // What this page already holds is not put at risk by a long look-up.
+            Part::History => history::read(link, me, reading, &position, found, &mut changes).await?,
+        };
+        match next {
+            Next::Part(part) => position = Position::start(part, reading.since, position.next_since),
+            Next::Page(position) => return Ok(Changes { rest: Rest::More(position), ..changes }),
+            Next::End => return Ok(Changes { rest: Rest::Nothing { next_since: position.next_since }, ..changes }),
         }
     }
-    let rest = match last(&rows, SESSIONS, 0, 14)? {
-        Some((instance_id, transaction)) => Position { next_since, part: Part::Sessions, transaction, instance_id },
-        None => {
-            let transaction = reading.since;
-            Position { next_since, part: Part::History, transaction, instance_id: String::new() }
-        }
-    };
-    Ok(Changes { sessions, gone, history: vec![], rest: Rest::More(rest) })
 }
 
-async fn history(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
-    let (_, transaction, after) = reading.position();
-    let next_since = reading.after.as_ref().map_or(reading.since, |position| position.next_since);
-    let query = sqlx::query(if reading.is_whole() { WORTH_KNOWING } else { WITH_NEWS })
-        .bind(transaction.to_string())
-        .bind(after)
-        .bind(HISTORIES)
-        .bind(me.host_id);
-    let rows = link.rows(query).await?;
-    let wanted = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<String>, _>>()?;
-    let history = if wanted.is_empty() { vec![] } else { latest(link, &wanted).await? };
-    let rest = match last(&rows, HISTORIES, 0, 1)? {
-        Some((instance_id, transaction)) => {
-            Rest::More(Position { next_since, part: Part::History, transaction, instance_id })
-        }
-        None => Rest::Nothing { next_since },
-    };
-    Ok(Changes { sessions: vec![], gone: vec![], history, rest })
+/// What follows a part of a page.
+enum Next {
+    /// It is read to its end.
+    Part(Part),
+    /// The page is full.
+    Page(Position),
+    /// So is everything.
+    End,
 }
 
-/// Where the next page begins, if this one is full.
-fn last(rows: &[PgRow], full: i64, id: usize, transaction: usize) -> Result<Option<(String, u64)>, CentralError> {
-    match rows.last() {
-        Some(row) if rows.len() as i64 == full => {
-            Ok(Some((column(row, id)?, column::<i64>(row, transaction)?.unsigned_abs())))
-        }
-        _ => Ok(None),
+/// Where a page begins; none if what was read before is no measure for this central.
+async fn begin(link: &mut Link, reading: &Reading) -> Result<Option<Position>, CentralError> {
+    if let Some(after) = &reading.after {
+        return Ok(Some(after.clone()));
     }
+    let next_since = oldest_running(link).await?;
+    let part = reading.position().0;
+    Ok((reading.since <= next_since).then(|| Position::start(part, reading.since, next_since)))
 }
 
 async fn oldest_running(link: &mut Link) -> Result<u64, CentralError> {
@@ -228,96 +165,160 @@ async fn oldest_running(link: &mut Link) -> Result<u64, CentralError> {
     }
 }
 
-async fn gone(link: &mut Link, since: u64) -> Result<Vec<Gone>, CentralError> {
-    let rows = link.rows(sqlx::query(GONE).bind(since.to_string())).await?;
-    let gone = |row| Ok(Gone { instance_id: column(row, 0)?, created_at: Timestamp::from_micros(column(row, 1)?) });
-    rows.iter().map(gone).collect()
-}
-
-async fn latest(link: &mut Link, wanted: &[String]) -> Result<Vec<HistoryRecord>, CentralError> {
-    let tables = link.rows(sqlx::query(TABLES)).await?;
-    let mut records = Vec::new();
-    for (index, (kind, sql)) in
-        [(Kind::Event, EVENTS), (Kind::Command, COMMANDS), (Kind::Checkpoint, CHECKPOINTS)].into_iter().enumerate()
-    {
-        let there = tables.first().map_or(Ok(false), |row| column(row, index))?;
-        if there {
-            let rows = link.rows(sqlx::query(sql).bind(wanted)).await?;
-            for row in rows.iter().rev() {
-                records.extend(record(row, kind)?);
-            }
+async fn deletions(
+    link: &mut Link,
+    reading: &Reading,
+    position: &Position,
+    changes: &mut Changes,
+) -> Result<Next, CentralError> {
+    let query = sqlx::query(GONE).bind(position.transaction.to_string()).bind(&position.instance_id);
+    let rows = link.rows(query.bind(i64::from(reading.page.rows))).await?;
+    for row in &rows {
+        match gone(row) {
+            Ok(gone) => changes.gone.push(gone),
+            Err(why) => passed_over("a deletion", &why, changes),
         }
     }
-    records.sort_by(|a, b| (&a.instance_id, a.at).cmp(&(&b.instance_id, b.at)));
-    Ok(records)
+    Ok(match last(&rows, reading.page.rows, 0, 2)? {
+        Some((instance_id, transaction)) => Next::Page(Position { transaction, instance_id, ..position.clone() }),
+        None => Next::Part(Part::Sessions),
+    })
 }
 
-/// A record as central has it; none where that is not to be understood here.
-fn record(row: &PgRow, kind: Kind) -> Result<Option<HistoryRecord>, CentralError> {
-    let Ok(instance_id) = InstanceId::parse(&column::<String>(row, 0)?) else { return Ok(None) };
-    let record_id: Uuid = column(row, 1)?;
-    let body = serde_json::from_str(&column::<String>(row, 4)?);
-    Ok(Some(HistoryRecord {
-        record_id,
-        instance_id,
-        kind,
-        record_type: safe_line(column(row, 2)?, RECORD_TYPE),
-        at: Timestamp::from_micros(column(row, 3)?),
-        body: match body {
-            Ok(Value::Object(body)) => safe_fields(body),
-            _ => Map::new(),
-        },
-    }))
+async fn sessions(
+    link: &mut Link,
+    me: &Me,
+    reading: &Reading,
+    position: &Position,
+    changes: &mut Changes,
+) -> Result<Next, CentralError> {
+    let rows = rows_of_sessions(link, me, reading, position, if reading.is_whole() { ALL } else { CHANGED }).await?;
+    for row in &rows {
+        match session(row) {
+            Ok(session) => changes.sessions.push(session),
+            // Other clients may hold to other rules.
+            Err(why) => passed_over("a session", &why, changes),
+        }
+    }
+    Ok(match last(&rows, reading.page.rows, 0, 14)? {
+        Some((instance_id, transaction)) => Next::Page(Position { transaction, instance_id, ..position.clone() }),
+        None => Next::Part(Part::History),
+    })
 }
 
-fn session(row: &PgRow) -> Result<Result<TimedSession, Invalid>, CentralError> {
-    let text = |index| column::<String>(row, index);
-    let option = |index| column::<Option<String>>(row, index);
-    let (id, project, kind, status, machine) = (text(0)?, text(1)?, text(2)?, text(3)?, text(9)?);
-    let percent: Option<i32> = column(row, 4)?;
-    let (epic, uuid, path, resumed_from, working_dir) =
-        (option(5)?, option(10)?, option(11)?, option(12)?, option(13)?);
-    let moment = |index| Ok::<_, CentralError>(Timestamp::from_micros(column(row, index)?));
-    let (last_heartbeat, created_at) = (moment(6)?, moment(7)?);
-    let closed_at = column::<Option<i64>>(row, 8)?.map(Timestamp::from_micros);
-    let times = option(15)?.map_or_else(ColumnTimes::default, |times| ColumnTimes::from_json(&times));
-    let understood = || {
-        let session = Session {
-            instance_id: InstanceId::parse(&id)?,
-            project: Project::parse(&project)?,
-            instance_type: InstanceType::parse(&kind)?,
-            status: Status::parse(&status)?,
-            context_percent: u8::try_from(percent.unwrap_or(0)).unwrap_or(0),
-            current_epic: epic,
-            last_heartbeat,
-            created_at,
-            closed_at,
-            host_machine: MachineName::parse(&machine)?,
-            claude_session_uuid: uuid,
-            claude_session_path: path,
-            resumed_from: resumed_from.as_deref().and_then(|id| InstanceId::parse(id).ok()),
-            working_dir,
-        };
-        Ok(TimedSession { session: session.with_safe_text(), times })
+async fn rows_of_sessions(
+    link: &mut Link,
+    me: &Me,
+    reading: &Reading,
+    position: &Position,
+    sql: &'static str,
+) -> Result<Vec<PgRow>, CentralError> {
+    let query = sqlx::query(sql)
+        .bind(position.transaction.to_string())
+        .bind(&position.instance_id)
+        .bind(i64::from(reading.page.rows))
+        .bind(me.host_id)
+        .bind(me.names())
+        .bind(reading.since.to_string());
+    link.rows(query).await
+}
+
+/// Goes past the one row of a page, without reading what is in it.
+async fn pass_over(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
+    let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
+    let Some(mut position) = begin(link, reading).await? else { return Ok(changes) };
+    if position.part == Part::Deletions {
+        if let Next::Page(next) = deletions(link, reading, &position, &mut changes).await? {
+            return Ok(Changes { rest: Rest::More(next), ..changes });
+        }
+        position = Position::start(Part::Sessions, reading.since, position.next_since);
+    }
+    if position.part == Part::Sessions {
+        let keys = if reading.is_whole() { ALL_KEYS } else { CHANGED_KEYS };
+        let rows = rows_of_sessions(link, me, reading, &position, keys).await?;
+        if let Some((instance_id, transaction)) = last(&rows, 1, 0, 1)? {
+            passed_over("a session", &instance_id, &mut changes);
+            let rest = Rest::More(Position { transaction, instance_id, ..position });
+            return Ok(Changes { rest, ..changes });
+        }
+        position = Position::start(Part::History, reading.since, position.next_since);
+    }
+    let next = history::pass_over(link, me, reading, &position, &mut changes).await?;
+    let rest = match next {
+        Next::Page(position) => Rest::More(position),
+        _ => Rest::Nothing { next_since: position.next_since },
     };
-    Ok(understood())
+    Ok(Changes { rest, ..changes })
 }
 
+fn passed_over(what: &str, why: &str, changes: &mut Changes) {
+    tracing::debug!(why, "{what} in central cannot be read and is passed over");
+    changes.unreadable += 1;
+}
+
+/// Where the next page begins, if this one is full.
+fn last(rows: &[PgRow], full: u32, id: usize, transaction: usize) -> Result<Option<(String, u64)>, CentralError> {
+    match rows.last() {
+        Some(row) if rows.len() >= full as usize => {
+            Ok(Some((column(row, id)?, column::<i64>(row, transaction)?.unsigned_abs())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A column of a row that anybody may have written; what is wrong with it concerns this row alone.
+fn value<'r, T>(row: &'r PgRow, index: usize) -> Result<T, String>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    column(row, index).map_err(|error| error.to_string())
+}
+
+fn moment(row: &PgRow, index: usize) -> Result<Timestamp, String> {
+    value(row, index).map(Timestamp::from_micros)
+}
+
+fn gone(row: &PgRow) -> Result<Gone, String> {
+    Ok(Gone { instance_id: value(row, 0)?, created_at: moment(row, 1)? })
+}
+
+fn session(row: &PgRow) -> Result<TimedSession, String> {
+    let text = |index| value::<String>(row, index);
+    let option = |index| value::<Option<String>>(row, index);
+    let invalid = |error: crate::domain::Invalid| error.to_string();
+    let percent: Option<i32> = value(row, 4)?;
+    let times = option(15)?.map_or_else(ColumnTimes::default, |times| ColumnTimes::from_json(&times));
+    let session = Session {
+        instance_id: InstanceId::parse(&text(0)?).map_err(invalid)?,
+        project: Project::parse(&text(1)?).map_err(invalid)?,
+        instance_type: InstanceType::parse(&text(2)?).map_err(invalid)?,
+        status: Status::parse(&text(3)?).map_err(invalid)?,
+        context_percent: u8::try_from(percent.unwrap_or(0)).unwrap_or(0),
+        current_epic: option(5)?,
+        last_heartbeat: moment(row, 6)?,
+        created_at: moment(row, 7)?,
+        closed_at: value::<Option<i64>>(row, 8)?.map(Timestamp::from_micros),
+        host_machine: MachineName::parse(&text(9)?).map_err(invalid)?,
+        claude_session_uuid: option(10)?,
+        claude_session_path: option(11)?,
+        resumed_from: option(12)?.as_deref().and_then(|id| InstanceId::parse(id).ok()),
+        working_dir: option(13)?,
+    };
+    Ok(TimedSession { session: session.with_safe_text(), times })
+}
+
+/// The daemons that central knows of. A name that none of ours may have is passed over.
 pub(super) async fn hosts(link: &mut Link) -> Result<Vec<HostSeen>, CentralError> {
     link.begin().await?;
     let rows = link.rows(sqlx::query(HOSTS)).await?;
     link.commit().await?;
-    rows.iter().filter_map(|row| host(row).transpose()).collect()
+    Ok(rows
+        .iter()
+        .filter_map(|row| host(row).inspect_err(|why| tracing::debug!(why, "a host is passed over")).ok())
+        .collect())
 }
 
-/// None for a name that is no machine's: another client wrote it, and no session here can have it.
-fn host(row: &PgRow) -> Result<Option<HostSeen>, CentralError> {
-    let last_seen = Timestamp::from_micros(column(row, 1)?);
-    match MachineName::parse(&column::<String>(row, 0)?) {
-        Ok(machine) => Ok(Some(HostSeen { machine, last_seen })),
-        Err(invalid) => {
-            tracing::warn!(%invalid, "a host in central is left out");
-            Ok(None)
-        }
-    }
+fn host(row: &PgRow) -> Result<HostSeen, String> {
+    let machine = MachineName::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
+    Ok(HostSeen { machine, last_seen: moment(row, 1)? })
 }

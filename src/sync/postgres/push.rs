@@ -1,6 +1,6 @@
 //! Applying a batch: the ledger first, then all sessions in one statement, then their records; all or nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use sqlx::postgres::PgRow;
@@ -118,6 +118,34 @@ const WHOSE: &str = concat!(
     " FROM supervisor_sessions WHERE instance_id = ANY($1)"
 );
 
+/// Waits for no lock. A row that is being inserted by a transaction under way is not seen.
+const UNLOCKED: &str = "SELECT instance_id FROM supervisor_sessions WHERE instance_id = ANY($1) ORDER BY instance_id FOR UPDATE SKIP LOCKED";
+const EXISTING: &str = "SELECT instance_id FROM supervisor_sessions WHERE instance_id = ANY($1)";
+
+/// Those of the sessions whose rows another transaction has locked.
+pub(super) async fn locked(link: &mut Link, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+    let texts = ids.iter().map(InstanceId::as_str).collect::<Vec<_>>();
+    link.begin().await?;
+    let existing = link.rows(sqlx::query(EXISTING).bind(&texts)).await?;
+    let unlocked = link.rows(sqlx::query(UNLOCKED).bind(&texts)).await?;
+    link.rollback().await?;
+    let ids_of = |rows: &[PgRow]| rows.iter().map(|row| column(row, 0)).collect::<Result<HashSet<String>, _>>();
+    let (existing, unlocked) = (ids_of(&existing)?, ids_of(&unlocked)?);
+    let is_locked = |id: &&InstanceId| existing.contains(id.as_str()) && !unlocked.contains(id.as_str());
+    Ok(ids.iter().filter(is_locked).cloned().collect())
+}
+
+/// Without its own row in sessiond_hosts a host can push nothing.
+pub(super) fn own_row_locked(error: CentralError) -> CentralError {
+    match error {
+        CentralError::Locked(why) => CentralError::Retry(format!(
+            "another transaction in central holds a lock on this host's row in sessiond_hosts, without which nothing \
+             can be pushed: end that transaction (pg_locks, pg_stat_activity); {why}"
+        )),
+        other => other,
+    }
+}
+
 pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
     advance(link, me, batch).await?;
     let mut applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
@@ -135,11 +163,17 @@ pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<V
 async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), CentralError> {
     let advance = format!(
         "UPDATE sessiond_hosts SET batch = {}, last_seen = clock_timestamp() \
-         WHERE host_id = '{}' AND claim = '{}' AND batch = {} AND retired_at IS NULL RETURNING batch",
-        batch.number, me.host_id, me.claim, batch.after
+         WHERE host_id = '{}' AND claim = '{}' AND batch = {} AND retired_at IS NULL RETURNING {}",
+        batch.number,
+        me.host_id,
+        me.claim,
+        batch.after,
+        micros!("last_seen")
     );
-    let advanced = link.begin_with(advance).await?;
-    if advanced.is_empty() { Err(why_not(link, me, batch.after).await?) } else { Ok(()) }
+    let advanced = link.begin_with(advance).await.map_err(own_row_locked)?;
+    let Some(row) = advanced.first() else { return Err(why_not(link, me, batch.after).await?) };
+    link.clock = Some(Timestamp::from_micros(column(row, 0)?));
+    Ok(())
 }
 
 /// Why the ledger did not advance.
@@ -188,6 +222,7 @@ async fn upsert(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<W
     let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(|s| of(s)).collect::<Vec<_>>();
     let moments = |of: fn(&Session) -> Timestamp| sessions.iter().map(|s| of(s).micros()).collect::<Vec<_>>();
     let heartbeats = moments(|s| s.last_heartbeat);
+    link.allow_for(sessions.iter().map(|s| s.size()).sum());
     let query = sqlx::query(UPSERT.as_str())
         .bind(texts(id))
         .bind(texts(|s| s.project.as_str()))

@@ -10,27 +10,40 @@ use uuid::Uuid;
 use super::errors::BY_ITSELF;
 use super::link::{Link, column};
 use super::moment;
-use crate::domain::{HistoryRecord, HistoryTables, Kind};
+use crate::domain::{HistoryRecord, HistoryTables, Kind, TableState};
 use crate::sync::central::{Applied, CentralError};
 
-/// Which of the tables there are, and their shapes where those differ between installations. A table whose times
-/// have no zone, or that this login may not add to, counts as absent; `sessiond migrate` gives the one.
-const LOOK: &str = "\
-    WITH found AS ( \
-        SELECT name, to_regclass(name) AS oid FROM unnest(ARRAY['event_store', 'command_log', 'checkpoints']) AS name), \
-    usable AS ( \
-        SELECT name, oid FROM found WHERE has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'SELECT') \
-            AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'created_at' \
-                AND atttypid = 'timestamp'::regtype)) \
-    SELECT coalesce(array_agg(name), '{}'), \
-        coalesce(bool_or(name = 'event_store' AND 3 = (SELECT count(*) FROM pg_attribute WHERE attrelid = oid \
-            AND attname IN ('parent_uuid', 'root_uuid', 'depth') AND NOT attisdropped)), false), \
-        max((SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = oid \
-            AND attname = 'checkpoint_type')) FILTER (WHERE name = 'checkpoints'), \
-        (SELECT array_agg(pg_get_constraintdef(c.oid)) FROM pg_constraint c, usable u WHERE u.name = 'event_store' \
-            AND c.conrelid = u.oid AND c.contype = 'c' AND c.conkey = ARRAY(SELECT attnum FROM pg_attribute \
-                WHERE attrelid = u.oid AND attname = 'event_type')) \
-    FROM usable";
+/// The state of each table, and its shape where that differs between installations: whether it is there; which rights
+/// this login lacks, among them those on sequences that number columns which are not `given`; whether its times have
+/// no zone; whether events have a lineage; the type of checkpoints; the CHECKs of the types of events.
+///
+/// Rights on single columns may be enough: then the push shows.
+pub(super) const TABLES: &str = "\
+    WITH needed (name, given) AS (VALUES \
+        ('event_store', '{event_id, sequence_num}'::text[]), ('command_log', '{}'), \
+        ('checkpoints', '{checkpoint_id, sequence_num}')), \
+    found AS (SELECT name, given, to_regclass(name) AS oid FROM needed) \
+    SELECT name, oid IS NOT NULL, \
+        ARRAY(SELECT format('%s on %s', r, name) FROM unnest(ARRAY['SELECT', 'INSERT']) AS r WHERE oid IS NOT NULL \
+            AND NOT has_table_privilege(oid, r) AND NOT has_any_column_privilege(oid, r)) || \
+        ARRAY(SELECT DISTINCT format('USAGE on sequence %s', s.oid::regclass) FROM pg_attrdef d \
+            JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname <> ALL (given) \
+            JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
+                AND p.refclassid = 'pg_class'::regclass \
+            JOIN pg_class s ON s.oid = p.refobjid \
+            WHERE d.adrelid = found.oid AND CASE WHEN s.relkind = 'S' \
+                THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') ELSE false END), \
+        EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.oid AND attname = 'created_at' \
+            AND atttypid = 'timestamp'::regtype), \
+        3 = (SELECT count(*) FROM pg_attribute WHERE attrelid = found.oid \
+            AND attname IN ('parent_uuid', 'root_uuid', 'depth') AND NOT attisdropped), \
+        (SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = found.oid \
+            AND attname = 'checkpoint_type'), \
+        ARRAY(SELECT pg_get_constraintdef(c.oid) FROM pg_constraint c WHERE c.conrelid = found.oid AND c.contype = 'c' \
+            AND c.conkey = ARRAY(SELECT attnum FROM pg_attribute WHERE attrelid = found.oid \
+                AND attname = 'event_type')), \
+        coalesce(has_table_privilege(to_regclass('sessiond_history'), 'INSERT'), false) \
+    FROM found";
 
 /// What there is for records in this central.
 #[derive(Clone, Debug, Default)]
@@ -39,25 +52,46 @@ pub(super) struct Shapes {
     /// Events know their parent, root and depth.
     lineage: bool,
     /// The type of checkpoints.checkpoint_type, an enum or text.
-    checkpoint_type: String,
+    checkpoint_type: Option<String>,
+    /// This login may add to sessiond_history itself; the triggers do without.
+    may_note: bool,
 }
 
-pub(super) async fn look(link: &mut Link) -> Result<Shapes, CentralError> {
-    let rows = link.rows(sqlx::query(LOOK)).await?;
-    let Some(row) = rows.first() else { return Ok(Shapes::default()) };
-    let usable: Vec<String> = column(row, 0)?;
-    let there = |kind: Kind| usable.iter().any(|name| name == kind.table());
-    let checks: Vec<String> = column::<Option<_>>(row, 3)?.unwrap_or_default();
-    Ok(Shapes {
-        tables: HistoryTables {
-            events: there(Kind::Event),
-            commands: there(Kind::Command),
-            checkpoints: there(Kind::Checkpoint),
-            event_types: event_types(&checks),
-        },
-        lineage: column(row, 1)?,
-        checkpoint_type: column::<Option<String>>(row, 2)?.unwrap_or_else(|| "text".into()),
-    })
+/// Reads the state of the three tables.
+pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
+    let mut shapes = Shapes::default();
+    for row in &link.rows(sqlx::query(TABLES)).await? {
+        let name: String = column(row, 0)?;
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };
+        *shapes.tables.state_mut(kind) = state(column(row, 1)?, column(row, 2)?, column(row, 3)?);
+        match kind {
+            Kind::Event => {
+                shapes.lineage = column(row, 4)?;
+                shapes.tables.event_types = event_types(&column::<Vec<String>>(row, 6)?);
+            }
+            Kind::Checkpoint => shapes.checkpoint_type = column(row, 5)?,
+            Kind::Command => {}
+        }
+        shapes.may_note = column(row, 7)?;
+    }
+    Ok(shapes)
+}
+
+/// Reads the state of the three tables, in a transaction of its own.
+pub(super) async fn shapes_now(link: &mut Link) -> Result<Shapes, CentralError> {
+    link.begin().await?;
+    let shapes = shapes(link).await?;
+    link.commit().await?;
+    Ok(shapes)
+}
+
+fn state(exists: bool, missing: Vec<String>, without_zone: bool) -> TableState {
+    match (exists, missing.is_empty(), without_zone) {
+        (false, ..) => TableState::Absent,
+        (true, false, _) => TableState::Forbidden(missing),
+        (true, true, true) => TableState::WithoutZone,
+        (true, true, false) => TableState::Usable,
+    }
 }
 
 /// The types that a CHECK lists. Of one that is no plain list nothing is known.
@@ -85,6 +119,7 @@ pub(super) async fn apply(
     records: &[HistoryRecord],
     absent: &HashSet<&str>,
 ) -> Result<Vec<Applied>, CentralError> {
+    link.allow_for(records.iter().map(HistoryRecord::size).sum());
     let ids: BTreeSet<&str> =
         records.iter().map(|r| r.instance_id.as_str()).filter(|id| !absent.contains(id)).collect();
     let ids: Vec<&str> = ids.into_iter().collect();
@@ -95,7 +130,7 @@ pub(super) async fn apply(
     events(link, shapes, &of(Kind::Event)).await?;
     commands(link, &of(Kind::Command)).await?;
     checkpoints(link, shapes, &of(Kind::Checkpoint)).await?;
-    if !present.is_empty() {
+    if !present.is_empty() && shapes.may_note {
         link.rows(sqlx::query(NOTE).bind(present.iter().collect::<Vec<_>>())).await?;
     }
     Ok(records.iter().map(|r| if there(r) { Applied::Taken } else { Applied::WithoutSession }).collect())
@@ -317,7 +352,7 @@ async fn checkpoints(link: &mut Link, shapes: &Shapes, checkpoints: &[&HistoryRe
     if checkpoints.is_empty() {
         return Ok(());
     }
-    let sql = CHECKPOINTS.replace("{type}", &shapes.checkpoint_type);
+    let sql = CHECKPOINTS.replace("{type}", shapes.checkpoint_type.as_deref().unwrap_or("text"));
     let query = || {
         sqlx::query(AssertSqlSafe(sql.clone()))
             .bind(checkpoints.iter().map(|r| r.record_id).collect::<Vec<_>>())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, repository};
+use crate::support::agent::{Agent, feed, repository};
 use crate::support::daemon::Host;
 use crate::support::eventually;
 
@@ -114,4 +114,100 @@ fn who_does_not_want_it_is_left_alone() {
     assert_eq!(sessions(&host).len(), 1);
     host.configure("[claude]\nwatch = true\n");
     eventually("it is found once that is wanted", SOON, || (sessions(&host).len() == 2).then_some(()));
+}
+
+/// The file of a running agent, with what else it says.
+fn describe(host: &Host, agent: &Agent, more: &Value) {
+    let folder = host.dir().join(".claude/sessions");
+    fs::create_dir_all(&folder).unwrap();
+    let mut file = json!({"pid": agent.pid(), "sessionId": agent.uuid, "procStart": started(agent.pid()),
+        "status": "idle", "cwd": host.dir()});
+    file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    fs::write(folder.join(format!("{}.json", agent.pid())), file.to_string()).unwrap();
+}
+
+fn status(host: &Host, uuid: &str) -> Value {
+    sessions(host).iter().find(|s| s["claude_session_uuid"] == uuid).map_or(Value::Null, |s| s["status"].clone())
+}
+
+fn await_status(host: &Host, uuid: &str, expected: &str) {
+    eventually(&format!("{uuid} is {expected}"), SOON, || (status(host, uuid) == expected).then_some(()));
+}
+
+#[test]
+fn agent_without_hooks_that_removes_its_file_is_closed_and_a_killed_one_stale() {
+    let host = Host::new("odin3").started();
+    let folder = repository(&host, "odin");
+    let [mut quits, mut killed, mut told, mut marker, mut last] =
+        ["u-quits", "u-killed", "u-told", "u-marker", "u-last"].map(|uuid| Agent::new(&folder, uuid));
+    if started(quits.pid()).is_none() {
+        return println!("skipped: agent_without_hooks_that_removes_its_file_is_closed needs /proc");
+    }
+    for agent in [&quits, &killed, &told, &marker, &last] {
+        describe(&host, agent, &json!({"kind": "interactive", "entrypoint": "cli"}));
+        await_status(&host, &agent.uuid, "active");
+    }
+    let remove = |agent: &Agent| fs::remove_file(host.dir().join(format!(".claude/sessions/{}.json", agent.pid())));
+    remove(&quits).unwrap();
+    quits.kill();
+    await_status(&host, "u-quits", "closed");
+    // What a hook said about the end counts.
+    let mut hook = host.sessiond();
+    hook.args(["hook", "SessionEnd"]).env("CLAUDE_PID", told.pid().to_string()).env("CLAUDE_CODE_ENTRYPOINT", "cli");
+    feed(hook, told.json("SessionEnd", &json!({"reason": "other"})).to_string().as_bytes());
+    await_status(&host, "u-told", "stale");
+    remove(&told).unwrap();
+    told.kill();
+    killed.kill();
+    await_status(&host, "u-killed", "stale");
+    // What comes after shows that the end was seen. Then the next start of an agent removes files of dead processes.
+    for agent in [&mut marker, &mut last] {
+        remove(agent).unwrap();
+        agent.kill();
+        await_status(&host, &agent.uuid, "closed");
+        let _ = remove(&killed);
+    }
+    assert_eq!((status(&host, "u-told"), status(&host, "u-killed")), (json!("stale"), json!("stale")));
+}
+
+#[test]
+fn background_session_ends_with_its_job() {
+    let host = Host::new("odin3").started();
+    let mut agent = Agent::new(&repository(&host, "odin"), "u-job");
+    if started(agent.pid()).is_none() {
+        return println!("skipped: background_session_ends_with_its_job needs /proc");
+    }
+    let job = host.dir().join(".claude/jobs/fddf4009");
+    fs::create_dir_all(&job).unwrap();
+    let state = |state: &str| fs::write(job.join("state.json"), json!({"state": state}).to_string()).unwrap();
+    let more = json!({"kind": "bg", "entrypoint": "cli", "jobId": "fddf4009"});
+    state("working");
+    describe(&host, &agent, &more);
+    await_status(&host, "u-job", "active");
+    state("crashed");
+    agent.kill();
+    await_status(&host, "u-job", "stale");
+    let mut again = agent.again("u-job");
+    state("running");
+    describe(&host, &again, &more);
+    await_status(&host, "u-job", "active");
+    fs::remove_file(host.dir().join(format!(".claude/sessions/{}.json", again.pid()))).unwrap();
+    again.kill();
+    await_status(&host, "u-job", "stale");
+    state("stopped");
+    await_status(&host, "u-job", "closed");
+    assert_eq!(sessions(&host).len(), 1);
+}
+
+#[test]
+fn fifo_among_the_files_hangs_nothing() {
+    let host = Host::new("odin3");
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let folder = host.dir().join(".claude/sessions");
+    fs::create_dir_all(&folder).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.join("1.json"), mode).unwrap();
+    let host = host.started();
+    describe(&host, &agent, &json!({}));
+    await_status(&host, "u-1", "active");
 }

@@ -123,3 +123,79 @@ fn a_link_stays_a_link() {
     assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
     assert!(fs::read_to_string(&kept).unwrap().contains("hook Stop"));
 }
+
+/// A Claude Code that prints this version, first on PATH.
+fn claude(host: Host, version: &str) -> Host {
+    let folder = host.dir().join("bin");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("claude"), format!("#!/bin/sh\necho '{version} (Claude Code)'\n")).unwrap();
+    fs::set_permissions(folder.join("claude"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    host.environment("PATH", &path)
+}
+
+#[test]
+fn hooks_are_installed_by_the_version_that_is_there() {
+    for (version, takes_all) in [("2.1.332", true), ("2.1.75", true), ("2.1.74", false), ("unknown", false)] {
+        let host = claude(Host::new("odin3"), version);
+        let output = host.verb(&["install", "--claude"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let text = fs::read_to_string(folder(&host).join("settings.json")).unwrap();
+        assert_eq!(text.contains("PostCompact"), takes_all, "{version}: {text}");
+        assert!(text.contains("hook PreCompact") && text.contains("hook SessionEnd"), "{version}: {text}");
+        assert_eq!(said.contains("PostCompact is left out"), !takes_all, "{version}: {said}");
+        assert!(said.lines().count() <= 1, "{said}");
+        // Another version came, and the next installation follows.
+        let host = claude(host, "2.1.101");
+        host.ok(&["install", "--claude"]);
+        assert!(fs::read_to_string(folder(&host).join("settings.json")).unwrap().contains("PostCompact"));
+    }
+}
+
+#[test]
+fn link_to_a_file_that_does_not_exist_stays_a_link() {
+    let host = Host::new("odin3");
+    fs::create_dir_all(folder(&host)).unwrap();
+    let (file, target) = (folder(&host).join("settings.json"), host.dir().join("dotfiles/claude/settings.json"));
+    symlink("../dotfiles/claude/settings.json", &file).unwrap();
+    host.ok(&["install", "--claude"]);
+    assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
+    assert!(fs::read_to_string(&target).unwrap().contains("hook Stop"));
+    assert_eq!(files(&host), 1, "nothing to keep a copy of");
+    host.ok(&["install", "--claude"]);
+    assert_eq!((files(&host), fs::read_dir(target.parent().unwrap()).unwrap().count()), (1, 1));
+}
+
+#[test]
+fn installed_path_is_the_link_by_which_it_was_called() {
+    let host = Host::new("odin3");
+    let versioned = host.dir().join("Cellar/sessiond/1.0/bin/sessiond");
+    fs::create_dir_all(versioned.parent().unwrap()).unwrap();
+    let program = host.sessiond().get_program().to_owned();
+    fs::hard_link(&program, &versioned).or_else(|_| fs::copy(&program, &versioned).map(drop)).unwrap();
+    let link = host.dir().join("sessiond");
+    symlink("Cellar/sessiond/1.0/bin/sessiond", &link).unwrap();
+    let own = host.sessiond();
+    let mut command = Command::new(&link);
+    command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert!(command.args(["install", "--claude"]).output().unwrap().status.success());
+    let text = fs::read_to_string(folder(&host).join("settings.json")).unwrap();
+    assert!(text.contains(&format!("{} hook Stop", link.display())) && !text.contains("Cellar"), "{text}");
+}
+
+#[test]
+fn dry_run_on_many_lines_stays_within_its_memory() {
+    let host = Host::new("odin3");
+    let rules: Vec<_> = (0..20_000).map(|number| format!("Bash(command {number}:*)")).collect();
+    let text = serde_json::to_string_pretty(&json!({"a": 1, "permissions": {"allow": rules}, "zeta": 2})).unwrap();
+    let file = write(&host, &text);
+    let own = host.sessiond();
+    // The limit is for all that the program may ask for.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 102400; exec \"$0\" install --claude --dry-run"]).arg(own.get_program()).env_clear();
+    let output = shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?)))).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("hook Stop") && shown.lines().count() < 120, "{} lines", shown.lines().count());
+    assert_eq!(fs::read_to_string(file).unwrap(), text);
+}

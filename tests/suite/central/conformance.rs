@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{Reading, Rest};
+use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
 use sessiond::domain::{
     Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
@@ -12,6 +12,11 @@ use uuid::Uuid;
 pub const STALE_AFTER: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Something that ends when it is dropped.
+pub trait Lock {}
+
+impl<T> Lock for T {}
 
 /// A central and the world around it.
 pub trait World {
@@ -34,6 +39,8 @@ pub trait World {
     fn last_seen(&self, host: Uuid) -> Timestamp;
     /// Something in central refuses this very id.
     fn reject(&self, id: &str);
+    /// Another transaction locks a row, until what this returns is dropped.
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a>;
 }
 
 /// Runs every case, each in a world of its own.
@@ -59,6 +66,8 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         a_lost_answer_is_found_in_the_ledger,
         an_empty_batch_says_that_the_host_lives,
         one_bad_row_rolls_the_batch_back,
+        a_locked_row_is_found_and_the_others_go,
+        central_tells_its_clock_with_each_push,
         two_hosts_under_one_name,
         a_copied_state_folder,
         a_restored_ledger_with_a_forgotten_claim_is_no_copy,
@@ -77,6 +86,9 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         the_later_change_of_a_column_wins,
         a_column_changed_in_the_future_is_cut,
         a_host_reads_what_others_changed_before_its_push,
+        a_session_that_was_brought_back_is_not_deleted,
+        lower_transaction_numbers_have_everything_read_anew,
+        a_small_page_is_followed_by_the_rest,
     );
 }
 
@@ -380,6 +392,28 @@ async fn one_bad_row_rolls_the_batch_back<W: World>(world: W) {
     assert_eq!(only(&world), session);
 }
 
+async fn a_locked_row_is_found_and_the_others_go<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    let other = self::session("odin-PS-000002", "odin3", session.created_at);
+    let ids = [other.instance_id.clone(), session.instance_id.clone()];
+    let lock = world.lock_row(ID);
+    let both = member.try_push(&[session.clone(), other.clone()]).await;
+    assert!(matches!(both, Err(CentralError::Locked(_))), "{both:?}");
+    assert_eq!(member.link.locked(&ids).await.unwrap(), [session.instance_id.clone()]);
+    // The connection is still good, and the row that is not there yet is not locked.
+    assert_eq!(member.push(&other).await, Applied::Taken);
+    drop(lock);
+    assert_eq!(member.link.locked(&ids).await.unwrap(), []);
+    assert_eq!(member.push(&session).await, Applied::Taken);
+}
+
+async fn central_tells_its_clock_with_each_push<W: World>(world: W) {
+    let before = world.now();
+    let (member, _) = begun(&world).await;
+    let told = member.link.clock().unwrap();
+    assert!(told >= before && told <= world.now(), "{told}");
+}
+
 fn conflict_of<T: std::fmt::Debug>(result: Result<T, CentralError>) -> sessiond::domain::link::Conflict {
     match result {
         Err(CentralError::Conflict(conflict)) => {
@@ -565,6 +599,7 @@ async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String
                 sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
                 return (sessions, gone, next_since);
             }
+            Rest::Everything => panic!("central numbers its transactions as before"),
         }
     }
 }
@@ -719,4 +754,40 @@ async fn a_host_reads_what_others_changed_before_its_push<W: World>(world: W) {
     session.last_heartbeat = world.now();
     member.offer(&[TimedSession::untimed(session)]).await.unwrap();
     assert_eq!(read(&mut member.link, since).await.0, [], "what it changed alone it does not read");
+}
+
+async fn a_session_that_was_brought_back_is_not_deleted<W: World>(world: W) {
+    let row = session(ID, "odin4", world.now().minus(HOUR));
+    world.put(&row);
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    let (_, _, since) = read(&mut laptop.link, 0).await;
+    world.delete(ID);
+    world.put(&row);
+    assert_eq!(read(&mut laptop.link, since).await.1, [] as [String; 0]);
+}
+
+async fn lower_transaction_numbers_have_everything_read_anew<W: World>(world: W) {
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    let changes = laptop.link.pull(&Reading::since(1 << 40)).await.unwrap();
+    assert_eq!(changes, Changes::default());
+    assert_eq!(changes.rest, Rest::Everything);
+}
+
+async fn a_small_page_is_followed_by_the_rest<W: World>(world: W) {
+    let then = world.now().minus(HOUR);
+    (0..5).for_each(|n| world.put(&session(&format!("odin-PS-00000{n}"), "odin4", then)));
+    let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
+    for since in [0, 1] {
+        let mut reading = Reading { page: PageSize::SMALLEST, ..Reading::since(since) };
+        let mut ids = Vec::new();
+        while let Rest::More(position) = {
+            let changes = laptop.link.pull(&reading).await.unwrap();
+            ids.extend(changes.sessions.into_iter().map(|session| session.instance_id.to_string()));
+            changes.rest
+        } {
+            reading.after = Some(position);
+        }
+        ids.sort();
+        assert_eq!(ids, (0..5).map(|n| format!("odin-PS-00000{n}")).collect::<Vec<_>>());
+    }
 }

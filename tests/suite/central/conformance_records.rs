@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use sessiond::domain::TableState::{Absent, Usable, WithoutZone};
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError};
@@ -20,6 +21,8 @@ pub trait HistoryWorld: World {
     /// Another client takes down an event, numbered as it does that: one more than the highest.
     fn other_event(&self, id: &str, event_type: &str);
     fn drop_table(&self, kind: Kind);
+    /// The times of commands lose their zone, or get it back.
+    fn set_zone(&self, zone: bool);
 }
 
 /// Runs every case, each in a world of its own.
@@ -33,6 +36,7 @@ pub async fn all<W: HistoryWorld>(fresh: impl Fn() -> W) {
     cases!(
         a_greeting_tells_what_there_is,
         what_happened_is_all_there,
+        a_table_that_cannot_be_used_is_noticed_without_a_greeting,
         it_takes_effect_once,
         numbers_follow_those_of_others,
         a_time_in_the_future_is_cut,
@@ -105,7 +109,7 @@ fn numbers<W: HistoryWorld>(world: &W) -> Vec<(Option<i64>, u128)> {
 
 async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
     let tables = world.link().hello(&host("odin3", 1)).await.unwrap().tables;
-    assert!(tables.events && tables.commands && tables.checkpoints);
+    assert!(Kind::ALL.into_iter().all(|kind| tables.is_usable(kind)));
     let mut types = tables.event_types.unwrap();
     types.sort();
     let mut known = EVENT_TYPES.to_vec();
@@ -115,10 +119,22 @@ async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
     world.drop_table(Kind::Command);
     world.drop_table(Kind::Checkpoint);
     let tables = world.link().hello(&host("odin3", 1)).await.unwrap().tables;
-    assert_eq!((tables.events, tables.commands, tables.checkpoints), (true, false, false));
+    assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, Absent, Absent]);
     let (mut member, began) = begun(&world).await;
     member.push(&[event(1, began)]).await;
     assert_eq!(numbers(&world), [(Some(1), 1)]);
+}
+
+async fn a_table_that_cannot_be_used_is_noticed_without_a_greeting<W: HistoryWorld>(world: W) {
+    let (mut member, began) = begun(&world).await;
+    world.set_zone(false);
+    let tables = member.link.tables().await.unwrap();
+    assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, WithoutZone, Usable]);
+    assert!(tables.blocked(Kind::Command).unwrap().contains("sessiond migrate"));
+    member.push(&[event(1, began)]).await;
+    world.set_zone(true);
+    assert!(!member.link.tables().await.unwrap().is_any_blocked());
+    member.push(&[command(2, began)]).await;
 }
 
 async fn what_happened_is_all_there<W: HistoryWorld>(world: W) {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
-use sessiond::domain::{Column, HistoryRecord, InstanceId, Kind, Session, Timestamp};
-use sessiond::sync::central::{Batch, Central, CentralError};
+use sessiond::domain::mirror::Reading;
+use sessiond::domain::{Column, HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
+use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
-use super::conformance::{self, World, host, session, whole};
+use super::conformance::{self, Lock, World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -59,6 +60,19 @@ impl World for FakeCentral {
     fn reject(&self, id: &str) {
         self.reject(id);
     }
+
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a> {
+        self.lock_row(id);
+        Box::new(Unlock(self))
+    }
+}
+
+struct Unlock<'a>(&'a FakeCentral);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.unlock_rows();
+    }
 }
 
 impl HistoryWorld for FakeCentral {
@@ -74,12 +88,13 @@ impl HistoryWorld for FakeCentral {
         self.with_history(|history| history.add(event));
     }
 
+    fn set_zone(&self, zone: bool) {
+        let state = if zone { TableState::Usable } else { TableState::WithoutZone };
+        self.with_history(|history| history.tables.commands = state);
+    }
+
     fn drop_table(&self, kind: Kind) {
-        self.with_history(|history| match kind {
-            Kind::Event => history.tables.events = false,
-            Kind::Command => history.tables.commands = false,
-            Kind::Checkpoint => history.tables.checkpoints = false,
-        });
+        self.with_history(|history| *history.tables.state_mut(kind) = TableState::Absent);
     }
 }
 
@@ -138,6 +153,10 @@ async fn faults_come_when_scripted() {
     assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
     central.accept("odin-PS-000001");
 
+    central.break_sessions(Some(Rejection::without_code("maintenance")));
+    assert!(matches!(link.push(batch).await, Err(CentralError::Reject(why)) if why.message == "maintenance"));
+    central.break_sessions(None);
+
     central.set_read_only(true);
     assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));
     central.set_read_only(false);
@@ -149,4 +168,26 @@ async fn faults_come_when_scripted() {
     assert!(matches!(link.hello(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
     central.delete("odin-PS-000001");
     assert_eq!(central.rows(), []);
+}
+
+/// What only the fake can do at will: a transaction that runs for long, and another numbering.
+#[tokio::test]
+async fn a_held_position_and_another_numbering_are_modelled() {
+    let central = FakeCentral::new(Arc::new(|| NOW));
+    let mut link = central.connect();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    let row = session("odin-PS-000001", "odin4", central.now());
+    central.put(&row);
+    central.hold_a_transaction(true);
+    let held = link.pull(&Reading::since(1)).await.unwrap().rest;
+    assert_eq!(held, link.pull(&Reading::since(1)).await.unwrap().rest, "nothing is read past it");
+    central.hold_a_transaction(false);
+    central.delete("odin-PS-000001");
+    central.put(&row);
+    assert!(central.tombstones()[0].0 < central.transaction());
+    let snapshot = central.snapshot();
+    central.restore_elsewhere(snapshot, 1);
+    link.hello(&host("laptop", 1)).await.unwrap();
+    let changes = link.pull(&Reading::since(1)).await.unwrap();
+    assert!(changes.is_empty(), "all rows bear numbers of the other cluster: {changes:?}");
 }

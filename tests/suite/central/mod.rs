@@ -6,5 +6,6 @@ mod fake;
 mod history;
 mod migrating;
 mod migrations;
+mod mirror;
 mod postgres;
 mod silence;

@@ -10,7 +10,7 @@ use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use super::conformance::{self, STALE_AFTER, World, host, session, whole};
+use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
 use crate::support::eventually;
 use crate::support::postgres::{NULL, Server, Stop};
 
@@ -65,6 +65,11 @@ impl World for Database<'_> {
             micros("closed_at")
         ));
         rows.lines().map(parse).collect()
+    }
+
+    fn lock_row<'a>(&'a self, id: &str) -> Box<dyn Lock + 'a> {
+        let lock = format!("SELECT 1 FROM supervisor_sessions WHERE instance_id = '{id}' FOR UPDATE");
+        Box::new(self.server.open_transaction(&self.name, &lock))
     }
 
     fn put(&self, session: &Session) {
@@ -434,6 +439,7 @@ async fn ids_since(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
         match changes.rest {
             Rest::More(position) => reading.after = Some(position),
             Rest::Nothing { next_since } => return (ids, next_since),
+            Rest::Everything => panic!("central numbers its transactions as before"),
         }
     }
 }

@@ -12,3 +12,4 @@ mod mirror;
 mod outage;
 mod readme;
 mod records;
+mod retries;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use sessiond::clock;
 use sessiond::domain::mirror::{Changes, HostSeen, Reading};
-use sessiond::domain::{LinkState, LinkStatus, MachineName};
+use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 use sessiond::sync::engine::Pace;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
@@ -35,6 +35,18 @@ impl Central for Buggy {
         self.link.push(batch).await
     }
 
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked(ids).await
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.tables().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.link.clock()
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         self.link.sweep(stale_after, interval).await
     }
@@ -51,8 +63,8 @@ impl Central for Buggy {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) {
-        self.link.changed().await;
+    async fn changed(&mut self) -> Announcement {
+        self.link.changed().await
     }
 }
 
@@ -70,7 +82,8 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     let mut identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
     identity.claim(Uuid::from_u128(2));
     let second = Duration::from_secs(1);
-    let pace = Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second };
+    let pace =
+        Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second, longest_wait: second };
     let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
     let settings =
         watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120, patience: second * 60 });

@@ -6,4 +6,5 @@ mod files;
 mod fuzz;
 mod properties;
 mod targets;
+mod text;
 mod users;

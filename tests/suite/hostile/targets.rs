@@ -16,7 +16,7 @@ use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer};
-use sessiond::claude::hook::Event;
+use sessiond::claude::hook::{self, Event};
 use sessiond::claude::input::Input;
 use sessiond::claude::{settings, statusline};
 use sessiond::client::http::Response;
@@ -63,11 +63,11 @@ pub fn assert_tidy(message: &str) {
 /// What Claude Code hands over, and its settings.
 pub fn agents(data: &[u8]) {
     let reports = Event::ALL.map(|event| {
-        let input = Input::read(data, event.wanted());
+        let input = Input::read(data, &hook::WANTED);
         event.note(&input);
         event.report(&input, &|_| None)
     });
-    let line = statusline::report(&Input::read(data, statusline::WANTED), &|_| None);
+    let line = statusline::report(&Input::read(data, &statusline::WANTED), &|_| None);
     for report in reports.into_iter().chain([line]) {
         // Whatever comes in, what goes on to the daemon is something that it takes.
         let taken = report.validate(&[]).unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
@@ -77,9 +77,10 @@ pub fn agents(data: &[u8]) {
     }
     let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match settings::install(text, "/usr/bin/sessiond") {
+    match settings::install(text, "/usr/bin/sessiond", &Event::ALL) {
         Ok(merged) => {
-            let again = settings::install(&merged.text, "/usr/bin/sessiond").expect("what we wrote can be read");
+            let again =
+                settings::install(&merged.text, "/usr/bin/sessiond", &Event::ALL).expect("what we wrote can be read");
             assert_eq!(again.text, merged.text, "once is enough");
             let without = settings::uninstall(&merged.text).expect("what we wrote can be read");
             assert!(!without.contains("/usr/bin/sessiond hook Stop\""), "nothing of ours is left: {without}");
@@ -387,7 +388,7 @@ impl Served {
             nudge: Arc::default(),
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
-            started: |_| Some(1),
+            resolve_pid: |_, pid| Ok(sessiond::store::Process { pid, started: 1 }),
             lives: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
@@ -410,7 +411,7 @@ impl Served {
 
     fn ask(&mut self, mut request: Request<Body>) -> (u16, String, Vec<u8>) {
         self.requests += 1;
-        request.extensions_mut().insert(Peer { uid: 0 });
+        request.extensions_mut().insert(Peer::of_user(0));
         self.runtime.block_on(async {
             let answer = self.front.clone().answer(request).await;
             let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().expect("it is text"));

@@ -7,8 +7,10 @@ use std::time::Duration;
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
 use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use sessiond::domain::{Column, ColumnTimes, MachineName, Session, Status, TimedSession, Timestamp};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use sessiond::domain::{
+    Column, ColumnTimes, HistoryTables, InstanceId, MachineName, Session, Status, TimedSession, Timestamp,
+};
+use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
@@ -52,6 +54,8 @@ struct Tables {
     tombstones: Vec<(u64, Gone)>,
     /// Numbers the transactions.
     transaction: u64,
+    /// The number of one that began long ago and still runs.
+    held: Option<u64>,
     hosts: BTreeMap<Uuid, Entry>,
     swept_at: Option<Timestamp>,
     history: FakeHistory,
@@ -85,6 +89,10 @@ struct State {
     tables: Tables,
     faults: VecDeque<Fault>,
     rejected: BTreeSet<String>,
+    /// Sessions whose rows another transaction has locked.
+    locked: BTreeSet<String>,
+    /// Why no row goes into the table of sessions: a new column, a trigger.
+    broken: Option<Rejection>,
     read_only: bool,
     pushes: usize,
     /// How often a backup was restored.
@@ -105,6 +113,8 @@ impl FakeCentral {
             tables: Tables::default(),
             faults: VecDeque::new(),
             rejected: BTreeSet::new(),
+            locked: BTreeSet::new(),
+            broken: None,
             read_only: false,
             pushes: 0,
             restored: 0,
@@ -185,6 +195,20 @@ impl FakeCentral {
         self.lock().rejected.remove(id);
     }
 
+    /// Another transaction locks a row and is idle.
+    pub fn lock_row(&self, id: &str) {
+        self.lock().locked.insert(id.to_owned());
+    }
+
+    pub fn unlock_rows(&self) {
+        self.lock().locked.clear();
+    }
+
+    /// From now on the table of sessions takes no row, or takes rows again.
+    pub fn break_sessions(&self, why: Option<Rejection>) {
+        self.lock().broken = why;
+    }
+
     pub fn set_read_only(&self, read_only: bool) {
         self.lock().read_only = read_only;
     }
@@ -195,8 +219,30 @@ impl FakeCentral {
 
     pub fn restore(&self, snapshot: Snapshot) {
         let mut state = self.lock();
-        state.tables = snapshot.0;
+        state.tables = Tables { held: None, ..snapshot.0 };
         state.restored += 1;
+    }
+
+    /// Restores it into a cluster that numbers its transactions from there on; the rows keep the numbers they had.
+    pub fn restore_elsewhere(&self, snapshot: Snapshot, transaction: u64) {
+        self.restore(snapshot);
+        self.lock().tables.transaction = transaction;
+    }
+
+    /// A transaction begins that runs for long, or ends.
+    pub fn hold_a_transaction(&self, held: bool) {
+        let mut state = self.lock();
+        state.tables.held = held.then_some(state.tables.transaction + 1);
+        state.tables.transaction += 1;
+    }
+
+    pub fn transaction(&self) -> u64 {
+        self.lock().tables.transaction
+    }
+
+    /// All that was ever deleted, with the transactions that did, as central keeps it.
+    pub fn tombstones(&self) -> Vec<(u64, Gone)> {
+        self.lock().tables.tombstones.clone()
     }
 
     /// Another client closes a session.
@@ -297,7 +343,7 @@ impl FakeLink {
 
     /// After an error the connection is gone, but for the two that leave it whole.
     fn settle<T>(&mut self, answer: Result<T, CentralError>) -> Result<T, CentralError> {
-        if !matches!(answer, Ok(_) | Err(CentralError::Reject(_) | CentralError::OutOfStep)) {
+        if matches!(answer, Err(CentralError::Retry(_) | CentralError::Conflict(_))) {
             self.me = None;
         }
         answer
@@ -324,6 +370,27 @@ impl Central for FakeLink {
         self.settle(answer)
     }
 
+    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        let me = self.me()?;
+        let locked = |state: &mut State| {
+            let rows = &state.tables.sessions;
+            let is_locked = |id: &&InstanceId| state.locked.contains(id.as_str()) && rows.contains_key(id.as_str());
+            Ok(ids.iter().filter(is_locked).cloned().collect())
+        };
+        let answer = self.central.transact(me.host_id, locked);
+        self.settle(answer)
+    }
+
+    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| Ok(state.tables.history.tables.clone()));
+        self.settle(answer)
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.me.as_ref().map(|_| self.central.now())
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
@@ -346,7 +413,7 @@ impl Central for FakeLink {
         false
     }
 
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Announcement {
         std::future::pending().await
     }
 }
@@ -418,11 +485,21 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     }
     own.batch = batch.number;
     own.last_seen = now;
+    if let Some(why) = state.broken.clone().filter(|_| !batch.sessions.is_empty()) {
+        return Err(CentralError::Reject(why));
+    }
+    // A value that no schema of central takes.
+    let rejection =
+        |what: String| Rejection { code: "22P05".into(), message: format!("{what} is not to central's taste (22P05)") };
     if let Some(bad) = batch.sessions.iter().find(|s| state.rejected.contains(s.instance_id.as_str())) {
-        return Err(CentralError::Reject(format!("{} is not to central's taste", bad.instance_id)));
+        return Err(CentralError::Reject(rejection(bad.instance_id.to_string())));
     }
     if let Some(bad) = batch.records.iter().find(|r| state.rejected.contains(&r.record_type)) {
-        return Err(CentralError::Reject(format!("{} is not to central's taste", bad.record_id)));
+        return Err(CentralError::Reject(rejection(bad.record_id.to_string())));
+    }
+    let about = batch.sessions.iter().map(|s| &s.instance_id).chain(batch.records.iter().map(|r| &r.instance_id));
+    if let Some(id) = about.into_iter().find(|id| state.locked.contains(id.as_str())) {
+        return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
     let Tables { sessions, times, history, .. } = &mut state.tables;
@@ -516,44 +593,75 @@ fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept 
     Swept { turned, more: false }
 }
 
-/// Sessions of one page.
+/// Rows of one page.
 const PAGE: usize = 2;
 
 fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
-    let (part, transaction, after) = reading.position();
-    let next_since = reading.after.as_ref().map_or(tables.transaction + 1, |position| position.next_since);
-    if part == Part::History {
-        return Changes { sessions: vec![], gone: vec![], history: vec![], rest: Rest::Nothing { next_since } };
+    let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
+    if reading.after.is_none() && reading.since > oldest_running {
+        return Changes { rest: Rest::Everything, ..Changes::default() };
     }
-    let first = reading.after.is_none() && !reading.is_whole();
-    let gone = tables.tombstones.iter().filter(|(at, _)| first && *at >= reading.since);
-    let is_mine = |id: &str| {
-        let machine = &tables.sessions[id].host_machine;
-        *machine == me.name || me.former_names.contains(machine)
-    };
+    let next_since = reading.after.as_ref().map_or(oldest_running, |position| position.next_since);
+    let (mut part, mut transaction, mut after) = reading.position();
+    let mut changes = Changes::default();
+    if part == Part::Deletions {
+        let mut gone = deletions(tables, (transaction, after));
+        gone.truncate(PAGE);
+        changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
+        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
+            return next_page(changes, (part, *transaction, &gone.instance_id), next_since);
+        }
+        (part, transaction, after) = (Part::Sessions, reading.since, "");
+    }
+    if part == Part::Sessions {
+        let mut found = sessions(tables, me, reading, (transaction, after));
+        found.truncate(PAGE);
+        changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
+        if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
+            return next_page(changes, (part, *transaction, id), next_since);
+        }
+    }
+    Changes { rest: Rest::Nothing { next_since }, ..changes }
+}
+
+fn is_own(tables: &Tables, me: &Me, id: &str) -> bool {
+    let machine = &tables.sessions[id].host_machine;
+    *machine == me.name || me.former_names.contains(machine)
+}
+
+fn timed(tables: &Tables, me: &Me, id: &str) -> TimedSession {
+    let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
+    TimedSession { session: tables.sessions[id].clone(), times }
+}
+
+fn next_page(changes: Changes, (part, transaction, after): (Part, u64, &str), next_since: u64) -> Changes {
+    let position = Position { instance_id: after.to_owned(), ..Position::start(part, transaction, next_since) };
+    Changes { rest: Rest::More(position), ..changes }
+}
+
+/// What was deleted after a place, and not brought back.
+fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, Gone)> {
+    let is_there =
+        |gone: &Gone| tables.sessions.get(&gone.instance_id).is_some_and(|s| s.created_at == gone.created_at);
+    let mut gone: Vec<_> = tables.tombstones.iter().collect();
+    gone.sort_by_key(|(at, gone)| (*at, gone.instance_id.clone()));
+    gone.retain(|(at, gone)| (*at, gone.instance_id.as_str()) > place && *at <= tables.transaction && !is_there(gone));
+    gone
+}
+
+/// What changed after a place, or everything, by id.
+fn sessions<'a>(tables: &'a Tables, me: &Me, reading: &Reading, place: (u64, &str)) -> Vec<(u64, &'a str)> {
+    if reading.is_whole() {
+        return tables.sessions.keys().map(|id| (0, id.as_str())).filter(|(_, id)| *id > place.1).collect();
+    }
     let mut changed = tables.changed.iter().map(|(id, last)| (last.transaction, id.as_str(), last)).collect::<Vec<_>>();
     changed.sort_by_key(|(at, id, _)| (*at, *id));
-    changed.retain(|(at, id, _)| (*at, *id) > (transaction, after));
+    changed.retain(|(at, id, _)| (*at, *id) > place && *at <= tables.transaction);
     changed.retain(|(_, id, last)| {
-        reading.is_whole() || last.by != Some(me.host_id) || !is_mine(id) || last.others >= reading.since
+        let unread = (reading.since..=tables.transaction).contains(&last.others);
+        last.by != Some(me.host_id) || !is_own(tables, me, id) || unread
     });
-    let read = |id: &str| TimedSession {
-        session: tables.sessions[id].clone(),
-        times: tables.times.get(id).filter(|_| is_mine(id)).copied().unwrap_or_default(),
-    };
-    let page = &changed[..changed.len().min(PAGE)];
-    let rest = match page.last() {
-        Some((at, id, _)) if page.len() == PAGE => {
-            Position { next_since, part: Part::Sessions, transaction: *at, instance_id: (*id).to_owned() }
-        }
-        _ => Position { next_since, part: Part::History, transaction: reading.since, instance_id: String::new() },
-    };
-    Changes {
-        sessions: page.iter().map(|(_, id, _)| read(id)).collect(),
-        gone: gone.map(|(_, gone)| gone.clone()).collect(),
-        history: vec![],
-        rest: Rest::More(rest),
-    }
+    changed.into_iter().map(|(at, id, _)| (at, id)).collect()
 }
 
 fn hosts(tables: &Tables) -> Vec<HostSeen> {

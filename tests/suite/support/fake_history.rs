@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sessiond::domain::{HistoryRecord, HistoryTables, Kind, Timestamp};
-use sessiond::sync::central::{Applied, CentralError};
+use sessiond::domain::{HistoryRecord, HistoryTables, Kind, TableState, Timestamp};
+use sessiond::sync::central::{Applied, CentralError, Rejection};
 use uuid::Uuid;
 
 /// A row of one of the three tables.
@@ -41,7 +41,17 @@ impl FakeHistory {
                 continue;
             }
             if record.kind == Kind::Event && !self.tables.takes(&record.record_type) {
-                return Err(CentralError::Reject(format!("{} is no type of event here (23514)", record.record_type)));
+                return Err(CentralError::Reject(Rejection {
+                    code: "23514".to_owned(),
+                    message: format!("{} is no type of event here (23514)", record.record_type),
+                }));
+            }
+            match self.tables.state(record.kind) {
+                TableState::Usable => {}
+                TableState::Absent => {
+                    return Err(CentralError::SchemaMissing(format!("no {} (42P01)", record.kind.table())));
+                }
+                _ => return Err(CentralError::Refused(format!("no right on {} (42501)", record.kind.table()))),
             }
             if !self.ids(record.kind).contains(&record.record_id) {
                 let at = record.at.min(now);

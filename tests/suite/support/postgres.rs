@@ -247,6 +247,16 @@ impl Server {
     }
 
     /// Somebody who writes to a database, whatever becomes of the server meanwhile.
+    /// Runs SQL in a transaction that stays open; one at a time.
+    pub fn open_transaction(&self, database: &str, sql: &str) -> OpenTransaction<'_> {
+        let sql = format!("BEGIN; {sql}; SELECT pg_sleep(600) /* stays open */");
+        let transaction = OpenTransaction { server: self, _psql: self.psql_behind(database, &sql) };
+        eventually("the transaction is open", LIMIT, || {
+            (self.psql("postgres", &format!("SELECT count(*) {SLEEPING}")) == "1").then_some(())
+        });
+        transaction
+    }
+
     pub fn client(&self, database: &str) -> Client {
         Client { dir: self.dir.path().to_owned(), port: self.port, database: database.into() }
     }
@@ -322,6 +332,23 @@ fn libpq(program: &str, dir: &Path, port: u16, database: &str) -> Command {
     }
     command.args(["-U", "postgres", "-d", database, "-p", &port.to_string(), "-h"]).arg(dir);
     command
+}
+
+/// A transaction that stays open, with what it locked, until it is dropped.
+pub struct OpenTransaction<'a> {
+    server: &'a Server,
+    _psql: Behind,
+}
+
+const SLEEPING: &str = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%stays open%'";
+
+impl Drop for OpenTransaction<'_> {
+    fn drop(&mut self) {
+        self.server.psql("postgres", &format!("SELECT pg_terminate_backend(pid) {SLEEPING}"));
+        eventually("the transaction has ended", LIMIT, || {
+            (self.server.psql("postgres", &format!("SELECT count(*) {SLEEPING}")) == "0").then_some(())
+        });
+    }
 }
 
 /// A psql that runs until it is dropped.

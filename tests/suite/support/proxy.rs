@@ -27,6 +27,8 @@ pub enum Mode {
     Hang,
     /// Whatever arrives goes on this much later, as much of it at once as comes: a long line, not a narrow one.
     Delay(Duration),
+    /// So many bytes a second pass in each direction of a connection.
+    Rate(u64),
     /// Each connection breaks after so many bytes in this direction.
     CutAfter(Direction, u64),
     /// The commit after `pass` others on a connection reaches central, but its answer is lost with the connection.
@@ -293,6 +295,9 @@ impl Connection {
                 break;
             }
             passed += bytes.len() as u64;
+            if let Mode::Rate(bytes_a_second) = mode {
+                thread::sleep(Duration::from_secs_f64(bytes.len() as f64 / bytes_a_second as f64));
+            }
             if let Mode::Delay(by) = mode {
                 line.take(bytes, by);
             } else if each!(&mut to, s => s.write_all(bytes)).is_err() || cut {

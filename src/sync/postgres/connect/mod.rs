@@ -145,7 +145,7 @@ impl PostgresOptions {
             Ok(Ok((.., Some(read_only)))) => Err(read_only),
             Ok(Err(error)) => Err(match classify(&error, &place) {
                 // There is no data yet that could be at fault.
-                CentralError::Reject(message) => CentralError::Refused(message),
+                CentralError::Reject(rejection) => CentralError::Refused(rejection.message),
                 other => other,
             }),
             Err(_) => Err(CentralError::Retry(format!(

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use super::super::zone;
 use super::columns::Column;
 use super::error::{Failure, MigrateError};
-use crate::sync::central::CentralError;
+use crate::sync::central::{CentralError, Rejection};
 
 /// Each view that depends on the table, however indirectly, the outermost first: how it is dropped, and how made again.
 const VIEWS: &str = r"
@@ -140,10 +140,10 @@ pub(super) async fn convert(
     }
     let naive = names(connection, oid, "timestamp").await?;
     if let Some(lost) = zoned.iter().find(|name| naive.contains(name)) {
-        return Err(MigrateError::Central(CentralError::Reject(format!(
+        return Err(MigrateError::Central(CentralError::Reject(Rejection::without_code(format!(
             "view column {lost} would lose its time zone, because the view names a zone itself (AT TIME ZONE); drop the \
              view, run `sessiond migrate`, and create it again without that"
-        )))
+        ))))
         .into());
     }
     set(connection, "search_path", &path).await?;

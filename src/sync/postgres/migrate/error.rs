@@ -3,7 +3,7 @@
 use sqlx::postgres::PgDatabaseError;
 
 use super::super::errors::{classify, one_line};
-use crate::sync::central::CentralError;
+use crate::sync::central::{CentralError, Rejection};
 
 /// An object that depends on a column so that Postgres refuses to change the column's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,9 @@ impl From<sqlx::migrate::MigrateError> for Failure {
             Theirs::Execute(error) | Theirs::ExecuteMigration(error, _) => Self::Sql(error),
             Theirs::VersionMissing(_) => Self::Migrate(MigrateError::Newer),
             Theirs::VersionMismatch(version) => Self::Migrate(MigrateError::Changed(version)),
-            other => Self::Migrate(MigrateError::Central(CentralError::Reject(one_line(&other.to_string())))),
+            other => Self::Migrate(MigrateError::Central(CentralError::Reject(Rejection::without_code(one_line(
+                &other.to_string(),
+            ))))),
         }
     }
 }
@@ -111,7 +113,7 @@ impl Failure {
                 Some(error) => {
                     let about = error.detail().or(error.hint()).map(|more| format!(": {more}")).unwrap_or_default();
                     let why = format!("central {place}: {} ({}){about}", error.message(), error.code());
-                    MigrateError::Central(CentralError::Reject(one_line(&why)))
+                    MigrateError::Central(CentralError::Reject(Rejection::without_code(one_line(&why))))
                 }
                 None => MigrateError::Central(classify(&error, place)),
             },

@@ -1,0 +1,120 @@
+//! Other agents that run the hooks of Claude Code's settings, or take over its variables: what they report is not
+//! Claude Code's.
+
+use super::input::Input;
+use crate::platform::places::Env;
+
+/// Fields that Claude Code does not send with the events whose hooks are installed, and whose they are.
+const FIELDS: &[(&str, &str)] = &[
+    ("cursor_version", "Cursor"),
+    ("conversation_id", "Cursor"),
+    ("turn_id", "Codex"),
+    ("thread-id", "Codex"),
+    ("timestamp", "Gemini CLI or Copilot CLI"),
+    ("sessionId", "Copilot CLI"),
+    ("hookName", "Copilot CLI"),
+    ("sessionID", "opencode"),
+    ("event", "opencode"),
+    ("input", "opencode"),
+];
+
+/// The folders in which other agents keep transcripts.
+const FOLDERS: &[(&str, &str)] = &[
+    (".codex", "Codex"),
+    (".gemini", "Gemini CLI"),
+    (".copilot", "Copilot CLI"),
+    (".cursor", "Cursor"),
+    (".qwen", "Qwen Code"),
+    (".factory", "Droid"),
+    (".grok", "Grok"),
+];
+
+/// Programs that are other agents.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("codex", "Codex"),
+    ("gemini", "Gemini CLI"),
+    ("copilot", "Copilot CLI"),
+    ("opencode", "opencode"),
+    ("cursor-agent", "Cursor"),
+    ("Cursor", "Cursor"),
+    ("qwen", "Qwen Code"),
+    ("droid", "Droid"),
+    ("grok", "Grok"),
+    ("devin", "Devin"),
+];
+
+/// Variables of other agents. Claude Code inherits them where it runs inside of one.
+const VARIABLES: &[(&str, &str)] = &[
+    ("CURSOR_VERSION", "Cursor"),
+    ("CODEX_MANAGED_BY_NPM", "Codex"),
+    ("CODEX_MANAGED_PACKAGE_ROOT", "Codex"),
+    ("CODEX_THREAD_ID", "Codex"),
+    ("GEMINI_SESSION_ID", "Gemini CLI"),
+    ("GEMINI_CLI", "Gemini CLI"),
+    ("COPILOT_CLI", "Copilot CLI"),
+    ("OPENCODE", "opencode"),
+    ("OPENCODE_PID", "opencode"),
+];
+
+/// Variables that only Claude Code sets, and its oldest versions too.
+const CLAUDE: &[&str] = &["CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID"];
+
+/// All fields that are examined.
+pub const WANTED: [&str; 13] = [
+    "cursor_version",
+    "conversation_id",
+    "turn_id",
+    "thread-id",
+    "timestamp",
+    "sessionId",
+    "hookName",
+    "sessionID",
+    "event",
+    "input",
+    "session_id",
+    "transcript_path",
+    "hook_event_name",
+];
+
+/// The other agent that this comes from; `program` is the name of the nearest agent's process.
+pub fn agent(input: &Input, program: Option<&str>, env: Env<'_>) -> Option<&'static str> {
+    let field = FIELDS.iter().find(|(name, _)| input.at(&[name]).is_some());
+    let path = input.text("transcript_path").unwrap_or_default();
+    let folder = || FOLDERS.iter().find(|(folder, _)| path.split('/').any(|part| part == *folder));
+    let process = || PROGRAMS.iter().find(|(name, _)| program == Some(name));
+    let variable = || {
+        let inside_claude = CLAUDE.iter().any(|name| env(name).is_some());
+        VARIABLES.iter().find(|(name, _)| !inside_claude && env(name).is_some())
+    };
+    field.or_else(folder).or_else(process).or_else(variable).map(|(_, agent)| *agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str, program: Option<&str>, variables: &[&str]) -> Option<&'static str> {
+        let input = Input::read(text.as_bytes(), &WANTED);
+        agent(&input, program, &|name| variables.contains(&name).then(|| "1".into()))
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        assert!(FIELDS.iter().all(|(name, _)| WANTED.contains(name)));
+    }
+
+    #[test]
+    fn other_agents_are_told_by_json_process_and_environment() {
+        let claude = r#"{"session_id": "s", "transcript_path": "/home/me/.claude/projects/-w/s.jsonl", "cwd": "/w"}"#;
+        assert_eq!(from(claude, Some("claude"), &["CLAUDE_CODE_ENTRYPOINT"]), None);
+        assert_eq!(from(claude, Some("node"), &[]), None);
+        assert_eq!(from(claude, None, &["OPENCODE", "CLAUDE_CODE_ENTRYPOINT"]), None, "Claude Code inside of opencode");
+        assert_eq!(from(claude, None, &["OPENCODE", "CLAUDE_PROJECT_DIR"]), Some("opencode"));
+        assert_eq!(from(claude, None, &["COPILOT_CLI", "CLAUDE_PROJECT_DIR"]), Some("Copilot CLI"));
+        assert_eq!(from(claude, Some("codex"), &["CLAUDE_CODE_ENTRYPOINT"]), Some("Codex"), "Codex inside of Claude");
+        let cursor = r#"{"session_id": "s", "conversation_id": "s", "cursor_version": "2.1", "cwd": "/w"}"#;
+        assert_eq!(from(cursor, Some("claude"), &["CLAUDE_CODE_ENTRYPOINT"]), Some("Cursor"));
+        let codex = r#"{"session_id": "s", "transcript_path": "/home/me/.codex/sessions/rollout-s.jsonl"}"#;
+        assert_eq!(from(codex, None, &[]), Some("Codex"));
+    }
+}

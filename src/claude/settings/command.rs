@@ -1,0 +1,153 @@
+//! A hook's command line as a shell reads it: whether it runs sessiond, also where it was edited by hand.
+
+use std::ops::Range;
+
+/// A call of sessiond in a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Where the path of the program stands, with its quotes.
+    pub program: Range<usize>,
+    /// The command line runs nothing else.
+    pub is_alone: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Word {
+    place: Range<usize>,
+    /// Without quotes.
+    text: String,
+}
+
+/// What runs the command that follows it.
+const WRAPPERS: &[&str] = &["command", "env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "timeout"];
+/// Commands without an effect, as in `sessiond hook Stop || true`.
+const NOTHING: &[&str] = &[":", "exit", "true"];
+
+/// The call of sessiond with these words, if the command line has one.
+pub fn find(command: &str, words: &[&str]) -> Option<Call> {
+    let parts = parts(command);
+    let calls = |part: &Vec<Word>| called(part, words);
+    let program = parts.iter().find_map(calls)?;
+    let is_nothing = |part: &Vec<Word>| part.first().is_none_or(|word| NOTHING.contains(&word.text.as_str()));
+    let is_alone = parts.iter().all(|part| is_nothing(part) || calls(part).is_some());
+    Some(Call { program, is_alone })
+}
+
+/// Where the program stands in one simple command, if that is sessiond called with these words.
+fn called(part: &[Word], words: &[&str]) -> Option<Range<usize>> {
+    let mut rest = part;
+    loop {
+        let (first, behind) = rest.split_first()?;
+        let name = first.text.rsplit('/').next().unwrap_or_default();
+        if name == "sessiond" {
+            let arguments: Vec<_> =
+                behind.iter().map(|word| word.text.as_str()).filter(|word| !is_redirection(word)).collect();
+            // Nothing but options between and behind.
+            let matches = arguments.windows(words.len()).any(|window| window == words);
+            return matches.then(|| first.place.clone());
+        }
+        if !is_prefix(&first.text, name) {
+            return None;
+        }
+        rest = behind;
+    }
+}
+
+/// What may stand before the program: a variable, a wrapper, its options and durations.
+fn is_prefix(text: &str, name: &str) -> bool {
+    WRAPPERS.contains(&name)
+        || text.starts_with('-')
+        || text.starts_with(|c: char| c.is_ascii_digit())
+        || text.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+fn is_redirection(word: &str) -> bool {
+    word.contains(['<', '>']) || word == "/dev/null"
+}
+
+/// The words of each simple command.
+fn parts(command: &str) -> Vec<Vec<Word>> {
+    let mut parts = vec![Vec::new()];
+    let mut word: Option<Word> = None;
+    let mut quote = None;
+    let mut letters = command.char_indices().peekable();
+    let push = |parts: &mut Vec<Vec<Word>>, word: &mut Option<Word>| {
+        if let (Some(part), Some(word)) = (parts.last_mut(), word.take()) {
+            part.push(word);
+        }
+    };
+    while let Some((at, letter)) = letters.next() {
+        let end = at + letter.len_utf8();
+        // In `2>&1` it joins no commands.
+        let is_descriptor = letter == '&' && word.as_ref().is_some_and(|word| word.text.ends_with(['<', '>']));
+        match (quote, letter) {
+            (None, ' ' | '\t') => push(&mut parts, &mut word),
+            (None, ';' | '|' | '&' | '\n' | '\r' | '(' | ')') if !is_descriptor => {
+                push(&mut parts, &mut word);
+                parts.push(Vec::new());
+            }
+            _ => {
+                let word = word.get_or_insert_with(|| Word { place: at..end, text: String::new() });
+                word.place.end = end;
+                match (quote, letter) {
+                    (None, '\'' | '"') => quote = Some(letter),
+                    (Some(open), _) if open == letter => quote = None,
+                    (None | Some('"'), '\\') => {
+                        if let Some((next, escaped)) = letters.next() {
+                            word.text.push(escaped);
+                            word.place.end = next + escaped.len_utf8();
+                        }
+                    }
+                    _ => word.text.push(letter),
+                }
+            }
+        }
+    }
+    push(&mut parts, &mut word);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: &[&str] = &["hook", "Stop"];
+
+    #[test]
+    fn edited_calls_are_recognised_by_what_they_run() {
+        for command in [
+            "sessiond hook Stop",
+            " /usr/bin/sessiond  hook   Stop ",
+            "'/My Apps/sessiond' hook Stop",
+            "\"$HOME/.local/bin/sessiond\" hook Stop",
+            "~/bin/sessiond hook Stop 2>/dev/null",
+            "/a/sessiond hook Stop >/dev/null 2>&1 || true",
+            "timeout 5 nice -n 10 /a/sessiond hook Stop; exit 0",
+            "RUST_LOG=debug exec /a/sessiond --socket /s hook Stop",
+            "/a\\ b/sessiond hook Stop",
+            "sessiond hook Stop & ",
+        ] {
+            let call = find(command, WORDS).unwrap_or_else(|| panic!("{command}"));
+            assert!(call.is_alone, "{command}");
+            assert!(command[call.program].contains("sessiond"), "{command}");
+        }
+        for command in
+            ["say done; sessiond hook Stop", "tee /tmp/log | sessiond hook Stop", "cd /x && sessiond hook Stop"]
+        {
+            assert!(!find(command, WORDS).unwrap().is_alone, "{command}");
+        }
+        for command in [
+            "sessiond hook Start",
+            "sessiond hook StopFailure",
+            "echo sessiond hook Stop",
+            "/a/not-sessiond hook Stop",
+            "sessiond 'hook Stop'",
+            "grep 'sessiond hook Stop' log",
+            "",
+            "'",
+        ] {
+            assert_eq!(find(command, WORDS), None, "{command}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Which versions of Claude Code are installed, and what each of them takes in its settings.
+//!
+//! Up to 2.1.92 a Claude Code that meets a hook of an event that it does not know ignores its whole settings.json
+//! without a word: no hook runs, and the user's permissions are void too. So hooks are installed by the oldest version
+//! that is found, and where a version is unknown, only those that every version since 1.0.85 takes.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::file;
+use super::hook::Event;
+use super::input::Input;
+use crate::platform::places::{Env, path_in};
+
+/// How long `claude --version` may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u32, u32, u32);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// Since this version an unknown event is only a warning. 2.1.92 is the last one known to ignore the settings, and
+/// 2.1.101 the first known to warn.
+pub const WARNS: Version = Version(2, 1, 101);
+
+impl Version {
+    /// Reads `2.1.101`, also where more follows, as in `2.1.101 (Claude Code)` and `2.1.101-beta.1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_start();
+        let mut numbers = text.strip_prefix('v').unwrap_or(text).splitn(3, '.');
+        let mut next = || {
+            let part = numbers.next()?;
+            part[..part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len())].parse().ok()
+        };
+        Some(Self(next()?, next()?, next()?))
+    }
+
+    /// Whether settings with a hook of this event are in force.
+    pub fn takes(self, event: Event) -> bool {
+        self >= WARNS || self >= since(event)
+    }
+}
+
+/// The first version that knows an event.
+const fn since(event: Event) -> Version {
+    match event {
+        Event::Stop | Event::Notification => Version(1, 0, 38),
+        Event::PreCompact => Version(1, 0, 48),
+        Event::UserPromptSubmit => Version(1, 0, 54),
+        Event::SessionStart => Version(1, 0, 62),
+        Event::SessionEnd => Version(1, 0, 85),
+        Event::PostCompact => Version(2, 1, 75),
+    }
+}
+
+/// What is taken to be installed where no version is known.
+const OLDEST: Version = Version(1, 0, 85);
+
+/// A Claude Code that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    pub path: PathBuf,
+    pub version: Option<Version>,
+}
+
+/// An event whose hook is not installed, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub event: Event,
+    pub reason: String,
+}
+
+/// The events whose hooks all of the installed versions take, and the others.
+pub fn events(installed: &[Installed]) -> (Vec<Event>, Vec<LeftOut>) {
+    let mut taken = Vec::new();
+    let mut left_out = Vec::new();
+    for event in Event::ALL {
+        let refusing = installed.iter().find(|found| !found.version.unwrap_or(OLDEST).takes(event));
+        let reason = match refusing {
+            Some(Installed { path, version: Some(version) }) => {
+                format!("Claude Code {version} ({}) would ignore all of its settings", path.display())
+            }
+            Some(Installed { path, version: None }) => {
+                format!("the version of {} is unknown, and an old one would ignore all of its settings", path.display())
+            }
+            None if installed.is_empty() && !OLDEST.takes(event) => {
+                "no Claude Code was found, and an old one would ignore all of its settings".to_owned()
+            }
+            None => {
+                taken.push(event);
+                continue;
+            }
+        };
+        left_out.push(LeftOut { event, reason });
+    }
+    (taken, left_out)
+}
+
+/// All Claude Codes that this user may run.
+pub fn installed(env: Env<'_>) -> Vec<Installed> {
+    let mut seen = Vec::new();
+    let mut found = Vec::new();
+    for path in candidates(env) {
+        let Ok(file) = fs::canonicalize(&path) else { continue };
+        if file.is_file() && !seen.contains(&file) {
+            found.push(Installed { version: version(&path, &file), path });
+            seen.push(file);
+        }
+    }
+    found
+}
+
+/// Where package managers and Claude Code's own installers put the program, below the home folder.
+const IN_HOME: &[&str] = &[
+    ".claude/local/claude",
+    ".claude/local/node_modules/.bin/claude",
+    ".local/bin/claude",
+    "bin/claude",
+    ".npm-global/bin/claude",
+    ".npm-packages/bin/claude",
+    ".nix-profile/bin/claude",
+    ".local/state/nix/profile/bin/claude",
+    ".bun/bin/claude",
+    ".volta/bin/claude",
+    ".local/share/pnpm/claude",
+    "Library/pnpm/claude",
+    ".local/share/mise/shims/claude",
+    ".asdf/shims/claude",
+];
+
+/// Folders with a folder for each version of Node, and where the program lies below that.
+const BY_NODE: &[(&str, &str)] = &[
+    (".nvm/versions/node", "bin/claude"),
+    (".local/share/fnm/node-versions", "installation/bin/claude"),
+    (".local/share/mise/installs/node", "bin/claude"),
+    (".local/share/mise/installs/claude", "bin/claude"),
+    (".asdf/installs/nodejs", "bin/claude"),
+];
+
+const OF_THE_SYSTEM: &[&str] = &[
+    "/usr/local/bin/claude",
+    "/usr/bin/claude",
+    "/opt/homebrew/bin/claude",
+    "/home/linuxbrew/.linuxbrew/bin/claude",
+    "/run/current-system/sw/bin/claude",
+    "/nix/var/nix/profiles/default/bin/claude",
+];
+
+fn candidates(env: Env<'_>) -> Vec<PathBuf> {
+    let path = env("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let mut found: Vec<_> = on_path.map(|folder| folder.join("claude")).collect();
+    if let Some(home) = path_in(env, "HOME") {
+        found.extend(IN_HOME.iter().map(|below| home.join(below)));
+        for (folder, below) in BY_NODE {
+            let versions = fs::read_dir(home.join(folder)).into_iter().flatten().flatten();
+            found.extend(versions.map(|version| version.path().join(below)));
+        }
+    }
+    found.extend(OF_THE_SYSTEM.iter().map(PathBuf::from));
+    found
+}
+
+/// The version by the package that the file belongs to, by its name, or by its own word.
+fn version(path: &Path, file: &Path) -> Option<Version> {
+    let by_package = file.ancestors().skip(1).take(3).find_map(|folder| of_package(&folder.join("package.json")));
+    // The native installer keeps `versions/2.1.101`.
+    let by_name = || file.parent()?.ends_with("versions").then(|| Version::parse(file.file_name()?.to_str()?))?;
+    by_package.or_else(by_name).or_else(|| asked(path))
+}
+
+fn of_package(path: &Path) -> Option<Version> {
+    const MAX: u64 = 1 << 20;
+    let (_, reader) = file::open(path, MAX)?;
+    let input = Input::read(reader, &["name", "version"]);
+    let is_claude = input.text("name")?.starts_with("@anthropic-ai/claude-code");
+    Version::parse(input.text("version").filter(|_| is_claude)?)
+}
+
+/// What `claude --version` prints, if it does so in time. The program and all that it started end with this.
+fn asked(program: &Path) -> Option<Version> {
+    const MAX: u64 = 4096;
+    let mut command = Command::new(program);
+    command.arg("--version").process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let stdout = child.stdout.take()?;
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = stdout.take(MAX).read_to_end(&mut text);
+        let _ = send.send(text);
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let text = receive.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let _ = child.wait();
+    Version::parse(&String::from_utf8_lossy(&text.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn claude(version: Option<&str>) -> Installed {
+        Installed { path: "/bin/claude".into(), version: version.and_then(Version::parse) }
+    }
+
+    #[test]
+    fn versions_are_read() {
+        for (text, version) in [
+            ("2.1.332 (Claude Code)\n", Some(Version(2, 1, 332))),
+            ("v2.0.76", Some(Version(2, 0, 76))),
+            ("2.1.0-beta.1", Some(Version(2, 1, 0))),
+            ("2.1", None),
+            ("claude: error", None),
+            ("", None),
+        ] {
+            assert_eq!(Version::parse(text), version, "{text}");
+        }
+        assert!(Version(2, 1, 100) > Version(2, 1, 99));
+    }
+
+    #[test]
+    fn oldest_version_decides_which_events_are_installed() {
+        let has = |installed: &[Installed], event| events(installed).0.contains(&event);
+        assert!(has(&[claude(Some("2.1.332"))], Event::PostCompact));
+        assert!(has(&[claude(Some("2.1.75"))], Event::PostCompact));
+        assert!(!has(&[claude(Some("2.1.74"))], Event::PostCompact));
+        assert!(!has(&[claude(Some("2.1.332")), claude(Some("2.0.76"))], Event::PostCompact));
+        assert!(!has(&[claude(Some("2.1.332")), claude(None)], Event::PostCompact));
+        assert!(!has(&[], Event::PostCompact));
+        assert!(!has(&[claude(Some("1.0.60"))], Event::SessionEnd));
+        for installed in [&[][..], &[claude(None)], &[claude(Some("2.0.76"))]] {
+            let (taken, left_out) = events(installed);
+            assert_eq!((taken.len(), left_out.len()), (6, 1), "{left_out:?}");
+            assert!(left_out[0].reason.contains("ignore all of its settings"), "{left_out:?}");
+        }
+    }
+
+    #[test]
+    fn installed_versions_are_found_by_package_name_or_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(dir.path()).unwrap();
+        let write = |path: &str, text: &str| {
+            let path = home.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        write("lib/node_modules/@anthropic-ai/claude-code/cli.js", "#!/bin/sh\nexit 1\n");
+        let package = r#"{"name": "@anthropic-ai/claude-code", "version": "2.1.70", "bin": {"claude": "cli.js"}}"#;
+        write("lib/node_modules/@anthropic-ai/claude-code/package.json", package);
+        fs::create_dir(home.join("bin")).unwrap();
+        symlink("../lib/node_modules/@anthropic-ai/claude-code/cli.js", home.join("bin/claude")).unwrap();
+        write(".local/share/claude/versions/2.1.101", "#!/bin/sh\nexit 1\n");
+        fs::create_dir_all(home.join(".local/bin")).unwrap();
+        symlink("../share/claude/versions/2.1.101", home.join(".local/bin/claude")).unwrap();
+        write("other/claude", "#!/bin/sh\necho '2.0.76 (Claude Code)'\n");
+        write(".nvm/versions/node/v22.1.0/bin/claude", "#!/bin/sh\necho broken\n");
+        let env = |name: &str| match name {
+            "HOME" => Some(home.clone().into_os_string()),
+            "PATH" => Some(OsString::from(format!("{0}/none:relative:{0}/other:{0}/bin:{0}/bin", home.display()))),
+            _ => None,
+        };
+        let found = installed(&env).into_iter().filter(|found| found.path.starts_with(&home));
+        let found: Vec<_> = found.map(|found| found.version.map(|version| version.to_string())).collect();
+        let expected = [Some("2.0.76"), Some("2.1.70"), Some("2.1.101"), None];
+        assert_eq!(found, expected.map(|version| version.map(str::to_owned)));
+    }
+}

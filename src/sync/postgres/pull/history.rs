@@ -1,0 +1,398 @@
+//! The latest of what happened in sessions, in pages that are bounded by their bytes.
+//!
+//! The sizes of the records are asked for first, so that neither side ever holds more than a page of them; a session
+//! whose records do not fit is continued by the next page, newest records first.
+
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::mirror::Partly;
+use crate::domain::text::{safe_fields, safe_line};
+use crate::domain::{HistoryRecord, Kind};
+
+/// Sessions in which something new happened, for others than this host alone.
+const WITH_NEWS: &str = concat!(
+    "SELECT instance_id, changed_xid::text::bigint FROM sessiond_history \
+     WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND ",
+    begun!(),
+    " AND changed_by IS DISTINCT FROM $4 ORDER BY changed_xid, instance_id LIMIT $3"
+);
+
+/// Sessions that somebody may want to resume.
+const WORTH_KNOWING: &str = "\
+    SELECT instance_id, 0::bigint FROM supervisor_sessions \
+    WHERE instance_id > $2 AND (status <> 'closed' OR closed_at > now() - interval '7 days') \
+        AND ($1::text, $4::uuid) IS NOT NULL \
+    ORDER BY instance_id LIMIT $3";
+
+/// Which of the tables this login may read.
+const TABLES: &str = "\
+    SELECT coalesce(has_table_privilege(to_regclass('event_store'), 'SELECT'), false), \
+        coalesce(has_table_privilege(to_regclass('command_log'), 'SELECT'), false), \
+        coalesce(has_table_privilege(to_regclass('checkpoints'), 'SELECT'), false)";
+
+/// The longest type of a record, in characters.
+const RECORD_TYPE: usize = 64;
+
+/// How many bytes one value may have; what is larger is of no use in a summary, and is left out.
+macro_rules! bounded {
+    ($column:literal) => {
+        concat!("CASE WHEN octet_length(", $column, "::text) <= 65536 THEN ", $column, " END")
+    };
+}
+
+macro_rules! size {
+    ($column:literal) => {
+        concat!("least(coalesce(octet_length(", $column, "::text), 0), 65536)")
+    };
+}
+
+/// The records of wanted sessions, newest first: of each session some are passed over, and so many are read.
+macro_rules! records {
+    ($columns:expr, $table:literal, $order:literal) => {
+        concat!(
+            "SELECT wanted.id, r.* FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS wanted (id, skipped, taken) \
+             CROSS JOIN LATERAL (SELECT ",
+            $columns,
+            " FROM ",
+            $table,
+            " WHERE instance_id = wanted.id ORDER BY ",
+            $order,
+            " DESC OFFSET wanted.skipped LIMIT wanted.taken) r"
+        )
+    };
+}
+
+macro_rules! sizes {
+    ($kind:literal, $size:expr, $table:literal, $order:literal, $limit:literal) => {
+        concat!(
+            "(SELECT ",
+            $kind,
+            " AS kind, row_number() OVER (ORDER BY ",
+            $order,
+            " DESC) AS rank, 64 + ",
+            $size,
+            " AS size FROM ",
+            $table,
+            " WHERE instance_id = wanted.id ORDER BY ",
+            $order,
+            " DESC LIMIT ",
+            $limit,
+            ")"
+        )
+    };
+}
+
+const EVENTS: &str = records!(
+    concat!(
+        "event_id::text, event_type::text, ",
+        micros!("timestamp"),
+        ", jsonb_build_object('data', ",
+        bounded!("event_data"),
+        ")::text"
+    ),
+    "event_store",
+    "sequence_num"
+);
+const SIZES_OF_EVENTS: &str = sizes!("0", size!("event_data"), "event_store", "sequence_num", "50");
+
+/// Commands have no key of their own: those that a daemon brought carry one, for others their number serves.
+const COMMANDS: &str = records!(
+    concat!(
+        "coalesce(substring(context_data->>'record_id' \
+             FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'), \
+             'c0ffee00-0000-4000-8000-' || lpad(to_hex(id), 12, '0')), command_type::text, ",
+        micros!("created_at"),
+        ", jsonb_build_object('action', action, 'tool_name', tool_name, 'parameters', ",
+        bounded!("parameters"),
+        ", 'result', ",
+        bounded!("result"),
+        ", 'error_message', left(error_message, 16384), 'success', success, 'execution_time_ms', execution_time_ms, \
+             'tags', ",
+        bounded!("tags"),
+        ")::text"
+    ),
+    "command_log",
+    "id"
+);
+const SIZES_OF_COMMANDS: &str = sizes!(
+    "1",
+    concat!(
+        size!("parameters"),
+        " + ",
+        size!("result"),
+        " + ",
+        size!("tags"),
+        " + least(coalesce(octet_length(error_message), 0), 65536)"
+    ),
+    "command_log",
+    "id",
+    "20"
+);
+
+const CHECKPOINTS: &str = records!(
+    concat!(
+        "checkpoint_id::text, checkpoint_type::text, ",
+        micros!("timestamp"),
+        ", jsonb_build_object('context_window_percent', context_window_percent, 'work_state', ",
+        bounded!("work_state"),
+        ")::text"
+    ),
+    "checkpoints",
+    "sequence_num"
+);
+const SIZES_OF_CHECKPOINTS: &str = sizes!("2", size!("work_state"), "checkpoints", "sequence_num", "1");
+
+const KINDS: [(Kind, &str, &str); 3] = [
+    (Kind::Event, EVENTS, SIZES_OF_EVENTS),
+    (Kind::Command, COMMANDS, SIZES_OF_COMMANDS),
+    (Kind::Checkpoint, CHECKPOINTS, SIZES_OF_CHECKPOINTS),
+];
+
+/// Reads a page of history. `found`: the page already holds something, so a long look-up is left to the next.
+pub(super) async fn read(
+    link: &mut Link,
+    me: &Me,
+    reading: &Reading,
+    position: &Position,
+    found: bool,
+    changes: &mut Changes,
+) -> Result<Next, CentralError> {
+    let most = reading.page.histories();
+    let limit = position.histories.unwrap_or(most).clamp(1, most);
+    let keys = keys(link, me, reading, position, limit).await?;
+    if keys.is_empty() {
+        return Ok(Next::End);
+    }
+    if found {
+        return Ok(Next::Page(position.clone()));
+    }
+    let wanted: Vec<&str> = keys.iter().map(|(id, _)| id.as_str()).collect();
+    let tables = tables(link).await?;
+    let sizes = sizes(link, tables, &wanted).await?;
+    let plan = Plan::of(&keys, &sizes, position, reading.page.bytes);
+    for (index, (kind, sql, _)) in KINDS.into_iter().enumerate() {
+        if tables[index] {
+            records(link, kind, sql, &plan.spans(index), changes).await?;
+        }
+    }
+    changes.history.sort_by(|a, b| (&a.instance_id, a.at).cmp(&(&b.instance_id, b.at)));
+    let complete = plan.partly.is_none() && keys.len() < limit as usize;
+    Ok(if complete { Next::End } else { Next::Page(plan.next(position, most)) })
+}
+
+/// Goes past the one session of a page.
+pub(super) async fn pass_over(
+    link: &mut Link,
+    me: &Me,
+    reading: &Reading,
+    position: &Position,
+    changes: &mut Changes,
+) -> Result<Next, CentralError> {
+    let Some((instance_id, transaction)) = keys(link, me, reading, position, 1).await?.into_iter().next() else {
+        return Ok(Next::End);
+    };
+    passed_over("the history of a session", &instance_id, changes);
+    Ok(Next::Page(Position { transaction, instance_id, partly: None, ..position.clone() }))
+}
+
+/// The next sessions with news, each with the transaction that brought it.
+async fn keys(
+    link: &mut Link,
+    me: &Me,
+    reading: &Reading,
+    position: &Position,
+    limit: u32,
+) -> Result<Vec<(String, u64)>, CentralError> {
+    let query = sqlx::query(if reading.is_whole() { WORTH_KNOWING } else { WITH_NEWS })
+        .bind(position.transaction.to_string())
+        .bind(&position.instance_id)
+        .bind(i64::from(limit))
+        .bind(me.host_id);
+    let rows = link.rows(query).await?;
+    rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
+}
+
+async fn tables(link: &mut Link) -> Result<[bool; 3], CentralError> {
+    match link.rows(sqlx::query(TABLES)).await?.first() {
+        Some(row) => Ok([column(row, 0)?, column(row, 1)?, column(row, 2)?]),
+        None => Ok([false; 3]),
+    }
+}
+
+/// The size of a record, and of what.
+struct Size {
+    session: usize,
+    kind: usize,
+    bytes: u64,
+}
+
+/// Of each wanted session in order, of each kind, newest first.
+async fn sizes(link: &mut Link, tables: [bool; 3], wanted: &[&str]) -> Result<Vec<Size>, CentralError> {
+    let parts: Vec<_> = KINDS.iter().zip(tables).filter(|(_, there)| *there).map(|((.., sizes), _)| *sizes).collect();
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT wanted.n, r.kind, r.size::bigint FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) \
+         CROSS JOIN LATERAL ({}) r ORDER BY wanted.n, r.kind, r.rank",
+        parts.join(" UNION ALL ")
+    );
+    let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(wanted)).await?;
+    let size = |row| {
+        let session = usize::try_from(column::<i64>(row, 0)? - 1).unwrap_or(0);
+        let kind = usize::try_from(column::<i32>(row, 1)?).unwrap_or(0);
+        Ok(Size { session, kind, bytes: column::<i64>(row, 2)?.unsigned_abs() })
+    };
+    rows.iter().map(size).collect()
+}
+
+/// Which records of which sessions go into a page.
+struct Plan {
+    spans: Vec<Spans>,
+    /// The last session of which all goes into it.
+    last: Option<(String, u64)>,
+    /// The session of which only a part does.
+    partly: Option<Partly>,
+    /// How many sessions go whole.
+    whole: u32,
+}
+
+/// The records of one session: how many of each kind are passed over, and how many are read.
+struct Spans {
+    instance_id: String,
+    skipped: [u32; 3],
+    taken: [u32; 3],
+}
+
+impl Plan {
+    /// Fills a page with records, at least with one.
+    fn of(keys: &[(String, u64)], sizes: &[Size], position: &Position, limit: u32) -> Self {
+        let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0 };
+        let mut bytes = 0;
+        for (session, (instance_id, transaction)) in keys.iter().enumerate() {
+            let read_before = position.partly.as_ref().filter(|partly| partly.instance_id == *instance_id);
+            let skipped = read_before.map_or([0; 3], |partly| partly.read);
+            let mut spans = Spans { instance_id: instance_id.clone(), skipped, taken: [0; 3] };
+            let mut seen = [0; 3];
+            let mut fits = true;
+            for size in sizes.iter().filter(|size| size.session == session) {
+                seen[size.kind] += 1;
+                if seen[size.kind] <= skipped[size.kind] {
+                    continue;
+                }
+                fits = bytes == 0 || bytes + size.bytes <= u64::from(limit);
+                if !fits {
+                    break;
+                }
+                bytes += size.bytes;
+                spans.taken[size.kind] += 1;
+            }
+            if !fits {
+                let read = std::array::from_fn(|kind| skipped[kind] + spans.taken[kind]);
+                plan.partly = Some(Partly { instance_id: instance_id.clone(), read });
+                plan.spans.push(spans);
+                break;
+            }
+            plan.spans.push(spans);
+            plan.last = Some((instance_id.clone(), *transaction));
+            plan.whole += 1;
+        }
+        plan
+    }
+
+    fn spans(&self, kind: usize) -> Vec<(&str, i64, i64)> {
+        let spans = self.spans.iter().filter(|spans| spans.taken[kind] > 0);
+        spans.map(|s| (s.instance_id.as_str(), i64::from(s.skipped[kind]), i64::from(s.taken[kind]))).collect()
+    }
+
+    /// Where the next page begins. It looks up about as many sessions as fit into this one.
+    fn next(self, position: &Position, most: u32) -> Position {
+        let (instance_id, transaction) =
+            self.last.unwrap_or_else(|| (position.instance_id.clone(), position.transaction));
+        let histories = Some((self.whole * 2).clamp(1, most));
+        Position { transaction, instance_id, partly: self.partly, histories, ..position.clone() }
+    }
+}
+
+async fn records(
+    link: &mut Link,
+    kind: Kind,
+    sql: &'static str,
+    spans: &[(&str, i64, i64)],
+    changes: &mut Changes,
+) -> Result<(), CentralError> {
+    if spans.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = spans.iter().map(|(id, ..)| *id).collect();
+    let skipped: Vec<_> = spans.iter().map(|(_, skipped, _)| *skipped).collect();
+    let taken: Vec<_> = spans.iter().map(|(.., taken)| *taken).collect();
+    let rows = link.rows(sqlx::query(sql).bind(ids).bind(skipped).bind(taken)).await?;
+    for row in rows.iter().rev() {
+        match record(row, kind) {
+            Ok(record) => changes.history.push(record),
+            Err(why) => passed_over("a record", &why, changes),
+        }
+    }
+    Ok(())
+}
+
+fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
+    let instance_id = InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
+    let record_id = Uuid::parse_str(&value::<String>(row, 1)?).map_err(|error| error.to_string())?;
+    let body = match serde_json::from_str(&value::<String>(row, 4)?) {
+        Ok(Value::Object(body)) => safe_fields(body),
+        Ok(_) => return Err("its body is no object".into()),
+        Err(error) => return Err(error.to_string()),
+    };
+    Ok(HistoryRecord {
+        record_id,
+        instance_id,
+        kind,
+        record_type: safe_line(value(row, 2)?, RECORD_TYPE),
+        at: moment(row, 3)?,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(ids: &[&str]) -> Vec<(String, u64)> {
+        ids.iter().map(|id| ((*id).to_owned(), 7)).collect()
+    }
+
+    fn size(session: usize, kind: usize, bytes: u64) -> Size {
+        Size { session, kind, bytes }
+    }
+
+    #[test]
+    fn a_page_holds_no_more_bytes_and_the_next_one_continues() {
+        let start = Position::start(Part::History, 5, 9);
+        let sizes = [size(0, 0, 60), size(0, 0, 30), size(1, 0, 20), size(1, 2, 500)];
+        let first = Plan::of(&keys(&["a", "b"]), &sizes, &start, 120);
+        assert_eq!(first.spans(0), [("a", 0, 2), ("b", 0, 1)]);
+        assert_eq!(first.spans(2), []);
+        let next = first.next(&start, 50);
+        assert_eq!((next.instance_id.as_str(), next.histories), ("a", Some(2)));
+        assert_eq!(next.partly, Some(Partly { instance_id: "b".into(), read: [1, 0, 0] }));
+
+        let rest = [size(0, 0, 20), size(0, 2, 500)];
+        let second = Plan::of(&keys(&["b"]), &rest, &next, 120);
+        assert_eq!((second.spans(0), second.spans(2)), (vec![], vec![("b", 0, 1)]), "one record, however large");
+        assert!(second.partly.is_none());
+        assert_eq!(second.next(&next, 50).instance_id, "b");
+    }
+
+    #[test]
+    fn what_was_read_of_one_session_is_not_passed_over_in_another() {
+        let partly = Some(Partly { instance_id: "b".into(), read: [1, 0, 0] });
+        let position = Position { partly, ..Position::start(Part::History, 5, 9) };
+        let plan = Plan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
+        assert_eq!(plan.spans(0), [("a", 0, 1)]);
+    }
+}

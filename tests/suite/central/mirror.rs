@@ -1,0 +1,212 @@
+//! Reading a real central: restored into other clusters, with rows that cannot be read, and with much history.
+
+use std::time::Duration;
+
+use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
+use sessiond::sync::central::{Announcement, Central};
+use sessiond::sync::postgres::Postgres;
+
+use super::conformance::{World, host, session};
+use super::history::migrated;
+use super::postgres::{Database, options};
+use crate::support::eventually;
+use crate::support::postgres::Server;
+
+/// All pages of a reading.
+async fn pages(link: &mut Postgres, mut reading: Reading) -> (Vec<Changes>, u64) {
+    let mut pages = Vec::new();
+    loop {
+        let changes = link.pull(&reading).await.unwrap();
+        let rest = changes.rest.clone();
+        pages.push(changes);
+        match rest {
+            Rest::More(position) => reading.after = Some(position),
+            Rest::Nothing { next_since } => return (pages, next_since),
+            Rest::Everything => panic!("central numbers its transactions as before"),
+        }
+    }
+}
+
+fn rows(pages: &[Changes]) -> usize {
+    pages.iter().map(|page| page.sessions.len() + page.gone.len() + page.history.len()).sum()
+}
+
+fn ids(pages: &[Changes]) -> Vec<&str> {
+    pages.iter().flat_map(|page| &page.sessions).map(|session| session.instance_id.as_str()).collect()
+}
+
+/// Uses up numbers of transactions.
+fn burn(server: &Server, transactions: u32) {
+    server.psql(
+        "postgres",
+        &format!("DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"),
+    );
+}
+
+/// A central with a deleted session that was brought back, and its dump.
+async fn lived_in(server: &Server) -> String {
+    let db = Database::migrated(server, "x").await;
+    let row = session("odin-PS-back00", "odin4", db.now());
+    db.put(&row);
+    db.delete("odin-PS-back00");
+    db.put(&row);
+    db.put(&session("odin-PS-0other", "odin4", db.now()));
+    db.psql(
+        "INSERT INTO sessiond_history (instance_id, changed_xid) \
+         SELECT 'odin-PS-' || lpad(n::text, 6, '0'), pg_current_xact_id() FROM generate_series(1, 3000) n",
+    );
+    server.dump("x")
+}
+
+/// The timeline of the old central, and of the new one; and a link to the new one.
+async fn restored(old: &Server, new: &Server, dump: &str) -> (String, String, Postgres) {
+    new.create("x");
+    let file = new.folder().join("dump.sql");
+    std::fs::write(&file, dump).unwrap();
+    new.psql_file("x", &file);
+    let laptop = host("laptop", 1);
+    let before = Postgres::new(options(&old.url("x"))).hello(&laptop).await.unwrap().timeline;
+    let mut link = Postgres::new(options(&new.url("x")));
+    let after = link.hello(&laptop).await.unwrap().timeline;
+    (before, after, link)
+}
+
+#[tokio::test]
+async fn restored_into_a_cluster_with_lower_numbers_nothing_is_read_twice() {
+    let old = Server::start(&[]);
+    burn(&old, 5000);
+    let dump = lived_in(&old).await;
+    let new = Server::start(&[]);
+    let (before, after, mut link) = restored(&old, &new, &dump).await;
+    assert_ne!(before, after, "another timeline");
+    let mut old_link = Postgres::new(options(&old.url("x")));
+    old_link.hello(&host("laptop", 1)).await.unwrap();
+    let (_, since_in_old) = pages(&mut old_link, Reading::since(0)).await;
+
+    let (all, since) = pages(&mut link, Reading::since(0)).await;
+    assert_eq!(ids(&all), ["odin-PS-0other", "odin-PS-back00"]);
+    for _ in 0..2 {
+        let (again, _) = pages(&mut link, Reading::since(since)).await;
+        assert_eq!((rows(&again), again.len()), (0, 1), "one page, nothing in it");
+    }
+    // A position of the old cluster is found out without the timeline, too.
+    assert_eq!(link.pull(&Reading::since(since_in_old)).await.unwrap().rest, Rest::Everything);
+
+    new.psql("x", "UPDATE supervisor_sessions SET current_epic = 'new' WHERE instance_id = 'odin-PS-back00'");
+    assert_eq!(ids(&pages(&mut link, Reading::since(since)).await.0), ["odin-PS-back00"]);
+    // Once the new cluster's numbers pass the old ones, the session is still there.
+    burn(&new, 6000);
+    let (later, since) = pages(&mut link, Reading::since(since)).await;
+    assert!(later.iter().all(|page| page.gone.is_empty()), "{later:?}");
+    assert_eq!(rows(&pages(&mut link, Reading::since(since)).await.0), 0);
+}
+
+#[tokio::test]
+async fn restored_into_a_cluster_with_higher_numbers_every_later_change_is_read() {
+    let old = Server::start(&[]);
+    let dump = lived_in(&old).await;
+    let new = Server::start(&[]);
+    burn(&new, 9000);
+    let (before, after, mut link) = restored(&old, &new, &dump).await;
+    assert_ne!(before, after, "another timeline");
+    let (all, since) = pages(&mut link, Reading::since(0)).await;
+    assert_eq!(ids(&all), ["odin-PS-0other", "odin-PS-back00"]);
+    assert_eq!(rows(&pages(&mut link, Reading::since(since)).await.0), 0);
+    new.psql("x", "DELETE FROM supervisor_sessions WHERE instance_id = 'odin-PS-back00'");
+    let (next, _) = pages(&mut link, Reading::since(since)).await;
+    assert_eq!(next[0].gone[0].instance_id, "odin-PS-back00");
+}
+
+/// Rows as other clients, or a looser schema, may hold them.
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_counted_and_the_others_are_read() {
+    let server = Server::start(&[]);
+    let db = migrated(&server, "x").await;
+    db.put(&session("odin-PS-000001", "odin4", db.now()));
+    db.psql(
+        "ALTER TABLE supervisor_sessions ALTER last_heartbeat DROP NOT NULL, ALTER project DROP NOT NULL; \
+         INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat) \
+             VALUES ('odin-PS-00null', 'odin', 'PS', NULL), ('odin-PS-0null2', NULL, 'PS', now()); \
+         ALTER TABLE event_store ALTER timestamp DROP NOT NULL; \
+         INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
+             VALUES (gen_random_uuid(), 'odin-PS-000001', 'epic_started', 1, NULL, '{}', '{}'), \
+                 (gen_random_uuid(), 'odin-PS-000001', 'epic_started', 2, 'infinity', '[1e999]', '{}'), \
+                 (gen_random_uuid(), 'odin-PS-000001', 'epic_started', 3, now(), '{\"a\": 1}', '{}'); \
+         INSERT INTO command_log (instance_id, command_type, action, context_data) VALUES \
+             ('odin-PS-000001', 'explicit', 'odd', jsonb_build_object('record_id', repeat('-', 36))), \
+             ('odin-PS-000001', 'explicit', 'odder', jsonb_build_object('record_id', 'no-uuid')), \
+             ('odin-PS-000001', 'explicit', 'scalar', '7'); \
+         ALTER TABLE sessiond_hosts DROP CONSTRAINT sessiond_hosts_machine_name_check; \
+         INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) \
+             VALUES (gen_random_uuid(), 'Ödd One', gen_random_uuid(), '?')",
+    );
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    for since in [0, 1] {
+        let (all, _) = pages(&mut link, Reading::since(since)).await;
+        assert_eq!(ids(&all), ["odin-PS-000001"]);
+        assert_eq!(all.iter().map(|page| page.unreadable).sum::<u64>(), 4, "two sessions, two events");
+        let history: Vec<_> = all.iter().flat_map(|page| &page.history).collect();
+        assert_eq!(history.len(), 1 + 3, "{history:?}");
+    }
+    assert_eq!(link.hosts().await.unwrap().len(), 1);
+}
+
+/// Fifty sessions of four megabytes each.
+#[tokio::test]
+async fn pages_of_history_are_bounded_by_bytes_and_bring_everything() {
+    let server = Server::start(&[]);
+    let db = migrated(&server, "x").await;
+    db.psql(
+        "INSERT INTO supervisor_sessions (instance_id, project, instance_type) \
+             SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin', 'PS' FROM generate_series(1, 4) n; \
+         INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, event_data, metadata) \
+             SELECT gen_random_uuid(), 'odin-PS-' || lpad(s::text, 6, '0'), 'epic_started', n, \
+                 jsonb_build_object('text', repeat('x', CASE s WHEN 1 THEN 60000 ELSE 10 END), 'n', n), '{}' \
+             FROM generate_series(1, 4) s, generate_series(1, 55) n",
+    );
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    for page in [PageSize::LARGEST, PageSize { bytes: 100_000, ..PageSize::LARGEST }] {
+        let (all, _) = pages(&mut link, Reading { page, ..Reading::since(0) }).await;
+        let bytes = |page: &Changes| {
+            page.history.iter().map(|r| serde_json::Value::Object(r.body.clone()).to_string().len()).sum::<usize>()
+        };
+        let largest = all.iter().map(bytes).max().unwrap();
+        assert!(largest <= page.bytes as usize, "{largest} bytes in a page of {}", page.bytes);
+        let mut records: Vec<_> = all.iter().flat_map(|page| &page.history).collect();
+        records.sort_by_key(|record| record.record_id);
+        records.dedup_by_key(|record| record.record_id);
+        assert_eq!(records.len(), 4 * 50, "the newest fifty of each");
+        assert!(records.iter().all(|record| record.body["data"]["n"].as_i64() > Some(5)));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_greets_central_is_announced() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    assert!(link.listen().await);
+    db.link().hello(&host("odin4", 2)).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), link.changed()).await;
+    assert_eq!(heard, Ok(Announcement::Host));
+}
+
+#[tokio::test]
+async fn a_listener_whose_server_is_gone_is_lost() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let mut link = db.link();
+    link.hello(&host("laptop", 1)).await.unwrap();
+    assert!(link.listen().await);
+    let listening = "FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'";
+    eventually("it listens", Duration::from_secs(10), || {
+        (db.psql(&format!("SELECT count(*) {listening}")) == "1").then_some(())
+    });
+    db.psql(&format!("SELECT pg_terminate_backend(pid) {listening}"));
+    let heard = tokio::time::timeout(Duration::from_secs(10), link.changed()).await;
+    assert_eq!(heard, Ok(Announcement::Lost));
+    assert!(link.listen().await, "another connection is opened");
+}
