@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sessiond::clock;
 use sessiond::domain::mirror::{Changes, Reading, Rest};
-use sessiond::domain::{Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Timestamp};
+use sessiond::domain::{
+    Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, TimedSession, Timestamp,
+};
 use sessiond::store::{Caller, Durability, FolderLock, Options, Store};
 use tokio::task::JoinSet;
 
@@ -92,7 +94,9 @@ pub fn mirror(dir: &Path, count: u64) {
     with_store(dir, async |store| {
         for from in (0..count).step_by(1000) {
             let at = clock::system()();
-            let sessions = (from..count.min(from + 1000)).map(|number| elsewhere(number, random.next(), at)).collect();
+            let sessions = (from..count.min(from + 1000))
+                .map(|number| TimedSession::untimed(elsewhere(number, random.next(), at)));
+            let sessions = sessions.collect();
             let changes = Changes { sessions, rest: Rest::Nothing { next_since: from + 1 }, ..Changes::default() };
             let draws = Box::new(std::array::from_fn(|_| random.next()));
             store.take_in(Reading::since(from.max(1)), changes, draws, at, STALE_AFTER).await.expect("it is mirrored");

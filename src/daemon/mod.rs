@@ -107,8 +107,7 @@ fn random() -> u64 {
 fn pin(settings: &Settings, clock: &Clock) -> Result<PinnedIdentity, ErrorDetail> {
     let file = IdentityFile::in_folder(&settings.state_dir);
     let explicit = settings.machine.name.as_ref();
-    let mut identity = identity::pin(&file, explicit, Uuid::new_v4(), clock())?;
-    identity.claim(Uuid::new_v4());
+    let identity = identity::pin(&file, explicit, Uuid::new_v4(), clock())?;
     file.save(&identity).map_err(failure::of_store)?;
     Ok(PinnedIdentity::new(file, identity))
 }
@@ -201,6 +200,8 @@ impl Daemon {
         let Self { store, identity, clock, in_force, started } = self;
         let name = identity.current().name;
         store.file_under(name.clone(), clock()).await.map_err(|error| failure::of_store(error.into()))?;
+        // A start that ends before it serves leaves no claim: central never learns of it.
+        identity.claim(Uuid::new_v4()).map_err(failure::of_store)?;
 
         let nudge = Arc::new(Notify::new());
         let (link, link_status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));

@@ -1,6 +1,6 @@
 //! Reading what changed in central: where a reading stands, and what it brings.
 
-use super::{HistoryRecord, MachineName, Session, Timestamp};
+use super::{HistoryRecord, MachineName, TimedSession, Timestamp};
 
 /// A reading of what changed, page by page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,8 @@ impl Reading {
 /// A page of what changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    pub sessions: Vec<Session>,
+    /// The times of this host's own sessions' columns; of others' sessions they are left out.
+    pub sessions: Vec<TimedSession>,
     /// Sessions that were deleted.
     pub gone: Vec<Gone>,
     /// The latest that happened in sessions: all of it, or its end.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod backoff;
+pub mod columns;
 pub mod context;
 pub mod finding;
 pub mod footer;
@@ -23,6 +24,7 @@ pub mod session;
 pub mod text;
 pub mod time;
 
+pub use columns::{Column, ColumnTimes, TimedSession};
 pub use context::{Context, Recollection};
 pub use finding::{Finding, Verdict};
 pub use hint::Hint;

@@ -47,6 +47,16 @@ pub enum Bug {
     HistoryNotReoffered,
     /// An event that central rejects takes those after it along.
     RejectedTakesOthersAlong,
+    /// A push carries every column, whoever changed it, as of its heartbeat.
+    PushWholeRows,
+    /// An acknowledgement counts for columns that were changed during the push.
+    AckClearsLaterColumns,
+    /// What other clients changed is not adopted while something waits.
+    NoAdoptionWhileWaiting,
+    /// A start that fails makes a claim, and the one that central accepted is forgotten for it.
+    ClaimAtEachStart,
+    /// The claim that central accepted is forgotten after a few starts.
+    ClaimsAgedOut,
     /// Each pull reads again what was read before.
     PositionNeverAdvances,
     /// Rows of central that did not change are written, and announced to watchers.
@@ -60,7 +70,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -83,6 +93,11 @@ impl Bug {
         Self::ReplayBackwards,
         Self::HistoryNotReoffered,
         Self::RejectedTakesOthersAlong,
+        Self::PushWholeRows,
+        Self::AckClearsLaterColumns,
+        Self::NoAdoptionWhileWaiting,
+        Self::ClaimAtEachStart,
+        Self::ClaimsAgedOut,
         Self::PositionNeverAdvances,
         Self::UnchangedRowsWritten,
         Self::DeletedForGood,

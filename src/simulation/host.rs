@@ -145,7 +145,9 @@ impl Host {
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
         let (store, hand) = ByHand::open(&self.disk);
         hand.set_full(self.full);
-        self.identity.lock().unwrap().claim(claim);
+        if self.network.has(Bug::ClaimAtEachStart) {
+            self.claim_and_forget(claim);
+        }
         let hand = Arc::new(Mutex::new(hand));
         let home =
             Home { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
@@ -155,9 +157,22 @@ impl Host {
         assert!(poll(&mut filed).is_none());
         daemon.home.hand.lock().unwrap().commit();
         if poll(&mut filed).unwrap().is_ok() {
+            match self.network.bug {
+                Some(Bug::ClaimAtEachStart) => {}
+                Some(Bug::ClaimsAgedOut) => self.claim_and_forget(claim),
+                _ => self.identity.lock().unwrap().claim(claim),
+            }
             daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE, BATCHES)))));
             self.daemon = Some(daemon);
         }
+    }
+
+    /// Keeps the two newest claims, whichever central accepted.
+    fn claim_and_forget(&self, claim: Uuid) {
+        let claims = &mut self.identity.lock().unwrap().claims;
+        claims.push(claim);
+        let surplus = claims.len().saturating_sub(2);
+        claims.drain(..surplus);
     }
 
     fn exchange(&self, home: &Home) -> SimExchange {
@@ -341,8 +356,10 @@ impl Local for Home {
         self.identity.lock().unwrap().clone()
     }
 
-    fn replaced(&self) {
-        self.identity.lock().unwrap().replace = false;
+    fn accepted(&self, claim: Uuid) {
+        let mut identity = self.identity.lock().unwrap();
+        identity.accepted_claim = Some(claim);
+        identity.replace = false;
     }
 
     async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
@@ -392,6 +409,10 @@ impl Local for Home {
             ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
         let renamed = self.store.settle(settling, at).await?;
+        if self.has(Bug::AckClearsLaterColumns) {
+            ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
+                .await?;
+        }
         if self.has(Bug::CollisionNotAliased) {
             renamed.iter().for_each(|renamed| self.hand.lock().unwrap().forget_alias(&renamed.from));
         }
@@ -405,7 +426,8 @@ impl Local for Home {
         }
         if self.has(Bug::HistoryNotReoffered) {
             self.store.settle(nothing, at).await?;
-            let all = "UPDATE sessions SET unsynced_since = 0 WHERE unsynced_since IS NULL AND mirror_round IS NULL";
+            let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
+                WHERE mirror_round IS NULL";
             return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
@@ -427,11 +449,16 @@ impl Local for Home {
     async fn take_in(
         &self,
         reading: Reading,
-        changes: Changes,
+        mut changes: Changes,
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<PageResult, StoreError> {
+        if self.has(Bug::NoAdoptionWhileWaiting) {
+            let hand = self.hand.lock().unwrap();
+            let waits = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
+            changes.sessions.retain(|session| !waits(session.instance_id.as_str()));
+        }
         let rows = changes.sessions.len();
         let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::host::Answer;
 use super::{STALE_AFTER, Violation};
 use crate::domain::{
-    Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
+    Column, Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status,
+    Timestamp,
 };
 use crate::store::{Caller, Process, Record, Store};
 
@@ -109,9 +111,10 @@ fn registration(host_machine: MachineName, current_epic: Option<String>) -> Regi
         instance_type: InstanceType::Ps,
         host_machine,
         context_percent: 0,
+        // Some need so much room that the disk matters.
+        claude_session_path: current_epic.clone().filter(|epic| epic.len() > 200).map(|epic| epic.repeat(8)),
         current_epic,
         claude_session_uuid: None,
-        claude_session_path: None,
         resumed_from: None,
         working_dir: None,
     }
@@ -128,6 +131,15 @@ pub struct State {
 }
 
 impl State {
+    /// Whether a column has the same value in both.
+    pub fn agrees(&self, column: Column, other: &Self) -> bool {
+        match column {
+            Column::ContextPercent => self.percent == other.percent,
+            Column::CurrentEpic => self.epic == other.epic,
+            _ => true,
+        }
+    }
+
     pub fn of(session: &Session) -> Self {
         Self {
             status: session.status,
@@ -136,6 +148,33 @@ impl State {
             heartbeat: session.last_heartbeat,
             closed_at: session.closed_at,
         }
+    }
+}
+
+/// The columns that clients change in the simulation.
+pub const WRITTEN: [Column; 2] = [Column::ContextPercent, Column::CurrentEpic];
+
+/// A change of one of them: what it made of the column is in the state.
+#[derive(Clone, Debug)]
+pub struct Write {
+    column: Column,
+    value: State,
+    at: Timestamp,
+    foreign: bool,
+    /// It bears a time at which it did not happen.
+    odd: bool,
+}
+
+impl Write {
+    fn fits(&self, column: Column, state: &State) -> bool {
+        self.column == column && self.value.agrees(column, state)
+    }
+
+    /// Whether it must not take the place of another.
+    fn is_older(&self, than: &Self) -> bool {
+        // Writes of one writer are in order whatever its clock says.
+        let comparable = !(self.odd || than.odd) || (self.foreign, than.foreign) == (false, false);
+        comparable && self.at < than.at
     }
 }
 
@@ -153,6 +192,10 @@ pub struct Told {
     before_group: usize,
     /// What clients without a daemon made of its row.
     pub foreign: Vec<State>,
+    /// All changes of its columns, its host's and others'.
+    pub writes: Vec<Write>,
+    /// Which of these central has of each of the columns.
+    central_has: BTreeMap<Column, Write>,
     pub closed_elsewhere: BTreeSet<Timestamp>,
     /// It had a heartbeat from the future once.
     pub future: bool,
@@ -185,6 +228,56 @@ impl Told {
             state.status = Status::Active;
             state.heartbeat = heartbeat;
         });
+    }
+
+    /// A client states a column; the newest state has its value.
+    fn wrote(&mut self, column: Column, at: Timestamp, true_now: Timestamp) {
+        let own = self.writes.iter().filter(|write| write.column == column && !write.foreign);
+        let after_the_last = own.map(|write| write.at.plus(Duration::from_micros(1))).max();
+        let at = after_the_last.map_or(at, |last| last.max(at));
+        let odd = at.since(true_now).max(true_now.since(at)) > Duration::from_millis(1);
+        let value = self.now().clone();
+        self.writes.push(Write { column, value, at, foreign: false, odd });
+    }
+
+    /// Another client changed columns in central.
+    pub fn edited(&mut self, before: &Session, after: &Session, at: Timestamp) {
+        let value = State::of(after);
+        for column in WRITTEN.into_iter().filter(|column| column.differs(before, after)) {
+            self.writes.push(Write { column, value: value.clone(), at, foreign: true, odd: false });
+        }
+        self.foreign.push(value);
+    }
+
+    /// G4: central's column is something that it was, and no earlier change has taken the place of a later one.
+    fn check_column(&mut self, column: Column, had: &State, before: Option<&State>) -> Result<(), Violation> {
+        if before.is_some_and(|before| before.agrees(column, had)) && self.central_has.contains_key(&column) {
+            return Ok(());
+        }
+        let last = self.central_has.get(&column).filter(|_| before.is_some());
+        let fitting: Vec<_> = self.writes.iter().filter(|write| write.fits(column, had)).collect();
+        // After a restore the earliest that it may be; else the latest.
+        let write = match last {
+            None => fitting.first().copied(),
+            Some(last) => fitting.iter().rev().copied().find(|write| !write.is_older(last)),
+        };
+        match write.cloned() {
+            Some(write) => self.central_has.insert(column, write),
+            None if fitting.is_empty() => return Err(violation("G3", self, &format!("never was {had:?}"))),
+            None => {
+                let undone = format!("had {} undone: {last:?} became {had:?}", column.name());
+                return Err(violation("G4", self, &undone));
+            }
+        };
+        Ok(())
+    }
+
+    /// What the latest change made of a column, if that is certain.
+    pub fn latest(&self, column: Column) -> Option<&State> {
+        let writes = self.writes.iter().filter(|write| write.column == column);
+        let latest = writes.clone().max_by_key(|write| write.at)?;
+        let certain = !writes.clone().any(|write| write.odd) || writes.clone().all(|write| !write.foreign);
+        certain.then_some(&latest.value)
     }
 
     pub fn is_open(&self) -> bool {
@@ -225,6 +318,8 @@ impl Model {
                     in_central: 0,
                     before_group: 1,
                     foreign: Vec::new(),
+                    writes: Vec::new(),
+                    central_has: BTreeMap::new(),
                     closed_elsewhere: BTreeSet::new(),
                     future: state.heartbeat > true_now,
                     odd: at != true_now,
@@ -232,7 +327,8 @@ impl Model {
                     events: Vec::new(),
                     states: vec![state],
                 };
-                self.told.insert(session.created_at, told);
+                let told = self.told.entry(session.created_at).insert_entry(told).into_mut();
+                WRITTEN.into_iter().for_each(|column| told.wrote(column, at, true_now));
             }
             Command::Heartbeat { key, beat, .. } => {
                 let Some(told) = self.told.get_mut(key) else { return };
@@ -240,6 +336,10 @@ impl Model {
                 let state = told.states.last_mut().expect("a state");
                 state.percent = beat.context_percent.unwrap_or(state.percent);
                 state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
+                let stated = [beat.context_percent.is_some(), beat.current_epic.is_some()];
+                for (column, _) in WRITTEN.into_iter().zip(stated).filter(|(_, stated)| *stated) {
+                    told.wrote(column, at, true_now);
+                }
             }
             Command::Close { key, .. } => {
                 let Some(told) = self.told.get_mut(key).filter(|told| told.is_open()) else { return };
@@ -327,14 +427,16 @@ impl Model {
             }
         }
         let had = State::of(row);
-        if told.foreign.iter().any(|foreign| same_but_status(foreign, &had)) {
+        let before = before.map(State::of);
+        for column in WRITTEN {
+            told.check_column(column, &had, before.as_ref())?;
+        }
+        if told.foreign.iter().any(|foreign| foreign.heartbeat == had.heartbeat) {
             return Ok(());
         }
         let matches = |state: &State| {
             let cut = told.future && state.heartbeat > had.heartbeat && had.heartbeat <= now;
-            (state.percent, &state.epic) == (had.percent, &had.epic)
-                && (state.heartbeat == had.heartbeat || cut)
-                && (state.status == had.status || had.status != Status::Active)
+            (state.heartbeat == had.heartbeat || cut) && (state.status == had.status || had.status != Status::Active)
         };
         match (told.in_central..told.states.len()).find(|i| matches(&told.states[*i])) {
             Some(index) => told.in_central = index,
@@ -348,16 +450,19 @@ impl Model {
 }
 
 impl Told {
-    /// A client without a daemon spoke for it in central, and its host has learned of it: before or after what
+    /// Clients without a daemon changed it in central, and its host has adopted that: before or after what
     /// the host did itself in the same commit, so that either may have had the last word of each field.
     fn spoken_for(&mut self, kept: &State) -> bool {
         let group = self.before_group.saturating_sub(1);
         let own = &self.states[group..];
         let Some(before) = own.first() else { return false };
+        let written = |column| {
+            own.iter().any(|state| state.agrees(column, kept))
+                || self.writes.iter().any(|write| write.foreign && write.fits(column, kept))
+        };
         let of = |field: &dyn Fn(&State) -> bool| own.iter().chain(&self.foreign).any(field);
-        let learned = self.foreign.iter().any(|state| state.heartbeat > before.heartbeat)
-            && of(&|state| state.percent == kept.percent)
-            && of(&|state| state.epic == kept.epic)
+        let learned = !self.foreign.is_empty()
+            && WRITTEN.into_iter().all(written)
             && of(&|state| state.heartbeat == kept.heartbeat)
             && (of(&|state| (state.status, state.closed_at) == (kept.status, kept.closed_at)))
             && kept.heartbeat >= before.heartbeat;
@@ -381,10 +486,6 @@ impl Told {
         self.become_(|state| (state.status, state.closed_at) = (status, closed_at));
         Ok(())
     }
-}
-
-fn same_but_status(a: &State, b: &State) -> bool {
-    (a.percent, &a.epic, a.heartbeat) == (b.percent, &b.epic, b.heartbeat)
 }
 
 pub fn violation(guarantee: &'static str, told: &Told, what: &str) -> Violation {

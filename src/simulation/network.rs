@@ -13,7 +13,7 @@ use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::{Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, HistoryTables, InstanceId, Session, Status, Timestamp};
+use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Zombie {
     host_id: Uuid,
     after: i64,
     number: i64,
-    sessions: Vec<Session>,
+    sessions: Vec<TimedSession>,
     records: Vec<HistoryRecord>,
 }
 
@@ -182,7 +182,7 @@ impl SimLink {
 
     /// Nor may it file anything under that name.
     fn check_filing(&self, batch: &Batch<'_>) {
-        let filed = |s: &&Session| self.network.lock().rivals.contains_key(s.host_machine.as_str());
+        let filed = |s: &&TimedSession| self.network.lock().rivals.contains_key(s.host_machine.as_str());
         if let Some(session) = batch.sessions.iter().find(filed) {
             self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
         }
@@ -191,7 +191,10 @@ impl SimLink {
     async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
         let mut sessions = batch.sessions.to_vec();
         if self.network.has(Bug::StampNow) {
-            sessions.iter_mut().for_each(|s| s.last_heartbeat = self.network.central.now());
+            sessions.iter_mut().for_each(|s| s.session.last_heartbeat = self.network.central.now());
+        }
+        if self.network.has(Bug::PushWholeRows) {
+            sessions.iter_mut().for_each(|s| s.times = ColumnTimes::all(s.last_heartbeat));
         }
         let after = self.network.after(batch.after, self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id));
         let mut records = batch.records.to_vec();
@@ -239,8 +242,14 @@ impl Central for SimLink {
         announced.replace |= self.network.has(Bug::PushUnderConflict);
         let welcome = self.link.hello(&announced).await;
         self.network.note(format!("host {} says hello ({fate:?}): {}", self.host, shown(&welcome)));
+        // A rename may take a name that another host has by then.
+        let usurped = self.network.lock().rivals.contains_key(host.machine.as_str());
+        if let (Err(CentralError::Conflict(conflict)), false) = (&welcome, usurped) {
+            self.violated("G8", format!("host {} is in conflict with nobody: {conflict:?}", self.host));
+        }
         let welcome = welcome?;
-        if host.replace {
+        // A restored backup may bring back that a copy of the folder had the name.
+        if host.replace || welcome.batch < host.acked_batch {
             self.network.lock().rivals.remove(host.machine.as_str());
         }
         self.check_name(host);

@@ -21,7 +21,7 @@ use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
 };
 use crate::store::by_hand::Disk;
-use crate::store::{Process, Record, StoreError};
+use crate::store::{ColumnChanges, Process, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
 
 const SECOND: i64 = 1_000_000;
@@ -144,8 +144,8 @@ impl World {
             88..91 => self.back_up_or_restore()?,
             91..92 => self.take_name(host),
             92..94 => self.tell_identity(host),
-            94..97 => self.foreign_client()?,
-            97..99 => self.zombie()?,
+            94..98 => self.foreign_client()?,
+            98..99 => self.zombie()?,
             _ => self.nudge(host),
         }
         self.check_calls()
@@ -421,6 +421,7 @@ impl World {
             machine: identity.name.clone(),
             claim: number,
             own_claims: vec![number],
+            acked_batch: 0,
             former_host_ids: Vec::new(),
             replace: true,
             version: "rival",
@@ -547,12 +548,12 @@ impl World {
 
     /// A client without a daemon writes where it can.
     fn foreign_client(&mut self) -> Result<(), Violation> {
-        match self.below(5) {
+        match self.below(6) {
             0 => self.collide(),
             1 => self.close_elsewhere(),
             2 => self.bring_back(),
             3 => self.network.central.hold_a_transaction(self.random.below(2) == 0),
-            _ => self.beat_elsewhere(),
+            _ => self.edit_elsewhere(),
         }
         self.check_central()
     }
@@ -594,16 +595,26 @@ impl World {
         }
     }
 
-    fn beat_elsewhere(&mut self) {
-        let Some(mut row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
-        let ahead = if self.below(4) == 0 { 60 * MINUTE } else { 0 };
-        row.last_heartbeat = self.now().plus(Duration::from_micros(ahead as u64)).max(row.last_heartbeat);
-        row.context_percent = self.below(101) as u8;
-        row.status = Status::Active;
-        self.note(format!("{} has a heartbeat in central", row.instance_id));
-        self.network.central.put(&row);
+    /// Another client sends a heartbeat to central, or changes one column there.
+    fn edit_elsewhere(&mut self) {
+        let Some(row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
+        let mut edited = row.clone();
+        match self.below(3) {
+            0 => {
+                let ahead = if self.below(4) == 0 { 60 * MINUTE } else { 0 };
+                let at = self.now().plus(Duration::from_micros(ahead as u64));
+                edited.last_heartbeat = at.max(row.last_heartbeat);
+                edited.context_percent = self.below(101) as u8;
+                edited.status = Status::Active;
+            }
+            1 => edited.context_percent = self.below(101) as u8,
+            _ => edited.current_epic = Some(format!("theirs-{}", self.below(1000))),
+        }
+        self.note(format!("another client makes {row:?} {edited:?}"));
+        self.network.central.edit(row.instance_id.as_str(), |session| session.clone_from(&edited));
+        let at = self.now();
         if let Some(told) = self.model.told.get_mut(&row.created_at) {
-            told.foreign.push(State::of(&row));
+            told.edited(&row, &edited, at);
         }
     }
 
@@ -629,6 +640,8 @@ fn pretended(command: &Command, at: Timestamp) -> Record {
         owner_uid: 1000,
         process: *process,
         version: 1,
+        synced_version: 0,
+        columns: ColumnChanges::begun(at),
         unsynced_since: None,
         mirrored: false,
         machine_seen: None,

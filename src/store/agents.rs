@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
 use super::{StoreError, history};
 use crate::domain::agent::{Candidate, Candidates, Kind, Report, Sign, Source, Verdict, resolve};
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
+use crate::domain::{Column, Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
 /// A report, and what is known of where it came from.
 #[derive(Clone, Debug)]
@@ -269,6 +269,10 @@ fn adopt(
         }
     }
     follow(db, &mut record.session, sighting, before.process)?;
+    record.change_columns_since(&before.session, at);
+    if report.context_percent.is_some() {
+        record.change_column(Column::ContextPercent, at);
+    }
     if whereabouts(&record.session) != whereabouts(&before.session) {
         save_whereabouts(db, &record)?;
     }
@@ -325,16 +329,17 @@ fn move_to(session: &mut Session, report: &Report) {
     }
 }
 
-fn whereabouts(session: &Session) -> [Option<String>; 3] {
-    [session.claude_session_uuid.clone(), session.claude_session_path.clone(), session.working_dir.clone()]
+fn whereabouts(session: &Session) -> [&Option<String>; 3] {
+    [&session.claude_session_uuid, &session.claude_session_path, &session.working_dir]
 }
 
 /// The process that reports runs the session no more. It ends, or is to be resumed, unless another process runs it.
 fn end(db: &Connection, id: &InstanceId, sighting: &Sighting, at: Timestamp) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
-    let before = whereabouts(&record.session);
+    let before = record.session.clone();
     move_to(&mut record.session, &sighting.report);
-    if whereabouts(&record.session) != before {
+    record.change_columns_since(&before, at);
+    if whereabouts(&record.session) != whereabouts(&before) {
         save_whereabouts(db, &record)?;
     }
     if let Some(process) = sighting.process {

@@ -16,8 +16,10 @@ use crate::domain::{MachineName, Timestamp};
 
 const FILE: &str = "identity.json";
 
-/// How many of its own claims a host remembers: enough to know itself in any backup of central.
+/// How many claims a host keeps beside the one that central accepted last.
 const CLAIMS: usize = 64;
+/// How many it keeps while it knows of none that central accepted: any of them may be the one that central has.
+const CLAIMS_UNTIL_ACCEPTED: usize = 1024;
 
 /// A pinned identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +27,13 @@ pub struct Identity {
     pub name: MachineName,
     pub host_id: Uuid,
     pub pinned_at: Timestamp,
-    /// One random claim for each start of the daemon, newest last. Central keeps the newest it has
-    /// seen: a claim there that is none of these was made by somebody else, on a copy of this folder.
+    /// One random claim for each start of the daemon that got as far as serving, newest last. Central keeps the one it
+    /// accepted last: a claim there that is none of these was made on a copy of this folder.
     pub claims: Vec<Uuid>,
+    /// The claim that central accepted last; it stays among the claims, however many starts come after it.
+    pub accepted_claim: Option<Uuid>,
+    /// The claims that central has under former host ids.
+    pub former_claims: Vec<Uuid>,
     /// The host ids under which this host went before it was renamed.
     pub former_host_ids: Vec<Uuid>,
     /// Told by a person to take the name over from the host that has it in central.
@@ -36,19 +42,39 @@ pub struct Identity {
 
 impl Identity {
     pub fn new(name: MachineName, host_id: Uuid, pinned_at: Timestamp) -> Self {
-        Self { name, host_id, pinned_at, claims: Vec::new(), former_host_ids: Vec::new(), replace: false }
+        Self {
+            name,
+            host_id,
+            pinned_at,
+            claims: Vec::new(),
+            accepted_claim: None,
+            former_claims: Vec::new(),
+            former_host_ids: Vec::new(),
+            replace: false,
+        }
     }
 
     /// The claim that this start of the daemon makes.
     pub fn claim(&mut self, claim: Uuid) {
         self.claims.push(claim);
-        let surplus = self.claims.len().saturating_sub(CLAIMS);
-        self.claims.drain(..surplus);
+        let kept = if self.accepted_claim.is_some() { CLAIMS } else { CLAIMS_UNTIL_ACCEPTED };
+        let oldest_kept = self.claims.len().saturating_sub(kept);
+        let mut index = 0;
+        self.claims.retain(|claim| {
+            index += 1;
+            index > oldest_kept || self.accepted_claim == Some(*claim)
+        });
+    }
+
+    /// All claims that this host knows to be its own.
+    pub fn own_claims(&self) -> Vec<Uuid> {
+        self.former_claims.iter().chain(&self.claims).copied().collect()
     }
 
     /// Another name is another host to central: the old id is given up, if it was this host's to give.
     pub fn rename(&mut self, name: MachineName, host_id: Uuid, at: Timestamp) {
         self.former_host_ids.push(self.host_id);
+        self.former_claims.extend(self.accepted_claim);
         self.name = name;
         self.host_id = host_id;
         self.pinned_at = at;
@@ -92,13 +118,24 @@ impl PinnedIdentity {
         self.change(|identity| identity.replace = true)
     }
 
-    /// The name has been taken over. Nobody needs to be woken for that; should it not reach the disk,
-    /// the next start takes the name over once more.
-    pub fn replaced(&self) {
+    /// Adds the claim of this start. It is saved before central can learn of it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn claim(&self, claim: Uuid) -> Result<Identity, OpenError> {
+        self.change(|identity| identity.claim(claim))
+    }
+
+    /// Central accepted this claim, and with it a replacement that was asked for. No watcher is woken. If it cannot be
+    /// saved, the next handshake does it again.
+    pub fn accepted(&self, claim: Uuid) {
         self.current.send_if_modified(|identity| {
-            identity.replace = false;
-            if let Err(error) = self.file.save(identity) {
-                tracing::warn!(%error, "that the name was taken over could not be noted");
+            if identity.accepted_claim != Some(claim) || identity.replace {
+                identity.accepted_claim = Some(claim);
+                identity.replace = false;
+                if let Err(error) = self.file.save(identity) {
+                    tracing::warn!(%error, "the claim that central accepted could not be saved");
+                }
             }
             false
         });
@@ -121,6 +158,10 @@ struct Pin {
     pinned_at: i64,
     #[serde(default)]
     claims: Vec<Uuid>,
+    #[serde(default)]
+    accepted_claim: Option<Uuid>,
+    #[serde(default)]
+    former_claims: Vec<Uuid>,
     #[serde(default)]
     former_host_ids: Vec<Uuid>,
     #[serde(default)]
@@ -148,6 +189,8 @@ impl IdentityFile {
             host_id: pin.host_id,
             pinned_at: Timestamp::from_micros(pin.pinned_at),
             claims: pin.claims,
+            accepted_claim: pin.accepted_claim,
+            former_claims: pin.former_claims,
             former_host_ids: pin.former_host_ids,
             replace: pin.replace,
         }))
@@ -160,6 +203,8 @@ impl IdentityFile {
             host_id: identity.host_id,
             pinned_at: identity.pinned_at.micros(),
             claims: identity.claims.clone(),
+            accepted_claim: identity.accepted_claim,
+            former_claims: identity.former_claims.clone(),
             former_host_ids: identity.former_host_ids.clone(),
             replace: identity.replace,
         };
@@ -198,10 +243,17 @@ mod tests {
         for claim in 0..100 {
             identity.claim(Uuid::from_u128(claim));
         }
+        assert_eq!(identity.claims.len(), 100, "any of them may be the one that central has");
+        identity.accepted_claim = Some(Uuid::from_u128(2));
+        for claim in 100..200 {
+            identity.claim(Uuid::from_u128(claim));
+        }
+        assert_eq!((identity.claims.len(), identity.claims[0]), (CLAIMS + 1, Uuid::from_u128(2)), "kept for ever");
+        assert_eq!(identity.claims.last(), Some(&Uuid::from_u128(199)));
         identity.rename(MachineName::parse("desk").unwrap(), Uuid::from_u128(2), Timestamp::from_micros(6));
         file.save(&identity).unwrap();
         assert_eq!(file.load().unwrap(), Some(identity.clone()));
-        assert_eq!((identity.claims.len(), identity.claims.last()), (CLAIMS, Some(&Uuid::from_u128(99))));
+        assert_eq!(identity.own_claims()[0], Uuid::from_u128(2), "the former id's claim is kept for ever, too");
         assert_eq!(identity.former_host_ids, [Uuid::from_u128(1)]);
 
         fs::write(dir.path().join(FILE), "{").unwrap();

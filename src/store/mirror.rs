@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sessions::{self, Record};
 use super::{Renamed, StoreError, mirror_share, outbox};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Reading, Rest};
-use crate::domain::session::fresh;
-use crate::domain::{HistoryRecord, Kind, Session, Status, Timestamp};
+use crate::domain::{HistoryRecord, Kind, Session, Status, TimedSession, Timestamp};
 
 /// How much of a mirrored session's history is kept: as much as reconstructing its context takes.
 const KEPT_EVENTS: u32 = 50;
@@ -98,7 +97,7 @@ pub(super) struct Turn {
     /// It begins a reading of everything.
     begins: bool,
     gone: Vec<Gone>,
-    sessions: Vec<Session>,
+    sessions: Vec<TimedSession>,
     history: Vec<HistoryRecord>,
     /// It ends the reading: where the next one begins.
     next_since: Option<u64>,
@@ -194,14 +193,14 @@ fn bury(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn take(db: &Connection, session: &Session, round: i64, how: &Importing) -> Result<Option<Renamed>, StoreError> {
+fn take(db: &Connection, session: &TimedSession, round: i64, how: &Importing) -> Result<Option<Renamed>, StoreError> {
     if how.whole {
         db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
             .execute([session.instance_id.as_str()])?;
     }
     match sessions::exactly(db, session.instance_id.as_str())? {
         Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
-            merge(db, &own, session, how)?;
+            merge(db, own, session, how)?;
             Ok(None)
         }
         Some(own) if !own.mirrored => {
@@ -210,7 +209,7 @@ fn take(db: &Connection, session: &Session, round: i64, how: &Importing) -> Resu
             Ok(renamed)
         }
         // It may be read any number of times while a transaction in central runs for long.
-        Some(known) if known.session == *session => Ok(None),
+        Some(known) if known.session == session.session => Ok(None),
         _ => {
             sessions::mirror(db, session, round)?;
             Ok(None)
@@ -218,23 +217,24 @@ fn take(db: &Connection, session: &Session, round: i64, how: &Importing) -> Resu
     }
 }
 
-/// What others did to a session of this host: closed it, or spoke for it later than anybody here.
-fn merge(db: &Connection, own: &Record, central: &Session, taking: &Importing) -> Result<(), StoreError> {
-    let id = &own.session.instance_id;
-    if own.session.status == Status::Closed {
-        // Closed is for good; a central that forgot of it, or was told otherwise, is told again.
-        return if central.status == Status::Closed { Ok(()) } else { outbox::offer_again(db, id, taking.at) };
+/// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.
+fn merge(db: &Connection, own: Record, central: &TimedSession, how: &Importing) -> Result<(), StoreError> {
+    let id = own.session.instance_id.clone();
+    let closed = |session: &Session| session.status == Status::Closed;
+    let mut merged = own.clone();
+    // Closed is permanent: a central that lost it, or where somebody opened the session again, is offered it again.
+    let mut lost = closed(&own.session) && !closed(central);
+    lost |= merged.merge_columns(central, how.whole);
+    if !closed(&own.session) && !closed(central) && !how.whole {
+        merged.merge_heartbeat(central, how.at, how.stale_after);
     }
-    if central.status == Status::Closed {
-        return outbox::closed_elsewhere(db, id, central.closed_at.unwrap_or(taking.at));
+    if merged != own {
+        sessions::adopt(db, &merged)?;
     }
-    // What central lacks was said here, and acknowledged: it comes first, whatever the clocks say. And a whole
-    // reading brings also what this host itself once said.
-    let later = own.unsynced_since.is_none()
-        && !taking.whole
-        && central.last_heartbeat > own.session.last_heartbeat
-        && fresh(central.last_heartbeat, taking.at, taking.stale_after);
-    if later { sessions::adopt(db, own, central) } else { Ok(()) }
+    if closed(central) && !closed(&own.session) {
+        outbox::closed_elsewhere(db, &id, central.closed_at.unwrap_or(how.at))?;
+    }
+    if lost { outbox::offer_again(db, &id, how.at) } else { Ok(()) }
 }
 
 /// History of sessions that are not known here is left out: it comes again with them.
@@ -326,7 +326,7 @@ fn set_fact(db: &Connection, name: &str, value: i64) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::domain::mirror::{Part, Position};
-    use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration};
+    use crate::domain::{Column, ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration};
     use crate::store::{Caller, sessions::register};
 
     const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -366,6 +366,7 @@ mod tests {
     }
 
     fn all(sessions: Vec<Session>) -> Changes {
+        let sessions = sessions.into_iter().map(TimedSession::untimed).collect();
         Changes { sessions, rest: Rest::Nothing { next_since: 9 }, ..Changes::default() }
     }
 
@@ -430,21 +431,124 @@ mod tests {
         assert_eq!((mine.session.instance_id, mine.session.created_at), (renamed[0].to.clone(), here.created_at));
     }
 
+    fn timed(session: &Session, changed: &[(Column, i64)]) -> Changes {
+        let mut times = ColumnTimes::all(at(0));
+        changed.iter().for_each(|(column, second)| times.set(*column, at(*second)));
+        Changes { sessions: vec![TimedSession { session: session.clone(), times }], ..all(vec![]) }
+    }
+
+    fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic: Option<&str>) -> Record {
+        let beat = Heartbeat { context_percent, current_epic: epic.map(|epic| Some(epic.to_owned())) };
+        sessions::heartbeat(db, id, &beat, Caller { uid: 1 }, at(second), STALE_AFTER).unwrap().0
+    }
+
+    fn acknowledge(db: &Connection, record: &Record) {
+        let how = outbox::Settlement::Taken;
+        let of = outbox::Settled { instance_id: record.session.instance_id.clone(), version: record.version, how };
+        outbox::settle(db, &outbox::Settling { sessions: vec![of], ..Default::default() }, at(60)).unwrap();
+    }
+
     #[test]
-    fn only_what_nobody_here_said_since_is_taken_over() {
+    fn changes_of_others_are_adopted_while_a_heartbeat_waits() {
         let db = store();
         let here = own(&db, 7, 0);
-        let theirs = Session { last_heartbeat: at(50), context_percent: 44, ..here.clone() };
-        read(&db, 1, &all(vec![theirs.clone()]));
-        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, here, "central lacks what was said here");
-        db.execute("UPDATE sessions SET unsynced_since = NULL", []).unwrap();
-        read(&db, 0, &all(vec![theirs.clone()]));
-        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, here, "a whole reading brings the past");
-        read(&db, 1, &all(vec![theirs.clone()]));
-        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, theirs);
-        let older = Session { last_heartbeat: at(20), context_percent: 1, ..here.clone() };
-        read(&db, 1, &all(vec![older]));
-        assert_eq!(kept(&db, here.instance_id.as_str()).unwrap().session, theirs, "heartbeats do not move back");
+        let id = here.instance_id.as_str();
+        acknowledge(&db, &kept(&db, id).unwrap());
+        say(&db, id, 50, None, None);
+        let theirs = Session {
+            current_epic: Some("E2".into()),
+            claude_session_uuid: Some("c-9".into()),
+            claude_session_path: Some("/c-9".into()),
+            ..here.clone()
+        };
+        let changed = [(Column::CurrentEpic, 40), (Column::ClaudeSessionUuid, 40), (Column::ClaudeSessionPath, 40)];
+        read(&db, 1, &timed(&theirs, &changed));
+        let adopted = kept(&db, id).unwrap();
+        assert_eq!(adopted.session, Session { last_heartbeat: at(50), ..theirs });
+        assert_eq!(adopted.offered_columns(), ColumnTimes::default(), "nothing of it is offered");
+        assert!(adopted.unsynced_since.is_some(), "the heartbeat still waits");
+    }
+
+    #[test]
+    fn of_two_changes_of_one_column_the_later_is_kept() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let id = here.instance_id.as_str();
+        acknowledge(&db, &kept(&db, id).unwrap());
+        say(&db, id, 50, Some(9), Some("mine"));
+        let theirs = Session { context_percent: 77, current_epic: Some("theirs".into()), ..here.clone() };
+        read(&db, 1, &timed(&theirs, &[(Column::ContextPercent, 55), (Column::CurrentEpic, 45)]));
+        let merged = kept(&db, id).unwrap();
+        assert_eq!((merged.session.context_percent, merged.session.current_epic.as_deref()), (77, Some("mine")));
+        let offered: Vec<_> = merged.offered_columns().iter().map(|(column, _)| column).collect();
+        assert_eq!(offered, [Column::CurrentEpic]);
+    }
+
+    #[test]
+    fn a_whole_reading_replaces_columns_by_later_ones_only_and_offers_what_central_lost() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let id = here.instance_id.as_str();
+        let said = say(&db, id, 30, None, Some("mine"));
+        acknowledge(&db, &said);
+        let past = Session { context_percent: 44, current_epic: Some("past".into()), ..here.clone() };
+        read(&db, 0, &timed(&past, &[(Column::CurrentEpic, 20), (Column::ContextPercent, 40)]));
+        let merged = kept(&db, id).unwrap();
+        assert_eq!((merged.session.context_percent, merged.session.current_epic.as_deref()), (44, Some("mine")));
+        let times = merged.offered_columns();
+        assert_eq!((times.get(Column::CurrentEpic), times.get(Column::ContextPercent)), (Some(at(30)), Some(at(40))));
+    }
+
+    #[test]
+    fn an_acknowledgement_leaves_what_was_changed_during_the_push() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let id = here.instance_id.as_str();
+        let pushed = say(&db, id, 10, None, Some("pushed"));
+        let during = say(&db, id, 11, Some(5), None);
+        let last = say(&db, id, 12, None, None);
+        acknowledge(&db, &pushed);
+        let record = kept(&db, id).unwrap();
+        let offered: Vec<_> = record.offered_columns().iter().collect();
+        assert_eq!(offered, [(Column::ContextPercent, at(11))]);
+        acknowledge(&db, &during);
+        assert_eq!(kept(&db, id).unwrap().offered_columns(), ColumnTimes::default());
+        assert!(kept(&db, id).unwrap().unsynced_since.is_some());
+        acknowledge(&db, &last);
+        assert_eq!(kept(&db, id).unwrap().unsynced_since, None);
+    }
+
+    #[test]
+    fn a_later_heartbeat_of_others_is_adopted_and_none_moves_back() {
+        let db = store();
+        let here = own(&db, 7, 0);
+        let id = here.instance_id.as_str();
+        let heartbeat = |second| timed(&Session { last_heartbeat: at(second), ..here.clone() }, &[]);
+        read(&db, 1, &heartbeat(50));
+        assert_eq!(kept(&db, id).unwrap().session.last_heartbeat, at(50), "even while something waits");
+        read(&db, 1, &heartbeat(20));
+        assert_eq!(kept(&db, id).unwrap().session.last_heartbeat, at(50));
+        read(&db, 0, &heartbeat(55));
+        assert_eq!(kept(&db, id).unwrap().session.last_heartbeat, at(50), "a whole reading brings the past");
+    }
+
+    #[test]
+    fn a_store_of_an_older_version_offers_whole_what_waits_and_nothing_else() {
+        let db = Connection::open_in_memory().unwrap();
+        let (columns, before) = crate::store::open::MIGRATIONS.split_last().unwrap();
+        before.iter().for_each(|migration| db.execute_batch(migration).unwrap());
+        let insert = "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, last_heartbeat, \
+             created_at, host_machine, owner_uid, version, unsynced_since) \
+             VALUES (?1, 'odin', 'PS', 'active', 3, ?2, 0, 'odin3', 1, 4, ?3)";
+        db.execute(insert, params!["odin-PS-00000a", at(5).micros(), Some(1)]).unwrap();
+        db.execute(insert, params!["odin-PS-00000b", at(5).micros(), None::<i64>]).unwrap();
+        db.execute_batch(columns).unwrap();
+        assert_eq!(kept(&db, "odin-PS-00000a").unwrap().offered_columns(), ColumnTimes::all(at(5)));
+        assert_eq!(kept(&db, "odin-PS-00000b").unwrap().offered_columns(), ColumnTimes::default());
+        // The next heartbeat writes down since when the columns are as they are, which it does not change.
+        say(&db, "odin-PS-00000a", 9, Some(8), None);
+        let offered = kept(&db, "odin-PS-00000a").unwrap().offered_columns();
+        assert_eq!((offered.get(Column::CurrentEpic), offered.get(Column::ContextPercent)), (Some(at(5)), Some(at(9))));
     }
 
     #[test]

@@ -164,7 +164,7 @@ mod tests {
     async fn import_history(store: &Store, sessions: usize) {
         for page in (0..sessions).collect::<Vec<_>>().chunks(20) {
             let changes = Changes {
-                sessions: page.iter().map(|n| closed(*n)).collect(),
+                sessions: page.iter().map(|n| TimedSession::untimed(closed(*n))).collect(),
                 history: page.iter().map(|n| record(*n)).collect(),
                 rest: Rest::Nothing { next_since: 9 },
                 ..Changes::default()
@@ -245,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
         let changed = Changes {
-            sessions: (0..5).map(closed).collect(),
+            sessions: (0..5).map(|n| TimedSession::untimed(closed(n))).collect(),
             rest: Rest::More(crate::domain::mirror::Position::start(crate::domain::mirror::Part::History, 1, 9)),
             ..Changes::default()
         };

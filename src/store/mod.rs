@@ -10,6 +10,7 @@ mod agents_tests;
 pub(crate) mod by_hand;
 mod changes;
 mod check;
+mod columns;
 mod copies;
 mod error;
 mod examine;
@@ -53,6 +54,7 @@ use uuid::Uuid;
 
 pub use agents::{Sighted, Sighting};
 pub use changes::Changes;
+pub use columns::ColumnChanges;
 pub use error::{OpenError, StoreError};
 pub use examine::examine;
 pub use history::WITHOUT_SESSION;

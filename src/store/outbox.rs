@@ -331,10 +331,12 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
     Ok(renamed)
 }
 
-/// A change made during the push has a newer version, and goes on waiting.
+/// A change made during the push has a newer version, so that its columns go on waiting.
 fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE sessions SET unsynced_since = NULL, parkings = 0 WHERE instance_id = ?1 AND version = ?2",
+        "UPDATE sessions SET synced_version = max(synced_version, ?2), \
+             unsynced_since = iif(version = ?2, NULL, unsynced_since), \
+             parkings = iif(version = ?2, 0, parkings) WHERE instance_id = ?1",
     )?
     .execute(params![id.as_str(), version])?;
     Ok(())
@@ -352,8 +354,11 @@ pub(super) fn closed_elsewhere(db: &Connection, id: &InstanceId, closed_at: Time
 
 /// Central lacks what it once had of this session.
 pub(super) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached("UPDATE sessions SET unsynced_since = ?2 WHERE instance_id = ?1 AND unsynced_since IS NULL")?
-        .execute(params![id.as_str(), at.micros()])?;
+    db.prepare_cached(
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2), synced_version = 0 \
+             WHERE instance_id = ?1 AND (unsynced_since IS NULL OR synced_version > 0)",
+    )?
+    .execute(params![id.as_str(), at.micros()])?;
     Ok(())
 }
 
@@ -370,7 +375,7 @@ pub(super) fn give_up_id(
     let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
     db.execute(
         "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
-             parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE instance_id = ?1",
+             synced_version = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE instance_id = ?1",
         params![id.as_str(), new_id.as_str(), at.micros()],
     )?;
     db.execute(
@@ -450,8 +455,9 @@ pub(super) fn forget_synced(
 fn forget_sessions(db: &Connection, after_row: i64, last_row: i64, at: Timestamp) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE sessions SET unsynced_since = ?1 WHERE rowid > ?2 AND rowid <= ?3 \
-                 AND unsynced_since IS NULL AND mirror_round IS NULL",
+            "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 \
+                 WHERE rowid > ?2 AND rowid <= ?3 AND mirror_round IS NULL \
+                 AND (unsynced_since IS NULL OR synced_version > 0)",
         )?
         .execute(params![at.micros(), after_row, last_row])?)
 }

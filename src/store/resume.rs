@@ -120,6 +120,7 @@ fn go_on(
     record.process = process.or(record.process);
     let beaten = record.session.heartbeat(&Heartbeat::default(), at, stale_after);
     beaten.map_err(|_| StoreError::Closed(record.session.instance_id.to_string()))?;
+    record.change_columns_since(&from.session, at);
     sessions::save(db, &mut record, at)?;
     sessions::save_whereabouts(db, &record)?;
     Ok(record)

@@ -32,7 +32,7 @@ pub(super) fn carry_over(damaged: &Connection, copy: &mut Connection, now: Times
         }
     }
     copy.execute(
-        "UPDATE sessions SET unsynced_since = ?1 WHERE unsynced_since IS NULL AND mirror_round IS NULL",
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 WHERE mirror_round IS NULL",
         [now.micros()],
     )?;
     mirror::read_anew(&copy)?;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::columns::{self, ColumnChanges};
 use super::writer::all_or_nothing;
 use super::{Counts, StoreError, agents, history};
 use crate::domain::{
-    Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
+    Column, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
 };
 
 /// A process on this host that a session belongs to.
@@ -30,6 +31,10 @@ pub struct Record {
     pub process: Option<Process>,
     /// Grows with every local change.
     pub version: i64,
+    /// The newest version that central acknowledged; 0: none, so that all columns are offered.
+    pub synced_version: i64,
+    /// Which version changed each shared column, and when.
+    pub columns: ColumnChanges,
     /// When the oldest change that central lacks was made.
     pub unsynced_since: Option<Timestamp>,
     /// It is another host's, as central last told of it.
@@ -50,6 +55,8 @@ impl Record {
             owner_uid: caller.uid,
             process,
             version: 1,
+            synced_version: 0,
+            columns: ColumnChanges::begun(at),
             unsynced_since: Some(at),
             mirrored: false,
             machine_seen: None,
@@ -105,7 +112,8 @@ macro_rules! columns {
          s.resumed_from, s.working_dir, s.owner_uid, s.pid, s.pid_started, s.version, s.unsynced_since, s.mirror_round, \
          CASE WHEN s.mirror_round IS NOT NULL \
              THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END, \
-         (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
+         (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1), \
+         s.column_changes, s.synced_version"
     };
 }
 
@@ -168,6 +176,13 @@ pub(super) fn heartbeat(
     let mut record = owned(db, id, caller)?;
     let mut before = record.session.clone();
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
+    // What a client states counts as changed by it, even if it is what was known.
+    if beat.context_percent.is_some() {
+        record.change_column(Column::ContextPercent, at);
+    }
+    if beat.current_epic.is_some() {
+        record.change_column(Column::CurrentEpic, at);
+    }
     let context = (before.context_percent, record.session.context_percent);
     if history::is_noted(context) {
         record.checkpoint_due = all_or_nothing(db, || {
@@ -429,18 +444,25 @@ pub(super) fn mirror(db: &Connection, s: &Session, round: i64) -> Result<(), Sto
     Ok(())
 }
 
-/// Takes over what another client said of this host's own session; central has it already.
-pub(super) fn adopt(db: &Connection, own: &Record, s: &Session) -> Result<(), StoreError> {
+/// Writes what other clients changed of this host's own session. Central has it already, so it is no new version.
+pub(super) fn adopt(db: &Connection, own: &Record) -> Result<(), StoreError> {
+    let s = &own.session;
     db.prepare_cached(
-        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5 \
-             WHERE instance_id = ?1",
+        "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
+             claude_session_uuid = ?6, claude_session_path = ?7, working_dir = ?8, resumed_from = ?9, \
+             column_changes = ?10 WHERE instance_id = ?1",
     )?
     .execute(params![
-        own.session.instance_id.as_str(),
+        s.instance_id.as_str(),
         s.status.as_str(),
         s.context_percent,
         s.current_epic,
         s.last_heartbeat.micros(),
+        s.claude_session_uuid,
+        s.claude_session_path,
+        s.working_dir,
+        s.resumed_from.as_ref().map(InstanceId::as_str),
+        own.columns,
     ])?;
     Ok(())
 }
@@ -476,8 +498,9 @@ pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError>
     db.prepare_cached(
         "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
              last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
-             resumed_from, working_dir, owner_uid, pid, pid_started, version, unsynced_since) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+             resumed_from, working_dir, owner_uid, pid, pid_started, version, unsynced_since, column_changes, \
+             synced_version) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )?
     .execute(params![
         s.instance_id.as_str(),
@@ -499,6 +522,8 @@ pub(super) fn insert(db: &Connection, record: &Record) -> Result<(), StoreError>
         record.process.map(|p| p.started),
         record.version,
         record.unsynced_since.map(Timestamp::micros),
+        record.columns,
+        record.synced_version,
     ])?;
     Ok(())
 }
@@ -527,6 +552,7 @@ pub(super) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Resul
         record.process.map(|p| p.started),
         record.version,
         record.unsynced_since.map(Timestamp::micros),
+        record.columns,
     ];
     let only_a_heartbeat = db.prepare_cached(beat)?.execute(values)?;
     if only_a_heartbeat == 0 {
@@ -550,16 +576,17 @@ macro_rules! unless_more_changed {
 }
 
 const BEAT: &str = concat!(
-    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, unsynced_since = ?10",
+    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, column_changes = ?11, \
+     unsynced_since = ?10",
     unless_more_changed!()
 );
 const BEAT_AGAIN: &str = concat!(
-    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9",
+    "UPDATE sessions SET context_percent = ?3, last_heartbeat = ?5, version = ?9, column_changes = ?11",
     unless_more_changed!(),
     " AND unsynced_since = ?10"
 );
 const CHANGE: &str = "UPDATE sessions SET status = ?2, context_percent = ?3, current_epic = ?4, last_heartbeat = ?5, \
-     closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10 WHERE instance_id = ?1";
+     closed_at = ?6, pid = ?7, pid_started = ?8, version = ?9, unsynced_since = ?10, column_changes = ?11 WHERE instance_id = ?1";
 
 /// Writes where a session runs now; [`save`] says that something changed.
 pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), StoreError> {
@@ -574,8 +601,11 @@ pub(super) fn save_whereabouts(db: &Connection, record: &Record) -> Result<(), S
 pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let pid: Option<i32> = row.get(15)?;
     let started: Option<i64> = row.get(16)?;
+    let session = session(row)?;
     Ok(Record {
-        session: session(row)?,
+        columns: columns::read(row.get_ref(22)?, session.last_heartbeat),
+        synced_version: row.get(23)?,
+        session,
         owner_uid: row.get(14)?,
         process: pid.zip(started).map(|(pid, started)| Process { pid, started }),
         version: row.get(17)?,

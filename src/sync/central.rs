@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, Session, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, TimedSession, Timestamp};
 
 /// This host, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct Host {
     pub claim: Uuid,
     /// All claims this host knows to be its own, this one among them.
     pub own_claims: Vec<Uuid>,
+    /// The newest batch that it knows to be applied. A ledger before it is that of a restored backup, whose claim may be
+    /// one that this host no longer keeps.
+    pub acked_batch: i64,
     /// Host ids this host went by before it was renamed.
     pub former_host_ids: Vec<Uuid>,
     /// Take the name over from whoever has it.
@@ -51,7 +54,8 @@ pub struct Batch<'a> {
     pub after: i64,
     /// Where it stands then.
     pub number: i64,
-    pub sessions: &'a [Session],
+    /// Columns with a time are offered: central writes those that no other client changed since.
+    pub sessions: &'a [TimedSession],
     /// In the order in which they happened. Only of kinds that central has a table for.
     pub records: &'a [HistoryRecord],
 }

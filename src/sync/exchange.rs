@@ -26,8 +26,8 @@ use crate::store::{
 /// This host, as sync sees it: who it is, and what of its store central lacks.
 pub trait Local: Send + Sync {
     fn identity(&self) -> Identity;
-    /// The name has been taken over.
-    fn replaced(&self);
+    /// Central accepted this claim, and with it a replacement that was asked for.
+    fn accepted(&self, claim: Uuid);
     /// Files the sessions under the host's name, if they are not yet.
     fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
     fn any_waits(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send;
@@ -88,8 +88,8 @@ impl Local for Daemon {
         self.identity.current()
     }
 
-    fn replaced(&self) {
-        self.identity.replaced();
+    fn accepted(&self, claim: Uuid) {
+        self.identity.accepted(claim);
     }
 
     async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
@@ -327,7 +327,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
         // old name, which may be another's by now.
         self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
         let Ledger { acked, next } = self.local.ledger().await?;
-        let welcome = self.central.hello(&host(&identity, self.outside.version, self.stale_after)).await?;
+        let welcome = self.central.hello(&host(&identity, acked, self.outside.version, self.stale_after)).await?;
+        self.local.accepted(identity.claims.last().copied().unwrap_or_default());
         self.held = Held::default();
         self.learn_tables(welcome.tables).await?;
         if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
@@ -349,9 +350,6 @@ impl<L: Local, C: Central> Exchange<L, C> {
             self.reading = None;
         }
         self.hosts_at = self.tick();
-        if identity.replace {
-            self.local.replaced();
-        }
         Ok(())
     }
 
@@ -689,12 +687,13 @@ fn tell_renamed(renamed: &[Renamed]) {
     }
 }
 
-fn host(identity: &Identity, version: &'static str, stale_after: Duration) -> Host {
+fn host(identity: &Identity, acked_batch: i64, version: &'static str, stale_after: Duration) -> Host {
     Host {
         host_id: identity.host_id,
         machine: identity.name.clone(),
         claim: identity.claims.last().copied().unwrap_or_default(),
-        own_claims: identity.claims.clone(),
+        own_claims: identity.own_claims(),
+        acked_batch,
         former_host_ids: identity.former_host_ids.clone(),
         replace: identity.replace,
         version,

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::central::Applied;
-use crate::domain::{HistoryRecord, InstanceId, Kind, Session};
-use crate::store::{Pending, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
+use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
+use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
 
 /// What a part is made of, if it is of one sort: each goes into a table of its own in central.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +35,7 @@ impl Subject {
 
 #[derive(Default)]
 pub(super) struct Part {
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<TimedSession>,
     /// Of each session.
     versions: Vec<i64>,
     pub records: Vec<HistoryRecord>,
@@ -43,7 +43,11 @@ pub(super) struct Part {
 
 impl Part {
     pub fn of(pending: Pending) -> Self {
-        let (sessions, versions) = pending.sessions.into_iter().map(|record| (record.session, record.version)).unzip();
+        let offer = |record: Record| {
+            let times = record.offered_columns();
+            (TimedSession { session: record.session, times }, record.version)
+        };
+        let (sessions, versions) = pending.sessions.into_iter().map(offer).unzip();
         Self { sessions, versions, records: pending.records }
     }
 
@@ -162,8 +166,8 @@ impl Part {
     }
 }
 
-fn settled(session: Session, version: i64, how: Settlement) -> Settled {
-    Settled { instance_id: session.instance_id, version, how }
+fn settled(session: TimedSession, version: i64, how: Settlement) -> Settled {
+    Settled { instance_id: session.session.instance_id, version, how }
 }
 
 fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> SettledRecord {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::simulation::fake_history::FakeRow;
+use crate::simulation::model::WRITTEN;
 
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
@@ -159,9 +160,17 @@ impl World {
                 let closed_at_fits = has.closed_at == told.now().closed_at
                     || has.closed_at.is_some_and(closed_there)
                     || (told.now().closed_at > has.closed_at);
-                let newest = (has.percent, &has.epic, has.heartbeat)
-                    == (told.now().percent, &told.now().epic, told.now().heartbeat);
-                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat && f.percent == has.percent);
+                let newest = has.heartbeat == told.now().heartbeat;
+                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat);
+                let odd = told.odd || self.restored;
+                for column in WRITTEN {
+                    let latest = told.latest(column).filter(|_| !odd);
+                    if !column.differs(session, row) && latest.is_none_or(|latest| latest.agrees(column, &has)) {
+                        continue;
+                    }
+                    let what = format!("has {} as in {session:?}, in central {row:?}", column.name());
+                    return Err(violation("G2", told, &what));
+                }
                 // A session that is silent here does not learn what somebody did to its row.
                 let status_fits = has.status == told.now().status
                     || has.closed_at.is_some_and(closed_there)

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{InstanceType, MachineName, Registration, Session};
+use crate::store::ColumnChanges;
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
 const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -66,6 +67,8 @@ impl Row {
             owner_uid: self.owner,
             process: None,
             version: 1,
+            synced_version: 1,
+            columns: ColumnChanges::begun(NOW),
             unsynced_since: None,
             checkpoint_due: false,
             mirrored: self.mirrored,

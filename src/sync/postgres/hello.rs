@@ -12,10 +12,10 @@ use crate::sync::central::{CentralError, Host, Welcome};
 
 const SCHEMA_IS_THERE: &str = "\
     SELECT to_regclass('sessiond_hosts') IS NOT NULL AND to_regclass('sessiond_sweep') IS NOT NULL \
-        AND to_regclass('sessiond_history') IS NOT NULL AND 9 = ( \
+        AND to_regclass('sessiond_history') IS NOT NULL AND 11 = ( \
         SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') AND NOT attisdropped \
             AND (attname IN ('host_machine', 'claude_session_uuid', 'claude_session_path', \
-                'resumed_from', 'working_dir', 'changed_xid') \
+                'resumed_from', 'working_dir', 'changed_xid', 'column_times', 'others_xid') \
             OR attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamptz'::regtype))";
 
 /// A central that was migrated by an older sessiond works without this column.
@@ -43,7 +43,7 @@ const RETIRE_NAMESAKES: &str = "\
 const RIVALS: &str = concat!(
     "SELECT host_id, machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
     micros!("last_seen"),
-    " FROM sessiond_hosts WHERE host_id = $1 OR (machine_name = $2 AND retired_at IS NULL) ORDER BY host_id FOR UPDATE"
+    ", batch FROM sessiond_hosts WHERE host_id = $1 OR (machine_name = $2 AND retired_at IS NULL) ORDER BY host_id FOR UPDATE"
 );
 
 const ENTER: &str = "\
@@ -159,6 +159,7 @@ struct Entry {
     retired: bool,
     replaced_by: Option<Uuid>,
     last_seen: Timestamp,
+    batch: i64,
 }
 
 impl Entry {
@@ -170,6 +171,7 @@ impl Entry {
             retired: column(row, 3)?,
             replaced_by: column(row, 4)?,
             last_seen: Timestamp::from_micros(column(row, 5)?),
+            batch: column(row, 6)?,
         })
     }
 
@@ -177,7 +179,10 @@ impl Entry {
         if self.host_id != host.host_id {
             return Some(self.conflict(self.host_id, taken(&host.machine, self.host_id, self.last_seen)));
         }
-        if !host.own_claims.contains(&self.claim) {
+        // A ledger before what this host knows to be applied is a restored backup's, and so is its claim. One that a copy
+        // of this folder made is found by the copy, which then meets this host's claim.
+        let restored = self.batch < host.acked_batch;
+        if !restored && !host.own_claims.contains(&self.claim) {
             return Some(self.conflict(self.host_id, copied(host.host_id, &self.machine_name, self.last_seen)));
         }
         if self.retired {

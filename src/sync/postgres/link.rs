@@ -88,7 +88,7 @@ impl Link {
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.host = '{}'",
+             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'; SET LOCAL sessiond.host = '{}'",
             limit.div_ceil(2).min(LONGEST_LOCK.as_millis()),
             (self.limit * 2 + self.allowance).as_millis(),
             self.host_id,

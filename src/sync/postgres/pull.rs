@@ -14,7 +14,9 @@ use sqlx::{Decode, Postgres, Type};
 use super::link::{Link, column};
 use super::{Me, micros};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use crate::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use crate::domain::{
+    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
+};
 use crate::sync::central::CentralError;
 
 /// Any transaction that is not yet seen here is at least as new as this.
@@ -49,7 +51,10 @@ macro_rules! page {
             path!("claude_session_path"),
             ", resumed_from, ",
             path!("working_dir"),
-            ", changed_xid::text::bigint FROM supervisor_sessions ",
+            ", changed_xid::text::bigint, CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, \
+                 json_build_object('other', ",
+            micros!("last_heartbeat"),
+            ")::text) END FROM supervisor_sessions ",
             $of
         )
     };
@@ -57,17 +62,18 @@ macro_rules! page {
 
 macro_rules! all {
     () => {
-        "WHERE instance_id > $2 AND ($1::text, $4::uuid, $5::text[]) IS NOT NULL ORDER BY instance_id LIMIT $3"
+        "WHERE instance_id > $2 AND ($1::text, $4::uuid, $5::text[], $6::text) IS NOT NULL ORDER BY instance_id LIMIT $3"
     };
 }
 
-/// What changed, but for what this host itself said of its own sessions.
+/// What changed, but for what this host alone changed of its own sessions.
 macro_rules! changed {
     () => {
         concat!(
             "WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND ",
             begun!(),
-            " AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5)) \
+            " AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5) OR (others_xid >= $6::text::xid8 \
+                 AND others_xid < pg_snapshot_xmax(pg_current_snapshot()))) \
              ORDER BY changed_xid, instance_id LIMIT $3"
         )
     };
@@ -212,7 +218,8 @@ async fn rows_of_sessions(
         .bind(&position.instance_id)
         .bind(i64::from(reading.page.rows))
         .bind(me.host_id)
-        .bind(me.names());
+        .bind(me.names())
+        .bind(reading.since.to_string());
     link.rows(query).await
 }
 
@@ -275,12 +282,13 @@ fn gone(row: &PgRow) -> Result<Gone, String> {
     Ok(Gone { instance_id: value(row, 0)?, created_at: moment(row, 1)? })
 }
 
-fn session(row: &PgRow) -> Result<Session, String> {
+fn session(row: &PgRow) -> Result<TimedSession, String> {
     let text = |index| value::<String>(row, index);
     let option = |index| value::<Option<String>>(row, index);
     let invalid = |error: crate::domain::Invalid| error.to_string();
     let percent: Option<i32> = value(row, 4)?;
-    Ok(Session {
+    let times = option(15)?.map_or_else(ColumnTimes::default, |times| ColumnTimes::from_json(&times));
+    let session = Session {
         instance_id: InstanceId::parse(&text(0)?).map_err(invalid)?,
         project: Project::parse(&text(1)?).map_err(invalid)?,
         instance_type: InstanceType::parse(&text(2)?).map_err(invalid)?,
@@ -295,8 +303,8 @@ fn session(row: &PgRow) -> Result<Session, String> {
         claude_session_path: option(11)?,
         resumed_from: option(12)?.as_deref().and_then(|id| InstanceId::parse(id).ok()),
         working_dir: option(13)?,
-    }
-    .with_safe_text())
+    };
+    Ok(TimedSession { session: session.with_safe_text(), times })
 }
 
 /// The daemons that central knows of. A name that none of ours may have is passed over.

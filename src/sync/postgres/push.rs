@@ -1,6 +1,7 @@
 //! Applying a batch: the ledger first, then all sessions in one statement, then their records; all or nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -8,13 +9,13 @@ use uuid::Uuid;
 use super::link::{Link, column};
 use super::{Me, hello, micros, moment, records};
 use crate::domain::link::Conflict;
-use crate::domain::{InstanceId, MachineName, Session, Status, Timestamp};
+use crate::domain::{Column, InstanceId, MachineName, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{Applied, Batch, CentralError};
 
 const WHO_AM_I: &str = concat!(
     "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
     micros!("last_seen"),
-    " FROM sessiond_hosts WHERE host_id = $1"
+    ", batch FROM sessiond_hosts WHERE host_id = $1"
 );
 
 /// Is what is pushed at least as new as what is there? A heartbeat from the future is none.
@@ -24,25 +25,54 @@ macro_rules! newer {
     };
 }
 
+/// Since when a column of central's row may not be replaced by an earlier change. Where that is not known it is the last
+/// heartbeat, as it was before columns were merged.
+const CHANGED: &str = concat!(
+    "coalesce((s.column_times->>'{column}')::bigint, (s.column_times->>'other')::bigint, \
+         CASE WHEN s.column_times IS NULL AND s.last_heartbeat <= now() THEN ",
+    micros!("s.last_heartbeat"),
+    " END, 0)"
+);
+
+/// Inserts sessions, or merges them into central's rows: a column by its own time, if it is offered; status and heartbeat
+/// by the time of the heartbeat; closed is permanent.
+///
 /// Times from central's future are cut to its present, but for created_at: together with the id it
 /// says which session this is, and so may never change. Rows come in one order from every host, so
 /// that no two hosts wait for each other. What is computed of each row that comes back is paid for each: next to
 /// nothing, where nothing is out of the ordinary.
-const UPSERT: &str = concat!(
+static UPSERT: LazyLock<String> = LazyLock::new(|| {
+    let columns = Column::ALL.iter().map(|column| {
+        let (name, changed) = (column.name(), CHANGED.replace("{column}", column.name()));
+        format!(
+            "{name} = CASE WHEN excluded.column_times->>'{name}' IS NULL THEN s.{name} \
+                 WHEN (excluded.column_times->>'{name}')::bigint > {changed} THEN excluded.{name} ELSE s.{name} END"
+        )
+    });
+    [INSERT, &columns.collect::<Vec<_>>().join(", "), MERGED].concat()
+});
+
+const INSERT: &str = concat!(
     "INSERT INTO supervisor_sessions AS s (instance_id, project, instance_type, status, context_percent, \
          current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, \
-         resumed_from, working_dir) \
+         resumed_from, working_dir, column_times) \
      SELECT instance_id, project, instance_type, status, context_percent, current_epic, least(",
     moment!("last_heartbeat"),
     ", now()), ",
     moment!("created_at"),
     ", CASE WHEN closed_at IS NOT NULL THEN least(",
     moment!("closed_at"),
-    ", now()) END, host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir \
+    ", now()) END, host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir, \
+         CASE WHEN newest_change <= ",
+    micros!("now()"),
+    " THEN column_times::jsonb ELSE (SELECT jsonb_object_agg(key, least(value::bigint, ",
+    micros!("now()"),
+    ")) FROM jsonb_each_text(column_times::jsonb)) END \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::bigint[], $8::bigint[], \
-         $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS pushed (instance_id, project, instance_type, status, \
-         context_percent, current_epic, last_heartbeat, created_at, closed_at, host_machine, claude_session_uuid, \
-         claude_session_path, resumed_from, working_dir) \
+         $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $16::text[], $17::bigint[]) \
+         AS pushed (instance_id, project, instance_type, status, context_percent, current_epic, last_heartbeat, \
+         created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir, \
+         column_times, newest_change) \
      ORDER BY instance_id \
      ON CONFLICT (instance_id) DO UPDATE SET \
          status = CASE WHEN 'closed' IN (s.status, excluded.status) THEN 'closed' WHEN ",
@@ -53,16 +83,16 @@ const UPSERT: &str = concat!(
     newer!(),
     " THEN excluded.last_heartbeat ELSE s.last_heartbeat END, \
          host_machine = excluded.host_machine, \
-         (context_percent, current_epic, claude_session_uuid, claude_session_path, working_dir) = (SELECT \
-             CASE WHEN newer THEN excluded.context_percent ELSE s.context_percent END, \
-             CASE WHEN newer THEN excluded.current_epic ELSE s.current_epic END, \
-             CASE WHEN newer THEN excluded.claude_session_uuid ELSE s.claude_session_uuid END, \
-             CASE WHEN newer THEN excluded.claude_session_path ELSE s.claude_session_path END, \
-             CASE WHEN newer THEN excluded.working_dir ELSE s.working_dir END \
-             FROM (SELECT ",
-    newer!(),
-    ") AS it (newer)) \
-     WHERE s.created_at = excluded.created_at AND \
+         column_times = CASE WHEN excluded.column_times = '{}' THEN s.column_times ELSE \
+             (SELECT known || jsonb_object_agg(key, greatest(value::bigint, (known->>key)::bigint, \
+                     (known->>'other')::bigint)) \
+                 FROM (SELECT coalesce(s.column_times, jsonb_build_object('other', ",
+    micros!("least(s.last_heartbeat, now())"),
+    "))) AS k (known), jsonb_each_text(excluded.column_times) GROUP BY known) END, "
+);
+
+const MERGED: &str = concat!(
+    " WHERE s.created_at = excluded.created_at AND \
          (s.host_machine = excluded.host_machine OR s.host_machine = ANY($15)) \
      RETURNING s.instance_id, CASE WHEN s.status = 'closed' THEN ",
     micros!("coalesce(s.closed_at, s.last_heartbeat)"),
@@ -141,13 +171,13 @@ async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), Centr
         micros!("last_seen")
     );
     let advanced = link.begin_with(advance).await.map_err(own_row_locked)?;
-    let Some(row) = advanced.first() else { return Err(why_not(link, me).await?) };
+    let Some(row) = advanced.first() else { return Err(why_not(link, me, batch.after).await?) };
     link.clock = Some(Timestamp::from_micros(column(row, 0)?));
     Ok(())
 }
 
 /// Why the ledger did not advance.
-async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError> {
+async fn why_not(link: &mut Link, me: &Me, after: i64) -> Result<CentralError, CentralError> {
     let rows = link.rows(sqlx::query(WHO_AM_I).bind(me.host_id)).await?;
     let Some(row) = rows.first() else { return Ok(CentralError::OutOfStep) };
     let machine_name: String = column(row, 0)?;
@@ -157,7 +187,7 @@ async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError>
     let last_seen = Timestamp::from_micros(column(row, 4)?);
     let message = if retired {
         hello::replaced(&machine_name, by)
-    } else if me.own_claims.contains(&claim) {
+    } else if me.own_claims.contains(&claim) || column::<i64>(row, 5)? < after {
         return Ok(CentralError::OutOfStep);
     } else {
         hello::copied(me.host_id, &machine_name, last_seen)
@@ -168,9 +198,9 @@ async fn why_not(link: &mut Link, me: &Me) -> Result<CentralError, CentralError>
 /// The sessions that central has written, and since when those are closed that are.
 type Written = HashMap<String, Option<Timestamp>>;
 
-async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+async fn apply(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<Vec<Applied>, CentralError> {
     let written = upsert(link, me, sessions).await?;
-    let missing = sessions.iter().map(id).filter(|id| !written.contains_key(*id)).collect::<Vec<_>>();
+    let missing = sessions.iter().map(|s| id(s)).filter(|id| !written.contains_key(*id)).collect::<Vec<_>>();
     let refused = if missing.is_empty() { HashMap::new() } else { whose(link, &missing).await? };
     sessions
         .iter()
@@ -187,13 +217,13 @@ async fn apply(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Vec<App
         .collect()
 }
 
-async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Written, CentralError> {
-    let texts = |of: fn(&Session) -> &str| sessions.iter().map(of).collect::<Vec<_>>();
-    let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(of).collect::<Vec<_>>();
+async fn upsert(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<Written, CentralError> {
+    let texts = |of: fn(&Session) -> &str| sessions.iter().map(|s| of(s)).collect::<Vec<_>>();
+    let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(|s| of(s)).collect::<Vec<_>>();
     let moments = |of: fn(&Session) -> Timestamp| sessions.iter().map(|s| of(s).micros()).collect::<Vec<_>>();
     let heartbeats = moments(|s| s.last_heartbeat);
-    link.allow_for(sessions.iter().map(Session::size).sum());
-    let query = sqlx::query(UPSERT)
+    link.allow_for(sessions.iter().map(|s| s.size()).sum());
+    let query = sqlx::query(UPSERT.as_str())
         .bind(texts(id))
         .bind(texts(|s| s.project.as_str()))
         .bind(texts(|s| s.instance_type.as_str()))
@@ -208,7 +238,9 @@ async fn upsert(link: &mut Link, me: &Me, sessions: &[Session]) -> Result<Writte
         .bind(options(|s| s.claude_session_path.as_deref()))
         .bind(options(|s| s.resumed_from.as_ref().map(InstanceId::as_str)))
         .bind(options(|s| s.working_dir.as_deref()))
-        .bind(me.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>());
+        .bind(me.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>())
+        .bind(sessions.iter().map(|s| s.times.to_json()).collect::<Vec<_>>())
+        .bind(sessions.iter().map(|s| s.times.newest().map_or(0, Timestamp::micros)).collect::<Vec<_>>());
     let rows = link.rows(query).await?;
 
     let pushed = sessions.iter().map(|s| (id(s), s.last_heartbeat)).collect::<HashMap<_, _>>();

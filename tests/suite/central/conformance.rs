@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
-use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::domain::{
+    Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
+};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept};
 use uuid::Uuid;
 
@@ -28,6 +30,8 @@ pub trait World {
     fn rows(&self) -> Vec<Session>;
     /// Writes a row as another client would.
     fn put(&self, session: &Session);
+    /// Changes one column as another client would; those of the agent's context stamp the heartbeat, too.
+    fn edit(&self, id: &str, column: Column, value: &str);
     /// Deletes a row as another client would.
     fn delete(&self, id: &str);
     /// As if no daemon had spoken to central, and no sweep been made, for this long.
@@ -66,6 +70,7 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         central_tells_its_clock_with_each_push,
         two_hosts_under_one_name,
         a_copied_state_folder,
+        a_restored_ledger_with_a_forgotten_claim_is_no_copy,
         a_replaced_host_may_not_write,
         a_replaced_host_that_is_renamed_keeps_its_rows,
         vanished_hosts_are_swept,
@@ -76,6 +81,11 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         hosts_are_told,
         a_reading_brings_all_and_the_next_one_what_changed,
         a_host_does_not_read_what_it_said_itself,
+        a_heartbeat_keeps_what_other_clients_changed,
+        a_change_of_one_column_keeps_the_others,
+        the_later_change_of_a_column_wins,
+        a_column_changed_in_the_future_is_cut,
+        a_host_reads_what_others_changed_before_its_push,
         a_session_that_was_brought_back_is_not_deleted,
         lower_transaction_numbers_have_everything_read_anew,
         a_small_page_is_followed_by_the_rest,
@@ -89,6 +99,7 @@ pub fn host(name: &str, number: u128) -> Host {
         machine: machine(name),
         claim,
         own_claims: vec![claim],
+        acked_batch: 0,
         former_host_ids: Vec::new(),
         replace: false,
         version: "test",
@@ -120,6 +131,11 @@ pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
     }
 }
 
+/// A session whose columns were all changed with its last heartbeat.
+pub fn whole(session: &Session) -> TimedSession {
+    TimedSession { session: session.clone(), times: ColumnTimes::all(session.last_heartbeat) }
+}
+
 const ID: &str = "odin-PS-000001";
 
 /// A host that has been welcomed, and counts its batches.
@@ -140,6 +156,10 @@ impl<C: Central> Member<C> {
     }
 
     async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+        self.offer(&sessions.iter().map(whole).collect::<Vec<_>>()).await
+    }
+
+    async fn offer(&mut self, sessions: &[TimedSession]) -> Result<Vec<Applied>, CentralError> {
         let applied =
             self.link.push(Batch { after: self.batch, number: self.batch + 1, sessions, records: &[] }).await?;
         self.batch += 1;
@@ -221,7 +241,6 @@ async fn a_heartbeat_in_centrals_future_is_replaced<W: World>(world: W) {
     world.put(&wrong);
 
     session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
-    session.context_percent = 12;
     assert_eq!(member.push(&session).await, Applied::Taken);
     assert_eq!(only(&world), session);
 }
@@ -323,9 +342,9 @@ async fn a_batch_takes_effect_once<W: World>(world: W) {
     let (mut member, mut session) = begun(&world).await;
     assert_eq!(member.batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
+    let again = Batch { after: 0, number: 1, sessions: &[whole(&session)], records: &[] };
     assert_eq!(member.link.push(again).await, Err(CentralError::OutOfStep));
-    let ahead = Batch { after: 2, number: 3, sessions: std::slice::from_ref(&session), records: &[] };
+    let ahead = Batch { after: 2, number: 3, sessions: &[whole(&session)], records: &[] };
     assert_eq!(member.link.push(ahead).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 
@@ -346,7 +365,7 @@ async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
     let mut link = world.link();
     assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
     session.context_percent = 90;
-    let again = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&session), records: &[] };
+    let again = Batch { after: 0, number: 1, sessions: &[whole(&session)], records: &[] };
     assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
     assert_eq!(only(&world).context_percent, 10);
 }
@@ -432,6 +451,22 @@ async fn a_copied_state_folder<W: World>(world: W) {
     assert_eq!(world.link().hello(&copy).await.unwrap().batch, 1);
     conflict_of(original.try_push(&[session]).await);
     conflict_of(world.link().hello(&host("odin3", 1)).await);
+}
+
+async fn a_restored_ledger_with_a_forgotten_claim_is_no_copy<W: World>(world: W) {
+    let (_, session) = begun(&world).await;
+    // Many starts later the host no longer keeps the claim of that time, but knows of later batches than central.
+    let mut later = host("odin3", 1);
+    later.claim = Uuid::from_u128(77);
+    later.own_claims = vec![later.claim];
+    later.acked_batch = 5;
+    let mut member = Member::join(world.link(), &later).await;
+    assert_eq!((member.batch, member.push(&session).await), (1, Applied::Taken));
+    // A copy that knows of nothing later is still found out.
+    let mut copy = later.clone();
+    (copy.claim, copy.own_claims) = (Uuid::from_u128(78), vec![Uuid::from_u128(78)]);
+    copy.acked_batch = 2;
+    conflict_of(world.link().hello(&copy).await);
 }
 
 async fn a_replaced_host_may_not_write<W: World>(world: W) {
@@ -556,7 +591,7 @@ async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String
     let (mut sessions, mut gone) = (Vec::new(), Vec::new());
     loop {
         let changes = link.pull(&reading).await.unwrap();
-        sessions.extend(changes.sessions);
+        sessions.extend(changes.sessions.into_iter().map(|read| read.session));
         gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
         match changes.rest {
             Rest::More(position) => reading.after = Some(position),
@@ -604,6 +639,121 @@ async fn a_host_does_not_read_what_it_said_itself<W: World>(world: W) {
     beaten.close(world.now());
     world.put(&beaten);
     assert_eq!(read(&mut member.link, since).await.0, [beaten], "but what another client did to its session");
+}
+
+/// What another client writes into each column.
+const EDITS: [(Column, &str); 6] = [
+    (Column::ContextPercent, "77"),
+    (Column::CurrentEpic, "E2"),
+    (Column::ClaudeSessionUuid, "c-9"),
+    (Column::ClaudeSessionPath, "/other.jsonl"),
+    (Column::WorkingDir, "/other"),
+    (Column::ResumedFrom, "odin-PS-00000q"),
+];
+
+/// Writes the value that [`EDITS`] has for a column into a session.
+pub fn set(session: &mut Session, column: Column, value: &str) {
+    match column {
+        Column::ContextPercent => session.context_percent = value.parse().unwrap(),
+        Column::CurrentEpic => session.current_epic = Some(value.into()),
+        Column::ClaudeSessionUuid => session.claude_session_uuid = Some(value.into()),
+        Column::ClaudeSessionPath => session.claude_session_path = Some(value.into()),
+        Column::WorkingDir => session.working_dir = Some(value.into()),
+        Column::ResumedFrom => session.resumed_from = Some(InstanceId::parse(value).unwrap()),
+    }
+}
+
+fn edited(session: &Session) -> Session {
+    let mut edited = session.clone();
+    EDITS.iter().for_each(|(column, value)| set(&mut edited, *column, value));
+    edited
+}
+
+/// A session as it is offered with the change of one column.
+fn changed(session: &Session, column: Column, at: Timestamp) -> TimedSession {
+    TimedSession { session: session.clone(), times: [(column, at)].into_iter().collect() }
+}
+
+async fn a_heartbeat_keeps_what_other_clients_changed<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    for (column, value) in EDITS {
+        world.edit(ID, column, value);
+        session.last_heartbeat = world.now();
+        let heartbeat = TimedSession::untimed(session.clone());
+        assert_eq!(member.offer(&[heartbeat]).await, Ok(vec![Applied::Taken]));
+    }
+    let row = only(&world);
+    assert_eq!(row, Session { last_heartbeat: row.last_heartbeat, ..edited(&session) });
+}
+
+async fn a_change_of_one_column_keeps_the_others<W: World>(world: W) {
+    for (own, _) in EDITS {
+        let id = format!("odin-PS-00000{}", own as usize);
+        let mut member = Member::join(world.link(), &host("odin3", 1)).await;
+        member.batch = own as i64 * 2;
+        let mut session = session(&id, "odin3", world.now().minus(HOUR));
+        member.push(&session).await;
+        EDITS.iter().filter(|(column, _)| *column != own).for_each(|(column, value)| world.edit(&id, *column, value));
+        let expected = edited(&session);
+        set(&mut session, own, EDITS[own as usize].1);
+        session.last_heartbeat = world.now();
+        member.offer(&[changed(&session, own, world.now())]).await.unwrap();
+        let row = world.rows().into_iter().find(|row| row.instance_id.as_str() == id).unwrap();
+        assert_eq!(row, Session { last_heartbeat: row.last_heartbeat, ..expected }, "{own:?}");
+    }
+}
+
+async fn the_later_change_of_a_column_wins<W: World>(world: W) {
+    let (mut member, session) = begun(&world).await;
+    for (column, value) in EDITS {
+        let mut own = session.clone();
+        set(&mut own, column, if column == Column::ContextPercent { "5" } else { "odin-PS-0000xx" });
+        let before = world.now();
+        world.edit(ID, column, value);
+        own.last_heartbeat = world.now();
+        // Pushed later, but changed earlier: it must not come back, at whatever heartbeat.
+        member.offer(&[changed(&own, column, before)]).await.unwrap();
+        assert!(!column.differs(&only(&world), &edited(&session)), "{column:?}");
+        member.offer(&[changed(&own, column, world.now())]).await.unwrap();
+        assert!(!column.differs(&only(&world), &own), "{column:?}");
+        // Offered once more, as after a lost answer, it does not undo what was changed since.
+        let at = world.now();
+        world.edit(ID, column, value);
+        member.offer(&[changed(&own, column, at)]).await.unwrap();
+        assert!(!column.differs(&only(&world), &edited(&session)), "{column:?}");
+    }
+}
+
+async fn a_column_changed_in_the_future_is_cut<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    session.current_epic = Some("tomorrow".into());
+    session.last_heartbeat = world.now();
+    let offered = changed(&session, Column::CurrentEpic, world.now().plus(HOUR * 24));
+    member.offer(std::slice::from_ref(&offered)).await.unwrap();
+    assert_eq!(only(&world).current_epic.as_deref(), Some("tomorrow"));
+    world.edit(ID, Column::CurrentEpic, "E2");
+    assert_eq!(only(&world).current_epic.as_deref(), Some("E2"));
+    session.current_epic = Some("E3".into());
+    member.offer(&[changed(&session, Column::CurrentEpic, world.now())]).await.unwrap();
+    assert_eq!(only(&world).current_epic.as_deref(), Some("E3"), "the cut change is not later than everything");
+}
+
+async fn a_host_reads_what_others_changed_before_its_push<W: World>(world: W) {
+    let (mut member, mut session) = begun(&world).await;
+    let (_, _, since) = read(&mut member.link, 0).await;
+    world.edit(ID, Column::ClaudeSessionUuid, "c-9");
+    session.last_heartbeat = world.now();
+    member.offer(&[TimedSession::untimed(session.clone())]).await.unwrap();
+    let changes = member.link.pull(&Reading::since(since)).await.unwrap();
+    let [read_back] = changes.sessions.as_slice() else { panic!("the row is read: {changes:?}") };
+    assert_eq!(read_back.claude_session_uuid.as_deref(), Some("c-9"));
+    let times = read_back.times;
+    assert!(times.get(Column::ClaudeSessionUuid) > times.get(Column::CurrentEpic), "{times:?}");
+
+    let (_, _, since) = read(&mut member.link, since).await;
+    session.last_heartbeat = world.now();
+    member.offer(&[TimedSession::untimed(session)]).await.unwrap();
+    assert_eq!(read(&mut member.link, since).await.0, [], "what it changed alone it does not read");
 }
 
 async fn a_session_that_was_brought_back_is_not_deleted<W: World>(world: W) {

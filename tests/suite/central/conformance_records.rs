@@ -9,7 +9,7 @@ use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError};
 use uuid::Uuid;
 
-use super::conformance::{World, host, session};
+use super::conformance::{World, host, session, whole};
 
 const ID: &str = "odin-PS-000001";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -80,7 +80,8 @@ impl<C: Central> Member<C> {
         sessions: &[Session],
         records: &[HistoryRecord],
     ) -> Result<Vec<Applied>, CentralError> {
-        let batch = Batch { after: self.batch, number: self.batch + 1, sessions, records };
+        let sessions: Vec<_> = sessions.iter().map(whole).collect();
+        let batch = Batch { after: self.batch, number: self.batch + 1, sessions: &sessions, records };
         let applied = self.link.push(batch).await?;
         self.batch += 1;
         Ok(applied)

@@ -1,15 +1,16 @@
 //! The fake keeps to the suite, and fails when it is told to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::mirror::Reading;
-use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
+use sessiond::domain::{Column, HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
-use super::conformance::{self, Lock, World, host, session};
+use super::conformance::{self, Lock, World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld};
 use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -32,6 +33,16 @@ impl World for FakeCentral {
 
     fn put(&self, session: &Session) {
         self.put(session);
+    }
+
+    fn edit(&self, id: &str, column: Column, value: &str) {
+        let now = self.now();
+        self.edit(id, |session| {
+            conformance::set(session, column, value);
+            if matches!(column, Column::ContextPercent | Column::CurrentEpic) {
+                session.last_heartbeat = now;
+            }
+        });
     }
 
     fn delete(&self, id: &str) {
@@ -99,8 +110,10 @@ async fn the_fake_conforms_with_history() {
     conformance_records::all(fake_of_old).await;
 }
 
+/// Its clock moves on each time it is read, so that what happens later has a later time.
 fn fake() -> FakeCentral {
-    FakeCentral::new(Arc::new(|| NOW))
+    let clock = AtomicI64::new(NOW.micros());
+    FakeCentral::new(Arc::new(move || Timestamp::from_micros(clock.fetch_add(1, Ordering::Relaxed))))
 }
 
 #[tokio::test]
@@ -114,7 +127,7 @@ async fn faults_come_when_scripted() {
     let mut link = central.connect();
     let me = host("odin3", 1);
     link.hello(&me).await.unwrap();
-    let sessions = [session("odin-PS-000001", "odin3", NOW)];
+    let sessions = [whole(&session("odin-PS-000001", "odin3", NOW))];
     let batch = Batch { after: 0, number: 1, sessions: &sessions, records: &[] };
 
     central.fail_next(Fault::Fail(CentralError::Retry("gone".into())));

@@ -9,7 +9,7 @@ use sessiond::sync::central::{Applied, Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, migrate};
 use uuid::Uuid;
 
-use super::conformance::{World, host, session};
+use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
 use super::migrations::file;
 use super::postgres::{Database, options};
@@ -112,7 +112,7 @@ async fn begun(db: &Database<'_>) -> (Postgres, Timestamp) {
     link.hello(&host("odin3", 1)).await.unwrap();
     let began = db.now().minus(Duration::from_secs(3600));
     let sessions = [session(ID, "odin3", began)];
-    link.push(Batch { after: 0, number: 1, sessions: &sessions, records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &sessions.each_ref().map(whole), records: &[] }).await.unwrap();
     (link, began)
 }
 
@@ -187,10 +187,14 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     let dry = migrate(&options, None, true).await.unwrap();
     assert_eq!(
         dry.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
-        ["1780000000000_mirror_and_history", "1790000000000_silent_sessions_and_views"]
+        [
+            "1780000000000_mirror_and_history",
+            "1790000000000_silent_sessions_and_views",
+            "1791000000000_merge_by_column"
+        ]
     );
     let report = migrate(&options, None, false).await.unwrap();
-    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (2, Some("America/New_York")));
+    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (3, Some("America/New_York")));
     assert_eq!(migrate(&options, None, false).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sessiond::domain::mirror::{Reading, Rest};
-use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::domain::{Column, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use super::conformance::{self, Lock, STALE_AFTER, World, host, session};
+use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
 use crate::support::eventually;
 use crate::support::postgres::{NULL, Server, Stop};
 
@@ -98,6 +98,11 @@ impl World for Database<'_> {
             option(session.resumed_from.as_ref().map(InstanceId::as_str)),
             option(session.working_dir.as_deref()),
         ));
+    }
+
+    fn edit(&self, id: &str, column: Column, value: &str) {
+        let column = column.name();
+        self.psql(&format!("UPDATE supervisor_sessions SET {column} = '{value}' WHERE instance_id = '{id}'"));
     }
 
     fn delete(&self, id: &str) {
@@ -200,11 +205,11 @@ async fn times_stay_true_when_the_old_trigger_comes_back() {
     let mut link = db.link();
     link.hello(&host("odin3", 1)).await.unwrap();
     let mut row = session(OLD_ID, "odin3", db.now().minus(STALE_AFTER * 30));
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     row.context_percent = 91;
     row.current_epic = None;
     row.last_heartbeat = row.last_heartbeat.plus(STALE_AFTER);
-    link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
+    link.push(Batch { after: 1, number: 2, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     assert_eq!(db.rows(), [row]);
 }
 
@@ -264,7 +269,7 @@ async fn who_may_write_sessions_may_run_a_daemon() {
     let mut link = Postgres::new(options(&server.url_as("agent", "x")));
     link.hello(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     link.hosts().await.unwrap();
     link.pull(&Reading::since(1)).await.unwrap();
@@ -348,14 +353,14 @@ async fn a_row_locked_by_others_is_not_waited_for_long() {
     let mut link = Postgres::new(options);
     link.hello(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", db.now());
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
 
     let _holder =
         server.psql_behind("x", "BEGIN; UPDATE supervisor_sessions SET project = project; SELECT pg_sleep(60)");
     eventually("the row is locked", Duration::from_secs(10), || {
         (db.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").then_some(())
     });
-    let pushed = link.push(Batch { after: 1, number: 2, sessions: std::slice::from_ref(&row), records: &[] }).await;
+    let pushed = link.push(Batch { after: 1, number: 2, sessions: &[whole(&row)], records: &[] }).await;
     assert!(matches!(&pushed, Err(CentralError::Locked(m)) if m.contains("55P03")), "{pushed:?}");
 }
 
@@ -367,9 +372,7 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     for (how, number) in [(Stop::Immediate, 1), (Stop::Kill, 2)] {
         assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, number - 1);
-        link.push(Batch { after: number - 1, number, sessions: std::slice::from_ref(&row), records: &[] })
-            .await
-            .unwrap();
+        link.push(Batch { after: number - 1, number, sessions: &[whole(&row)], records: &[] }).await.unwrap();
         server.stop(how);
         assert!(matches!(
             link.push(Batch { after: number, number: number + 1, sessions: &[], records: &[] }).await,
@@ -398,7 +401,7 @@ async fn odd_rows_of_others_do_no_harm() {
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
     assert_eq!(
-        link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&mine), records: &[] }).await.unwrap(),
+        link.push(Batch { after: 0, number: 1, sessions: &[whole(&mine)], records: &[] }).await.unwrap(),
         [sessiond::sync::central::Applied::Collided]
     );
 }
@@ -455,7 +458,7 @@ async fn changes_are_told_and_heartbeats_are_not() {
     assert!(told(&mut link).await, "a new session");
     db.psql("UPDATE supervisor_sessions SET last_heartbeat = now()");
     let own = session("odin-PS-000002", "laptop", db.now());
-    link.push(Batch { after: 0, number: 1, sessions: std::slice::from_ref(&own), records: &[] }).await.unwrap();
+    link.push(Batch { after: 0, number: 1, sessions: &[whole(&own)], records: &[] }).await.unwrap();
     // Were any of those told, it would be told before this.
     db.psql("NOTIFY sessiond, 'the end'");
     assert!(told(&mut link).await);

@@ -7,7 +7,7 @@ use sessiond::domain::mirror::{Reading, Rest};
 use sessiond::sync::central::{Applied, Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, migrate};
 
-use super::conformance::{STALE_AFTER, World, host, session};
+use super::conformance::{STALE_AFTER, World, host, session, whole};
 use super::conformance_records::event;
 use super::migrations::file;
 use super::postgres::{Database, options};
@@ -172,7 +172,7 @@ async fn a_partitioned_event_store_takes_events_once() {
     link.hello(&host("odin3", 1)).await.unwrap();
     let row = session(ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     let events = [event(1, row.created_at), event(2, row.created_at)];
-    let batch = Batch { after: 0, number: 1, sessions: std::slice::from_ref(&row), records: &events };
+    let batch = Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &events };
     assert_eq!(link.push(batch).await.unwrap(), [Applied::Taken, Applied::Taken, Applied::Taken]);
     // Offered again, as after a restored backup.
     let again = Batch { after: 1, number: 2, sessions: &[], records: &events };

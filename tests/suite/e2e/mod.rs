@@ -7,6 +7,7 @@ mod crashes;
 mod history;
 mod identity;
 mod life;
+mod merging;
 mod mirror;
 mod outage;
 mod readme;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
 use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
-use sessiond::domain::{HistoryTables, InstanceId, MachineName, Session, Status, Timestamp};
+use sessiond::domain::{
+    Column, ColumnTimes, HistoryTables, InstanceId, MachineName, Session, Status, TimedSession, Timestamp,
+};
 use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
 use uuid::Uuid;
 
@@ -34,11 +36,21 @@ struct Entry {
     stale_after: Option<Duration>,
 }
 
+/// Which transaction changed a session last, and for which host.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    transaction: u64,
+    by: Option<Uuid>,
+    /// The newest change by another.
+    others: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Tables {
     sessions: BTreeMap<String, Session>,
-    /// Which transaction changed each session last, and for which host.
-    changed: BTreeMap<String, (u64, Option<Uuid>)>,
+    /// When each session's columns were changed.
+    times: BTreeMap<String, ColumnTimes>,
+    changed: BTreeMap<String, Changed>,
     tombstones: Vec<(u64, Gone)>,
     /// Numbers the transactions.
     transaction: u64,
@@ -55,12 +67,18 @@ impl Tables {
         self.transaction += 1;
         let now = self.transaction;
         for (id, session) in &self.sessions {
-            if before.sessions.get(id) != Some(session) {
-                self.changed.insert(id.clone(), (now, by));
+            if before.sessions.get(id) != Some(session) || before.times.get(id) != self.times.get(id) {
+                let others = match self.changed.get(id) {
+                    Some(last) if last.by == by => last.others,
+                    Some(last) => last.transaction,
+                    None => 0,
+                };
+                self.changed.insert(id.clone(), Changed { transaction: now, by, others });
             }
         }
         for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
             self.changed.remove(id);
+            self.times.remove(id);
             self.tombstones.push((now, Gone { instance_id: id.clone(), created_at: session.created_at }));
         }
     }
@@ -116,9 +134,26 @@ impl FakeCentral {
         self.lock().tables.sessions.values().cloned().collect()
     }
 
-    /// Writes a row as another client would.
+    /// Writes a row as another client would, whatever was there.
     pub fn put(&self, session: &Session) {
-        self.change(|state| state.tables.sessions.insert(session.instance_id.to_string(), session.clone()));
+        self.change(|state| {
+            let (id, now) = (session.instance_id.to_string(), (state.clock)());
+            state.tables.times.insert(id.clone(), ColumnTimes::all(now));
+            state.tables.sessions.insert(id, session.clone())
+        });
+    }
+
+    /// Changes some of a row, as another client would.
+    pub fn edit(&self, id: &str, edit: impl FnOnce(&mut Session)) {
+        self.change(|state| {
+            let now = (state.clock)();
+            let Tables { sessions, times, .. } = &mut state.tables;
+            let session = sessions.get_mut(id).expect("a session to edit");
+            let before = session.clone();
+            edit(session);
+            let changed = Column::ALL.iter().filter(|column| column.differs(&before, session));
+            changed.for_each(|column| times.entry(id.to_owned()).or_default().set(*column, now));
+        });
     }
 
     pub fn delete(&self, id: &str) {
@@ -397,7 +432,8 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     }
     for (id, rival) in hosts.iter_mut() {
         let namesake = *id != host.host_id && rival.name == host.machine && !rival.retired;
-        let usurped = *id == host.host_id && (rival.retired || !host.own_claims.contains(&rival.claim));
+        let usurped = *id == host.host_id
+            && (rival.retired || rival.batch >= host.acked_batch && !host.own_claims.contains(&rival.claim));
         if host.replace && namesake {
             rival.retired = true;
             rival.replaced_by = Some(host.host_id);
@@ -441,7 +477,7 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
 fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
     let now = (state.clock)();
     let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
-    if own.retired || !me.own_claims.contains(&own.claim) {
+    if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
         return Err(conflict(own.replaced_by.unwrap_or(me.host_id), own));
     }
     if own.claim != me.claim || own.batch != batch.after {
@@ -466,20 +502,30 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
         return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
-    let Tables { sessions, history, .. } = &mut state.tables;
-    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, me, session, now)).collect();
+    let Tables { sessions, times, history, .. } = &mut state.tables;
+    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     let pushed = batch.sessions.iter().zip(&applied);
     let absent: BTreeSet<_> = pushed.filter(|(_, a)| a.leaves_none()).map(|(s, _)| s.instance_id.as_str()).collect();
     applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
     Ok(applied)
 }
 
-fn apply(rows: &mut BTreeMap<String, Session>, me: &Me, session: &Session, now: Timestamp) -> Applied {
+fn apply(
+    rows: &mut BTreeMap<String, Session>,
+    times: &mut BTreeMap<String, ColumnTimes>,
+    me: &Me,
+    offered: &TimedSession,
+    now: Timestamp,
+) -> Applied {
+    let session = &offered.session;
     let mut pushed = session.clone();
+    let changes: ColumnTimes = offered.times.iter().map(|(column, at)| (column, at.min(now))).collect();
+    let known = times.entry(session.instance_id.to_string()).or_default();
     pushed.last_heartbeat = pushed.last_heartbeat.min(now);
     pushed.closed_at = pushed.closed_at.map(|at| at.min(now));
     let Some(row) = rows.get_mut(session.instance_id.as_str()) else {
         rows.insert(session.instance_id.to_string(), pushed);
+        *known = changes;
         return Applied::Taken;
     };
     if row.created_at != pushed.created_at {
@@ -488,12 +534,23 @@ fn apply(rows: &mut BTreeMap<String, Session>, me: &Me, session: &Session, now: 
     if row.host_machine != pushed.host_machine && !me.former_names.contains(&row.host_machine) {
         return Applied::Foreign { machine: row.host_machine.to_string() };
     }
+    merge_columns((row, known), &pushed, &changes);
     merge(row, pushed, now);
     match (row.status, session.status) {
         (Status::Closed, Status::Active | Status::Stale) => {
             Applied::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
         }
         _ => Applied::Taken,
+    }
+}
+
+/// The later change of each column counts.
+fn merge_columns((row, known): (&mut Session, &mut ColumnTimes), pushed: &Session, changes: &ColumnTimes) {
+    for (column, at) in changes.iter() {
+        if known.get(column).is_none_or(|known| at > known) {
+            column.copy(pushed, row);
+            known.set(column, at);
+        }
     }
 }
 
@@ -507,11 +564,6 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
         return;
     }
     row.last_heartbeat = pushed.last_heartbeat;
-    row.context_percent = pushed.context_percent;
-    row.current_epic = pushed.current_epic;
-    row.claude_session_uuid = pushed.claude_session_uuid;
-    row.claude_session_path = pushed.claude_session_path;
-    row.working_dir = pushed.working_dir;
     if row.status != Status::Closed {
         row.status = pushed.status;
     }
@@ -528,7 +580,7 @@ fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept 
     let limit = |host: &Entry| host.stale_after.unwrap_or(stale_after);
     let mut turned = 0;
     for (id, session) in sessions.iter_mut().filter(|(_, session)| session.status == Status::Active) {
-        let by = changed.get(id).and_then(|(_, by)| *by);
+        let by = changed.get(id).and_then(|last| last.by);
         let reporter = by.and_then(|by| hosts.get(&by)).filter(|host| !host.retired);
         let namesake = hosts.values().find(|host| !host.retired && host.name == session.host_machine);
         let allowed = reporter.or(namesake).map_or(stale_after, limit);
@@ -564,12 +616,22 @@ fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
     if part == Part::Sessions {
         let mut found = sessions(tables, me, reading, (transaction, after));
         found.truncate(PAGE);
-        changes.sessions = found.iter().map(|(_, id)| tables.sessions[*id].clone()).collect();
+        changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
         if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
             return next_page(changes, (part, *transaction, id), next_since);
         }
     }
     Changes { rest: Rest::Nothing { next_since }, ..changes }
+}
+
+fn is_own(tables: &Tables, me: &Me, id: &str) -> bool {
+    let machine = &tables.sessions[id].host_machine;
+    *machine == me.name || me.former_names.contains(machine)
+}
+
+fn timed(tables: &Tables, me: &Me, id: &str) -> TimedSession {
+    let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
+    TimedSession { session: tables.sessions[id].clone(), times }
 }
 
 fn next_page(changes: Changes, (part, transaction, after): (Part, u64, &str), next_since: u64) -> Changes {
@@ -592,13 +654,12 @@ fn sessions<'a>(tables: &'a Tables, me: &Me, reading: &Reading, place: (u64, &st
     if reading.is_whole() {
         return tables.sessions.keys().map(|id| (0, id.as_str())).filter(|(_, id)| *id > place.1).collect();
     }
-    let mut changed = tables.changed.iter().map(|(id, (at, by))| (*at, id.as_str(), by)).collect::<Vec<_>>();
-    changed.sort();
+    let mut changed = tables.changed.iter().map(|(id, last)| (last.transaction, id.as_str(), last)).collect::<Vec<_>>();
+    changed.sort_by_key(|(at, id, _)| (*at, *id));
     changed.retain(|(at, id, _)| (*at, *id) > place && *at <= tables.transaction);
-    changed.retain(|(_, id, by)| {
-        let machine = &tables.sessions[*id].host_machine;
-        let mine = *machine == me.name || me.former_names.contains(machine);
-        **by != Some(me.host_id) || !mine
+    changed.retain(|(_, id, last)| {
+        let unread = (reading.since..=tables.transaction).contains(&last.others);
+        last.by != Some(me.host_id) || !is_own(tables, me, id) || unread
     });
     changed.into_iter().map(|(at, id, _)| (at, id)).collect()
 }

@@ -31,7 +31,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 5] = [
+const FILES: [(i64, &str, &str); 6] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -49,6 +49,11 @@ const FILES: [(i64, &str, &str); 5] = [
         include_str!("../../../../migrations/central/1780000000000_mirror_and_history.sql"),
     ),
     (1_790_000_000_000, "silent_sessions_and_views", VIEWS),
+    (
+        1_791_000_000_000,
+        "merge_by_column",
+        include_str!("../../../../migrations/central/1791000000000_merge_by_column.sql"),
+    ),
 ];
 
 const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");

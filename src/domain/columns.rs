@@ -1,0 +1,149 @@
+//! The columns of a session that its host and other clients of central may both change.
+//!
+//! Each is merged by itself: the later change wins. So every change has a time: the host records when it made one, central
+//! records when another client did. A heartbeat changes none of these columns; it is merged by its own time. Status and
+//! `closed_at` follow the heartbeat and the rule that closed is permanent.
+//!
+//! A column that is added to supervisor_sessions is merged by column as soon as it stands in the list below.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use super::{Session, Timestamp};
+
+macro_rules! shared_columns {
+    ($($column:ident: $field:ident,)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Column {
+            $($column,)*
+        }
+
+        impl Column {
+            pub const ALL: &[Self] = &[$(Self::$column,)*];
+
+            /// Its name in supervisor_sessions.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$column => stringify!($field),)*
+                }
+            }
+
+            pub fn differs(self, a: &Session, b: &Session) -> bool {
+                match self {
+                    $(Self::$column => a.$field != b.$field,)*
+                }
+            }
+
+            pub fn copy(self, from: &Session, to: &mut Session) {
+                match self {
+                    $(Self::$column => to.$field.clone_from(&from.$field),)*
+                }
+            }
+        }
+    };
+}
+
+// The order is the one in which stores keep them: a new column comes last.
+shared_columns! {
+    ContextPercent: context_percent,
+    CurrentEpic: current_epic,
+    ClaudeSessionUuid: claude_session_uuid,
+    ClaudeSessionPath: claude_session_path,
+    WorkingDir: working_dir,
+    ResumedFrom: resumed_from,
+}
+
+/// How many columns there are.
+pub const COLUMNS: usize = Column::ALL.len();
+
+/// When columns were changed last. Central keeps them as JSON: microseconds since 1970 by name, and under `other` the time
+/// that counts for each column that is not named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColumnTimes([Option<Timestamp>; COLUMNS]);
+
+impl ColumnTimes {
+    /// All columns, changed at one time.
+    pub const fn all(at: Timestamp) -> Self {
+        Self([Some(at); COLUMNS])
+    }
+
+    pub fn get(&self, column: Column) -> Option<Timestamp> {
+        self.0[column as usize]
+    }
+
+    pub fn set(&mut self, column: Column, at: Timestamp) {
+        self.0[column as usize] = Some(at);
+    }
+
+    /// The columns whose times are known.
+    pub fn iter(&self) -> impl Iterator<Item = (Column, Timestamp)> + '_ {
+        Column::ALL.iter().filter_map(|column| Some((*column, self.get(*column)?)))
+    }
+
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.iter().map(|(_, at)| at).max()
+    }
+
+    pub fn to_json(self) -> String {
+        let named: BTreeMap<_, _> = self.iter().map(|(column, at)| (column.name(), at.micros())).collect();
+        serde_json::to_string(&named).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// Reads what [`ColumnTimes::to_json`] or central wrote. What is not understood counts as unknown.
+    pub fn from_json(json: &str) -> Self {
+        let named: BTreeMap<String, i64> = serde_json::from_str(json).unwrap_or_default();
+        let mut times = Self::default();
+        for column in Column::ALL {
+            let at = named.get(column.name()).or_else(|| named.get("other"));
+            times.0[*column as usize] = at.copied().map(Timestamp::from_micros);
+        }
+        times
+    }
+}
+
+impl FromIterator<(Column, Timestamp)> for ColumnTimes {
+    fn from_iter<I: IntoIterator<Item = (Column, Timestamp)>>(times: I) -> Self {
+        let mut all = Self::default();
+        times.into_iter().for_each(|(column, at)| all.set(column, at));
+        all
+    }
+}
+
+/// A session and when its columns were changed. On the way to central only the columns count that have a time: the others
+/// are written where central has no such row, and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedSession {
+    pub session: Session,
+    pub times: ColumnTimes,
+}
+
+impl TimedSession {
+    /// One of which no column is offered or known.
+    pub fn untimed(session: Session) -> Self {
+        Self { session, times: ColumnTimes::default() }
+    }
+}
+
+impl Deref for TimedSession {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_json_and_unnamed_columns_have_the_common_time() {
+        let at = Timestamp::from_micros;
+        let times: ColumnTimes = [(Column::CurrentEpic, at(7)), (Column::WorkingDir, at(-1))].into_iter().collect();
+        assert_eq!(ColumnTimes::from_json(&times.to_json()), times);
+        assert_eq!(ColumnTimes::from_json(&ColumnTimes::default().to_json()), ColumnTimes::default());
+        let read = ColumnTimes::from_json(r#"{"other": 3, "current_epic": 9, "a column of tomorrow": 5}"#);
+        assert_eq!((read.get(Column::CurrentEpic), read.get(Column::ContextPercent)), (Some(at(9)), Some(at(3))));
+        assert_eq!(ColumnTimes::from_json("[]"), ColumnTimes::default());
+    }
+}
