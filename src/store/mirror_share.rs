@@ -108,6 +108,7 @@ mod tests {
 
     use super::super::tests::{OWNER, STALE_AFTER, at, only, register, shut};
     use super::super::{Durability, Options, PageResult, Store, WriterThread};
+    use crate::domain::TimedSession;
     use crate::domain::mirror::{Changes, Reading, Rest};
     use crate::domain::{
         HistoryRecord, InstanceId, InstanceType, Kind, MachineName, Project, Session, Status, Timestamp,

@@ -101,7 +101,7 @@ pub fn bot_token(bytes: &[u8], word: &str, at: usize) -> Option<Range<usize>> {
 
 /// The path of a webhook's address.
 pub fn webhook(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
-    if !text.as_bytes()[at..].get(word.len()).is_some_and(|byte| *byte == b'/') || !word.contains('.') {
+    if text.as_bytes()[at..].get(word.len()).is_none_or(|byte| *byte != b'/') || !word.contains('.') {
         return None;
     }
     let address = &text[at..];

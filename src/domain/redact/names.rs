@@ -53,7 +53,7 @@ pub fn kind_of(name: &str) -> Option<Name> {
     }
     let about = |word: &&str| word.len() >= 4 && whole.ends_with(*word);
     let within = WITHIN.iter().any(|part| whole.contains(part)) && !whole.ends_with("less");
-    (within && !ABOUT.iter().any(|word| about(&word))).then_some(Name::Password)
+    (within && !ABOUT.iter().any(about)).then_some(Name::Password)
 }
 
 /// The words of a name, in lower case: `apiKey`, `API_KEY` and `api-key` are `api` and `key`.

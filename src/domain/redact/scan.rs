@@ -341,7 +341,7 @@ impl<'a> Scanner<'a> {
                 | "and"
                 | "or"
                 | "not"
-        ) || before.ends_with(|c: char| c == '.' || c == '>') && last.len() > 1
+        ) || before.ends_with(['.', '>']) && last.len() > 1
     }
 
     /// A value: what is between quotation marks, or else a word. `whole`: it ends at a blank alone.

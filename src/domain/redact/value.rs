@@ -204,7 +204,7 @@ fn is_label(name: Name, value: &str) -> bool {
 
 /// Text that no language has as a word: letters with digits, with other signs, or with both cases in no order.
 pub fn is_random(value: &str) -> bool {
-    let count = |such: fn(&u8) -> bool| value.bytes().filter(|byte| such(byte)).count();
+    let count = |such: fn(&u8) -> bool| value.bytes().filter(&such).count();
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
     let signs =
         count(|byte| byte.is_ascii_punctuation() && !matches!(byte, b'_' | b'-' | b'.' | b'/' | b':' | b',' | b'\''));

@@ -399,7 +399,7 @@ async fn a_locked_row_is_found_and_the_others_go<W: World>(world: W) {
     let lock = world.lock_row(ID);
     let both = member.try_push(&[session.clone(), other.clone()]).await;
     assert!(matches!(both, Err(CentralError::Locked(_))), "{both:?}");
-    assert_eq!(member.link.locked(&ids).await.unwrap(), [session.instance_id.clone()]);
+    assert_eq!(member.link.locked(&ids).await.unwrap(), std::slice::from_ref(&session.instance_id));
     // The connection is still good, and the row that is not there yet is not locked.
     assert_eq!(member.push(&other).await, Applied::Taken);
     drop(lock);
