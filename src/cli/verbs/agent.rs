@@ -31,6 +31,10 @@ use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDet
 const HOOK: Duration = Duration::from_millis(80);
 /// The agent draws its status line while it waits for this.
 const STATUSLINE: Duration = Duration::from_millis(60);
+/// On a machine where these are too short, this variable counts instead of both, such as `1s`.
+const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
+/// The longest that it may say: an agent waits for it.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Of that, what is kept for the daemon when stdin is slow.
 const DAEMON: Duration = Duration::from_millis(30);
 /// What Claude Code takes of additional context, with room to spare.
@@ -105,7 +109,8 @@ struct Heard {
 impl<'a> Voice<'a> {
     fn new(client: &'a Client, away: &'a Away<'a>, now: Timestamp, time: Duration) -> Self {
         let notes = away.state_dir.as_deref().map(Notes::in_folder);
-        let deadline = Instant::now() + time;
+        let named = (away.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
+        let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON, LONGEST);
         let client = client.clone().until(deadline);
         Self { client, away, now, deadline, notes, agent: None, owns_environment: true }
     }
