@@ -329,6 +329,8 @@ struct Me {
     own_claims: Vec<Uuid>,
     name: MachineName,
     former_names: Vec<MachineName>,
+    /// How often central had been restored by then.
+    restored: u64,
 }
 
 pub struct FakeLink {
@@ -360,6 +362,7 @@ impl Central for FakeLink {
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
             former_names: welcome.former_names.clone(),
+            restored: self.central.lock().restored,
         });
         Ok(welcome)
     }
@@ -399,7 +402,11 @@ impl Central for FakeLink {
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(pull(&state.tables, &me, reading)));
+        let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
+            true => Ok(pull(&state.tables, &me, reading)),
+            // No connection outlives the database that it led to.
+            false => Err(CentralError::Retry("the connection broke".into())),
+        });
         self.settle(answer)
     }
 
