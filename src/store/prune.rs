@@ -51,6 +51,11 @@ pub(super) fn turn(db: &Connection, closed_before: Timestamp, place: PrunePlace)
             if !all || rows == 0 {
                 return Ok(turn);
             }
+            let deleted = delete_agent_ids(db, &candidate.id, rows)?;
+            rows -= deleted;
+            if rows == 0 {
+                return Ok(turn);
+            }
             hand_to_mirror(db, &candidate.id)?;
             turn.pruned += 1;
         }
@@ -98,6 +103,12 @@ fn delete_records(db: &Connection, id: &str, rows: usize) -> Result<(usize, bool
     let mut delete = db.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
     found[..fit].iter().try_for_each(|(seq, _)| delete.execute([seq]).map(drop))?;
     Ok((fit, fit == found.len()))
+}
+
+/// Deletes up to `rows` of the ids by which an agent knew a session. Returns how many.
+fn delete_agent_ids(db: &Connection, id: &str, rows: usize) -> Result<usize, StoreError> {
+    let delete = "DELETE FROM claude_ids WHERE uuid IN (SELECT uuid FROM claude_ids WHERE instance_id = ?1 LIMIT ?2)";
+    Ok(db.prepare_cached(delete)?.execute(params![id, rows as i64])?)
 }
 
 /// What is left of a session is what is mirrored of any host's.

@@ -12,6 +12,9 @@ impl World {
         if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
             return Ok(());
         }
+        if let Some(what) = hand.miscounted_usage() {
+            return Err(Violation { guarantee: "G6", what });
+        }
         self.model.check_store(host, |id| hand.get(id.as_str()))
     }
 
