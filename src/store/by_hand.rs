@@ -114,8 +114,8 @@ impl ByHand {
         store: &Store,
         at: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let writer = store.writer.clone();
-        async move { writer.submit(move |db| outbox::release_parked(db, at)).await }
+        let store = store.clone();
+        async move { store.release_due(at).await }
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
