@@ -118,6 +118,12 @@ impl ByHand {
         async move { store.release_due(at).await }
     }
 
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do. There is no reader: a job reads.
+    pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
+        let rows = store.writer.submit(|db| outbox::parked_rows(db, &[])).await?;
+        store.unpark_rows(rows, drop).await
+    }
+
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         outbox::backlog(&self.connection)
     }

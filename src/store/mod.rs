@@ -88,7 +88,7 @@ use mirror_position::MirrorPosition;
 use mirror_share::Limit;
 use news::News;
 use open::Files;
-use outbox::ForgetPlace;
+use outbox::{ForgetPlace, ParkedRow};
 use prune::PrunePlace;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -846,6 +846,10 @@ impl Store {
     /// Nothing happens unless all the ids are parked. What is parked by the time of the call is changed in turns.
     async fn unpark(&self, ids: Vec<String>, drop: bool) -> Result<usize, StoreError> {
         let rows = self.read(move |db| outbox::parked_rows(db, &ids)).await?;
+        self.unpark_rows(rows, drop).await
+    }
+
+    async fn unpark_rows(&self, rows: Vec<ParkedRow>, drop: bool) -> Result<usize, StoreError> {
         let mut count = 0;
         for part in turns::parts(rows) {
             count += self.write(move |db| outbox::unpark(db, &part, drop)).await?;
