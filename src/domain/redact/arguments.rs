@@ -234,7 +234,7 @@ fn placed(text: &str, at: usize, end: usize, words: &[&str], place: Place) -> Op
     start += usize::from(bytes.get(start) == Some(&b':'));
     let values: Vec<_> = arguments(text, start, LONGEST)
         .filter(|value| {
-            !text[value.clone()].starts_with('-') && !(*first == "net" && text[value.clone()].starts_with('/'))
+            !(text[value.clone()].starts_with('-') || *first == "net" && text[value.clone()].starts_with('/'))
         })
         .take(8)
         .collect();
