@@ -115,8 +115,14 @@ impl ByHand {
         store: &Store,
         at: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let writer = store.writer.clone();
-        async move { writer.submit(move |db| outbox::release_parked(db, at)).await }
+        let store = store.clone();
+        async move { store.release_due(at).await }
+    }
+
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do. There is no reader: a job reads.
+    pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
+        let rows = store.writer.submit(|db| outbox::parked_rows(db, &[])).await?;
+        store.unpark_rows(rows, drop).await
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::StoreError;
 use super::history;
-use super::turns::{BYTES, ROWS};
+use super::turns::{Budget, ROWS};
 use crate::domain::Timestamp;
 
 /// A place in the order in which sessions are pruned: by the time they were closed.
@@ -41,19 +41,15 @@ struct Candidate {
 /// Prunes sessions that were closed before `closed_before`, from behind `place` on, until the turn is used up.
 pub(super) fn turn(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> Result<PruneTurn, StoreError> {
     let mut turn = PruneTurn { pruned: 0, next: Some(place) };
-    let mut rows = ROWS;
+    let mut budget = Budget::new();
     let candidates = candidates(db, closed_before, place)?;
     let is_last = candidates.len() < ROWS;
     for candidate in candidates {
         if candidate.is_done {
-            let (deleted, all) = delete_records(db, &candidate.id, rows)?;
-            rows = rows.saturating_sub(deleted + 1);
-            if !all || rows == 0 {
+            if !budget.delete_records(db, &candidate.id)? || !budget.take_row() {
                 return Ok(turn);
             }
-            let deleted = delete_agent_ids(db, &candidate.id, rows)?;
-            rows -= deleted;
-            if rows == 0 {
+            if !delete_agent_ids(db, &candidate.id, &mut budget)? {
                 return Ok(turn);
             }
             hand_to_mirror(db, &candidate.id)?;
@@ -87,28 +83,20 @@ fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> R
         .collect::<Result<_, _>>()?)
 }
 
-/// Deletes records of a session until `rows` are deleted, or [`BYTES`] of their bodies. Returns how many, and whether
-/// none is left.
-fn delete_records(db: &Connection, id: &str, rows: usize) -> Result<(usize, bool), StoreError> {
-    let found: Vec<(i64, i64)> = db
-        .prepare_cached("SELECT seq, octet_length(body) FROM records WHERE instance_id = ?1 LIMIT ?2")?
-        .query_map(params![id, rows as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?
+/// Deletes the ids by which an agent knew a session, while the budget lasts. Says whether none is left.
+fn delete_agent_ids(db: &Connection, id: &str, budget: &mut Budget) -> Result<bool, StoreError> {
+    let uuids: Vec<String> = db
+        .prepare_cached("SELECT uuid FROM claude_ids WHERE instance_id = ?1 LIMIT ?2")?
+        .query_map(params![id, ROWS as i64 + 1], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let mut bytes = 0;
-    let fit = found.iter().take(rows).take_while(|(_, size)| {
-        bytes += size;
-        bytes <= BYTES as i64 || bytes == *size
-    });
-    let fit = fit.count();
-    let mut delete = db.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
-    found[..fit].iter().try_for_each(|(seq, _)| delete.execute([seq]).map(drop))?;
-    Ok((fit, fit == found.len()))
-}
-
-/// Deletes up to `rows` of the ids by which an agent knew a session. Returns how many.
-fn delete_agent_ids(db: &Connection, id: &str, rows: usize) -> Result<usize, StoreError> {
-    let delete = "DELETE FROM claude_ids WHERE uuid IN (SELECT uuid FROM claude_ids WHERE instance_id = ?1 LIMIT ?2)";
-    Ok(db.prepare_cached(delete)?.execute(params![id, rows as i64])?)
+    let mut delete = db.prepare_cached("DELETE FROM claude_ids WHERE uuid = ?1")?;
+    for uuid in uuids {
+        if !budget.take_row() {
+            return Ok(false);
+        }
+        delete.execute([uuid])?;
+    }
+    Ok(true)
 }
 
 /// What is left of a session is what is mirrored of any host's.
