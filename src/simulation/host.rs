@@ -17,10 +17,10 @@ use super::{BATCHES, PACE, STALE_AFTER};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
-use crate::store::by_hand::{ByHand, Disk};
+use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement,
-    Settling, Skip, Store, StoreError,
+    BatchLimit, BatchResult, Draws, Identity, Ledger, OutboxPosition, PageResult, Pending, Process, Record, Renamed,
+    SessionOutcome, SessionResult, Skip, Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
 use crate::sync::exchange::{Exchange, Local, Outside};
@@ -50,7 +50,7 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Home {
     pub store: Store,
-    pub hand: Arc<Mutex<ByHand>>,
+    pub hand: Arc<Mutex<ManualStore>>,
     pub identity: Arc<Mutex<Identity>>,
     /// Rows that reading central wrote.
     written: Arc<AtomicU64>,
@@ -143,7 +143,7 @@ impl Host {
     pub fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
-        let (store, hand) = ByHand::open(&self.disk);
+        let (store, hand) = ManualStore::open(&self.disk);
         hand.set_full(self.full);
         if self.network.has(Bug::ClaimAtEachStart) {
             self.claim_and_forget(claim);
@@ -209,7 +209,7 @@ impl Host {
             && let Some(daemon) = &self.daemon
         {
             let forget = "UPDATE sessions SET unsynced_since = NULL";
-            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, forget));
+            let mut dropped: Job<_> = Box::pin(ManualStore::execute(&daemon.home.store, forget));
             let _ = poll(&mut dropped);
             daemon.home.hand.lock().unwrap().commit();
         }
@@ -320,7 +320,7 @@ impl Host {
     pub fn read_anew(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
-        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, reset));
+        let mut done: Job<_> = Box::pin(ManualStore::execute(&daemon.home.store, reset));
         assert!(poll(&mut done).is_none());
         daemon.home.hand.lock().unwrap().commit();
     }
@@ -346,7 +346,7 @@ impl Home {
         self.bug == Some(bug)
     }
 
-    fn version(&self, settled: &Settled) -> i64 {
+    fn version(&self, settled: &SessionResult) -> i64 {
         self.hand.lock().unwrap().get(settled.instance_id.as_str()).map_or(0, |record| record.version)
     }
 }
@@ -372,14 +372,19 @@ impl Local for Home {
 
     async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
         let due = self.hand.lock().unwrap().is_parked_due(at);
-        if due { ByHand::release_parked(&self.store, at).await } else { Ok(0) }
+        if due { ManualStore::release_parked(&self.store, at).await } else { Ok(0) }
     }
 
     async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
         self.hand.lock().unwrap().pending(limit, &skip)
     }
 
-    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+    async fn pending_behind(
+        &self,
+        place: OutboxPosition,
+        limit: BatchLimit,
+        skip: Skip,
+    ) -> Result<Pending, StoreError> {
         self.hand.lock().unwrap().pending_behind(place, limit, &skip)
     }
 
@@ -398,19 +403,19 @@ impl Local for Home {
         self.store.learn_tables(tables, at).await
     }
 
-    async fn settle(&self, mut settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn settle(&self, mut settling: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
             settling.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            settling.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            settling.sessions.retain(|s| !matches!(s.how, SessionOutcome::Rejected { .. }));
         }
         if self.has(Bug::RejectedTakesOthersAlong) && settling.records.iter().any(|r| r.rejected.is_some()) {
-            ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
+            ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
         let renamed = self.store.settle(settling, at).await?;
         if self.has(Bug::AckClearsLaterColumns) {
-            ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
+            ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
         }
         if self.has(Bug::CollisionNotAliased) {
@@ -420,7 +425,7 @@ impl Local for Home {
     }
 
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        let nothing = Settling { acked_batch, next_batches: [acked_batch; 2], ..Settling::default() };
+        let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
         if self.has(Bug::NoResync) {
             return self.store.settle(nothing, at).await.map(|_| (0, 0));
         }
@@ -428,7 +433,7 @@ impl Local for Home {
             self.store.settle(nothing, at).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
                 WHERE mirror_round IS NULL";
-            return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
+            return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
     }
@@ -464,7 +469,7 @@ impl Local for Home {
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
             let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";
-            ByHand::execute(&self.store, rewrite).await?;
+            ManualStore::execute(&self.store, rewrite).await?;
         }
         Ok(imported)
     }

@@ -20,7 +20,7 @@ use super::{HOSTS, PACE, Violation, now};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
 };
-use crate::store::by_hand::Disk;
+use crate::store::testing::manual_store::Disk;
 use crate::store::{ColumnChanges, Process, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
 

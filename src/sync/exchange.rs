@@ -19,8 +19,8 @@ use crate::domain::{
     BlockedKind, HistoryTables, InstanceId, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp,
 };
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling,
-    Skip, Store, StoreError,
+    BatchLimit, BatchResult, Draws, Identity, Ledger, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
+    SessionOutcome, Skip, Store, StoreError,
 };
 
 /// This host, as sync sees it: who it is, and what of its store central lacks.
@@ -37,7 +37,7 @@ pub trait Local: Send + Sync {
     /// The sessions that stand behind this place among those that wait, and no records.
     fn pending_behind(
         &self,
-        place: Place,
+        place: OutboxPosition,
         limit: BatchLimit,
         skip: Skip,
     ) -> impl Future<Output = Result<Pending, StoreError>> + Send;
@@ -51,7 +51,7 @@ pub trait Local: Send + Sync {
     fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
     fn settle(
         &self,
-        settling: Settling,
+        settling: BatchResult,
         at: Timestamp,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
     fn forget_synced(
@@ -108,7 +108,12 @@ impl Local for Daemon {
         self.store.pending(limit, skip).await
     }
 
-    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+    async fn pending_behind(
+        &self,
+        place: OutboxPosition,
+        limit: BatchLimit,
+        skip: Skip,
+    ) -> Result<Pending, StoreError> {
         self.store.pending_behind(place, limit, skip).await
     }
 
@@ -120,7 +125,7 @@ impl Local for Daemon {
         self.store.ledger().await
     }
 
-    async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn settle(&self, settling: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         self.store.settle(settling, at).await
     }
 
@@ -650,7 +655,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 }
 
 /// Has the store take in what came of a batch, if of any.
-async fn note(local: &impl Local, settling: Option<Settling>, at: Timestamp) -> Result<(), StoreError> {
+async fn note(local: &impl Local, settling: Option<BatchResult>, at: Timestamp) -> Result<(), StoreError> {
     if let Some(settling) = settling {
         tell_renamed(&local.settle(settling, at).await?);
     }

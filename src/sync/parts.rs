@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::central::Applied;
 use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
-use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
+use crate::store::{BatchResult, Pending, Record, RecordResult, SessionOutcome, SessionResult, WITHOUT_SESSION};
 
 /// What a part is made of, if it is of one sort: each goes into a table of its own in central.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,9 +130,9 @@ impl Part {
     }
 
     /// What the store is to make of central's answer.
-    pub fn settling(self, applied: Vec<Applied>, settlement: impl Fn(Applied) -> Settlement) -> Settling {
+    pub fn settling(self, applied: Vec<Applied>, settlement: impl Fn(Applied) -> SessionOutcome) -> BatchResult {
         let mut applied = applied.into_iter();
-        let sessions: Vec<Settled> = self
+        let sessions: Vec<SessionResult> = self
             .sessions
             .into_iter()
             .zip(self.versions)
@@ -147,13 +147,13 @@ impl Part {
             _ => Some(settled_record(&record, None)),
         });
         let records = records.collect();
-        Settling { sessions, records, ..Settling::default() }
+        BatchResult { sessions, records, ..BatchResult::default() }
     }
 
     /// Central does not take any of it as it is.
-    pub fn rejected(self, error: &str) -> Settling {
-        let rejected = Settlement::Rejected { error: error.to_owned() };
-        Settling {
+    pub fn rejected(self, error: &str) -> BatchResult {
+        let rejected = SessionOutcome::Rejected { error: error.to_owned() };
+        BatchResult {
             sessions: self
                 .sessions
                 .into_iter()
@@ -161,15 +161,15 @@ impl Part {
                 .map(|(session, version)| settled(session, version, rejected.clone()))
                 .collect(),
             records: self.records.iter().map(|record| settled_record(record, Some(error.to_owned()))).collect(),
-            ..Settling::default()
+            ..BatchResult::default()
         }
     }
 }
 
-fn settled(session: TimedSession, version: i64, how: Settlement) -> Settled {
-    Settled { instance_id: session.session.instance_id, version, how }
+fn settled(session: TimedSession, version: i64, how: SessionOutcome) -> SessionResult {
+    SessionResult { instance_id: session.session.instance_id, version, how }
 }
 
-fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> SettledRecord {
-    SettledRecord { record_id: record.record_id, rejected }
+fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> RecordResult {
+    RecordResult { record_id: record.record_id, rejected }
 }

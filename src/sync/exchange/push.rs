@@ -181,8 +181,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
     async fn send(
         &mut self,
         part: &Part,
-        to_note: Option<Settling>,
-        behind: Option<Place>,
+        to_note: Option<BatchResult>,
+        behind: Option<OutboxPosition>,
         limit: BatchLimit,
         skip: &Skip,
     ) -> (Result<Vec<Applied>, CentralError>, Result<(), StoreError>, Result<Pending, StoreError>) {
@@ -202,7 +202,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     /// Central has applied a part. What the store is to make of it.
-    fn taken_whole(&mut self, part: Part, applied: Vec<Applied>) -> Settling {
+    fn taken_whole(&mut self, part: Part, applied: Vec<Applied>) -> BatchResult {
         for subject in part.subjects() {
             if self.held.clear(subject) {
                 tracing::info!(table = subject.table(), "central takes what waited for this table");
@@ -399,8 +399,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
         }
     }
 
-    fn dated(&self, settling: Settling) -> Settling {
-        Settling { acked_batch: self.batch, next_batches: self.next, ..settling }
+    fn dated(&self, settling: BatchResult) -> BatchResult {
+        BatchResult { acked_batch: self.batch, next_batches: self.next, ..settling }
     }
 
     /// A number that no other batch has had, even at a time that a restore has undone.
@@ -416,12 +416,12 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     /// Central has applied the next batch. What the store is to make of it.
-    fn applied(&mut self, part: Part, applied: Vec<Applied>) -> Settling {
+    fn applied(&mut self, part: Part, applied: Vec<Applied>) -> BatchResult {
         self.advance();
         self.dated(part.settling(applied, |applied| self.settlement(applied)))
     }
 
-    async fn settle(&mut self, settling: Settling) -> Result<(), StoreError> {
+    async fn settle(&mut self, settling: BatchResult) -> Result<(), StoreError> {
         let acked = settling.acked_batch;
         note(&self.local, Some(settling), (self.outside.clock)()).await?;
         self.forget_sent(acked);
@@ -433,13 +433,13 @@ impl<L: Local, C: Central> Exchange<L, C> {
         self.sent.retain(|number| *number > acked);
     }
 
-    fn settlement(&self, applied: Applied) -> Settlement {
+    fn settlement(&self, applied: Applied) -> SessionOutcome {
         match applied {
             // Only a record can be without its session.
-            Applied::Taken | Applied::WithoutSession => Settlement::Taken,
-            Applied::ClosedElsewhere { closed_at } => Settlement::ClosedElsewhere { closed_at },
-            Applied::Collided => Settlement::Collided { draws: std::array::from_fn(|_| (self.outside.random)()) },
-            Applied::Foreign { machine } => Settlement::Rejected {
+            Applied::Taken | Applied::WithoutSession => SessionOutcome::Taken,
+            Applied::ClosedElsewhere { closed_at } => SessionOutcome::ClosedElsewhere { closed_at },
+            Applied::Collided => SessionOutcome::Collided { draws: std::array::from_fn(|_| (self.outside.random)()) },
+            Applied::Foreign { machine } => SessionOutcome::Rejected {
                 error: format!(
                     "it belongs to machine {machine}; this state folder seems to be a copy of that machine's"
                 ),
@@ -451,7 +451,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 /// Reads what waits behind a place, if there is one.
 async fn read_ahead(
     local: &impl Local,
-    place: Option<Place>,
+    place: Option<OutboxPosition>,
     limit: BatchLimit,
     skip: &Skip,
 ) -> Result<Pending, StoreError> {
