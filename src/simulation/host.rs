@@ -13,17 +13,17 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::model::Command;
 use super::network::{Network, SimLink};
-use super::{BATCHES, PACE, STALE_AFTER};
+use super::{BATCHES, PACE, STALE_AFTER, now};
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement,
-    Settling, Skip, Store, StoreError,
+    Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
 use crate::sync::engine::{self, Engine, Step, Tick};
-use crate::sync::exchange::{Exchange, Local, Outside};
+use crate::sync::exchange::{Exchange, Outside};
+use crate::sync::replica::Replica;
 
 pub type Answer = Result<Option<Record>, StoreError>;
 /// Commands with their times and answers, in the order in which they were committed.
@@ -264,13 +264,13 @@ impl Host {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
             Some(Worker::Idle(mut idle)) => {
-                let now = idle.0.tick();
-                let pending = daemon.home.hand.lock().unwrap().any_waits(&idle.0.skip()).unwrap();
+                let tick = idle.0.tick();
+                let pending = now(idle.0.has_pending());
                 let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
                 if self.network.has(Bug::NoBackoff) {
-                    idle.1.hurry(now);
+                    idle.1.hurry(tick);
                 }
-                let step = idle.1.next(now, waiting);
+                let step = idle.1.next(tick, waiting);
                 let waits = matches!(step, Step::Wait { .. });
                 daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
                 !waits
@@ -351,64 +351,39 @@ impl Home {
     }
 }
 
-impl Local for Home {
+impl Replica for Home {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn identity(&self) -> Identity {
         self.identity.lock().unwrap().clone()
     }
 
-    fn accepted(&self, claim: Uuid) {
+    fn claim_accepted(&self, claim: Uuid) {
         let mut identity = self.identity.lock().unwrap();
         identity.accepted_claim = Some(claim);
         identity.replace = false;
     }
 
-    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.store.file_under(name, at).await
-    }
-
-    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
-        self.hand.lock().unwrap().any_waits(&skip)
-    }
-
-    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
-        let due = self.hand.lock().unwrap().is_parked_due(at);
-        if due { ByHand::release_parked(&self.store, at).await } else { Ok(0) }
-    }
-
-    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending(limit, &skip)
-    }
-
-    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending_behind(place, limit, &skip)
-    }
-
-    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().newest_pending(kind, count, &skip)
-    }
-
-    async fn ledger(&self) -> Result<Ledger, StoreError> {
-        self.hand.lock().unwrap().ledger()
-    }
-
-    async fn learn_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    async fn record_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
         if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
             tables.events = TableState::Absent;
         }
         self.store.learn_tables(tables, at).await
     }
 
-    async fn settle(&self, mut settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn acknowledge(&self, mut result: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
-            settling.sessions.iter_mut().for_each(|s| s.version = self.version(s));
+            result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            settling.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            result.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
         }
-        if self.has(Bug::RejectedTakesOthersAlong) && settling.records.iter().any(|r| r.rejected.is_some()) {
+        if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
             ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
-        let renamed = self.store.settle(settling, at).await?;
+        let renamed = self.store.settle(result, at).await?;
         if self.has(Bug::AckClearsLaterColumns) {
             ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
@@ -433,20 +408,12 @@ impl Local for Home {
         self.store.forget_synced(acked_batch, at).await
     }
 
-    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
-        self.store.mirror_of(timeline).await
+    async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let position = self.store.mirror_since(now).await?;
+        Ok(if self.has(Bug::PositionNeverAdvances) { position.min(1) } else { position })
     }
 
-    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let since = self.hand.lock().unwrap().mirror_since(&self.store, now)?;
-        Ok(if self.has(Bug::PositionNeverAdvances) { since.min(1) } else { since })
-    }
-
-    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
-        self.store.read_mirror_anew().await
-    }
-
-    async fn take_in(
+    async fn import_page(
         &self,
         reading: Reading,
         mut changes: Changes,
@@ -456,8 +423,8 @@ impl Local for Home {
     ) -> Result<PageResult, StoreError> {
         if self.has(Bug::NoAdoptionWhileWaiting) {
             let hand = self.hand.lock().unwrap();
-            let waits = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
-            changes.sessions.retain(|session| !waits(session.instance_id.as_str()));
+            let is_pending = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
+            changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
         }
         let rows = changes.sessions.len();
         let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
@@ -467,9 +434,5 @@ impl Local for Home {
             ByHand::execute(&self.store, rewrite).await?;
         }
         Ok(imported)
-    }
-
-    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
-        self.store.replace_hosts(hosts).await
     }
 }

@@ -12,10 +12,8 @@ use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{
-    Backlog, BatchLimit, Durability, Ledger, Options, Parked, Pending, Place, Record, Skip, Store, StoreError, outbox,
-};
-use crate::domain::{InstanceId, Kind, Session, Timestamp};
+use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
+use crate::domain::{InstanceId, Session};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -55,7 +53,7 @@ impl ByHand {
         changes.follow(&connection).unwrap();
         let store = Store {
             writer,
-            readers: Readers::new(files.clone()),
+            readers: Readers::inline(files.clone(), connect(&disk.url)),
             commits: watch::channel(0).1,
             news: super::News::default(),
             processes: super::NewProcesses::default(),
@@ -93,51 +91,14 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::pending(&self.connection, limit, skip)
-    }
-
-    pub(crate) fn pending_behind(&self, place: Place, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::pending_behind(&self.connection, place, limit, skip)
-    }
-
-    pub(crate) fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::newest_pending(&self.connection, kind, count, skip)
-    }
-
-    pub(crate) fn is_parked_due(&self, at: Timestamp) -> bool {
-        outbox::is_parked_due(&self.connection, at).unwrap()
-    }
-
-    /// As [`Store::release_parked`] does once something is due.
-    pub(crate) fn release_parked(
-        store: &Store,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let writer = store.writer.clone();
-        async move { writer.submit(move |db| outbox::release_parked(db, at)).await }
-    }
-
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         outbox::backlog(&self.connection)
-    }
-
-    pub(crate) fn any_waits(&self, skip: &Skip) -> Result<bool, StoreError> {
-        outbox::any_waits(&self.connection, skip)
-    }
-
-    pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
-        outbox::ledger(&self.connection)
     }
 
     /// What is mirrored under exactly this id.
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();
         record.filter(|record| record.mirrored).map(|record| record.session)
-    }
-
-    pub(crate) fn mirror_since(&self, store: &Store, now: Timestamp) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection, now).map(|stored| store.mirror_position.since(stored))
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

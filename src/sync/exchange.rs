@@ -3,7 +3,6 @@
 mod push;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,152 +12,11 @@ use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, 
 use super::engine::{Engine, Failure, Pace, Step, Tick};
 use super::held::Held;
 use super::parts::{Part, Subject};
+use super::replica::Replica;
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, HostSeen, PageSize, Position, Reading, Rest};
-use crate::domain::{
-    BlockedKind, HistoryTables, InstanceId, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp,
-};
-use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settlement, Settling,
-    Skip, Store, StoreError,
-};
-
-/// This host, as sync sees it: who it is, and what of its store central lacks.
-pub trait Local: Send + Sync {
-    fn identity(&self) -> Identity;
-    /// Central accepted this claim, and with it a replacement that was asked for.
-    fn accepted(&self, claim: Uuid);
-    /// Files the sessions under the host's name, if they are not yet.
-    fn file_under(&self, name: MachineName, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    fn any_waits(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send;
-    /// Lets what is parked be pushed again, if it is time for that.
-    fn release_parked(&self, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    fn pending(&self, limit: BatchLimit, skip: Skip) -> impl Future<Output = Result<Pending, StoreError>> + Send;
-    /// The sessions that stand behind this place among those that wait, and no records.
-    fn pending_behind(
-        &self,
-        place: Place,
-        limit: BatchLimit,
-        skip: Skip,
-    ) -> impl Future<Output = Result<Pending, StoreError>> + Send;
-    /// Some of what waits, what was added last: sessions, or records of one kind.
-    fn newest_pending(
-        &self,
-        kind: Option<Kind>,
-        count: usize,
-        skip: Skip,
-    ) -> impl Future<Output = Result<Pending, StoreError>> + Send;
-    fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
-    fn settle(
-        &self,
-        settling: Settling,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send;
-    fn forget_synced(
-        &self,
-        acked_batch: i64,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<(usize, usize), StoreError>> + Send;
-    fn learn_tables(&self, tables: HistoryTables, at: Timestamp)
-    -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// The mirror is one of this timeline of central from now on.
-    fn mirror_of(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn mirror_since(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
-    /// Has the next reading read everything.
-    fn read_mirror_anew(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn take_in(
-        &self,
-        reading: Reading,
-        changes: Changes,
-        draws: Box<Draws>,
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> impl Future<Output = Result<PageResult, StoreError>> + Send;
-    fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
-
-/// The host that the daemon runs on.
-pub struct Daemon {
-    pub store: Store,
-    pub identity: Arc<PinnedIdentity>,
-}
-
-impl Local for Daemon {
-    fn identity(&self) -> Identity {
-        self.identity.current()
-    }
-
-    fn accepted(&self, claim: Uuid) {
-        self.identity.accepted(claim);
-    }
-
-    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.store.file_under(name, at).await
-    }
-
-    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
-        self.store.any_waits(skip).await
-    }
-
-    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
-        self.store.release_parked(at).await
-    }
-
-    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.store.pending(limit, skip).await
-    }
-
-    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.store.pending_behind(place, limit, skip).await
-    }
-
-    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
-        self.store.newest_pending(kind, count, skip).await
-    }
-
-    async fn ledger(&self) -> Result<Ledger, StoreError> {
-        self.store.ledger().await
-    }
-
-    async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
-        self.store.settle(settling, at).await
-    }
-
-    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        self.store.forget_synced(acked_batch, at).await
-    }
-
-    async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
-        self.store.learn_tables(tables, at).await
-    }
-
-    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
-        self.store.mirror_of(timeline).await
-    }
-
-    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.store.mirror_since(now).await
-    }
-
-    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
-        self.store.read_mirror_anew().await
-    }
-
-    async fn take_in(
-        &self,
-        reading: Reading,
-        changes: Changes,
-        draws: Box<Draws>,
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> Result<PageResult, StoreError> {
-        self.store.take_in(reading, changes, draws, at, stale_after).await
-    }
-
-    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
-        self.store.replace_hosts(hosts).await
-    }
-}
+use crate::domain::mirror::{Changes, PageSize, Position, Reading, Rest};
+use crate::domain::{BlockedKind, HistoryTables, InstanceId, Kind, LinkState, LinkStatus, TableState, Timestamp};
+use crate::store::{BatchLimit, Identity, Ledger, Pending, Place, Renamed, Settlement, Settling, StoreError};
 
 /// What is handed in, so that any run can be replayed: both clocks, and chance.
 pub struct Outside {
@@ -199,8 +57,8 @@ impl From<StoreError> for Trouble {
 }
 
 /// One central, and where its ledger stands for this host.
-pub struct Exchange<L, C> {
-    local: L,
+pub struct Exchange<R, C> {
+    replica: R,
     central: C,
     outside: Outside,
     link: watch::Sender<LinkStatus>,
@@ -236,10 +94,10 @@ pub struct Exchange<L, C> {
     sweep_error: Option<String>,
 }
 
-impl<L: Local, C: Central> Exchange<L, C> {
-    pub fn new(local: L, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
+impl<R: Replica, C: Central> Exchange<R, C> {
+    pub fn new(replica: R, central: C, outside: Outside, link: watch::Sender<LinkStatus>) -> Self {
         Self {
-            local,
+            replica,
             central,
             outside,
             link,
@@ -268,7 +126,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Whether anything waits for central.
     pub async fn has_pending(&self) -> bool {
-        self.local.any_waits(self.skip()).await.unwrap_or(false)
+        self.replica.has_pending(self.skip()).await.unwrap_or(false)
     }
 
     /// Whatever central did not take is tried again at once.
@@ -322,17 +180,17 @@ impl<L: Local, C: Central> Exchange<L, C> {
     /// whose answer was lost, be it by a crash of this host, means that central was restored from a backup:
     /// then everything is offered again.
     async fn hello(&mut self) -> Result<(), Trouble> {
-        let identity = self.local.identity();
+        let identity = self.replica.identity();
         // A rename changes the identity before it changes the sessions, and they do not travel under the
         // old name, which may be another's by now.
-        self.local.file_under(identity.name.clone(), (self.outside.clock)()).await?;
-        let Ledger { acked, next } = self.local.ledger().await?;
+        self.replica.set_machine_name(identity.name.clone(), (self.outside.clock)()).await?;
+        let Ledger { acked, next } = self.replica.ledger().await?;
         let welcome = self.central.hello(&host(&identity, acked, self.outside.version, self.stale_after)).await?;
-        self.local.accepted(identity.claims.last().copied().unwrap_or_default());
+        self.replica.claim_accepted(identity.claims.last().copied().unwrap_or_default());
         self.held = Held::default();
         self.learn_tables(welcome.tables).await?;
         if welcome.batch != acked && !next.contains(&welcome.batch) && !self.sent.contains(&welcome.batch) {
-            let (sessions, records) = self.local.forget_synced(welcome.batch, (self.outside.clock)()).await?;
+            let (sessions, records) = self.replica.forget_synced(welcome.batch, (self.outside.clock)()).await?;
             tracing::warn!(
                 sessions,
                 records,
@@ -345,7 +203,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let next = self.draw_batch(self.batch);
         self.next = [next, self.draw_batch(next)];
         self.host_id = identity.host_id;
-        self.local.mirror_of(welcome.timeline.clone()).await?;
+        self.replica.set_mirror_timeline(welcome.timeline.clone()).await?;
         if std::mem::replace(&mut self.timeline, welcome.timeline) != self.timeline {
             self.reading = None;
         }
@@ -396,7 +254,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
                 _ => {}
             }
         }
-        self.local.learn_tables(tables.clone(), (self.outside.clock)()).await?;
+        self.replica.record_tables(tables.clone(), (self.outside.clock)()).await?;
         self.tables = tables;
         Ok(())
     }
@@ -439,7 +297,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         }
         // What is read from here on was true at this moment, or became so later.
         let asked = (self.outside.clock)();
-        let since = self.local.mirror_since(asked).await?;
+        let since = self.replica.mirror_position(asked).await?;
         // A position within a reading means nothing to one that begins elsewhere.
         let after = self.reading.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
         let reading = Reading { since, after, page: self.page };
@@ -447,14 +305,14 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let rest = changes.rest.clone();
         self.count_unreadable(changes.unreadable);
         let draws = Box::new(std::array::from_fn(|_| (self.outside.random)()));
-        let imported = self.local.take_in(reading, changes, draws, asked, stale_after).await?;
+        let imported = self.replica.import_page(reading, changes, draws, asked, stale_after).await?;
         tell_renamed(&imported.renamed);
         self.reading = match rest {
             Rest::More(position) => Some((since, position)),
             Rest::Nothing { .. } => None,
             Rest::Everything => {
                 tracing::warn!("central numbers its transactions anew (a restored backup?); everything is read again");
-                self.local.read_mirror_anew().await?;
+                self.replica.reset_mirror_position().await?;
                 return Ok(true);
             }
         };
@@ -497,7 +355,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let now = self.tick();
         if self.hosts_at <= now {
             let hosts = self.central.hosts().await?;
-            self.local.replace_hosts(hosts).await?;
+            self.replica.replace_hosts(hosts).await?;
             self.hosts_read = now;
             self.hosts_at = now + pace.heartbeat_interval;
         }
@@ -650,9 +508,9 @@ impl<L: Local, C: Central> Exchange<L, C> {
 }
 
 /// Has the store take in what came of a batch, if of any.
-async fn note(local: &impl Local, settling: Option<Settling>, at: Timestamp) -> Result<(), StoreError> {
+async fn note(replica: &impl Replica, settling: Option<Settling>, at: Timestamp) -> Result<(), StoreError> {
     if let Some(settling) = settling {
-        tell_renamed(&local.settle(settling, at).await?);
+        tell_renamed(&replica.acknowledge(settling, at).await?);
     }
     Ok(())
 }

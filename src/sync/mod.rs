@@ -10,5 +10,6 @@ mod held;
 mod parts;
 pub mod postgres;
 pub mod progress;
+pub mod replica;
 pub mod supervise;
 pub mod worker;

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::central::Central;
 use super::engine::{BATCHES, Engine, Pace, Step, Waiting};
-use super::exchange::{Daemon, Exchange, Outside};
+use super::exchange::{Exchange, Outside};
 use super::progress::Progress;
+use super::replica::LocalReplica;
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus};
 use crate::shutdown::Shutdown;
@@ -132,8 +133,8 @@ impl<S: Clone, F> Worker<S, F> {
         }
     }
 
-    fn exchange<C: Central>(&self, central: C, started: Instant, patience: Duration) -> Exchange<Daemon, C> {
-        let local = Daemon { store: self.store.clone(), identity: self.identity.clone() };
+    fn exchange<C: Central>(&self, central: C, started: Instant, patience: Duration) -> Exchange<LocalReplica, C> {
+        let replica = LocalReplica { store: self.store.clone(), identity: self.identity.clone() };
         let progress = self.progress.clone();
         let ticks = move || {
             progress.at_work(patience);
@@ -146,12 +147,12 @@ impl<S: Clone, F> Worker<S, F> {
             random: Box::new(self.random),
             version: self.version,
         };
-        Exchange::new(local, central, outside, self.link.clone())
+        Exchange::new(replica, central, outside, self.link.clone())
     }
 }
 
 /// The last push before the end, if there is a link to push over.
-async fn farewell<C: Central>(mut exchange: Exchange<Daemon, C>, mut engine: Engine) {
+async fn farewell<C: Central>(mut exchange: Exchange<LocalReplica, C>, mut engine: Engine) {
     if !engine.is_up() {
         return;
     }

@@ -103,7 +103,7 @@ fn is_divisible(error: &CentralError) -> bool {
     )
 }
 
-impl<L: Local, C: Central> Exchange<L, C> {
+impl<R: Replica, C: Central> Exchange<R, C> {
     /// Pushes what is pending, longest waiting first, batch after batch. Returns how many rows went to central.
     pub(super) async fn push(&mut self, limit: BatchLimit, engine: &mut Engine) -> Result<usize, Trouble> {
         let outcome = self.push_batches(limit, engine).await;
@@ -112,17 +112,17 @@ impl<L: Local, C: Central> Exchange<L, C> {
     }
 
     async fn push_batches(&mut self, limit: BatchLimit, engine: &mut Engine) -> Result<usize, Trouble> {
-        self.local.release_parked((self.outside.clock)()).await?;
+        self.replica.release_parked((self.outside.clock)()).await?;
         self.check_locks().await?;
         let skip = self.skip();
-        let mut pending = self.local.pending(limit, skip.clone()).await?;
+        let mut pending = self.replica.pending(limit, skip.clone()).await?;
         let mut to_note = None;
         let mut rows = 0;
         for left in (0..ON_END).rev() {
             // Checked after the sessions were read: a rename changes the identity before it changes them,
             // and what bears the new name must not travel under the old id.
-            if self.local.identity().host_id != self.host_id {
-                note(&self.local, to_note, (self.outside.clock)()).await?;
+            if self.replica.identity().host_id != self.host_id {
+                note(&self.replica, to_note, (self.outside.clock)()).await?;
                 return Err(CentralError::OutOfStep.into());
             }
             let began = self.tick();
@@ -192,8 +192,8 @@ impl<L: Local, C: Central> Exchange<L, C> {
         let noting = to_note.as_ref().map(|settling| settling.acked_batch);
         let (answer, noted, ahead) = tokio::join!(
             self.central.push(batch),
-            note(&self.local, to_note, (self.outside.clock)()),
-            read_ahead(&self.local, behind, limit, skip),
+            note(&self.replica, to_note, (self.outside.clock)()),
+            read_ahead(&self.replica, behind, limit, skip),
         );
         if let (Ok(()), Some(acked)) = (&noted, noting) {
             self.forget_sent(acked);
@@ -307,7 +307,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     /// Tries the newest rows of a table that has taken none so far. If it takes none of these, it is at fault.
     async fn try_newest(&mut self, subject: Subject, division: &mut Division) -> Result<Vec<Part>, Trouble> {
-        let newest = self.local.newest_pending(subject.kind(), NEWEST, self.skip()).await?;
+        let newest = self.replica.newest_pending(subject.kind(), NEWEST, self.skip()).await?;
         let (mut rest, mut why) = (Part::of(newest), String::new());
         while rest.len() > 0 {
             let one = rest.take_one();
@@ -423,7 +423,7 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
     async fn settle(&mut self, settling: Settling) -> Result<(), StoreError> {
         let acked = settling.acked_batch;
-        note(&self.local, Some(settling), (self.outside.clock)()).await?;
+        note(&self.replica, Some(settling), (self.outside.clock)()).await?;
         self.forget_sent(acked);
         Ok(())
     }
@@ -450,13 +450,13 @@ impl<L: Local, C: Central> Exchange<L, C> {
 
 /// Reads what waits behind a place, if there is one.
 async fn read_ahead(
-    local: &impl Local,
+    replica: &impl Replica,
     place: Option<Place>,
     limit: BatchLimit,
     skip: &Skip,
 ) -> Result<Pending, StoreError> {
     match place {
-        Some(place) => local.pending_behind(place, limit, skip.clone()).await,
+        Some(place) => replica.pending_behind(place, limit, skip.clone()).await,
         None => Ok(Pending::default()),
     }
 }
