@@ -3,7 +3,7 @@
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A client is told "done" before the commit.
+    /// A client is expected "done" before the commit.
     AckBeforeCommit,
     /// Heartbeats are kept in memory and written now and then.
     HeartbeatsInMemory,
@@ -12,7 +12,7 @@ pub enum Bug {
     /// Central applies whatever arrives, whichever number it bears.
     NoLedger,
     /// Only a batch of a connection given up long ago gets past the ledger.
-    ZombieApplied,
+    LateBatchApplied,
     /// The last push wins, whatever time it bears.
     LastWriteWins,
     /// Central gets the time of the push.
@@ -31,10 +31,10 @@ pub enum Bug {
     RejectedBlocks,
     /// A central restored from a backup is taken for complete.
     NoResync,
-    /// The name is taken over without being told to.
+    /// The name is taken over without being expected to.
     PushUnderConflict,
     /// Silence is judged before anybody looked at the processes.
-    JudgeBeforeLooking,
+    SweepBeforeProcessCheck,
     /// What waits at the end is taken for sent.
     DropBacklogOnStop,
     /// No wait between attempts.
@@ -75,7 +75,7 @@ impl Bug {
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
         Self::NoLedger,
-        Self::ZombieApplied,
+        Self::LateBatchApplied,
         Self::LastWriteWins,
         Self::StampNow,
         Self::ReopenClosed,
@@ -86,7 +86,7 @@ impl Bug {
         Self::RejectedBlocks,
         Self::NoResync,
         Self::PushUnderConflict,
-        Self::JudgeBeforeLooking,
+        Self::SweepBeforeProcessCheck,
         Self::DropBacklogOnStop,
         Self::NoBackoff,
         Self::ReplayTwice,

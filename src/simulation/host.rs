@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::bugs::Bug;
-use super::model::Command;
+use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
-use super::{BATCHES, PACE, STALE_AFTER, now};
+use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
@@ -21,13 +21,10 @@ use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
     Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
-use crate::sync::engine::{self, Engine, Step, Tick};
-use crate::sync::exchange::{Exchange, Outside};
+use crate::sync::driver::{Driver, Environment};
 use crate::sync::replica::Replica;
+use crate::sync::scheduler::{Action, Scheduler, Tick, Unsynced};
 
-pub type Answer = Result<Option<Record>, StoreError>;
-/// Commands with their times and answers, in the order in which they were committed.
-pub type Answered = Vec<(Command, Timestamp, Answer)>;
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks once whether a future is done.
@@ -48,7 +45,7 @@ struct Waiting {
 
 /// What the daemon's exchange sees of its host.
 #[derive(Clone)]
-pub struct Home {
+pub struct SimReplica {
     pub store: Store,
     pub hand: Arc<Mutex<ByHand>>,
     pub identity: Arc<Mutex<Identity>>,
@@ -57,12 +54,12 @@ pub struct Home {
     bug: Option<Bug>,
 }
 
-type SimExchange = Exchange<Home, SimLink>;
+type SimDriver = Driver<SimReplica, SimLink>;
 
 /// The sync worker, between two steps or within one.
 enum Worker {
-    Idle(Box<(SimExchange, Engine)>),
-    Busy(Job<(SimExchange, Engine)>),
+    Idle(Box<(SimDriver, Scheduler)>),
+    Busy(Job<(SimDriver, Scheduler)>),
 }
 
 /// What reading central costs a host.
@@ -78,7 +75,7 @@ pub struct MirrorCost {
 }
 
 pub struct Daemon {
-    pub home: Home,
+    pub replica: SimReplica,
     worker: Option<Worker>,
     waiting: Vec<Waiting>,
     /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
@@ -149,20 +146,21 @@ impl Host {
             self.claim_and_forget(claim);
         }
         let hand = Arc::new(Mutex::new(hand));
-        let home =
-            Home { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
-        let mut daemon = Daemon { home, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
-        let (store, name, at) = (daemon.home.store.clone(), self.name(), self.now());
+        let replica =
+            SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
+        let mut daemon = Daemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
         assert!(poll(&mut filed).is_none());
-        daemon.home.hand.lock().unwrap().commit();
+        daemon.replica.hand.lock().unwrap().commit();
         if poll(&mut filed).unwrap().is_ok() {
             match self.network.bug {
                 Some(Bug::ClaimAtEachStart) => {}
                 Some(Bug::ClaimsAgedOut) => self.claim_and_forget(claim),
                 _ => self.identity.lock().unwrap().claim(claim),
             }
-            daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE, BATCHES)))));
+            daemon.worker =
+                Some(Worker::Idle(Box::new((self.driver(&daemon.replica), Scheduler::new(INTERVALS, BATCH_ROWS)))));
             self.daemon = Some(daemon);
         }
     }
@@ -175,16 +173,16 @@ impl Host {
         claims.drain(..surplus);
     }
 
-    fn exchange(&self, home: &Home) -> SimExchange {
+    fn driver(&self, replica: &SimReplica) -> SimDriver {
         let (uptime, network) = (self.uptime.clone(), self.network.clone());
-        let outside = Outside {
+        let environment = Environment {
             clock: self.clock(),
             ticks: Box::new(move || Tick::from_micros(uptime.load(Ordering::Relaxed))),
             random: Box::new(move || network.lock().random.next()),
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Exchange::new(home.clone(), self.network.link(self.index), outside, link)
+        Driver::new(replica.clone(), self.network.link(self.index), environment, link)
     }
 
     /// SIGTERM: the last push, then the store is closed.
@@ -194,13 +192,13 @@ impl Host {
         if let Some(Worker::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
         {
-            let (mut exchange, mut engine) = *idle;
-            let mut farewell: Job<_> = Box::pin(async move { exchange.farewell(&mut engine).await });
+            let (mut driver, mut scheduler) = *idle;
+            let mut pushing: Job<_> = Box::pin(async move { driver.final_push(&mut scheduler).await });
             for _ in 0..40 {
-                if poll(&mut farewell).is_some() {
+                if poll(&mut pushing).is_some() {
                     break;
                 }
-                daemon.home.hand.lock().unwrap().commit();
+                daemon.replica.hand.lock().unwrap().commit();
             }
         }
         self.daemon = Some(daemon);
@@ -209,9 +207,9 @@ impl Host {
             && let Some(daemon) = &self.daemon
         {
             let forget = "UPDATE sessions SET unsynced_since = NULL";
-            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, forget));
+            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, forget));
             let _ = poll(&mut dropped);
-            daemon.home.hand.lock().unwrap().commit();
+            daemon.replica.hand.lock().unwrap().commit();
         }
         self.daemon = None;
         answered
@@ -225,7 +223,7 @@ impl Host {
 
     fn submit_at(&mut self, command: Command, at: Timestamp) {
         let Some(daemon) = &mut self.daemon else { return };
-        let mut answer = command.clone().carry_out(daemon.home.store.clone(), at);
+        let mut answer = command.clone().carry_out(daemon.replica.store.clone(), at);
         assert!(poll(&mut answer).is_none(), "nobody commits meanwhile");
         daemon.waiting.push(Waiting { command, at, answer });
     }
@@ -239,9 +237,9 @@ impl Host {
     /// Lets the writer commit. Returns how many jobs that were, sync's among them, and what was answered.
     pub fn commit(&mut self) -> Option<(usize, Answered)> {
         let daemon = self.daemon.as_mut()?;
-        let jobs = daemon.home.hand.lock().unwrap().commit();
+        let jobs = daemon.replica.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
-        let hand = daemon.home.hand.clone();
+        let hand = daemon.replica.hand.clone();
         let answered = waiting.into_iter().map(|mut w| {
             // Where the store is full the mirror makes room first, which takes further commits.
             let mut answer = poll(&mut w.answer);
@@ -266,13 +264,13 @@ impl Host {
             Some(Worker::Idle(mut idle)) => {
                 let tick = idle.0.tick();
                 let pending = now(idle.0.has_pending());
-                let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
+                let unsynced = if pending { Unsynced::Urgent } else { Unsynced::Nothing };
                 if self.network.has(Bug::NoBackoff) {
-                    idle.1.hurry(tick);
+                    idle.1.run_now(tick);
                 }
-                let step = idle.1.next(tick, waiting);
-                let waits = matches!(step, Step::Wait { .. });
-                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
+                let action = idle.1.next_action(tick, unsynced);
+                let waits = matches!(action, Action::Wait { .. });
+                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, action)) });
                 !waits
             }
             Some(Worker::Busy(mut busy)) => {
@@ -289,10 +287,10 @@ impl Host {
         if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             if identity_changed {
-                idle.1.reconnect(PACE, now);
+                idle.1.reconnect(INTERVALS, now);
             } else {
-                idle.0.hurry();
-                idle.1.hurry(now);
+                idle.0.retry_held();
+                idle.1.run_now(now);
             }
         }
     }
@@ -300,19 +298,19 @@ impl Host {
     /// Does the store file its sessions under this host's name?
     pub fn is_filed(&self) -> bool {
         let name = self.name();
-        let filed = |daemon: &Daemon| daemon.home.hand.lock().unwrap().filed_under();
+        let filed = |daemon: &Daemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
     /// What reading central has cost this daemon since its start, if it runs.
     pub fn mirror_cost(&self) -> Option<MirrorCost> {
-        let home = &self.daemon.as_ref()?.home;
+        let replica = &self.daemon.as_ref()?.replica;
         let network = self.network.lock();
         Some(MirrorCost {
             pulls: network.pulls[self.index],
             read: network.read[self.index],
-            written: home.written.load(Ordering::Relaxed),
-            announced: home.hand.lock().unwrap().announced(),
+            written: replica.written.load(Ordering::Relaxed),
+            announced: replica.hand.lock().unwrap().announced(),
         })
     }
 
@@ -320,13 +318,13 @@ impl Host {
     pub fn read_anew(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
-        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, reset));
+        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, reset));
         assert!(poll(&mut done).is_none());
-        daemon.home.hand.lock().unwrap().commit();
+        daemon.replica.hand.lock().unwrap().commit();
     }
 
     pub fn records(&self) -> Vec<Record> {
-        self.daemon.as_ref().map(|daemon| daemon.home.hand.lock().unwrap().records()).unwrap_or_default()
+        self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().records()).unwrap_or_default()
     }
 
     pub fn runs(&self, process: Process) -> bool {
@@ -334,14 +332,14 @@ impl Host {
     }
 }
 
-fn perform((mut exchange, mut engine): (SimExchange, Engine), step: Step) -> Job<(SimExchange, Engine)> {
+fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: Action) -> Job<(SimDriver, Scheduler)> {
     Box::pin(async move {
-        exchange.perform(step, PACE, STALE_AFTER, &mut engine).await;
-        (exchange, engine)
+        driver.perform(action, INTERVALS, STALE_AFTER, &mut scheduler).await;
+        (driver, scheduler)
     })
 }
 
-impl Home {
+impl SimReplica {
     fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
@@ -351,7 +349,7 @@ impl Home {
     }
 }
 
-impl Replica for Home {
+impl Replica for SimReplica {
     fn store(&self) -> &Store {
         &self.store
     }

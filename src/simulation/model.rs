@@ -1,124 +1,12 @@
 //! What must be true: the sessions as their clients know them, from acknowledgements alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use super::host::Answer;
-use super::{STALE_AFTER, Violation};
-use crate::domain::{
-    Column, Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status,
-    Timestamp,
-};
-use crate::store::{Caller, Process, Record, Store};
-
-/// A type of event that central rejects.
-pub const ODD_EVENT: &str = "odd";
-
-const OWNER: Caller = Caller { uid: 1000 };
-
-/// A session is known by when it was created: the simulation has no two of one moment.
-pub type Key = Timestamp;
-
-/// What clients, the daemon's look at its processes, and people ask of a store.
-#[derive(Clone, Debug)]
-pub enum Command {
-    Register {
-        epic: Option<String>,
-        process: Option<Process>,
-        machine: MachineName,
-        draws: [u64; 8],
-    },
-    Heartbeat {
-        key: Key,
-        id: InstanceId,
-        beat: Heartbeat,
-    },
-    Close {
-        key: Key,
-        id: InstanceId,
-    },
-    /// An event; one that central does not like if it is `odd`.
-    Append {
-        key: Key,
-        id: InstanceId,
-        number: u64,
-        odd: bool,
-    },
-    SeenAlive {
-        sessions: Vec<(Key, InstanceId)>,
-    },
-    Died {
-        key: Key,
-        id: InstanceId,
-        process: Process,
-    },
-    Sweep,
-    Prune {
-        before: Timestamp,
-    },
-    FileUnder {
-        name: MachineName,
-    },
-    RetryParked,
-    DropParked,
-    /// A disk that fails at the very commit.
-    FailCommit,
-}
-
-impl Command {
-    /// The call of the store that this is.
-    pub fn carry_out(self, store: Store, at: Timestamp) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
-        Box::pin(async move {
-            match self {
-                Self::Register { epic, process, machine, draws } => {
-                    store.register(registration(machine, epic), process, OWNER, draws, at).await.map(Some)
-                }
-                Self::Heartbeat { id, beat, .. } => {
-                    store.heartbeat(id.to_string(), beat, OWNER, at, STALE_AFTER).await.map(Some)
-                }
-                Self::Append { id, number, odd, .. } => {
-                    let data = serde_json::Map::from_iter([("number".to_owned(), number.into())]);
-                    let event = Happening::event(if odd { ODD_EVENT } else { "tool_use" }, data, None).unwrap();
-                    let record_id = Uuid::from_u128(1 << 80 | u128::from(number));
-                    store.append(id.to_string(), event, record_id, OWNER, at).await.map(|_| None)
-                }
-                Self::Close { id, .. } => store.close(id.to_string(), OWNER, at).await.map(Some),
-                Self::SeenAlive { sessions } => {
-                    let ids = sessions.into_iter().map(|(_, id)| id).collect();
-                    store.seen_alive(ids, at, STALE_AFTER).await.map(|()| None)
-                }
-                Self::Died { id, process, .. } => store.process_died(id, process, at).await.map(|_| None),
-                Self::Sweep => store.sweep(at, STALE_AFTER).await.map(|_| None),
-                Self::Prune { before } => store.prune(before).await.map(|_| None),
-                Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
-                Self::RetryParked => store.retry_parked(Vec::new()).await.map(|_| None),
-                Self::DropParked => store.drop_parked(Vec::new()).await.map(|_| None),
-                Self::FailCommit => {
-                    let dangling = "PRAGMA defer_foreign_keys = ON; INSERT INTO aliases VALUES ('a', 'nothing', 0)";
-                    crate::store::by_hand::ByHand::execute(&store, dangling).await.map(|()| None)
-                }
-            }
-        })
-    }
-}
-
-fn registration(host_machine: MachineName, current_epic: Option<String>) -> Registration {
-    Registration {
-        project: Project::parse("odin").unwrap(),
-        instance_type: InstanceType::Ps,
-        host_machine,
-        context_percent: 0,
-        // Some need so much room that the disk matters.
-        claude_session_path: current_epic.clone().filter(|epic| epic.len() > 200).map(|epic| epic.repeat(8)),
-        current_epic,
-        claude_session_uuid: None,
-        resumed_from: None,
-        working_dir: None,
-    }
-}
+use super::command::{Command, Key};
+use super::setup::{HOSTS, STALE_AFTER, Violation};
+use crate::domain::{Column, InstanceId, Session, Status, Timestamp};
+use crate::store::{Process, Record};
 
 /// One state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -179,7 +67,7 @@ impl Write {
 }
 
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ExpectedSession {
     /// The id it was registered under, by which its client goes on calling it.
     pub id: InstanceId,
     pub host: usize,
@@ -207,12 +95,12 @@ pub struct Told {
     pub events: Vec<u64>,
 }
 
-impl Told {
+impl ExpectedSession {
     pub fn now(&self) -> &State {
         self.states.last().expect("a state")
     }
 
-    fn become_(&mut self, change: impl FnOnce(&mut State)) {
+    fn push_state(&mut self, change: impl FnOnce(&mut State)) {
         let mut next = self.now().clone();
         change(&mut next);
         self.states.push(next);
@@ -224,7 +112,7 @@ impl Told {
         let heartbeat = if set_back { at } else { before.max(at) };
         self.future |= heartbeat > true_now;
         self.odd = !(clock_right && heartbeat == at);
-        self.become_(|state| {
+        self.push_state(|state| {
             state.status = Status::Active;
             state.heartbeat = heartbeat;
         });
@@ -294,14 +182,14 @@ pub struct When {
 
 #[derive(Default)]
 pub struct Model {
-    pub told: BTreeMap<Key, Told>,
+    pub sessions: BTreeMap<Key, ExpectedSession>,
     /// Up to when each host may have forgotten what was closed.
-    pub pruned: [Option<Timestamp>; super::HOSTS],
+    pub pruned: [Option<Timestamp>; HOSTS],
 }
 
 impl Model {
-    pub fn group_begins(&mut self) {
-        self.told.values_mut().for_each(|told| told.before_group = told.states.len());
+    pub fn begin_group(&mut self) {
+        self.sessions.values_mut().for_each(|expected| expected.before_group = expected.states.len());
     }
 
     /// Takes in what a host said "done" to.
@@ -311,7 +199,7 @@ impl Model {
             Command::Register { process, .. } => {
                 let session = &record.expect("the session").session;
                 let state = State::of(session);
-                let told = Told {
+                let expected = ExpectedSession {
                     id: session.instance_id.clone(),
                     host,
                     process: *process,
@@ -327,62 +215,70 @@ impl Model {
                     events: Vec::new(),
                     states: vec![state],
                 };
-                let told = self.told.entry(session.created_at).insert_entry(told).into_mut();
-                WRITTEN.into_iter().for_each(|column| told.wrote(column, at, true_now));
+                let expected = self.sessions.entry(session.created_at).insert_entry(expected).into_mut();
+                WRITTEN.into_iter().for_each(|column| expected.wrote(column, at, true_now));
             }
             Command::Heartbeat { key, beat, .. } => {
-                let Some(told) = self.told.get_mut(key) else { return };
-                told.beat(at, true_now, at == true_now);
-                let state = told.states.last_mut().expect("a state");
+                let Some(expected) = self.sessions.get_mut(key) else { return };
+                expected.beat(at, true_now, at == true_now);
+                let state = expected.states.last_mut().expect("a state");
                 state.percent = beat.context_percent.unwrap_or(state.percent);
                 state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
                 let stated = [beat.context_percent.is_some(), beat.current_epic.is_some()];
                 for (column, _) in WRITTEN.into_iter().zip(stated).filter(|(_, stated)| *stated) {
-                    told.wrote(column, at, true_now);
+                    expected.wrote(column, at, true_now);
                 }
             }
             Command::Close { key, .. } => {
-                let Some(told) = self.told.get_mut(key).filter(|told| told.is_open()) else { return };
+                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) else { return };
                 // Somebody may have closed it in central before, and the host learned of it just now.
                 let kept = record.and_then(|record| record.session.closed_at);
-                let before = kept.filter(|at| told.closed_elsewhere.contains(at));
-                told.process = None;
-                told.become_(|state| {
+                let before = kept.filter(|at| expected.closed_elsewhere.contains(at));
+                expected.process = None;
+                expected.push_state(|state| {
                     state.status = Status::Closed;
                     state.closed_at = Some(before.unwrap_or(at.max(*key)));
                 });
             }
             Command::Append { key, number, odd, .. } => {
-                if let Some(told) = self.told.get_mut(key).filter(|_| !odd) {
-                    told.events.push(*number);
+                if let Some(expected) = self.sessions.get_mut(key).filter(|_| !odd) {
+                    expected.events.push(*number);
                 }
             }
             Command::SeenAlive { sessions } => {
                 for (key, _) in sessions {
-                    if let Some(told) = self.told.get_mut(key).filter(|told| told.is_open() && told.process.is_some()) {
-                        told.beat(at, true_now, at == true_now);
+                    if let Some(expected) =
+                        self.sessions.get_mut(key).filter(|expected| expected.is_open() && expected.process.is_some())
+                    {
+                        expected.beat(at, true_now, at == true_now);
                     }
                 }
             }
             Command::Died { key, process, .. } => {
-                let Some(told) = self.told.get_mut(key).filter(|told| told.process == Some(*process)) else { return };
-                told.process = None;
-                if told.now().status == Status::Active {
-                    told.become_(|state| state.status = Status::Stale);
+                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.process == Some(*process))
+                else {
+                    return;
+                };
+                expected.process = None;
+                if expected.now().status == Status::Active {
+                    expected.push_state(|state| state.status = Status::Stale);
                 }
             }
             Command::Sweep => {
-                for told in self.told.values_mut().filter(|told| told.host == host) {
-                    let state = told.now();
+                for expected in self.sessions.values_mut().filter(|expected| expected.host == host) {
+                    let state = expected.now();
                     let silent = at.since(state.heartbeat).max(state.heartbeat.since(at)) >= STALE_AFTER;
                     if state.status == Status::Active && silent {
-                        told.become_(|state| state.status = Status::Stale);
+                        expected.push_state(|state| state.status = Status::Stale);
                     }
                 }
             }
             Command::Prune { before } => self.pruned[host] = self.pruned[host].max(Some(*before)),
             Command::DropParked => {
-                self.told.values_mut().filter(|told| told.host == host).for_each(|told| told.dropped = true);
+                self.sessions
+                    .values_mut()
+                    .filter(|expected| expected.host == host)
+                    .for_each(|expected| expected.dropped = true);
             }
             Command::FileUnder { .. } | Command::RetryParked | Command::FailCommit => {}
         }
@@ -391,23 +287,23 @@ impl Model {
     /// G1, G4: a host's store holds exactly what it acknowledged.
     pub fn check_store(&mut self, host: usize, get: impl Fn(&InstanceId) -> Option<Record>) -> Result<(), Violation> {
         let pruned = self.pruned[host];
-        for (key, told) in self.told.iter_mut().filter(|(_, told)| told.host == host) {
+        for (key, expected) in self.sessions.iter_mut().filter(|(_, expected)| expected.host == host) {
             // What is mirrored of it is central's.
-            let Some(record) = get(&told.id).filter(|record| !record.mirrored) else {
-                if told.now().closed_at.is_some_and(|at| Some(at) < pruned) {
+            let Some(record) = get(&expected.id).filter(|record| !record.mirrored) else {
+                if expected.now().closed_at.is_some_and(|at| Some(at) < pruned) {
                     continue;
                 }
-                return Err(violation("G1", told, "is gone"));
+                return Err(violation("G1", expected, "is gone"));
             };
             if record.session.created_at != *key {
-                return Err(violation("G4", told, "leads to another session"));
+                return Err(violation("G4", expected, "leads to another session"));
             }
-            if told.is_open() && record.session.status == Status::Closed {
-                told.closed_there(&State::of(&record.session))?;
+            if expected.is_open() && record.session.status == Status::Closed {
+                expected.closed_there(&State::of(&record.session))?;
             }
             let kept = State::of(&record.session);
-            if kept != *told.now() && !told.spoken_for(&kept) {
-                return Err(violation("G1", told, &format!("is kept as {:?}", record.session)));
+            if kept != *expected.now() && !expected.explains(&kept) {
+                return Err(violation("G1", expected, &format!("is kept as {:?}", record.session)));
             }
         }
         Ok(())
@@ -415,44 +311,44 @@ impl Model {
 
     /// G3, G4: a row of central is something its session was, and nothing older than what was there.
     pub fn check_row(&mut self, row: &Session, before: Option<&Session>, now: Timestamp) -> Result<(), Violation> {
-        let Some(told) = self.told.get_mut(&row.created_at) else {
+        let Some(expected) = self.sessions.get_mut(&row.created_at) else {
             return Err(Violation { guarantee: "G4", what: format!("nobody registered {row:?}") });
         };
         if let Some(before) = before {
             if row.last_heartbeat < before.last_heartbeat && before.last_heartbeat <= now {
-                return Err(violation("G4", told, &format!("had its heartbeat moved back: {before:?} to {row:?}")));
+                return Err(violation("G4", expected, &format!("had its heartbeat moved back: {before:?} to {row:?}")));
             }
             if before.status == Status::Closed && (row.status, row.closed_at) != (Status::Closed, before.closed_at) {
-                return Err(violation("G4", told, &format!("did not stay closed: {before:?} to {row:?}")));
+                return Err(violation("G4", expected, &format!("did not stay closed: {before:?} to {row:?}")));
             }
         }
         let had = State::of(row);
         let before = before.map(State::of);
         for column in WRITTEN {
-            told.check_column(column, &had, before.as_ref())?;
+            expected.check_column(column, &had, before.as_ref())?;
         }
-        if told.foreign.iter().any(|foreign| foreign.heartbeat == had.heartbeat) {
+        if expected.foreign.iter().any(|foreign| foreign.heartbeat == had.heartbeat) {
             return Ok(());
         }
         let matches = |state: &State| {
-            let cut = told.future && state.heartbeat > had.heartbeat && had.heartbeat <= now;
+            let cut = expected.future && state.heartbeat > had.heartbeat && had.heartbeat <= now;
             (state.heartbeat == had.heartbeat || cut) && (state.status == had.status || had.status != Status::Active)
         };
-        match (told.in_central..told.states.len()).find(|i| matches(&told.states[*i])) {
-            Some(index) => told.in_central = index,
-            None if told.states.iter().any(matches) => {
-                return Err(violation("G4", told, &format!("went back to {row:?}")));
+        match (expected.in_central..expected.states.len()).find(|i| matches(&expected.states[*i])) {
+            Some(index) => expected.in_central = index,
+            None if expected.states.iter().any(matches) => {
+                return Err(violation("G4", expected, &format!("went back to {row:?}")));
             }
-            None => return Err(violation("G3", told, &format!("never was {row:?}"))),
+            None => return Err(violation("G3", expected, &format!("never was {row:?}"))),
         }
         Ok(())
     }
 }
 
-impl Told {
+impl ExpectedSession {
     /// Clients without a daemon changed it in central, and its host has adopted that: before or after what
     /// the host did itself in the same commit, so that either may have had the last word of each field.
-    fn spoken_for(&mut self, kept: &State) -> bool {
+    fn explains(&mut self, kept: &State) -> bool {
         let group = self.before_group.saturating_sub(1);
         let own = &self.states[group..];
         let Some(before) = own.first() else { return false };
@@ -483,13 +379,13 @@ impl Told {
         }
         self.process = None;
         let (status, closed_at) = (kept.status, kept.closed_at);
-        self.become_(|state| (state.status, state.closed_at) = (status, closed_at));
+        self.push_state(|state| (state.status, state.closed_at) = (status, closed_at));
         Ok(())
     }
 }
 
-pub fn violation(guarantee: &'static str, told: &Told, what: &str) -> Violation {
-    let last = &told.states[told.states.len().saturating_sub(4)..];
-    let what = format!("{} of host {} {what}; it was {last:?}", told.id, told.host);
+pub fn violation(guarantee: &'static str, expected: &ExpectedSession, what: &str) -> Violation {
+    let last = &expected.states[expected.states.len().saturating_sub(4)..];
+    let what = format!("{} of host {} {what}; it was {last:?}", expected.id, expected.host);
     Violation { guarantee, what: what.replace(&"e".repeat(256), "e..") }
 }

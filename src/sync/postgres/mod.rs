@@ -7,7 +7,7 @@
 mod checkup;
 mod connect;
 mod errors;
-mod hello;
+mod handshake;
 mod link;
 mod listen;
 mod migrate;
@@ -26,8 +26,10 @@ pub use connect::{InvalidOptions, PostgresOptions};
 pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrate_with};
 
 use self::link::Link;
-use self::listen::Ear;
-use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
+use self::listen::ChangeListener;
+use super::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
+};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
 
@@ -65,19 +67,19 @@ use {interval, micros, moment};
 pub struct Postgres {
     options: PostgresOptions,
     session: Option<Session>,
-    ear: Option<Ear>,
+    listener: Option<ChangeListener>,
 }
 
 /// A connection on which this host has been welcomed.
 #[derive(Debug)]
 struct Session {
     link: Link,
-    me: Me,
+    me: RegisteredHost,
 }
 
 /// Whom central welcomed.
 #[derive(Debug)]
-struct Me {
+struct RegisteredHost {
     host_id: Uuid,
     claim: Uuid,
     own_claims: Vec<Uuid>,
@@ -86,7 +88,7 @@ struct Me {
     shapes: records::Shapes,
 }
 
-impl Me {
+impl RegisteredHost {
     /// All names under which this host's sessions may be filed.
     fn names(&self) -> Vec<&str> {
         self.former_names.iter().chain([&self.name]).map(MachineName::as_str).collect()
@@ -95,7 +97,7 @@ impl Me {
 
 impl Postgres {
     pub fn new(options: PostgresOptions) -> Self {
-        Self { options, session: None, ear: None }
+        Self { options, session: None, listener: None }
     }
 
     /// The session is taken out for the length of a call: one that is abandoned half way takes its
@@ -118,35 +120,35 @@ impl Postgres {
 }
 
 impl Central for Postgres {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
-        (self.session, self.ear) = (None, None);
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
+        (self.session, self.listener) = (None, None);
         let mut link = Link::open(&self.options, host.host_id).await?;
-        let (welcome, shapes) = hello::hello(&mut link, host).await?;
-        let me = Me {
+        let (accepted, shapes) = handshake::handshake(&mut link, host).await?;
+        let me = RegisteredHost {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
-            former_names: welcome.former_names.clone(),
+            former_names: accepted.former_names.clone(),
             shapes,
         };
         self.session = Some(Session { link, me });
-        Ok(welcome)
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let mut session = self.take()?;
         let result = push::push(&mut session.link, &session.me, batch).await;
         self.settle(session, result).await
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let mut session = self.take()?;
         let result = push::locked(&mut session.link, ids).await;
         self.settle(session, result).await
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
         let mut session = self.take()?;
         let result = records::shapes_now(&mut session.link).await.map(|shapes| {
             session.me.shapes = shapes;
@@ -155,11 +157,11 @@ impl Central for Postgres {
         self.settle(session, result).await
     }
 
-    fn clock(&self) -> Option<Timestamp> {
+    fn last_clock(&self) -> Option<Timestamp> {
         self.session.as_ref().and_then(|session| session.link.clock)
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let mut session = self.take()?;
         match sweep::sweep(&mut session.link, stale_after, interval).await {
             // Nothing else depends on the sweep: while the connection answers, the link is up.
@@ -184,17 +186,17 @@ impl Central for Postgres {
     }
 
     async fn listen(&mut self) -> bool {
-        self.ear = None;
+        self.listener = None;
         let Ok(mut session) = self.take() else { return false };
         let own = session.me.host_id.to_string();
-        self.ear = Ear::open(&mut session.link, self.options.connect_timeout, own).await;
+        self.listener = ChangeListener::open(&mut session.link, self.options.connect_timeout, own).await;
         self.session = Some(session);
-        self.ear.is_some()
+        self.listener.is_some()
     }
 
-    async fn changed(&mut self) -> Announcement {
-        match &self.ear {
-            Some(ear) => ear.heard().await,
+    async fn next_notification(&mut self) -> Notification {
+        match &self.listener {
+            Some(listener) => listener.next().await,
             None => std::future::pending().await,
         }
     }

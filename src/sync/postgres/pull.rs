@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Type};
 
 use super::link::{Link, column};
-use super::{Me, micros};
+use super::{RegisteredHost, micros};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
 use crate::domain::{
     ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
@@ -100,7 +100,7 @@ const GONE: &str = concat!(
 const HOSTS: &str =
     concat!("SELECT machine_name::text, ", micros!("last_seen"), " FROM sessiond_hosts WHERE retired_at IS NULL");
 
-pub(super) async fn pull(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
+pub(super) async fn pull(link: &mut Link, me: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
     link.begin().await?;
     let changes = match page(link, me, reading).await {
         // The server cannot send this one row, whatever is in it.
@@ -116,7 +116,7 @@ pub(super) async fn pull(link: &mut Link, me: &Me, reading: &Reading) -> Result<
 }
 
 /// One part after the other, up to the first that brings something or is not read to its end.
-async fn page(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
+async fn page(link: &mut Link, me: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
     let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
     let mut position = match begin(link, reading).await? {
         Some(position) => position,
@@ -187,7 +187,7 @@ async fn deletions(
 
 async fn sessions(
     link: &mut Link,
-    me: &Me,
+    me: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     changes: &mut Changes,
@@ -208,7 +208,7 @@ async fn sessions(
 
 async fn rows_of_sessions(
     link: &mut Link,
-    me: &Me,
+    me: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     sql: &'static str,
@@ -224,7 +224,7 @@ async fn rows_of_sessions(
 }
 
 /// Goes past the one row of a page, without reading what is in it.
-async fn pass_over(link: &mut Link, me: &Me, reading: &Reading) -> Result<Changes, CentralError> {
+async fn pass_over(link: &mut Link, me: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
     let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
     let Some(mut position) = begin(link, reading).await? else { return Ok(changes) };
     if position.part == Part::Deletions {

@@ -7,10 +7,10 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::{Me, hello, micros, moment, records};
+use super::{RegisteredHost, handshake, micros, moment, records};
 use crate::domain::link::Conflict;
 use crate::domain::{Column, InstanceId, MachineName, Session, Status, TimedSession, Timestamp};
-use crate::sync::central::{Applied, Batch, CentralError};
+use crate::sync::central::{Batch, CentralError, RowOutcome};
 
 const WHO_AM_I: &str = concat!(
     "SELECT machine_name, claim, retired_at IS NOT NULL, replaced_by, ",
@@ -146,12 +146,16 @@ pub(super) fn own_row_locked(error: CentralError) -> CentralError {
     }
 }
 
-pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+pub(super) async fn push(
+    link: &mut Link,
+    me: &RegisteredHost,
+    batch: Batch<'_>,
+) -> Result<Vec<RowOutcome>, CentralError> {
     advance(link, me, batch).await?;
     let mut applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, me, batch.sessions).await? };
     if !batch.records.is_empty() {
         let absent =
-            batch.sessions.iter().zip(&applied).filter(|(_, applied)| applied.leaves_none()).map(|(s, _)| id(s));
+            batch.sessions.iter().zip(&applied).filter(|(_, applied)| applied.is_without_session()).map(|(s, _)| id(s));
         let records = records::apply(link, &me.shapes, batch.records, &absent.collect()).await?;
         applied.extend(records);
     }
@@ -160,7 +164,7 @@ pub(super) async fn push(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<V
 }
 
 /// Begins the transaction with the ledger.
-async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), CentralError> {
+async fn advance(link: &mut Link, me: &RegisteredHost, batch: Batch<'_>) -> Result<(), CentralError> {
     let advance = format!(
         "UPDATE sessiond_hosts SET batch = {}, last_seen = clock_timestamp() \
          WHERE host_id = '{}' AND claim = '{}' AND batch = {} AND retired_at IS NULL RETURNING {}",
@@ -177,7 +181,7 @@ async fn advance(link: &mut Link, me: &Me, batch: Batch<'_>) -> Result<(), Centr
 }
 
 /// Why the ledger did not advance.
-async fn why_not(link: &mut Link, me: &Me, after: i64) -> Result<CentralError, CentralError> {
+async fn why_not(link: &mut Link, me: &RegisteredHost, after: i64) -> Result<CentralError, CentralError> {
     let rows = link.rows(sqlx::query(WHO_AM_I).bind(me.host_id)).await?;
     let Some(row) = rows.first() else { return Ok(CentralError::OutOfStep) };
     let machine_name: String = column(row, 0)?;
@@ -186,11 +190,11 @@ async fn why_not(link: &mut Link, me: &Me, after: i64) -> Result<CentralError, C
     let by = column::<Option<Uuid>>(row, 3)?.filter(|_| retired).unwrap_or(me.host_id);
     let last_seen = Timestamp::from_micros(column(row, 4)?);
     let message = if retired {
-        hello::replaced(&machine_name, by)
+        handshake::replaced(&machine_name, by)
     } else if me.own_claims.contains(&claim) || column::<i64>(row, 5)? < after {
         return Ok(CentralError::OutOfStep);
     } else {
-        hello::copied(me.host_id, &machine_name, last_seen)
+        handshake::copied(me.host_id, &machine_name, last_seen)
     };
     Ok(CentralError::Conflict(Conflict { host_id: by.to_string(), machine_name, last_seen: Some(last_seen), message }))
 }
@@ -198,7 +202,11 @@ async fn why_not(link: &mut Link, me: &Me, after: i64) -> Result<CentralError, C
 /// The sessions that central has written, and since when those are closed that are.
 type Written = HashMap<String, Option<Timestamp>>;
 
-async fn apply(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<Vec<Applied>, CentralError> {
+async fn apply(
+    link: &mut Link,
+    me: &RegisteredHost,
+    sessions: &[TimedSession],
+) -> Result<Vec<RowOutcome>, CentralError> {
     let written = upsert(link, me, sessions).await?;
     let missing = sessions.iter().map(|s| id(s)).filter(|id| !written.contains_key(*id)).collect::<Vec<_>>();
     let refused = if missing.is_empty() { HashMap::new() } else { whose(link, &missing).await? };
@@ -206,18 +214,18 @@ async fn apply(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<Ve
         .iter()
         .map(|session| match (written.get(id(session)), refused.get(id(session))) {
             (Some(&Some(closed_at)), _) if session.status != Status::Closed => {
-                Ok(Applied::ClosedElsewhere { closed_at })
+                Ok(RowOutcome::ClosedElsewhere { closed_at })
             }
-            (Some(_), _) => Ok(Applied::Taken),
-            (None, Some((_, created_at))) if *created_at != session.created_at => Ok(Applied::Collided),
-            (None, Some((machine, _))) => Ok(Applied::Foreign { machine: machine.clone() }),
+            (Some(_), _) => Ok(RowOutcome::Stored),
+            (None, Some((_, created_at))) if *created_at != session.created_at => Ok(RowOutcome::IdCollision),
+            (None, Some((machine, _))) => Ok(RowOutcome::ForeignMachine { machine: machine.clone() }),
             // Deleted while this looked on.
             (None, None) => Err(CentralError::OutOfStep),
         })
         .collect()
 }
 
-async fn upsert(link: &mut Link, me: &Me, sessions: &[TimedSession]) -> Result<Written, CentralError> {
+async fn upsert(link: &mut Link, me: &RegisteredHost, sessions: &[TimedSession]) -> Result<Written, CentralError> {
     let texts = |of: fn(&Session) -> &str| sessions.iter().map(|s| of(s)).collect::<Vec<_>>();
     let options = |of: fn(&Session) -> Option<&str>| sessions.iter().map(|s| of(s)).collect::<Vec<_>>();
     let moments = |of: fn(&Session) -> Timestamp| sessions.iter().map(|s| of(s).micros()).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use super::errors::BY_ITSELF;
 use super::link::{Link, column};
 use super::moment;
 use crate::domain::{HistoryRecord, HistoryTables, Kind, TableState};
-use crate::sync::central::{Applied, CentralError};
+use crate::sync::central::{CentralError, RowOutcome};
 
 /// The state of each table, and its shape where that differs between installations: whether it is there; which rights
 /// this login lacks, among them those on sequences that number columns which are not `given`; whether its times have
@@ -118,7 +118,7 @@ pub(super) async fn apply(
     shapes: &Shapes,
     records: &[HistoryRecord],
     absent: &HashSet<&str>,
-) -> Result<Vec<Applied>, CentralError> {
+) -> Result<Vec<RowOutcome>, CentralError> {
     link.allow_for(records.iter().map(HistoryRecord::size).sum());
     let ids: BTreeSet<&str> =
         records.iter().map(|r| r.instance_id.as_str()).filter(|id| !absent.contains(id)).collect();
@@ -133,7 +133,7 @@ pub(super) async fn apply(
     if !present.is_empty() && shapes.may_note {
         link.rows(sqlx::query(NOTE).bind(present.iter().collect::<Vec<_>>())).await?;
     }
-    Ok(records.iter().map(|r| if there(r) { Applied::Taken } else { Applied::WithoutSession }).collect())
+    Ok(records.iter().map(|r| if there(r) { RowOutcome::Stored } else { RowOutcome::SessionMissing }).collect())
 }
 
 /// How often a number that somebody else took first is drawn anew before everybody else is held up.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{Link, column};
 use super::{interval, micros_of};
-use crate::sync::central::{CentralError, Swept};
+use crate::sync::central::{CentralError, SweepResult};
 
 /// The host that gets the row sweeps. A time in the future was written by mistake and keeps nobody away.
 const CLAIM: &str = concat!(
@@ -65,19 +65,23 @@ const NOTES: i64 = 5000;
 /// No turn begins later than this after the call began.
 const BUDGET: Duration = Duration::from_secs(2);
 
-pub(super) async fn sweep(link: &mut Link, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+pub(super) async fn sweep(
+    link: &mut Link,
+    stale_after: Duration,
+    interval: Duration,
+) -> Result<SweepResult, CentralError> {
     let began = Instant::now();
     link.begin().await?;
     let claimed = link.rows(sqlx::query(CLAIM).bind(micros_of(interval))).await?;
     link.commit().await?;
-    let mut swept = Swept::default();
+    let mut swept = SweepResult::default();
     if claimed.is_empty() {
         return Ok(swept);
     }
     let may_go_on = || began.elapsed() < BUDGET;
     loop {
         let turned = turn(link, sqlx::query(SWEEP).bind(micros_of(stale_after)).bind(SESSIONS)).await?;
-        swept.turned += turned.unsigned_abs();
+        swept.sessions += turned.unsigned_abs();
         swept.more = turned >= SESSIONS;
         if !swept.more || !may_go_on() {
             break;

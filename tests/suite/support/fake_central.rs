@@ -10,7 +10,9 @@ use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading,
 use sessiond::domain::{
     Column, ColumnTimes, HistoryTables, InstanceId, MachineName, Session, Status, TimedSession, Timestamp,
 };
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
+use sessiond::sync::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
+};
 use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
@@ -353,27 +355,27 @@ impl FakeLink {
 }
 
 impl Central for FakeLink {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         self.me = None;
-        let welcome = self.central.transact(host.host_id, |state| hello(state, host))?;
+        let accepted = self.central.transact(host.host_id, |state| handshake(state, host))?;
         self.me = Some(Me {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
-            former_names: welcome.former_names.clone(),
+            former_names: accepted.former_names.clone(),
             restored: self.central.lock().restored,
         });
-        Ok(welcome)
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| push(state, &me, batch));
         self.settle(answer)
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let me = self.me()?;
         let locked = |state: &mut State| {
             let rows = &state.tables.sessions;
@@ -384,17 +386,17 @@ impl Central for FakeLink {
         self.settle(answer)
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(state.tables.history.tables.clone()));
         self.settle(answer)
     }
 
-    fn clock(&self) -> Option<Timestamp> {
+    fn last_clock(&self) -> Option<Timestamp> {
         self.me.as_ref().map(|_| self.central.now())
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
         self.settle(answer)
@@ -420,12 +422,12 @@ impl Central for FakeLink {
         false
     }
 
-    async fn changed(&mut self) -> Announcement {
+    async fn next_notification(&mut self) -> Notification {
         std::future::pending().await
     }
 }
 
-fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
+fn handshake(state: &mut State, host: &HostRegistration) -> Result<Accepted, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
@@ -465,7 +467,7 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
     let tables = state.tables.history.tables.clone();
-    Ok(Welcome { batch, former_names, tables, timeline: state.restored.to_string() })
+    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string() })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {
@@ -481,7 +483,7 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
     })
 }
 
-fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
     let now = (state.clock)();
     let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
     if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
@@ -512,7 +514,8 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     let Tables { sessions, times, history, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     let pushed = batch.sessions.iter().zip(&applied);
-    let absent: BTreeSet<_> = pushed.filter(|(_, a)| a.leaves_none()).map(|(s, _)| s.instance_id.as_str()).collect();
+    let absent: BTreeSet<_> =
+        pushed.filter(|(_, a)| a.is_without_session()).map(|(s, _)| s.instance_id.as_str()).collect();
     applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
     Ok(applied)
 }
@@ -523,7 +526,7 @@ fn apply(
     me: &Me,
     offered: &TimedSession,
     now: Timestamp,
-) -> Applied {
+) -> RowOutcome {
     let session = &offered.session;
     let mut pushed = session.clone();
     let changes: ColumnTimes = offered.times.iter().map(|(column, at)| (column, at.min(now))).collect();
@@ -533,21 +536,21 @@ fn apply(
     let Some(row) = rows.get_mut(session.instance_id.as_str()) else {
         rows.insert(session.instance_id.to_string(), pushed);
         *known = changes;
-        return Applied::Taken;
+        return RowOutcome::Stored;
     };
     if row.created_at != pushed.created_at {
-        return Applied::Collided;
+        return RowOutcome::IdCollision;
     }
     if row.host_machine != pushed.host_machine && !me.former_names.contains(&row.host_machine) {
-        return Applied::Foreign { machine: row.host_machine.to_string() };
+        return RowOutcome::ForeignMachine { machine: row.host_machine.to_string() };
     }
     merge_columns((row, known), &pushed, &changes);
     merge(row, pushed, now);
     match (row.status, session.status) {
         (Status::Closed, Status::Active | Status::Stale) => {
-            Applied::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
+            RowOutcome::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
         }
-        _ => Applied::Taken,
+        _ => RowOutcome::Stored,
     }
 }
 
@@ -576,11 +579,11 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
     }
 }
 
-fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept {
+fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> SweepResult {
     let now = (state.clock)();
     let tables = &mut state.tables;
     if tables.swept_at.is_some_and(|at| at > now.minus(interval)) {
-        return Swept::default();
+        return SweepResult::default();
     }
     tables.swept_at = Some(now);
     let Tables { sessions, changed, hosts, .. } = tables;
@@ -597,7 +600,7 @@ fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept 
             turned += 1;
         }
     }
-    Swept { turned, more: false }
+    SweepResult { sessions: turned, more: false }
 }
 
 /// Rows of one page.

@@ -154,7 +154,7 @@ const KINDS: [(Kind, &str, &str); 3] = [
 /// Reads a page of history. `found`: the page already holds something, so a long look-up is left to the next.
 pub(super) async fn read(
     link: &mut Link,
-    me: &Me,
+    me: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     found: bool,
@@ -186,7 +186,7 @@ pub(super) async fn read(
 /// Goes past the one session of a page.
 pub(super) async fn pass_over(
     link: &mut Link,
-    me: &Me,
+    me: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     changes: &mut Changes,
@@ -201,7 +201,7 @@ pub(super) async fn pass_over(
 /// The next sessions with news, each with the transaction that brought it.
 async fn keys(
     link: &mut Link,
-    me: &Me,
+    me: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     limit: u32,

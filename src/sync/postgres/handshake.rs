@@ -4,11 +4,11 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::listen::GREETING;
+use super::listen::HOST_JOINED;
 use super::{interval, micros, micros_of, push, records};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
-use crate::sync::central::{CentralError, Host, Welcome};
+use crate::sync::central::{Accepted, CentralError, HostRegistration};
 
 const SCHEMA_IS_THERE: &str = "\
     SELECT to_regclass('sessiond_hosts') IS NOT NULL AND to_regclass('sessiond_sweep') IS NOT NULL \
@@ -74,7 +74,10 @@ const TIMELINE: &str = "\
         (SELECT oid FROM pg_database WHERE datname = current_database()), 'supervisor_sessions'::regclass::oid), \
         coalesce(has_table_privilege(to_regclass('sessiond_migrations'), 'SELECT'), false)";
 
-pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
+pub(super) async fn handshake(
+    link: &mut Link,
+    host: &HostRegistration,
+) -> Result<(Accepted, records::Shapes), CentralError> {
     link.begin().await?;
     match announce(link, host).await {
         // All that central can reject here is a name that somebody took since it was looked up: the
@@ -93,7 +96,7 @@ pub(super) async fn hello(link: &mut Link, host: &Host) -> Result<(Welcome, reco
     }
 }
 
-async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Shapes), CentralError> {
+async fn announce(link: &mut Link, host: &HostRegistration) -> Result<(Accepted, records::Shapes), CentralError> {
     check_schema(link).await?;
     link.rows(sqlx::query(RETIRE_FORMER).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims)).await?;
     if host.replace {
@@ -119,10 +122,10 @@ async fn announce(link: &mut Link, host: &Host) -> Result<(Welcome, records::Sha
     let former = link.rows(former).await?;
     let former_names = former.iter().map(name).collect::<Result<_, _>>()?;
     let timeline = timeline(link).await?;
-    link.rows(sqlx::query(ANNOUNCE).bind(format!("{GREETING}{}", host.host_id))).await?;
+    link.rows(sqlx::query(ANNOUNCE).bind(format!("{HOST_JOINED}{}", host.host_id))).await?;
     let shapes = records::shapes(link).await?;
     link.commit().await?;
-    Ok((Welcome { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
+    Ok((Accepted { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
 }
 
 /// What is another one wherever central's transactions are numbered anew.
@@ -175,7 +178,7 @@ impl Entry {
         })
     }
 
-    fn conflict_with(&self, host: &Host) -> Option<Conflict> {
+    fn conflict_with(&self, host: &HostRegistration) -> Option<Conflict> {
         if self.host_id != host.host_id {
             return Some(self.conflict(self.host_id, taken(&host.machine, self.host_id, self.last_seen)));
         }

@@ -1,22 +1,23 @@
 //! The end of a run: everything that was broken is mended, and everybody comes to rest.
 
 use super::*;
+use crate::simulation::command::Command;
 
 impl World {
     /// Everything is mended; then central and all hosts come to agree, exactly.
-    pub fn heal(&mut self) -> Result<(), Violation> {
-        self.note("everything is mended".into());
-        self.mend()?;
-        self.beat_or_be_silent()?;
+    pub fn finish(&mut self) -> Result<(), Violation> {
+        self.log_event("everything is mended".into());
+        self.repair_everything()?;
+        self.send_some_heartbeats()?;
         self.others_pass_a_locked_row()?;
-        self.settle_down()?;
+        self.sync_until_empty()?;
         self.compare()?;
-        while !self.network.lock().zombies.is_empty() {
-            self.zombie()?;
+        while !self.network.lock().late_batches.is_empty() {
+            self.late_batch()?;
         }
-        self.settle_down()?;
+        self.sync_until_empty()?;
         self.compare()?;
-        self.come_to_rest()?;
+        self.run_until_idle()?;
         self.compare_mirrors()?;
         self.check_quiet_pulls()?;
         self.compare_mirrors()
@@ -51,8 +52,8 @@ impl World {
         let pulls = |world: &Self| world.hosts[host].mirror_cost().map_or(0, |cost| cost.pulls);
         let before = pulls(self);
         for _ in 0..20 {
-            self.pass(PACE.pull_interval.as_micros() as i64, None);
-            self.sync_until_it_waits(host)?;
+            self.pass(INTERVALS.pull_interval.as_micros() as i64, None);
+            self.sync_until_waiting(host)?;
             if pulls(self) > before {
                 break;
             }
@@ -62,22 +63,22 @@ impl World {
     }
 
     /// Nothing new happens, and everybody hears of what did.
-    fn come_to_rest(&mut self) -> Result<(), Violation> {
+    fn run_until_idle(&mut self) -> Result<(), Violation> {
         for _ in 0..4 {
-            self.pass(PACE.sweep_interval.as_micros() as i64, None);
-            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+            self.pass(INTERVALS.sweep_interval.as_micros() as i64, None);
+            (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
         }
         Ok(())
     }
 
-    pub(super) fn mend(&mut self) -> Result<(), Violation> {
+    pub(super) fn repair_everything(&mut self) -> Result<(), Violation> {
         self.read_only = false;
         self.network.central.set_read_only(false);
         self.network.central.hold_a_transaction(false);
         self.network.central.unlock_rows();
         self.set_events(TableState::Usable);
         self.break_sessions(None);
-        self.network.lock().weather = [Weather::Fair; HOSTS];
+        self.network.lock().quality = [LinkQuality::Reliable; HOSTS];
         while self.rejected.len() > 1 {
             self.reject_or_accept();
         }
@@ -88,15 +89,15 @@ impl World {
                 self.restart(host)?;
             }
             // What a person says now is said to a host that is not just doing it.
-            self.sync_until_it_waits(host)?;
+            self.sync_until_waiting(host)?;
             let name = self.hosts[host].name();
             if self.network.lock().rivals.contains_key(name.as_str()) {
-                self.tell_identity(host);
+                self.change_identity(host);
             }
             self.commit(host)?;
             self.submit(host, Command::FileUnder { name: self.hosts[host].name() });
             // What is being rejected right now is parked first.
-            self.sync_until_it_waits(host)?;
+            self.sync_until_waiting(host)?;
             self.submit(host, Command::RetryParked);
             self.commit(host)?;
         }
@@ -104,9 +105,10 @@ impl World {
     }
 
     /// Some sessions go on, the others are silent from now on.
-    pub(super) fn beat_or_be_silent(&mut self) -> Result<(), Violation> {
+    pub(super) fn send_some_heartbeats(&mut self) -> Result<(), Violation> {
         self.pass(3 * MINUTE, None);
-        let sessions: Vec<_> = self.model.told.iter().map(|(key, told)| (*key, told.id.clone(), told.host)).collect();
+        let sessions: Vec<_> =
+            self.model.sessions.iter().map(|(key, expected)| (*key, expected.id.clone(), expected.host)).collect();
         for (key, id, host) in sessions {
             if self.below(3) > 0 {
                 let beat = Heartbeat { context_percent: Some(self.below(101) as u8), current_epic: None };
@@ -121,12 +123,12 @@ impl World {
         let rows = &self.rows;
         let waits: Vec<_> = self.waiting().into_iter().filter(|id| rows.contains_key(id)).collect();
         let Some(locked) = self.pick(&waits) else { return Ok(()) };
-        self.note(format!("{locked} is locked in central"));
+        self.log_event(format!("{locked} is locked in central"));
         self.network.central.lock_row(&locked);
         let mut others = Vec::new();
         for _ in 0..60 {
             self.pass(20 * SECOND, None);
-            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+            (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
             others = self.waiting();
             others.retain(|id| *id != locked);
             if others.is_empty() {
@@ -144,7 +146,7 @@ impl World {
     fn waiting(&self) -> Vec<String> {
         let mut waiting = Vec::new();
         for host in self.hosts.iter().filter_map(|host| host.daemon.as_ref().map(|daemon| (host, daemon))) {
-            let parked = host.1.home.hand.lock().unwrap().parked();
+            let parked = host.1.replica.hand.lock().unwrap().parked();
             let is_parked = |id: &InstanceId| parked.iter().any(|p| p.record.is_none() && p.instance_id == *id);
             let records = host.0.records().into_iter().filter(|record| record.unsynced_since.is_some());
             let ids = records.map(|record| record.session.instance_id).filter(|id| !is_parked(id));
@@ -153,15 +155,15 @@ impl World {
         waiting
     }
 
-    pub(super) fn settle_down(&mut self) -> Result<(), Violation> {
+    pub(super) fn sync_until_empty(&mut self) -> Result<(), Violation> {
         for round in 0..60 {
             let short = 10 * SECOND + self.below(25 * SECOND as u64) as i64;
             self.pass(short, None);
             for host in 0..HOSTS {
                 if round % 3 == 0 {
-                    self.look(host)?;
+                    self.check_processes(host)?;
                 }
-                self.sync_until_it_waits(host)?;
+                self.sync_until_waiting(host)?;
             }
             self.check_calls()?;
             if round > 3 && self.hosts.iter().all(|host| backlog(host) == 0) {
@@ -172,7 +174,7 @@ impl World {
         Err(Violation { guarantee: "G2", what: format!("these many sessions never reached central: {left:?}") })
     }
 
-    pub(super) fn sync_until_it_waits(&mut self, host: usize) -> Result<(), Violation> {
+    pub(super) fn sync_until_waiting(&mut self, host: usize) -> Result<(), Violation> {
         for _ in 0..400 {
             let went_on = self.hosts[host].sync();
             self.commit(host)?;
@@ -182,4 +184,9 @@ impl World {
         }
         Err(Violation { guarantee: "G6", what: format!("host {host} never waits") })
     }
+}
+
+fn backlog(host: &Host) -> u64 {
+    let backlog = host.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().backlog().unwrap());
+    backlog.map_or(0, |backlog| backlog.sessions + backlog.records)
 }
