@@ -112,7 +112,7 @@ pub struct Api {
 ))]
 struct Document;
 
-/// The routes of contract.md over `api`, and the document that describes them.
+/// The routes of docs/contract.md over `api`, and the document that describes them.
 fn router(api: Arc<Api>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(routes::sessions::register, routes::sessions::list))

@@ -1,4 +1,4 @@
-//! Why the daemon cannot start, in words and with the exit code of contract.md.
+//! Why the daemon cannot start, in words and with the exit code of docs/contract.md.
 
 use std::io;
 

@@ -56,7 +56,7 @@ pub fn age(passed: Duration) -> String {
     }
 }
 
-/// RFC 3339 in UTC with microseconds, as contract.md asks: `2026-01-30T12:00:00.000000Z`.
+/// RFC 3339 in UTC with microseconds, as docs/contract.md asks: `2026-01-30T12:00:00.000000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DateTime::from_timestamp_micros(self.0) {

@@ -66,7 +66,9 @@ impl World {
     pub fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
         let true_time = Arc::new(AtomicI64::new(1_769_774_400 * SECOND));
         let central_time = true_time.clone();
-        let central = FakeCentral::new(Arc::new(move || Timestamp::from_micros(central_time.load(Ordering::Relaxed))));
+        // Central's clock never shows one time twice: of two changes from the future, both cut to it, one is later.
+        let central_now = move || Timestamp::from_micros(central_time.fetch_add(1, Ordering::Relaxed));
+        let central = FakeCentral::new(Arc::new(central_now));
         let mut random = Random::new(seed);
         let network = Network::new(central, Random::new(random.next()), bug);
         let host = |i| Host::new(i, Disk::new(&format!("{name}-{i}")), network.clone(), true_time.clone());

@@ -95,6 +95,13 @@ impl ByHand {
         outbox::backlog(&self.connection)
     }
 
+    /// How many events central lacks, whatever the store knows of central's tables.
+    pub(crate) fn unsynced_events(&self) -> u64 {
+        let sql = "SELECT count(*) FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL \
+             AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
+        self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
+    }
+
     /// What is mirrored under exactly this id.
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();

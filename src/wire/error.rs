@@ -68,7 +68,7 @@ impl ErrorCode {
         }
     }
 
-    /// The exit code of contract.md.
+    /// The exit code of docs/contract.md.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,

@@ -1,4 +1,4 @@
-//! The JSON that travels over the socket, as contract.md describes it. Both ends use these types, and
+//! The JSON that travels over the socket, as docs/contract.md describes it. Both ends use these types, and
 //! the OpenAPI document is generated from them.
 
 mod agent;

@@ -53,6 +53,10 @@ impl World {
 
     pub(super) fn back_up_or_restore(&mut self) -> Result<(), Violation> {
         if self.backups.is_empty() || (self.backups.len() < 3 && self.below(2) == 0) {
+            if self.below(2) == 0 {
+                self.bring_back();
+                self.check_central()?;
+            }
             self.log_event("central is backed up".into());
             let rivals = self.network.lock().rivals.clone();
             let tables = self.network.central.snapshot();
@@ -104,7 +108,13 @@ impl World {
     /// A client deletes its session, and brings it back.
     pub(super) fn bring_back(&mut self) {
         let foreign_rows: Vec<_> = self.foreign_rows.values().cloned().collect();
-        let Some(foreign) = self.pick(&foreign_rows) else { return };
+        let foreign = self.pick(&foreign_rows).unwrap_or_else(|| {
+            self.drawn += 1;
+            let id = InstanceId::parse(&format!("odin-PS-w{:05}", self.drawn)).unwrap();
+            foreign_session(id, self.now())
+        });
+        self.foreign_rows.insert(foreign.instance_id.to_string(), foreign.clone());
+        self.network.central.put(&foreign);
         self.log_event(format!("{} is deleted and brought back", foreign.instance_id));
         self.network.central.delete(foreign.instance_id.as_str());
         self.network.central.put(&foreign);
@@ -121,7 +131,10 @@ impl World {
         let Some(row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
         self.log_event(format!("{} is closed in central", row.instance_id));
         self.network.central.close(row.instance_id.as_str());
-        let closed_at = self.now().max(row.created_at);
+        let is_row = |other: &Session| other.instance_id == row.instance_id;
+        let Some(closed_at) = self.network.central.rows().into_iter().find(is_row).and_then(|row| row.closed_at) else {
+            return;
+        };
         if let Some(expected) = self.model.sessions.get_mut(&row.created_at) {
             expected.closed_elsewhere.insert(closed_at);
         }

@@ -1,4 +1,4 @@
-//! What the README tells people to put into their programs, run as it stands there.
+//! The recipes of the documentation, run exactly as printed there.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The blocks of a language under a heading of the README.
-fn block(heading: &str, language: &str) -> String {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+/// The first block of a language under a heading of a document.
+fn block(document: &str, heading: &str, language: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    let section = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
     let section = section.split("\n## ").next().unwrap();
     let block = section.split(&format!("```{language}\n")).nth(1).unwrap_or_else(|| panic!("no block in {heading}"));
     block.split("```").next().unwrap().to_owned()
@@ -23,7 +23,7 @@ fn block(heading: &str, language: &str) -> String {
 fn program(host: &Host, name: &str) -> Option<Command> {
     let mut command = Command::new(name);
     if command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        println!("skipped: a recipe of the README needs {name}");
+        println!("skipped: a recipe of the documentation needs {name}");
         return None;
     }
     let own = Path::new(env!("CARGO_BIN_EXE_sessiond")).parent().unwrap();
@@ -54,7 +54,7 @@ fn registers_and_closes(host: &Host, printed: &str) {
 fn the_node_example_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut node) = program(&host, "node") else { return };
-    let output = node.args(["--input-type=module", "-e", &block("With Node", "js")]).output().unwrap();
+    let output = node.args(["--input-type=module", "-e", &block("docs/api.md", "With Node", "js")]).output().unwrap();
     registers_and_closes(&host, &printed(output));
 }
 
@@ -62,7 +62,7 @@ fn the_node_example_runs_as_written() {
 fn the_python_example_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut python) = program(&host, "python3") else { return };
-    let output = python.args(["-c", &block("With Python", "python")]).output().unwrap();
+    let output = python.args(["-c", &block("docs/api.md", "With Python", "python")]).output().unwrap();
     registers_and_closes(&host, &printed(output));
 }
 
@@ -70,7 +70,8 @@ fn the_python_example_runs_as_written() {
 fn the_exec_example_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut sh) = program(&host, "bash") else { return };
-    let printed = printed(sh.args(["-e", "-c", &block("Claude Code", "sh")]).output().unwrap());
+    let printed =
+        printed(sh.args(["-e", "-c", &block("docs/usage.md", "Run a program as a session", "sh")]).output().unwrap());
     assert!(printed.starts_with("I am odin-PS-") && printed.ends_with(" on odin3\n"), "{printed}");
 }
 
@@ -78,7 +79,10 @@ fn the_exec_example_runs_as_written() {
 fn the_prompt_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut bash) = program(&host, "bash") else { return };
-    let script = format!("{}\neval \"$PROMPT_COMMAND\"\necho \"${{PS1@P}}\"", block("In a shell's prompt", "bash"));
+    let script = format!(
+        "{}\neval \"$PROMPT_COMMAND\"\necho \"${{PS1@P}}\"",
+        block("docs/usage.md", "In a shell's prompt", "bash")
+    );
     let printed = printed(bash.args(["--norc", "-c", &script]).output().unwrap());
     assert!(printed.starts_with("[Instance: shell-PS-") && printed.contains("Active: 0h]\n"), "{printed}");
     assert_eq!(host.status()["sessions"]["closed"], 1, "it ends with the shell");
@@ -116,7 +120,7 @@ fn the_status_line_of_tmux_runs_as_written() {
         host.ok(&["register", "--project", "odin"]);
     }
     let configuration = host.dir().join("tmux.conf");
-    fs::write(&configuration, block("In tmux's status line", "tmux")).unwrap();
+    fs::write(&configuration, block("docs/usage.md", "In tmux's status line", "tmux")).unwrap();
     let tmux = Tmux(&host);
     let started = tmux.run(&["-f", configuration.to_str().unwrap(), "new-session", "-d", "sleep 600"]);
     assert!(started.status.success(), "{started:?}");

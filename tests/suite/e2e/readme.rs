@@ -1,4 +1,4 @@
-//! What the README tells people to type, typed as it stands there.
+//! The commands of README and docs, run exactly as printed there.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::support::daemon::Host;
 
-/// The shell blocks under a heading of the README.
-fn blocks(heading: &str) -> Vec<String> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+/// The shell blocks under a heading of a document.
+fn blocks(document: &str, heading: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    let section = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
     let section = section.split("\n## ").next().unwrap();
     section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
@@ -32,7 +32,7 @@ fn run(host: &Host, script: &str) -> String {
 #[test]
 fn the_curl_examples_run_as_written() {
     let host = Host::new("odin3").started();
-    let examples = blocks("With curl");
+    let examples = blocks("docs/api.md", "With curl");
     assert!(!examples.is_empty());
     let printed: String = examples.iter().map(|example| run(&host, example)).collect();
     assert!(printed.contains("Instance: odin-PS-"), "{printed}");
@@ -43,6 +43,6 @@ fn the_curl_examples_run_as_written() {
 #[test]
 fn the_first_steps_run_as_written() {
     let host = Host::new("odin3").started();
-    let printed: String = blocks("First steps").iter().map(|example| run(&host, example)).collect();
+    let printed: String = blocks("README.md", "First steps").iter().map(|example| run(&host, example)).collect();
     assert!(printed.contains("Instance: odin-PS-"), "{printed}");
 }
