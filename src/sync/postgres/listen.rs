@@ -17,12 +17,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::link::{Link, column};
+use super::sql;
 use crate::sync::central::{CentralError, Notification};
 
 /// The channel of the triggers' notifications.
 const CHANNEL: &str = "sessiond";
-
-const SERVER_PROCESS: &str = "SELECT pg_backend_pid()";
 
 /// After so long without a notification the server is asked for a sign of life: a connection that a router has dropped
 /// would stay silent for ever.
@@ -114,7 +113,8 @@ async fn receive(mut listener: PgListener, process: i32, limit: Duration, inbox:
 /// that one connection has just released to the other.
 async fn direct_process(link: &mut Link, listener: &mut PgListener) -> Result<Option<i32>, CentralError> {
     link.begin().await?;
-    let of_link = link.rows(sqlx::query(SERVER_PROCESS)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
+    let of_link =
+        link.rows(sqlx::query(sql::SERVER_PROCESS)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
     let during = server_process(listener).await;
     link.commit().await?;
     let afterwards = server_process(listener).await;
@@ -122,5 +122,5 @@ async fn direct_process(link: &mut Link, listener: &mut PgListener) -> Result<Op
 }
 
 async fn server_process(listener: &mut PgListener) -> Option<i32> {
-    sqlx::query_scalar(SERVER_PROCESS).persistent(false).fetch_one(listener).await.ok()
+    sqlx::query_scalar(sql::SERVER_PROCESS).persistent(false).fetch_one(listener).await.ok()
 }
