@@ -23,7 +23,7 @@ const OWNER: Caller = Caller { uid: 1000 };
 /// Identifies a session by its `created_at`: the simulation creates no two at the same time.
 pub type Key = Timestamp;
 
-/// What clients, the daemon's look at its processes, and people ask of a store.
+/// A call of the store by a client, an operator, or the daemon's check of its processes.
 #[derive(Clone, Debug)]
 pub enum Command {
     Register {
@@ -41,7 +41,7 @@ pub enum Command {
         key: Key,
         id: InstanceId,
     },
-    /// An event; one that central does not like if it is `odd`.
+    /// An event; central rejects it if it is `odd`.
     Append {
         key: Key,
         id: InstanceId,
@@ -65,12 +65,12 @@ pub enum Command {
     },
     RetryParked,
     DropParked,
-    /// A disk that fails at the very commit.
+    /// The disk fails at the commit.
     FailCommit,
 }
 
 impl Command {
-    /// The call of the store that this is.
+    /// Calls the store.
     pub fn carry_out(self, store: Store, at: Timestamp) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         Box::pin(async move {
             match self {
@@ -112,7 +112,7 @@ fn registration(host_machine: MachineName, current_epic: Option<String>) -> Regi
         instance_type: InstanceType::Ps,
         host_machine,
         context_percent: 0,
-        // Some need so much room that the disk matters.
+        // Some need so much space that the disk matters.
         claude_session_path: current_epic.clone().filter(|epic| epic.len() > 200).map(|epic| epic.repeat(8)),
         current_epic,
         claude_session_uuid: None,

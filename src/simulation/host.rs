@@ -1,4 +1,4 @@
-//! One host: its disk, its two clocks, its processes, and a daemon that runs on it or does not.
+//! A simulated host: its disk, its two clocks, its processes, and its daemon, if that runs.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use crate::sync::scheduler::{Action, Scheduler, Tick, Unsynced};
 
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Looks once whether a future is done.
+/// Polls a future once.
 pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         std::task::Poll::Ready(value) => Some(value),
@@ -35,7 +35,7 @@ pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
     }
 }
 
-/// A command on its way through the writer.
+/// A command that waits for the writer.
 struct Waiting {
     command: Command,
     /// By the host's clock, which may be wrong.
@@ -43,26 +43,26 @@ struct Waiting {
     answer: Job<Answer>,
 }
 
-/// What the daemon's exchange sees of its host.
+/// The replica that the driver uses, with the bugs that are planted in it.
 #[derive(Clone)]
 pub struct SimReplica {
     pub store: Store,
     pub hand: Arc<Mutex<ByHand>>,
     pub identity: Arc<Mutex<Identity>>,
-    /// Rows that reading central wrote.
+    /// Rows that pulls have written.
     written: Arc<AtomicU64>,
     bug: Option<Bug>,
 }
 
 type SimDriver = Driver<SimReplica, SimLink>;
 
-/// The sync worker, between two steps or within one.
+/// The sync worker, between two actions or within one.
 enum Worker {
     Idle(Box<(SimDriver, Scheduler)>),
     Busy(Job<(SimDriver, Scheduler)>),
 }
 
-/// What reading central costs a host.
+/// The cost of a host's pulls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorCost {
     pub pulls: u64,
@@ -88,9 +88,9 @@ pub struct Host {
     pub identity: Arc<Mutex<Identity>>,
     pub daemon: Option<Daemon>,
     pub processes: BTreeSet<i32>,
-    /// What its clock is ahead of the true time, in microseconds.
+    /// How far its clock is ahead of the true time, in microseconds.
     pub offset: Arc<AtomicI64>,
-    /// Microseconds that it has not slept.
+    /// Its monotonic clock, in microseconds; stands still while it sleeps.
     pub uptime: Arc<AtomicU64>,
     pub full: bool,
     true_time: Arc<AtomicI64>,
@@ -136,7 +136,7 @@ impl Host {
         self.identity.lock().unwrap().name.clone()
     }
 
-    /// Starts the daemon, as `daemon::run` does. It does not come up if the store cannot be written.
+    /// Starts the daemon, as `daemon::run` does. That fails if the store cannot be written.
     pub fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
@@ -215,7 +215,7 @@ impl Host {
         answered
     }
 
-    /// Hands a command to the writer.
+    /// Passes a command to the writer.
     pub fn submit(&mut self, command: Command) {
         let at = self.now();
         self.submit_at(command, at);
@@ -224,24 +224,24 @@ impl Host {
     fn submit_at(&mut self, command: Command, at: Timestamp) {
         let Some(daemon) = &mut self.daemon else { return };
         let mut answer = command.clone().carry_out(daemon.replica.store.clone(), at);
-        assert!(poll(&mut answer).is_none(), "nobody commits meanwhile");
+        assert!(poll(&mut answer).is_none(), "no commit happens meanwhile");
         daemon.waiting.push(Waiting { command, at, answer });
     }
 
-    /// Writes the heartbeats down that [`Bug::HeartbeatsInMemory`] kept.
+    /// Writes the heartbeats that [`Bug::HeartbeatsInMemory`] kept.
     pub fn flush(&mut self) {
         let kept = self.daemon.as_mut().map(|daemon| std::mem::take(&mut daemon.unwritten)).unwrap_or_default();
         kept.into_iter().for_each(|(command, at)| self.submit_at(command, at));
     }
 
-    /// Lets the writer commit. Returns how many jobs that were, sync's among them, and what was answered.
+    /// Lets the writer commit. Returns the number of jobs, including those of sync, and the answers.
     pub fn commit(&mut self) -> Option<(usize, Answered)> {
         let daemon = self.daemon.as_mut()?;
         let jobs = daemon.replica.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
         let hand = daemon.replica.hand.clone();
         let answered = waiting.into_iter().map(|mut w| {
-            // Where the store is full the mirror makes room first, which takes further commits.
+            // If the store is full the mirror makes room first, which takes further commits.
             let mut answer = poll(&mut w.answer);
             let at_once = answer.is_some();
             for _ in 0..100 {
@@ -257,7 +257,7 @@ impl Host {
         Some((jobs, answered.collect()))
     }
 
-    /// Lets the worker go on to where it next has to wait. Says whether it did anything.
+    /// Runs the worker until it has to wait. Returns whether it did anything.
     pub fn sync(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
@@ -282,7 +282,7 @@ impl Host {
         }
     }
 
-    /// Something changed, or somebody asks: the worker looks up if it waits.
+    /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
     pub fn nudge(&mut self, identity_changed: bool) {
         if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
@@ -295,14 +295,14 @@ impl Host {
         }
     }
 
-    /// Does the store file its sessions under this host's name?
+    /// Whether the store's sessions have this host's name.
     pub fn is_filed(&self) -> bool {
         let name = self.name();
         let filed = |daemon: &Daemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
-    /// What reading central has cost this daemon since its start, if it runs.
+    /// The cost of this daemon's pulls since its start, if it runs.
     pub fn mirror_cost(&self) -> Option<MirrorCost> {
         let replica = &self.daemon.as_ref()?.replica;
         let network = self.network.lock();
@@ -314,8 +314,8 @@ impl Host {
         })
     }
 
-    /// Has the next pull read everything.
-    pub fn read_anew(&mut self) {
+    /// Makes the next pull read everything.
+    pub fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
         let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, reset));

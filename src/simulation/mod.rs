@@ -1,9 +1,17 @@
-//! Seeded simulation: the store, the writer's commit and all of sync run on one thread, against a world
-//! that jumps its clocks, crashes, fills disks, cuts connections and restores old backups, and against a
-//! model of what must be true. The same seed gives the same run.
+//! Seeded simulation: the store, the writer's commit and all of sync run on one thread, in a world that sets clocks wrong,
+//! crashes hosts, fills disks, cuts connections and restores old backups. A model checks the guarantees after each step.
+//! The same seed gives the same run; a failure prints its seed and all events.
 //!
-//! `world` is what happens, `host` one machine with its daemon, `network` what lies between it and
-//! central, `model` what must be true, `bugs` the mistakes that must be noticed.
+//! | module | purpose |
+//! |---|---|
+//! | `world` | the events, the checks, and the end of a run |
+//! | `model` | the states that each session may have |
+//! | `host` | a machine with its daemon |
+//! | `network` | the calls between the hosts and central |
+//! | `command` | the calls of the store |
+//! | `setup`, `bugs` | settings; planted bugs that have to be detected |
+//!
+//! Modules import only from modules below them in this table.
 
 mod bugs;
 mod command;
@@ -28,10 +36,10 @@ use bugs::Bug;
 use setup::Violation;
 use world::World;
 
-/// How many things happen in one run, at least; half as many more at most.
+/// The least number of steps of a run; the largest is half as many more.
 const STEPS: u64 = 70;
 const SEEDS: u64 = 2_000;
-/// How long the long campaign goes on.
+/// How long the long campaign runs.
 const LONG_CAMPAIGN: Duration = Duration::from_secs(3600);
 
 /// A run that broke a guarantee.
@@ -41,7 +49,7 @@ struct Failure {
     log: Vec<String>,
 }
 
-/// Runs one seed. Returns all that happened.
+/// Runs one seed. Returns the events.
 fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<Failure>> {
     let name = format!("{seed}-{bug:?}-{:?}", std::thread::current().id());
     let mut world = World::new(seed, &name, bug);
@@ -100,7 +108,7 @@ fn the_same_seed_gives_the_same_run() {
 fn every_planted_bug_is_caught() {
     const WITHIN: u64 = 5_000;
     let mut missed = Vec::new();
-    // Only one of them, by its name.
+    // A single one, by its name.
     let chosen = std::env::var("SESSIOND_TEST_BUG").ok();
     let bugs = Bug::ALL.into_iter().filter(|bug| chosen.as_ref().is_none_or(|name| *name == format!("{bug:?}")));
     for bug in bugs {

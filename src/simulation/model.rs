@@ -1,4 +1,7 @@
-//! What must be true: the sessions as their clients know them, from acknowledgements alone.
+//! The model: which state each session must have, derived only from acknowledged commands and from changes in central.
+//!
+//! Every session has the list of its states, and of the changes of its columns with their times. A store must have the
+//! newest state (G1, G4); a row of central must have a state of the list, and never an older one than before (G3, G4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,7 +52,7 @@ pub struct Write {
     value: State,
     at: Timestamp,
     foreign: bool,
-    /// It bears a time at which it did not happen.
+    /// Its time is wrong, because the host's clock was.
     odd: bool,
 }
 
@@ -58,9 +61,9 @@ impl Write {
         self.column == column && self.value.agrees(column, state)
     }
 
-    /// Whether it must not take the place of another.
+    /// Whether it must not replace another write.
     fn is_older(&self, than: &Self) -> bool {
-        // Writes of one writer are in order whatever its clock says.
+        // Writes of one writer are in order, whatever its clock.
         let comparable = !(self.odd || than.odd) || (self.foreign, than.foreign) == (false, false);
         comparable && self.at < than.at
     }
@@ -68,30 +71,30 @@ impl Write {
 
 #[derive(Clone, Debug)]
 pub struct ExpectedSession {
-    /// The id it was registered under, by which its client goes on calling it.
+    /// The id that it was registered with, which its client keeps using.
     pub id: InstanceId,
     pub host: usize,
     pub process: Option<Process>,
-    /// Everything it ever was, newest last.
+    /// All its states, newest last.
     pub states: Vec<State>,
     /// The oldest of these that central may still have.
     pub in_central: usize,
     /// How many states there were before the group that is being committed.
     before_group: usize,
-    /// What clients without a daemon made of its row.
+    /// The states that clients without a daemon gave its row.
     pub foreign: Vec<State>,
-    /// All changes of its columns, its host's and others'.
+    /// All changes of its columns, by its host and by others.
     pub writes: Vec<Write>,
-    /// Which of these central has of each of the columns.
+    /// For each column, the change that central has.
     central_has: BTreeMap<Column, Write>,
     pub closed_elsewhere: BTreeSet<Timestamp>,
     /// It had a heartbeat from the future once.
     pub future: bool,
-    /// Its newest heartbeat bears a time at which it did not happen, its host's clock being wrong.
+    /// The time of its newest heartbeat is wrong, because the host's clock was.
     pub odd: bool,
-    /// A person gave up pushing it as it was then.
+    /// An operator dropped it from the parked rows.
     pub dropped: bool,
-    /// The numbers of its events, in order; those that central likes.
+    /// The numbers of its events that central accepts, in order.
     pub events: Vec<u64>,
 }
 
@@ -118,7 +121,7 @@ impl ExpectedSession {
         });
     }
 
-    /// A client states a column; the newest state has its value.
+    /// A client wrote a column; the newest state has its value.
     fn wrote(&mut self, column: Column, at: Timestamp, true_now: Timestamp) {
         let own = self.writes.iter().filter(|write| write.column == column && !write.foreign);
         let after_the_last = own.map(|write| write.at.plus(Duration::from_micros(1))).max();
@@ -137,14 +140,14 @@ impl ExpectedSession {
         self.foreign.push(value);
     }
 
-    /// G4: central's column is something that it was, and no earlier change has taken the place of a later one.
+    /// G4: central's column has a value that it had, and no earlier change replaced a later one.
     fn check_column(&mut self, column: Column, had: &State, before: Option<&State>) -> Result<(), Violation> {
         if before.is_some_and(|before| before.agrees(column, had)) && self.central_has.contains_key(&column) {
             return Ok(());
         }
         let last = self.central_has.get(&column).filter(|_| before.is_some());
         let fitting: Vec<_> = self.writes.iter().filter(|write| write.fits(column, had)).collect();
-        // After a restore the earliest that it may be; else the latest.
+        // After a restore the earliest that fits; else the latest.
         let write = match last {
             None => fitting.first().copied(),
             Some(last) => fitting.iter().rev().copied().find(|write| !write.is_older(last)),
@@ -173,7 +176,7 @@ impl ExpectedSession {
     }
 }
 
-/// By what clock, and how true it is, an answer came about.
+/// When a command was performed, by the host's clock and truly.
 #[derive(Clone, Copy)]
 pub struct When {
     pub at: Timestamp,
@@ -183,7 +186,7 @@ pub struct When {
 #[derive(Default)]
 pub struct Model {
     pub sessions: BTreeMap<Key, ExpectedSession>,
-    /// Up to when each host may have forgotten what was closed.
+    /// Each host may have pruned what was closed before this.
     pub pruned: [Option<Timestamp>; HOSTS],
 }
 
@@ -192,7 +195,7 @@ impl Model {
         self.sessions.values_mut().for_each(|expected| expected.before_group = expected.states.len());
     }
 
-    /// Takes in what a host said "done" to.
+    /// Applies a command that a host acknowledged.
     pub fn acknowledge(&mut self, host: usize, command: &Command, when: When, record: Option<&Record>) {
         let When { at, true_now } = when;
         match command {
@@ -231,7 +234,7 @@ impl Model {
             }
             Command::Close { key, .. } => {
                 let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) else { return };
-                // Somebody may have closed it in central before, and the host learned of it just now.
+                // Another client may have closed it in central before, and the host imported that in the same commit.
                 let kept = record.and_then(|record| record.session.closed_at);
                 let before = kept.filter(|at| expected.closed_elsewhere.contains(at));
                 expected.process = None;
@@ -288,31 +291,31 @@ impl Model {
     pub fn check_store(&mut self, host: usize, get: impl Fn(&InstanceId) -> Option<Record>) -> Result<(), Violation> {
         let pruned = self.pruned[host];
         for (key, expected) in self.sessions.iter_mut().filter(|(_, expected)| expected.host == host) {
-            // What is mirrored of it is central's.
+            // A mirrored row has central's state.
             let Some(record) = get(&expected.id).filter(|record| !record.mirrored) else {
                 if expected.now().closed_at.is_some_and(|at| Some(at) < pruned) {
                     continue;
                 }
-                return Err(violation("G1", expected, "is gone"));
+                return Err(violation("G1", expected, "is missing"));
             };
             if record.session.created_at != *key {
-                return Err(violation("G4", expected, "leads to another session"));
+                return Err(violation("G4", expected, "resolves to another session"));
             }
             if expected.is_open() && record.session.status == Status::Closed {
                 expected.closed_there(&State::of(&record.session))?;
             }
             let kept = State::of(&record.session);
-            if kept != *expected.now() && !expected.explains(&kept) {
+            if kept != *expected.now() && !expected.adopts(&kept) {
                 return Err(violation("G1", expected, &format!("is kept as {:?}", record.session)));
             }
         }
         Ok(())
     }
 
-    /// G3, G4: a row of central is something its session was, and nothing older than what was there.
+    /// G3, G4: a row of central has a state that its session had, and not an older one than before.
     pub fn check_row(&mut self, row: &Session, before: Option<&Session>, now: Timestamp) -> Result<(), Violation> {
         let Some(expected) = self.sessions.get_mut(&row.created_at) else {
-            return Err(Violation { guarantee: "G4", what: format!("nobody registered {row:?}") });
+            return Err(Violation { guarantee: "G4", what: format!("no client registered {row:?}") });
         };
         if let Some(before) = before {
             if row.last_heartbeat < before.last_heartbeat && before.last_heartbeat <= now {
@@ -346,9 +349,9 @@ impl Model {
 }
 
 impl ExpectedSession {
-    /// Clients without a daemon changed it in central, and its host has adopted that: before or after what
-    /// the host did itself in the same commit, so that either may have had the last word of each field.
-    fn explains(&mut self, kept: &State) -> bool {
+    /// Whether changes by clients without a daemon, which the host adopted, explain the state that the store has. They may
+    /// have come before or after the host's own changes of the same commit, so either may have set each field.
+    fn adopts(&mut self, kept: &State) -> bool {
         let group = self.before_group.saturating_sub(1);
         let own = &self.states[group..];
         let Some(before) = own.first() else { return false };
@@ -357,23 +360,23 @@ impl ExpectedSession {
                 || self.writes.iter().any(|write| write.foreign && write.fits(column, kept))
         };
         let of = |field: &dyn Fn(&State) -> bool| own.iter().chain(&self.foreign).any(field);
-        let learned = !self.foreign.is_empty()
+        let adopted = !self.foreign.is_empty()
             && WRITTEN.into_iter().all(written)
             && of(&|state| state.heartbeat == kept.heartbeat)
             && (of(&|state| (state.status, state.closed_at) == (kept.status, kept.closed_at)))
             && kept.heartbeat >= before.heartbeat;
-        if learned {
+        if adopted {
             self.states.push(kept.clone());
         }
-        learned
+        adopted
     }
 
-    /// Somebody else closed it in central, and its host has learned of it.
+    /// Another client closed it in central, and its host has imported that.
     fn closed_there(&mut self, kept: &State) -> Result<(), Violation> {
         if !kept.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at)) {
-            return Err(violation("G4", self, &format!("was closed by nobody: {kept:?}")));
+            return Err(violation("G4", self, &format!("was closed without a command: {kept:?}")));
         }
-        // What the daemon would have noted by itself in the same commit, had it been open.
+        // Removes states that the daemon would have added in the same commit if it had been open.
         while self.states.len() > self.before_group && self.now().heartbeat != kept.heartbeat {
             self.states.pop();
         }

@@ -1,4 +1,4 @@
-//! What lies between a host and central: calls take time, fail, lose their answers, or arrive late.
+//! The network between the hosts and central: calls take time, fail, lose their answers, or arrive late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -21,23 +21,23 @@ use crate::sync::central::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkQuality {
     Reliable,
-    /// Every other call goes wrong.
+    /// Two of three calls fail in some way.
     Flaky,
     /// No call arrives.
     Down,
 }
 
-/// What becomes of one call.
+/// The outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallOutcome {
     Arrives,
     Fails,
     AnswerLost,
-    /// Given up by its sender, it arrives some time later.
+    /// The sender abandons it, and it arrives later.
     Late,
 }
 
-/// A batch whose sender has given its connection up.
+/// A batch whose sender has abandoned its connection.
 pub struct LateBatch {
     link: FakeLink,
     host_id: Uuid,
@@ -50,16 +50,16 @@ pub struct LateBatch {
 pub struct Net {
     pub quality: [LinkQuality; HOSTS],
     pub late_batches: VecDeque<LateBatch>,
-    /// Who took which name from its host.
+    /// The host ids that took over a machine name.
     pub rivals: BTreeMap<String, Uuid>,
     /// Calls of each host so far, other than those that bisect a rejected batch.
     pub calls: [u32; HOSTS],
-    /// Pages that each host asked for, and rows that these brought.
+    /// The pages that each host pulled, and their rows.
     pub pulls: [u64; HOSTS],
     pub read: [u64; HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
-    /// All that happened, in words.
+    /// All events, in order.
     pub log: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl Network {
         self.bug == Some(bug)
     }
 
-    /// A batch that was given up arrives after all.
+    /// Delivers the oldest late batch.
     pub fn deliver_late_batch(&self) {
         let Some(mut late) = self.lock().late_batches.pop_front() else { return };
         if self.has(Bug::LateBatchApplied) {
@@ -115,12 +115,12 @@ impl Network {
         }
     }
 
-    /// Where the ledger must stand for a batch: with [`Bug::NoLedger`], where it stands.
+    /// The expected position of the ledger; with [`Bug::NoLedger`] its actual one.
     fn after(&self, after: i64, host_id: Uuid) -> i64 {
         if self.has(Bug::NoLedger) { self.central.batch_of(host_id).unwrap_or(0) } else { after }
     }
 
-    /// Is the row of this id another session's?
+    /// Whether central's row with this id is another session.
     fn is_of_another_session(&self, session: &Session) -> bool {
         let rows = self.central.rows();
         rows.iter().any(|row| row.instance_id == session.instance_id && row.created_at != session.created_at)
@@ -137,7 +137,7 @@ pub struct SimLink {
     rejected: bool,
 }
 
-/// Others come first.
+/// Lets others run first.
 async fn pause() {
     let mut paused = false;
     poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -175,18 +175,18 @@ impl SimLink {
         self.network.lock().violations.push(Violation { guarantee, what });
     }
 
-    /// A host that lost its name may do nothing under it before it is expected to.
+    /// G8: a host that lost its name does nothing under it without an operator's request.
     fn check_name(&self, host: &HostRegistration) {
         if self.network.lock().rivals.contains_key(host.machine.as_str()) {
             self.violated("G8", format!("host {} acts as {}, which another has", self.host, host.machine));
         }
     }
 
-    /// Nor may it file anything under that name.
+    /// G8: nor does it push rows with that name.
     fn check_filing(&self, batch: &Batch<'_>) {
         let filed = |s: &&TimedSession| self.network.lock().rivals.contains_key(s.host_machine.as_str());
         if let Some(session) = batch.sessions.iter().find(filed) {
-            self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
+            self.violated("G8", format!("host {} pushes {session:?} with a name that another host has", self.host));
         }
     }
 
@@ -243,14 +243,17 @@ impl Central for SimLink {
         let mut announced = host.clone();
         announced.replace |= self.network.has(Bug::PushUnderConflict);
         let accepted = self.link.handshake(&announced).await;
-        self.network.log_event(format!("host {} says hello ({outcome:?}): {}", self.host, shown(&accepted)));
-        // A rename may take a name that another host has by then.
+        self.network.log_event(format!("host {} shakes hands ({outcome:?}): {}", self.host, shown(&accepted)));
+        // A rename may choose a name that another host has meanwhile.
         let usurped = self.network.lock().rivals.contains_key(host.machine.as_str());
         if let (Err(CentralError::Conflict(conflict)), false) = (&accepted, usurped) {
-            self.violated("G8", format!("host {} is in conflict with nobody: {conflict:?}", self.host));
+            self.violated(
+                "G8",
+                format!("host {} is refused for a conflict that does not exist: {conflict:?}", self.host),
+            );
         }
         let accepted = accepted?;
-        // A restored backup may bring back that a copy of the folder had the name.
+        // In a restored backup a copy of the folder may have the name again.
         if host.replace || accepted.batch < host.acked_batch {
             self.network.lock().rivals.remove(host.machine.as_str());
         }
@@ -351,7 +354,7 @@ impl Central for SimLink {
             return broke();
         }
         let mut changes = self.link.pull(reading).await;
-        if self.network.has(Bug::DeletedForGood)
+        if self.network.has(Bug::DeletionIsPermanent)
             && let Ok(changes) = &mut changes
             && reading.after.is_none()
             && !reading.is_whole()

@@ -15,7 +15,7 @@ pub const INTERVALS: SyncIntervals = SyncIntervals {
     longest_wait: Duration::from_secs(30),
 };
 
-/// So few rows that batches follow one another.
+/// So few rows that a push takes several batches.
 pub const BATCH_ROWS: RangeInclusive<usize> = 1..=4;
 
 /// A guarantee that did not hold.
@@ -25,10 +25,10 @@ pub struct Violation {
     pub what: String,
 }
 
-/// The outcome of a future that never has to wait.
+/// The output of a future that never waits.
 pub fn now<F: Future>(future: F) -> F::Output {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("it has to wait"),
+        Poll::Pending => panic!("the future waits"),
     }
 }

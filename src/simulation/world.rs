@@ -1,4 +1,7 @@
-//! Hosts, their clients, other people's clients and central: one random thing after another happens.
+//! The simulated world: hosts, their clients, clients without a daemon, and central. One random event per step.
+//!
+//! `clients`, `hosts` and `central` hold the events, `checks` what is checked after each, and `finish` the end of a run,
+//! when all faults are repaired and all hosts have to agree with central.
 
 mod central;
 mod checks;
@@ -33,7 +36,7 @@ const MINUTE: i64 = 60 * SECOND;
 const DAY: i64 = 24 * 60 * MINUTE;
 const KEEP_CLOSED: Duration = Duration::from_secs(3600);
 
-/// The most calls of central in a burst, and in each second after it.
+/// The limits of calls of central: in a burst, and in each second after it.
 const BURST: u64 = 150;
 const CALLS_A_SECOND: u64 = 3;
 
@@ -51,7 +54,7 @@ pub struct World {
     model: Model,
     /// The rows of clients that have no daemon.
     foreign_rows: BTreeMap<String, Session>,
-    /// Central's rows when they were last looked at.
+    /// Central's rows as of the last check.
     rows: BTreeMap<String, Session>,
     backups: Vec<Backup>,
     restored: bool,
@@ -66,7 +69,7 @@ impl World {
     pub fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
         let true_time = Arc::new(AtomicI64::new(1_769_774_400 * SECOND));
         let central_time = true_time.clone();
-        // Central's clock never shows one time twice: of two changes from the future, both cut to it, one is later.
+        // Central's clock never shows one time twice: two changes from the future are cut to different times.
         let central_now = move || Timestamp::from_micros(central_time.fetch_add(1, Ordering::Relaxed));
         let central = FakeCentral::new(Arc::new(central_now));
         let mut random = Random::new(seed);
@@ -93,7 +96,7 @@ impl World {
         world
     }
 
-    /// All that happened, in words: the same for the same seed, if anything is.
+    /// All events, in order: the same for the same seed.
     pub fn log(&self) -> Vec<String> {
         self.network.lock().log.clone()
     }
@@ -106,7 +109,7 @@ impl World {
         Timestamp::from_micros(self.true_time.load(Ordering::Relaxed))
     }
 
-    /// Time passes for all; those in `asleep` do not notice.
+    /// Advances the time. The uptime of the host `asleep` stands still.
     fn pass(&mut self, micros: i64, asleep: Option<usize>) {
         self.true_time.fetch_add(micros, Ordering::Relaxed);
         for host in self.hosts.iter().filter(|host| Some(host.index) != asleep) {
@@ -123,7 +126,7 @@ impl World {
         from.get(index).cloned()
     }
 
-    /// One thing happens, and everything is looked at.
+    /// Performs one random event and checks the guarantees.
     pub fn step(&mut self) -> Result<(), Violation> {
         let most = if self.below(20) == 0 { 5 * MINUTE } else { SECOND };
         let passed = 1 + self.below(most as u64) as i64;

@@ -1,11 +1,11 @@
-//! What happens in central: faults, backups and restores, and clients without a daemon.
+//! Events in central: faults, backups and restores, and changes by clients without a daemon.
 
 use super::*;
 
 impl World {
     pub(super) fn reject_or_accept(&mut self) {
         if let Some(id) = self.rejected.pop() {
-            self.log_event(format!("central takes {id} again"));
+            self.log_event(format!("central accepts {id} again"));
             return self.network.central.accept(id.as_str());
         }
         let host = self.below(HOSTS as u64) as usize;
@@ -15,7 +15,7 @@ impl World {
         self.rejected.push(id);
     }
 
-    /// A transaction locks a row and is idle, a right is revoked, a column is added; or one of that ends.
+    /// An idle transaction locks a row, a right is revoked, a column is added; or one of these faults ends.
     pub(super) fn change_central(&mut self) {
         match self.below(6) {
             0 => {
@@ -40,7 +40,7 @@ impl World {
     }
 
     pub(super) fn break_sessions(&mut self, why: Option<&str>) {
-        self.log_event(format!("central takes no sessions: {why:?}"));
+        self.log_event(format!("central accepts no sessions because of: {why:?}"));
         let rejection = why.map(|why| Rejection { code: "23502".into(), message: why.into() });
         self.network.central.break_sessions(rejection);
     }
@@ -54,7 +54,7 @@ impl World {
     pub(super) fn back_up_or_restore(&mut self) -> Result<(), Violation> {
         if self.backups.is_empty() || (self.backups.len() < 3 && self.below(2) == 0) {
             if self.below(2) == 0 {
-                self.bring_back();
+                self.delete_and_restore();
                 self.check_central()?;
             }
             self.log_event("central is backed up".into());
@@ -81,12 +81,12 @@ impl World {
         self.check_central()
     }
 
-    /// A client without a daemon writes where it can.
+    /// A client without a daemon changes something.
     pub(super) fn foreign_client(&mut self) -> Result<(), Violation> {
         match self.below(6) {
             0 => self.collide(),
             1 => self.close_elsewhere(),
-            2 => self.bring_back(),
+            2 => self.delete_and_restore(),
             3 => self.network.central.hold_a_transaction(self.random.below(2) == 0),
             _ => self.edit_elsewhere(),
         }
@@ -98,15 +98,15 @@ impl World {
         let free = self.model.sessions.values().filter(|t| !rows.contains_key(t.id.as_str())).map(|t| t.id.clone());
         let free = free.collect::<Vec<_>>();
         let Some(id) = self.pick(&free).filter(|id| !self.rows.contains_key(id.as_str())) else { return };
-        self.log_event(format!("a client without a daemon is {id} too"));
+        self.log_event(format!("a client without a daemon has a session {id} too"));
         let foreign =
             Session { created_at: self.now().plus(Duration::from_micros(1)), ..foreign_session(id, self.now()) };
         self.network.central.put(&foreign);
         self.foreign_rows.insert(foreign.instance_id.to_string(), foreign);
     }
 
-    /// A client deletes its session, and brings it back.
-    pub(super) fn bring_back(&mut self) {
+    /// A client deletes its session and inserts it again.
+    pub(super) fn delete_and_restore(&mut self) {
         let foreign_rows: Vec<_> = self.foreign_rows.values().cloned().collect();
         let foreign = self.pick(&foreign_rows).unwrap_or_else(|| {
             self.drawn += 1;
@@ -115,7 +115,7 @@ impl World {
         });
         self.foreign_rows.insert(foreign.instance_id.to_string(), foreign.clone());
         self.network.central.put(&foreign);
-        self.log_event(format!("{} is deleted and brought back", foreign.instance_id));
+        self.log_event(format!("{} is deleted and inserted again", foreign.instance_id));
         self.network.central.delete(foreign.instance_id.as_str());
         self.network.central.put(&foreign);
     }

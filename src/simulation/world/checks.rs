@@ -1,4 +1,4 @@
-//! What must hold after each step, and in the end.
+//! The checks after each step, and at the end.
 
 use super::*;
 use crate::simulation::fake_history::FakeRow;
@@ -8,12 +8,12 @@ impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
         let Some(daemon) = &self.hosts[host].daemon else { return Ok(()) };
         let hand = daemon.replica.hand.lock().unwrap();
-        // What HeartbeatsInMemory has not written yet is only missed after a crash.
+        // What `HeartbeatsInMemory` has not written is missed only after a crash.
         if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
             return Ok(());
         }
         self.model.check_store(host, |id| hand.get(id.as_str()))?;
-        // Central always has the table, so events that it does not take are backlog.
+        // Central always has the table, so events that it does not accept are backlog.
         let (unsynced, counted) = (hand.unsynced_events(), hand.backlog().unwrap().records_of[0]);
         if unsynced != counted {
             let what = format!("host {host} has {unsynced} unsynced events, and its backlog says {counted}");
@@ -22,12 +22,12 @@ impl World {
         Ok(())
     }
 
-    /// G9: whose process runs is not called stale by its own host, once that has looked.
+    /// G9: a session whose process runs is not stale on its own host, once that has checked its processes.
     pub(super) fn check_liveness(&self, host: usize) -> Result<(), Violation> {
         for record in self.hosts[host].records() {
             let runs = record.process.is_some_and(|process| self.hosts[host].runs(process));
             if runs && record.session.status == Status::Stale {
-                let what = format!("{:?} runs, and is called stale", record.session);
+                let what = format!("{:?} runs, but is stale", record.session);
                 return Err(Violation { guarantee: "G9", what });
             }
         }
@@ -59,7 +59,7 @@ impl World {
         self.check_order()
     }
 
-    /// G2: nothing is replayed twice, and everything in order.
+    /// G2: events are written once and in order.
     fn check_order(&self) -> Result<(), Violation> {
         self.network.central.with_history(|history| {
             let numbers = history.all().map(|(id, rows)| (id, numbers(rows)));
@@ -72,7 +72,7 @@ impl World {
         })
     }
 
-    /// G5, G6: central is not called more often than the pace and the backoff allow.
+    /// G5, G6: central is not called more often than the intervals and the backoff allow.
     pub(super) fn check_calls(&self) -> Result<(), Violation> {
         let net = self.network.lock();
         for host in &self.hosts {
@@ -80,16 +80,14 @@ impl World {
             let most = BURST + CALLS_A_SECOND * seconds + 5 * self.nudges[host.index];
             let calls = u64::from(net.calls[host.index]);
             if calls > most {
-                let what = format!("host {} called central {calls} times, {most} are enough", host.index);
+                let what = format!("host {} called central {calls} times, at most {most} are allowed", host.index);
                 return Err(Violation { guarantee: "G6", what });
             }
         }
         Ok(())
     }
 
-    // The end.
-
-    /// Every host knows of every session of others what central knows.
+    /// The mirror of every host has the sessions of others as central has them.
     pub(super) fn compare_mirrors(&self) -> Result<(), Violation> {
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
@@ -108,9 +106,9 @@ impl World {
         Ok(())
     }
 
-    /// G2: what a host let go of, central has.
+    /// G2: central has what a host has pruned.
     fn compare_pruned(&self) -> Result<(), Violation> {
-        // A central restored from a backup does not get back what was pruned here, and a renamed copy does not count.
+        // What was pruned is not pushed again after a restore; a copy with another id does not count.
         if self.restored || self.copied {
             return Ok(());
         }
@@ -121,14 +119,14 @@ impl World {
             let Some(row) = self.rows.values().find(|row| row.created_at == *key) else { continue };
             let events = numbers(&self.network.central.history(row.instance_id.as_str()));
             if events != expected.events {
-                let what = format!("was let go with events {:?}, in central {events:?}", expected.events);
+                let what = format!("was pruned with events {:?}, in central {events:?}", expected.events);
                 return Err(violation("G2", expected, &what));
             }
         }
         Ok(())
     }
 
-    /// G2, G7: central has what the hosts have.
+    /// G2, G7: central has what the hosts have, and nothing is parked without a reason.
     pub(super) fn compare(&mut self) -> Result<(), Violation> {
         self.compare_pruned()?;
         for host in &self.hosts {
@@ -142,13 +140,21 @@ impl World {
                 let of_it = parked.iter().filter(|parked| parked.instance_id == session.instance_id);
                 let (records, itself): (Vec<_>, Vec<_>) = of_it.partition(|parked| parked.record.is_some());
                 if !expected.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(odd)) {
-                    return Err(violation("G7", expected, &format!("has records parked for nothing: {records:?}")));
+                    return Err(violation(
+                        "G7",
+                        expected,
+                        &format!("has records parked without a reason: {records:?}"),
+                    ));
                 }
                 if let Some(parked) = itself.first() {
                     let rejected = self.rejected.contains(&session.instance_id);
                     let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
                     if !rejected && !ghost {
-                        return Err(violation("G7", expected, &format!("is parked for nothing: {}", parked.error)));
+                        return Err(violation(
+                            "G7",
+                            expected,
+                            &format!("is parked without a reason: {}", parked.error),
+                        ));
                     }
                     continue;
                 }
@@ -184,7 +190,7 @@ impl World {
                     let what = format!("has {} as in {session:?}, in central {row:?}", column.name());
                     return Err(violation("G2", expected, &what));
                 }
-                // A session that is silent here does not learn what somebody did to its row.
+                // Changes by others are not adopted while the session is silent here.
                 let status_fits = has.status == expected.now().status
                     || has.closed_at.is_some_and(closed_there)
                     || ((foreign || expected.odd) && expected.is_open());

@@ -1,4 +1,4 @@
-//! What clients ask of a host, what processes do, and whether each answer is one that the host may give.
+//! What clients and processes do, and the check of each answer.
 
 use super::central::foreign_session;
 use super::*;
@@ -22,12 +22,12 @@ impl World {
         self.submit(host, Command::Register { epic, process, machine, draws });
     }
 
-    /// None, short, or so long that it needs room on the disk.
+    /// `None`, short, or so long that it needs space on the disk.
     pub(super) fn epic(&mut self) -> Option<String> {
         match self.below(6) {
             0..2 => None,
             2..4 => Some(self.below(1000).to_string()),
-            // The longest that an epic can be, or nearly.
+            // As long as an epic can be, or nearly.
             _ => Some("e".repeat(256 - self.random.below(8) as usize)),
         }
     }
@@ -63,7 +63,7 @@ impl World {
         let watched: Vec<_> = self.watched(host).into_iter().filter(|(_, _, p)| self.hosts[host].runs(*p)).collect();
         let Some((key, id, process)) = self.pick(&watched) else { return };
         self.hosts[host].processes.remove(&process.pid);
-        // Otherwise the daemon does not run, and will not see it.
+        // Without a running daemon nothing happens.
         self.submit(host, Command::Died { key, id, process });
     }
 
@@ -74,7 +74,8 @@ impl World {
             .collect()
     }
 
-    /// The daemon looks: it speaks for those that run, buries those that do not, then judges the silent.
+    /// The daemon checks its processes: it sends heartbeats for those that run, reports those that ended, then turns silent
+    /// sessions stale.
     pub(super) fn check_processes(&mut self, host: usize) -> Result<(), Violation> {
         if self.hosts[host].daemon.is_none() {
             return Ok(());
@@ -134,7 +135,7 @@ impl World {
         self.commit_all(host).map(|_| ())
     }
 
-    /// Commits what waits, checks the answers. Says whether all succeeded.
+    /// Commits the waiting commands and checks the answers. Returns whether all succeeded.
     pub(super) fn commit_all(&mut self, host: usize) -> Result<bool, Violation> {
         self.model.begin_group();
         let Some((jobs, answered)) = self.hosts[host].commit() else { return Ok(true) };
@@ -173,7 +174,7 @@ impl World {
 
     pub(super) fn check_error(&self, host: usize, command: &Command, error: &StoreError) -> Result<(), Violation> {
         let expected = match error {
-            // What is left of a session that was let go of is mirrored, and closed.
+            // A pruned session remains as a mirrored, closed one.
             StoreError::Closed(_) => {
                 matches!(command, Command::Heartbeat { .. })
                     || (self.model.pruned[host].is_some() && matches!(command, Command::Append { .. }))
@@ -182,7 +183,7 @@ impl World {
                 self.model.pruned[host].is_some()
                     && matches!(command, Command::Heartbeat { .. } | Command::Close { .. } | Command::Append { .. })
             }
-            // The disk is full, or its commit fails: whoever waits is expected.
+            // The disk is full, or the commit failed.
             StoreError::Full(_) | StoreError::Bug(_) | StoreError::Io(_) => true,
             _ => false,
         };
@@ -193,7 +194,7 @@ impl World {
     }
 }
 
-/// What a daemon that swallows errors tells its client.
+/// The answer of a daemon that hides errors from its client.
 fn pretended_record(command: &Command, at: Timestamp) -> Record {
     let Command::Register { draws, process, .. } = command else { unreachable!("only registrations") };
     let id = InstanceId::draw(&Project::parse("odin").unwrap(), InstanceType::Ps, draws[0]);

@@ -1,12 +1,12 @@
-//! The end of a run: everything that was broken is mended, and everybody comes to rest.
+//! The end of a run: all faults are repaired, and hosts and central have to agree.
 
 use super::*;
 use crate::simulation::command::Command;
 
 impl World {
-    /// Everything is mended; then central and all hosts come to agree, exactly.
+    /// Repairs all faults, syncs all hosts, and compares them with central.
     pub fn finish(&mut self) -> Result<(), Violation> {
-        self.log_event("everything is mended".into());
+        self.log_event("all faults are repaired".into());
         self.repair_everything()?;
         self.send_some_heartbeats()?;
         self.others_pass_a_locked_row()?;
@@ -23,31 +23,31 @@ impl World {
         self.compare_mirrors()
     }
 
-    /// Where nothing changed, a pull reads, writes and announces nothing; and reading everything again announces nothing.
+    /// If nothing changed, a pull reads, writes and announces nothing; and pulling everything again announces nothing.
     fn check_quiet_pulls(&mut self) -> Result<(), Violation> {
         for host in 0..HOSTS {
-            // The time of the mirror is written once a minute: let that be now.
+            // The mirror's time is written once a minute; this makes it due.
             self.pass(MINUTE, None);
             let before = self.pull_once(host)?;
             let after = self.pull_once(host)?;
             if (MirrorCost { pulls: before.pulls, ..after }) != before {
-                let what = format!("a quiet pull of host {host} changed {before:?} to {after:?}");
-                return Err(Violation { guarantee: "quiet", what });
+                let what = format!("a pull of host {host} changed {before:?} to {after:?}");
+                return Err(Violation { guarantee: "mirror", what });
             }
-            // The first may still find what the store keeps of sessions that this host let go of.
-            self.hosts[host].read_anew();
+            // The first one may still find sessions that this host has pruned.
+            self.hosts[host].reset_mirror_position();
             let first = self.pull_once(host)?;
-            self.hosts[host].read_anew();
+            self.hosts[host].reset_mirror_position();
             let again = self.pull_once(host)?;
             if again.announced != first.announced {
                 let what = format!("reading everything again, host {host} announced changes: {first:?}, {again:?}");
-                return Err(Violation { guarantee: "quiet", what });
+                return Err(Violation { guarantee: "mirror", what });
             }
         }
         Ok(())
     }
 
-    /// Lets a host pull. What its pulls have cost until then.
+    /// Lets a host pull. Returns the cost of its pulls so far.
     fn pull_once(&mut self, host: usize) -> Result<MirrorCost, Violation> {
         let pulls = |world: &Self| world.hosts[host].mirror_cost().map_or(0, |cost| cost.pulls);
         let before = pulls(self);
@@ -59,10 +59,10 @@ impl World {
             }
         }
         let cost = self.hosts[host].mirror_cost().filter(|cost| cost.pulls > before);
-        cost.ok_or_else(|| Violation { guarantee: "quiet", what: format!("host {host} does not pull") })
+        cost.ok_or_else(|| Violation { guarantee: "mirror", what: format!("host {host} does not pull") })
     }
 
-    /// Nothing new happens, and everybody hears of what did.
+    /// Syncs all hosts until every change has been pulled.
     fn run_until_idle(&mut self) -> Result<(), Violation> {
         for _ in 0..4 {
             self.pass(INTERVALS.sweep_interval.as_micros() as i64, None);
@@ -88,7 +88,7 @@ impl World {
             if self.hosts[host].daemon.is_none() {
                 self.restart(host)?;
             }
-            // What a person says now is said to a host that is not just doing it.
+            // An operator's request comes when the host is not in the middle of an action.
             self.sync_until_waiting(host)?;
             let name = self.hosts[host].name();
             if self.network.lock().rivals.contains_key(name.as_str()) {
@@ -96,7 +96,7 @@ impl World {
             }
             self.commit(host)?;
             self.submit(host, Command::FileUnder { name: self.hosts[host].name() });
-            // What is being rejected right now is parked first.
+            // Rows that are being rejected are parked first.
             self.sync_until_waiting(host)?;
             self.submit(host, Command::RetryParked);
             self.commit(host)?;
@@ -104,7 +104,7 @@ impl World {
         Ok(())
     }
 
-    /// Some sessions go on, the others are silent from now on.
+    /// Some sessions send a heartbeat, the others are silent from here on.
     pub(super) fn send_some_heartbeats(&mut self) -> Result<(), Violation> {
         self.pass(3 * MINUTE, None);
         let sessions: Vec<_> =
@@ -142,7 +142,7 @@ impl World {
         Err(Violation { guarantee: "G7", what: format!("{others:?} wait because {locked} is locked") })
     }
 
-    /// The sessions that wait for central, and are not parked.
+    /// The unsynced sessions that are not parked.
     fn waiting(&self) -> Vec<String> {
         let mut waiting = Vec::new();
         for host in self.hosts.iter().filter_map(|host| host.daemon.as_ref().map(|daemon| (host, daemon))) {
@@ -176,9 +176,9 @@ impl World {
 
     pub(super) fn sync_until_waiting(&mut self, host: usize) -> Result<(), Violation> {
         for _ in 0..400 {
-            let went_on = self.hosts[host].sync();
+            let progressed = self.hosts[host].sync();
             self.commit(host)?;
-            if !went_on {
+            if !progressed {
                 return self.check_central();
             }
         }

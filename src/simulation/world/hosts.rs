@@ -1,4 +1,4 @@
-//! What happens to hosts: sleep, wrong clocks, crashes, full disks, bad networks, renames and copies.
+//! Events of hosts: sleep, wrong clocks, crashes, full disks, bad networks, renames and copies.
 
 use super::*;
 use crate::simulation::command::Command;
@@ -20,7 +20,7 @@ impl World {
         self.hosts[host].offset.store(offset, Ordering::Relaxed);
     }
 
-    /// Power off and on: what was not committed is gone.
+    /// A power cut and a restart: what was not committed is lost.
     pub(super) fn crash(&mut self, host: usize) -> Result<(), Violation> {
         self.log_event(format!("host {host} crashes"));
         self.hosts[host].daemon = None;
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Another host takes over the name, or a copy of the state folder comes up.
+    /// Another host takes over the name, or a copy of the state folder is started.
     pub(super) fn take_name(&mut self, host: usize) {
         let identity = self.hosts[host].identity.lock().unwrap().clone();
         let number = Uuid::from_u128(u128::from(self.random.next()) | 1 << 100);
@@ -92,22 +92,22 @@ impl World {
             stale_after: STALE_AFTER,
         };
         if now(self.network.central.connect().handshake(&rival)).is_ok() {
-            self.log_event(format!("{} now is host {}", rival.machine, rival.host_id));
+            self.log_event(format!("{} is now host {}", rival.machine, rival.host_id));
             self.copied |= copy;
             self.network.lock().rivals.insert(rival.machine.to_string(), number);
         }
     }
 
-    /// A person renames the host, or tells it to take its name over.
+    /// An operator renames the host, or has it take its name back.
     pub(super) fn change_identity(&mut self, host: usize) {
         let copied = self.copied;
         if self.hosts[host].daemon.is_none() {
             return;
         }
-        // A rename that the store did not take is not followed by another.
+        // No second rename while the store has not recorded the first.
         let filed = self.hosts[host].is_filed();
         if copied || !filed || self.below(2) == 0 {
-            self.log_event(format!("host {host} is expected to replace"));
+            self.log_event(format!("host {host} has to replace its rival"));
             self.hosts[host].identity.lock().unwrap().replace = true;
         } else {
             self.drawn += 1;

@@ -28,7 +28,7 @@ use crate::domain::text::{one_line, quotation};
 use crate::sync::central::CentralError;
 pub use invalid::InvalidOptions;
 
-use connection_url::{each_host, set};
+use connection_url::each_host;
 use invalid::{invalid, plain};
 use security::{Security, SslMode};
 use transport::Wire;
