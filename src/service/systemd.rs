@@ -18,6 +18,10 @@ const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version that knows Type=notify-reload.
 const KNOWS_NOTIFY_RELOAD: u32 = 253;
 
+/// The helper of users whose homes the system service cannot read. Each user enables it.
+const DISCOVER: &str = include_str!("../../systemd/user/sessiond-discover.service");
+const DISCOVER_FILE: &str = "/etc/systemd/user/sessiond-discover.service";
+
 /// The version of the systemd that is installed.
 pub(super) fn version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
@@ -72,6 +76,9 @@ pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<
         for (name, text) in units(site.scope) {
             steps.push(Step::write(folder.join(name), 0o644, text.replace(PROGRAM, &escaped(&site.program))));
         }
+        if system {
+            steps.push(Step::write(DISCOVER_FILE, 0o644, DISCOVER.replace(PROGRAM, &escaped(&site.program))));
+        }
     }
     if site.systemd.is_some_and(|version| version >= KNOWS_NOTIFY_RELOAD) {
         steps.push(Step::write(drop_in(&folder), 0o644, NOTIFY_RELOAD));
@@ -106,6 +113,7 @@ pub(super) fn uninstall(site: &Site) -> Result<Vec<Step>, ErrorDetail> {
     if site.scope == Scope::System {
         steps.push(Step::Remove(SYSUSERS_FILE.into()));
         steps.push(Step::Remove(TMPFILES_FILE.into()));
+        steps.push(Step::Remove(DISCOVER_FILE.into()));
     }
     steps.push(Step::run(&format!("{ctl} daemon-reload"), Only::AfterChanges));
     Ok(steps)

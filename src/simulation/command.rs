@@ -95,8 +95,8 @@ impl Command {
                 Self::Sweep => store.sweep(at, STALE_AFTER).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
                 Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
-                Self::RetryParked => store.retry_parked(Vec::new()).await.map(|_| None),
-                Self::DropParked => store.drop_parked(Vec::new()).await.map(|_| None),
+                Self::RetryParked => ByHand::unpark_all(&store, false).await.map(|_| None),
+                Self::DropParked => ByHand::unpark_all(&store, true).await.map(|_| None),
                 Self::FailCommit => {
                     let dangling = "PRAGMA defer_foreign_keys = ON; INSERT INTO aliases VALUES ('a', 'nothing', 0)";
                     ByHand::execute(&store, dangling).await.map(|()| None)

@@ -91,6 +91,13 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do, but a job reads the rows, when it is
+    /// committed.
+    pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
+        let rows = store.writer.submit(|db| outbox::parked_rows(db, &[])).await?;
+        store.unpark_rows(rows, drop).await
+    }
+
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         outbox::backlog(&self.connection)
     }

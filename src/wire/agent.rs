@@ -14,8 +14,9 @@ use crate::domain::{InstanceId, Invalid, Project};
 pub struct AgentReport {
     /// `start`: it starts or continues a conversation; `beat`: a heartbeat; `leave`: its process leaves this
     /// conversation for another; `end`: it ends, and its work is done; `gone`: its process ends, and its work is not
-    /// done.
-    #[schema(pattern = "^(start|beat|leave|end|gone)$")]
+    /// done; `found`: its process was found running (with `pid`, which must be the caller's); `exited`: that process,
+    /// of `pid` and `pid_started`, ended and removed its own file before.
+    #[schema(pattern = "^(start|beat|leave|end|gone|found|exited)$")]
     pub sign: String,
     /// What made it start: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +108,9 @@ impl AgentReport {
             "leave" => Ok(Sign::Leave),
             "end" => Ok(Sign::End),
             "gone" => Ok(Sign::Gone),
-            _ => Err(Invalid::new("sign", "it must be start, beat, leave, end or gone")),
+            "found" => Ok(Sign::Found),
+            "exited" => Ok(Sign::Exited),
+            _ => Err(Invalid::new("sign", "it must be start, beat, leave, end, gone, found or exited")),
         }
     }
 }

@@ -9,6 +9,8 @@ use super::sessions::{body, resolve};
 use crate::api::extract::{Body, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
+use crate::domain::Invalid;
+use crate::domain::agent::Sign;
 use crate::domain::footer::footer;
 use crate::store::{Process, Sighting};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
@@ -26,12 +28,12 @@ pub async fn report(
         let settings = api.settings.borrow();
         (request.validate(&settings.type_rules)?, settings.stale_after)
     };
-    let sighting = Sighting {
-        report,
-        process: running(&api, peer, &request).await,
-        host_machine: api.identity.current().name,
-        lives: api.lives,
+    let process = match report.sign {
+        Sign::Found => Some(found(&api, peer, &request).await?),
+        Sign::Exited => Some(exited(&api, &request)?),
+        _ => running(&api, peer, &request).await,
     };
+    let sighting = Sighting { report, process, host_machine: api.identity.current().name, lives: api.lives };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();
@@ -48,4 +50,29 @@ pub async fn report(
 async fn running(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Option<Process> {
     let process = resolve(api, peer, request.pid?).await.ok()?;
     request.pid_started.is_none_or(|told| told == process.started).then_some(process)
+}
+
+/// The process that was found, which must run and be the caller's: nothing else shows that there is an agent.
+async fn found(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Result<Process, ApiError> {
+    let pid = request.pid.ok_or_else(|| Invalid::new("pid", "a report of the sign found needs it"))?;
+    let process = resolve(api, peer, pid).await.map_err(|error| Invalid::new("pid", error.to_string()))?;
+    match request.pid_started {
+        Some(told) if told != process.started => {
+            Err(Invalid::new("pid_started", format!("process {pid} did not start then")).into())
+        }
+        _ => Ok(process),
+    }
+}
+
+/// The process that ended. Its numbers are those of the caller: a process of another namespace is no session's, and then
+/// the session counts as running elsewhere, or as stale.
+fn exited(api: &Arc<Api>, request: &AgentReport) -> Result<Process, ApiError> {
+    let (Some(pid), Some(started)) = (request.pid, request.pid_started) else {
+        return Err(Invalid::new("pid_started", "a report of the sign exited needs it and pid").into());
+    };
+    let process = Process { pid, started };
+    if (api.lives)(process) {
+        return Err(Invalid::new("pid", format!("process {pid} runs")).into());
+    }
+    Ok(process)
 }
