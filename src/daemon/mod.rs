@@ -36,7 +36,7 @@ use crate::platform;
 use crate::platform::places::Places;
 use crate::shutdown::{self, Stop};
 use crate::spool::{Spool, SpoolMonitor};
-use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
+use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store, UserLimits};
 use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::supervise::supervise;
 use crate::sync::watchdog::Watchdog;
@@ -77,6 +77,8 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     let identity = Arc::new(pin(settings, &clock)?);
     let options = Options { durability: settings.durability, max_size: settings.max_size };
     let (store, writer) = Store::open(&settings.state_dir, options, clock.clone()).map_err(failure::of_store)?;
+    let own_uid = rustix::process::geteuid().as_raw();
+    let store = store.limiting_users(UserLimits::of_store(settings.max_size, own_uid));
     let (listener, socket_file, door) = open_the_door(settings)?;
 
     let in_force = InForce::new(&loaded, postgres, log);

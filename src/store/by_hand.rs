@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::sync::{mpsc, watch};
 
 use super::check::Check;
@@ -61,6 +61,7 @@ impl ByHand {
             changes: changes.clone(),
             mirror_position: Arc::default(),
             files: Arc::new(files),
+            user_limits: None,
         };
         (store, Self { connection, queue, changes })
     }
@@ -113,6 +114,15 @@ impl ByHand {
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();
         record.filter(|record| record.mirrored).map(|record| record.session)
+    }
+
+    /// A user whose usage is not what their rows are counted to.
+    pub(crate) fn miscounted_usage(&self) -> Option<String> {
+        let differs = "SELECT format('user %d: %d bytes and %d open sessions are kept, %d and %d counted', k.uid, \
+                k.bytes, k.open_sessions, ifnull(c.bytes, 0), ifnull(c.open_sessions, 0)) \
+            FROM user_usage k FULL JOIN counted_usage c USING (uid) \
+            WHERE ifnull(k.bytes, 0) <> ifnull(c.bytes, 0) OR ifnull(k.open_sessions, 0) <> ifnull(c.open_sessions, 0)";
+        self.connection.prepare_cached(differs).unwrap().query_row([], |row| row.get(0)).optional().unwrap()
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

@@ -12,6 +12,9 @@ impl World {
         if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
             return Ok(());
         }
+        if let Some(what) = hand.miscounted_usage() {
+            return Err(Violation { guarantee: "G6", what });
+        }
         self.model.check_store(host, |id| hand.get(id.as_str()))?;
         // Central always has the table, so events that it does not accept are backlog.
         let (unsynced, counted) = (hand.unsynced_events(), hand.backlog().unwrap().records_of[0]);
