@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::{InstanceId, Kind, Session, Timestamp};
+use crate::domain::{InstanceId, Session};
 use crate::store::error::StoreError;
 use crate::store::ops::machines;
 use crate::store::recovery::integrity::Check;
@@ -17,12 +17,9 @@ use crate::store::sqlite::readers::Readers;
 use crate::store::sqlite::writer;
 use crate::store::sqlite::writer::{Job, Writer};
 use crate::store::store::Store;
-use crate::store::sync_state::ledger::Ledger;
-use crate::store::sync_state::mirror_cursor;
-use crate::store::sync_state::outbox::{Backlog, OutboxPosition, Pending};
+use crate::store::sync_state::outbox::Backlog;
 use crate::store::sync_state::parked::Parked;
-use crate::store::sync_state::selection::{BatchLimit, Skip};
-use crate::store::sync_state::{ledger, outbox, parked};
+use crate::store::sync_state::{outbox, parked};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -65,7 +62,7 @@ impl ManualStore {
         changes.follow(&connection).unwrap();
         let store = Store {
             writer,
-            readers: Readers::new(files.clone()),
+            readers: Readers::inline(files.clone(), connect(&disk.url)),
             commits: watch::channel(0).1,
             news: crate::store::urgent::UrgentChanges::default(),
             processes: crate::store::NewProcesses::default(),
@@ -104,37 +101,8 @@ impl ManualStore {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::pending(&self.connection, limit, skip)
-    }
-
-    pub(crate) fn pending_behind(
-        &self,
-        place: OutboxPosition,
-        limit: BatchLimit,
-        skip: &Skip,
-    ) -> Result<Pending, StoreError> {
-        outbox::pending_behind(&self.connection, place, limit, skip)
-    }
-
-    pub(crate) fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::newest_pending(&self.connection, kind, count, skip)
-    }
-
-    pub(crate) fn is_parked_due(&self, at: Timestamp) -> bool {
-        parked::is_parked_due(&self.connection, at).unwrap()
-    }
-
-    /// As [`Store::release_parked`] does once something is due.
-    pub(crate) fn release_parked(
-        store: &Store,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let store = store.clone();
-        async move { store.release_due(at).await }
-    }
-
-    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do. There is no reader: a job reads.
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do, but a job reads the rows, when it is
+    /// committed.
     pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
         let rows = store.writer.submit(|db| parked::parked_rows(db, &[])).await?;
         store.unpark_rows(rows, drop).await
@@ -151,22 +119,10 @@ impl ManualStore {
         self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
     }
 
-    pub(crate) fn any_waits(&self, skip: &Skip) -> Result<bool, StoreError> {
-        outbox::any_waits(&self.connection, skip)
-    }
-
-    pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
-        ledger::ledger(&self.connection)
-    }
-
     /// What is mirrored under exactly this id.
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();
         record.filter(|record| record.mirrored).map(|record| record.session)
-    }
-
-    pub(crate) fn mirror_since(&self, store: &Store, now: Timestamp) -> Result<u64, StoreError> {
-        mirror_cursor::since(&self.connection, now).map(|stored| store.mirror_position.since(stored))
     }
 
     /// A user whose usage is not what their rows are counted to.
