@@ -13,7 +13,7 @@ use crate::store::{Process, Record};
 
 /// One state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct SessionState {
     pub status: Status,
     pub percent: u8,
     pub epic: Option<String>,
@@ -21,7 +21,7 @@ pub struct State {
     pub closed_at: Option<Timestamp>,
 }
 
-impl State {
+impl SessionState {
     /// Whether a column has the same value in both.
     pub fn agrees(&self, column: Column, other: &Self) -> bool {
         match column {
@@ -47,17 +47,17 @@ pub const WRITTEN: [Column; 2] = [Column::ContextPercent, Column::CurrentEpic];
 
 /// A change of one of them: what it made of the column is in the state.
 #[derive(Clone, Debug)]
-pub struct Write {
+pub struct ColumnWrite {
     column: Column,
-    value: State,
+    value: SessionState,
     at: Timestamp,
     foreign: bool,
     /// Its time is wrong, because the host's clock was.
     odd: bool,
 }
 
-impl Write {
-    fn fits(&self, column: Column, state: &State) -> bool {
+impl ColumnWrite {
+    fn fits(&self, column: Column, state: &SessionState) -> bool {
         self.column == column && self.value.agrees(column, state)
     }
 
@@ -76,17 +76,17 @@ pub struct ExpectedSession {
     pub host: usize,
     pub process: Option<Process>,
     /// All its states, newest last.
-    pub states: Vec<State>,
+    pub states: Vec<SessionState>,
     /// The oldest of these that central may still have.
     pub in_central: usize,
     /// How many states there were before the group that is being committed.
     before_group: usize,
     /// The states that clients without a daemon gave its row.
-    pub foreign: Vec<State>,
+    pub foreign: Vec<SessionState>,
     /// All changes of its columns, by its host and by others.
-    pub writes: Vec<Write>,
+    pub writes: Vec<ColumnWrite>,
     /// For each column, the change that central has.
-    central_has: BTreeMap<Column, Write>,
+    central_has: BTreeMap<Column, ColumnWrite>,
     pub closed_elsewhere: BTreeSet<Timestamp>,
     /// It had a heartbeat from the future once.
     pub future: bool,
@@ -99,11 +99,11 @@ pub struct ExpectedSession {
 }
 
 impl ExpectedSession {
-    pub fn now(&self) -> &State {
+    pub fn now(&self) -> &SessionState {
         self.states.last().expect("a state")
     }
 
-    fn push_state(&mut self, change: impl FnOnce(&mut State)) {
+    fn push_state(&mut self, change: impl FnOnce(&mut SessionState)) {
         let mut next = self.now().clone();
         change(&mut next);
         self.states.push(next);
@@ -128,20 +128,25 @@ impl ExpectedSession {
         let at = after_the_last.map_or(at, |last| last.max(at));
         let odd = at.since(true_now).max(true_now.since(at)) > Duration::from_millis(1);
         let value = self.now().clone();
-        self.writes.push(Write { column, value, at, foreign: false, odd });
+        self.writes.push(ColumnWrite { column, value, at, foreign: false, odd });
     }
 
     /// Another client changed columns in central.
     pub fn edited(&mut self, before: &Session, after: &Session, at: Timestamp) {
-        let value = State::of(after);
+        let value = SessionState::of(after);
         for column in WRITTEN.into_iter().filter(|column| column.differs(before, after)) {
-            self.writes.push(Write { column, value: value.clone(), at, foreign: true, odd: false });
+            self.writes.push(ColumnWrite { column, value: value.clone(), at, foreign: true, odd: false });
         }
         self.foreign.push(value);
     }
 
     /// G4: central's column has a value that it had, and no earlier change replaced a later one.
-    fn check_column(&mut self, column: Column, had: &State, before: Option<&State>) -> Result<(), Violation> {
+    fn check_column(
+        &mut self,
+        column: Column,
+        had: &SessionState,
+        before: Option<&SessionState>,
+    ) -> Result<(), Violation> {
         if before.is_some_and(|before| before.agrees(column, had)) && self.central_has.contains_key(&column) {
             return Ok(());
         }
@@ -164,7 +169,7 @@ impl ExpectedSession {
     }
 
     /// What the latest change made of a column, if that is certain.
-    pub fn latest(&self, column: Column) -> Option<&State> {
+    pub fn latest(&self, column: Column) -> Option<&SessionState> {
         let writes = self.writes.iter().filter(|write| write.column == column);
         let latest = writes.clone().max_by_key(|write| write.at)?;
         let certain = !writes.clone().any(|write| write.odd) || writes.clone().all(|write| !write.foreign);
@@ -201,7 +206,7 @@ impl Model {
         match command {
             Command::Register { process, .. } => {
                 let session = &record.expect("the session").session;
-                let state = State::of(session);
+                let state = SessionState::of(session);
                 let expected = ExpectedSession {
                     id: session.instance_id.clone(),
                     host,
@@ -302,9 +307,9 @@ impl Model {
                 return Err(violation("G4", expected, "resolves to another session"));
             }
             if expected.is_open() && record.session.status == Status::Closed {
-                expected.closed_there(&State::of(&record.session))?;
+                expected.closed_there(&SessionState::of(&record.session))?;
             }
-            let kept = State::of(&record.session);
+            let kept = SessionState::of(&record.session);
             if kept != *expected.now() && !expected.adopts(&kept) {
                 return Err(violation("G1", expected, &format!("is kept as {:?}", record.session)));
             }
@@ -325,15 +330,15 @@ impl Model {
                 return Err(violation("G4", expected, &format!("did not stay closed: {before:?} to {row:?}")));
             }
         }
-        let had = State::of(row);
-        let before = before.map(State::of);
+        let had = SessionState::of(row);
+        let before = before.map(SessionState::of);
         for column in WRITTEN {
             expected.check_column(column, &had, before.as_ref())?;
         }
         if expected.foreign.iter().any(|foreign| foreign.heartbeat == had.heartbeat) {
             return Ok(());
         }
-        let matches = |state: &State| {
+        let matches = |state: &SessionState| {
             let cut = expected.future && state.heartbeat > had.heartbeat && had.heartbeat <= now;
             (state.heartbeat == had.heartbeat || cut) && (state.status == had.status || had.status != Status::Active)
         };
@@ -351,7 +356,7 @@ impl Model {
 impl ExpectedSession {
     /// Whether changes by clients without a daemon, which the host adopted, explain the state that the store has. They may
     /// have come before or after the host's own changes of the same commit, so either may have set each field.
-    fn adopts(&mut self, kept: &State) -> bool {
+    fn adopts(&mut self, kept: &SessionState) -> bool {
         let group = self.before_group.saturating_sub(1);
         let own = &self.states[group..];
         let Some(before) = own.first() else { return false };
@@ -359,7 +364,7 @@ impl ExpectedSession {
             own.iter().any(|state| state.agrees(column, kept))
                 || self.writes.iter().any(|write| write.foreign && write.fits(column, kept))
         };
-        let of = |field: &dyn Fn(&State) -> bool| own.iter().chain(&self.foreign).any(field);
+        let of = |field: &dyn Fn(&SessionState) -> bool| own.iter().chain(&self.foreign).any(field);
         let adopted = !self.foreign.is_empty()
             && WRITTEN.into_iter().all(written)
             && of(&|state| state.heartbeat == kept.heartbeat)
@@ -372,7 +377,7 @@ impl ExpectedSession {
     }
 
     /// Another client closed it in central, and its host has imported that.
-    fn closed_there(&mut self, kept: &State) -> Result<(), Violation> {
+    fn closed_there(&mut self, kept: &SessionState) -> Result<(), Violation> {
         if !kept.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at)) {
             return Err(violation("G4", self, &format!("was closed without a command: {kept:?}")));
         }

@@ -12,9 +12,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::central::Central;
-use super::driver::{Driver, Environment};
+use super::driver::{Driver, DriverContext};
 use super::replica::LocalReplica;
-use super::scheduler::{Action, BATCH_ROWS, Scheduler, SyncIntervals, Unsynced};
+use super::scheduler::{BATCH_ROWS, Scheduler, SyncAction, SyncIntervals, Unsynced};
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus};
@@ -110,13 +110,13 @@ impl<S: Clone, F> Worker<S, F> {
                 true => Unsynced::Urgent,
             };
             let action = scheduler.next_action(now, unsynced);
-            let Action::Wait { until } = action else {
+            let SyncAction::Wait { until } = action else {
                 self.watchdog.expect_within(settings.call_limit);
                 tokio::select! {
                     () = driver.perform(action, settings.intervals, settings.stale_after, &mut scheduler) => {}
                     () = shutdown.requested() => return final_push(driver, scheduler).await,
                 }
-                if matches!(action, Action::Push { .. }) && scheduler.is_up() {
+                if matches!(action, SyncAction::Push { .. }) && scheduler.is_up() {
                     pushed = urgent;
                 }
                 continue;
@@ -148,13 +148,13 @@ impl<S: Clone, F> Worker<S, F> {
             watchdog.expect_within(call_limit);
             started.elapsed()
         };
-        let environment = Environment {
+        let context = DriverContext {
             clock: self.clock.clone(),
             ticks: Box::new(ticks),
             random: Box::new(self.random),
             version: self.version,
         };
-        Driver::new(replica, central, environment, self.link.clone())
+        Driver::new(replica, central, context, self.link.clone())
     }
 }
 

@@ -115,7 +115,8 @@ impl World {
         if self.restored || self.copied {
             return Ok(());
         }
-        let kept: Vec<_> = self.hosts.iter().flat_map(Host::records).map(|record| record.session.created_at).collect();
+        let kept: Vec<_> =
+            self.hosts.iter().flat_map(SimHost::records).map(|record| record.session.created_at).collect();
         for (key, expected) in
             self.model.sessions.iter().filter(|(key, expected)| !kept.contains(key) && !expected.dropped)
         {
@@ -178,7 +179,7 @@ impl World {
                         &format!("has events {:?}, in central {events:?}", expected.events),
                     ));
                 }
-                let (has, closed_there) = (State::of(row), |at| expected.closed_elsewhere.contains(&at));
+                let (has, closed_there) = (SessionState::of(row), |at| expected.closed_elsewhere.contains(&at));
                 let closed_at_fits = has.closed_at == expected.now().closed_at
                     || has.closed_at.is_some_and(closed_there)
                     || (expected.now().closed_at > has.closed_at);

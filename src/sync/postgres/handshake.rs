@@ -53,7 +53,7 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
         let rivals = link.rows(sqlx::query(sql::FIND_RIVALS).bind(host.host_id).bind(host.machine.as_str())).await;
         let rivals = rivals.map_err(own_row_locked)?;
         for rival in rivals {
-            if let Some(conflict) = Entry::read(&rival)?.conflict_with(host) {
+            if let Some(conflict) = HostRow::read(&rival)?.conflict_with(host) {
                 return Err(CentralError::Conflict(conflict));
             }
         }
@@ -107,7 +107,7 @@ fn name(row: &PgRow) -> Result<MachineName, CentralError> {
 }
 
 /// A row of `sessiond_hosts`.
-struct Entry {
+struct HostRow {
     host_id: Uuid,
     machine_name: String,
     claim: Uuid,
@@ -117,7 +117,7 @@ struct Entry {
     batch: i64,
 }
 
-impl Entry {
+impl HostRow {
     fn read(row: &PgRow) -> Result<Self, CentralError> {
         Ok(Self {
             host_id: column(row, 0)?,

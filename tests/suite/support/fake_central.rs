@@ -86,7 +86,7 @@ impl Tables {
     }
 }
 
-struct State {
+struct CentralState {
     clock: Clock,
     tables: Tables,
     faults: VecDeque<Fault>,
@@ -103,14 +103,14 @@ struct State {
 
 /// The database. Clones share it.
 #[derive(Clone)]
-pub struct FakeCentral(Arc<Mutex<State>>);
+pub struct FakeCentral(Arc<Mutex<CentralState>>);
 
 /// A backup.
 pub struct Snapshot(Tables);
 
 impl FakeCentral {
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(CentralState {
             clock,
             tables: Tables::default(),
             faults: VecDeque::new(),
@@ -176,7 +176,7 @@ impl FakeCentral {
     }
 
     /// Another client changes something.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut CentralState) -> T) -> T {
         let mut state = self.lock();
         let before = state.tables.clone();
         let result = change(&mut state);
@@ -292,7 +292,7 @@ impl FakeCentral {
         self.lock().pushes
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CentralState> {
         self.0.lock().expect("no test panicked while it held the lock")
     }
 
@@ -300,7 +300,7 @@ impl FakeCentral {
     fn transact<T>(
         &self,
         by: Uuid,
-        call: impl FnOnce(&mut State) -> Result<T, CentralError>,
+        call: impl FnOnce(&mut CentralState) -> Result<T, CentralError>,
     ) -> Result<T, CentralError> {
         let mut state = self.lock();
         let fault = state.faults.pop_front();
@@ -377,7 +377,7 @@ impl Central for FakeLink {
 
     async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let me = self.me()?;
-        let locked = |state: &mut State| {
+        let locked = |state: &mut CentralState| {
             let rows = &state.tables.sessions;
             let is_locked = |id: &&InstanceId| state.locked.contains(id.as_str()) && rows.contains_key(id.as_str());
             Ok(ids.iter().filter(is_locked).cloned().collect())
@@ -427,7 +427,7 @@ impl Central for FakeLink {
     }
 }
 
-fn handshake(state: &mut State, host: &HostRegistration) -> Result<Accepted, CentralError> {
+fn handshake(state: &mut CentralState, host: &HostRegistration) -> Result<Accepted, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
@@ -483,7 +483,7 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
     })
 }
 
-fn push(state: &mut State, me: &RegisteredHost, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
+fn push(state: &mut CentralState, me: &RegisteredHost, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
     let now = (state.clock)();
     let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
     if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
@@ -579,7 +579,7 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
     }
 }
 
-fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> SweepResult {
+fn sweep(state: &mut CentralState, stale_after: Duration, interval: Duration) -> SweepResult {
     let now = (state.clock)();
     let tables = &mut state.tables;
     if tables.swept_at.is_some_and(|at| at > now.minus(interval)) {

@@ -75,7 +75,7 @@ impl PostgresOptions {
     /// What libpq would refuse, and a demand that cannot be kept.
     pub fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, InvalidOptions> {
         let urls = each_host(url)?;
-        let servers = urls.iter().map(Server::of).collect::<Result<Vec<_>, _>>()?;
+        let servers = urls.iter().map(ServerSettings::of).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
@@ -92,16 +92,18 @@ impl PostgresOptions {
 
     /// Each host and its port; none for a Unix socket.
     pub fn servers(&self) -> Vec<Option<(String, u16)>> {
-        let host = |server: Server| match server.host {
-            Host::Socket(_) => None,
-            Host::Network { name, address } => Some((address.map_or(name, |address| address.to_string()), server.port)),
+        let host = |server: ServerSettings| match server.host {
+            ServerAddress::Socket(_) => None,
+            ServerAddress::Network { name, address } => {
+                Some((address.map_or(name, |address| address.to_string()), server.port))
+            }
         };
-        self.urls.iter().filter_map(|url| Server::of(url).ok()).map(host).collect()
+        self.urls.iter().filter_map(|url| ServerSettings::of(url).ok()).map(host).collect()
     }
 
     /// The ports that the URL names.
     pub(super) fn ports(&self) -> Vec<u16> {
-        self.urls.iter().filter_map(|url| Server::of(url).ok()).map(|server| server.port).collect()
+        self.urls.iter().filter_map(|url| ServerSettings::of(url).ok()).map(|server| server.port).collect()
     }
 
     /// The longest that a call may take: each host may keep it waiting, and then each statement.
@@ -112,13 +114,13 @@ impl PostgresOptions {
     }
 
     /// What to log in with. Files are read anew each time: passwords are changed while the daemon runs.
-    fn server(&self, url: &Url) -> Result<Server, CentralError> {
-        let server = Server::of(url).map_err(|error| CentralError::Refused(error.to_string()))?;
+    fn server(&self, url: &Url) -> Result<ServerSettings, CentralError> {
+        let server = ServerSettings::of(url).map_err(|error| CentralError::Refused(error.to_string()))?;
         let Some(file) = &self.password_file else { return Ok(server) };
         let text = std::fs::read_to_string(file).map_err(|error| {
             CentralError::Refused(format!("central.password_file {} cannot be read: {error}", file.display()))
         })?;
-        Ok(Server { login: server.login.password(text.trim_end_matches(['\r', '\n'])), ..server })
+        Ok(ServerSettings { login: server.login.password(text.trim_end_matches(['\r', '\n'])), ..server })
     }
 
     /// Connects and logs in to the first host that lets us in, and of several, lets us write.
@@ -205,23 +207,23 @@ impl fmt::Debug for PostgresOptions {
 }
 
 /// One server, as a URL and the environment have it.
-struct Server {
+struct ServerSettings {
     /// User, password, database and settings of the session; neither the way there nor TLS.
     login: PgConnectOptions,
-    host: Host,
+    host: ServerAddress,
     port: u16,
     security: Security,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum ServerAddress {
     /// The folder of a Unix socket, as sqlx takes it.
     Socket(PathBuf),
     /// `address` counts where both are given; the certificate is for the name.
     Network { name: String, address: Option<IpAddr> },
 }
 
-impl Server {
+impl ServerSettings {
     fn of(url: &Url) -> Result<Self, InvalidOptions> {
         let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let value = |name: &str| parameters.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
@@ -229,7 +231,7 @@ impl Server {
         let host = host_of(&login, value("hostaddr"))?;
         let port = login.get_port();
         let security = Security::of(&parameters)?;
-        if matches!(host, Host::Socket(_)) && security.names_methods() {
+        if matches!(host, ServerAddress::Socket(_)) && security.names_methods() {
             return Err(invalid("require_auth cannot be kept on a Unix socket; leave it out"));
         }
         let login = match value("passfile") {
@@ -252,8 +254,8 @@ impl Server {
 
     async fn connect_in(&self, mode: SslMode) -> Result<(PgConnection, Login), sqlx::Error> {
         let login = match &self.host {
-            Host::Socket(folder) => self.direct(self.login.clone().socket(folder)),
-            Host::Network { name, address } => {
+            ServerAddress::Socket(folder) => self.direct(self.login.clone().socket(folder)),
+            ServerAddress::Network { name, address } => {
                 let clear = matches!(mode, SslMode::Disable | SslMode::Allow);
                 if clear && self.is_here() && !self.security.names_methods() {
                     let host = address.map_or_else(|| name.clone(), |address| address.to_string());
@@ -285,9 +287,9 @@ impl Server {
     /// Whether the URL itself says that the server is on this machine.
     fn is_here(&self) -> bool {
         match &self.host {
-            Host::Socket(_) => true,
-            Host::Network { address: Some(address), .. } => address.to_canonical().is_loopback(),
-            Host::Network { name, .. } => {
+            ServerAddress::Socket(_) => true,
+            ServerAddress::Network { address: Some(address), .. } => address.to_canonical().is_loopback(),
+            ServerAddress::Network { name, .. } => {
                 name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
             }
         }
@@ -317,31 +319,31 @@ fn login_of(url: &Url, parameters: &[(String, String)]) -> Result<PgConnectOptio
     Ok(login.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging())
 }
 
-fn host_of(login: &PgConnectOptions, address: Option<&str>) -> Result<Host, InvalidOptions> {
+fn host_of(login: &PgConnectOptions, address: Option<&str>) -> Result<ServerAddress, InvalidOptions> {
     if let Some(socket) = login.get_socket() {
-        return Ok(Host::Socket(socket.clone()));
+        return Ok(ServerAddress::Socket(socket.clone()));
     }
     let name = percent_decode_str(login.get_host()).decode_utf8_lossy().into_owned();
     // Brackets are the URL's way to tell the colons of an address from that of the port.
     let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name).to_owned();
     if name.starts_with('/') {
-        return Ok(Host::Socket(name.into()));
+        return Ok(ServerAddress::Socket(name.into()));
     }
     let parse =
         |text: &str| text.parse().map_err(|_| invalid(format!("hostaddr: \"{}\" is no address", quotation(text))));
-    Ok(Host::Network { name, address: address.filter(|text| !text.is_empty()).map(parse).transpose()? })
+    Ok(ServerAddress::Network { name, address: address.filter(|text| !text.is_empty()).map(parse).transpose()? })
 }
 
 /// Looks the password up in the file that `passfile` names, else where libpq looks for one.
-fn with_password_of_file(login: PgConnectOptions, host: &Host, named: Option<&str>) -> PgConnectOptions {
+fn with_password_of_file(login: PgConnectOptions, host: &ServerAddress, named: Option<&str>) -> PgConnectOptions {
     let usual = || {
         let variable = std::env::var_os("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
         variable.or_else(|| Some(std::env::home_dir()?.join(".pgpass")))
     };
     let Some(file) = named.map(PathBuf::from).or_else(usual) else { return login };
     let host = match host {
-        Host::Socket(_) => "localhost",
-        Host::Network { name, .. } => name,
+        ServerAddress::Socket(_) => "localhost",
+        ServerAddress::Network { name, .. } => name,
     };
     let user = login.get_username().to_owned();
     let database = login.get_database().unwrap_or(&user).to_owned();
@@ -359,12 +361,12 @@ fn env_is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
-fn place(servers: &[Server]) -> String {
-    let host = |server: &Server| {
+fn place(servers: &[ServerSettings]) -> String {
+    let host = |server: &ServerSettings| {
         let host = match &server.host {
-            Host::Socket(folder) => folder.display().to_string(),
-            Host::Network { name, .. } if name.contains(':') => format!("[{name}]"),
-            Host::Network { name, .. } => name.clone(),
+            ServerAddress::Socket(folder) => folder.display().to_string(),
+            ServerAddress::Network { name, .. } if name.contains(':') => format!("[{name}]"),
+            ServerAddress::Network { name, .. } => name.clone(),
         };
         format!("{host}:{}", server.port)
     };
@@ -418,8 +420,8 @@ mod tests {
 
     #[test]
     fn hosts_are_names_addresses_and_sockets() {
-        let host = |url: &str| Server::of(&Url::parse(url).unwrap()).unwrap();
-        let network = |name: &str| Host::Network { name: name.into(), address: None };
+        let host = |url: &str| ServerSettings::of(&Url::parse(url).unwrap()).unwrap();
+        let network = |name: &str| ServerAddress::Network { name: name.into(), address: None };
         for (url, name, is_here) in [
             ("postgres://u@[::1]:5432/d", "::1", true),
             ("postgres://u@%5B%3A%3A1%5D:5432/d", "::1", true),
@@ -437,14 +439,14 @@ mod tests {
             assert!(shown && server.is_here() == is_here, "{url}: {:?}", server.host);
         }
         for url in ["postgres://u@%2Frun%2Fpg/d", "postgres://u@localhost/d?host=/run/pg"] {
-            assert!(matches!(host(url).host, Host::Socket(_)), "{url}");
+            assert!(matches!(host(url).host, ServerAddress::Socket(_)), "{url}");
         }
         let both = host("postgres://u@db.example/d?hostaddr=127.0.0.1");
         assert!(
             both.is_here()
-                && both.host == Host::Network { name: "db.example".into(), address: "127.0.0.1".parse().ok() }
+                && both.host == ServerAddress::Network { name: "db.example".into(), address: "127.0.0.1".parse().ok() }
         );
-        assert!(Server::of(&Url::parse("postgres://u@db/d?hostaddr=db").unwrap()).is_err());
+        assert!(ServerSettings::of(&Url::parse("postgres://u@db/d?hostaddr=db").unwrap()).is_err());
     }
 
     #[test]

@@ -120,7 +120,7 @@ async fn watch(
     security: &Security,
     is_exposed: bool,
 ) -> io::Result<bool> {
-    let mut login = Login { security, is_exposed, asked: false, pending: Vec::new() };
+    let mut login = LoginExchange { security, is_exposed, asked: false, pending: Vec::new() };
     let (mut up, mut down) = ([0; 4096], [0; 4096]);
     loop {
         tokio::select! {
@@ -139,12 +139,12 @@ async fn watch(
                 }
                 login.pending.extend_from_slice(&down[..count]);
                 match login.examine()? {
-                    Verdict::Continue(messages) => client.write_all(&messages).await?,
-                    Verdict::Accepted(messages) => {
+                    LoginDecision::Continue(messages) => client.write_all(&messages).await?,
+                    LoginDecision::Accepted(messages) => {
                         client.write_all(&messages).await?;
                         return Ok(true);
                     }
-                    Verdict::Refused(why) => {
+                    LoginDecision::Refused(why) => {
                         client.write_all(&error_response(why)).await?;
                         return Ok(false);
                     }
@@ -155,7 +155,7 @@ async fn watch(
 }
 
 /// What the server has sent of a login, as far as it has not been passed on.
-struct Login<'a> {
+struct LoginExchange<'a> {
     security: &'a Security,
     is_exposed: bool,
     /// It has asked who the user is.
@@ -164,7 +164,7 @@ struct Login<'a> {
 }
 
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum LoginDecision {
     /// These are harmless; more is to come.
     Continue(Vec<u8>),
     /// The login is over; these are its end, and what follows.
@@ -172,24 +172,24 @@ enum Verdict {
     Refused(&'static str),
 }
 
-impl Login<'_> {
+impl LoginExchange<'_> {
     /// Takes the complete messages that are there.
-    fn examine(&mut self) -> io::Result<Verdict> {
+    fn examine(&mut self) -> io::Result<LoginDecision> {
         let mut harmless = 0;
         while let Some(message) = first_message(&self.pending[harmless..])? {
             if let Some(method) = method(message) {
                 let is_asked_for = method != Some(Method::Nothing);
                 if let Some(why) = method.filter(|_| is_asked_for || !self.asked).and_then(|m| self.objection(m)) {
-                    return Ok(Verdict::Refused(why));
+                    return Ok(LoginDecision::Refused(why));
                 }
                 if !is_asked_for {
-                    return Ok(Verdict::Accepted(std::mem::take(&mut self.pending)));
+                    return Ok(LoginDecision::Accepted(std::mem::take(&mut self.pending)));
                 }
                 self.asked = true;
             }
             harmless += message.len();
         }
-        Ok(Verdict::Continue(self.pending.drain(..harmless).collect()))
+        Ok(LoginDecision::Continue(self.pending.drain(..harmless).collect()))
     }
 
     fn objection(&self, method: Method) -> Option<&'static str> {
@@ -250,10 +250,10 @@ mod tests {
     const SCRAM: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
     const SCRAM_STEP: &[u8] = b"R\0\0\0\x0a\0\0\0\x0bxy";
 
-    fn verdicts(is_exposed: bool, parameters: &[(&str, &str)], messages: &[&[u8]]) -> Vec<Verdict> {
+    fn verdicts(is_exposed: bool, parameters: &[(&str, &str)], messages: &[&[u8]]) -> Vec<LoginDecision> {
         let parameters: Vec<_> = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let security = Security::of(&parameters).unwrap();
-        let mut login = Login { security: &security, is_exposed, asked: false, pending: Vec::new() };
+        let mut login = LoginExchange { security: &security, is_exposed, asked: false, pending: Vec::new() };
         let each = messages.iter().map(|bytes| {
             login.pending.extend_from_slice(bytes);
             login.examine().unwrap()
@@ -263,14 +263,18 @@ mod tests {
 
     #[test]
     fn a_request_for_the_password_in_clear_is_refused_where_others_listen() {
-        assert!(matches!(verdicts(true, &[], &[CLEAR])[..], [Verdict::Refused(why)] if why.contains("clear text")));
-        assert_eq!(verdicts(false, &[], &[CLEAR]), [Verdict::Continue(CLEAR.to_vec())]);
+        assert!(
+            matches!(verdicts(true, &[], &[CLEAR])[..], [LoginDecision::Refused(why)] if why.contains("clear text"))
+        );
+        assert_eq!(verdicts(false, &[], &[CLEAR]), [LoginDecision::Continue(CLEAR.to_vec())]);
         // However it is cut, and whatever comes before it.
         let notice = b"N\0\0\0\x06ab";
         let (head, tail) = CLEAR.split_at(6);
         let cut = verdicts(true, &[], &[notice, head, tail]);
-        assert!(matches!(&cut[..], [Verdict::Continue(n), Verdict::Continue(none), Verdict::Refused(_)]
-            if n == notice && none.is_empty()));
+        assert!(
+            matches!(&cut[..], [LoginDecision::Continue(n), LoginDecision::Continue(none), LoginDecision::Refused(_)]
+            if n == notice && none.is_empty())
+        );
     }
 
     #[test]
@@ -278,19 +282,26 @@ mod tests {
         let end = [OK, b"Z\0\0\0\x05I"].concat();
         assert_eq!(
             verdicts(true, &[], &[SCRAM, SCRAM_STEP, &end]),
-            [Verdict::Continue(SCRAM.to_vec()), Verdict::Continue(SCRAM_STEP.to_vec()), Verdict::Accepted(end.clone())]
+            [
+                LoginDecision::Continue(SCRAM.to_vec()),
+                LoginDecision::Continue(SCRAM_STEP.to_vec()),
+                LoginDecision::Accepted(end.clone())
+            ]
         );
         let after = verdicts(true, &[], &[SCRAM, CLEAR]);
-        assert!(matches!(after[1], Verdict::Refused(_)), "a change of mind is no way round");
+        assert!(matches!(after[1], LoginDecision::Refused(_)), "a change of mind is no way round");
     }
 
     #[test]
     fn require_auth_is_enforced() {
         let only_scram = &[("require_auth", "scram-sha-256")];
-        assert!(matches!(verdicts(false, only_scram, &[OK])[0], Verdict::Refused(_)), "a server that asks for nothing");
-        assert!(matches!(verdicts(false, only_scram, &[CLEAR])[0], Verdict::Refused(_)));
-        assert!(matches!(verdicts(false, only_scram, &[SCRAM, OK])[1], Verdict::Accepted(_)));
-        assert!(matches!(verdicts(false, &[("require_auth", "!password")], &[OK])[0], Verdict::Accepted(_)));
+        assert!(
+            matches!(verdicts(false, only_scram, &[OK])[0], LoginDecision::Refused(_)),
+            "a server that asks for nothing"
+        );
+        assert!(matches!(verdicts(false, only_scram, &[CLEAR])[0], LoginDecision::Refused(_)));
+        assert!(matches!(verdicts(false, only_scram, &[SCRAM, OK])[1], LoginDecision::Accepted(_)));
+        assert!(matches!(verdicts(false, &[("require_auth", "!password")], &[OK])[0], LoginDecision::Accepted(_)));
     }
 
     #[test]

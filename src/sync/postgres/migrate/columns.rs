@@ -4,7 +4,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::super::zone;
-use super::error::{Failure, MigrateError};
+use super::error::{MigrateError, MigrateFailure};
 
 /// A table at most this large is converted at once: readers wait less than a second.
 const SMALL: i64 = 16 << 20;
@@ -14,7 +14,7 @@ const REWRITTEN: i64 = 40 << 20;
 
 /// One column that holds times without a zone.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(super) struct NaiveColumn {
     pub table: String,
     pub name: String,
     /// In which its rows are.
@@ -25,14 +25,14 @@ pub(super) struct Column {
 
 /// A table of central as it is found.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct CentralTable {
     pub name: String,
     pub rows: i64,
     pub bytes: i64,
     pub partitioned: bool,
 }
 
-impl Table {
+impl CentralTable {
     pub fn is_large(&self) -> bool {
         self.bytes > SMALL
     }
@@ -59,16 +59,16 @@ const TABLES: &str = "\
         JOIN pg_class c ON c.oid = to_regclass(name)) \
     SELECT name, coalesce(rows, -1), bytes, relkind = 'p' FROM found";
 
-pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<Table>, sqlx::Error> {
+pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<CentralTable>, sqlx::Error> {
     let rows = sqlx::query(TABLES).fetch_all(connection).await?;
     let table = |row: &PgRow| {
         let partitioned = row.try_get(3)?;
-        Ok(Table { name: row.try_get(0)?, rows: row.try_get(1)?, bytes: row.try_get(2)?, partitioned }.guessed())
+        Ok(CentralTable { name: row.try_get(0)?, rows: row.try_get(1)?, bytes: row.try_get(2)?, partitioned }.guessed())
     };
     rows.iter().map(table).collect()
 }
 
-impl Table {
+impl CentralTable {
     /// A guess where the server has no statistics yet: a row with its index entries takes half a kilobyte.
     fn guessed(self) -> Self {
         Self { rows: if self.rows < 0 { self.bytes / 512 } else { self.rows }, ..self }
@@ -100,7 +100,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, Failure> {
+    pub async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, MigrateFailure> {
         let mut all = Self::default();
         for text in given {
             let (column, zone) = match text.split_once('=') {
@@ -137,7 +137,7 @@ impl Given {
 pub(super) async fn naive(
     connection: &mut PgConnection,
     given: &Given,
-) -> Result<(Vec<Column>, Option<String>), Failure> {
+) -> Result<(Vec<NaiveColumn>, Option<String>), MigrateFailure> {
     let rows = sqlx::query(NAIVE).fetch_all(&mut *connection).await?;
     let named = |row: &PgRow| Ok(format!("{}.{}", row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
     let names = rows.iter().map(named).collect::<Result<Vec<_>, sqlx::Error>>()?;
@@ -170,7 +170,7 @@ pub(super) async fn naive(
             _ => general.clone(),
         };
         let is_now: Option<bool> = row.try_get(3)?;
-        columns.push(Column {
+        columns.push(NaiveColumn {
             table: row.try_get(0)?,
             name: row.try_get(1)?,
             default: default.map(|text| with_zone(&text, is_now == Some(true) || of_default.is_some(), &zone)),

@@ -9,8 +9,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::super::zone;
-use super::columns::Column;
-use super::error::{Failure, MigrateError};
+use super::columns::NaiveColumn;
+use super::error::{MigrateError, MigrateFailure};
 use crate::sync::central::{CentralError, Rejection};
 
 /// Each view that depends on the table, however indirectly, the outermost first: how it is dropped, and how made again.
@@ -104,9 +104,9 @@ const INDEXES: &str = r"
 pub(super) async fn convert(
     connection: &mut PgConnection,
     table: &str,
-    columns: &[&Column],
+    columns: &[&NaiveColumn],
     later: bool,
-) -> Result<(), Failure> {
+) -> Result<(), MigrateFailure> {
     run(connection, format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
     let row = sqlx::query("SELECT current_setting('search_path'), $1::regclass::oid, current_schema()")
         .bind(table)
@@ -151,13 +151,13 @@ pub(super) async fn convert(
 }
 
 /// The changes of the table. A default is converted along with its column, by way of the naive time, so it is set anew.
-fn statements(table: &str, columns: &[&Column]) -> Vec<String> {
+fn statements(table: &str, columns: &[&NaiveColumn]) -> Vec<String> {
     let in_utc = columns.iter().all(|column| zone::is_utc(&column.zone));
-    let each = |of: &dyn Fn(&Column) -> Option<String>| {
+    let each = |of: &dyn Fn(&NaiveColumn) -> Option<String>| {
         let parts: Vec<String> = columns.iter().filter_map(|column| of(column)).collect();
         (!parts.is_empty()).then(|| format!("ALTER TABLE {table} {}", parts.join(", ")))
     };
-    let quoted = |column: &Column| column.name.clone();
+    let quoted = |column: &NaiveColumn| column.name.clone();
     let no_default = each(&|c| c.default.as_ref().map(|_| format!("ALTER {} DROP DEFAULT", quoted(c))));
     let change = each(&|c| {
         let using = format!(" USING {} AT TIME ZONE '{}'", quoted(c), c.zone.replace('\'', "''"));
@@ -173,9 +173,9 @@ fn statements(table: &str, columns: &[&Column]) -> Vec<String> {
 async fn set_aside(
     connection: &mut PgConnection,
     table: sqlx::postgres::types::Oid,
-    columns: &[&Column],
+    columns: &[&NaiveColumn],
     schema: &str,
-) -> Result<(), Failure> {
+) -> Result<(), MigrateFailure> {
     let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
     let indexes = sqlx::query(INDEXES).bind(table).bind(names).fetch_all(&mut *connection).await?;
     for index in &indexes {

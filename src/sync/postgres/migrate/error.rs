@@ -66,24 +66,24 @@ fn obstacles(obstacles: &[Obstacle]) -> String {
 }
 
 /// What went wrong, before it is known where.
-pub(in super::super) enum Failure {
+pub(in super::super) enum MigrateFailure {
     Sql(sqlx::Error),
     Migrate(MigrateError),
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for MigrateFailure {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<MigrateError> for Failure {
+impl From<MigrateError> for MigrateFailure {
     fn from(error: MigrateError) -> Self {
         Self::Migrate(error)
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for Failure {
+impl From<sqlx::migrate::MigrateError> for MigrateFailure {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError as Theirs;
         match error {
@@ -101,7 +101,7 @@ impl From<sqlx::migrate::MigrateError> for Failure {
 /// that contradicts itself.
 const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
 
-impl Failure {
+impl MigrateFailure {
     /// Another process held a lock for too long, or had to be given way to.
     pub fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Sql(error) if code(error).is_some_and(|code| code == "55P03" || code == "40P01"))

@@ -22,9 +22,9 @@ mod wait;
 
 pub use error::{MigrateError, Obstacle};
 
-use self::columns::{Column, Given, Table};
-use self::error::Failure;
-use self::wait::Waiting;
+use self::columns::{CentralTable, Given, NaiveColumn};
+use self::error::MigrateFailure;
+use self::wait::MigrationConnection;
 use super::connect::{Connected, PostgresOptions};
 use super::zone;
 
@@ -63,7 +63,7 @@ const HISTORY: i64 = 1_780_000_000_000;
 
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct MigrationStep {
     /// As its file is called, without the extension.
     pub name: String,
     pub sql: &'static str,
@@ -71,7 +71,7 @@ pub struct Step {
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct MigrateRequest {
     /// The zones of existing times: `ZONE` for all columns, or `TABLE.COLUMN=ZONE`.
     pub time_zones: Vec<String>,
     /// Only find out what would be done.
@@ -82,8 +82,8 @@ pub struct Request {
 
 /// What was done, or on a dry run, what would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub steps: Vec<Step>,
+pub struct MigrationReport {
+    pub steps: Vec<MigrationStep>,
     /// The zone in which existing naive times were taken to be, if there were any.
     pub time_zone: Option<String>,
     /// What is rewritten, with an estimate, and warnings.
@@ -95,8 +95,8 @@ pub async fn migrate(
     options: &PostgresOptions,
     time_zone: Option<String>,
     dry_run: bool,
-) -> Result<Report, MigrateError> {
-    let request = Request { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
+) -> Result<MigrationReport, MigrateError> {
+    let request = MigrateRequest { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
     migrate_with(options, &request, &mut |_| {}).await
 }
 
@@ -106,19 +106,22 @@ pub async fn migrate(
 /// Nothing was changed, but for steps of a large central that the next call finds done.
 pub async fn migrate_with(
     options: &PostgresOptions,
-    request: &Request,
+    request: &MigrateRequest,
     say: &mut (dyn FnMut(&str) + Send),
-) -> Result<Report, MigrateError> {
+) -> Result<MigrationReport, MigrateError> {
     // A login may hold the tunnel that its connection goes through.
     let Connected { connection, place, login: _login } = options.connect().await?;
     let (watcher, _login_of_watcher) =
         options.connect().await.ok().map(|connected| (connected.connection, connected.login)).unzip();
-    let mut waiting = Waiting { connection, watcher, say };
+    let mut waiting = MigrationConnection { connection, watcher, say };
     run(&mut waiting, request).await.map_err(|failure| failure.explain(&place))
 }
 
-async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Failure> {
-    let plan = waiting.attempt(async |c: &mut PgConnection| Plan::read(c, &request.time_zones).await).await?;
+async fn run(
+    waiting: &mut MigrationConnection<'_>,
+    request: &MigrateRequest,
+) -> Result<MigrationReport, MigrateFailure> {
+    let plan = waiting.attempt(async |c: &mut PgConnection| MigrationPlan::read(c, &request.time_zones).await).await?;
     if !plan.obstacles.is_empty() {
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
@@ -128,7 +131,7 @@ async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Fai
         if !request.offline && !reasons.is_empty() {
             notes.push("run with --offline: without it, nothing is changed".into());
         }
-        return Ok(Report { steps: plan.pending, time_zone: plan.zone, notes });
+        return Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes });
     }
     notes.iter().for_each(|note| (waiting.say)(note));
     if !request.offline && !reasons.is_empty() {
@@ -140,20 +143,20 @@ async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Fai
     } else if plan.rebuilds {
         online::rebuild(waiting).await?;
     }
-    let columns: &[Column] = if online { &[] } else { &plan.columns };
+    let columns: &[NaiveColumn] = if online { &[] } else { &plan.columns };
     if !plan.pending.is_empty() {
         waiting.attempt(async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
     }
     online::analyze(&mut waiting.connection, &plan.columns).await;
-    Ok(Report { steps: plan.pending, time_zone: plan.zone, notes })
+    Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes })
 }
 
 /// Central as it is found, and what is to be done.
-struct Plan {
-    tables: Vec<Table>,
-    columns: Vec<Column>,
+struct MigrationPlan {
+    tables: Vec<CentralTable>,
+    columns: Vec<NaiveColumn>,
     zone: Option<String>,
-    pending: Vec<Step>,
+    pending: Vec<MigrationStep>,
     /// Indexes wait to be built again since an earlier migration was interrupted.
     rebuilds: bool,
     obstacles: Vec<Obstacle>,
@@ -163,8 +166,8 @@ struct Plan {
 pub(super) const ENCODING: &str =
     "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
 
-impl Plan {
-    async fn read(connection: &mut PgConnection, time_zones: &[String]) -> Result<Self, Failure> {
+impl MigrationPlan {
+    async fn read(connection: &mut PgConnection, time_zones: &[String]) -> Result<Self, MigrateFailure> {
         let given = Given::read(connection, time_zones).await?;
         let (columns, zone) = columns::naive(connection, &given).await?;
         Ok(Self {
@@ -179,35 +182,36 @@ impl Plan {
     }
 
     /// The tables on which the pending files do more than change the catalog.
-    fn worked_on(&self) -> impl Iterator<Item = &Table> {
+    fn worked_on(&self) -> impl Iterator<Item = &CentralTable> {
         let history = FILES.iter().filter(|(version, ..)| *version <= HISTORY);
         let names: Vec<String> = history.map(|(version, name, _)| format!("{version}_{name}")).collect();
         let builds = self.pending.iter().any(|step| names.contains(&step.name));
         self.tables.iter().filter(move |table| builds || self.columns_of(table).next().is_some())
     }
 
-    fn columns_of<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Column> {
+    fn columns_of<'a>(&'a self, table: &'a CentralTable) -> impl Iterator<Item = &'a NaiveColumn> {
         self.columns.iter().filter(|column| column.table == table.name)
     }
 
-    fn is_rewritten(&self, table: &Table) -> bool {
+    fn is_rewritten(&self, table: &CentralTable) -> bool {
         self.columns_of(table).any(|column| !zone::is_utc(&column.zone))
     }
 
     /// Would one transaction keep readers out for more than a second?
     fn is_slow(&self) -> bool {
-        self.worked_on().any(Table::is_large)
+        self.worked_on().any(CentralTable::is_large)
     }
 
     /// What keeps readers out for more than a second, whichever way it is done.
     fn offline_reasons(&self) -> Vec<String> {
-        let locked = |table: &&Table| table.is_large() && (table.partitioned || self.is_rewritten(table));
+        let locked = |table: &&CentralTable| table.is_large() && (table.partitioned || self.is_rewritten(table));
         self.worked_on().filter(locked).map(|table| self.note(table, true)).collect()
     }
 
     /// What is said beforehand.
     fn notes(&self, offline: bool) -> Vec<String> {
-        let worth = |table: &&Table| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
+        let worth =
+            |table: &&CentralTable| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
         let mut notes: Vec<String> = self.worked_on().filter(worth).map(|table| self.note(table, offline)).collect();
         if self.encoding != "UTF8" {
             notes.push(format!(
@@ -219,7 +223,7 @@ impl Plan {
         notes
     }
 
-    fn note(&self, table: &Table, offline: bool) -> String {
+    fn note(&self, table: &CentralTable, offline: bool) -> String {
         let names = self.columns_of(table).map(|c| format!("{} ({})", c.name, c.zone)).collect::<Vec<_>>().join(", ");
         let seconds = table.seconds();
         let zoned = if names.is_empty() { String::new() } else { format!("; a time zone is given to {names}") };
@@ -239,9 +243,13 @@ impl Plan {
 }
 
 /// Applies the pending files, all or none.
-async fn apply(connection: &mut PgConnection, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+async fn apply(
+    connection: &mut PgConnection,
+    tables: &[CentralTable],
+    columns: &[NaiveColumn],
+) -> Result<(), MigrateFailure> {
     for table in tables {
-        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
             convert::convert(connection, &table.name, &of_table, false).await?;
         }
@@ -275,13 +283,13 @@ async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Err
     sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
 }
 
-pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<MigrationStep>, sqlx::Error> {
     let applied = applied(connection).await?;
     let again = is_left_behind(connection).await?;
     Ok(FILES
         .iter()
         .filter(|(version, ..)| !applied.contains(version) || (again && *version >= HISTORY))
-        .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
+        .map(|(version, name, sql)| MigrationStep { name: format!("{version}_{name}"), sql })
         .collect())
 }
 

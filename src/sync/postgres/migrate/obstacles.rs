@@ -7,7 +7,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::columns::Column;
+use super::columns::NaiveColumn;
 use super::error::Obstacle;
 
 /// `$1` and `$2`: table and name of each column, `$3` its zone. An expression that must be immutable reads the
@@ -129,8 +129,8 @@ const ON_VIEWS: &str = r"
         SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
         WHERE r.oid = u.objid AND c.relkind IN ('v', 'm')))";
 
-pub(super) async fn find(connection: &mut PgConnection, columns: &[Column]) -> Result<Vec<Obstacle>, sqlx::Error> {
-    let of = |of: fn(&Column) -> &String| columns.iter().map(|column| of(column).clone()).collect::<Vec<_>>();
+pub(super) async fn find(connection: &mut PgConnection, columns: &[NaiveColumn]) -> Result<Vec<Obstacle>, sqlx::Error> {
+    let of = |of: fn(&NaiveColumn) -> &String| columns.iter().map(|column| of(column).clone()).collect::<Vec<_>>();
     let tables = of(|column| &column.table);
     let on_columns = sqlx::query(OBSTACLES).bind(tables.clone()).bind(of(|c| &c.name)).bind(of(|c| &c.zone));
     let mut rows = on_columns.fetch_all(&mut *connection).await?;

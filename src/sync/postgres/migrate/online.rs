@@ -12,10 +12,10 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
-use super::columns::{Column, Table};
+use super::columns::{CentralTable, NaiveColumn};
 use super::convert::{convert, run};
-use super::error::{Failure, MigrateError};
-use super::wait::{Waiting, watch};
+use super::error::{MigrateError, MigrateFailure};
+use super::wait::{MigrationConnection, watch};
 
 /// The columns that indexes need, as the migration files add them, and a constraint that is not checked yet.
 const COLUMNS: &str = r"
@@ -71,7 +71,11 @@ const STATE: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regcl
 /// The longest that building an index waits for the transactions that are older than it. It blocks nobody meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+pub(super) async fn prepare(
+    waiting: &mut MigrationConnection<'_>,
+    tables: &[CentralTable],
+    columns: &[NaiveColumn],
+) -> Result<(), MigrateFailure> {
     let has_columns: bool = sqlx::query(HAS_COLUMNS).fetch_one(&mut waiting.connection).await?.try_get(0)?;
     if !has_columns {
         (waiting.say)("adding columns to supervisor_sessions");
@@ -80,7 +84,7 @@ pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns
     unlimited(&mut waiting.connection, true).await?;
     run(&mut waiting.connection, CHECK.into()).await?;
     for table in tables {
-        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
             (waiting.say)(&format!("giving the times of {} a zone", table.name));
             let large = table.is_large();
@@ -105,7 +109,7 @@ pub(super) async fn has_rebuilds(connection: &mut PgConnection) -> Result<bool, 
 }
 
 /// Builds those indexes again that were dropped with the type of their column.
-pub(super) async fn rebuild(waiting: &mut Waiting<'_>) -> Result<(), Failure> {
+pub(super) async fn rebuild(waiting: &mut MigrationConnection<'_>) -> Result<(), MigrateFailure> {
     if !has_rebuilds(&mut waiting.connection).await? {
         return Ok(());
     }
@@ -126,7 +130,7 @@ pub(super) async fn rebuild(waiting: &mut Waiting<'_>) -> Result<(), Failure> {
 }
 
 /// Builds an index while others read and write, unless it is there.
-async fn build(waiting: &mut Waiting<'_>, name: &str, sql: String) -> Result<(), Failure> {
+async fn build(waiting: &mut MigrationConnection<'_>, name: &str, sql: String) -> Result<(), MigrateFailure> {
     let state = sqlx::query(STATE).bind(name).fetch_optional(&mut waiting.connection).await?;
     match state.map(|row| row.try_get::<bool, _>(0)).transpose()? {
         Some(true) => return Ok(()),
@@ -137,7 +141,7 @@ async fn build(waiting: &mut Waiting<'_>, name: &str, sql: String) -> Result<(),
     let pid = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut waiting.connection).await?.try_get(0)?;
     let mut blockers = Vec::new();
     let outcome = tokio::select! {
-        outcome = run(&mut waiting.connection, sql) => outcome.map_err(Failure::from),
+        outcome = run(&mut waiting.connection, sql) => outcome.map_err(MigrateFailure::from),
         () = watch(waiting.watcher.as_mut(), pid, &mut blockers) => Ok(()),
     };
     match outcome {
@@ -160,7 +164,7 @@ async fn unlimited(connection: &mut PgConnection, lifted: bool) -> Result<(), sq
 }
 
 /// New statistics of the columns whose old ones are gone with their type.
-pub(super) async fn analyze(connection: &mut PgConnection, columns: &[Column]) {
+pub(super) async fn analyze(connection: &mut PgConnection, columns: &[NaiveColumn]) {
     let mut tables: Vec<&str> = columns.iter().map(|column| column.table.as_str()).collect();
     tables.dedup();
     for table in tables {

@@ -11,7 +11,7 @@ use sqlx::{Connection, Row};
 use tokio::time::sleep;
 
 use super::super::errors::one_line;
-use super::error::{Failure, MigrateError};
+use super::error::{MigrateError, MigrateFailure};
 
 /// How long one attempt waits for a lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,19 +40,19 @@ const BLOCKERS: &str = "\
     FROM unnest(pg_blocking_pids($1)) AS b (pid) JOIN pg_stat_activity a USING (pid)";
 
 /// The connection of a migration, and the one that sees what it waits for.
-pub(super) struct Waiting<'a> {
+pub(super) struct MigrationConnection<'a> {
     pub connection: PgConnection,
     pub watcher: Option<PgConnection>,
     /// Shows a line of progress.
     pub say: &'a mut (dyn FnMut(&str) + Send),
 }
 
-impl Waiting<'_> {
+impl MigrationConnection<'_> {
     /// Runs `work` in a transaction, again and again while a lock is not to be had.
     pub async fn attempt<T>(
         &mut self,
-        work: impl AsyncFn(&mut PgConnection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl AsyncFn(&mut PgConnection) -> Result<T, MigrateFailure>,
+    ) -> Result<T, MigrateFailure> {
         let mut attempt = 0;
         loop {
             let mut blockers = Vec::new();

@@ -48,7 +48,7 @@ pub(super) async fn read(
     let wanted: Vec<&str> = keys.iter().map(|(id, _)| id.as_str()).collect();
     let tables = tables(link).await?;
     let sizes = sizes(link, tables, &wanted).await?;
-    let plan = Plan::of(&keys, &sizes, position, reading.page.bytes);
+    let plan = PagePlan::of(&keys, &sizes, position, reading.page.bytes);
     for (index, (kind, sql, _)) in KINDS.into_iter().enumerate() {
         if tables[index] {
             records(link, kind, sql, &plan.spans(index), changes).await?;
@@ -123,7 +123,7 @@ async fn sizes(link: &mut Link, tables: [bool; 3], wanted: &[&str]) -> Result<Ve
 }
 
 /// Which records of which sessions go into a page.
-struct Plan {
+struct PagePlan {
     spans: Vec<Spans>,
     /// The last session of which all goes into it.
     last: Option<(String, u64)>,
@@ -140,7 +140,7 @@ struct Spans {
     taken: [u32; 3],
 }
 
-impl Plan {
+impl PagePlan {
     /// Fills a page with records, at least with one.
     fn of(keys: &[(String, u64)], sizes: &[Size], position: &Position, limit: u32) -> Self {
         let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0 };
@@ -248,7 +248,7 @@ mod tests {
     fn a_page_holds_no_more_bytes_and_the_next_one_continues() {
         let start = Position::start(Part::History, 5, 9);
         let sizes = [size(0, 0, 60), size(0, 0, 30), size(1, 0, 20), size(1, 2, 500)];
-        let first = Plan::of(&keys(&["a", "b"]), &sizes, &start, 120);
+        let first = PagePlan::of(&keys(&["a", "b"]), &sizes, &start, 120);
         assert_eq!(first.spans(0), [("a", 0, 2), ("b", 0, 1)]);
         assert_eq!(first.spans(2), []);
         let next = first.next(&start, 50);
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(next.partly, Some(Partly { instance_id: "b".into(), read: [1, 0, 0] }));
 
         let rest = [size(0, 0, 20), size(0, 2, 500)];
-        let second = Plan::of(&keys(&["b"]), &rest, &next, 120);
+        let second = PagePlan::of(&keys(&["b"]), &rest, &next, 120);
         assert_eq!((second.spans(0), second.spans(2)), (vec![], vec![("b", 0, 1)]), "one record, however large");
         assert!(second.partly.is_none());
         assert_eq!(second.next(&next, 50).instance_id, "b");
@@ -266,7 +266,7 @@ mod tests {
     fn records_read_of_one_session_are_not_skipped_in_another() {
         let partly = Some(Partly { instance_id: "b".into(), read: [1, 0, 0] });
         let position = Position { partly, ..Position::start(Part::History, 5, 9) };
-        let plan = Plan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
+        let plan = PagePlan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
         assert_eq!(plan.spans(0), [("a", 0, 1)]);
     }
 }
