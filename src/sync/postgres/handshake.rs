@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: at most one live host has a machine name (a unique index). A row under this host's id with a claim that
 //! is not its own was made by a copy of its state folder; a row of another host with its name is a rival. Either is a
-//! conflict that an operator resolves, unless this host was told to replace the other.
+//! conflict that an operator resolves, unless this host has to replace the other.
 //!
 //! Hosts under whose ids this host was registered before a rename are retired first. A ledger before what this host
 //! knows to be applied belongs to a restored backup, whose claim says nothing.

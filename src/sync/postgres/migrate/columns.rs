@@ -1,4 +1,4 @@
-//! The columns that hold times without a zone: which, how large their tables, in which zone, and with what default.
+//! The columns with times without a zone: their tables and sizes, the zone of their rows, and their defaults.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -9,21 +9,21 @@ use super::error::{MigrateError, MigrateFailure};
 /// A table at most this large is converted at once: readers wait less than a second.
 const SMALL: i64 = 16 << 20;
 
-/// Bytes of a table and its indexes that a server rewrites in a second, a slow disk assumed.
+/// How many bytes of a table and its indexes a server with a slow disk rewrites per second.
 const REWRITTEN: i64 = 40 << 20;
 
-/// One column that holds times without a zone.
+/// A column with times without a zone.
 #[derive(Clone, Debug)]
 pub(super) struct NaiveColumn {
     pub table: String,
     pub name: String,
-    /// In which its rows are.
+    /// The zone of its rows.
     pub zone: String,
-    /// Its default, as it will be when the column has a zone.
+    /// Its default once the column has a zone.
     pub default: Option<String>,
 }
 
-/// A table of central as it is found.
+/// A table of central before the migration.
 #[derive(Clone, Debug)]
 pub(super) struct CentralTable {
     pub name: String,
@@ -37,18 +37,18 @@ impl CentralTable {
         self.bytes > SMALL
     }
 
-    /// How long reading and writing all of it takes, roughly.
+    /// A rough estimate of how long reading and writing all of it takes, in seconds.
     pub fn seconds(&self) -> i64 {
         (self.bytes / REWRITTEN).max(1)
     }
 
-    /// Its size, for people.
+    /// Its size as text.
     pub fn size(&self) -> String {
         format!("{}: about {} rows, {}", self.name, self.rows, bytesize::ByteSize(self.bytes.unsigned_abs()))
     }
 }
 
-/// Rows are an estimate of the server's, and -1 where it has none yet.
+/// The tables with the server's estimate of rows, -1 if it has none yet.
 const TABLES: &str = "\
     WITH found AS (SELECT name, c.oid, c.relkind, \
             (SELECT coalesce(sum(pg_total_relation_size(p)), 0)::bigint FROM (SELECT c.oid::regclass AS p UNION \
@@ -69,13 +69,13 @@ pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<CentralT
 }
 
 impl CentralTable {
-    /// A guess where the server has no statistics yet: a row with its index entries takes half a kilobyte.
+    /// Estimates the rows if the server has no statistics: a row with its index entries takes half a kilobyte.
     fn guessed(self) -> Self {
         Self { rows: if self.rows < 0 { self.bytes / 512 } else { self.rows }, ..self }
     }
 }
 
-/// A column, its default, whether that is the time of now as the session's zone has it, and the zone that it names.
+/// Each naive column, its default, whether that is the current time in the session's zone, and the zone that it names.
 const NAIVE: &str = r"
     SELECT t.name, a.attname::text, d.text,
         d.text ~* '^\(?(CURRENT_TIMESTAMP|LOCALTIMESTAMP|now\(\)|(transaction|statement|clock)_timestamp\(\))(\(\d\))?\)?(::timestamp(\(\d\))? without time zone|::timestamp(\(\d\))?)?$',
@@ -89,10 +89,10 @@ const NAIVE: &str = r"
         WHERE adrelid = a.attrelid AND adnum = a.attnum) AS d ON true
     ORDER BY t.name DESC, a.attnum";
 
-/// What else has rows has those of sessions.
+/// If another table has rows, this one has rows too.
 const HAS_ROWS: &str = "SELECT EXISTS (SELECT FROM supervisor_sessions)";
 
-/// The zones that the operator gave: one for all columns, or one for a column.
+/// The zones given by the operator: one for all columns, or one per column.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Given {
     all: Option<String>,
@@ -133,7 +133,7 @@ impl Given {
     }
 }
 
-/// The columns without a zone, and the zone in which existing rows were taken to be, if there are both.
+/// The naive columns, and the zone that was assumed for existing rows, if there are any.
 pub(super) async fn naive(
     connection: &mut PgConnection,
     given: &Given,
@@ -186,7 +186,7 @@ pub(super) async fn naive(
     Ok((columns, has_rows.then_some(shown)))
 }
 
-/// A default that yields the same moment when its column has a zone.
+/// The default that yields the same time once its column has a zone.
 fn with_zone(default: &str, is_now: bool, zone: &str) -> String {
     if !is_now {
         format!("(({default})::timestamp AT TIME ZONE '{}')", zone.replace('\'', "''"))

@@ -1,8 +1,8 @@
-//! Bringing central's schema up to date.
+//! Updates central's schema.
 //!
-//! Everything is looked at first: which files are pending, which columns have no time zone and in which zone their
-//! rows are, which objects forbid the change, how long it takes. Then nothing is changed, with an error that says what
-//! to do; or the files are applied in one transaction. On large tables that would keep readers out for long, so there
+//! Everything is checked first: which files are pending, which columns have no time zone and in which zone their
+//! rows are, which objects forbid the change, how long it takes. Then either nothing is changed, with an error that says
+//! what to do, or the files are applied in one transaction. On large tables that would keep readers out for long, so there
 //! [`online`] does the slow parts before, in steps that can be repeated; what it cannot do without keeping readers
 //! out needs `--offline`.
 
@@ -28,7 +28,7 @@ use self::wait::MigrationConnection;
 use super::connect::{Connected, PostgresOptions};
 use super::zone;
 
-/// A table of its own: `_sqlx_migrations` may be some other service's.
+/// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
 const FILES: [(i64, &str, &str); 6] = [
@@ -58,33 +58,33 @@ const FILES: [(i64, &str, &str); 6] = [
 
 const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");
 
-/// The file that is applied again when a table was added after it.
+/// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
 
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStep {
-    /// As its file is called, without the extension.
+    /// The name of its file, without the extension.
     pub name: String,
     pub sql: &'static str,
 }
 
-/// What is asked for.
+/// The arguments of a migration.
 #[derive(Clone, Debug, Default)]
 pub struct MigrateRequest {
     /// The zones of existing times: `ZONE` for all columns, or `TABLE.COLUMN=ZONE`.
     pub time_zones: Vec<String>,
-    /// Only find out what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
-    /// Large tables may be locked for as long as it takes.
+    /// Large tables may be locked for long.
     pub offline: bool,
 }
 
-/// What was done, or on a dry run, what would be.
+/// What was done, or would be done by a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationReport {
     pub steps: Vec<MigrationStep>,
-    /// The zone in which existing naive times were taken to be, if there were any.
+    /// The zone that was assumed for existing naive times, if there were any.
     pub time_zone: Option<String>,
     /// What is rewritten, with an estimate, and warnings.
     pub notes: Vec<String>,
@@ -100,16 +100,16 @@ pub async fn migrate(
     migrate_with(options, &request, &mut |_| {}).await
 }
 
-/// Applies what is pending. `say` is given what is about to be done, and what is waited for.
+/// Applies what is pending. `say` receives lines of progress: what is done next, and what it waits for.
 ///
 /// # Errors
-/// Nothing was changed, but for steps of a large central that the next call finds done.
+/// After an error nothing was changed, except for steps on a large central that the next call skips.
 pub async fn migrate_with(
     options: &PostgresOptions,
     request: &MigrateRequest,
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<MigrationReport, MigrateError> {
-    // A login may hold the tunnel that its connection goes through.
+    // The login may own the tunnel of its connection.
     let Connected { connection, place, login: _login } = options.connect().await?;
     let (watcher, _login_of_watcher) =
         options.connect().await.ok().map(|connected| (connected.connection, connected.login)).unzip();
@@ -151,13 +151,13 @@ async fn run(
     Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes })
 }
 
-/// Central as it is found, and what is to be done.
+/// The state of central, and what has to be done.
 struct MigrationPlan {
     tables: Vec<CentralTable>,
     columns: Vec<NaiveColumn>,
     zone: Option<String>,
     pending: Vec<MigrationStep>,
-    /// Indexes wait to be built again since an earlier migration was interrupted.
+    /// An earlier migration was interrupted before it had built all indexes again.
     rebuilds: bool,
     obstacles: Vec<Obstacle>,
     encoding: String,
@@ -197,18 +197,18 @@ impl MigrationPlan {
         self.columns_of(table).any(|column| !zone::is_utc(&column.zone))
     }
 
-    /// Would one transaction keep readers out for more than a second?
+    /// Whether one transaction would block readers for more than a second.
     fn is_slow(&self) -> bool {
         self.worked_on().any(CentralTable::is_large)
     }
 
-    /// What keeps readers out for more than a second, whichever way it is done.
+    /// What blocks readers for more than a second even in small steps.
     fn offline_reasons(&self) -> Vec<String> {
         let locked = |table: &&CentralTable| table.is_large() && (table.partitioned || self.is_rewritten(table));
         self.worked_on().filter(locked).map(|table| self.note(table, true)).collect()
     }
 
-    /// What is said beforehand.
+    /// The notes of the report.
     fn notes(&self, offline: bool) -> Vec<String> {
         let worth =
             |table: &&CentralTable| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
@@ -228,10 +228,10 @@ impl MigrationPlan {
         let seconds = table.seconds();
         let zoned = if names.is_empty() { String::new() } else { format!("; a time zone is given to {names}") };
         let how = if self.is_rewritten(table) {
-            format!("the table is rewritten, which takes about {seconds} s, and nobody can read or write it meanwhile")
+            format!("the table is rewritten, which takes about {seconds} s, and it cannot be read or written meanwhile")
         } else if table.is_large() && (offline || table.partitioned) {
             format!(
-                "indexes are built, which takes about {seconds} s, and nobody can read or write the table meanwhile"
+                "indexes are built, which takes about {seconds} s, and the table cannot be read or written meanwhile"
             )
         } else if table.is_large() {
             format!("indexes are built, which takes about {seconds} s, while others read and write the table")
@@ -263,15 +263,15 @@ async fn apply(
     }
     views::put_back(connection, &kept).await?;
     if !kept.is_empty() {
-        // A view with the columns of the second file, which came back just now, gets those of the earlier services.
+        // A restored view with the columns of the second file gets those of the earlier services.
         connection.execute(sqlx::raw_sql(VIEWS)).await?;
     }
-    // sqlx names its statements here; a pooler would hand them on.
+    // sqlx names its statements here; a pooler would pass them to other clients.
     connection.execute("DEALLOCATE ALL").await?;
     Ok(())
 }
 
-/// The earlier services may bring a table of theirs after the last file was applied, which it then passed by.
+/// Whether the earlier services created a table after the last file was applied, which therefore skipped it.
 const IS_LEFT_BEHIND: &str = "\
     SELECT EXISTS (SELECT FROM unnest(ARRAY['event_store', 'command_log', 'checkpoints']) AS name \
         WHERE to_regclass(name) IS NOT NULL AND (NOT EXISTS (SELECT FROM pg_trigger \

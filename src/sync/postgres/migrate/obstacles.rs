@@ -1,8 +1,8 @@
-//! Objects because of which Postgres refuses to change the type of a column, found before anything is changed.
+//! Finds the objects because of which Postgres refuses to change the type of a column, before anything is changed.
 //!
-//! Views, indexes, constraints and statistics are put back by the migration itself. Triggers, rules, policies,
-//! generated columns, functions and publications are the operator's to remove: each does something for somebody while
-//! it is there, so it is named with the statement that removes it and the one that brings it back.
+//! Views, indexes, constraints and statistics are restored by the migration itself. Triggers, rules, policies,
+//! generated columns, functions and publications have to be removed by the operator, because
+//! something may depend on their effect. The error names the statements that remove and restore them.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -93,7 +93,7 @@ const OBSTACLES: &str = r"
     JOIN pg_attribute a ON a.atttypid IN (y.oid, y.typarray) AND NOT a.attisdropped
     JOIN pg_class u ON u.oid = a.attrelid AND u.relkind IN ('r', 'p', 'm')";
 
-/// What else than views depends on the views that have to be made anew.
+/// Objects other than views that depend on the views which have to be created again.
 const ON_VIEWS: &str = r"
     WITH RECURSIVE dependent (oid) AS (
         SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name

@@ -1,7 +1,7 @@
 //! Reads the newest records of sessions, in pages that are bounded by their bytes.
 //!
-//! The sizes of the records are read first, so that neither side ever holds more than a page of them; a session
-//! whose records do not fit is continued by the next page, newest records first.
+//! The sizes of the records are read first, so that neither side ever holds more than a page of them. If the
+//! records of a session do not fit, the next page continues, newest records first.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -125,11 +125,11 @@ async fn sizes(link: &mut Link, tables: [bool; 3], wanted: &[&str]) -> Result<Ve
 /// Which records of which sessions go into a page.
 struct PagePlan {
     spans: Vec<Spans>,
-    /// The last session of which all goes into it.
+    /// The last session whose records are all in the page.
     last: Option<(String, u64)>,
-    /// The session of which only a part does.
+    /// The session whose records are partly in the page.
     partly: Option<Partly>,
-    /// How many sessions go whole.
+    /// How many sessions are complete in the page.
     whole: u32,
 }
 
