@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::command::{Command, Key};
 use super::setup::{HOSTS, STALE_AFTER, Violation};
-use crate::domain::{Column, InstanceId, Session, Status, Timestamp};
+use crate::domain::{Column, Heartbeat, InstanceId, Session, Status, Timestamp};
 use crate::store::{Process, Record};
 
 /// One state of a session.
@@ -109,16 +109,49 @@ impl ExpectedSession {
         self.states.push(next);
     }
 
-    fn beat(&mut self, at: Timestamp, true_now: Timestamp, clock_right: bool) {
+    fn beat(&mut self, When { at, true_now }: When) {
         let before = self.now().heartbeat;
         let set_back = before.since(at) >= STALE_AFTER;
         let heartbeat = if set_back { at } else { before.max(at) };
         self.future |= heartbeat > true_now;
-        self.odd = !(clock_right && heartbeat == at);
+        self.odd = !(at == true_now && heartbeat == at);
         self.push_state(|state| {
             state.status = Status::Active;
             state.heartbeat = heartbeat;
         });
+    }
+
+    fn acknowledge_heartbeat(&mut self, beat: &Heartbeat, when: When) {
+        self.beat(when);
+        let state = self.states.last_mut().expect("a state");
+        state.percent = beat.context_percent.unwrap_or(state.percent);
+        state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
+        let is_written = [beat.context_percent.is_some(), beat.current_epic.is_some()];
+        for (column, _) in WRITTEN.into_iter().zip(is_written).filter(|(_, is_written)| *is_written) {
+            self.wrote(column, when.at, when.true_now);
+        }
+    }
+
+    fn acknowledge_close(&mut self, created_at: Timestamp, at: Timestamp, record: Option<&Record>) {
+        // Another client may have closed it in central before, and the host imported that in the same commit.
+        let kept = record.and_then(|record| record.session.closed_at);
+        let before = kept.filter(|at| self.closed_elsewhere.contains(at));
+        self.process = None;
+        self.push_state(|state| {
+            state.status = Status::Closed;
+            state.closed_at = Some(before.unwrap_or(at.max(created_at)));
+        });
+    }
+
+    fn is_silent(&self, at: Timestamp) -> bool {
+        let heartbeat = self.now().heartbeat;
+        at.since(heartbeat).max(heartbeat.since(at)) >= STALE_AFTER
+    }
+
+    fn turn_stale(&mut self) {
+        if self.now().status == Status::Active {
+            self.push_state(|state| state.status = Status::Stale);
+        }
     }
 
     /// A client wrote a column; the newest state has its value.
@@ -176,6 +209,19 @@ impl ExpectedSession {
         certain.then_some(&latest.value)
     }
 
+    /// Whether central may have this status, heartbeat and time of closing at the end of a run.
+    pub fn fits(&self, has: &SessionState) -> bool {
+        let is_closed_there = has.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at));
+        let closed_at_fits =
+            has.closed_at == self.now().closed_at || is_closed_there || self.now().closed_at > has.closed_at;
+        let is_newest = has.heartbeat == self.now().heartbeat;
+        let is_foreign = self.foreign.iter().any(|foreign| foreign.heartbeat == has.heartbeat);
+        // Changes by others are not adopted while the session is silent here.
+        let status_fits =
+            has.status == self.now().status || is_closed_there || ((is_foreign || self.odd) && self.is_open());
+        status_fits && closed_at_fits && (is_newest || is_foreign || self.odd)
+    }
+
     pub fn is_open(&self) -> bool {
         self.now().status != Status::Closed
     }
@@ -202,51 +248,19 @@ impl Model {
 
     /// Applies a command that a host acknowledged.
     pub fn acknowledge(&mut self, host: usize, command: &Command, when: When, record: Option<&Record>) {
-        let When { at, true_now } = when;
         match command {
             Command::Register { process, .. } => {
-                let session = &record.expect("the session").session;
-                let state = SessionState::of(session);
-                let expected = ExpectedSession {
-                    id: session.instance_id.clone(),
-                    host,
-                    process: *process,
-                    in_central: 0,
-                    before_group: 1,
-                    foreign: Vec::new(),
-                    writes: Vec::new(),
-                    central_has: BTreeMap::new(),
-                    closed_elsewhere: BTreeSet::new(),
-                    future: state.heartbeat > true_now,
-                    odd: at != true_now,
-                    dropped: false,
-                    events: Vec::new(),
-                    states: vec![state],
-                };
-                let expected = self.sessions.entry(session.created_at).insert_entry(expected).into_mut();
-                WRITTEN.into_iter().for_each(|column| expected.wrote(column, at, true_now));
+                self.register(host, *process, when, &record.expect("the session").session);
             }
             Command::Heartbeat { key, beat, .. } => {
-                let Some(expected) = self.sessions.get_mut(key) else { return };
-                expected.beat(at, true_now, at == true_now);
-                let state = expected.states.last_mut().expect("a state");
-                state.percent = beat.context_percent.unwrap_or(state.percent);
-                state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
-                let stated = [beat.context_percent.is_some(), beat.current_epic.is_some()];
-                for (column, _) in WRITTEN.into_iter().zip(stated).filter(|(_, stated)| *stated) {
-                    expected.wrote(column, at, true_now);
+                if let Some(expected) = self.sessions.get_mut(key) {
+                    expected.acknowledge_heartbeat(beat, when);
                 }
             }
             Command::Close { key, .. } => {
-                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) else { return };
-                // Another client may have closed it in central before, and the host imported that in the same commit.
-                let kept = record.and_then(|record| record.session.closed_at);
-                let before = kept.filter(|at| expected.closed_elsewhere.contains(at));
-                expected.process = None;
-                expected.push_state(|state| {
-                    state.status = Status::Closed;
-                    state.closed_at = Some(before.unwrap_or(at.max(*key)));
-                });
+                if let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) {
+                    expected.acknowledge_close(*key, when.at, record);
+                }
             }
             Command::Append { key, number, odd, .. } => {
                 if let Some(expected) = self.sessions.get_mut(key).filter(|_| !odd) {
@@ -255,41 +269,49 @@ impl Model {
             }
             Command::SeenAlive { sessions } => {
                 for (key, _) in sessions {
-                    if let Some(expected) =
-                        self.sessions.get_mut(key).filter(|expected| expected.is_open() && expected.process.is_some())
-                    {
-                        expected.beat(at, true_now, at == true_now);
+                    let is_watched = |expected: &&mut ExpectedSession| expected.is_open() && expected.process.is_some();
+                    if let Some(expected) = self.sessions.get_mut(key).filter(is_watched) {
+                        expected.beat(when);
                     }
                 }
             }
             Command::Died { key, process, .. } => {
-                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.process == Some(*process))
-                else {
-                    return;
-                };
-                expected.process = None;
-                if expected.now().status == Status::Active {
-                    expected.push_state(|state| state.status = Status::Stale);
+                if let Some(expected) = self.sessions.get_mut(key).filter(|s| s.process == Some(*process)) {
+                    expected.process = None;
+                    expected.turn_stale();
                 }
             }
-            Command::Sweep => {
-                for expected in self.sessions.values_mut().filter(|expected| expected.host == host) {
-                    let state = expected.now();
-                    let silent = at.since(state.heartbeat).max(state.heartbeat.since(at)) >= STALE_AFTER;
-                    if state.status == Status::Active && silent {
-                        expected.push_state(|state| state.status = Status::Stale);
-                    }
-                }
-            }
+            Command::Sweep => self.of_host(host).filter(|s| s.is_silent(when.at)).for_each(ExpectedSession::turn_stale),
             Command::Prune { before } => self.pruned[host] = self.pruned[host].max(Some(*before)),
-            Command::DropParked => {
-                self.sessions
-                    .values_mut()
-                    .filter(|expected| expected.host == host)
-                    .for_each(|expected| expected.dropped = true);
-            }
+            Command::DropParked => self.of_host(host).for_each(|expected| expected.dropped = true),
             Command::FileUnder { .. } | Command::RetryParked | Command::FailCommit => {}
         }
+    }
+
+    fn of_host(&mut self, host: usize) -> impl Iterator<Item = &mut ExpectedSession> {
+        self.sessions.values_mut().filter(move |expected| expected.host == host)
+    }
+
+    fn register(&mut self, host: usize, process: Option<Process>, when: When, session: &Session) {
+        let state = SessionState::of(session);
+        let expected = ExpectedSession {
+            id: session.instance_id.clone(),
+            host,
+            process,
+            in_central: 0,
+            before_group: 1,
+            foreign: Vec::new(),
+            writes: Vec::new(),
+            central_has: BTreeMap::new(),
+            closed_elsewhere: BTreeSet::new(),
+            future: state.heartbeat > when.true_now,
+            odd: when.at != when.true_now,
+            dropped: false,
+            events: Vec::new(),
+            states: vec![state],
+        };
+        let expected = self.sessions.entry(session.created_at).insert_entry(expected).into_mut();
+        WRITTEN.into_iter().for_each(|column| expected.wrote(column, when.at, when.true_now));
     }
 
     /// G1, G4: a host's store holds exactly what it acknowledged.
