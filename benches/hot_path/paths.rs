@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer, Unread};
+use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler, ResponseBudget};
 use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
@@ -50,11 +50,11 @@ fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Resul
         let what = registration();
         let record = store.register(what, None, Caller { uid: 0 }, [1; 8], NOW).await.expect("it is registered");
         let id = record.session.instance_id.to_string();
-        let (stop, front) = front(dir, store);
+        let (stop, handler) = handler(dir, store);
         for _ in 0..runs {
             let mut request = question(&id).expect("a request");
             request.extensions_mut().insert(Peer::of_user(0));
-            let answer = front.clone().answer(request).await;
+            let answer = handler.clone().handle(request).await;
             assert_eq!(answer.status(), 200);
             to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
         }
@@ -77,7 +77,7 @@ fn registration() -> Registration {
     }
 }
 
-fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
+fn handler(dir: &Path, store: Store) -> (shutdown::Stop, RequestHandler) {
     let identity = Identity::new(MachineName::parse("odin3").expect("a name"), Uuid::nil(), NOW);
     let (stop, shutdown) = shutdown::channel();
     let settings = ApiSettings {
@@ -93,20 +93,27 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir), identity)),
         settings: watch::channel(settings).1,
         link: watch::channel(LinkStatus::new(LinkState::Off, NOW)).1,
-        nudge: Arc::new(Notify::new()),
+        push_now: Arc::new(Notify::new()),
         clock: Arc::new(|| NOW),
         random: || 1,
         resolve_pid: |_, pid| Err(sessiond::platform::caller::PidError::NotRunning(pid)),
-        lives: |_| false,
+        is_running: |_| false,
         metrics: Metrics::new("0"),
-        unread: Unread::new(|| {}),
+        response_budget: ResponseBudget::new(|| {}),
         spool: sessiond::spool::SpoolMonitor::default(),
         socket: watch::channel(sessiond::api::SocketState::default()).1,
         imported: watch::channel(true).1,
         shutdown,
-        about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
+        daemon: DaemonInfo {
+            version: "0",
+            pid: 1,
+            uid: 0,
+            started_at: NOW,
+            store_path: String::new(),
+            durability: "full",
+        },
     };
-    (stop, Front::new(Arc::new(api)))
+    (stop, RequestHandler::new(Arc::new(api)))
 }
 
 /// A verb, all of it but for the program's being loaded, against a daemon that knows one answer.

@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use crate::client::{Client, Endpoint, machine_in};
+use crate::client::{Client, Endpoint, machine_from_env};
 use crate::clock;
 use crate::domain::Finding;
 use crate::mcp;
@@ -107,7 +107,7 @@ fn dispatch(
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
-        Verb::Mcp => mcp::serve(client.clone(), machine_in(env)?).map_err(CliError::from),
+        Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),

@@ -29,7 +29,7 @@ pub use identity::{Change, offline as identity_offline};
 pub use in_force::postgres as central_of;
 pub use migrate::migrate;
 
-use crate::api::{self, About, Admission, Api, ApiError, Front, Metrics, Peer};
+use crate::api::{self, AccessPolicy, Api, ApiError, DaemonInfo, Metrics, Peer, RequestHandler};
 use crate::clock::{self, Clock};
 use crate::config::{self, Environment, Loaded, Overrides, Settings, SocketSettings};
 use crate::domain::{LinkState, LinkStatus};
@@ -156,7 +156,7 @@ impl Door {
         })
     }
 
-    fn admission(self) -> Admission {
+    fn access_policy(self) -> AccessPolicy {
         Arc::new(move |stream| {
             let peer = platform::peer::Peer::of(stream).map_err(|error| {
                 ApiError::new(ErrorCode::Forbidden, format!("the peer cannot be identified: {error}"), "connect again")
@@ -269,31 +269,31 @@ impl Daemon {
             identity,
             settings: in_force.api(),
             link: link_status.clone(),
-            nudge,
+            push_now: nudge,
             clock: clock.clone(),
             random,
             resolve_pid: platform::caller::resolve,
-            lives: platform::process::lives,
+            is_running: platform::process::lives,
             metrics: Metrics::new(VERSION),
-            unread: api::Unread::new(platform::memory::give_back),
+            response_budget: api::ResponseBudget::new(platform::memory::give_back),
             spool: monitor,
             imported: importing,
             socket: keeper.state(),
             shutdown: serving.clone(),
-            about: about(&started.settings, &clock),
+            daemon: about(&started.settings, &clock),
         });
-        let front = Front::new(api);
+        let handler = RequestHandler::new(api);
         let answer = move |request| {
-            let (front, lookout) = (front.clone(), lookout.clone());
+            let (handler, lookout) = (handler.clone(), lookout.clone());
             async move {
                 lookout.look_if_overdue().await;
-                front.answer(request).await
+                handler.handle(request).await
             }
         };
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
         let (bound, listeners) = tokio::sync::mpsc::channel(1);
-        let mut server = tokio::spawn(api::serve(listener, listeners, answer, door.admission(), serving));
+        let mut server = tokio::spawn(api::serve(listener, listeners, answer, door.access_policy(), serving));
         let socket_file = keeper.file();
         let keeping = tokio::spawn(keeper.run(bound));
 
@@ -359,8 +359,8 @@ fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>
     [Some(own), moved, shared].into_iter().flatten()
 }
 
-fn about(settings: &Settings, clock: &Clock) -> About {
-    About {
+fn about(settings: &Settings, clock: &Clock) -> DaemonInfo {
+    DaemonInfo {
         version: VERSION,
         pid: std::process::id(),
         uid: rustix::process::geteuid().as_raw(),

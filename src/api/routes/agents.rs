@@ -1,4 +1,4 @@
-//! Agents: what their hooks and status lines report.
+//! Agents: the reports of their hooks and status lines.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::sessions::{body, resolve};
-use crate::api::extract::{Body, Peer};
+use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::footer::footer;
 use crate::store::{Process, Sighting};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
 
-/// Report a sign of life of an agent; whichever of its voices comes first begins its session.
+/// Report an agent's heartbeat, start or end. The first report of an agent's conversation creates its session.
 #[utoipa::path(post, path = "/v1/agents", request_body = AgentReport, responses(
-    (status = 200, body = AgentBody), (status = 201, description = "a session began", body = AgentBody),
-    (status = 400, body = ErrorBody), (status = 404, description = "the end of an agent that is not known", body = ErrorBody)))]
+    (status = 200, body = AgentBody), (status = 201, description = "a session was created", body = AgentBody),
+    (status = 400, body = ErrorBody), (status = 404, description = "the report ends an agent that is not known", body = ErrorBody)))]
 pub async fn report(
     State(api): State<Arc<Api>>,
     peer: Peer,
-    Body(request): Body<AgentReport>,
+    JsonBody(request): JsonBody<AgentReport>,
 ) -> Result<(StatusCode, Json<AgentBody>), ApiError> {
     let (report, stale_after) = {
         let settings = api.settings.borrow();
@@ -30,7 +30,7 @@ pub async fn report(
         report,
         process: running(&api, peer, &request).await,
         host_machine: api.identity.current().name,
-        lives: api.lives,
+        lives: api.is_running,
     };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
@@ -44,8 +44,8 @@ pub async fn report(
     Ok((status, Json(answer)))
 }
 
-/// An agent's process may have ended meanwhile, or be hidden from the daemon: its session is recorded all the same.
+/// The agent's process; `None` if it has ended or is hidden from the daemon, which does not invalidate the report.
 async fn running(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Option<Process> {
     let process = resolve(api, peer, request.pid?).await.ok()?;
-    request.pid_started.is_none_or(|told| told == process.started).then_some(process)
+    request.pid_started.is_none_or(|reported| reported == process.started).then_some(process)
 }

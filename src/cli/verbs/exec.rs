@@ -18,7 +18,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::{Client, register_from};
+use crate::client::{Client, register_with_env};
 use crate::platform::process::{ignores, started};
 use crate::spool::Write;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
@@ -75,7 +75,7 @@ fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match register_from(client, &mut request, away.env) {
+    match register_with_env(client, &mut request, away.env) {
         Err(error) if met_nobody(&error) => leave_registration(request, away, error, out),
         answer => Ok(answer?),
     }
@@ -102,7 +102,7 @@ fn about(session: &SessionBody, sign: &str) -> AgentReport {
 
 /// What cannot be told is no reason for the program not to run.
 fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Output<'_>) {
-    let told = match client.report(&report) {
+    let told = match client.report_agent(&report) {
         Err(error) if met_nobody(&error) => away.leave(Write::Agent { report }, away.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };

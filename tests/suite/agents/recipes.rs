@@ -70,7 +70,8 @@ fn the_python_example_runs_as_written() {
 fn the_exec_example_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut sh) = program(&host, "bash") else { return };
-    let printed = printed(sh.args(["-e", "-c", &block("docs/usage.md", "Run a program as a session", "sh")]).output().unwrap());
+    let printed =
+        printed(sh.args(["-e", "-c", &block("docs/usage.md", "Run a program as a session", "sh")]).output().unwrap());
     assert!(printed.starts_with("I am odin-PS-") && printed.ends_with(" on odin3\n"), "{printed}");
 }
 
@@ -78,7 +79,10 @@ fn the_exec_example_runs_as_written() {
 fn the_prompt_runs_as_written() {
     let host = Host::new("odin3").started();
     let Some(mut bash) = program(&host, "bash") else { return };
-    let script = format!("{}\neval \"$PROMPT_COMMAND\"\necho \"${{PS1@P}}\"", block("docs/usage.md", "In a shell's prompt", "bash"));
+    let script = format!(
+        "{}\neval \"$PROMPT_COMMAND\"\necho \"${{PS1@P}}\"",
+        block("docs/usage.md", "In a shell's prompt", "bash")
+    );
     let printed = printed(bash.args(["--norc", "-c", &script]).output().unwrap());
     assert!(printed.starts_with("[Instance: shell-PS-") && printed.contains("Active: 0h]\n"), "{printed}");
     assert_eq!(host.status()["sessions"]["closed"], 1, "it ends with the shell");
