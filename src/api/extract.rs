@@ -18,17 +18,17 @@ pub struct Peer {
     /// [`caller::effective_uid`].
     pub uid: u32,
     /// As the kernel reports it.
-    pub credentials: peer::Peer,
+    pub credentials: peer::PeerCredentials,
 }
 
 impl Peer {
     /// A user without a process.
     pub fn of_user(uid: u32) -> Self {
-        Self { uid, credentials: peer::Peer { uid, gid: uid, pid: None } }
+        Self { uid, credentials: peer::PeerCredentials { uid, gid: uid, pid: None } }
     }
 
     /// `None` for a process that has ended, if its rights cannot be determined any more.
-    pub fn new(credentials: peer::Peer) -> Option<Self> {
+    pub fn new(credentials: peer::PeerCredentials) -> Option<Self> {
         Some(Self { uid: caller::effective_uid(&credentials)?, credentials })
     }
 

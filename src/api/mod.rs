@@ -93,7 +93,7 @@ pub struct Api {
     pub clock: Clock,
     pub random: fn() -> u64,
     /// The process with a pid in the peer's pid namespace. Blocks.
-    pub resolve_pid: fn(&platform::peer::Peer, i32) -> Result<Process, PidError>,
+    pub resolve_pid: fn(&platform::peer::PeerCredentials, i32) -> Result<Process, PidError>,
     /// Whether a process still runs.
     pub is_running: fn(Process) -> bool,
     pub metrics: Metrics,

@@ -10,7 +10,7 @@ use rustix::net::SocketAddrUnix;
 use rustix::net::sockopt::{self, Timeout};
 
 use crate::platform;
-use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
+use crate::platform::default_paths::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// How long to retry a socket that refuses connections, or is missing from a folder made for it: its daemon may be

@@ -6,7 +6,7 @@
 
 use super::{Client, Result};
 use crate::domain::MachineName;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::{ErrorCode, ErrorDetail, RegisterRequest, SessionBody};
 
 /// Registers a session, by default on the machine that HOST_MACHINE names. `request` becomes the request that was sent.

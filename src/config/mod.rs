@@ -20,7 +20,7 @@ pub use settings::{
 };
 
 use crate::domain::text::one_line;
-use crate::platform::places::{CONFIG_VAR, Os, Places, path_in};
+use crate::platform::default_paths::{CONFIG_VAR, DefaultPaths, Os, path_in};
 use file::ConfigFile;
 
 /// Values of command line flags.
@@ -77,7 +77,7 @@ impl ConfigError {
 /// # Errors
 /// A file that was given explicitly does not exist; the file cannot be read or parsed; a value is invalid.
 pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Loaded, ConfigError> {
-    let default_paths = Places::of(environment.os, environment.is_root, environment.variable);
+    let default_paths = DefaultPaths::of(environment.os, environment.is_root, environment.variable);
     let named = overrides.config.clone().or_else(|| path_in(environment.variable, CONFIG_VAR));
     let explicit = named.is_some();
     let config_path = named.or_else(|| default_paths.config_file.clone());

@@ -11,7 +11,7 @@ use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
 use crate::domain::{InstanceType, Invalid, MachineName, Project};
-use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
+use crate::platform::default_paths::{DefaultPaths, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
 /// Text that `Debug` does not show, so that it appears in no log or error.
@@ -133,7 +133,7 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 pub(super) fn merge(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    default_paths: &Places,
+    default_paths: &DefaultPaths,
     file: ConfigFile,
 ) -> Result<Settings, ConfigError> {
     let path = |name| path_in(environment.variable, name);
@@ -395,13 +395,13 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::platform::places::Os;
+    use crate::platform::default_paths::Os;
 
     fn merged(overrides: &Overrides, variables: &[(&str, &str)], toml: &str) -> Result<Settings, String> {
         let variables: HashMap<_, _> = [("HOME", "/home/me")].iter().chain(variables).copied().collect();
         let variable = |name: &str| variables.get(name).map(OsString::from);
         let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
-        let default_paths = Places::of(environment.os, false, &variable);
+        let default_paths = DefaultPaths::of(environment.os, false, &variable);
         merge(overrides, &environment, &default_paths, ConfigFile::parse(toml).unwrap())
             .map_err(|error| error.to_string())
     }

@@ -116,7 +116,7 @@ impl Discovery {
     async fn report(&self, running: &Running, sign: Sign, project: Project) -> bool {
         let started = match sign {
             // A file left by a dead process is no session, nor is one whose pid another process has now.
-            Sign::Found => match process::started(running.pid) {
+            Sign::Found => match process::start_time(running.pid) {
                 Some(started) if running.started.is_none_or(|told| told == started) => started,
                 _ => return false,
             },
@@ -142,7 +142,7 @@ impl Discovery {
             report,
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
-            lives: process::lives,
+            lives: process::is_running,
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };
@@ -180,13 +180,13 @@ impl Known {
     }
 
     fn add(&mut self, running: Running) {
-        let Some(started) = process::started(running.pid) else { return };
+        let Some(started) = process::start_time(running.pid) else { return };
         let process = Process { pid: running.pid, started };
         // The job goes on in this process.
         self.jobs.retain(|ended| ended.session_id != running.session_id);
         if self.agents.insert(process, Running { started: Some(started), ..running }).is_none() {
             self.exits.spawn(async move {
-                process::exited(process).await;
+                process::wait_for_exit(process).await;
                 process
             });
         }

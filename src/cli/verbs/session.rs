@@ -12,7 +12,7 @@ use crate::cli::text;
 use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
-use crate::platform::process::started;
+use crate::platform::process::start_time;
 use crate::spool::Write;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
@@ -52,7 +52,7 @@ pub fn leave_registration(
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
     let pid_started = match request.pid {
-        Some(pid) => Some(started(pid).ok_or_else(|| {
+        Some(pid) => Some(start_time(pid).ok_or_else(|| {
             CliError::usage(
                 format!("pid: no process {pid} runs on this machine"),
                 "name one that does, or leave it out",

@@ -28,7 +28,7 @@ use sessiond::domain::{
     Hint, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, LinkState, LinkStatus, MachineName, Place, Project,
     Recollection, Registration, Session, Status, Timestamp,
 };
-use sessiond::platform::places::Os;
+use sessiond::platform::default_paths::Os;
 use sessiond::spool::SpooledRequest;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
