@@ -18,6 +18,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod discovery;
 pub mod doctor;
 pub mod domain;
 pub mod mcp;

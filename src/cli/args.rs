@@ -72,6 +72,8 @@ pub enum Verb {
     Migrate(MigrateArgs),
     /// Run a program as a session
     Exec(ExecArgs),
+    /// Report the running agents of this user to the daemon, as one that cannot read this home needs it
+    Discover(DiscoverArgs),
     /// Take note of what happens in Claude Code: its hooks run this, with JSON on stdin
     Hook(HookArgs),
     /// Serve MCP on stdin and stdout, for an agent that starts it
@@ -503,6 +505,14 @@ pub struct ExecArgs {
     /// The program and its arguments; it finds INSTANCE_ID and HOST_MACHINE in its environment
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond discover --watch")]
+pub struct DiscoverArgs {
+    /// Continue, and report each agent as it starts and ends
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::folder::Folder;
 use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
+use crate::discovery::folder::Folder;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;

@@ -2,7 +2,6 @@
 
 mod discovery;
 mod failure;
-mod folder;
 mod housekeeping;
 mod identity;
 mod in_force;

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::service::output;
 use crate::claude::running;
 use crate::config::{ClaudeSettings, Environment};
 use crate::domain::Finding;
@@ -38,9 +39,17 @@ pub(super) fn discovery(claude: &ClaudeSettings, is_system: bool) -> Finding {
         return Finding::good(CHECK, "claude.watch is off; sessions are recorded by hooks alone");
     }
     if is_system {
+        if helper_runs() {
+            return Finding::good(
+                CHECK,
+                format!("this user's {HELPER} reports running sessions to the system's service"),
+            );
+        }
         let found = "the system's service reads no home: it records sessions by hooks and watches their processes, and \
                      does not find sessions without hooks";
-        return Finding::odd(CHECK, found, "run `sessiond install --claude` as each user who runs Claude Code");
+        let advice = "run `sessiond install --claude` as each user who runs Claude Code, and for sessions without hooks \
+                      `systemctl --user enable --now sessiond-discover` (or `sessiond discover --watch`)";
+        return Finding::odd(CHECK, found, advice);
     }
     let Some(home) = &claude.home else {
         return Finding::odd(CHECK, "HOME is not set, so Claude Code's folder is unknown", "set claude.home");
@@ -57,6 +66,13 @@ pub(super) fn discovery(claude: &ClaudeSettings, is_system: bool) -> Finding {
             "make claude.home readable for the daemon's user, or set claude.watch = false",
         ),
     }
+}
+
+/// The unit that runs `sessiond discover --watch` for a user.
+const HELPER: &str = "sessiond-discover.service";
+
+fn helper_runs() -> bool {
+    output(&["systemctl", "--user", "is-active", HELPER]).is_some()
 }
 
 /// Whether the folder, or the nearest one above it that exists, can be entered and read.

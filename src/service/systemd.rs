@@ -18,6 +18,10 @@ const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version with Type=notify-reload.
 const NOTIFY_RELOAD_VERSION: u32 = 253;
 
+/// The unit that discovers agents of users whose homes the system service cannot read. Each user enables it.
+const DISCOVER: &str = include_str!("../../systemd/user/sessiond-discover.service");
+const DISCOVER_FILE: &str = "/etc/systemd/user/sessiond-discover.service";
+
 /// The version of systemd.
 pub(super) fn version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
@@ -72,6 +76,9 @@ pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> 
         for (name, text) in units(target.scope) {
             steps.push(InstallStep::write(folder.join(name), 0o644, text.replace(PROGRAM, &escape(&target.program))));
         }
+        if system {
+            steps.push(InstallStep::write(DISCOVER_FILE, 0o644, DISCOVER.replace(PROGRAM, &escape(&target.program))));
+        }
     }
     if target.systemd.is_some_and(|version| version >= NOTIFY_RELOAD_VERSION) {
         steps.push(InstallStep::write(drop_in(&folder), 0o644, NOTIFY_RELOAD));
@@ -106,6 +113,7 @@ pub(super) fn uninstall(target: &InstallTarget) -> Result<Vec<InstallStep>, Erro
     if target.scope == Scope::System {
         steps.push(InstallStep::Remove(SYSUSERS_FILE.into()));
         steps.push(InstallStep::Remove(TMPFILES_FILE.into()));
+        steps.push(InstallStep::Remove(DISCOVER_FILE.into()));
     }
     steps.push(InstallStep::run(&format!("{ctl} daemon-reload"), RunCondition::AfterChanges));
     Ok(steps)

@@ -12,6 +12,7 @@ use crate::domain::{
     Column, Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status,
     Timestamp,
 };
+use crate::store::by_hand::ByHand;
 use crate::store::{Caller, Process, Record, Store};
 
 /// A type of event that central rejects.
@@ -94,11 +95,11 @@ impl Command {
                 Self::Sweep => store.sweep(at, STALE_AFTER).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
                 Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
-                Self::RetryParked => store.retry_parked(Vec::new()).await.map(|_| None),
-                Self::DropParked => store.drop_parked(Vec::new()).await.map(|_| None),
+                Self::RetryParked => ByHand::unpark_all(&store, false).await.map(|_| None),
+                Self::DropParked => ByHand::unpark_all(&store, true).await.map(|_| None),
                 Self::FailCommit => {
                     let dangling = "PRAGMA defer_foreign_keys = ON; INSERT INTO aliases VALUES ('a', 'nothing', 0)";
-                    crate::store::by_hand::ByHand::execute(&store, dangling).await.map(|()| None)
+                    ByHand::execute(&store, dangling).await.map(|()| None)
                 }
             }
         })

@@ -62,7 +62,9 @@ impl World {
     pub fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
         let true_time = Arc::new(AtomicI64::new(1_769_774_400 * SECOND));
         let central_time = true_time.clone();
-        let central = FakeCentral::new(Arc::new(move || Timestamp::from_micros(central_time.load(Ordering::Relaxed))));
+        // Central's clock never shows one time twice: of two changes from the future, both cut to it, one is later.
+        let central_now = move || Timestamp::from_micros(central_time.fetch_add(1, Ordering::Relaxed));
+        let central = FakeCentral::new(Arc::new(central_now));
         let mut random = Random::new(seed);
         let network = Network::new(central, Random::new(random.next()), bug);
         let host = |i| Host::new(i, Disk::new(&format!("{name}-{i}")), network.clone(), true_time.clone());
@@ -522,6 +524,10 @@ impl World {
 
     fn back_up_or_restore(&mut self) -> Result<(), Violation> {
         if self.backups.is_empty() || (self.backups.len() < 3 && self.below(2) == 0) {
+            if self.below(2) == 0 {
+                self.bring_back();
+                self.check_central()?;
+            }
             self.note("central is backed up".into());
             let rivals = self.network.lock().rivals.clone();
             let tables = self.network.central.snapshot();
@@ -572,7 +578,13 @@ impl World {
     /// A client deletes its session, and brings it back.
     fn bring_back(&mut self) {
         let strangers: Vec<_> = self.strangers.values().cloned().collect();
-        let Some(stranger) = self.pick(&strangers) else { return };
+        let stranger = self.pick(&strangers).unwrap_or_else(|| {
+            self.drawn += 1;
+            let id = InstanceId::parse(&format!("odin-PS-w{:05}", self.drawn)).unwrap();
+            plain(id, self.now())
+        });
+        self.strangers.insert(stranger.instance_id.to_string(), stranger.clone());
+        self.network.central.put(&stranger);
         self.note(format!("{} is deleted and brought back", stranger.instance_id));
         self.network.central.delete(stranger.instance_id.as_str());
         self.network.central.put(&stranger);
@@ -589,7 +601,10 @@ impl World {
         let Some(row) = self.some_row().filter(|row| row.status != Status::Closed) else { return };
         self.note(format!("{} is closed in central", row.instance_id));
         self.network.central.close(row.instance_id.as_str());
-        let closed_at = self.now().max(row.created_at);
+        let is_it = |other: &Session| other.instance_id == row.instance_id;
+        let Some(closed_at) = self.network.central.rows().into_iter().find(is_it).and_then(|row| row.closed_at) else {
+            return;
+        };
         if let Some(told) = self.model.told.get_mut(&row.created_at) {
             told.closed_elsewhere.insert(closed_at);
         }

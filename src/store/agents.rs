@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
+use super::turns::ROWS;
 use super::{StoreError, history};
 use crate::domain::agent::{Candidate, Candidates, Kind, Report, Sign, Source, Verdict, resolve};
 use crate::domain::{Column, Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
@@ -457,25 +458,45 @@ fn begin(
     Ok(instance_id)
 }
 
-/// How many sessions one turn of [`close_headless`] closes.
-const TURN: i64 = 100;
+/// Condition on a session `s` that it is a headless one whose last heartbeat was before ?2. Nobody resumes one prompt.
+const IS_ABANDONED: &str = "mirror_round IS NULL AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2";
 
-/// Closes headless sessions that were killed long ago: nobody resumes one prompt, and only what is closed is pruned.
-/// Returns how many.
-pub(super) fn close_headless(db: &Connection, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
-    let found = db
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL \
-                 AND status <> 'active' AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2 LIMIT ?3"
-        ))?
-        .query_map(params![Kind::Headless.as_str(), silent_since.micros(), TURN], record)?
-        .collect::<Result<Vec<_>, _>>()?;
-    for mut record in found.iter().cloned() {
-        record.session.close(at);
-        record.process = None;
-        save(db, &mut record, at)?;
+/// What a turn of [`close_headless`] did.
+pub(super) struct HeadlessTurn {
+    pub closed: usize,
+    /// The row behind which the next turn continues; none if no stale session is left.
+    pub next: Option<i64>,
+}
+
+/// Closes headless sessions that were killed long ago, as only what is closed is pruned. A turn examines at most
+/// [`ROWS`] stale sessions behind `after_row`.
+pub(super) fn close_headless(
+    db: &Connection,
+    silent_since: Timestamp,
+    after_row: i64,
+    at: Timestamp,
+) -> Result<HeadlessTurn, StoreError> {
+    let examined: Vec<i64> = db
+        .prepare_cached(
+            "SELECT rowid FROM sessions INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
+                 AND status = 'stale' AND closed_at IS NULL AND rowid > ?1 ORDER BY rowid LIMIT ?2",
+        )?
+        .query_map([after_row, ROWS as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut find =
+        db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?3 AND {IS_ABANDONED}"))?;
+    let mut closed = 0;
+    for row in &examined {
+        let key = params![Kind::Headless.as_str(), silent_since.micros(), row];
+        if let Some(mut found) = find.query_row(key, record).optional()? {
+            found.session.close(at);
+            found.process = None;
+            save(db, &mut found, at)?;
+            closed += 1;
+        }
     }
-    Ok(found.len())
+    let next = examined.last().copied().filter(|_| examined.len() == ROWS);
+    Ok(HeadlessTurn { closed, next })
 }
 
 /// Notes that the agent's own id leads to this session, and which process uses it.

@@ -114,12 +114,25 @@ impl ByHand {
         store: &Store,
         at: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let writer = store.writer.clone();
-        async move { writer.submit(move |db| outbox::release_parked(db, at)).await }
+        let store = store.clone();
+        async move { store.release_due(at).await }
+    }
+
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do. There is no reader: a job reads.
+    pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
+        let rows = store.writer.submit(|db| outbox::parked_rows(db, &[])).await?;
+        store.unpark_rows(rows, drop).await
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         outbox::backlog(&self.connection)
+    }
+
+    /// How many events central lacks, whatever the store knows of central's tables.
+    pub(crate) fn unsynced_events(&self) -> u64 {
+        let sql = "SELECT count(*) FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL \
+             AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
+        self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
     }
 
     pub(crate) fn any_waits(&self, skip: &Skip) -> Result<bool, StoreError> {

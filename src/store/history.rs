@@ -1,13 +1,12 @@
 //! What happened in sessions, as this host keeps it: appending, asking, and what central lacks of it.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::outbox::{self, BatchLimit, Skip, set_fact};
+use super::outbox::{self, BatchLimit, Skip};
 use super::sessions::{self, Record};
+use super::turns::ROWS;
 use super::{Caller, StoreError};
 use crate::domain::history::CHECKPOINT_ABOVE;
 use crate::domain::{Happening, HistoryRecord, HistoryTables, InstanceId, Kind, TableState, Timestamp};
@@ -51,7 +50,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 
 /// Why an event is parked before it was ever pushed. Those parked for this reason are freed as soon as central
 /// takes their type.
-const UNKNOWN_TYPE: &str = "central's event_store takes no event of this type; it is kept here";
+pub(super) const UNKNOWN_TYPE: &str = "central's event_store takes no event of this type; it is kept here";
 
 const COLUMNS: &str = "record_id, instance_id, kind, type, at, body, unsynced, parked_error";
 
@@ -271,23 +270,25 @@ pub(super) fn newest_pending(
 /// Why a record is parked whose session somebody deleted in central. It is freed when the session is there again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
 
-/// Central has these sessions: what is parked because one of them was deleted there is pushed again.
+/// Central has these sessions: what is parked because one of them was deleted there is pushed again, at most
+/// [`ROWS`] records a turn. Returns how many it freed.
 pub(super) fn sessions_are_back<'a>(
     db: &Connection,
     ids: impl Iterator<Item = &'a InstanceId>,
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     let waits = "parked_at IS NOT NULL AND parked_error = ?1";
     let any: bool = db
         .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM records WHERE {waits})"))?
         .query_row([WITHOUT_SESSION], |row| row.get(0))?;
-    if any {
-        db.prepare_cached(&format!(
-            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0 \
-                 WHERE {waits} AND instance_id IN (SELECT value FROM json_each(?2))"
-        ))?
-        .execute(params![WITHOUT_SESSION, outbox::json_ids(ids)])?;
+    if !any {
+        return Ok(0);
     }
-    Ok(())
+    Ok(db
+        .prepare_cached(&format!(
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0 WHERE seq IN \
+                 (SELECT seq FROM records WHERE {waits} AND instance_id IN (SELECT value FROM json_each(?2)) LIMIT ?3)"
+        ))?
+        .execute(params![WITHOUT_SESSION, outbox::json_ids(ids), ROWS as i64])?)
 }
 
 /// How many records of each kind wait, in the order of [`Kind::ALL`], and since when the oldest does. Those that
@@ -368,7 +369,7 @@ pub(super) fn unpark(db: &Connection, record_id: Uuid, drop: bool) -> Result<usi
     Ok(db
         .prepare_cached(
             "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
-                 unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1",
+                 unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1 AND parked_at IS NOT NULL",
         )?
         .execute(params![record_id.as_bytes(), drop])?)
 }
@@ -382,7 +383,7 @@ pub(super) fn tables(db: &Connection) -> Result<Option<HistoryTables>, StoreErro
     Ok(fact.as_deref().and_then(tables_of_json))
 }
 
-fn tables_to_json(there: &HistoryTables) -> String {
+pub(super) fn tables_to_json(there: &HistoryTables) -> String {
     let states = Kind::ALL.map(|kind| match there.state(kind) {
         TableState::Usable => Value::from("usable"),
         TableState::Absent => Value::from("absent"),
@@ -406,31 +407,6 @@ fn tables_of_json(text: &str) -> Option<HistoryTables> {
         };
     }
     Some(tables)
-}
-
-/// Takes in what central has for records. Events of types that it does not take are parked, and those that were
-/// parked for that reason alone are freed if it takes them by now.
-pub(super) fn learn_tables(db: &Connection, there: &HistoryTables, at: Timestamp) -> Result<(), StoreError> {
-    if tables(db)?.as_ref() == Some(there) {
-        return Ok(());
-    }
-    set_fact(db, "central_history", &tables_to_json(there))?;
-    db.execute(
-        "UPDATE records SET parked_at = NULL, parked_error = NULL WHERE parked_at IS NOT NULL AND parked_error = ?1",
-        [UNKNOWN_TYPE],
-    )?;
-    let waiting: HashSet<String> = db
-        .prepare("SELECT DISTINCT type FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for unknown in waiting.iter().filter(|event_type| !there.is_absent(Kind::Event) && !there.takes(event_type)) {
-        db.execute(
-            "UPDATE records SET parked_at = ?2, parked_error = ?3 \
-             WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL AND type = ?1",
-            params![unknown, at.micros(), UNKNOWN_TYPE],
-        )?;
-    }
-    Ok(())
 }
 
 /// Condition on a session `s` that nothing of its history would be lost with what is kept here: central has all of

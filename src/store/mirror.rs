@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sessions::{self, Record};
+use super::turns::Budget;
 use super::{Renamed, StoreError, mirror_share, outbox};
 use crate::domain::mirror::{Changes, Gone, HostSeen, Reading, Rest};
 use crate::domain::{HistoryRecord, Kind, Session, Status, TimedSession, Timestamp};
@@ -130,6 +131,11 @@ impl Turn {
         self.gone.len() + self.sessions.len() + self.history.len()
     }
 
+    /// Does it delete sessions?
+    pub fn deletes(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
     /// Does it end the reading?
     pub fn finishes(&self) -> bool {
         self.next_since.is_some()
@@ -175,20 +181,55 @@ pub(super) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<Pa
     Ok(imported)
 }
 
-/// Deletes some of what a reading of everything did not meet. Says whether there may be more.
-pub(super) fn drop_unseen(db: &Connection) -> Result<bool, StoreError> {
-    let dropped = db
+/// Deletes the history of the sessions that this part deletes, one turn of it: a session with long texts lies on many
+/// pages. Says whether there is more.
+pub(super) fn delete_history(db: &Connection, part: &Turn) -> Result<bool, StoreError> {
+    let mut budget = Budget::new();
+    for gone in &part.gone {
+        let is_here = db
+            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM sessions WHERE {IS_GONE})"))?
+            .query_row(params![gone.instance_id, gone.created_at.micros()], |row| row.get(0))?;
+        if is_here && !budget.delete_records(db, &gone.instance_id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Condition on a mirrored session that it is the deleted one.
+const IS_GONE: &str = "instance_id = ?1 AND created_at = ?2 AND mirror_round IS NOT NULL";
+
+/// How many sessions one turn of [`drop_unseen`] examines.
+const EXAMINED: i64 = 500;
+
+/// Deletes sessions that a reading of everything did not meet, of those behind a row; one turn of it. Returns the row
+/// behind which the next turn continues, or none at the end of the table.
+pub(super) fn drop_unseen(db: &Connection, after_row: i64) -> Result<Option<i64>, StoreError> {
+    let examined: Vec<(i64, String, bool)> = db
         .prepare_cached(
-            "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions s \
-                 WHERE mirror_round < (SELECT value FROM facts WHERE name = 'mirror_round') \
-                     AND NOT EXISTS (SELECT 1 FROM mirror_seen WHERE instance_id = s.instance_id) LIMIT ?1)",
+            "SELECT rowid, instance_id, coalesce(mirror_round < (SELECT value FROM facts WHERE name = 'mirror_round'), 0) \
+                 AND NOT EXISTS (SELECT 1 FROM mirror_seen WHERE instance_id = s.instance_id) \
+             FROM sessions s WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
         )?
-        .execute([DELETED_AT_ONCE as i64])?;
-    Ok(dropped == DELETED_AT_ONCE)
+        .query_map([after_row, EXAMINED], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    let is_end = examined.len() < EXAMINED as usize;
+    let mut delete = db.prepare_cached("DELETE FROM sessions WHERE rowid = ?1")?;
+    let (mut budget, mut deleted, mut last) = (Budget::new(), 0, after_row);
+    for (row, id, is_unseen) in examined {
+        if is_unseen {
+            if deleted == DELETED_AT_ONCE || !budget.delete_records(db, &id)? {
+                return Ok(Some(last));
+            }
+            deleted += delete.execute([row])?;
+        }
+        last = row;
+    }
+    Ok((!is_end).then_some(last))
 }
 
 fn bury(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM sessions WHERE instance_id = ?1 AND created_at = ?2 AND mirror_round IS NOT NULL")?
+    db.prepare_cached(&format!("DELETE FROM sessions WHERE {IS_GONE}"))?
         .execute(params![gone.instance_id, gone.created_at.micros()])?;
     Ok(())
 }
@@ -379,7 +420,10 @@ mod tests {
         let how = Importing { whole: reading.is_whole(), draws, at: at(seconds), stale_after: STALE_AFTER };
         let mut imported = PageResult::default();
         for turn in Turn::of(reading, changes.clone()) {
-            while turn.finishes() && how.whole && drop_unseen(db).unwrap() {}
+            let mut place = (turn.finishes() && how.whole).then_some(i64::MIN);
+            while let Some(from) = place {
+                place = drop_unseen(db, from).unwrap();
+            }
             imported.add(import(db, &turn, &how).unwrap());
         }
         imported

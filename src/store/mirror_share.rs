@@ -6,7 +6,7 @@
 
 use rusqlite::Connection;
 
-use super::StoreError;
+use super::{StoreError, turns};
 
 /// The mirror is imported only while all that is stored takes less than this part of max_size.
 const SHARE: u64 = 2;
@@ -54,12 +54,12 @@ pub(super) fn make_room(db: &Connection, limit: Limit) -> Result<bool, StoreErro
 /// Deletes the oldest records of the mirror until so many bytes are free, or enough for one job. Says how many.
 fn give_up_records(db: &Connection, bytes: u64) -> Result<usize, StoreError> {
     let mut oldest = db.prepare_cached(
-        "SELECT seq, length(body) FROM records INDEXED BY records_mirrored WHERE unsynced IS NULL ORDER BY at LIMIT ?1",
+        "SELECT seq, octet_length(body) FROM records INDEXED BY records_mirrored WHERE unsynced IS NULL ORDER BY at LIMIT ?1",
     )?;
     let mut rows = oldest.query([RECORDS])?;
     let mut chosen: Vec<i64> = Vec::new();
     let mut freed = 0;
-    while freed < bytes
+    while freed < bytes.min(turns::BYTES as u64)
         && let Some(row) = rows.next()?
     {
         freed += row.get::<_, i64>(1)?.unsigned_abs();

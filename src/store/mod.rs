@@ -13,6 +13,7 @@ mod check;
 mod columns;
 mod copies;
 mod error;
+mod event_types;
 mod examine;
 mod history;
 #[cfg(test)]
@@ -38,6 +39,8 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod turns;
+#[cfg(test)]
+mod turns_scale_tests;
 #[cfg(test)]
 mod turns_tests;
 mod wal;
@@ -79,12 +82,13 @@ use crate::domain::{
     Happening, Heartbeat, HistoryTables, InstanceId, Kind, MachineName, Recollection, Registration, Status, Timestamp,
 };
 use check::Check;
+use event_types::LearnPlace;
 use mirror::{Importing, Turn};
 use mirror_position::MirrorPosition;
 use mirror_share::Limit;
 use news::News;
 use open::Files;
-use outbox::ForgetPlace;
+use outbox::{ForgetPlace, ParkedRow};
 use prune::PrunePlace;
 use readers::Readers;
 use writer::{Keeper, Writer};
@@ -494,7 +498,22 @@ impl Store {
 
     /// Closes headless sessions that have been stale since then.
     pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
-        self.write(move |db| agents::close_headless(db, silent_since, at)).await
+        let mut closed = 0;
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            let news = self.news.clone();
+            let work = move |db: &Connection| {
+                let turn = agents::close_headless(db, silent_since, from, at)?;
+                if turn.closed > 0 {
+                    news.write();
+                }
+                Ok(turn)
+            };
+            let turn = self.writer.submit(work).await?;
+            closed += turn.closed;
+            place = turn.next;
+        }
+        Ok(closed)
     }
 
     /// Lets go of sessions that were closed before then and that central has, a bounded turn after the other.
@@ -596,7 +615,14 @@ impl Store {
         let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
         for turn in Turn::of(&reading, changes) {
             let turn = Arc::new(turn);
-            while turn.finishes() && how.whole && self.writer.submit(mirror::drop_unseen).await? {}
+            let delete_history = || {
+                let turn = turn.clone();
+                self.writer.submit(move |db| mirror::delete_history(db, &turn))
+            };
+            while turn.deletes() && delete_history().await? {}
+            if turn.finishes() && how.whole {
+                self.drop_unseen().await?;
+            }
             let import = || {
                 let (turn, how) = (turn.clone(), how.clone());
                 self.writer.submit(move |db| mirror::import(db, &turn, &how))
@@ -609,6 +635,15 @@ impl Store {
         }
         while self.writer.submit(|db| mirror_share::make_room(db, Limit::Share)).await? {}
         Ok(imported)
+    }
+
+    /// Deletes what a reading of everything did not meet, in turns.
+    async fn drop_unseen(&self) -> Result<(), StoreError> {
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            place = self.writer.submit(move |db| mirror::drop_unseen(db, from)).await?;
+        }
+        Ok(())
     }
 
     /// Tries a write of this host again where the store was full and the mirror could make room.
@@ -704,9 +739,16 @@ impl Store {
         self.read(move |db| history::query(db, &id, &query)).await
     }
 
-    /// Takes in which tables central has for records, and which types of events it takes.
+    /// Records which tables central has for records and which types of events it takes, and parks or frees the
+    /// events that this concerns, in turns.
     pub async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
-        self.writer.submit(move |db| history::learn_tables(db, &tables, at)).await
+        let tables = Arc::new(tables);
+        let mut place = Some(LearnPlace::FIRST);
+        while let Some(from) = place {
+            let tables = tables.clone();
+            place = self.writer.submit(move |db| event_types::turn(db, &tables, from, at)).await?;
+        }
+        Ok(())
     }
 
     /// What of this host central lacks, sessions longest waiting first.
@@ -734,7 +776,19 @@ impl Store {
         if !self.read(move |db| outbox::is_parked_due(db, at)).await? {
             return Ok(0);
         }
-        self.writer.submit(move |db| outbox::release_parked(db, at)).await
+        self.release_due(at).await
+    }
+
+    /// The writes of [`Store::release_parked`], in turns.
+    async fn release_due(&self, at: Timestamp) -> Result<usize, StoreError> {
+        let mut released = 0;
+        loop {
+            let turn = self.writer.submit(move |db| outbox::release_parked(db, at)).await?;
+            released += turn;
+            if turn < turns::ROWS {
+                return Ok(released);
+            }
+        }
     }
 
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -745,7 +799,16 @@ impl Store {
     pub async fn settle(&self, settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         let mut renamed = Vec::new();
         for part in settling.in_parts() {
-            renamed.extend(self.writer.submit(move |db| outbox::settle(db, &part, at)).await?);
+            let part = Arc::new(part);
+            let settled = part.clone();
+            let work =
+                move |db: &Connection| Ok((outbox::settle(db, &settled, at)?, outbox::free_returned(db, &settled)?));
+            let (new, mut more) = self.writer.submit(work).await?;
+            renamed.extend(new);
+            while more {
+                let settled = part.clone();
+                more = self.writer.submit(move |db| outbox::free_returned(db, &settled)).await?;
+            }
         }
         Ok(renamed)
     }
@@ -772,12 +835,26 @@ impl Store {
 
     /// Lets what is parked be pushed again; all of it if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.write(move |db| outbox::unpark(db, &ids, false)).await
+        self.unpark(ids, false).await
     }
 
     /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.write(move |db| outbox::unpark(db, &ids, true)).await
+        self.unpark(ids, true).await
+    }
+
+    /// Nothing happens unless all the ids are parked. What is parked by the time of the call is changed in turns.
+    async fn unpark(&self, ids: Vec<String>, drop: bool) -> Result<usize, StoreError> {
+        let rows = self.read(move |db| outbox::parked_rows(db, &ids)).await?;
+        self.unpark_rows(rows, drop).await
+    }
+
+    async fn unpark_rows(&self, rows: Vec<ParkedRow>, drop: bool) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for part in turns::parts(rows) {
+            count += self.write(move |db| outbox::unpark(db, &part, drop)).await?;
+        }
+        Ok(count)
     }
 
     /// The newest damaged file that was set aside and still lies there, by its name.

@@ -3,6 +3,7 @@
 //! There is no queue: a session whose newest version central does not have is the message, so the
 //! backlog grows with the number of sessions and appended records, not of heartbeats.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -47,6 +48,13 @@ pub struct ParkedRecord {
     pub record_id: Uuid,
     pub kind: Kind,
     pub record_type: String,
+}
+
+/// The key of a parked row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ParkedRow {
+    Session(InstanceId),
+    Record(Uuid),
 }
 
 impl Parked {
@@ -271,12 +279,17 @@ pub(super) fn is_parked_due(db: &Connection, at: Timestamp) -> Result<bool, Stor
         .query_row(due(at), |row| row.get(0))?)
 }
 
-/// Lets what is parked and due be pushed again.
+/// Lets what is parked and due be pushed again, at most [`ROWS`] rows a turn. Returns how many; fewer than that: no
+/// more are due.
 pub(super) fn release_parked(db: &Connection, at: Timestamp) -> Result<usize, StoreError> {
+    let [now, latest] = due(at);
     let mut count = 0;
     for table in ["sessions", "records"] {
-        let free = format!("UPDATE {table} SET parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE {IS_DUE}");
-        count += db.prepare_cached(&free)?.execute(due(at))?;
+        let free = format!(
+            "UPDATE {table} SET parked_at = NULL, parked_error = NULL, retry_at = NULL \
+                 WHERE rowid IN (SELECT rowid FROM {table} WHERE {IS_DUE} LIMIT ?3)"
+        );
+        count += db.prepare_cached(&free)?.execute([now, latest, (ROWS - count) as i64])?;
     }
     Ok(count)
 }
@@ -323,12 +336,18 @@ pub(super) fn settle(db: &Connection, settling: &Settling, at: Timestamp) -> Res
         }
     }
     history::settle(db, &settling.records, at)?;
-    history::sessions_are_back(db, settling.sessions.iter().filter(|s| !s.how.leaves_none()).map(|s| &s.instance_id))?;
     set_fact(db, "acked_batch", &settling.acked_batch)?;
     for (name, number) in NEXT_BATCHES.into_iter().zip(settling.next_batches) {
         set_fact(db, name, &number)?;
     }
     Ok(renamed)
+}
+
+/// Frees the records that were parked because a session was not in central, if the batch shows that it is there
+/// again; one turn of it. Says whether there may be more.
+pub(super) fn free_returned(db: &Connection, settling: &Settling) -> Result<bool, StoreError> {
+    let there = settling.sessions.iter().filter(|s| !s.how.leaves_none()).map(|s| &s.instance_id);
+    Ok(history::sessions_are_back(db, there)? == ROWS)
 }
 
 /// A change made during the push has a newer version, so that its columns go on waiting.
@@ -484,29 +503,42 @@ pub(super) fn parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {
         .collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Lets what is parked be pushed again, or gives up pushing it as it is; all of it if `ids` is empty.
-/// Nothing happens unless all the ids are parked. Returns how many.
-pub(super) fn unpark(db: &Connection, ids: &[String], drop: bool) -> Result<usize, StoreError> {
-    let parked = parked(db)?;
-    let by_id: std::collections::HashMap<String, &Parked> = parked.iter().map(|p| (p.id(), p)).collect();
-    if let Some(unknown) = ids.iter().find(|id| !by_id.contains_key(id.as_str())) {
-        return Err(StoreError::NotParked(unknown.clone()));
+/// The parked rows of these ids, or all of them if there are no ids.
+///
+/// # Errors
+/// `NotParked` if one of the ids is not parked.
+pub(super) fn parked_rows(db: &Connection, ids: &[String]) -> Result<Vec<ParkedRow>, StoreError> {
+    let mut wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let mut rows = Vec::new();
+    for parked in parked(db)? {
+        if ids.is_empty() || wanted.remove(parked.id().as_str()) {
+            rows.push(match parked.record {
+                Some(record) => ParkedRow::Record(record.record_id),
+                None => ParkedRow::Session(parked.instance_id),
+            });
+        }
     }
-    let mut count = 0;
-    for (_, p) in by_id.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id)) {
-        count += match &p.record {
-            Some(record) => history::unpark(db, record.record_id, drop)?,
-            None => unpark_session(db, &p.instance_id, drop)?,
-        };
+    match ids.iter().find(|id| wanted.contains(id.as_str())) {
+        Some(unknown) => Err(StoreError::NotParked(unknown.clone())),
+        None => Ok(rows),
     }
-    Ok(count)
+}
+
+/// Lets these rows be pushed again, or gives up pushing them as they are. Returns how many were still parked.
+pub(super) fn unpark(db: &Connection, rows: &[ParkedRow], drop: bool) -> Result<usize, StoreError> {
+    let unpark = |row: &ParkedRow| match row {
+        ParkedRow::Record(record_id) => history::unpark(db, *record_id, drop),
+        ParkedRow::Session(id) => unpark_session(db, id, drop),
+    };
+    rows.iter().map(unpark).sum()
 }
 
 fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
             "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
-                 unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END WHERE instance_id = ?1",
+                 unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END \
+             WHERE instance_id = ?1 AND parked_at IS NOT NULL",
         )?
         .execute(params![id.as_str(), drop])?)
 }

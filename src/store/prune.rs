@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::StoreError;
 use super::history;
-use super::turns::{BYTES, ROWS};
+use super::turns::{Budget, ROWS};
 use crate::domain::Timestamp;
 
 /// A place in the order in which sessions are pruned: by the time they were closed.
@@ -41,14 +41,12 @@ struct Candidate {
 /// Prunes sessions that were closed before `closed_before`, from behind `place` on, until the turn is used up.
 pub(super) fn turn(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> Result<PruneTurn, StoreError> {
     let mut turn = PruneTurn { pruned: 0, next: Some(place) };
-    let mut rows = ROWS;
+    let mut budget = Budget::new();
     let candidates = candidates(db, closed_before, place)?;
     let is_last = candidates.len() < ROWS;
     for candidate in candidates {
         if candidate.is_done {
-            let (deleted, all) = delete_records(db, &candidate.id, rows)?;
-            rows = rows.saturating_sub(deleted + 1);
-            if !all || rows == 0 {
+            if !budget.delete_records(db, &candidate.id)? || !budget.take_row() {
                 return Ok(turn);
             }
             hand_to_mirror(db, &candidate.id)?;
@@ -80,24 +78,6 @@ fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> R
         ))?
         .query_map(params![closed_before.micros(), place.closed_at, place.row, ROWS as i64], candidate)?
         .collect::<Result<_, _>>()?)
-}
-
-/// Deletes records of a session until `rows` are deleted, or [`BYTES`] of their bodies. Returns how many, and whether
-/// none is left.
-fn delete_records(db: &Connection, id: &str, rows: usize) -> Result<(usize, bool), StoreError> {
-    let found: Vec<(i64, i64)> = db
-        .prepare_cached("SELECT seq, octet_length(body) FROM records WHERE instance_id = ?1 LIMIT ?2")?
-        .query_map(params![id, rows as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    let mut bytes = 0;
-    let fit = found.iter().take(rows).take_while(|(_, size)| {
-        bytes += size;
-        bytes <= BYTES as i64 || bytes == *size
-    });
-    let fit = fit.count();
-    let mut delete = db.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
-    found[..fit].iter().try_for_each(|(seq, _)| delete.execute([seq]).map(drop))?;
-    Ok((fit, fit == found.len()))
 }
 
 /// What is left of a session is what is mirrored of any host's.

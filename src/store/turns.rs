@@ -14,6 +14,50 @@ pub(super) const ROWS: usize = 200;
 /// How many bytes of text one turn deletes, unless one row alone has more: a long text lies on many pages.
 pub(super) const BYTES: usize = 1 << 20;
 
+/// What one turn may still delete.
+pub(super) struct Budget {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    pub const fn new() -> Self {
+        Self { rows: ROWS, bytes: BYTES }
+    }
+
+    /// Takes a row of that size, or says that the next turn has to. A turn takes at least one row.
+    fn take(&mut self, size: usize) -> bool {
+        let is_whole = self.rows == ROWS && self.bytes == BYTES;
+        let fits = self.rows > 0 && (size <= self.bytes || is_whole);
+        if fits {
+            self.rows -= 1;
+            self.bytes = self.bytes.saturating_sub(size);
+        }
+        fits
+    }
+
+    /// Takes a row of next to no size.
+    pub fn take_row(&mut self) -> bool {
+        self.take(0)
+    }
+
+    /// Deletes the records of a session as far as the budget allows. Says whether none is left.
+    pub fn delete_records(&mut self, db: &Connection, id: &str) -> Result<bool, StoreError> {
+        let found: Vec<(i64, i64)> = db
+            .prepare_cached("SELECT seq, octet_length(body) FROM records WHERE instance_id = ?1 LIMIT ?2")?
+            .query_map(params![id, self.rows as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut delete = db.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
+        for (seq, size) in found {
+            if !self.take(usize::try_from(size).unwrap_or(0)) {
+                return Ok(false);
+            }
+            delete.execute([seq])?;
+        }
+        Ok(true)
+    }
+}
+
 /// Splits `items` into parts of at most [`ROWS`].
 pub(super) fn parts<T>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     let mut items = items.into_iter();

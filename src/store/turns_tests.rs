@@ -5,28 +5,32 @@ use super::*;
 use crate::domain::MachineName;
 
 /// Rows that a job writes beside those it was given: facts, aliases.
-const BESIDE: u64 = 10;
+pub(super) const BESIDE: u64 = 10;
 const SESSIONS: i64 = 1_000;
 
 /// A store of that many sessions, active since second 0, and `records` records of the first of them, written without
 /// the writer.
 fn filled(dir: &Path, records: i64) -> (Store, WriterThread) {
+    fill(dir, SESSIONS, records, 1);
+    open(dir)
+}
+
+/// Writes so many sessions, and records of the first `spread` of them, without the writer.
+pub(super) fn fill(dir: &Path, sessions: i64, records: i64, spread: i64) {
     shut(open(dir));
     let db = Connection::open(dir.join("sessiond.db")).unwrap();
     db.execute_batch(&format!(
         "INSERT INTO facts VALUES ('machine_name', 'odin3');
-         WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {SESSIONS})
+         WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {sessions})
          INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, last_heartbeat, created_at,
              host_machine, owner_uid, pid, pid_started, version)
          SELECT printf('odin-PS-%06x', n), 'odin', 'PS', 'active', 1, {0}, {0}, 'odin3', 1000, n + 1, 7, 1 FROM n;
          WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {records})
          INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced)
-         SELECT CAST(printf('%016d', n) AS BLOB), 'odin-PS-000000', 'event', 'error', n, '{{}}', 0 FROM n WHERE n < {records};",
+         SELECT CAST(printf('%016d', n) AS BLOB), printf('odin-PS-%06x', n % {spread}), 'event', 'error', n, '{{}}', 0 FROM n WHERE n < {records};",
         at(0).micros(),
     ))
     .unwrap();
-    drop(db);
-    open(dir)
 }
 
 fn check_jobs(store: &Store) {

@@ -52,13 +52,22 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     /// The most rows that one job has written so far.
     largest_job: Arc<AtomicU64>,
+    /// Microseconds of a processor that the longest job took.
+    #[cfg(test)]
+    longest_job: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// A writer and the queue of its jobs, for whoever runs them.
     pub fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        (Self { jobs, largest_job: Arc::default() }, queue)
+        let writer = Self {
+            jobs,
+            largest_job: Arc::default(),
+            #[cfg(test)]
+            longest_job: Arc::default(),
+        };
+        (writer, queue)
     }
 
     /// Starts the thread; it ends when the last `Writer` is gone and everything accepted is committed.
@@ -72,6 +81,14 @@ impl Writer {
     #[cfg(test)]
     pub fn largest_job(&self) -> u64 {
         self.largest_job.load(Ordering::Relaxed)
+    }
+
+    /// How long the longest job took since this was last called, and how many rows the largest one wrote. Only the
+    /// processor's time counts: other tests run beside this one.
+    #[cfg(test)]
+    pub fn take_longest_job(&self) -> (std::time::Duration, u64) {
+        let micros = self.longest_job.swap(0, Ordering::Relaxed);
+        (std::time::Duration::from_micros(micros), self.largest_job.swap(0, Ordering::Relaxed))
     }
 
     /// Returns when the thread has ended.
@@ -106,9 +123,15 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let largest_job = self.largest_job.clone();
+        #[cfg(test)]
+        let longest_job = self.longest_job.clone();
         let work = move |db: &Connection| {
             let before = db.total_changes();
+            #[cfg(test)]
+            let began = processor_time();
             let result = work(db);
+            #[cfg(test)]
+            longest_job.fetch_max((processor_time() - began).as_micros() as u64, Ordering::Relaxed);
             largest_job.fetch_max(db.total_changes().saturating_sub(before), Ordering::Relaxed);
             result
         };
@@ -118,6 +141,12 @@ impl Writer {
         })?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+}
+
+#[cfg(test)]
+fn processor_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::try_from(time).unwrap()
 }
 
 fn stopped() -> StoreError {

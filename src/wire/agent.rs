@@ -13,8 +13,10 @@ use crate::domain::{InstanceId, Invalid, Project};
 #[serde(deny_unknown_fields)]
 pub struct AgentReport {
     /// `start`: the agent starts or continues a conversation; `beat`: a heartbeat; `leave`: its process switches to
-    /// another conversation; `end`: it ends with its work done; `gone`: its process ends with its work not done.
-    #[schema(pattern = "^(start|beat|leave|end|gone)$")]
+    /// another conversation; `end`: it ends with its work done; `gone`: its process ends with its work not done;
+    /// `found`: its process was discovered (requires `pid`, a process of the client's); `exited`: the process with `pid`
+    /// and `pid_started` removed its own file and ended.
+    #[schema(pattern = "^(start|beat|leave|end|gone|found|exited)$")]
     pub sign: String,
     /// The cause of a `start`: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,7 +112,9 @@ impl AgentReport {
             "leave" => Ok(Sign::Leave),
             "end" => Ok(Sign::End),
             "gone" => Ok(Sign::Gone),
-            _ => Err(Invalid::new("sign", "it must be start, beat, leave, end or gone")),
+            "found" => Ok(Sign::Found),
+            "exited" => Ok(Sign::Exited),
+            _ => Err(Invalid::new("sign", "it must be start, beat, leave, end, gone, found or exited")),
         }
     }
 }

@@ -9,6 +9,8 @@ use super::sessions::{body, resolve};
 use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
+use crate::domain::Invalid;
+use crate::domain::agent::Sign;
 use crate::domain::footer::footer;
 use crate::store::{Process, Sighting};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
@@ -26,12 +28,12 @@ pub async fn report(
         let settings = api.settings.borrow();
         (request.validate(&settings.type_rules)?, settings.stale_after)
     };
-    let sighting = Sighting {
-        report,
-        process: running(&api, peer, &request).await,
-        host_machine: api.identity.current().name,
-        lives: api.is_running,
+    let process = match report.sign {
+        Sign::Found => Some(found(&api, peer, &request).await?),
+        Sign::Exited => Some(exited(&api, &request)?),
+        _ => running(&api, peer, &request).await,
     };
+    let sighting = Sighting { report, process, host_machine: api.identity.current().name, lives: api.is_running };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();
@@ -48,4 +50,29 @@ pub async fn report(
 async fn running(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Option<Process> {
     let process = resolve(api, peer, request.pid?).await.ok()?;
     request.pid_started.is_none_or(|reported| reported == process.started).then_some(process)
+}
+
+/// The discovered process, which must run and be the client's: nothing else proves that there is an agent.
+async fn found(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Result<Process, ApiError> {
+    let pid = request.pid.ok_or_else(|| Invalid::new("pid", "the sign `found` requires it"))?;
+    let process = resolve(api, peer, pid).await.map_err(|error| Invalid::new("pid", error.to_string()))?;
+    match request.pid_started {
+        Some(reported) if reported != process.started => {
+            Err(Invalid::new("pid_started", format!("process {pid} started at another time")).into())
+        }
+        _ => Ok(process),
+    }
+}
+
+/// The process that ended. Its pid is not translated from the client's pid namespace: a process of another namespace
+/// matches no session, which then stays as it is.
+fn exited(api: &Arc<Api>, request: &AgentReport) -> Result<Process, ApiError> {
+    let (Some(pid), Some(started)) = (request.pid, request.pid_started) else {
+        return Err(Invalid::new("pid_started", "the sign `exited` requires pid and pid_started").into());
+    };
+    let process = Process { pid, started };
+    if (api.is_running)(process) {
+        return Err(Invalid::new("pid", format!("process {pid} still runs")).into());
+    }
+    Ok(process)
 }

@@ -22,7 +22,7 @@ use crate::cli::output::Output;
 use crate::cli::text::lines;
 use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, fenced, one_line};
-use crate::domain::{InstanceType, Timestamp};
+use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
@@ -300,7 +300,9 @@ impl<'a> Voice<'a> {
     /// A line in the log of hooks; nobody reads what they print.
     fn complain(&self, what: &str) {
         if let Some(dir) = &self.away.state_dir {
-            let _ = log(dir, &format!("{} {}\n", self.now, one_line(what)));
+            // A complaint quotes what it is about.
+            let what = redact::text(what).unwrap_or_else(|| what.to_owned());
+            let _ = log(dir, &format!("{} {}\n", self.now, one_line(&what)));
         }
     }
 }

@@ -71,17 +71,22 @@ fn installed(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, S
     Ok(merged.text)
 }
 
-/// The user's settings; a link, as those have who keep them in a repository, stays one, also where it leads to a file
-/// that is not there yet.
-fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
+/// Claude Code's folder.
+pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
     let home = path_in(env, "CLAUDE_CONFIG_DIR").or_else(|| path_in(env, "HOME").map(|home| home.join(".claude")));
-    let file = home.map(|home| home.join("settings.json")).ok_or_else(|| {
+    home.ok_or_else(|| {
         CliError::new(
             ErrorCode::Configuration,
             "HOME is not set",
             "set it, or CLAUDE_CONFIG_DIR to Claude Code's folder",
         )
-    })?;
+    })
+}
+
+/// The user's settings; a link, as those have who keep them in a repository, stays one, also where it leads to a file
+/// that is not there yet.
+fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
+    let file = claude_home(env)?.join("settings.json");
     resolve_links(&file).map_err(|error| unusable(&file, &error))
 }
 

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod claude;
+pub mod discover;
 pub mod doctor;
 pub mod exec;
 pub mod history;

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::MARK;
 use super::names::Name;
-use super::rules::{ADJECTIVES, CONSTANTS, CRYPT, TOKENS, TYPES, Tail, WEBHOOK_HOSTS, WEBHOOKS};
+use super::plain_words::{ADJECTIVES, CONSTANTS, TYPES};
+use super::rules::{CRYPT, TOKENS, Tail, WEBHOOK_HOSTS, WEBHOOKS};
 use super::scan::{is_blank, is_word, run};
-use super::value::{is_placeholder, is_random};
+use super::value::{is_cmdlet, is_placeholder, is_random};
 
 /// `user:password@` of a URL or a connection string; a user without a password only where it is a token.
 pub fn user_info(bytes: &[u8], start: usize) -> Option<Range<usize>> {
@@ -260,9 +261,20 @@ pub fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
     let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty()).take(8).enumerate();
     let place = |word: &str| word.as_ptr() as usize - rest.as_ptr() as usize;
     let (_, first) = words.next()?;
-    let link =
-        |word: &str| matches!(word.trim_end_matches(':'), "is" | "was" | "are" | "to" | "as" | "becomes" | "will");
+    let link = |word: &str| {
+        matches!(
+            word.trim_end_matches(':'),
+            "is" | "was" | "are" | "to" | "as" | "becomes" | "will" | "=" | "->" | "=>"
+        )
+    };
     let (mut word, mut linked) = (first, None);
+    // "password for the database is X", "the key you asked for: X"
+    let joins = |word: &str| {
+        matches!(
+            word,
+            "for" | "of" | "on" | "at" | "in" | "there" | "here" | "you" | "we" | "i" | "I" | "that" | "from"
+        )
+    };
     for (index, next) in words {
         let filler =
             |word: &str| matches!(word, "be" | "now" | "set" | "to" | "currently" | "is" | "still" | "is:" | "just");
@@ -270,7 +282,7 @@ pub fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
             linked = Some((link, next));
         } else if link(word) || (index > 1 && word.ends_with(':')) {
             linked = Some((word, next));
-        } else if index > 6 || (index == 1 && !matches!(first, "for" | "of" | "on" | "at" | "in" | "there" | "here")) {
+        } else if index > 6 || (index == 1 && !joins(first)) {
             break;
         }
         if linked.is_some_and(|(_, value)| !filler(value)) {
@@ -303,7 +315,13 @@ fn is_said(kind: Name, value: &str, link: &str, quoted: bool, last: bool) -> boo
         || value.contains("::")
         || value.contains(".rs")
         || value.contains(".py");
-    if value.len() < 3 || says_nothing || algorithm || is_placeholder(value) || value.starts_with('-') {
+    if value.len() < 3
+        || says_nothing
+        || algorithm
+        || is_placeholder(value)
+        || value.starts_with('-')
+        || is_cmdlet(value)
+    {
         return false;
     }
     let random = is_random(value) && (!is_code || value.len() >= 8 && !value.contains(['(', '/', '<']));

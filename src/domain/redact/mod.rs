@@ -8,11 +8,14 @@
 //! `redact::corpus` measures both kinds of error on tests/data/redact: secrets that are missed, and ordinary text that is
 //! blanked. NUL, which central's JSON cannot hold, is replaced too.
 
+mod arguments;
 mod commands;
 #[cfg(test)]
 mod corpus;
 mod forms;
 mod names;
+mod plain_words;
+mod programs;
 mod rules;
 mod scan;
 #[cfg(test)]

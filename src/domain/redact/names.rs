@@ -45,6 +45,10 @@ pub fn kind_of(name: &str) -> Option<Name> {
             _ => Some(Name::Password),
         };
     }
+    let is_variable = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    if last == "auth" && !before.is_empty() && is_variable {
+        return Some(Name::Token);
+    }
     if (last == "key" && KEYS.contains(&before)) || (last == "auth" && before.is_empty() && name.starts_with('_')) {
         return Some(Name::Token);
     }

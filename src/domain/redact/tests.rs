@@ -131,7 +131,8 @@ proptest! {
     fn text_made_of_the_rules_own_pieces_is_read(
         pieces in prop::collection::vec(
             prop::sample::select(vec!["password", "=", ": ", "\"", "\\", "'", "://", "@", "Bearer ", "-----BEGIN ", "PRIVATE KEY-----",
-                "eyJ", ".", "--token", " ", "ä", "[redacted]", "\n", "AKIA", "a", "\0", "/", "Cookie"]), 0..40)
+                "eyJ", ".", "--token", "<<", "<", "EOF", "echo ", "|", "sudo -S ", "mstsc /p:", "send \"", "\\r", "net use ", "set ",
+                "ConvertTo-SecureString", "auth=(", "', '", "use ", " as the ", "é", ">", ")", " ", "ä", "[redacted]", "\n", "AKIA", "a", "\0", "/", "Cookie"]), 0..40)
     ) {
         let before = pieces.concat();
         if let Some(after) = text(&before) {
@@ -156,6 +157,16 @@ fn long_text_takes_time_in_proportion() {
         "=",
         "Bearer ",
         "a",
+        "a <<EOF ",
+        "sudo -S <<<",
+        "echo a|sudo ",
+        "send \"",
+        "\"a\" |",
+        "mstsc /p ",
+        "net use a ",
+        "<password>",
+        "| token ",
+        "use a as the ",
     ] {
         let text_of = |size: usize| piece.repeat(size / piece.len());
         let began = Instant::now();

@@ -1,7 +1,7 @@
 //! Is a value behind the name of a secret one? Code, configuration and prose name secrets all the time without giving one.
 
 use super::names::{Name, kind_of};
-use super::rules::{CONSTANTS, TYPES};
+use super::plain_words::{CONSTANTS, TYPES};
 
 /// How a value stands behind its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,6 +175,17 @@ fn is_code(value: &str) -> bool {
         || is_member(value)
         || value.rsplit_once('.').is_some_and(|(owner, name)| is_identifier(owner) && kind_of(name).is_some())
         || is_version(value)
+        || is_cmdlet(value)
+}
+
+/// `Get-Credential` of PowerShell.
+pub fn is_cmdlet(value: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_uppercase())
+            && part.len() >= 3
+            && part.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    value.split_once('-').is_some_and(|(verb, noun)| is_part(verb) && is_part(noun))
 }
 
 fn is_identifier(value: &str) -> bool {
@@ -211,6 +222,14 @@ pub fn is_random(value: &str) -> bool {
     let upper = count(u8::is_ascii_uppercase);
     let mixed = value.len() >= 10 && upper >= 2 && letters - upper >= 2 && !is_camel(value);
     !is_version(value) && value.len() >= 6 && letters >= 1 && (digits >= 1 || (signs >= 1 && value.len() >= 8) || mixed)
+}
+
+/// Letters with digits and in both cases, or with other signs, such as no word, name or place is.
+pub fn is_strong(value: &str) -> bool {
+    let has = |such: fn(&u8) -> bool| value.bytes().any(|byte| such(&byte));
+    let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    let signs = has(|byte| matches!(byte, b'!' | b'#' | b'%' | b'^' | b'*' | b'+' | b'~' | b'?' | b'@'));
+    value.len() >= 8 && is_random(value) && (mixed || signs) && !value.contains(['/', ':', '='])
 }
 
 /// Words of three letters and more, written without blanks.

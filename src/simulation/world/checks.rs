@@ -12,7 +12,14 @@ impl World {
         if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
             return Ok(());
         }
-        self.model.check_store(host, |id| hand.get(id.as_str()))
+        self.model.check_store(host, |id| hand.get(id.as_str()))?;
+        // Central always has the table, so events that it does not take are backlog.
+        let (unsynced, counted) = (hand.unsynced_events(), hand.backlog().unwrap().records_of[0]);
+        if unsynced != counted {
+            let what = format!("host {host} has {unsynced} unsynced events, and its backlog says {counted}");
+            return Err(Violation { guarantee: "G2", what });
+        }
+        Ok(())
     }
 
     /// G9: whose process runs is not called stale by its own host, once that has looked.

@@ -41,15 +41,18 @@ macro_rules! path {
 macro_rules! page {
     ($of:expr) => {
         concat!(
-            "SELECT instance_id, project, instance_type, status, context_percent, current_epic, ",
+            // As text: somebody may have made an enum of a column, and a type that is not built in takes sqlx statements
+            // of its own, which replace the unnamed one.
+            "SELECT instance_id::text, project::text, instance_type::text, status::text, context_percent, \
+                 current_epic::text, ",
             micros!("last_heartbeat"),
             ", ",
             micros!("created_at"),
             ", ",
             micros!("closed_at"),
-            ", host_machine, claude_session_uuid, ",
+            ", host_machine::text, claude_session_uuid::text, ",
             path!("claude_session_path"),
-            ", resumed_from, ",
+            ", resumed_from::text, ",
             path!("working_dir"),
             ", changed_xid::text::bigint, CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, \
                  json_build_object('other', ",

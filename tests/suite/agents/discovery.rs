@@ -11,18 +11,18 @@ use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn sessions(host: &Host) -> Vec<Value> {
+pub fn sessions(host: &Host) -> Vec<Value> {
     host.ask("GET", "/v1/sessions", None).1["instances"].as_array().unwrap().clone()
 }
 
 /// When a process started: field 22 of its stat.
-fn started(pid: u32) -> Option<String> {
+pub fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned())
 }
 
 /// Writes the file in which a running agent tells of itself.
-fn tell(host: &Host, pid: u32, session_id: &str, started: &Value, cwd: &Value) {
+pub fn tell(host: &Host, pid: u32, session_id: &str, started: &Value, cwd: &Value) {
     let folder = host.dir().join(".claude/sessions");
     fs::create_dir_all(&folder).unwrap();
     let text =

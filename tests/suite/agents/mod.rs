@@ -3,6 +3,7 @@
 mod bad_input;
 mod conversations;
 mod day;
+mod discover;
 mod discovery;
 mod exec;
 mod mcp;

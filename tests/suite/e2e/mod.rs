@@ -10,6 +10,7 @@ mod life;
 mod merging;
 mod mirror;
 mod outage;
+mod processes;
 mod readme;
 mod records;
 mod retries;

@@ -203,8 +203,27 @@ fn a_lock_on_the_hosts_own_row_is_named() {
     host.await_central("connected");
 }
 
+/// Changes the type of `status`, which triggers depend on.
+fn retype_status(to: &str) -> String {
+    format!(
+        "DO $$ DECLARE made record; BEGIN \
+             CREATE TEMP TABLE triggers AS SELECT tgname, pg_get_triggerdef(oid) AS definition FROM pg_trigger \
+                 WHERE tgrelid = 'supervisor_sessions'::regclass AND NOT tgisinternal; \
+             FOR made IN SELECT * FROM triggers LOOP \
+                 EXECUTE format('DROP TRIGGER %I ON supervisor_sessions', made.tgname); END LOOP; \
+             ALTER TABLE supervisor_sessions ALTER status TYPE {to} USING status::text::{to}; \
+             FOR made IN SELECT * FROM triggers LOOP EXECUTE made.definition; END LOOP; END $$"
+    )
+}
+
 #[test]
 fn a_table_of_sessions_at_fault_is_refused_and_nothing_is_parked() {
+    let to_enum = "DROP VIEW active_sessions_by_machine, sessions_with_machine; \
+         ALTER TABLE supervisor_sessions DROP CONSTRAINT supervisor_sessions_status_check, ALTER status DROP DEFAULT; \
+         CREATE TYPE session_status AS ENUM ('active', 'stale', 'closed'); "
+        .to_owned()
+        + &retype_status("session_status");
+    let to_text = retype_status("varchar(16)");
     let faults = [
         (
             "ALTER TABLE supervisor_sessions ADD COLUMN team text NOT NULL DEFAULT ''; \
@@ -223,6 +242,7 @@ fn a_table_of_sessions_at_fault_is_refused_and_nothing_is_parked() {
             "ALTER TABLE supervisor_sessions DROP CONSTRAINT none",
             "none",
         ),
+        (&to_enum, &to_text, "42804"),
     ];
     let server = central();
     let host = host(&server);

@@ -62,6 +62,19 @@ fn an_installation_that_is_well_is_said_to_be() {
 }
 
 #[test]
+fn a_central_without_utf8_is_warned_of() {
+    let server = Server::start(&[]);
+    server.psql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let host = Host::with_central("odin3", &server.url("latin"));
+    let migrated = host.verb(&["migrate"]);
+    let said = [migrated.stdout, migrated.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(migrated.status.success() && said.contains("encoded in LATIN1"), "{said}");
+    let (_, findings) = look(&host);
+    let (state, found) = verdict(&findings, "central.encoding").unwrap();
+    assert!(state == "odd" && found.contains("encoded in LATIN1"), "{findings:#?}");
+}
+
+#[test]
 fn each_fault_is_found_with_what_to_do() {
     let mut host = Host::new("odin3").started();
     host.kill();

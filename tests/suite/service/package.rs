@@ -41,6 +41,7 @@ fn the_package_holds_what_belongs_into_it() {
         "./lib/systemd/system/sessiond.socket",
         "./usr/lib/systemd/user/sessiond.service",
         "./usr/lib/systemd/user/sessiond.socket",
+        "./usr/lib/systemd/user/sessiond-discover.service",
         "./usr/lib/sysusers.d/sessiond.conf",
         "./usr/lib/tmpfiles.d/sessiond.conf",
         "./usr/share/doc/sessiond/examples/config.example.toml",

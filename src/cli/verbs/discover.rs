@@ -1,0 +1,107 @@
+//! discover: finds the running agents of this user and reports them to a daemon that cannot read this user's home, as
+//! the system's service cannot (ProtectHome=, and Claude Code's folder has mode 0700).
+
+use std::sync::Mutex;
+
+use super::claude::claude_home;
+use crate::claude::running::Running;
+use crate::cli::args::DiscoverArgs;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::client::Client;
+use crate::discovery::{self, Recorder, start_of};
+use crate::domain::Project;
+use crate::domain::agent::Sign;
+use crate::platform::default_paths::Env;
+use crate::wire::{AgentReport, ErrorCode};
+
+pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+    let home = claude_home(env)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(ErrorCode::Internal, format!("no runtime: {error}"), "try again"))?;
+    if args.watch {
+        let reports = Reports { client: client.clone(), complaint: Mutex::default() };
+        runtime.block_on(discovery::watch(&reports, home));
+        return Ok(());
+    }
+    let found = runtime.block_on(discovery::scan(home));
+    report_once(client, found, out)
+}
+
+/// Reports what runs now, and prints each session.
+fn report_once(client: &Client, found: Vec<(Running, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
+    let reports = found.iter().filter_map(|(running, project)| report_of(running, Sign::Found, project));
+    let mut count = 0;
+    for report in reports {
+        let answer = client.report_agent(&report)?;
+        let session = answer.session;
+        out.line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
+        count += 1;
+    }
+    if count == 0 {
+        out.line("no agent of this user runs, or none that describes itself in Claude Code's folder")
+    } else {
+        Ok(())
+    }
+}
+
+/// What the daemon gets; `None` for a file whose process does not run.
+fn report_of(running: &Running, sign: Sign, project: &Project) -> Option<AgentReport> {
+    let (sign, started) = match sign {
+        Sign::Found => ("found", Some(start_of(running)?)),
+        Sign::Exited => ("exited", running.started),
+        _ => ("end", running.started),
+    };
+    let described = sign == "found";
+    Some(AgentReport {
+        sign: sign.to_owned(),
+        claude_session_uuid: Some(running.session_id.clone()),
+        claude_session_path: running.transcript.clone().filter(|_| described),
+        working_dir: running.cwd.clone().filter(|_| described),
+        project: described.then(|| project.to_string()),
+        pid: Some(running.pid),
+        pid_started: started,
+        kind: running.kind.filter(|_| described).map(|kind| kind.as_str().to_owned()),
+        ..AgentReport::default()
+    })
+}
+
+/// Reports to the daemon; while none answers, each report is tried again.
+struct Reports {
+    client: Client,
+    /// The last complaint, so that a daemon that is stopped is named once.
+    complaint: Mutex<Option<String>>,
+}
+
+impl Reports {
+    /// Prints a failure once, until another one or a success follows.
+    fn note(&self, failure: Option<String>) {
+        let Ok(mut last) = self.complaint.lock() else { return };
+        if let Some(failure) = failure.as_ref().filter(|failure| last.as_ref() != Some(failure)) {
+            use std::io::Write as _;
+            _ = writeln!(std::io::stderr(), "sessiond: {}; trying again", crate::domain::text::one_line(failure));
+        }
+        *last = failure;
+    }
+}
+
+impl Recorder for Reports {
+    async fn record(&self, running: &Running, sign: Sign, project: Project) -> bool {
+        let Some(report) = report_of(running, sign, &project) else { return false };
+        let client = self.client.clone();
+        let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;
+        match answer {
+            Ok(Ok(_)) => self.note(None),
+            // The end of a session that is not known.
+            Ok(Err(error)) if error.code == ErrorCode::NotFound => self.note(None),
+            Ok(Err(error)) => {
+                self.note(Some(error.message));
+                return false;
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+}
