@@ -2,10 +2,10 @@
 
 mod args;
 mod away;
-mod difference;
 mod error;
 mod history_args;
 mod known;
+mod line_diff;
 mod look;
 mod output;
 mod table;

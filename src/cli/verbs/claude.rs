@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::claude::settings::{self, SettingsError};
 use crate::claude::versions::{self, LeftOut};
-use crate::cli::difference::difference;
 use crate::cli::error::CliError;
+use crate::cli::line_diff::line_diff;
 use crate::cli::output::Output;
 use crate::platform::default_paths::{Env, path_in};
 use crate::platform::program::installed_path;
@@ -38,7 +38,7 @@ pub fn settings(change: Change, dry_run: bool, env: Env<'_>, out: &mut Output<'_
         return out.line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.print(&format!("{}\n{}", file.display(), difference(text, &after)));
+        return out.print(&format!("{}\n{}", file.display(), line_diff(text, &after)));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,
