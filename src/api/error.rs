@@ -73,6 +73,13 @@ impl From<StoreError> for ApiError {
             StoreError::Full(_) => {
                 (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")
             }
+            StoreError::UserFull { .. } => (
+                ErrorCode::DiskFull,
+                "nothing was recorded; close finished sessions, which are deleted after sessions.keep_closed, or raise store.max_size",
+            ),
+            StoreError::UserSessions { .. } => {
+                (ErrorCode::DiskFull, "nothing was recorded; close finished sessions with `sessiond close ID`")
+            }
             StoreError::Io(_) => (ErrorCode::Unavailable, "nothing was recorded; check the disk and the daemon's log"),
             StoreError::Damaged(_) => {
                 (ErrorCode::Unavailable, "nothing was recorded; the store is being rebuilt, try again in a second")

@@ -16,7 +16,11 @@ pub fn with_common_responses(mut document: OpenApi) -> OpenApi {
             }
         }
         if let Some(operation) = &mut path.post {
-            add(operation, "507", "The disk is full, or the store has reached max_size; nothing was recorded.");
+            add(
+                operation,
+                "507",
+                "The disk, the store (max_size) or the user's share of it is full; nothing was recorded.",
+            );
         }
     }
     document

@@ -82,6 +82,8 @@ enum Failure {
     Unresolved(String),
     Permanent(String),
     Transient(String),
+    /// Its user has as much in the store as one user may have.
+    Limited(String),
 }
 
 impl From<StoreError> for Failure {
@@ -91,6 +93,7 @@ impl From<StoreError> for Failure {
             // It came too late to change anything.
             StoreError::Closed(_) => Self::Done,
             StoreError::NotFound(_) | StoreError::Bug(_) => Self::Unresolved(reason),
+            StoreError::UserFull { .. } | StoreError::UserSessions { .. } => Self::Limited(reason),
             error if error.is_transient() => Self::Transient(reason),
             _ => Self::Permanent(reason),
         }
@@ -198,7 +201,7 @@ impl Importer {
             }
         }
         let mut gone = Vec::new();
-        let mut transient = None;
+        let (mut transient, mut limited) = (None, None);
         while !pending.is_empty() {
             let held = scanner.held();
             let may_go = |request: &Pending| match request.import.key.as_ref().and_then(|key| held.get(key)) {
@@ -229,6 +232,10 @@ impl Importer {
                         scanner.failed(entry, &reason, import.key.clone());
                         transient.get_or_insert(reason);
                     }
+                    Some(Failure::Limited(reason)) => {
+                        scanner.failed(entry, &reason, import.key.clone());
+                        limited.get_or_insert(reason);
+                    }
                 }
             }
         }
@@ -241,7 +248,10 @@ impl Importer {
         if let Some(reason) = self.clear(gone, quarantine).await {
             transient.get_or_insert(reason);
         }
-        self.conclude(summary, transient, progress, scanner)
+        // What one user's limits hold up is tried again later, but delays no other user.
+        let others_wait = summary.more || progress;
+        summary.reason = limited.clone().or(summary.reason);
+        self.conclude(summary, transient.or(limited.filter(|_| !others_wait)), progress, scanner)
     }
 
     fn conclude(&mut self, mut summary: Summary, transient: Option<String>, progress: bool, scanner: &Scanner) -> Pass {
@@ -321,7 +331,8 @@ impl Intake {
         let content = serde_json::to_vec(&request).unwrap_or_default();
         // Nothing has been written in the future, whatever the writer's clock said.
         let at = Timestamp::from_micros(request.at).min((self.clock)());
-        let key = request.write.session_key().map(str::to_owned);
+        // A user's requests wait for one another, and never for another user's.
+        let key = request.write.session_key().map(|key| format!("{} {key}", entry.uid));
         let needs_session = !matches!(request.write, Write::Agent { .. });
         match self.deferred(request, entry.uid) {
             Ok(deferred) => {

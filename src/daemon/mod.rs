@@ -36,10 +36,10 @@ use crate::platform;
 use crate::platform::default_paths::DefaultPaths;
 use crate::shutdown::{self, Stop};
 use crate::spool::{Spool, SpoolMonitor};
-use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
+use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store, UserLimits};
 use crate::sync::postgres::{Postgres, PostgresOptions};
-use crate::sync::progress::Progress;
 use crate::sync::supervise::supervise;
+use crate::sync::watchdog::Watchdog;
 use crate::sync::worker::Worker;
 use crate::wire::{ErrorCode, ErrorDetail};
 use discovery::Discovery;
@@ -77,6 +77,8 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     let identity = Arc::new(pin(settings, &clock)?);
     let options = Options { durability: settings.durability, max_size: settings.max_size };
     let (store, writer) = Store::open(&settings.state_dir, options, clock.clone()).map_err(failure::of_store)?;
+    let own_uid = rustix::process::geteuid().as_raw();
+    let store = store.limiting_users(UserLimits::of_store(settings.max_size, own_uid));
     let (listener, socket_file, door) = open_the_door(settings)?;
 
     let in_force = InForce::new(&loaded, postgres, log);
@@ -207,7 +209,7 @@ impl Daemon {
 
         let nudge = Arc::new(Notify::new());
         let (link, link_status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
-        let progress = Progress::default();
+        let sync_watchdog = Watchdog::default();
         let (stop_serving, serving) = shutdown::channel();
         let (stop_sync, syncing) = shutdown::channel();
 
@@ -215,15 +217,15 @@ impl Daemon {
             store: store.clone(),
             identity: identity.clone(),
             settings: in_force.sync(),
-            central_of: |options: &PostgresOptions| Postgres::new(options.clone()),
+            make_central: |options: &PostgresOptions| Postgres::new(options.clone()),
             link,
-            progress: progress.clone(),
+            watchdog: sync_watchdog.clone(),
             nudge: nudge.clone(),
             clock: clock.clone(),
             random,
             shutdown: syncing,
             version: VERSION,
-            begins_anew: false,
+            is_restarted: false,
         })?;
         let liveness = Liveness::new(store.clone(), clock.clone(), in_force.liveness(), nudge.clone());
         let lookout = liveness.lookout();
@@ -302,7 +304,7 @@ impl Daemon {
         tracing::info!(version = VERSION, machine = %name, socket = %started.settings.socket.path.display(),
             state = %started.settings.state_dir.display(), "ready");
         systemd::ready();
-        let watchdog = tokio::spawn(tell_systemd(store.clone(), link_status.clone(), progress));
+        let watchdog = tokio::spawn(tell_systemd(store.clone(), link_status.clone(), sync_watchdog));
         let mut reloads = reload::Reloads::new(started, overrides, environment);
         // A part that ends by itself takes the daemon with it, for the service manager to start it anew:
         // better than one that looks alive and does half of its work.
@@ -400,14 +402,14 @@ async fn finish_sync(stop: Stop, sync: JoinHandle<()>) {
 }
 
 /// Feeds the watchdog while the writer gets work done and sync moves on, and says in a line how the daemon is.
-async fn tell_systemd(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Progress) {
+async fn tell_systemd(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Watchdog) {
     const UNHURRIED: Duration = Duration::from_secs(3600);
     let interval = systemd::watchdog_interval();
     loop {
         let status = link.borrow_and_update().clone();
         systemd::status(&format!("central: {}", status.state.as_str()));
         if interval.is_some() {
-            if sync.stands_still() {
+            if sync.is_missed() {
                 tracing::error!("sync stands still; the watchdog is not fed");
             } else if store.ping().await.is_ok() {
                 systemd::feed_watchdog();
