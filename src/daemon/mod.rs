@@ -8,6 +8,7 @@ mod in_force;
 mod intake;
 mod liveness;
 mod log_file;
+mod log_text;
 mod logging;
 mod migrate;
 mod reload;

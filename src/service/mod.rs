@@ -134,7 +134,8 @@ pub fn install(target: &InstallTarget, setup: &Setup, dry_run: bool) -> Result<V
         report.push("nothing to do: it is installed as it should be".into());
     }
     let daemon = status.daemon;
-    report.push(format!("sessiond {} answers on {}, as process {}", daemon.version, socket.display(), daemon.pid));
+    let socket = steps::displayed(&socket);
+    report.push(format!("sessiond {} answers on {socket}, as process {}", daemon.version, daemon.pid));
     if target.os == Os::Linux && target.scope == Scope::System {
         report.push("to let a user use it, add the user to its group: adduser NAME sessiond".into());
     }
@@ -173,7 +174,7 @@ pub fn uninstall(target: &InstallTarget, dry_run: bool) -> Result<Vec<String>, E
         target.paths.config_file.as_deref().and_then(Path::parent),
         (target.scope == Scope::System && target.os == Os::Linux && credential.exists()).then_some(credential),
     ];
-    let left: Vec<_> = left.into_iter().flatten().map(|path| path.display().to_string()).collect();
+    let left: Vec<_> = left.into_iter().flatten().map(steps::displayed).collect();
     report.push(format!("left as they are, to be removed by hand: {}", left.join(" and ")));
     Ok(report)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error;
+use crate::domain::text::escaped_line;
 use crate::wire::{ErrorCode, ErrorDetail};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +60,13 @@ impl InstallStep {
     fn description(&self) -> String {
         match self {
             Self::Write { path, mode, secret: true, .. } => {
-                format!("write {} ({mode:04o}); its text is secret", path.display())
+                format!("write {} ({mode:04o}); its text is secret", displayed(path))
             }
             Self::Write { path, mode, text, .. } => {
                 let lines: String = text.lines().map(|line| format!("\n    {line}")).collect();
-                format!("write {} ({mode:04o}):{lines}", path.display())
+                format!("write {} ({mode:04o}):{lines}", displayed(path))
             }
-            Self::Remove(path) => format!("remove {}", path.display()),
+            Self::Remove(path) => format!("remove {}", displayed(path)),
             Self::Run { command, when } => {
                 let unless = match when {
                     RunCondition::Unless(check) | RunCondition::AfterChangesOrUnless(check) => {
@@ -78,6 +79,11 @@ impl InstallStep {
             }
         }
     }
+}
+
+/// A path on one line, without characters that are unsafe to print.
+pub(super) fn displayed(path: &Path) -> String {
+    escaped_line(&path.display().to_string())
 }
 
 /// Executes the steps in order and returns a report of what was done; on a dry run, describes the steps.
@@ -95,12 +101,12 @@ pub(super) fn execute(steps: &[InstallStep], dry_run: bool) -> Result<Vec<String
             InstallStep::Write { path, mode, text, .. } if !is_written(path, *mode, text) => {
                 write(path, *mode, text).map_err(|error| failed("written", path, &error))?;
                 changed = true;
-                report.push(format!("wrote {}", path.display()));
+                report.push(format!("wrote {}", displayed(path)));
             }
             InstallStep::Remove(path) if fs::symlink_metadata(path).is_ok() => {
                 fs::remove_file(path).map_err(|error| failed("removed", path, &error))?;
                 changed = true;
-                report.push(format!("removed {}", path.display()));
+                report.push(format!("removed {}", displayed(path)));
             }
             InstallStep::Run { command, when } if is_due(when, changed) => {
                 run(command)?;
@@ -140,10 +146,10 @@ fn is_due(when: &RunCondition, changed: bool) -> bool {
     }
 }
 
-/// The command as it can be typed into a shell.
+/// The command as it can be typed into a shell, on one line without characters that are unsafe to print.
 fn command_line(words: &[String]) -> String {
     // Only a zero byte cannot be quoted, and no argument of a process has one.
-    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+    escaped_line(&shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" ")))
 }
 
 fn command(words: &[String]) -> Command {
