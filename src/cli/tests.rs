@@ -1,7 +1,7 @@
 //! Whole command lines against a daemon with prepared answers.
 
 use super::*;
-use crate::client::canned::Canned;
+use crate::client::fake_daemon::FakeDaemon;
 use crate::domain::Timestamp;
 use crate::wire::ErrorCode;
 
@@ -104,7 +104,7 @@ fn run(line: &str) -> Ran {
 
 /// Runs a line against a daemon that gives these answers.
 fn asked(line: &str, answers: &[(u16, &str)]) -> (Ran, Vec<String>) {
-    let daemon = Canned::json(answers);
+    let daemon = FakeDaemon::json(answers);
     let ran = run(&format!("{line} --socket {}", daemon.socket.display()));
     (ran, daemon.requests())
 }
@@ -326,7 +326,7 @@ fn a_context_is_a_sheet_and_ends_with_the_command() {
     let told = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
     assert_eq!(told, format!("{CONTEXT}go on with  ssh odin4 -t 'claude --resume u'\n"));
     let (ran, requests) = asked("context x --handoff", &[(200, "# Handoff of x\n\u{1b}")]);
-    assert_eq!(ran.out, "# Handoff of x\n\\u{1b}");
+    assert_eq!(ran.out, "# Handoff of x\n\\u{1b}\n");
     assert!(requests[0].starts_with("GET /v1/sessions/x/context?format=markdown "), "{}", requests[0]);
 }
 
@@ -410,7 +410,7 @@ fn sync_waits_until_nothing_is_left_or_time_is_up() {
 #[test]
 fn progress_is_drawn_only_on_a_terminal_and_cleared() {
     let answers = [sync("connected", "null", 3, 0), sync("connected", "null", 0, 0)];
-    let daemon = Canned::json(&[(200, &answers[0]), (200, &answers[1])]);
+    let daemon = FakeDaemon::json(&[(200, &answers[0]), (200, &answers[1])]);
     let socket = daemon.socket.display().to_string();
     let ran = run_with(&["sync", "--wait", "--socket", &socket], Look { progress: true, ..Look::plain() });
     assert_eq!(ran.err, "\r\u{1b}[K3 sessions wait; central is connected\r\u{1b}[K");

@@ -21,6 +21,7 @@ use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::discovery::folder::Folder;
+use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
@@ -288,7 +289,8 @@ impl Importer {
             let mut remove = gone;
             for (entry, content, reason) in quarantine {
                 let file = spool.dir().join(&entry.name);
-                tracing::warn!(file = %file.display(), reason, "a spooled request cannot be imported; it is quarantined");
+                let shown = one_line(&file.display().to_string());
+                tracing::warn!(file = %shown, reason, "a spooled request cannot be imported; it is quarantined");
                 monitor.quarantine((entry.uid, file), &content, &reason, clock(), random())?;
                 remove.push(entry);
             }
@@ -384,12 +386,12 @@ impl Intake {
         process: Option<Process>,
         host_machine: MachineName,
     ) -> Sighting {
-        Sighting { report, process, host_machine, lives: process::lives }
+        Sighting { report, process, host_machine, lives: process::is_running }
     }
 }
 
 /// The process may be dead by now: then its session is stale as soon as the processes are checked.
 fn of(uid: u32, pid: Option<i32>, started: Option<i64>) -> Option<Process> {
     let (pid, started) = pid.zip(started)?;
-    caller::of_user(uid, pid, started)
+    caller::process_of_user(uid, pid, started)
 }

@@ -19,9 +19,8 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text::lines;
-use crate::client::{Client, Shown};
-use crate::domain::text::{data_of, fenced, one_line};
+use crate::client::{Client, Resolved};
+use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::Write;
@@ -78,7 +77,7 @@ pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Res
         return Ok(());
     }
     if let Some(heard) = voice.tell(statusline::report(&input, &voice.environment())) {
-        voice.answer(out, &lines(&heard.footer));
+        voice.answer(out, &escaped_lines(&heard.footer));
     }
     Ok(())
 }
@@ -111,7 +110,7 @@ impl<'a> Voice<'a> {
         let notes = away.state_dir.as_deref().map(Notes::in_folder);
         let named = (away.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
         let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON, LONGEST);
-        let client = client.clone().until(deadline);
+        let client = client.clone().deadline(deadline);
         Self { client, away, now, deadline, notes, agent: None, owns_environment: true }
     }
 
@@ -145,7 +144,7 @@ impl<'a> Voice<'a> {
     fn tell(&self, report: AgentReport) -> Option<Heard> {
         let report = self.completed(report);
         let process = report.pid.zip(report.pid_started);
-        match self.client.report(&report) {
+        match self.client.report_agent(&report) {
             Ok(answer) => {
                 self.remember(&report, Known::told(&answer.session, process));
                 Some(Heard {
@@ -275,7 +274,7 @@ impl<'a> Voice<'a> {
             "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
              End each of your answers with the footer that `sessiond footer {id} --separator` prints. {}\n\
              When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`.",
-            fenced(&data_of(id), &format!("---\n{}", lines(footer)))
+            fenced(&data_of(id), &format!("---\n{}", escaped_lines(footer)))
         );
         if let Some(former) = session.as_ref().and_then(|body| body.session.resumed_from.as_deref()) {
             text.push_str(&format!(
@@ -286,8 +285,8 @@ impl<'a> Voice<'a> {
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
             match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {
-                Ok(Shown::Several(_)) => {}
-                Ok(Shown::One(context)) => {
+                Ok(Resolved::Several(_)) => {}
+                Ok(Resolved::One(context)) => {
                     text.push_str("\n\n");
                     text.push_str(&shortened(&context, CONTEXT.saturating_sub(text.chars().count())));
                 }
