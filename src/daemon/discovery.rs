@@ -73,7 +73,7 @@ impl Recorder for Discovery {
             report,
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
-            lives: process::lives,
+            lives: process::is_running,
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };

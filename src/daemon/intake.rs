@@ -388,12 +388,12 @@ impl Intake {
         process: Option<Process>,
         host_machine: MachineName,
     ) -> ReceivedReport {
-        ReceivedReport { report, process, host_machine, lives: process::lives }
+        ReceivedReport { report, process, host_machine, lives: process::is_running }
     }
 }
 
 /// The process may be dead by now: then its session is stale as soon as the processes are checked.
 fn of(uid: u32, pid: Option<i32>, started: Option<i64>) -> Option<Process> {
     let (pid, started) = pid.zip(started)?;
-    caller::of_user(uid, pid, started)
+    caller::process_of_user(uid, pid, started)
 }
