@@ -34,13 +34,14 @@ pub use response_budget::ResponseBudget;
 pub use server::{AccessPolicy, serve};
 
 use crate::clock::Clock;
+use crate::domain::Process;
 use crate::domain::agent::TypeRule;
 use crate::domain::{LinkStatus, Timestamp};
 use crate::platform;
 use crate::platform::caller::PidError;
 use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
-use crate::store::{PinnedIdentity, Process, Store};
+use crate::store::{PinnedIdentity, Store};
 
 /// The largest body of a request, in bytes; a multiple of what the contract's fields need.
 const MAX_BODY: usize = 64 * 1024;

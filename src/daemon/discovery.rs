@@ -9,11 +9,12 @@ use crate::claude::running::Running;
 use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
+use crate::domain::Process;
 use crate::domain::Project;
 use crate::domain::agent::{Report, Sign, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
-use crate::store::{Caller, PinnedIdentity, Process, ReceivedReport, Store, StoreError};
+use crate::store::{Caller, PinnedIdentity, ReceivedReport, Store, StoreError};
 
 pub struct Discovery {
     pub store: Store,

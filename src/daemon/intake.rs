@@ -21,14 +21,13 @@ use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::discovery::folder::Folder;
+use crate::domain::Process;
 use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{Entry, Spool, SpoolMonitor, SpooledRequest, Summary, Write};
-use crate::store::{
-    Caller, Import, Imported, PinnedIdentity, Process, ReceivedReport, SpooledWrite, Store, StoreError,
-};
+use crate::store::{Caller, Import, Imported, PinnedIdentity, ReceivedReport, SpooledWrite, Store, StoreError};
 
 /// How often a folder is scanned whose changes are not notified.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -8,11 +8,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::clock::Clock;
+use crate::domain::Process;
 use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
 use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
-use crate::store::{Process, ProcessChanges, Store, StoreError};
+use crate::store::{ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {

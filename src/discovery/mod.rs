@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::claude::running::{self, Running};
+use crate::domain::Process;
 use crate::domain::Project;
 use crate::domain::agent::{Kind, Sign};
 use crate::platform::process;
-use crate::store::Process;
 use folder::Folder;
 
 /// How often the folder is read even if no change in it is reported.

@@ -8,7 +8,7 @@
 
 use super::peer::PeerCredentials;
 #[cfg(not(target_os = "linux"))]
-use crate::store::Process;
+use crate::domain::Process;
 
 /// The user id used for the root of a container, which is not this machine's root.
 pub const NOBODY: u32 = 65_534;
@@ -73,9 +73,9 @@ mod linux {
     use std::path::PathBuf;
 
     use super::{PidError, effective_uid};
+    use crate::domain::Process;
     use crate::platform::peer::PeerCredentials;
     use crate::platform::process::start_time;
-    use crate::store::Process;
 
     /// How many ancestors are searched for the init process of a namespace.
     const MAX_ANCESTORS: usize = 64;

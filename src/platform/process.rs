@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::store::Process;
+use crate::domain::Process;
 
 /// How often a process is checked where the kernel cannot report its exit.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,9 +5,10 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use super::setup::STALE_AFTER;
+use crate::domain::Process;
 use crate::domain::{Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Timestamp};
 use crate::store::testing::manual_store::ManualStore;
-use crate::store::{Caller, Process, Record, Store, StoreError};
+use crate::store::{Caller, Record, Store, StoreError};
 
 /// The answer of the store to a command.
 pub type Answer = Result<Option<Record>, StoreError>;

@@ -15,12 +15,12 @@ use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
 use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
+use crate::domain::Process;
 use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
-    BatchResult, Draws, Identity, PageResult, Process, Record, Renamed, SessionOutcome, SessionResult, Store,
-    StoreError,
+    BatchResult, Draws, Identity, PageResult, Record, Renamed, SessionOutcome, SessionResult, Store, StoreError,
 };
 use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;

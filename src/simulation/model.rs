@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::command::{Command, Key};
 use super::setup::{HOSTS, STALE_AFTER, Violation};
+use crate::domain::Process;
 use crate::domain::{Column, Heartbeat, InstanceId, Session, Status, Timestamp};
-use crate::store::{Process, Record};
+use crate::store::Record;
 
 /// One state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

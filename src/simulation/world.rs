@@ -24,11 +24,12 @@ use super::model::{Model, SessionState, When, violation};
 use super::network::{LinkQuality, Network};
 use super::random::Random;
 use super::setup::{HOSTS, INTERVALS, STALE_AFTER, Violation, now};
+use crate::domain::Process;
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
 };
 use crate::store::testing::manual_store::Disk;
-use crate::store::{ColumnChanges, Process, Record, StoreError};
+use crate::store::{ColumnChanges, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
 
 const SECOND: i64 = 1_000_000;

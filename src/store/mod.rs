@@ -64,4 +64,4 @@ pub use sync_state::parked::{Parked, ParkedRecord};
 pub use sync_state::selection::{BatchLimit, Skip};
 pub use tables::records::StoredRecord;
 pub use tables::session_columns::ColumnChanges;
-pub use tables::session_record::{Caller, Process, Record};
+pub use tables::session_record::{Caller, Record};

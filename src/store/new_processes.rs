@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::InstanceId;
-use crate::store::tables::session_record::Process;
+use crate::domain::Process;
 
 /// If nobody asks, the list ends here, and everything has to be read instead.
 const LONGEST: usize = 4096;

@@ -10,9 +10,10 @@ use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::Invalid;
+use crate::domain::Process;
 use crate::domain::agent::Sign;
 use crate::domain::footer::footer;
-use crate::store::{Process, ReceivedReport};
+use crate::store::ReceivedReport;
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
 
 /// Report an agent's heartbeat, start or end. The first report of an agent's conversation creates its session.

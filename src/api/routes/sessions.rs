@@ -11,10 +11,11 @@ use utoipa::IntoParams;
 use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
+use crate::domain::Process;
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
 use crate::platform::caller::PidError;
-use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
+use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Record, SessionPage};
 use crate::wire::{
     ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody,
     SessionList, SessionView,

@@ -3,11 +3,12 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::domain::Process;
 use crate::domain::agent::{Candidate, Candidates, Report, Sign, Source};
 use crate::domain::{InstanceId, MachineName, Status};
 use crate::store::error::StoreError;
 use crate::store::tables::agent_ids::Use;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{agent_ids, sessions};
 

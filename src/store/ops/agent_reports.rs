@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use crate::domain::Process;
 use crate::domain::agent::{Kind, Report, Sign, Source, Verdict, resolve};
 use crate::domain::{Column, Heartbeat, InstanceId, Registration, Session, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::{agent_candidates, promised_ids};
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
 
 /// What became of a report.

@@ -9,10 +9,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::domain::Process;
 use crate::domain::{Registration, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::tables::records::StoredRecord;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::{records, sessions};
 
 /// How long a key is kept.

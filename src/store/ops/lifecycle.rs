@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::domain::Process;
 use crate::domain::{Column, Heartbeat, InstanceId, Registration, Session, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::idempotency;
 use crate::store::sqlite::writer;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{checkpoints_due, session_processes, sessions};
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use crate::domain::Process;
 use crate::domain::hint::{Choice, Found};
 use crate::domain::resume::Successor;
 use crate::domain::{Heartbeat, Hint, InstanceId, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lookup::CANDIDATES;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 

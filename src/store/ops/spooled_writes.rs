@@ -6,13 +6,14 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
+use crate::domain::Process;
 use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::user_limits::UserLimits;
 use crate::store::ops::{agent_reports, history, lifecycle, promised_ids, user_limits};
 use crate::store::sqlite::writer;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions;
 
 /// A write that was made while no daemon answered.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::domain::Process;
 use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
@@ -22,7 +23,7 @@ use crate::store::ops::{
 };
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
-use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions;
 
 impl Store {

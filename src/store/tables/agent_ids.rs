@@ -4,8 +4,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::InstanceId;
+use crate::domain::Process;
 use crate::store::error::StoreError;
-use crate::store::tables::session_record::Process;
 
 /// Where one of the agent's own ids led.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::InstanceId;
+use crate::domain::Process;
 use crate::store::error::StoreError;
-use crate::store::tables::session_record::Process;
 
 pub(in crate::store) fn add(db: &Connection, id: &InstanceId, process: Process) -> Result<(), StoreError> {
     db.prepare_cached("INSERT OR IGNORE INTO session_processes (instance_id, pid, pid_started) VALUES (?1, ?2, ?3)")?

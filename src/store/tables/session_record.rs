@@ -3,16 +3,8 @@
 use std::time::Duration;
 
 use crate::domain::session::fresh;
-use crate::domain::{Column, ColumnTimes, Session, Status, TimedSession, Timestamp};
+use crate::domain::{Column, ColumnTimes, Process, Session, Status, TimedSession, Timestamp};
 use crate::store::tables::session_columns::{Change, ColumnChanges};
-
-/// A process on this host that a session belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Process {
-    pub pid: i32,
-    /// When it started, in the platform's own unit: the guard against a reused pid.
-    pub started: i64,
-}
 
 /// A session as this host keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]

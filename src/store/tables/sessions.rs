@@ -6,10 +6,11 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::domain::Process;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::tables::session_columns;
-use crate::store::tables::session_record::{Process, Record};
+use crate::store::tables::session_record::Record;
 
 macro_rules! columns {
     () => {

@@ -1,4 +1,4 @@
-//! Users who share a store: what each may have in it, and the ids that each may promise.
+//! Users who share a store: what each may have in it.
 
 use serde_json::Map;
 
@@ -6,49 +6,53 @@ use super::*;
 use crate::domain::agent::{Report, Sign, Source};
 use crate::domain::mirror::{Changes as Page, Reading, Rest};
 use crate::domain::{HistoryRecord, InstanceType, Project, Session, TimedSession};
-use crate::store::ops::promised_ids::{KEPT_FOR, MOST};
 
-const ALICE: Caller = OWNER;
-const MALLORY: Caller = Caller { uid: 1001 };
-const DAEMON: Caller = Caller { uid: 900 };
-const ROOT: Caller = Caller { uid: 0 };
+pub(super) const ALICE: Caller = OWNER;
+pub(super) const MALLORY: Caller = Caller { uid: 1001 };
+pub(super) const DAEMON: Caller = Caller { uid: 900 };
+pub(super) const ROOT: Caller = Caller { uid: 0 };
 
-const SHARE: u64 = 100 << 10;
-const LIMITS: UserLimits = UserLimits { own_uid: DAEMON.uid, bytes: SHARE, open_sessions: 8 };
+pub(super) const SHARE: u64 = 100 << 10;
+pub(super) const LIMITS: UserLimits = UserLimits { own_uid: DAEMON.uid, bytes: SHARE, open_sessions: 8 };
 
-struct Shared {
-    store: Store,
-    writer: WriterThread,
-    dir: tempfile::TempDir,
-    draw: std::cell::Cell<u64>,
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) writer: WriterThread,
+    pub(super) dir: tempfile::TempDir,
+    pub(super) draw: std::cell::Cell<u64>,
 }
 
 impl Shared {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
         Self { store: store.limiting_users(LIMITS), writer, dir, draw: std::cell::Cell::new(1) }
     }
 
-    fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.draw.replace(self.draw.get() + 1)
     }
 
-    fn draws(&self) -> [u64; 8] {
+    pub(super) fn draws(&self) -> [u64; 8] {
         std::array::from_fn(|_| self.next())
     }
 
-    async fn register(&self, caller: Caller) -> Result<Record, StoreError> {
+    pub(super) async fn register(&self, caller: Caller) -> Result<Record, StoreError> {
         self.store.register(odin(), None, caller, self.draws(), at(0)).await
     }
 
-    async fn append(&self, id: &InstanceId, bytes: usize, caller: Caller) -> Result<StoredRecord, StoreError> {
+    pub(super) async fn append(
+        &self,
+        id: &InstanceId,
+        bytes: usize,
+        caller: Caller,
+    ) -> Result<StoredRecord, StoreError> {
         let what = text(bytes);
         self.store.append(id.to_string(), what, Uuid::from_u128(self.next().into()), caller, at(1)).await
     }
 
     /// Appends until that is refused.
-    async fn fill(&self, id: &InstanceId, caller: Caller) -> StoreError {
+    pub(super) async fn fill(&self, id: &InstanceId, caller: Caller) -> StoreError {
         for _ in 0..1_000 {
             if let Err(error) = self.append(id, 5_000, caller).await {
                 return error;
@@ -57,21 +61,21 @@ impl Shared {
         panic!("nothing was refused");
     }
 
-    async fn sight(&self, sighting: ReceivedReport, caller: Caller) -> Result<ReportResult, StoreError> {
+    pub(super) async fn sight(&self, sighting: ReceivedReport, caller: Caller) -> Result<ReportResult, StoreError> {
         self.store.sight(sighting, caller, self.draws(), at(2), STALE_AFTER).await
     }
 
-    async fn promise(&self, promised: &InstanceId, uuid: &str, caller: Caller) -> ReportResult {
+    pub(super) async fn promise(&self, promised: &InstanceId, uuid: &str, caller: Caller) -> ReportResult {
         self.sight(sighting(START, uuid, Some(promised)), caller).await.unwrap()
     }
 
-    async fn import(&self, deferred: SpooledWrite, caller: Caller) -> Imported {
+    pub(super) async fn import(&self, deferred: SpooledWrite, caller: Caller) -> Imported {
         let name = self.next().to_string();
         let import = Import { name, key: None, deferred, caller, draws: self.draws(), at: at(3) };
         self.store.import(vec![import], STALE_AFTER).await.unwrap().remove(0)
     }
 
-    async fn mirror(&self, session: Session) {
+    pub(super) async fn mirror(&self, session: Session) {
         let page = Page {
             sessions: vec![TimedSession::untimed(session.clone())],
             history: vec![HistoryRecord {
@@ -90,7 +94,7 @@ impl Shared {
     }
 
     /// Central acknowledges all there is.
-    async fn reach_central(&self) {
+    pub(super) async fn reach_central(&self) {
         loop {
             let limit = BatchLimit { rows: 999, bytes: 1 << 30 };
             let Pending { sessions, records, .. } = self.store.pending(limit, Skip::default()).await.unwrap();
@@ -112,7 +116,7 @@ impl Shared {
     }
 
     /// Bytes and open sessions of a user, as the triggers keep them and as they are counted from all rows.
-    async fn usage(&self, caller: Caller) -> [Option<(i64, i64)>; 2] {
+    pub(super) async fn usage(&self, caller: Caller) -> [Option<(i64, i64)>; 2] {
         let read = |view: &'static str| {
             let of_user = format!("SELECT sum(bytes), sum(open_sessions) FROM {view} WHERE uid = {}", caller.uid);
             self.store.read(move |db| {
@@ -124,24 +128,24 @@ impl Shared {
         [read("user_usage").await.unwrap(), read("counted_usage").await.unwrap()]
     }
 
-    async fn check_usage(&self) {
+    pub(super) async fn check_usage(&self) {
         for caller in [ALICE, MALLORY, DAEMON, ROOT] {
             let [kept, counted] = self.usage(caller).await;
             assert_eq!(kept, counted, "{caller:?}");
         }
     }
 
-    async fn promised_by(&self, caller: Caller) -> i64 {
+    pub(super) async fn promised_by(&self, caller: Caller) -> i64 {
         let count = format!("SELECT count(*) FROM aliases WHERE promised_by = {}", caller.uid);
         self.store.read(move |db| Ok(db.query_row(&count, [], |row| row.get(0))?)).await.unwrap()
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         shut((self.store, self.writer));
     }
 }
 
-fn odin() -> Registration {
+pub(super) fn odin() -> Registration {
     Registration {
         project: Project::parse("odin").unwrap(),
         instance_type: InstanceType::Ps,
@@ -155,18 +159,18 @@ fn odin() -> Registration {
     }
 }
 
-fn id(number: u64) -> InstanceId {
+pub(super) fn id(number: u64) -> InstanceId {
     InstanceId::parse(&format!("odin-PS-{number:06x}")).unwrap()
 }
 
-fn text(bytes: usize) -> Happening {
+pub(super) fn text(bytes: usize) -> Happening {
     let data = Map::from_iter([("text".to_owned(), "x".repeat(bytes).into())]);
     Happening::event("error", data, None).unwrap()
 }
 
-const START: Sign = Sign::Start(Source::Startup);
+pub(super) const START: Sign = Sign::Start(Source::Startup);
 
-fn sighting(sign: Sign, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
+pub(super) fn sighting(sign: Sign, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
     let report = Report {
         sign,
         claude_session_uuid: Some(uuid.to_owned()),
@@ -182,11 +186,11 @@ fn sighting(sign: Sign, uuid: &str, promised: Option<&InstanceId>) -> ReceivedRe
     ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true }
 }
 
-fn drawn(id: &InstanceId) -> SpooledWrite {
+pub(super) fn drawn(id: &InstanceId) -> SpooledWrite {
     SpooledWrite::Register { id: id.clone(), what: Box::new(odin()), process: None }
 }
 
-const FULL: StoreError = StoreError::UserFull { uid: MALLORY.uid, share: SHARE };
+pub(super) const FULL: StoreError = StoreError::UserFull { uid: MALLORY.uid, share: SHARE };
 
 #[tokio::test]
 async fn a_user_at_their_share_is_refused_and_others_are_not() {
@@ -406,106 +410,6 @@ async fn the_usage_of_an_earlier_store_is_counted() {
 async fn limits_follow_the_size_of_the_store() {
     let of = |max_size| UserLimits::of_store(max_size, 1).bytes;
     assert_eq!([of(1 << 30), of(16 << 20), of(1 << 20), of(1)], [256 << 20, 4 << 20, 256 << 10, 256 << 10]);
-}
-
-#[tokio::test]
-async fn a_promised_id_leads_to_its_session() {
-    let shared = Shared::new();
-    let sighted = shared.promise(&id(1), "u-1", ALICE).await.record.session.instance_id;
-    assert_eq!(sighted, id(1), "it is free, so the session has it");
-    let adopted = shared.promise(&id(2), "u-1", ALICE).await.record.session.instance_id;
-    assert_eq!((&adopted, only(&shared.store, &id(2)).await.session.instance_id), (&sighted, id(1)));
-    shared.end();
-}
-
-#[tokio::test]
-async fn a_promise_gives_way_to_a_session_of_that_id() {
-    let shared = Shared::new();
-    let of_mallory = shared.promise(&id(1), "u-m", MALLORY).await.record.session.instance_id;
-    for promised in [2, 3, 4] {
-        shared.promise(&id(promised), "u-m", MALLORY).await;
-    }
-    assert_eq!(shared.promised_by(MALLORY).await, 3);
-    // Alice was given these ids while no daemon ran: by a register, by an agent, and on another machine.
-    assert_eq!(shared.import(drawn(&id(2)), ALICE).await, Some(Ok(())));
-    let report = Box::new(sighting(START, "u-a", Some(&id(3))));
-    assert_eq!(shared.import(SpooledWrite::Report(report), ALICE).await, Some(Ok(())));
-    let session =
-        Session { host_machine: MachineName::parse("odin4").unwrap(), ..Session::register(id(4), odin(), at(0)) };
-    shared.mirror(session).await;
-    for (number, owner) in [(2, ALICE), (3, ALICE)] {
-        let found = only(&shared.store, &id(number)).await;
-        assert_eq!((found.session.instance_id, found.owner_uid), (id(number), owner.uid));
-    }
-    let mirrored = only(&shared.store, &id(4)).await;
-    assert_eq!((mirrored.session.instance_id, mirrored.mirrored), (id(4), true));
-    assert_eq!(shared.promised_by(MALLORY).await, 0);
-    assert_eq!(only(&shared.store, &of_mallory).await.owner_uid, MALLORY.uid);
-    shared.end();
-}
-
-#[tokio::test]
-async fn a_promise_of_an_id_in_use_is_refused() {
-    let shared = Shared::new();
-    let of_alice = shared.register(ALICE).await.unwrap().session.instance_id;
-    shared.promise(&id(9), "u-a", ALICE).await;
-    shared.promise(&id(10), "u-a", ALICE).await;
-    for taken in [&of_alice, &id(9), &id(10)] {
-        let sighted = shared.promise(taken, "u-m", MALLORY).await.record;
-        assert_eq!(sighted.owner_uid, MALLORY.uid);
-        assert_ne!(sighted.session.instance_id, *taken);
-        assert_eq!(only(&shared.store, taken).await.owner_uid, ALICE.uid);
-    }
-    assert_eq!(shared.promised_by(MALLORY).await, 0);
-    shared.end();
-}
-
-#[tokio::test]
-async fn a_former_id_stays_with_its_session() {
-    let shared = Shared::new();
-    let of_alice = shared.register(ALICE).await.unwrap().session;
-    let other = Session { created_at: at(-9), host_machine: MachineName::parse("odin4").unwrap(), ..of_alice.clone() };
-    shared.mirror(other).await;
-    let former = of_alice.instance_id;
-    assert_eq!(shared.import(drawn(&former), MALLORY).await, Some(Ok(())));
-    assert_eq!(only(&shared.store, &former).await.owner_uid, ALICE.uid);
-    shared.end();
-}
-
-#[tokio::test]
-async fn promises_of_a_user_are_bounded() {
-    let shared = Shared::new();
-    shared.promise(&id(0xa00001), "u-a", ALICE).await;
-    shared.promise(&id(0xa00002), "u-a", ALICE).await;
-    for number in 0..=MOST as u64 + 5 {
-        shared.promise(&id(0xb00000 + number), "u-m", MALLORY).await;
-    }
-    assert_eq!(shared.promised_by(MALLORY).await, MOST as i64);
-    assert_eq!(only(&shared.store, &id(0xa00002)).await.owner_uid, ALICE.uid);
-    shared.end();
-}
-
-#[tokio::test]
-async fn promises_expire_unless_their_session_is_active() {
-    let shared = Shared::new();
-    let [active, stale] = ["u-1", "u-2"].map(|uuid| {
-        let number = if uuid == "u-1" { 1 } else { 2 };
-        (uuid, id(number), id(number + 0x10))
-    });
-    for (uuid, first, promised) in [&active, &stale] {
-        shared.promise(first, uuid, ALICE).await;
-        shared.promise(promised, uuid, ALICE).await;
-    }
-    let later = at(2).plus(KEPT_FOR);
-    shared.store.heartbeat(active.1.to_string(), Heartbeat::default(), ALICE, later, STALE_AFTER).await.unwrap();
-    shared.store.sweep(later, STALE_AFTER).await.unwrap();
-    shared.store.expire_promises(later).await.unwrap();
-    assert_eq!(shared.promised_by(ALICE).await, 2, "not yet");
-    shared.store.expire_promises(later.plus(Duration::from_secs(1))).await.unwrap();
-    assert_eq!(shared.promised_by(ALICE).await, 1);
-    assert_eq!(only(&shared.store, &active.2).await.session.instance_id, active.1);
-    assert_eq!(shared.store.find(stale.2.to_string()).await, Ok(Lookup::None));
-    shared.end();
 }
 
 #[tokio::test]

@@ -388,7 +388,7 @@ impl Served {
             push_now: Arc::default(),
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
-            resolve_pid: |_, pid| Ok(sessiond::store::Process { pid, started: 1 }),
+            resolve_pid: |_, pid| Ok(sessiond::domain::Process { pid, started: 1 }),
             is_running: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.

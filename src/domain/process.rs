@@ -1,0 +1,9 @@
+//! Processes of this host.
+
+/// A process on this host that a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub pid: i32,
+    /// When it started, in the platform's own unit: the guard against a reused pid.
+    pub started: i64,
+}
