@@ -1,11 +1,11 @@
-//! The signal to stop, handed down like the clock.
+//! The shutdown signal, which is passed to each part of the daemon.
 
 use tokio::sync::watch;
 
-/// Tells everybody to stop; dropping it does so too.
+/// Requests the shutdown of all parts that hold its [`Shutdown`]; dropping it does, too.
 pub struct Stop(watch::Sender<bool>);
 
-/// Is told to stop.
+/// Receives the request to shut down.
 #[derive(Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
@@ -25,9 +25,9 @@ impl Shutdown {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Returns once it is time to stop.
+    /// Returns once the shutdown is requested.
     pub async fn requested(&mut self) {
-        // An error means that whoever could say stop is gone, which says it too.
+        // An error means that the sender was dropped.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 }

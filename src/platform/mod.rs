@@ -12,6 +12,7 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod program;
+pub mod random;
 pub mod replace;
 pub mod socket;
 pub mod wake;

@@ -23,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub use folder::{Entry, ReadError, Sharing, SpoolFolder};
-pub use monitor::{SpoolMonitor, Summary};
+pub use monitor::{SpoolMonitor, SpoolStatus};
 pub use request::{SpooledRequest, Write};
 
 use crate::platform::files;
