@@ -24,7 +24,7 @@ use crate::discovery::folder::Folder;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
-use crate::spool::{Entry, Spool, SpoolMonitor, SpoolStatus, SpooledRequest, Write};
+use crate::spool::{Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest, SpooledWrite};
 use crate::store::{Caller, Deferred, Import, Imported, PinnedIdentity, Process, Sighting, Store, StoreError};
 
 /// How often a folder is scanned if the system reports no changes in it.
@@ -100,7 +100,7 @@ impl From<StoreError> for ImportOutcome {
 
 /// A valid request that is to be applied.
 struct CheckedRequest {
-    entry: Entry,
+    entry: SpoolEntry,
     import: Import,
     content: Vec<u8>,
     /// False for an agent's report: one of an unknown session is dropped, as over the socket.
@@ -110,7 +110,7 @@ struct CheckedRequest {
 /// What a pass has done so far.
 #[derive(Default)]
 struct PassState {
-    applied: Vec<Entry>,
+    applied: Vec<SpoolEntry>,
     rejected: Vec<Rejected>,
     /// The first reason for which a request is to be retried.
     transient: Option<String>,
@@ -273,7 +273,7 @@ impl SpoolImporter {
 
     /// Copies the rejected requests to the quarantine, and unlinks them together with the applied ones. Returns why that
     /// failed, if it did.
-    async fn remove(&self, applied: Vec<Entry>, rejected: Vec<Rejected>) -> Option<String> {
+    async fn remove(&self, applied: Vec<SpoolEntry>, rejected: Vec<Rejected>) -> Option<String> {
         if applied.is_empty() && rejected.is_empty() {
             return None;
         }
@@ -342,12 +342,12 @@ fn outcome(request: &CheckedRequest, result: Imported) -> Option<ImportOutcome> 
 
 impl ImportContext {
     /// Validates a request as the API does.
-    fn check(&self, entry: &Entry, request: SpooledRequest) -> Result<CheckedRequest, Rejected> {
+    fn check(&self, entry: &SpoolEntry, request: SpooledRequest) -> Result<CheckedRequest, Rejected> {
         let content = serde_json::to_vec(&request).unwrap_or_default();
         // The clock may have been ahead when the request was written.
         let at = Timestamp::from_micros(request.at).min((self.clock)());
         let key = request.write.session_key().map(str::to_owned);
-        let needs_session = !matches!(request.write, Write::Agent { .. });
+        let needs_session = !matches!(request.write, SpooledWrite::Agent { .. });
         match self.deferred(request, entry.uid) {
             Ok(deferred) => {
                 let draws = std::array::from_fn(|_| (self.random)());
@@ -363,7 +363,7 @@ impl ImportContext {
         let host = self.identity.current().name;
         let settings = self.settings.borrow();
         match request.write {
-            Write::Register { id, request, pid_started } => {
+            SpooledWrite::Register { id, request, pid_started } => {
                 let mut what = request.validate(&host)?;
                 if !settings.allow_other {
                     what.host_machine = host;
@@ -374,11 +374,11 @@ impl ImportContext {
                 }
                 Ok(Deferred::Register { id, what: Box::new(what), process: process_of(uid, request.pid, pid_started) })
             }
-            Write::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
-            Write::Close { id } => Ok(Deferred::Close { id }),
-            Write::Event { id, request } => Ok(self.append(id, request.validate()?)),
-            Write::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
-            Write::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
+            SpooledWrite::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
+            SpooledWrite::Close { id } => Ok(Deferred::Close { id }),
+            SpooledWrite::Event { id, request } => Ok(self.append(id, request.validate()?)),
+            SpooledWrite::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
+            SpooledWrite::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
                 report.validate(&settings.type_rules)?,
                 process_of(uid, report.pid, report.pid_started),
                 host,

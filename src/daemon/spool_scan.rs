@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::Timestamp;
 use crate::spool::folder::FileVersion;
-use crate::spool::{Entry, ReadError, Spool, SpoolStatus, SpooledRequest};
+use crate::spool::{ReadError, Spool, SpoolEntry, SpoolStatus, SpooledRequest};
 
 /// How many files are opened in one pass.
 const MAX_FILES_PER_PASS: usize = 256;
@@ -81,7 +81,7 @@ impl Failed {
 #[derive(Default)]
 pub struct Chosen {
     /// The requests, oldest first.
-    pub requests: Vec<(Entry, SpooledRequest)>,
+    pub requests: Vec<(SpoolEntry, SpooledRequest)>,
     /// Files that hold no valid request; they are to be quarantined.
     pub invalid: Vec<Rejected>,
     pub status: SpoolStatus,
@@ -89,7 +89,7 @@ pub struct Chosen {
 
 /// A request that can never be applied.
 pub struct Rejected {
-    pub entry: Entry,
+    pub entry: SpoolEntry,
     pub content: Vec<u8>,
     pub reason: String,
 }
@@ -105,7 +105,7 @@ pub enum Attempts {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct CandidateFile {
     order: (i64, String),
-    entry: Entry,
+    entry: SpoolEntry,
 }
 
 impl SpoolScanner {
@@ -171,7 +171,12 @@ impl SpoolScanner {
     }
 
     /// Counts a listed file, and adds it to its user's candidates if it is one of the oldest.
-    fn visit(&mut self, entry: Entry, users: &mut BTreeMap<u32, BinaryHeap<CandidateFile>>, status: &mut SpoolStatus) {
+    fn visit(
+        &mut self,
+        entry: SpoolEntry,
+        users: &mut BTreeMap<u32, BinaryHeap<CandidateFile>>,
+        status: &mut SpoolStatus,
+    ) {
         let ignored = self.ignored.entry(entry.uid).or_default();
         if let Some(known) = ignored.get_mut(&entry.version) {
             known.seen_in = self.pass;
@@ -206,7 +211,7 @@ impl SpoolScanner {
     }
 
     /// Records that a file is ignored from now on.
-    fn ignore(&mut self, entry: &Entry, reason: String, status: &mut SpoolStatus) {
+    fn ignore(&mut self, entry: &SpoolEntry, reason: String, status: &mut SpoolStatus) {
         let ignored = self.ignored.entry(entry.uid).or_default();
         tracing::debug!(file = entry.name, user = entry.uid, reason, "a file in the spool is ignored");
         if ignored.is_empty() {
@@ -219,7 +224,7 @@ impl SpoolScanner {
 
     /// Records that a request could not be applied; later ones with the key `holds` wait for it. Returns whether one for
     /// an unknown session may be tried again.
-    pub fn record_failure(&mut self, entry: &Entry, reason: &str, holds: Option<String>) -> Attempts {
+    pub fn record_failure(&mut self, entry: &SpoolEntry, reason: &str, holds: Option<String>) -> Attempts {
         let now = Instant::now();
         let failed = self.failed.entry(entry.version).or_insert_with(|| Failed {
             attempts: 0,
@@ -240,7 +245,7 @@ impl SpoolScanner {
     }
 
     /// Forgets the failures of a request that is applied or quarantined.
-    pub fn forget(&mut self, entry: &Entry) {
+    pub fn forget(&mut self, entry: &SpoolEntry) {
         self.failed.remove(&entry.version);
     }
 
@@ -266,7 +271,7 @@ impl SpoolScanner {
 }
 
 /// The oldest candidates, alternating between users, as many as a pass may open.
-fn alternate_users(users: BTreeMap<u32, BinaryHeap<CandidateFile>>) -> Vec<Entry> {
+fn alternate_users(users: BTreeMap<u32, BinaryHeap<CandidateFile>>) -> Vec<SpoolEntry> {
     let mut turns: BinaryHeap<Reverse<(usize, u32, usize)>> = BinaryHeap::new();
     let mut files = Vec::new();
     for (uid, candidates) in users {

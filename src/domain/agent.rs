@@ -10,6 +10,7 @@
 //! - An end counts only for the session whose current id it names, and only if no other process runs that session.
 //! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
+use super::hash::fnv1a;
 use super::{InstanceId, InstanceType, Project};
 
 /// What an agent reports.
@@ -267,7 +268,7 @@ pub fn project_named(name: &str) -> Project {
     }
     let kept = kept.trim_end_matches('-');
     let hashed = lost || kept.is_empty();
-    let hash = if hashed { format!("{:08x}", fnv(name)) } else { String::new() };
+    let hash = if hashed { format!("{:08x}", short_hash(name)) } else { String::new() };
     let room = Project::MAX - if hashed { hash.len() + 1 } else { 0 };
     let kept = kept[..kept.len().min(room)].trim_end_matches('-');
     let name = match (kept, hashed) {
@@ -306,11 +307,9 @@ fn plain(letter: char) -> Option<&'static str> {
     })
 }
 
-/// FNV-1a, folded to 32 bits: stable over versions and machines, which std's hasher is not.
-fn fnv(text: &str) -> u32 {
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+/// A hash of 32 bits that never changes: names of projects depend on it.
+fn short_hash(text: &str) -> u32 {
+    let hash = fnv1a(text);
     ((hash >> 32) ^ hash) as u32
 }
 

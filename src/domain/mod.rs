@@ -11,6 +11,7 @@ pub mod context;
 pub mod finding;
 pub mod footer;
 pub mod handoff;
+pub mod hash;
 pub mod hint;
 pub mod history;
 pub mod link;

@@ -3,8 +3,12 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+
+use super::files::{WriteDurability, write_and_rename};
 
 /// No chain of symlinks is longer.
 const LINKS: usize = 40;
@@ -53,9 +57,9 @@ pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
         return write_in_place(file, content);
     }
     let draft = folder.join(format!(".sessiond-{}.draft", std::process::id()));
-    let done = write_draft(&draft, folder, there.as_ref(), content).and_then(|()| fs::rename(&draft, file));
+    let give_rights = |written: &File| give_rights(written, folder, there.as_ref());
+    let done = write_and_rename((CWD, &draft, file), content, WriteDurability::Content, give_rights);
     let Err(error) = done else { return sync_folder(folder) };
-    let _ = fs::remove_file(&draft);
     // A mount point (EBUSY), another user's file, a folder that takes no new files.
     match there {
         Some(_) if error.kind() != ErrorKind::StorageFull && error.kind() != ErrorKind::QuotaExceeded => {
@@ -65,25 +69,21 @@ pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-fn write_draft(draft: &Path, folder: &Path, there: Option<&fs::Metadata>, content: &[u8]) -> io::Result<()> {
-    let _ = fs::remove_file(draft);
-    // Not followed, should another process put a link there.
-    let mut written: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+/// Gives a new file the owner and mode of the one that it replaces, or else the owner of its folder.
+fn give_rights(written: &File, folder: &Path, there: Option<&fs::Metadata>) -> io::Result<()> {
     let owner = match there {
         Some(about) => about.clone(),
         None => fs::metadata(folder)?,
     };
     let own = written.metadata()?;
     if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
-        let given = std::os::unix::fs::fchown(&written, Some(owner.uid()), Some(owner.gid()));
+        let given = std::os::unix::fs::fchown(written, Some(owner.uid()), Some(owner.gid()));
         // A new file of this user's own in another's folder is in order, a changed owner is not.
         if there.is_some() {
             given?;
         }
     }
-    written.set_permissions(Permissions::from_mode(there.map_or(0o600, |about| about.mode() & 0o7777)))?;
-    written.write_all(content)?;
-    written.sync_all()
+    written.set_permissions(Permissions::from_mode(there.map_or(0o600, |about| about.mode() & 0o7777)))
 }
 
 fn write_in_place(file: &Path, content: &[u8]) -> io::Result<()> {

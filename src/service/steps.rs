@@ -1,12 +1,13 @@
 //! Files and commands, each of them done only if it is not done yet.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::refusal;
+use crate::platform::files::{WriteDurability, write_atomically};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,14 +119,7 @@ fn is_written(path: &Path, mode: u32, text: &str) -> bool {
 fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     fs::create_dir_all(folder)?;
-    let draft = folder.join(format!(".{}.new", path.file_name().unwrap_or_default().display()));
-    let _ = fs::remove_file(&draft);
-    let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    // The umask may have taken some of it.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
+    write_atomically(path, text.as_bytes(), mode, WriteDurability::Content)
 }
 
 fn is_due(only: &Only, changed: bool) -> bool {

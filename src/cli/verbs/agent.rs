@@ -24,7 +24,7 @@ use crate::client::{Client, Shown};
 use crate::domain::text::{data_of, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
-use crate::spool::Write;
+use crate::spool::SpooledWrite;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
 /// What a hook may take, less what it needs to leave a letter after that.
@@ -184,7 +184,7 @@ impl<'a> Voice<'a> {
             ..known
         };
         self.remember(&report, known.clone());
-        if let Err(error) = self.away.leave(Write::Agent { report }, self.now, error) {
+        if let Err(error) = self.away.leave(SpooledWrite::Agent { report }, self.now, error) {
             self.complain(&error.line());
         }
         let footer = known.footer(self.now)?;
@@ -232,7 +232,7 @@ impl<'a> Voice<'a> {
     fn note(&self, heard: &Heard, note: Note) {
         let id = heard.id.clone();
         let write = match note {
-            Note::Checkpoint(work_state) => Write::Checkpoint {
+            Note::Checkpoint(work_state) => SpooledWrite::Checkpoint {
                 id,
                 request: CheckpointRequest {
                     checkpoint_type: "context_window".to_owned(),
@@ -240,7 +240,7 @@ impl<'a> Voice<'a> {
                     context_window_percent: None,
                 },
             },
-            Note::ContextWindowUpdated(data) => Write::Event {
+            Note::ContextWindowUpdated(data) => SpooledWrite::Event {
                 id,
                 request: EventRequest {
                     event_type: "context_window_updated".to_owned(),
@@ -252,8 +252,8 @@ impl<'a> Voice<'a> {
         let told = match (&heard.session, write.clone()) {
             // It comes after a report that waits.
             (None, _) => Err(away::nobody()),
-            (_, Write::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
-            (_, Write::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
+            (_, SpooledWrite::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
+            (_, SpooledWrite::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
         match told {
