@@ -16,7 +16,11 @@ pub fn with_common_answers(mut document: OpenApi) -> OpenApi {
             }
         }
         if let Some(operation) = &mut path.post {
-            add(operation, "507", "The disk, or the store's max_size, is full; nothing was recorded.");
+            add(
+                operation,
+                "507",
+                "The disk, the store's max_size or the user's share of it is full; nothing was recorded.",
+            );
         }
     }
     document

@@ -72,6 +72,13 @@ impl From<StoreError> for ApiError {
             StoreError::Full(_) => {
                 (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")
             }
+            StoreError::UserFull { .. } => (
+                ErrorCode::DiskFull,
+                "nothing was recorded; close finished sessions, which are deleted after sessions.keep_closed, or have store.max_size raised",
+            ),
+            StoreError::UserSessions { .. } => {
+                (ErrorCode::DiskFull, "nothing was recorded; close finished sessions with `sessiond close ID`")
+            }
             StoreError::Io(_) => {
                 (ErrorCode::Unavailable, "nothing was recorded; look at the disk and the daemon's log")
             }

@@ -33,6 +33,9 @@ async fn prune(store: &Store, clock: &Clock, settings: watch::Receiver<LivenessS
         if let Err(error) = store.prune(clock().minus(keep_closed)).await {
             tracing::warn!(%error, "closed sessions could not be pruned; trying again later");
         }
+        if let Err(error) = store.expire_promises(clock()).await {
+            tracing::warn!(%error, "expired promises of ids could not be deleted; trying again later");
+        }
         tokio::time::sleep(heartbeat_interval).await;
     }
 }

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::api::ApiSettings;
 use crate::config::{ClaudeSettings, Loaded, Settings};
 use crate::domain::backoff::{CAP, CAP_OF_SEVERAL};
-use crate::sync::engine::Pace;
 use crate::sync::postgres::PostgresOptions;
+use crate::sync::scheduler::SyncIntervals;
 use crate::sync::worker::SyncSettings;
 use crate::wire::{ErrorCode, ErrorDetail};
 
@@ -93,9 +93,9 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
     let central = settings.central.as_ref();
     let several = postgres.as_ref().is_some_and(|postgres| postgres.servers().len() > 1);
     SyncSettings {
-        patience: postgres.as_ref().map_or(Duration::ZERO, PostgresOptions::patience),
+        call_limit: postgres.as_ref().map_or(Duration::ZERO, PostgresOptions::patience),
         central: postgres,
-        pace: Pace {
+        intervals: SyncIntervals {
             heartbeat_interval: settings.heartbeat_interval,
             pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
             // Sessions of an unreachable host become stale at most this much late.

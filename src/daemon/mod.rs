@@ -35,7 +35,7 @@ pub use migrate::migrate;
 use crate::clock::{self, Clock};
 use crate::config::{self, Environment, Overrides, Settings};
 use crate::platform;
-use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store};
+use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store, UserLimits};
 use crate::wire::ErrorDetail;
 use live_settings::LiveSettings;
 use start::DaemonContext;
@@ -70,6 +70,8 @@ pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), E
     let identity = Arc::new(pin_identity(settings, &clock)?);
     let options = Options { durability: settings.durability, max_size: settings.max_size };
     let (store, writer) = Store::open(&settings.state_dir, options, clock.clone()).map_err(failure::of_store)?;
+    let own_uid = rustix::process::geteuid().as_raw();
+    let store = store.limiting_users(UserLimits::of_store(settings.max_size, own_uid));
     let (socket, access) = socket::open(&settings.socket)?;
 
     let settings = LiveSettings::new(&loaded, postgres, log);

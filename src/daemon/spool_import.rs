@@ -83,6 +83,8 @@ enum ImportOutcome {
     Unresolved(String),
     Permanent(String),
     Transient(String),
+    /// Its user has reached the limit of what one user may store.
+    Limited(String),
 }
 
 impl From<StoreError> for ImportOutcome {
@@ -92,6 +94,7 @@ impl From<StoreError> for ImportOutcome {
             // The session was closed before the request was imported.
             StoreError::Closed(_) => Self::Done,
             StoreError::NotFound(_) | StoreError::Bug(_) => Self::Unresolved(reason),
+            StoreError::UserFull { .. } | StoreError::UserSessions { .. } => Self::Limited(reason),
             error if error.is_transient() => Self::Transient(reason),
             _ => Self::Permanent(reason),
         }
@@ -114,6 +117,8 @@ struct PassState {
     rejected: Vec<Rejected>,
     /// The first reason for which a request is to be retried.
     transient: Option<String>,
+    /// The first reason for which a request waits because of its user's limits.
+    limited: Option<String>,
 }
 
 /// Imports what is spooled in all folders, then sets `imported`, and imports new requests until shutdown.
@@ -228,7 +233,7 @@ impl SpoolImporter {
                 }
             }
         }
-        let PassState { applied, rejected, mut transient } = state;
+        let PassState { applied, rejected, mut transient, limited } = state;
         let progress = !applied.is_empty();
         scanner.imported += applied.len() as u64;
         status.waiting = status.waiting.saturating_sub((applied.len() + rejected.len()) as u64);
@@ -238,7 +243,10 @@ impl SpoolImporter {
         if let Some(reason) = self.remove(applied, rejected).await {
             transient.get_or_insert(reason);
         }
-        self.conclude(status, transient, progress, scanner)
+        // A request that waits because of its user's limits is retried later, without delaying other users' requests.
+        let others_wait = status.more || progress;
+        status.reason = limited.clone().or(status.reason);
+        self.conclude(status, transient.or(limited.filter(|_| !others_wait)), progress, scanner)
     }
 
     /// Reports the folder's status, and decides when the next pass is due.
@@ -323,6 +331,10 @@ impl PassState {
                 }
             }
             ImportOutcome::Permanent(reason) => self.rejected.push(Rejected { entry, content, reason }),
+            ImportOutcome::Limited(reason) => {
+                scanner.record_failure(&entry, &reason, import.key);
+                self.limited.get_or_insert(reason);
+            }
             ImportOutcome::Transient(reason) => {
                 scanner.record_failure(&entry, &reason, import.key);
                 self.transient.get_or_insert(reason);
@@ -346,7 +358,8 @@ impl ImportContext {
         let content = serde_json::to_vec(&request).unwrap_or_default();
         // The clock may have been ahead when the request was written.
         let at = Timestamp::from_micros(request.at).min((self.clock)());
-        let key = request.write.session_key().map(str::to_owned);
+        // A user's requests wait for one another, and never for another user's.
+        let key = request.write.session_key().map(|key| format!("{} {key}", entry.uid));
         let needs_session = !matches!(request.write, SpooledWrite::Agent { .. });
         match self.deferred(request, entry.uid) {
             Ok(deferred) => {

@@ -31,7 +31,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::spool::{Spool, SpoolMonitor};
 use crate::store::{PinnedIdentity, Store};
 use crate::sync::postgres::{Postgres, PostgresOptions};
-use crate::sync::progress::Progress;
+use crate::sync::watchdog::Watchdog;
 use crate::sync::worker::Worker;
 use crate::wire::ErrorDetail;
 
@@ -59,8 +59,8 @@ impl DaemonContext {
         self.identity.claim(Uuid::new_v4()).map_err(failure::of_store)?;
 
         let (link_sender, link) = watch::channel(LinkStatus::new(LinkState::Connecting, (self.clock)()));
-        let progress = Progress::default();
-        let sync = self.start_sync(link_sender, progress.clone())?;
+        let sync_watchdog = Watchdog::default();
+        let sync = self.start_sync(link_sender, sync_watchdog.clone())?;
         let (stop_serving, serving) = shutdown::channel();
         let monitor = SpoolMonitor::with_quarantine(&self.loaded.settings.state_dir)
             .map_err(|error| failure::of_io("the quarantine in the state folder cannot be opened", &error))?;
@@ -92,7 +92,7 @@ impl DaemonContext {
         tracing::info!(version = VERSION, machine = %name, socket = %self.loaded.settings.socket.path.display(),
             state = %self.loaded.settings.state_dir.display(), "ready");
         systemd::ready();
-        let status_reports = tokio::spawn(systemd::report_status(self.store.clone(), link.clone(), progress));
+        let status_reports = tokio::spawn(systemd::report_status(self.store.clone(), link.clone(), sync_watchdog));
         let Self { store, settings, loaded, .. } = self;
         let helpers = [status_reports, socket_keeper];
         Ok(RunningDaemon {
@@ -110,21 +110,21 @@ impl DaemonContext {
         })
     }
 
-    fn start_sync(&self, link: watch::Sender<LinkStatus>, progress: Progress) -> Result<SyncThread, ErrorDetail> {
+    fn start_sync(&self, link: watch::Sender<LinkStatus>, watchdog: Watchdog) -> Result<SyncThread, ErrorDetail> {
         let (stop, shutdown) = shutdown::channel();
         let worker = Worker {
             store: self.store.clone(),
             identity: self.identity.clone(),
             settings: self.settings.sync(),
-            central_of: |options: &PostgresOptions| Postgres::new(options.clone()),
+            make_central: |options: &PostgresOptions| Postgres::new(options.clone()),
             link,
-            progress,
+            watchdog,
             nudge: self.push_now.clone(),
             clock: self.clock.clone(),
             random,
             shutdown,
             version: VERSION,
-            begins_anew: false,
+            is_restarted: false,
         };
         SyncThread::start(worker, stop)
     }

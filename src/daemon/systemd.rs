@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::domain::LinkStatus;
 use crate::store::Store;
-use crate::sync::progress::Progress;
+use crate::sync::watchdog::Watchdog;
 
 pub fn ready() {
     notify(&[NotifyState::Ready]);
@@ -26,14 +26,14 @@ pub fn reloading() {
 
 /// Reports the state of the link to central, and feeds the watchdog while the store's writer answers and sync makes
 /// progress. Never returns.
-pub async fn report_status(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Progress) {
+pub async fn report_status(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Watchdog) {
     const WITHOUT_WATCHDOG: Duration = Duration::from_secs(3600);
     let interval = watchdog_interval();
     loop {
         let state = link.borrow_and_update().state;
         notify(&[NotifyState::Status(&format!("central: {}", state.as_str()))]);
         if interval.is_some() {
-            if sync.stands_still() {
+            if sync.is_missed() {
                 tracing::error!("sync makes no progress; the watchdog is not fed");
             } else if store.ping().await.is_ok() {
                 notify(&[NotifyState::Watchdog]);

@@ -1,69 +1,69 @@
-//! Bugs that were made before, here or elsewhere, planted into the simulation's wiring one at a time: a
-//! simulation that does not notice them proves nothing by passing.
+//! Bugs that were made before, here or elsewhere. The simulation plants them one at a time and has to detect each:
+//! otherwise its success proves nothing.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A client is told "done" before the commit.
+    /// A client gets its answer before the commit.
     AckBeforeCommit,
-    /// Heartbeats are kept in memory and written now and then.
+    /// Heartbeats are kept in memory and written from time to time.
     HeartbeatsInMemory,
-    /// A full disk is a "done" all the same.
+    /// A full disk is answered as success.
     SwallowFullDisk,
-    /// Central applies whatever arrives, whichever number it bears.
+    /// Central applies every batch, whatever its number.
     NoLedger,
-    /// Only a batch of a connection given up long ago gets past the ledger.
-    ZombieApplied,
-    /// The last push wins, whatever time it bears.
+    /// Central applies late batches of abandoned connections.
+    LateBatchApplied,
+    /// The last push wins, whatever the time of its rows.
     LastWriteWins,
-    /// Central gets the time of the push.
+    /// Heartbeats get the time of the push.
     StampNow,
     /// A push makes a closed row active again.
     ReopenClosed,
-    /// A row of the same id is the same session.
+    /// A row with the same id counts as the same session.
     OverwriteCollision,
     /// A session with a new id is no longer found by its old one.
     CollisionNotAliased,
-    /// An acknowledgement counts for whatever version there is by now.
+    /// An acknowledgement counts for the current version instead of the one that was pushed.
     AckIgnoresVersion,
-    /// A row that central rejects is tried again for ever.
+    /// A row that central rejects is never parked.
     RetryRejected,
     /// A row that central rejects fails the batch.
     RejectedBlocks,
-    /// A central restored from a backup is taken for complete.
+    /// A restored backup is not detected.
     NoResync,
-    /// The name is taken over without being told to.
+    /// The name is taken over without an operator's request.
     PushUnderConflict,
-    /// Silence is judged before anybody looked at the processes.
-    JudgeBeforeLooking,
-    /// What waits at the end is taken for sent.
+    /// Silent sessions turn stale before the processes were checked.
+    SweepBeforeProcessCheck,
+    /// Pending changes are dropped on shutdown.
     DropBacklogOnStop,
     /// No wait between attempts.
     NoBackoff,
-    /// What is replayed again is taken for something new.
+    /// A record that is pushed again is written again.
     ReplayTwice,
     /// Events are replayed newest first.
     ReplayBackwards,
-    /// A central restored from a backup gets the sessions again, and not their history.
+    /// After a restored backup the sessions are pushed again, but not their history.
     HistoryNotReoffered,
-    /// An event that central rejects takes those after it along.
+    /// An event that central rejects discards those after it.
     RejectedTakesOthersAlong,
-    /// A push carries every column, whoever changed it, as of its heartbeat.
+    /// A push offers every column, with the time of the heartbeat.
     PushWholeRows,
     /// An acknowledgement counts for columns that were changed during the push.
     AckClearsLaterColumns,
-    /// What other clients changed is not adopted while something waits.
+    /// Changes by other clients are not adopted while the session is unsynced.
     NoAdoptionWhileWaiting,
-    /// A start that fails makes a claim, and the one that central accepted is forgotten for it.
+    /// A failed start draws a claim, for which the accepted one is forgotten.
     ClaimAtEachStart,
     /// The claim that central accepted is forgotten after a few starts.
     ClaimsAgedOut,
-    /// Each pull reads again what was read before.
+    /// Each pull reads everything again.
     PositionNeverAdvances,
-    /// Rows of central that did not change are written, and announced to watchers.
+    /// Unchanged rows of central are written and announced to watchers.
     UnchangedRowsWritten,
-    /// A deletion counts whatever transaction it bears, and although the session was brought back.
-    DeletedForGood,
-    /// A table that the login may not use is taken for one that is not there.
+    /// A deletion counts whatever its transaction, even if the session was restored.
+    DeletionIsPermanent,
+    /// A table that the login may not use counts as absent.
     MissingRightCountsAsAbsent,
     /// A row that another transaction has locked fails the batch.
     LockedRowBlocks,
@@ -75,7 +75,7 @@ impl Bug {
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
         Self::NoLedger,
-        Self::ZombieApplied,
+        Self::LateBatchApplied,
         Self::LastWriteWins,
         Self::StampNow,
         Self::ReopenClosed,
@@ -86,7 +86,7 @@ impl Bug {
         Self::RejectedBlocks,
         Self::NoResync,
         Self::PushUnderConflict,
-        Self::JudgeBeforeLooking,
+        Self::SweepBeforeProcessCheck,
         Self::DropBacklogOnStop,
         Self::NoBackoff,
         Self::ReplayTwice,
@@ -100,7 +100,7 @@ impl Bug {
         Self::ClaimsAgedOut,
         Self::PositionNeverAdvances,
         Self::UnchangedRowsWritten,
-        Self::DeletedForGood,
+        Self::DeletionIsPermanent,
         Self::MissingRightCountsAsAbsent,
         Self::LockedRowBlocks,
     ];

@@ -1,4 +1,4 @@
-//! One host: its disk, its two clocks, its processes, and a daemon that runs on it or does not.
+//! A simulated host: its disk, its two clocks, its processes, and its daemon, if that runs.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -11,26 +11,23 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::bugs::Bug;
-use super::model::Command;
+use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
-use super::{BATCHES, PACE, STALE_AFTER};
+use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
 use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, Place, Process, Record, Renamed, Settled, Settlement,
-    Settling, Skip, Store, StoreError,
+    Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
-use crate::sync::engine::{self, Engine, Step, Tick};
-use crate::sync::exchange::{Exchange, Local, Outside};
+use crate::sync::driver::{Driver, Environment};
+use crate::sync::replica::Replica;
+use crate::sync::scheduler::{Action, Scheduler, Tick, Unsynced};
 
-pub type Answer = Result<Option<Record>, StoreError>;
-/// Commands with their times and answers, in the order in which they were committed.
-pub type Answered = Vec<(Command, Timestamp, Answer)>;
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Looks once whether a future is done.
+/// Polls a future once.
 pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         std::task::Poll::Ready(value) => Some(value),
@@ -38,7 +35,7 @@ pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
     }
 }
 
-/// A command on its way through the writer.
+/// A command that waits for the writer.
 struct Waiting {
     command: Command,
     /// By the host's clock, which may be wrong.
@@ -46,26 +43,26 @@ struct Waiting {
     answer: Job<Answer>,
 }
 
-/// What the daemon's exchange sees of its host.
+/// The replica that the driver uses, with the bugs that are planted in it.
 #[derive(Clone)]
-pub struct Home {
+pub struct SimReplica {
     pub store: Store,
     pub hand: Arc<Mutex<ByHand>>,
     pub identity: Arc<Mutex<Identity>>,
-    /// Rows that reading central wrote.
+    /// Rows that pulls have written.
     written: Arc<AtomicU64>,
     bug: Option<Bug>,
 }
 
-type SimExchange = Exchange<Home, SimLink>;
+type SimDriver = Driver<SimReplica, SimLink>;
 
-/// The sync worker, between two steps or within one.
+/// The sync worker, between two actions or within one.
 enum Worker {
-    Idle(Box<(SimExchange, Engine)>),
-    Busy(Job<(SimExchange, Engine)>),
+    Idle(Box<(SimDriver, Scheduler)>),
+    Busy(Job<(SimDriver, Scheduler)>),
 }
 
-/// What reading central costs a host.
+/// The cost of a host's pulls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorCost {
     pub pulls: u64,
@@ -78,7 +75,7 @@ pub struct MirrorCost {
 }
 
 pub struct Daemon {
-    pub home: Home,
+    pub replica: SimReplica,
     worker: Option<Worker>,
     waiting: Vec<Waiting>,
     /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
@@ -91,9 +88,9 @@ pub struct Host {
     pub identity: Arc<Mutex<Identity>>,
     pub daemon: Option<Daemon>,
     pub processes: BTreeSet<i32>,
-    /// What its clock is ahead of the true time, in microseconds.
+    /// How far its clock is ahead of the true time, in microseconds.
     pub offset: Arc<AtomicI64>,
-    /// Microseconds that it has not slept.
+    /// Its monotonic clock, in microseconds; stands still while it sleeps.
     pub uptime: Arc<AtomicU64>,
     pub full: bool,
     true_time: Arc<AtomicI64>,
@@ -139,7 +136,7 @@ impl Host {
         self.identity.lock().unwrap().name.clone()
     }
 
-    /// Starts the daemon, as `daemon::run` does. It does not come up if the store cannot be written.
+    /// Starts the daemon, as `daemon::run` does. That fails if the store cannot be written.
     pub fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
@@ -149,20 +146,21 @@ impl Host {
             self.claim_and_forget(claim);
         }
         let hand = Arc::new(Mutex::new(hand));
-        let home =
-            Home { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
-        let mut daemon = Daemon { home, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
-        let (store, name, at) = (daemon.home.store.clone(), self.name(), self.now());
+        let replica =
+            SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
+        let mut daemon = Daemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
         assert!(poll(&mut filed).is_none());
-        daemon.home.hand.lock().unwrap().commit();
+        daemon.replica.hand.lock().unwrap().commit();
         if poll(&mut filed).unwrap().is_ok() {
             match self.network.bug {
                 Some(Bug::ClaimAtEachStart) => {}
                 Some(Bug::ClaimsAgedOut) => self.claim_and_forget(claim),
                 _ => self.identity.lock().unwrap().claim(claim),
             }
-            daemon.worker = Some(Worker::Idle(Box::new((self.exchange(&daemon.home), Engine::new(PACE, BATCHES)))));
+            daemon.worker =
+                Some(Worker::Idle(Box::new((self.driver(&daemon.replica), Scheduler::new(INTERVALS, BATCH_ROWS)))));
             self.daemon = Some(daemon);
         }
     }
@@ -175,16 +173,16 @@ impl Host {
         claims.drain(..surplus);
     }
 
-    fn exchange(&self, home: &Home) -> SimExchange {
+    fn driver(&self, replica: &SimReplica) -> SimDriver {
         let (uptime, network) = (self.uptime.clone(), self.network.clone());
-        let outside = Outside {
+        let environment = Environment {
             clock: self.clock(),
             ticks: Box::new(move || Tick::from_micros(uptime.load(Ordering::Relaxed))),
             random: Box::new(move || network.lock().random.next()),
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Exchange::new(home.clone(), self.network.link(self.index), outside, link)
+        Driver::new(replica.clone(), self.network.link(self.index), environment, link)
     }
 
     /// SIGTERM: the last push, then the store is closed.
@@ -194,13 +192,13 @@ impl Host {
         if let Some(Worker::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
         {
-            let (mut exchange, mut engine) = *idle;
-            let mut farewell: Job<_> = Box::pin(async move { exchange.farewell(&mut engine).await });
+            let (mut driver, mut scheduler) = *idle;
+            let mut pushing: Job<_> = Box::pin(async move { driver.final_push(&mut scheduler).await });
             for _ in 0..40 {
-                if poll(&mut farewell).is_some() {
+                if poll(&mut pushing).is_some() {
                     break;
                 }
-                daemon.home.hand.lock().unwrap().commit();
+                daemon.replica.hand.lock().unwrap().commit();
             }
         }
         self.daemon = Some(daemon);
@@ -209,15 +207,15 @@ impl Host {
             && let Some(daemon) = &self.daemon
         {
             let forget = "UPDATE sessions SET unsynced_since = NULL";
-            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, forget));
+            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, forget));
             let _ = poll(&mut dropped);
-            daemon.home.hand.lock().unwrap().commit();
+            daemon.replica.hand.lock().unwrap().commit();
         }
         self.daemon = None;
         answered
     }
 
-    /// Hands a command to the writer.
+    /// Passes a command to the writer.
     pub fn submit(&mut self, command: Command) {
         let at = self.now();
         self.submit_at(command, at);
@@ -225,25 +223,25 @@ impl Host {
 
     fn submit_at(&mut self, command: Command, at: Timestamp) {
         let Some(daemon) = &mut self.daemon else { return };
-        let mut answer = command.clone().carry_out(daemon.home.store.clone(), at);
-        assert!(poll(&mut answer).is_none(), "nobody commits meanwhile");
+        let mut answer = command.clone().carry_out(daemon.replica.store.clone(), at);
+        assert!(poll(&mut answer).is_none(), "no commit happens meanwhile");
         daemon.waiting.push(Waiting { command, at, answer });
     }
 
-    /// Writes the heartbeats down that [`Bug::HeartbeatsInMemory`] kept.
+    /// Writes the heartbeats that [`Bug::HeartbeatsInMemory`] kept.
     pub fn flush(&mut self) {
         let kept = self.daemon.as_mut().map(|daemon| std::mem::take(&mut daemon.unwritten)).unwrap_or_default();
         kept.into_iter().for_each(|(command, at)| self.submit_at(command, at));
     }
 
-    /// Lets the writer commit. Returns how many jobs that were, sync's among them, and what was answered.
+    /// Lets the writer commit. Returns the number of jobs, including those of sync, and the answers.
     pub fn commit(&mut self) -> Option<(usize, Answered)> {
         let daemon = self.daemon.as_mut()?;
-        let jobs = daemon.home.hand.lock().unwrap().commit();
+        let jobs = daemon.replica.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
-        let hand = daemon.home.hand.clone();
+        let hand = daemon.replica.hand.clone();
         let answered = waiting.into_iter().map(|mut w| {
-            // Where the store is full the mirror makes room first, which takes further commits.
+            // If the store is full the mirror makes room first, which takes further commits.
             let mut answer = poll(&mut w.answer);
             let at_once = answer.is_some();
             for _ in 0..100 {
@@ -259,20 +257,20 @@ impl Host {
         Some((jobs, answered.collect()))
     }
 
-    /// Lets the worker go on to where it next has to wait. Says whether it did anything.
+    /// Runs the worker until it has to wait. Returns whether it did anything.
     pub fn sync(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
             Some(Worker::Idle(mut idle)) => {
-                let now = idle.0.tick();
-                let pending = daemon.home.hand.lock().unwrap().any_waits(&idle.0.skip()).unwrap();
-                let waiting = if pending { engine::Waiting::News } else { engine::Waiting::Nothing };
+                let tick = idle.0.tick();
+                let pending = now(idle.0.has_pending());
+                let unsynced = if pending { Unsynced::Urgent } else { Unsynced::Nothing };
                 if self.network.has(Bug::NoBackoff) {
-                    idle.1.hurry(now);
+                    idle.1.run_now(tick);
                 }
-                let step = idle.1.next(now, waiting);
-                let waits = matches!(step, Step::Wait { .. });
-                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, step)) });
+                let action = idle.1.next_action(tick, unsynced);
+                let waits = matches!(action, Action::Wait { .. });
+                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, action)) });
                 !waits
             }
             Some(Worker::Busy(mut busy)) => {
@@ -284,49 +282,49 @@ impl Host {
         }
     }
 
-    /// Something changed, or somebody asks: the worker looks up if it waits.
+    /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
     pub fn nudge(&mut self, identity_changed: bool) {
         if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             if identity_changed {
-                idle.1.reconnect(PACE, now);
+                idle.1.reconnect(INTERVALS, now);
             } else {
-                idle.0.hurry();
-                idle.1.hurry(now);
+                idle.0.retry_held();
+                idle.1.run_now(now);
             }
         }
     }
 
-    /// Does the store file its sessions under this host's name?
+    /// Whether the store's sessions have this host's name.
     pub fn is_filed(&self) -> bool {
         let name = self.name();
-        let filed = |daemon: &Daemon| daemon.home.hand.lock().unwrap().filed_under();
+        let filed = |daemon: &Daemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
-    /// What reading central has cost this daemon since its start, if it runs.
+    /// The cost of this daemon's pulls since its start, if it runs.
     pub fn mirror_cost(&self) -> Option<MirrorCost> {
-        let home = &self.daemon.as_ref()?.home;
+        let replica = &self.daemon.as_ref()?.replica;
         let network = self.network.lock();
         Some(MirrorCost {
             pulls: network.pulls[self.index],
             read: network.read[self.index],
-            written: home.written.load(Ordering::Relaxed),
-            announced: home.hand.lock().unwrap().announced(),
+            written: replica.written.load(Ordering::Relaxed),
+            announced: replica.hand.lock().unwrap().announced(),
         })
     }
 
-    /// Has the next pull read everything.
-    pub fn read_anew(&mut self) {
+    /// Makes the next pull read everything.
+    pub fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
-        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.home.store, reset));
+        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, reset));
         assert!(poll(&mut done).is_none());
-        daemon.home.hand.lock().unwrap().commit();
+        daemon.replica.hand.lock().unwrap().commit();
     }
 
     pub fn records(&self) -> Vec<Record> {
-        self.daemon.as_ref().map(|daemon| daemon.home.hand.lock().unwrap().records()).unwrap_or_default()
+        self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().records()).unwrap_or_default()
     }
 
     pub fn runs(&self, process: Process) -> bool {
@@ -334,14 +332,14 @@ impl Host {
     }
 }
 
-fn perform((mut exchange, mut engine): (SimExchange, Engine), step: Step) -> Job<(SimExchange, Engine)> {
+fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: Action) -> Job<(SimDriver, Scheduler)> {
     Box::pin(async move {
-        exchange.perform(step, PACE, STALE_AFTER, &mut engine).await;
-        (exchange, engine)
+        driver.perform(action, INTERVALS, STALE_AFTER, &mut scheduler).await;
+        (driver, scheduler)
     })
 }
 
-impl Home {
+impl SimReplica {
     fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
@@ -351,64 +349,39 @@ impl Home {
     }
 }
 
-impl Local for Home {
+impl Replica for SimReplica {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn identity(&self) -> Identity {
         self.identity.lock().unwrap().clone()
     }
 
-    fn accepted(&self, claim: Uuid) {
+    fn claim_accepted(&self, claim: Uuid) {
         let mut identity = self.identity.lock().unwrap();
         identity.accepted_claim = Some(claim);
         identity.replace = false;
     }
 
-    async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
-        self.store.file_under(name, at).await
-    }
-
-    async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
-        self.hand.lock().unwrap().any_waits(&skip)
-    }
-
-    async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
-        let due = self.hand.lock().unwrap().is_parked_due(at);
-        if due { ByHand::release_parked(&self.store, at).await } else { Ok(0) }
-    }
-
-    async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending(limit, &skip)
-    }
-
-    async fn pending_behind(&self, place: Place, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().pending_behind(place, limit, &skip)
-    }
-
-    async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
-        self.hand.lock().unwrap().newest_pending(kind, count, &skip)
-    }
-
-    async fn ledger(&self) -> Result<Ledger, StoreError> {
-        self.hand.lock().unwrap().ledger()
-    }
-
-    async fn learn_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    async fn record_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
         if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
             tables.events = TableState::Absent;
         }
         self.store.learn_tables(tables, at).await
     }
 
-    async fn settle(&self, mut settling: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn acknowledge(&self, mut result: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
-            settling.sessions.iter_mut().for_each(|s| s.version = self.version(s));
+            result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            settling.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            result.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
         }
-        if self.has(Bug::RejectedTakesOthersAlong) && settling.records.iter().any(|r| r.rejected.is_some()) {
+        if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
             ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
-        let renamed = self.store.settle(settling, at).await?;
+        let renamed = self.store.settle(result, at).await?;
         if self.has(Bug::AckClearsLaterColumns) {
             ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
@@ -433,20 +406,12 @@ impl Local for Home {
         self.store.forget_synced(acked_batch, at).await
     }
 
-    async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
-        self.store.mirror_of(timeline).await
+    async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let position = self.store.mirror_since(now).await?;
+        Ok(if self.has(Bug::PositionNeverAdvances) { position.min(1) } else { position })
     }
 
-    async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let since = self.hand.lock().unwrap().mirror_since(&self.store, now)?;
-        Ok(if self.has(Bug::PositionNeverAdvances) { since.min(1) } else { since })
-    }
-
-    async fn read_mirror_anew(&self) -> Result<(), StoreError> {
-        self.store.read_mirror_anew().await
-    }
-
-    async fn take_in(
+    async fn import_page(
         &self,
         reading: Reading,
         mut changes: Changes,
@@ -456,8 +421,8 @@ impl Local for Home {
     ) -> Result<PageResult, StoreError> {
         if self.has(Bug::NoAdoptionWhileWaiting) {
             let hand = self.hand.lock().unwrap();
-            let waits = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
-            changes.sessions.retain(|session| !waits(session.instance_id.as_str()));
+            let is_pending = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
+            changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
         }
         let rows = changes.sessions.len();
         let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
@@ -467,9 +432,5 @@ impl Local for Home {
             ByHand::execute(&self.store, rewrite).await?;
         }
         Ok(imported)
-    }
-
-    async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
-        self.store.replace_hosts(hosts).await
     }
 }

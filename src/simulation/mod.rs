@@ -1,11 +1,20 @@
-//! Seeded simulation: the store, the writer's commit and all of sync run on one thread, against a world
-//! that jumps its clocks, crashes, fills disks, cuts connections and restores old backups, and against a
-//! model of what must be true. The same seed gives the same run.
+//! Seeded simulation: the store, the writer's commit and all of sync run on one thread, in a world that sets clocks wrong,
+//! crashes hosts, fills disks, cuts connections and restores old backups. A model checks the guarantees after each step.
+//! The same seed gives the same run; a failure prints its seed and all events.
 //!
-//! `world` is what happens, `host` one machine with its daemon, `network` what lies between it and
-//! central, `model` what must be true, `bugs` the mistakes that must be noticed.
+//! | module | purpose |
+//! |---|---|
+//! | `world` | the events, the checks, and the end of a run |
+//! | `model` | the states that each session may have |
+//! | `host` | a machine with its daemon |
+//! | `network` | the calls between the hosts and central |
+//! | `command` | the calls of the store |
+//! | `setup`, `bugs` | settings; planted bugs that have to be detected |
+//!
+//! Modules import only from modules below them in this table.
 
 mod bugs;
+mod command;
 #[allow(dead_code)]
 #[path = "../../tests/suite/support/fake_central.rs"]
 mod fake_central;
@@ -18,51 +27,20 @@ mod network;
 #[allow(dead_code)]
 #[path = "../../tests/suite/support/random.rs"]
 mod random;
+mod setup;
 mod world;
 
-use std::ops::RangeInclusive;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::sync::engine::Pace;
 use bugs::Bug;
+use setup::Violation;
 use world::World;
 
-const HOSTS: usize = 2;
-const STALE_AFTER: Duration = Duration::from_secs(120);
-const PACE: Pace = Pace {
-    heartbeat_interval: Duration::from_secs(30),
-    pull_interval: Duration::from_secs(15),
-    sweep_interval: Duration::from_secs(60),
-    longest_wait: Duration::from_secs(30),
-};
-
-/// So few rows that batches follow one another.
-const BATCHES: RangeInclusive<usize> = 1..=4;
-
-/// How many things happen in one run, at least; half as many more at most.
+/// The least number of steps of a run; the largest is half as many more.
 const STEPS: u64 = 70;
 const SEEDS: u64 = 2_000;
-/// How long the long campaign goes on.
-const LONG: Duration = Duration::from_secs(3600);
-
-/// Too long to be read.
-const LONG_EPIC: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
-
-/// A guarantee that did not hold.
-#[derive(Debug)]
-struct Violation {
-    guarantee: &'static str,
-    what: String,
-}
-
-/// The outcome of a future that never has to wait.
-fn now<F: Future>(future: F) -> F::Output {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("it has to wait"),
-    }
-}
+/// How long the long campaign runs.
+const LONG_CAMPAIGN: Duration = Duration::from_secs(3600);
 
 /// A run that broke a guarantee.
 struct Failure {
@@ -71,13 +49,13 @@ struct Failure {
     log: Vec<String>,
 }
 
-/// Runs one seed. Returns all that happened.
+/// Runs one seed. Returns the events.
 fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<Failure>> {
     let name = format!("{seed}-{bug:?}-{:?}", std::thread::current().id());
     let mut world = World::new(seed, &name, bug);
     let steps = STEPS + seed % (STEPS / 2);
     let broken = (0..=steps).find_map(|step| {
-        let outcome = if step < steps { world.step() } else { world.heal() };
+        let outcome = if step < steps { world.step() } else { world.finish() };
         outcome.err().map(|violation| (step, violation))
     });
     match broken {
@@ -90,7 +68,7 @@ fn must_hold(seed: u64) {
     let Err(failure) = run(seed, None) else { return };
     let Failure { step, violation, log } = *failure;
     for line in log {
-        println!("{}", line.replace(LONG_EPIC, "e.."));
+        println!("{}", line.replace(&"e".repeat(64), "e.."));
     }
     panic!(
         "seed {seed}, step {step}: {} does not hold: {}\nrun it again: SESSIOND_TEST_SEED={seed} cargo test --lib \
@@ -111,7 +89,7 @@ fn every_guarantee_holds_in_every_run() {
     let began = Instant::now();
     let long = std::env::var_os("SESSIOND_TEST_LONG").is_some();
     let mut seed = 0;
-    while seed < SEEDS || (long && began.elapsed() < LONG) {
+    while seed < SEEDS || (long && began.elapsed() < LONG_CAMPAIGN) {
         must_hold(seed);
         seed += 1;
     }
@@ -130,7 +108,7 @@ fn the_same_seed_gives_the_same_run() {
 fn every_planted_bug_is_caught() {
     const WITHIN: u64 = 5_000;
     let mut missed = Vec::new();
-    // Only one of them, by its name.
+    // A single one, by its name.
     let chosen = std::env::var("SESSIOND_TEST_BUG").ok();
     let bugs = Bug::ALL.into_iter().filter(|bug| chosen.as_ref().is_none_or(|name| *name == format!("{bug:?}")));
     for bug in bugs {

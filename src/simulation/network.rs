@@ -1,4 +1,4 @@
-//! What lies between a host and central: calls take time, fail, lose their answers, or arrive late.
+//! The network between the hosts and central: calls take time, fail, lose their answers, or arrive late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -11,32 +11,34 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
-use super::{Violation, now};
+use super::setup::{HOSTS, Violation, now};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
-use crate::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
+use crate::sync::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
-    /// Every other call goes wrong.
-    Stormy,
+pub enum LinkQuality {
+    Reliable,
+    /// Two of three calls fail in some way.
+    Flaky,
     /// No call arrives.
     Down,
 }
 
-/// What becomes of one call.
+/// The outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum CallOutcome {
     Arrives,
     Fails,
     AnswerLost,
-    /// Given up by its sender, it arrives some time later.
+    /// The sender abandons it, and it arrives later.
     Late,
 }
 
-/// A batch whose sender has given its connection up.
-pub struct Zombie {
+/// A batch whose sender has abandoned its connection.
+pub struct LateBatch {
     link: FakeLink,
     host_id: Uuid,
     after: i64,
@@ -46,18 +48,18 @@ pub struct Zombie {
 }
 
 pub struct Net {
-    pub weather: [Weather; super::HOSTS],
-    pub zombies: VecDeque<Zombie>,
-    /// Who took which name from its host.
+    pub quality: [LinkQuality; HOSTS],
+    pub late_batches: VecDeque<LateBatch>,
+    /// The host ids that took over a machine name.
     pub rivals: BTreeMap<String, Uuid>,
     /// Calls of each host so far, other than those that bisect a rejected batch.
-    pub calls: [u32; super::HOSTS],
-    /// Pages that each host asked for, and rows that these brought.
-    pub pulls: [u64; super::HOSTS],
-    pub read: [u64; super::HOSTS],
+    pub calls: [u32; HOSTS],
+    /// The pages that each host pulled, and their rows.
+    pub pulls: [u64; HOSTS],
+    pub read: [u64; HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
-    /// All that happened, in words.
+    /// All events, in order.
     pub log: Vec<String>,
 }
 
@@ -71,12 +73,12 @@ pub struct Network {
 impl Network {
     pub fn new(central: FakeCentral, random: Random, bug: Option<Bug>) -> Self {
         let net = Net {
-            weather: [Weather::Fair; super::HOSTS],
-            zombies: VecDeque::new(),
+            quality: [LinkQuality::Reliable; HOSTS],
+            late_batches: VecDeque::new(),
             rivals: BTreeMap::new(),
-            calls: [0; super::HOSTS],
-            pulls: [0; super::HOSTS],
-            read: [0; super::HOSTS],
+            calls: [0; HOSTS],
+            pulls: [0; HOSTS],
+            read: [0; HOSTS],
             violations: Vec::new(),
             random,
             log: Vec::new(),
@@ -88,7 +90,7 @@ impl Network {
         self.net.lock().unwrap()
     }
 
-    pub fn note(&self, what: String) {
+    pub fn log_event(&self, what: String) {
         self.lock().log.push(what);
     }
 
@@ -100,26 +102,26 @@ impl Network {
         self.bug == Some(bug)
     }
 
-    /// A batch that was given up arrives after all.
-    pub fn deliver_a_zombie(&self) {
-        let Some(mut zombie) = self.lock().zombies.pop_front() else { return };
-        if self.has(Bug::ZombieApplied) {
-            zombie.sessions.iter().filter(|s| !self.is_strange(s)).for_each(|s| self.central.put(s));
+    /// Delivers the oldest late batch.
+    pub fn deliver_late_batch(&self) {
+        let Some(mut late) = self.lock().late_batches.pop_front() else { return };
+        if self.has(Bug::LateBatchApplied) {
+            late.sessions.iter().filter(|s| !self.is_of_another_session(s)).for_each(|s| self.central.put(s));
         } else {
-            let Zombie { after, number, ref sessions, ref records, .. } = zombie;
-            let after = self.after(after, zombie.host_id);
-            let applied = now(zombie.link.push(Batch { after, number, sessions, records }));
-            self.note(format!("batch {number} arrives late: {}", shown(&applied)));
+            let LateBatch { after, number, ref sessions, ref records, .. } = late;
+            let after = self.after(after, late.host_id);
+            let applied = now(late.link.push(Batch { after, number, sessions, records }));
+            self.log_event(format!("batch {number} arrives late: {}", shown(&applied)));
         }
     }
 
-    /// Where the ledger must stand for a batch: with [`Bug::NoLedger`], where it stands.
+    /// The expected position of the ledger; with [`Bug::NoLedger`] its actual one.
     fn after(&self, after: i64, host_id: Uuid) -> i64 {
         if self.has(Bug::NoLedger) { self.central.batch_of(host_id).unwrap_or(0) } else { after }
     }
 
-    /// Is the row of this id another session's?
-    fn is_strange(&self, session: &Session) -> bool {
+    /// Whether central's row with this id is another session.
+    fn is_of_another_session(&self, session: &Session) -> bool {
         let rows = self.central.rows();
         rows.iter().any(|row| row.instance_id == session.instance_id && row.created_at != session.created_at)
     }
@@ -130,12 +132,12 @@ pub struct SimLink {
     host: usize,
     network: Network,
     link: FakeLink,
-    me: Option<Host>,
+    me: Option<HostRegistration>,
     /// The last push was rejected, so the next one is a part of it.
     rejected: bool,
 }
 
-/// Others come first.
+/// Lets others run first.
 async fn pause() {
     let mut paused = false;
     poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -153,14 +155,14 @@ fn broke<T>() -> Result<T, CentralError> {
 }
 
 impl SimLink {
-    fn fate(&self) -> Fate {
+    fn outcome(&self) -> CallOutcome {
         let mut net = self.network.lock();
-        let weather = net.weather[self.host];
-        match (weather, net.random.below(6)) {
-            (Weather::Down, _) | (Weather::Stormy, 0) => Fate::Fails,
-            (Weather::Stormy, 1) => Fate::AnswerLost,
-            (Weather::Stormy, 2 | 3) => Fate::Late,
-            _ => Fate::Arrives,
+        let quality = net.quality[self.host];
+        match (quality, net.random.below(6)) {
+            (LinkQuality::Down, _) | (LinkQuality::Flaky, 0) => CallOutcome::Fails,
+            (LinkQuality::Flaky, 1) => CallOutcome::AnswerLost,
+            (LinkQuality::Flaky, 2 | 3) => CallOutcome::Late,
+            _ => CallOutcome::Arrives,
         }
     }
 
@@ -173,22 +175,22 @@ impl SimLink {
         self.network.lock().violations.push(Violation { guarantee, what });
     }
 
-    /// A host that lost its name may do nothing under it before it is told to.
-    fn check_name(&self, host: &Host) {
+    /// G8: a host that lost its name does nothing under it without an operator's request.
+    fn check_name(&self, host: &HostRegistration) {
         if self.network.lock().rivals.contains_key(host.machine.as_str()) {
             self.violated("G8", format!("host {} acts as {}, which another has", self.host, host.machine));
         }
     }
 
-    /// Nor may it file anything under that name.
+    /// G8: nor does it push rows with that name.
     fn check_filing(&self, batch: &Batch<'_>) {
         let filed = |s: &&TimedSession| self.network.lock().rivals.contains_key(s.host_machine.as_str());
         if let Some(session) = batch.sessions.iter().find(filed) {
-            self.violated("G8", format!("host {} files {session:?} under a name that another has", self.host));
+            self.violated("G8", format!("host {} pushes {session:?} with a name that another host has", self.host));
         }
     }
 
-    async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn apply(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let mut sessions = batch.sessions.to_vec();
         if self.network.has(Bug::StampNow) {
             sessions.iter_mut().for_each(|s| s.session.last_heartbeat = self.network.central.now());
@@ -209,14 +211,14 @@ impl SimLink {
         let mut applied = self.link.push(Batch { after, sessions: &sessions, records: &records, ..batch }).await?;
         for (session, how) in sessions.iter().zip(&mut applied) {
             let wrong = match how {
-                Applied::Taken => self.network.has(Bug::LastWriteWins),
-                Applied::ClosedElsewhere { .. } => self.network.has(Bug::ReopenClosed),
-                Applied::Collided => self.network.has(Bug::OverwriteCollision),
-                Applied::Foreign { .. } | Applied::WithoutSession => false,
+                RowOutcome::Stored => self.network.has(Bug::LastWriteWins),
+                RowOutcome::ClosedElsewhere { .. } => self.network.has(Bug::ReopenClosed),
+                RowOutcome::IdCollision => self.network.has(Bug::OverwriteCollision),
+                RowOutcome::ForeignMachine { .. } | RowOutcome::SessionMissing => false,
             };
             if wrong {
                 self.network.central.put(session);
-                *how = Applied::Taken;
+                *how = RowOutcome::Stored;
             }
         }
         Ok(applied)
@@ -230,62 +232,65 @@ impl SimLink {
 }
 
 impl Central for SimLink {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         self.cut();
         self.count();
         pause().await;
-        let fate = self.fate();
-        if matches!(fate, Fate::Fails | Fate::Late) {
+        let outcome = self.outcome();
+        if matches!(outcome, CallOutcome::Fails | CallOutcome::Late) {
             return broke();
         }
         let mut announced = host.clone();
         announced.replace |= self.network.has(Bug::PushUnderConflict);
-        let welcome = self.link.hello(&announced).await;
-        self.network.note(format!("host {} says hello ({fate:?}): {}", self.host, shown(&welcome)));
-        // A rename may take a name that another host has by then.
+        let accepted = self.link.handshake(&announced).await;
+        self.network.log_event(format!("host {} shakes hands ({outcome:?}): {}", self.host, shown(&accepted)));
+        // A rename may choose a name that another host has meanwhile.
         let usurped = self.network.lock().rivals.contains_key(host.machine.as_str());
-        if let (Err(CentralError::Conflict(conflict)), false) = (&welcome, usurped) {
-            self.violated("G8", format!("host {} is in conflict with nobody: {conflict:?}", self.host));
+        if let (Err(CentralError::Conflict(conflict)), false) = (&accepted, usurped) {
+            self.violated(
+                "G8",
+                format!("host {} is refused for a conflict that does not exist: {conflict:?}", self.host),
+            );
         }
-        let welcome = welcome?;
-        // A restored backup may bring back that a copy of the folder had the name.
-        if host.replace || welcome.batch < host.acked_batch {
+        let accepted = accepted?;
+        // In a restored backup a copy of the folder may have the name again.
+        if host.replace || accepted.batch < host.acked_batch {
             self.network.lock().rivals.remove(host.machine.as_str());
         }
         self.check_name(host);
-        if fate == Fate::AnswerLost {
+        if outcome == CallOutcome::AnswerLost {
             self.cut();
             return broke();
         }
         self.me = Some(host.clone());
         pause().await;
-        Ok(welcome)
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         self.count();
         pause().await;
-        let fate = self.fate();
-        match fate {
-            Fate::Fails => {
+        let outcome = self.outcome();
+        match outcome {
+            CallOutcome::Fails => {
                 self.cut();
                 return broke();
             }
-            Fate::Late => {
+            CallOutcome::Late => {
                 let host_id = self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id);
                 let sessions = batch.sessions.to_vec();
                 let (after, number, records) = (batch.after, batch.number, batch.records.to_vec());
-                let zombie = Zombie { link: self.cut(), host_id, after, number, sessions, records };
-                self.network.lock().zombies.push_back(zombie);
+                let late = LateBatch { link: self.cut(), host_id, after, number, sessions, records };
+                self.network.lock().late_batches.push_back(late);
                 return broke();
             }
-            Fate::Arrives | Fate::AnswerLost => {}
+            CallOutcome::Arrives | CallOutcome::AnswerLost => {}
         }
         let applied = self.apply(batch).await;
         let ids = batch.sessions.iter().map(|s| s.instance_id.as_str()).collect::<Vec<_>>();
         let Batch { number, .. } = batch;
-        self.network.note(format!(
-            "host {} pushes {number} {ids:?} and {} records ({fate:?}): {}",
+        self.network.log_event(format!(
+            "host {} pushes {number} {ids:?} and {} records ({outcome:?}): {}",
             self.host,
             batch.records.len(),
             shown(&applied)
@@ -303,7 +308,7 @@ impl Central for SimLink {
         if matches!(applied, Err(CentralError::Reject(_))) && self.network.has(Bug::RejectedBlocks) {
             return broke();
         }
-        if fate == Fate::AnswerLost {
+        if outcome == CallOutcome::AnswerLost {
             self.cut();
             return broke();
         }
@@ -311,21 +316,21 @@ impl Central for SimLink {
         applied
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
-        self.link.locked(ids).await
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked_rows(ids).await
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
-        self.link.tables().await
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.history_tables().await
     }
 
-    fn clock(&self) -> Option<Timestamp> {
-        self.link.clock()
+    fn last_clock(&self) -> Option<Timestamp> {
+        self.link.last_clock()
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         pause().await;
-        if self.fate() != Fate::Arrives {
+        if self.outcome() != CallOutcome::Arrives {
             self.cut();
             return broke();
         }
@@ -344,12 +349,12 @@ impl Central for SimLink {
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         pause().await;
-        if self.fate() != Fate::Arrives {
+        if self.outcome() != CallOutcome::Arrives {
             self.cut();
             return broke();
         }
         let mut changes = self.link.pull(reading).await;
-        if self.network.has(Bug::DeletedForGood)
+        if self.network.has(Bug::DeletionIsPermanent)
             && let Ok(changes) = &mut changes
             && reading.after.is_none()
             && !reading.is_whole()
@@ -375,7 +380,7 @@ impl Central for SimLink {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) -> Announcement {
-        self.link.changed().await
+    async fn next_notification(&mut self) -> Notification {
+        self.link.next_notification().await
     }
 }

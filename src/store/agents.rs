@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sessions::{COLUMNS, Caller, Process, Record, free_id, get, insert, record, save, save_whereabouts};
 use super::turns::ROWS;
-use super::{StoreError, history};
+use super::{StoreError, history, promises};
 use crate::domain::agent::{Candidate, Candidates, Kind, Report, Sign, Source, Verdict, resolve};
 use crate::domain::{Column, Heartbeat, InstanceId, MachineName, Registration, Session, Status, Timestamp};
 
@@ -73,7 +73,7 @@ pub(super) fn sight(
         }
         remember(db, &sighting, &id)?;
         note_kind(db, &sighting, &id)?;
-        keep_promise(db, report.promised_id.as_ref(), &id, at)?;
+        promises::keep(db, report.promised_id.as_ref(), &id, caller, at)?;
     }
     let record = existing(db, id.as_str())?;
     Ok(Sighted { process_changed: record.process != before || created, record, created })
@@ -436,7 +436,7 @@ fn begin(
     let report = &sighting.report;
     let promised = match &report.promised_id {
         // The rules may make it a session of another type than was promised; the id tells the type.
-        Some(id) if id.names(&report.project, report.instance_type) && get(db, id.as_str())?.is_none() => Some(id),
+        Some(id) if id.names(&report.project, report.instance_type) && promises::may_begin(db, id)? => Some(id),
         _ => None,
     };
     let instance_id = match promised {
@@ -513,26 +513,17 @@ fn remember(db: &Connection, sighting: &Sighting, id: &InstanceId) -> Result<(),
     if known.is_some() && process == before.process && is_left == before.is_left {
         return Ok(());
     }
+    // The id moves to this session, but never away from another user's.
+    db.prepare_cached(
+        "DELETE FROM claude_ids WHERE uuid = ?1 AND instance_id <> ?2 AND NOT EXISTS \
+             (SELECT 1 FROM sessions other, sessions own WHERE other.instance_id = claude_ids.instance_id \
+                 AND own.instance_id = ?2 AND other.mirror_round IS NULL AND other.owner_uid <> own.owner_uid)",
+    )?
+    .execute(params![uuid, id.as_str()])?;
     db.prepare_cached(
         "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started, is_left) VALUES (?1, ?2, ?3, ?4, ?5) \
-         ON CONFLICT (uuid) DO UPDATE SET instance_id = ?2, pid = ?3, pid_started = ?4, is_left = ?5",
+         ON CONFLICT (uuid) DO UPDATE SET pid = ?3, pid_started = ?4, is_left = ?5 WHERE instance_id = ?2",
     )?
     .execute(params![uuid, id.as_str(), process.map(|p| p.pid), process.map(|p| p.started), is_left])?;
-    Ok(())
-}
-
-/// An id that the agent was told while nobody could be asked goes on leading to its session.
-pub(super) fn keep_promise(
-    db: &Connection,
-    promised: Option<&InstanceId>,
-    id: &InstanceId,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    let Some(promised) = promised.filter(|promised| *promised != id) else { return Ok(()) };
-    if get(db, promised.as_str())?.is_some() {
-        return Ok(());
-    }
-    db.prepare_cached("INSERT OR IGNORE INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![promised.as_str(), id.as_str(), at.micros()])?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::sync::{mpsc, watch};
 
 use super::check::Check;
@@ -12,10 +12,8 @@ use super::open::Files;
 use super::readers::Readers;
 use super::sessions::{self, COLUMNS};
 use super::writer::{self, Job, Writer};
-use super::{
-    Backlog, BatchLimit, Durability, Ledger, Options, Parked, Pending, Place, Record, Skip, Store, StoreError, outbox,
-};
-use crate::domain::{InstanceId, Kind, Session, Timestamp};
+use super::{Backlog, Durability, Options, Parked, Record, Store, StoreError, outbox};
+use crate::domain::{InstanceId, Session};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -55,7 +53,7 @@ impl ByHand {
         changes.follow(&connection).unwrap();
         let store = Store {
             writer,
-            readers: Readers::new(files.clone()),
+            readers: Readers::inline(files.clone(), connect(&disk.url)),
             commits: watch::channel(0).1,
             news: super::News::default(),
             processes: super::NewProcesses::default(),
@@ -63,6 +61,7 @@ impl ByHand {
             changes: changes.clone(),
             mirror_position: Arc::default(),
             files: Arc::new(files),
+            user_limits: None,
         };
         (store, Self { connection, queue, changes })
     }
@@ -93,32 +92,8 @@ impl ByHand {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    pub(crate) fn pending(&self, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::pending(&self.connection, limit, skip)
-    }
-
-    pub(crate) fn pending_behind(&self, place: Place, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::pending_behind(&self.connection, place, limit, skip)
-    }
-
-    pub(crate) fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: &Skip) -> Result<Pending, StoreError> {
-        outbox::newest_pending(&self.connection, kind, count, skip)
-    }
-
-    pub(crate) fn is_parked_due(&self, at: Timestamp) -> bool {
-        outbox::is_parked_due(&self.connection, at).unwrap()
-    }
-
-    /// As [`Store::release_parked`] does once something is due.
-    pub(crate) fn release_parked(
-        store: &Store,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<usize, StoreError>> + use<> {
-        let store = store.clone();
-        async move { store.release_due(at).await }
-    }
-
-    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do. There is no reader: a job reads.
+    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do, but a job reads the rows, when it is
+    /// committed.
     pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
         let rows = store.writer.submit(|db| outbox::parked_rows(db, &[])).await?;
         store.unpark_rows(rows, drop).await
@@ -135,22 +110,19 @@ impl ByHand {
         self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
     }
 
-    pub(crate) fn any_waits(&self, skip: &Skip) -> Result<bool, StoreError> {
-        outbox::any_waits(&self.connection, skip)
-    }
-
-    pub(crate) fn ledger(&self) -> Result<Ledger, StoreError> {
-        outbox::ledger(&self.connection)
-    }
-
     /// What is mirrored under exactly this id.
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();
         record.filter(|record| record.mirrored).map(|record| record.session)
     }
 
-    pub(crate) fn mirror_since(&self, store: &Store, now: Timestamp) -> Result<u64, StoreError> {
-        super::mirror::since(&self.connection, now).map(|stored| store.mirror_position.since(stored))
+    /// A user whose usage is not what their rows are counted to.
+    pub(crate) fn miscounted_usage(&self) -> Option<String> {
+        let differs = "SELECT format('user %d: %d bytes and %d open sessions are kept, %d and %d counted', k.uid, \
+                k.bytes, k.open_sessions, ifnull(c.bytes, 0), ifnull(c.open_sessions, 0)) \
+            FROM user_usage k FULL JOIN counted_usage c USING (uid) \
+            WHERE ifnull(k.bytes, 0) <> ifnull(c.bytes, 0) OR ifnull(k.open_sessions, 0) <> ifnull(c.open_sessions, 0)";
+        self.connection.prepare_cached(differs).unwrap().query_row([], |row| row.get(0)).optional().unwrap()
     }
 
     pub(crate) fn filed_under(&self) -> Option<String> {

@@ -33,6 +33,10 @@ pub enum StoreError {
     CheckGivenUp,
     #[error("the disk, or the store's max_size, is full: {0}")]
     Full(String),
+    #[error("user {uid} has used their share of the store, {}", bytesize::ByteSize(*.share))]
+    UserFull { uid: u32, share: u64 },
+    #[error("user {uid} has {most} open sessions, as many as one user may have")]
+    UserSessions { uid: u32, most: u64 },
     #[error("the disk does not answer as it should: {0}")]
     Io(String),
     #[error("the store is damaged: {0}")]
@@ -44,7 +48,17 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same request may succeed later, with nothing changed in it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::Held(_) | Self::CheckGivenUp | Self::Full(_) | Self::Io(_) | Self::Damaged(_))
+        matches!(
+            self,
+            Self::Busy
+                | Self::Held(_)
+                | Self::CheckGivenUp
+                | Self::Full(_)
+                | Self::UserFull { .. }
+                | Self::UserSessions { .. }
+                | Self::Io(_)
+                | Self::Damaged(_)
+        )
     }
 }
 

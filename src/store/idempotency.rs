@@ -81,9 +81,11 @@ fn keep(db: &Connection, caller: Caller, key: &RequestKey, now: Timestamp, kept:
              (SELECT seq FROM idempotency_keys WHERE made_at <= ?1 ORDER BY made_at LIMIT ?2)",
     )?
     .execute(params![now.minus(KEPT_FOR).micros(), DELETED_AT_ONCE])?;
-    // One of the same name that is too old may still be there.
+    // One of the same name that is too old may still be there. Deleted by itself, as triggers follow only that.
+    db.prepare_cached("DELETE FROM idempotency_keys WHERE owner_uid = ?1 AND key = ?2")?
+        .execute(params![caller.uid, key.key])?;
     db.prepare_cached(
-        "INSERT OR REPLACE INTO idempotency_keys (owner_uid, key, fingerprint, made_at, answer, record_id) \
+        "INSERT INTO idempotency_keys (owner_uid, key, fingerprint, made_at, answer, record_id) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![

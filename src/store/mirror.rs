@@ -579,14 +579,14 @@ mod tests {
     #[test]
     fn a_store_of_an_older_version_offers_whole_what_waits_and_nothing_else() {
         let db = Connection::open_in_memory().unwrap();
-        let (columns, before) = crate::store::open::MIGRATIONS.split_last().unwrap();
+        let (before, since) = crate::store::open::MIGRATIONS.split_at(8);
         before.iter().for_each(|migration| db.execute_batch(migration).unwrap());
         let insert = "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, last_heartbeat, \
              created_at, host_machine, owner_uid, version, unsynced_since) \
              VALUES (?1, 'odin', 'PS', 'active', 3, ?2, 0, 'odin3', 1, 4, ?3)";
         db.execute(insert, params!["odin-PS-00000a", at(5).micros(), Some(1)]).unwrap();
         db.execute(insert, params!["odin-PS-00000b", at(5).micros(), None::<i64>]).unwrap();
-        db.execute_batch(columns).unwrap();
+        since.iter().for_each(|migration| db.execute_batch(migration).unwrap());
         assert_eq!(kept(&db, "odin-PS-00000a").unwrap().offered_columns(), ColumnTimes::all(at(5)));
         assert_eq!(kept(&db, "odin-PS-00000b").unwrap().offered_columns(), ColumnTimes::default());
         // The next heartbeat writes down since when the columns are as they are, which it does not change.

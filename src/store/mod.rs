@@ -28,6 +28,7 @@ mod news;
 mod open;
 mod outbox;
 mod processes;
+mod promises;
 mod prune;
 mod readers;
 mod recall;
@@ -43,6 +44,9 @@ mod turns;
 mod turns_scale_tests;
 #[cfg(test)]
 mod turns_tests;
+mod user_limits;
+#[cfg(test)]
+mod user_limits_tests;
 mod wal;
 mod writer;
 
@@ -75,6 +79,7 @@ pub use resume::{Heir, Resumed, Resumption, Wanted};
 pub use session_page::{Cursor, SessionPage};
 pub use sessions::{CANDIDATES, Caller, Filter, Lookup, Process, Record};
 pub use spool::{Deferred, Import, Imported};
+pub use user_limits::UserLimits;
 
 use crate::clock::Clock;
 use crate::domain::mirror::{self as reading, HostSeen, Reading};
@@ -150,6 +155,7 @@ pub struct Store {
     changes: Changes,
     mirror_position: Arc<MirrorPosition>,
     files: Arc<Files>,
+    user_limits: Option<UserLimits>,
 }
 
 /// How long a pause of the reads waits for those under way.
@@ -222,9 +228,25 @@ impl Store {
         let processes = NewProcesses::default();
         let files = Arc::new(files);
         Ok((
-            Self { writer, readers, commits, news, processes, long_log, changes, mirror_position, files },
+            Self {
+                writer,
+                readers,
+                commits,
+                news,
+                processes,
+                long_log,
+                changes,
+                mirror_position,
+                files,
+                user_limits: None,
+            },
             WriterThread(thread),
         ))
+    }
+
+    /// The same store, in which users who share it are limited.
+    pub fn limiting_users(self, limits: UserLimits) -> Self {
+        Self { user_limits: Some(limits), ..self }
     }
 
     /// Wakes whoever waits after each group of commits.
@@ -249,6 +271,16 @@ impl Store {
                 work(db)
             })
             .await
+    }
+
+    /// Writes on behalf of a user, who may not exceed the limits by it.
+    async fn write_for<T: Send + 'static>(
+        &self,
+        caller: Caller,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let limits = self.user_limits;
+        self.write(move |db| user_limits::limited(limits.as_ref(), db, caller, work)).await
     }
 
     /// The processes to watch that came with sessions.
@@ -340,7 +372,7 @@ impl Store {
     ) -> Result<Record, StoreError> {
         let attempt = || {
             let what = what.clone();
-            self.write(move |db| register(db, what, process, caller, &draws, at))
+            self.write_for(caller, move |db| register(db, what, process, caller, &draws, at))
         };
         let record = self.with_room(attempt).await?;
         self.announce_process(&record);
@@ -359,7 +391,7 @@ impl Store {
         let attempt = || {
             let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
             let work = move |db: &Connection| register(db, what, process, caller, &draws, at);
-            self.write(move |db| idempotency::register(db, &key, caller, at, work, answer))
+            self.write_for(caller, move |db| idempotency::register(db, &key, caller, at, work, answer))
         };
         let registered = self.with_room(attempt).await?;
         if let Once::First(record) = &registered {
@@ -382,7 +414,8 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Resumption, StoreError> {
-        let resumption = self.write(move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        let caller = Caller { uid: heir.successor.uid };
+        let resumption = self.write_for(caller, move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
         if let Resumption::Done(resumed) = &resumption {
             self.announce_process(&resumed.session);
         }
@@ -425,7 +458,7 @@ impl Store {
     ) -> Result<Sighted, StoreError> {
         let attempt = || {
             let sighting = sighting.clone();
-            self.write(move |db| agents::sight(db, sighting, caller, &draws, at, stale_after))
+            self.write_for(caller, move |db| agents::sight(db, sighting, caller, &draws, at, stale_after))
         };
         let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
@@ -440,7 +473,8 @@ impl Store {
     /// The store can apply none of them now. What is wrong with a single request is in its own result.
     pub async fn import(&self, imports: Vec<Import>, stale_after: Duration) -> Result<Vec<Imported>, StoreError> {
         let brings_process = imports.iter().any(|import| import.deferred.brings_process());
-        let imported = self.write(move |db| spool::import(db, imports, stale_after)).await?;
+        let limits = self.user_limits;
+        let imported = self.write(move |db| spool::import(db, imports, stale_after, limits.as_ref())).await?;
         if brings_process {
             self.processes.add_others();
         }
@@ -527,6 +561,14 @@ impl Store {
             place = turn.next;
         }
         Ok(pruned)
+    }
+
+    /// Deletes promised ids that have expired, a bounded turn after the other.
+    pub async fn expire_promises(&self, at: Timestamp) -> Result<(), StoreError> {
+        if self.read(move |db| promises::any_expired(db, at)).await? {
+            while self.writer.submit(move |db| promises::delete_expired(db, at)).await? {}
+        }
+        Ok(())
     }
 
     pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
@@ -711,7 +753,7 @@ impl Store {
     ) -> Result<KeptRecord, StoreError> {
         let attempt = || {
             let (id, what) = (id.clone(), what.clone());
-            self.write(move |db| history::append(db, &id, what, record_id, caller, at))
+            self.write_for(caller, move |db| history::append(db, &id, what, record_id, caller, at))
         };
         self.with_room(attempt).await
     }
@@ -729,7 +771,7 @@ impl Store {
         let attempt = || {
             let (key, id, what) = (key.clone(), id.clone(), what.clone());
             let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
-            self.write(move |db| idempotency::append(db, &key, caller, at, work))
+            self.write_for(caller, move |db| idempotency::append(db, &key, caller, at, work))
         };
         self.with_room(attempt).await
     }

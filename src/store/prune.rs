@@ -49,6 +49,9 @@ pub(super) fn turn(db: &Connection, closed_before: Timestamp, place: PrunePlace)
             if !budget.delete_records(db, &candidate.id)? || !budget.take_row() {
                 return Ok(turn);
             }
+            if !delete_agent_ids(db, &candidate.id, &mut budget)? {
+                return Ok(turn);
+            }
             hand_to_mirror(db, &candidate.id)?;
             turn.pruned += 1;
         }
@@ -78,6 +81,22 @@ fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> R
         ))?
         .query_map(params![closed_before.micros(), place.closed_at, place.row, ROWS as i64], candidate)?
         .collect::<Result<_, _>>()?)
+}
+
+/// Deletes the ids by which an agent knew a session, while the budget lasts. Says whether none is left.
+fn delete_agent_ids(db: &Connection, id: &str, budget: &mut Budget) -> Result<bool, StoreError> {
+    let uuids: Vec<String> = db
+        .prepare_cached("SELECT uuid FROM claude_ids WHERE instance_id = ?1 LIMIT ?2")?
+        .query_map(params![id, ROWS as i64 + 1], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut delete = db.prepare_cached("DELETE FROM claude_ids WHERE uuid = ?1")?;
+    for uuid in uuids {
+        if !budget.take_row() {
+            return Ok(false);
+        }
+        delete.execute([uuid])?;
+    }
+    Ok(true)
 }
 
 /// What is left of a session is what is mirrored of any host's.

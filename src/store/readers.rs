@@ -21,6 +21,9 @@ pub(super) struct Readers {
     idle: Arc<Mutex<Idle>>,
     /// Read by each read while it lasts; written by who pauses them.
     gate: Arc<RwLock<()>>,
+    /// The connection of a store without threads: reads run on it at once, in the calling thread.
+    #[cfg(test)]
+    inline: Option<Arc<Mutex<Connection>>>,
 }
 
 /// No read is under way while this exists.
@@ -38,7 +41,15 @@ impl Readers {
             files: Arc::new(files),
             idle: Arc::new(Mutex::new(Idle { generation: 0, connections: Vec::new() })),
             gate: Arc::default(),
+            #[cfg(test)]
+            inline: None,
         }
+    }
+
+    /// The reads of a store without threads, all on one connection.
+    #[cfg(test)]
+    pub fn inline(files: Files, connection: Connection) -> Self {
+        Self { inline: Some(Arc::new(Mutex::new(connection))), ..Self::new(files) }
     }
 
     /// Keeps new reads waiting and has those under way end. `None`, and everything goes on, if one of them takes
@@ -52,6 +63,10 @@ impl Readers {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        #[cfg(test)]
+        if let Some(connection) = &self.inline {
+            return work(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         let readers = self.clone();
         let pass = self.gate.clone().read_owned().await;
         let blocking = tokio::task::spawn_blocking(move || {

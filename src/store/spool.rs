@@ -6,11 +6,12 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::StoreError;
 use super::agents::{self, Sighting};
 use super::history;
-use super::sessions::{self, Caller, Process, Record, free_id, get, insert};
+use super::sessions::{self, Caller, Process, Record, free_id, insert};
+use super::user_limits::{self, UserLimits};
 use super::writer::all_or_nothing;
+use super::{StoreError, promises};
 use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
 
 /// A write that was made while no daemon answered.
@@ -74,6 +75,7 @@ pub(super) fn import(
     db: &Connection,
     imports: Vec<Import>,
     stale_after: Duration,
+    limits: Option<&UserLimits>,
 ) -> Result<Vec<Imported>, StoreError> {
     let mut held = HashSet::new();
     let mut results = Vec::with_capacity(imports.len());
@@ -82,8 +84,9 @@ pub(super) fn import(
             results.push(None);
             continue;
         }
-        let key = import.key.clone();
-        let result = all_or_nothing(db, || apply(db, import, stale_after));
+        let (key, caller) = (import.key.clone(), import.caller);
+        let apply = |db: &Connection| apply(db, import, stale_after);
+        let result = all_or_nothing(db, || user_limits::limited(limits, db, caller, apply));
         if let Err(error) = &result {
             if db.is_autocommit() || matches!(error, StoreError::Damaged(_)) {
                 return Err(error.clone());
@@ -131,9 +134,9 @@ fn register(
     draws: &[u64],
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let instance_id = match get(db, drawn.as_str())? {
-        None => drawn.clone(),
-        Some(_) => {
+    let instance_id = match promises::may_begin(db, drawn)? {
+        true => drawn.clone(),
+        false => {
             let id = free_id(db, &what.project, what.instance_type, draws)?;
             tracing::warn!(drawn = %drawn, new = %id, "another session has the id that was drawn while no daemon ran");
             id

@@ -1,14 +1,33 @@
-//! Carrying the store to central, whenever central can be reached.
+//! Carries the local store's changes to central, and central's changes to the store.
 //!
-//! `engine` decides, `exchange` does, `worker` waits, `supervise` keeps it at it, `progress` shows that it is,
-//! `central` says what is asked of a database, `postgres` is one.
+//! | module | purpose |
+//! |---|---|
+//! | `supervise` | restarts the worker after a panic |
+//! | `worker` | runs the loop: asks the scheduler, runs the driver, waits for events |
+//! | `handshake`, `push`, `division`, `pull` | the driver's actions, each in a module of its own |
+//! | `driver` | performs one action at a time and reports its outcome |
+//! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
+//! | `scheduler` | decides which action is due; pure |
+//! | `watchdog` | tells a slow or unreachable central from a worker that hangs |
+//! | `replica` | the port to the local store |
+//! | `central` | the port to a central database; `postgres` is its one adapter |
+//!
+//! Modules import only from modules below them in this table.
 
+mod batch;
 pub mod central;
-pub mod engine;
-pub mod exchange;
-mod held;
-mod parts;
+mod division;
+pub mod driver;
+mod handshake;
+mod held_rows;
+mod ledger;
+mod link_reporter;
 pub mod postgres;
-pub mod progress;
+mod pull;
+mod pull_state;
+mod push;
+pub mod replica;
+pub mod scheduler;
 pub mod supervise;
+pub mod watchdog;
 pub mod worker;

@@ -1,4 +1,9 @@
-//! Runs sync: waits for what the engine waits for, and has the exchange carry out what it decides.
+//! Runs sync: asks the scheduler what is due, has the driver perform it, and waits for the next event.
+//!
+//! While nothing is due, the worker waits for the first of: the scheduler's timer, a commit of the store, a notification
+//! of central, a request to sync now, a change of the identity or of the settings, and shutdown. Other settings of
+//! central end the loop, which then starts with a new connection. On shutdown what is pending is pushed, within
+//! [`FINAL_PUSH_LIMIT`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,54 +12,55 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::central::Central;
-use super::engine::{BATCHES, Engine, Pace, Step, Waiting};
-use super::exchange::{Daemon, Exchange, Outside};
-use super::progress::Progress;
+use super::driver::{Driver, Environment};
+use super::replica::LocalReplica;
+use super::scheduler::{Action, BATCH_ROWS, Scheduler, SyncIntervals, Unsynced};
+use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus};
 use crate::shutdown::Shutdown;
 use crate::store::{PinnedIdentity, Store};
 
-/// How long the last push before the end may take.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// The limit of the last push before the end.
+const FINAL_PUSH_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long it may rest without showing that it still moves.
-const REST: Duration = Duration::from_secs(30);
+/// The longest wait of the loop; after it the watchdog is given a new deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What sync is told from outside; each change takes effect at once.
+/// The settings of sync. A change takes effect at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncSettings<S> {
-    /// How to reach central; `None`: there is none.
+    /// How to reach central; `None` if there is none.
     pub central: Option<S>,
-    pub pace: Pace,
+    pub intervals: SyncIntervals,
     pub stale_after: Duration,
-    /// The longest that one question to central may take, with all its statements.
-    pub patience: Duration,
+    /// The longest that one call of central may take, with all its statements.
+    pub call_limit: Duration,
 }
 
-/// What the worker works with.
+/// What the worker needs to run.
 #[derive(Clone)]
 pub struct Worker<S, F> {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub settings: watch::Receiver<SyncSettings<S>>,
-    /// Makes a central, not yet connected, from the settings.
-    pub central_of: F,
+    /// Makes a central from the settings, not yet connected.
+    pub make_central: F,
     pub link: watch::Sender<LinkStatus>,
-    /// Somebody asks to push now, or the world changed.
+    /// Notified to sync now: an operator asked for it, or the network changed.
     pub nudge: Arc<Notify>,
-    /// Where it shows that it moves on.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
     pub clock: Clock,
     pub random: fn() -> u64,
     pub shutdown: Shutdown,
+    /// The version of sessiond.
     pub version: &'static str,
-    /// It ended by a bug: what people were told of that stands until it works again.
-    pub begins_anew: bool,
+    /// A bug ended the worker before: the reported error stands until a handshake succeeds.
+    pub is_restarted: bool,
 }
 
 impl<S: Clone, F> Worker<S, F> {
-    /// Works until told to shut down; then pushes what it can within a limit.
+    /// Runs until shutdown; then pushes what it can within a limit.
     pub async fn run<C: Central>(mut self)
     where
         F: Fn(&S) -> C,
@@ -62,27 +68,27 @@ impl<S: Clone, F> Worker<S, F> {
         while !self.shutdown.is_requested() {
             let settings = self.settings.borrow_and_update().clone();
             match &settings.central {
-                None => self.wait_for_a_central().await,
+                None => self.wait_for_settings().await,
                 Some(central) => {
-                    let central = (self.central_of)(central);
+                    let central = (self.make_central)(central);
                     self.serve(central, &settings).await;
                 }
             }
         }
     }
 
-    async fn wait_for_a_central(&mut self) {
+    async fn wait_for_settings(&mut self) {
         self.link.send_replace(LinkStatus::new(LinkState::Off, (self.clock)()));
-        self.progress.nothing_to_do();
+        self.watchdog.suspend();
         tokio::select! {
             _ = self.settings.changed() => {}
             () = self.shutdown.requested() => {}
         }
     }
 
-    /// Works with one central until the settings name another, or the end.
+    /// Syncs with one central until the settings change, or shutdown.
     async fn serve<C: Central>(&mut self, central: C, settings: &SyncSettings<S>) {
-        if !std::mem::take(&mut self.begins_anew) {
+        if !std::mem::take(&mut self.is_restarted) {
             self.link.send_replace(LinkStatus::new(LinkState::Connecting, (self.clock)()));
         }
         let mut shutdown = self.shutdown.clone();
@@ -90,73 +96,75 @@ impl<S: Clone, F> Worker<S, F> {
         let mut commits = self.store.commits();
         let mut identities = self.identity.watch();
         let started = Instant::now();
-        let mut exchange = self.exchange(central, started, settings.patience);
-        let mut engine = Engine::new(settings.pace, BATCHES);
-        // How much news there had been before the push that went through last.
-        let mut told = None;
+        let mut driver = self.driver(central, started, settings.call_limit);
+        let mut scheduler = Scheduler::new(settings.intervals, BATCH_ROWS);
+        // The store's count of urgent changes before the last successful push.
+        let mut pushed = None;
         loop {
-            let now = exchange.tick();
+            let now = driver.tick();
             commits.borrow_and_update();
-            let news = Some(self.store.news());
-            let waiting = match exchange.has_pending().await {
-                false => Waiting::Nothing,
-                true if told == news => Waiting::Quiet,
-                true => Waiting::News,
+            let urgent = Some(self.store.news());
+            let unsynced = match driver.has_pending().await {
+                false => Unsynced::Nothing,
+                true if pushed == urgent => Unsynced::HeartbeatsOnly,
+                true => Unsynced::Urgent,
             };
-            let step = engine.next(now, waiting);
-            let Step::Wait { until } = step else {
-                self.progress.at_work(settings.patience);
+            let action = scheduler.next_action(now, unsynced);
+            let Action::Wait { until } = action else {
+                self.watchdog.expect_within(settings.call_limit);
                 tokio::select! {
-                    () = exchange.perform(step, settings.pace, settings.stale_after, &mut engine) => {}
-                    () = shutdown.requested() => return farewell(exchange, engine).await,
+                    () = driver.perform(action, settings.intervals, settings.stale_after, &mut scheduler) => {}
+                    () = shutdown.requested() => return final_push(driver, scheduler).await,
                 }
-                if matches!(step, Step::Push { .. }) && engine.is_up() {
-                    told = news;
+                if matches!(action, Action::Push { .. }) && scheduler.is_up() {
+                    pushed = urgent;
                 }
                 continue;
             };
-            let until = until.min(now + REST);
-            self.progress.at_rest(REST);
+            let until = until.min(now + LONGEST_WAIT);
+            self.watchdog.expect_within(LONGEST_WAIT);
             tokio::select! {
                 () = tokio::time::sleep_until(started + until) => {}
-                Ok(()) = commits.changed(), if engine.is_up() => {}
-                announced = exchange.announced(), if engine.is_up() => exchange.follow(announced, &mut engine),
-                () = self.nudge.notified() => {
-                    exchange.hurry();
-                    engine.hurry(exchange.tick());
+                Ok(()) = commits.changed(), if scheduler.is_up() => {}
+                notification = driver.next_notification(), if scheduler.is_up() => {
+                    driver.handle_notification(notification, &mut scheduler);
                 }
-                _ = identities.changed() => engine.reconnect(settings.pace, exchange.tick()),
+                () = self.nudge.notified() => {
+                    driver.retry_held();
+                    scheduler.run_now(driver.tick());
+                }
+                _ = identities.changed() => scheduler.reconnect(settings.intervals, driver.tick()),
                 _ = changes.changed() => return,
-                () = shutdown.requested() => return farewell(exchange, engine).await,
+                () = shutdown.requested() => return final_push(driver, scheduler).await,
             }
         }
     }
 
-    fn exchange<C: Central>(&self, central: C, started: Instant, patience: Duration) -> Exchange<Daemon, C> {
-        let local = Daemon { store: self.store.clone(), identity: self.identity.clone() };
-        let progress = self.progress.clone();
+    fn driver<C: Central>(&self, central: C, started: Instant, call_limit: Duration) -> Driver<LocalReplica, C> {
+        let replica = LocalReplica { store: self.store.clone(), identity: self.identity.clone() };
+        let watchdog = self.watchdog.clone();
+        // The driver reads the ticks before and after each call of central, which shows that it makes progress.
         let ticks = move || {
-            progress.at_work(patience);
+            watchdog.expect_within(call_limit);
             started.elapsed()
         };
-        let outside = Outside {
+        let environment = Environment {
             clock: self.clock.clone(),
-            // It looks at the clock before and after whatever it asks of central.
             ticks: Box::new(ticks),
             random: Box::new(self.random),
             version: self.version,
         };
-        Exchange::new(local, central, outside, self.link.clone())
+        Driver::new(replica, central, environment, self.link.clone())
     }
 }
 
-/// The last push before the end, if there is a link to push over.
-async fn farewell<C: Central>(mut exchange: Exchange<Daemon, C>, mut engine: Engine) {
-    if !engine.is_up() {
+/// The last push before the end, if the link is up.
+async fn final_push<C: Central>(mut driver: Driver<LocalReplica, C>, mut scheduler: Scheduler) {
+    if !scheduler.is_up() {
         return;
     }
-    match tokio::time::timeout(FAREWELL, exchange.farewell(&mut engine)).await {
+    match tokio::time::timeout(FINAL_PUSH_LIMIT, driver.final_push(&mut scheduler)).await {
         Ok(true) => tracing::info!("central has everything"),
-        _ => tracing::info!("what central lacks is kept for the next start"),
+        _ => tracing::info!("unsynced changes are kept for the next start"),
     }
 }

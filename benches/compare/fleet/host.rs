@@ -10,10 +10,12 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
-use sessiond::sync::engine::Pace;
+use sessiond::sync::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
+};
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
-use sessiond::sync::progress::Progress;
+use sessiond::sync::scheduler::SyncIntervals;
+use sessiond::sync::watchdog::Watchdog;
 use sessiond::sync::worker::{SyncSettings, Worker};
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
@@ -61,15 +63,15 @@ impl Member {
             let record = store.register(what, None, Caller { uid: 0 }, draws, clock::system()()).await;
             ids.push(record.expect("it is registered").session.instance_id.to_string());
         }
-        let pace = Pace {
+        let intervals = SyncIntervals {
             heartbeat_interval,
             pull_interval: heartbeat_interval / 2,
             sweep_interval: STALE_AFTER / 2,
             longest_wait: Duration::from_secs(30),
         };
         let central = PostgresOptions::parse(url, None).expect("a URL");
-        let patience = Duration::from_secs(60);
-        let settings = SyncSettings { central: Some(central), pace, stale_after: STALE_AFTER, patience };
+        let call_limit = Duration::from_secs(60);
+        let settings = SyncSettings { central: Some(central), intervals, stale_after: STALE_AFTER, call_limit };
         let (stop, shutdown) = shutdown::channel();
         Self {
             store,
@@ -118,18 +120,18 @@ impl Member {
             store: self.store.clone(),
             identity: self.identity.clone(),
             settings: self.settings.subscribe(),
-            central_of: move |options: &PostgresOptions| Counted {
+            make_central: move |options: &PostgresOptions| Counted {
                 central: Postgres::new(options.clone()),
                 counts: counts.clone(),
             },
-            progress: Progress::default(),
+            watchdog: Watchdog::default(),
             link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
             nudge: Arc::new(Notify::new()),
             clock: clock::system(),
             random,
             shutdown: self.shutdown.clone(),
             version: "bench",
-            begins_anew: false,
+            is_restarted: false,
         };
         worker.run()
     }
@@ -146,20 +148,20 @@ struct Counted {
 }
 
 impl Central for Counted {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
-        let welcome = self.central.hello(host).await?;
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
+        let accepted = self.central.handshake(host).await?;
         self.counts.greetings.fetch_add(1, Relaxed);
-        Ok(welcome)
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let began = Instant::now();
         let applied = self.central.push(batch).await;
         self.counts.longest_push.fetch_max(began.elapsed().as_micros() as u64, Relaxed);
         applied
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         self.central.sweep(stale_after, interval).await
     }
 
@@ -173,23 +175,23 @@ impl Central for Counted {
         self.central.hosts().await
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
-        self.central.locked(ids).await
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.central.locked_rows(ids).await
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
-        self.central.tables().await
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.central.history_tables().await
     }
 
-    fn clock(&self) -> Option<Timestamp> {
-        self.central.clock()
+    fn last_clock(&self) -> Option<Timestamp> {
+        self.central.last_clock()
     }
 
     async fn listen(&mut self) -> bool {
         self.central.listen().await
     }
 
-    async fn changed(&mut self) -> Announcement {
-        self.central.changed().await
+    async fn next_notification(&mut self) -> Notification {
+        self.central.next_notification().await
     }
 }

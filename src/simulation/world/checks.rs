@@ -1,4 +1,4 @@
-//! What must hold after each step, and in the end.
+//! The checks after each step, and at the end.
 
 use super::*;
 use crate::simulation::fake_history::FakeRow;
@@ -7,13 +7,16 @@ use crate::simulation::model::WRITTEN;
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
         let Some(daemon) = &self.hosts[host].daemon else { return Ok(()) };
-        let hand = daemon.home.hand.lock().unwrap();
-        // What HeartbeatsInMemory has not written yet is only missed after a crash.
+        let hand = daemon.replica.hand.lock().unwrap();
+        // What `HeartbeatsInMemory` has not written is missed only after a crash.
         if !daemon.unwritten.is_empty() || (self.network.has(Bug::AckBeforeCommit) && daemon.has_waiting()) {
             return Ok(());
         }
+        if let Some(what) = hand.miscounted_usage() {
+            return Err(Violation { guarantee: "G6", what });
+        }
         self.model.check_store(host, |id| hand.get(id.as_str()))?;
-        // Central always has the table, so events that it does not take are backlog.
+        // Central always has the table, so events that it does not accept are backlog.
         let (unsynced, counted) = (hand.unsynced_events(), hand.backlog().unwrap().records_of[0]);
         if unsynced != counted {
             let what = format!("host {host} has {unsynced} unsynced events, and its backlog says {counted}");
@@ -22,12 +25,12 @@ impl World {
         Ok(())
     }
 
-    /// G9: whose process runs is not called stale by its own host, once that has looked.
+    /// G9: a session whose process runs is not stale on its own host, once that has checked its processes.
     pub(super) fn check_liveness(&self, host: usize) -> Result<(), Violation> {
         for record in self.hosts[host].records() {
             let runs = record.process.is_some_and(|process| self.hosts[host].runs(process));
             if runs && record.session.status == Status::Stale {
-                let what = format!("{:?} runs, and is called stale", record.session);
+                let what = format!("{:?} runs, but is stale", record.session);
                 return Err(Violation { guarantee: "G9", what });
             }
         }
@@ -41,17 +44,17 @@ impl World {
         let now = self.now();
         let rows: BTreeMap<_, _> =
             self.network.central.rows().into_iter().map(|row| (row.instance_id.to_string(), row)).collect();
-        for (id, stranger) in &self.strangers {
-            let untouched = |row: &Session| Session { status: stranger.status, ..row.clone() } == *stranger;
+        for (id, foreign) in &self.foreign_rows {
+            let untouched = |row: &Session| Session { status: foreign.status, ..row.clone() } == *foreign;
             if !rows.get(id).is_some_and(untouched) {
-                let what = format!("the row of another client {stranger:?} became {:?}", rows.get(id));
+                let what = format!("the row of another client {foreign:?} became {:?}", rows.get(id));
                 return Err(Violation { guarantee: "G4", what });
             }
         }
-        for (id, row) in rows.iter().filter(|(id, _)| !self.strangers.contains_key(*id)) {
+        for (id, row) in rows.iter().filter(|(id, _)| !self.foreign_rows.contains_key(*id)) {
             let before = self.rows.get(id).filter(|before| before.created_at == row.created_at);
             if before != Some(row) {
-                self.network.note(format!("central: {row:?}"));
+                self.network.log_event(format!("central: {row:?}"));
                 self.model.check_row(row, before, now)?;
             }
         }
@@ -59,7 +62,7 @@ impl World {
         self.check_order()
     }
 
-    /// G2: nothing is replayed twice, and everything in order.
+    /// G2: events are written once and in order.
     fn check_order(&self) -> Result<(), Violation> {
         self.network.central.with_history(|history| {
             let numbers = history.all().map(|(id, rows)| (id, numbers(rows)));
@@ -72,7 +75,7 @@ impl World {
         })
     }
 
-    /// G5, G6: central is not called more often than the pace and the backoff allow.
+    /// G5, G6: central is not called more often than the intervals and the backoff allow.
     pub(super) fn check_calls(&self) -> Result<(), Violation> {
         let net = self.network.lock();
         for host in &self.hosts {
@@ -80,25 +83,23 @@ impl World {
             let most = BURST + CALLS_A_SECOND * seconds + 5 * self.nudges[host.index];
             let calls = u64::from(net.calls[host.index]);
             if calls > most {
-                let what = format!("host {} called central {calls} times, {most} are enough", host.index);
+                let what = format!("host {} called central {calls} times, at most {most} are allowed", host.index);
                 return Err(Violation { guarantee: "G6", what });
             }
         }
         Ok(())
     }
 
-    // The end.
-
-    /// Every host knows of every session of others what central knows.
+    /// The mirror of every host has the sessions of others as central has them.
     pub(super) fn compare_mirrors(&self) -> Result<(), Violation> {
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
             let others = |row: &&Session| {
-                self.strangers.contains_key(row.instance_id.as_str())
-                    || self.model.told.get(&row.created_at).is_some_and(|told| told.host != host.index)
+                self.foreign_rows.contains_key(row.instance_id.as_str())
+                    || self.model.sessions.get(&row.created_at).is_some_and(|expected| expected.host != host.index)
             };
             for row in self.rows.values().filter(others) {
-                let mirrored = daemon.home.hand.lock().unwrap().mirrored(row.instance_id.as_str());
+                let mirrored = daemon.replica.hand.lock().unwrap().mirrored(row.instance_id.as_str());
                 if mirrored.as_ref() != Some(row) {
                     let what = format!("host {} has {row:?} as {mirrored:?}", host.index);
                     return Err(Violation { guarantee: "mirror", what });
@@ -108,83 +109,97 @@ impl World {
         Ok(())
     }
 
-    /// G2: what a host let go of, central has.
+    /// G2: central has what a host has pruned.
     fn compare_pruned(&self) -> Result<(), Violation> {
-        // A central restored from a backup does not get back what was pruned here, and a renamed copy does not count.
+        // What was pruned is not pushed again after a restore; a copy with another id does not count.
         if self.restored || self.copied {
             return Ok(());
         }
         let kept: Vec<_> = self.hosts.iter().flat_map(Host::records).map(|record| record.session.created_at).collect();
-        for (key, told) in self.model.told.iter().filter(|(key, told)| !kept.contains(key) && !told.dropped) {
+        for (key, expected) in
+            self.model.sessions.iter().filter(|(key, expected)| !kept.contains(key) && !expected.dropped)
+        {
             let Some(row) = self.rows.values().find(|row| row.created_at == *key) else { continue };
             let events = numbers(&self.network.central.history(row.instance_id.as_str()));
-            if events != told.events {
-                let what = format!("was let go with events {:?}, in central {events:?}", told.events);
-                return Err(violation("G2", told, &what));
+            if events != expected.events {
+                let what = format!("was pruned with events {:?}, in central {events:?}", expected.events);
+                return Err(violation("G2", expected, &what));
             }
         }
         Ok(())
     }
 
-    /// G2, G7: central has what the hosts have.
+    /// G2, G7: central has what the hosts have, and nothing is parked without a reason.
     pub(super) fn compare(&mut self) -> Result<(), Violation> {
         self.compare_pruned()?;
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
-            let parked = daemon.home.hand.lock().unwrap().parked();
+            let parked = daemon.replica.hand.lock().unwrap().parked();
             let name = host.name();
             for record in host.records() {
                 let session = &record.session;
-                let told = &self.model.told[&session.created_at];
-                let odd = |record: &crate::store::ParkedRecord| record.record_type == ODD_EVENT;
+                let expected = &self.model.sessions[&session.created_at];
+                let odd = |record: &crate::store::ParkedRecord| record.record_type == REJECTED_EVENT;
                 let of_it = parked.iter().filter(|parked| parked.instance_id == session.instance_id);
                 let (records, itself): (Vec<_>, Vec<_>) = of_it.partition(|parked| parked.record.is_some());
-                if !told.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(odd)) {
-                    return Err(violation("G7", told, &format!("has records parked for nothing: {records:?}")));
+                if !expected.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(odd)) {
+                    return Err(violation(
+                        "G7",
+                        expected,
+                        &format!("has records parked without a reason: {records:?}"),
+                    ));
                 }
                 if let Some(parked) = itself.first() {
                     let rejected = self.rejected.contains(&session.instance_id);
                     let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
                     if !rejected && !ghost {
-                        return Err(violation("G7", told, &format!("is parked for nothing: {}", parked.error)));
+                        return Err(violation(
+                            "G7",
+                            expected,
+                            &format!("is parked without a reason: {}", parked.error),
+                        ));
                     }
                     continue;
                 }
-                if told.dropped {
+                if expected.dropped {
                     continue;
                 }
                 let Some(row) = self.rows.get(session.instance_id.as_str()) else {
-                    return Err(violation("G2", told, "is not in central"));
+                    return Err(violation("G2", expected, "is not in central"));
                 };
                 if (&row.host_machine, row.created_at) != (&name, session.created_at) {
-                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                    return Err(violation("G2", expected, &format!("is in central as {row:?}")));
                 }
                 let events = numbers(&self.network.central.history(session.instance_id.as_str()));
-                if events != told.events {
-                    return Err(violation("G2", told, &format!("has events {:?}, in central {events:?}", told.events)));
+                if events != expected.events {
+                    return Err(violation(
+                        "G2",
+                        expected,
+                        &format!("has events {:?}, in central {events:?}", expected.events),
+                    ));
                 }
-                let (has, closed_there) = (State::of(row), |at| told.closed_elsewhere.contains(&at));
-                let closed_at_fits = has.closed_at == told.now().closed_at
+                let (has, closed_there) = (State::of(row), |at| expected.closed_elsewhere.contains(&at));
+                let closed_at_fits = has.closed_at == expected.now().closed_at
                     || has.closed_at.is_some_and(closed_there)
-                    || (told.now().closed_at > has.closed_at);
-                let newest = has.heartbeat == told.now().heartbeat;
-                let foreign = told.foreign.iter().any(|f| f.heartbeat == has.heartbeat);
-                let odd = told.odd || self.restored;
+                    || (expected.now().closed_at > has.closed_at);
+                let newest = has.heartbeat == expected.now().heartbeat;
+                let foreign = expected.foreign.iter().any(|f| f.heartbeat == has.heartbeat);
+                let odd = expected.odd || self.restored;
                 for column in WRITTEN {
-                    let latest = told.latest(column).filter(|_| !odd);
+                    let latest = expected.latest(column).filter(|_| !odd);
                     if !column.differs(session, row) && latest.is_none_or(|latest| latest.agrees(column, &has)) {
                         continue;
                     }
                     let what = format!("has {} as in {session:?}, in central {row:?}", column.name());
-                    return Err(violation("G2", told, &what));
+                    return Err(violation("G2", expected, &what));
                 }
-                // A session that is silent here does not learn what somebody did to its row.
-                let status_fits = has.status == told.now().status
+                // Changes by others are not adopted while the session is silent here.
+                let status_fits = has.status == expected.now().status
                     || has.closed_at.is_some_and(closed_there)
-                    || ((foreign || told.odd) && told.is_open());
-                let same = status_fits && closed_at_fits && (newest || foreign || told.odd);
+                    || ((foreign || expected.odd) && expected.is_open());
+                let same = status_fits && closed_at_fits && (newest || foreign || expected.odd);
                 if !same {
-                    return Err(violation("G2", told, &format!("is in central as {row:?}")));
+                    return Err(violation("G2", expected, &format!("is in central as {row:?}")));
                 }
             }
         }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::connect::{Connected, PostgresOptions};
 use super::errors::classify;
-use super::{migrate, records, zone};
+use super::{migrate, sql, zone};
 use crate::clock::Clock;
 use crate::domain::Finding;
 
@@ -218,7 +218,7 @@ fn encoding(name: &str) -> Finding {
 /// The rights that records need, as the daemon itself checks them, and tables whose times have no zone.
 async fn history(connection: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<Vec<String>, sqlx::Error> {
     let mut missing = Vec::new();
-    for row in sqlx::query(records::TABLES).persistent(false).fetch_all(connection).await? {
+    for row in sqlx::query(sql::HISTORY_TABLES).persistent(false).fetch_all(connection).await? {
         let (table, is_there): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
         missing.extend(row.try_get::<Vec<String>, _>(2)?);
         if is_there && row.try_get(3)? {

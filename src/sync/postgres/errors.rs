@@ -1,4 +1,4 @@
-//! What an error of Postgres means for the daemon: each SQLSTATE is sorted once, here.
+//! Classifies errors of Postgres: what each SQLSTATE means for sync.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::domain::text::is_unsafe;
 use crate::sync::central::{CentralError, Rejection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ErrorClass {
     Retry,
     Locked,
     Refused,
@@ -16,7 +16,7 @@ enum Kind {
     Reject,
 }
 
-/// Sorts an error of the central at `place`.
+/// Classifies an error of the central at `place`.
 pub(super) fn classify(error: &sqlx::Error, place: &str) -> CentralError {
     match error {
         sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
@@ -37,19 +37,21 @@ pub(super) fn classify(error: &sqlx::Error, place: &str) -> CentralError {
 fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     let code = error.code();
     let message = error.message();
-    let kind = if is_about_this_row(code, error.routine()) { Kind::Reject } else { kind(code) };
+    let kind = if is_about_this_row(code, error.routine()) { ErrorClass::Reject } else { kind(code) };
     match kind {
-        Kind::Retry => CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code)))),
-        Kind::Locked => CentralError::Locked(one_line(&format!(
+        ErrorClass::Retry => {
+            CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code))))
+        }
+        ErrorClass::Locked => CentralError::Locked(one_line(&format!(
             "central {place}: {message} ({code}): another transaction holds a lock; {BY_ITSELF}"
         ))),
-        Kind::Refused => {
+        ErrorClass::Refused => {
             CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
         }
-        Kind::SchemaMissing => CentralError::SchemaMissing(one_line(&format!(
+        ErrorClass::SchemaMissing => CentralError::SchemaMissing(one_line(&format!(
             "central {place}: {message} ({code}); run `sessiond migrate`"
         ))),
-        Kind::Reject => {
+        ErrorClass::Reject => {
             // The detail would repeat the row itself.
             let at = error.constraint().or(error.column()).map(|name| format!(", at {name}")).unwrap_or_default();
             CentralError::Reject(Rejection {
@@ -66,18 +68,18 @@ fn is_about_this_row(code: &str, routine: Option<&str>) -> bool {
     code == "42501" && matches!(routine, Some("ExecWithCheckOptions" | "exec_stmt_raise"))
 }
 
-fn kind(code: &str) -> Kind {
+fn kind(code: &str) -> ErrorClass {
     match (code.get(..2).unwrap_or_default(), code) {
-        (_, "42P01" | "42703" | "42883" | "3F000") => Kind::SchemaMissing,
-        ("28", _) | (_, "3D000" | "42501") => Kind::Refused,
+        (_, "42P01" | "42703" | "42883" | "3F000") => ErrorClass::SchemaMissing,
+        ("28", _) | (_, "3D000" | "42501") => ErrorClass::Refused,
         // A lock was waited for too long, or two waited for each other.
-        (_, "55P03" | "40P01") => Kind::Locked,
+        (_, "55P03" | "40P01") => ErrorClass::Locked,
         // Connection; transaction state, read-only among it; statements lost in a pooler; conflict with
         // others; resources; object in use; stopped by an operator; the server's own trouble.
         ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => {
-            Kind::Retry
+            ErrorClass::Retry
         }
-        _ => Kind::Reject,
+        _ => ErrorClass::Reject,
     }
 }
 
@@ -136,6 +138,17 @@ pub(super) fn one_line(text: &str) -> String {
     text.split(is_unsafe).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+/// A lock on this host's row of `sessiond_hosts` stops every push, so it is not handled as a lock on one row.
+pub(super) fn own_row_locked(error: CentralError) -> CentralError {
+    match error {
+        CentralError::Locked(why) => CentralError::Retry(format!(
+            "another transaction in central holds a lock on this host's row in sessiond_hosts, without which nothing \
+             can be pushed: end that transaction (pg_locks, pg_stat_activity); {why}"
+        )),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,19 +159,19 @@ mod tests {
             "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "57014", "40001", "53300", "53100", "25006", "25P03",
             "58030", "XX000", "26000",
         ] {
-            assert_eq!(kind(code), Kind::Retry, "{code}");
+            assert_eq!(kind(code), ErrorClass::Retry, "{code}");
         }
         for code in ["55P03", "40P01"] {
-            assert_eq!(kind(code), Kind::Locked, "{code}");
+            assert_eq!(kind(code), ErrorClass::Locked, "{code}");
         }
         for code in ["28P01", "28000", "3D000", "42501"] {
-            assert_eq!(kind(code), Kind::Refused, "{code}");
+            assert_eq!(kind(code), ErrorClass::Refused, "{code}");
         }
         for code in ["42P01", "42703", "42883", "3F000"] {
-            assert_eq!(kind(code), Kind::SchemaMissing, "{code}");
+            assert_eq!(kind(code), ErrorClass::SchemaMissing, "{code}");
         }
         for code in ["22001", "22021", "22P02", "23514", "23505", "54000", "P0001", "42804", "", "?", "é"] {
-            assert_eq!(kind(code), Kind::Reject, "{code}");
+            assert_eq!(kind(code), ErrorClass::Reject, "{code}");
         }
     }
 

@@ -1,4 +1,8 @@
-//! One connection, whose every round trip has a limit.
+//! One connection, on which every round trip has a limit.
+//!
+//! The limits are set on both sides: this side stops waiting a little later than the server, whose error says more than
+//! a timeout. They are set per transaction, so that a pooler never passes them on, and so that a host that falls asleep
+//! in a transaction holds no locks.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,15 +18,14 @@ use super::errors::{BY_ITSELF, classify};
 use crate::domain::Timestamp;
 use crate::sync::central::CentralError;
 
-/// How much longer this side waits than it told the server to: where the server can still say why
-/// it stopped, its word is better than silence.
+/// How much longer this side waits than the server: an error of the server says more than a timeout.
 const MARGIN: Duration = Duration::from_millis(250);
 
-/// The slowest line that a large batch is given time for, in bytes a second. A batch that is too large even so is
-/// halved, and then takes half the time.
+/// The slowest line, in bytes per second, on which a large batch has enough time. On a slower one it is halved, and then
+/// takes half the time.
 const SLOWEST_LINE: usize = 16 << 10;
 
-/// A row that is locked for longer is pushed later, and the others without it.
+/// The longest wait for a lock on a row. After it the other rows are pushed without that one.
 const LONGEST_LOCK: Duration = Duration::from_secs(2);
 
 pub(super) struct Link {
@@ -31,10 +34,10 @@ pub(super) struct Link {
     /// How much longer than the limit a statement of this transaction may take, for the bytes that it sends.
     allowance: Duration,
     /// Central's clock as of the last batch.
-    pub(super) clock: Option<Timestamp>,
+    pub(super) last_clock: Option<Timestamp>,
     place: String,
     login: Login,
-    /// Whose changes these are, for the triggers of the mirror.
+    /// The host that makes the changes, for the triggers of the mirror.
     host_id: Uuid,
 }
 
@@ -45,37 +48,36 @@ impl Link {
             connection,
             limit: options.statement_timeout,
             allowance: Duration::ZERO,
-            clock: None,
+            last_clock: None,
             place,
             login,
             host_id,
         })
     }
 
-    /// How to come to the same server once more.
+    /// How to connect to the same server again.
     pub(super) fn login(&self) -> &PgConnectOptions {
         &self.login.options
     }
 
-    /// Begins a transaction. The limits are the server's too, so that a host that falls asleep in the
-    /// middle of one holds no locks; and they go with the transaction, so a pooler never hands them on.
+    /// Begins a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), CentralError> {
         let begin = self.beginning();
         self.run(begin).await
     }
 
-    /// Gives the statements of this transaction time to send so many bytes. The server's own limit counts from when it
-    /// has all of a statement; until then the transaction counts as idle there.
+    /// Adds time to send `bytes` to the limit of this transaction's statements. The server's limit starts when it has
+    /// received a statement; until then the transaction counts as idle there.
     pub(super) fn allow_for(&mut self, bytes: usize) {
         self.allowance += Duration::from_secs_f64(bytes as f64 / SLOWEST_LINE as f64);
     }
 
-    /// Begins a transaction with a statement, in the same round trip, and answers its rows. It comes without
-    /// parameters: what it needs has to be numbers and UUIDs, which are the same in any text.
+    /// Begins a transaction with a statement in the same round trip, and returns its rows. The statement has no
+    /// parameters: its values have to be numbers and UUIDs, which need no quoting.
     pub(super) async fn begin_with(&mut self, statement: String) -> Result<Vec<PgRow>, CentralError> {
         let sql = sqlx::raw_sql(AssertSqlSafe(self.beginning() + "; " + &statement));
         let answer = timeout(self.patience(), sql.fetch_all(&mut self.connection)).await;
-        self.judge(answer)
+        self.answer(answer)
     }
 
     /// How long this side waits for an answer.
@@ -109,11 +111,11 @@ impl Link {
     /// Runs a query and reads all its rows.
     pub(super) async fn rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, CentralError> {
         let answer = timeout(self.patience(), query.persistent(false).fetch_all(&mut self.connection)).await;
-        self.judge(answer)
+        self.answer(answer)
     }
 
-    /// Runs a statement that another transaction may get ahead of: says no, with the transaction as it was before,
-    /// if a row would come twice.
+    /// Runs a statement whose rows another transaction may insert first. Returns false, with the transaction as it was
+    /// before, if a unique constraint is violated.
     pub(super) async fn try_rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, CentralError> {
         self.run("SAVEPOINT attempt".into()).await?;
         let answer = timeout(self.patience(), query.persistent(false).fetch_all(&mut self.connection)).await;
@@ -122,7 +124,7 @@ impl Link {
             self.run("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt".into()).await?;
             return Ok(false);
         }
-        self.judge(answer)?;
+        self.answer(answer)?;
         self.run("RELEASE SAVEPOINT attempt".into()).await?;
         Ok(true)
     }
@@ -130,10 +132,13 @@ impl Link {
     /// Runs statements without parameters in one round trip.
     async fn run(&mut self, sql: String) -> Result<(), CentralError> {
         let answer = timeout(self.patience(), self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
-        self.judge(answer).map(|_| ())
+        self.answer(answer).map(|_| ())
     }
 
-    fn judge<T>(&self, answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>) -> Result<T, CentralError> {
+    fn answer<T>(
+        &self,
+        answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
+    ) -> Result<T, CentralError> {
         match answer {
             Ok(answer) => answer.map_err(|error| classify(&error, &self.place)),
             Err(_) => Err(CentralError::Retry(format!(
@@ -154,7 +159,15 @@ impl fmt::Debug for Link {
     }
 }
 
-/// One column of a row. What does not fit is central's oddity, not this host's data at fault.
+/// A duration in microseconds, as the statements take it.
+pub(super) fn micros_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// One column of a row.
+///
+/// # Errors
+/// `Retry` if the value has another type: that is a fault of central, not of this host's data.
 pub(super) fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<T, CentralError>
 where
     T: Decode<'r, Postgres> + Type<Postgres>,

@@ -1,4 +1,11 @@
-//! Being told of changes at once, over a connection of its own: a connection that listens cannot ask.
+//! Notifications of changes, over a connection of its own: one that listens cannot run statements meanwhile.
+//!
+//! Triggers in central send one notification per transaction on the channel `sessiond`, with the host id of the
+//! daemon that made the change, if one did; a handshake sends one with the prefix [`HOST_JOINED`]. A notification only
+//! saves time: what it reports, or what is lost with the connection, is read by the next pull all the same.
+//!
+//! A pooler in transaction mode would subscribe a connection that another client uses a moment later. It is detected by
+//! the server processes: two direct connections have one each, always the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,44 +17,44 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::link::{Link, column};
-use crate::sync::central::{Announcement, CentralError};
+use super::sql;
+use crate::sync::central::{CentralError, Notification};
 
-/// The channel on which triggers tell of changes; the payload is the host that made them, if one did.
+/// The channel of the triggers' notifications.
 const CHANNEL: &str = "sessiond";
 
-const WHO_SERVES: &str = "SELECT pg_backend_pid()";
+/// After so long without a notification the server is asked for a sign of life: a connection that a router has dropped
+/// would stay silent for ever.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A connection that is silent for so long is asked whether it still lives: one that a router has forgotten, or whose
-/// server is gone without a word, brings nothing for ever.
-const SILENT: Duration = Duration::from_secs(10);
+/// The prefix of a notification that a daemon sends in its handshake.
+pub(super) const HOST_JOINED: &str = "host ";
 
-/// What the payload of a notification begins with that a daemon sends as it greets central.
-pub(super) const GREETING: &str = "host ";
-
-/// Listens until it is dropped, or its connection is lost.
+/// A subscription. Ends when it is dropped, or when its connection is lost.
 #[derive(Debug)]
-pub(super) struct Ear {
-    heard: Arc<Heard>,
+pub(super) struct ChangeListener {
+    inbox: Arc<Inbox>,
     task: JoinHandle<()>,
 }
 
-/// What was heard and not yet handed on.
+/// What was received and not yet returned.
 #[derive(Debug, Default)]
-struct Heard {
-    something: Notify,
-    a_host: AtomicBool,
-    lost: AtomicBool,
+struct Inbox {
+    received: Notify,
+    host_joined: AtomicBool,
+    connection_lost: AtomicBool,
 }
 
-impl Drop for Ear {
+impl Drop for ChangeListener {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Ear {
-    /// Opens the second connection. None where central cannot tell, or does not let it in.
-    pub(super) async fn open(link: &mut Link, limit: Duration, own: String) -> Option<Self> {
+impl ChangeListener {
+    /// Opens the second connection and subscribes. `None` if central cannot notify, or refuses the connection.
+    /// `own_id`: this host's id; notifications of its own changes are ignored.
+    pub(super) async fn open(link: &mut Link, limit: Duration, own_id: String) -> Option<Self> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(limit)
@@ -58,62 +65,62 @@ impl Ear {
         let opening = async {
             let mut listener = PgListener::connect_with(&pool).await.ok()?;
             listener.eager_reconnect(false);
-            // A pooler would have us listen on a connection that is somebody else's a moment later.
-            let server = is_direct(link, &mut listener).await.ok()??;
+            let process = direct_process(link, &mut listener).await.ok()??;
             listener.listen(CHANNEL).await.ok()?;
-            Some((listener, server))
+            Some((listener, process))
         };
-        let (listener, server) = timeout(limit, opening).await.ok().flatten()?;
-        let heard = Arc::new(Heard::default());
-        let task = listen(listener, server, limit, heard.clone(), own);
-        Some(Self { heard, task: tokio::spawn(task) })
+        let (listener, process) = timeout(limit, opening).await.ok().flatten()?;
+        let inbox = Arc::new(Inbox::default());
+        let task = tokio::spawn(receive(listener, process, limit, inbox.clone(), own_id));
+        Some(Self { inbox, task })
     }
 
-    /// Returns when something is announced; never again after the connection was lost.
-    pub(super) async fn heard(&self) -> Announcement {
-        self.heard.something.notified().await;
-        if self.heard.lost.load(Ordering::Acquire) {
-            return Announcement::Lost;
+    /// Returns the next notification; never again after [`Notification::ConnectionLost`].
+    pub(super) async fn next(&self) -> Notification {
+        self.inbox.received.notified().await;
+        if self.inbox.connection_lost.load(Ordering::Acquire) {
+            return Notification::ConnectionLost;
         }
-        match self.heard.a_host.swap(false, Ordering::AcqRel) {
-            true => Announcement::Host,
-            false => Announcement::Changes,
+        match self.inbox.host_joined.swap(false, Ordering::AcqRel) {
+            true => Notification::HostJoined,
+            false => Notification::SessionsChanged,
         }
     }
 }
 
-async fn listen(mut listener: PgListener, server: i32, limit: Duration, heard: Arc<Heard>, own: String) {
+async fn receive(mut listener: PgListener, process: i32, limit: Duration, inbox: Arc<Inbox>, own_id: String) {
     loop {
-        match timeout(SILENT, listener.try_recv()).await {
-            Ok(Ok(Some(told))) => match told.payload().strip_prefix(GREETING) {
-                Some(host) if host == own => {}
+        match timeout(SILENCE_LIMIT, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => match notification.payload().strip_prefix(HOST_JOINED) {
+                Some(host) if host == own_id => {}
                 Some(_) => {
-                    heard.a_host.store(true, Ordering::Release);
-                    heard.something.notify_one();
+                    inbox.host_joined.store(true, Ordering::Release);
+                    inbox.received.notify_one();
                 }
-                None if told.payload() == own => {}
-                None => heard.something.notify_one(),
+                None if notification.payload() == own_id => {}
+                None => inbox.received.notify_one(),
             },
-            // Silence; what is notified meanwhile is kept for the next turn.
-            Err(_) if timeout(limit, serves(&mut listener)).await.ok().flatten() == Some(server) => {}
+            // Silent. Notifications that arrive during this query are kept for the next turn.
+            Err(_) if timeout(limit, server_process(&mut listener)).await.ok().flatten() == Some(process) => {}
             Ok(Ok(None) | Err(_)) | Err(_) => break,
         }
     }
-    heard.lost.store(true, Ordering::Release);
-    heard.something.notify_one();
+    inbox.connection_lost.store(true, Ordering::Release);
+    inbox.received.notify_one();
 }
 
-/// The server process behind the listener, if each of the two connections leads to one of its own, always the same. A
-/// pooler in transaction mode gives the process that one has just left to the other.
-async fn is_direct(link: &mut Link, listener: &mut PgListener) -> Result<Option<i32>, CentralError> {
+/// The server process of the listener, if both connections are direct. A pooler in transaction mode gives the process
+/// that one connection has just released to the other.
+async fn direct_process(link: &mut Link, listener: &mut PgListener) -> Result<Option<i32>, CentralError> {
     link.begin().await?;
-    let mine = link.rows(sqlx::query(WHO_SERVES)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
-    let meanwhile = serves(listener).await;
+    let of_link =
+        link.rows(sqlx::query(sql::SERVER_PROCESS)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
+    let during = server_process(listener).await;
     link.commit().await?;
-    let afterwards = serves(listener).await;
-    Ok(afterwards.filter(|_| afterwards == meanwhile && afterwards != mine))
+    let afterwards = server_process(listener).await;
+    Ok(afterwards.filter(|_| afterwards == during && afterwards != of_link))
 }
 
-async fn serves(listener: &mut PgListener) -> Option<i32> {
-    sqlx::query_scalar(WHO_SERVES).persistent(false).fetch_one(listener).await.ok()
+async fn server_process(listener: &mut PgListener) -> Option<i32> {
+    sqlx::query_scalar(sql::SERVER_PROCESS).persistent(false).fetch_one(listener).await.ok()
 }

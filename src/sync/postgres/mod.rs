@@ -1,165 +1,132 @@
-//! The real central: one Postgres connection, used in short transactions only.
+//! The Postgres adapter: central as a Postgres database, over one connection and short transactions.
 //!
-//! Nothing is kept in the server's session between transactions and no statement has a name, so a
-//! pooler in transaction mode may sit in between. Moments travel as microseconds since 1970, which
-//! no setting of either side can bend.
+//! **Invariant**: the server's session holds no state between transactions, and no statement has a name. Limits and
+//! settings are set per transaction. So a pooler in transaction mode may stand between the daemon and the server.
+//!
+//! Every round trip has a limit, on this side and on the server's (`link`). After an error that leaves the connection
+//! usable, the transaction is rolled back and the connection kept; otherwise it is dropped, and the driver repeats the
+//! handshake, which finds out what was applied.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | `handshake`, `push`, `records`, `pull`, `sweep`, `listen` | one call of the port each |
+//! | `sql` | the statements, each in a file |
+//! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
+//! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
+//! | `migrate`, `zone`, `checkup` | `sessiond migrate` and `sessiond doctor` |
 
 mod checkup;
+mod conflict;
 mod connect;
 mod errors;
-mod hello;
+mod handshake;
 mod link;
 mod listen;
 mod migrate;
 mod pull;
 mod push;
 mod records;
+mod registered_host;
+mod sql;
 mod sweep;
 mod zone;
 
 use std::time::Duration;
-
-use uuid::Uuid;
 
 pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
 pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrate_with};
 
 use self::link::Link;
-use self::listen::Ear;
-use super::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
+use self::listen::ChangeListener;
+use self::registered_host::RegisteredHost;
+use super::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
+};
 use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryTables, InstanceId, MachineName, Timestamp};
-
-/// The column `$t` as microseconds since 1970, whatever may be in it: infinity too.
-macro_rules! micros {
-    ($t:literal) => {
-        concat!(
-            "(CASE WHEN ",
-            $t,
-            " IS NOT NULL THEN extract(epoch FROM greatest(least(",
-            $t,
-            ", '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint"
-        )
-    };
-}
-
-/// The moment that is `$us` microseconds after 1970 began in UTC.
-macro_rules! moment {
-    ($us:literal) => {
-        concat!("(timestamptz 'epoch' + ", $us, " * interval '1 microsecond')")
-    };
-}
-
-/// A duration of `$us` microseconds.
-macro_rules! interval {
-    ($us:literal) => {
-        concat!("(", $us, " * interval '1 microsecond')")
-    };
-}
-
-use {interval, micros, moment};
+use crate::domain::{HistoryTables, InstanceId, Timestamp};
 
 /// Central as a Postgres database.
 #[derive(Debug)]
 pub struct Postgres {
     options: PostgresOptions,
     session: Option<Session>,
-    ear: Option<Ear>,
+    listener: Option<ChangeListener>,
 }
 
-/// A connection on which this host has been welcomed.
+/// A connection on which the handshake was accepted.
 #[derive(Debug)]
 struct Session {
     link: Link,
-    me: Me,
-}
-
-/// Whom central welcomed.
-#[derive(Debug)]
-struct Me {
-    host_id: Uuid,
-    claim: Uuid,
-    own_claims: Vec<Uuid>,
-    name: MachineName,
-    former_names: Vec<MachineName>,
-    shapes: records::Shapes,
-}
-
-impl Me {
-    /// All names under which this host's sessions may be filed.
-    fn names(&self) -> Vec<&str> {
-        self.former_names.iter().chain([&self.name]).map(MachineName::as_str).collect()
-    }
+    host: RegisteredHost,
 }
 
 impl Postgres {
     pub fn new(options: PostgresOptions) -> Self {
-        Self { options, session: None, ear: None }
+        Self { options, session: None, listener: None }
     }
 
-    /// The session is taken out for the length of a call: one that is abandoned half way takes its
-    /// connection with it.
+    /// Takes the session out for the length of a call: a call that is cancelled drops its connection.
     fn take(&mut self) -> Result<Session, CentralError> {
         self.session.take().ok_or_else(|| CentralError::Retry("not connected to central".into()))
     }
 
     /// Puts the session back if it can still be used.
-    async fn settle<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
+    async fn put_back<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
         let usable = match &result {
             Ok(_) => true,
             Err(CentralError::Retry(_) | CentralError::Conflict(_)) => false,
             Err(_) => session.link.rollback().await.is_ok(),
         };
-        // Otherwise it is dropped without a word, which a dead peer would not hear anyway.
+        // A connection that cannot be used is dropped without closing it: a dead peer would not answer.
         self.session = usable.then_some(session);
         result
     }
 }
 
 impl Central for Postgres {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
-        (self.session, self.ear) = (None, None);
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
+        (self.session, self.listener) = (None, None);
         let mut link = Link::open(&self.options, host.host_id).await?;
-        let (welcome, shapes) = hello::hello(&mut link, host).await?;
-        let me = Me {
+        let (accepted, shapes) = handshake::handshake(&mut link, host).await?;
+        let registered = RegisteredHost {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
-            former_names: welcome.former_names.clone(),
+            former_names: accepted.former_names.clone(),
             shapes,
         };
-        self.session = Some(Session { link, me });
-        Ok(welcome)
+        self.session = Some(Session { link, host: registered });
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let mut session = self.take()?;
-        let result = push::push(&mut session.link, &session.me, batch).await;
-        self.settle(session, result).await
+        let result = push::push(&mut session.link, &session.host, batch).await;
+        self.put_back(session, result).await
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let mut session = self.take()?;
-        let result = push::locked(&mut session.link, ids).await;
-        self.settle(session, result).await
+        let result = push::locked_rows(&mut session.link, ids).await;
+        self.put_back(session, result).await
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
         let mut session = self.take()?;
         let result = records::shapes_now(&mut session.link).await.map(|shapes| {
-            session.me.shapes = shapes;
-            session.me.shapes.tables.clone()
+            session.host.shapes = shapes;
+            session.host.shapes.tables.clone()
         });
-        self.settle(session, result).await
+        self.put_back(session, result).await
     }
 
-    fn clock(&self) -> Option<Timestamp> {
-        self.session.as_ref().and_then(|session| session.link.clock)
+    fn last_clock(&self) -> Option<Timestamp> {
+        self.session.as_ref().and_then(|session| session.link.last_clock)
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let mut session = self.take()?;
         match sweep::sweep(&mut session.link, stale_after, interval).await {
             // Nothing else depends on the sweep: while the connection answers, the link is up.
@@ -167,40 +134,35 @@ impl Central for Postgres {
                 self.session = Some(session);
                 Err(CentralError::Reject(Rejection::without_code(error.to_string())))
             }
-            result => self.settle(session, result).await,
+            result => self.put_back(session, result).await,
         }
     }
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         let mut session = self.take()?;
-        let result = pull::pull(&mut session.link, &session.me, reading).await;
-        self.settle(session, result).await
+        let result = pull::pull(&mut session.link, &session.host, reading).await;
+        self.put_back(session, result).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
         let mut session = self.take()?;
         let result = pull::hosts(&mut session.link).await;
-        self.settle(session, result).await
+        self.put_back(session, result).await
     }
 
     async fn listen(&mut self) -> bool {
-        self.ear = None;
+        self.listener = None;
         let Ok(mut session) = self.take() else { return false };
-        let own = session.me.host_id.to_string();
-        self.ear = Ear::open(&mut session.link, self.options.connect_timeout, own).await;
+        let own = session.host.host_id.to_string();
+        self.listener = ChangeListener::open(&mut session.link, self.options.connect_timeout, own).await;
         self.session = Some(session);
-        self.ear.is_some()
+        self.listener.is_some()
     }
 
-    async fn changed(&mut self) -> Announcement {
-        match &self.ear {
-            Some(ear) => ear.heard().await,
+    async fn next_notification(&mut self) -> Notification {
+        match &self.listener {
+            Some(listener) => listener.next().await,
             None => std::future::pending().await,
         }
     }
-}
-
-/// A duration as Postgres takes it.
-fn micros_of(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

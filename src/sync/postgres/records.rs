@@ -1,4 +1,13 @@
-//! Replaying events, commands and checkpoints into the earlier services' tables, beside their own clients.
+//! Writes events, commands and checkpoints into the tables of the earlier services, whose clients write there too.
+//!
+//! **Invariant**: a record is written once, however often it is pushed: events and checkpoints keep their id as the primary
+//! key, commands carry it in `context_data`. The ledger's row is locked meanwhile, so nobody else pushes this host's
+//! records.
+//!
+//! Events and checkpoints are numbered per session. Earlier clients take max + 1 at any time and hold no lock, and so
+//! does the push. If another client took a number first, all are drawn again; after [`ATTEMPTS`] failures the table is
+//! locked against writers until the commit. A lock on the session would not help: earlier clients take the number before
+//! they read the session, so each would wait for the other.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,58 +18,26 @@ use uuid::Uuid;
 
 use super::errors::BY_ITSELF;
 use super::link::{Link, column};
-use super::moment;
+use super::sql;
 use crate::domain::{HistoryRecord, HistoryTables, Kind, TableState};
-use crate::sync::central::{Applied, CentralError};
+use crate::sync::central::{CentralError, RowOutcome};
 
-/// The state of each table, and its shape where that differs between installations: whether it is there; which rights
-/// this login lacks, among them those on sequences that number columns which are not `given`; whether its times have
-/// no zone; whether events have a lineage; the type of checkpoints; the CHECKs of the types of events.
-///
-/// Rights on single columns may be enough: then the push shows.
-pub(super) const TABLES: &str = "\
-    WITH needed (name, given) AS (VALUES \
-        ('event_store', '{event_id, sequence_num}'::text[]), ('command_log', '{}'), \
-        ('checkpoints', '{checkpoint_id, sequence_num}')), \
-    found AS (SELECT name, given, to_regclass(name) AS oid FROM needed) \
-    SELECT name, oid IS NOT NULL, \
-        ARRAY(SELECT format('%s on %s', r, name) FROM unnest(ARRAY['SELECT', 'INSERT']) AS r WHERE oid IS NOT NULL \
-            AND NOT has_table_privilege(oid, r) AND NOT has_any_column_privilege(oid, r)) || \
-        ARRAY(SELECT DISTINCT format('USAGE on sequence %s', s.oid::regclass) FROM pg_attrdef d \
-            JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname <> ALL (given) \
-            JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
-                AND p.refclassid = 'pg_class'::regclass \
-            JOIN pg_class s ON s.oid = p.refobjid \
-            WHERE d.adrelid = found.oid AND CASE WHEN s.relkind = 'S' \
-                THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') ELSE false END), \
-        EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.oid AND attname = 'created_at' \
-            AND atttypid = 'timestamp'::regtype), \
-        3 = (SELECT count(*) FROM pg_attribute WHERE attrelid = found.oid \
-            AND attname IN ('parent_uuid', 'root_uuid', 'depth') AND NOT attisdropped), \
-        (SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = found.oid \
-            AND attname = 'checkpoint_type'), \
-        ARRAY(SELECT pg_get_constraintdef(c.oid) FROM pg_constraint c WHERE c.conrelid = found.oid AND c.contype = 'c' \
-            AND c.conkey = ARRAY(SELECT attnum FROM pg_attribute WHERE attrelid = found.oid \
-                AND attname = 'event_type')), \
-        coalesce(has_table_privilege(to_regclass('sessiond_history'), 'INSERT'), false) \
-    FROM found";
-
-/// What there is for records in this central.
+/// Central's tables for records, and how they are built.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shapes {
     pub tables: HistoryTables,
-    /// Events know their parent, root and depth.
+    /// Events have columns for their parent, root and depth.
     lineage: bool,
     /// The type of checkpoints.checkpoint_type, an enum or text.
     checkpoint_type: Option<String>,
-    /// This login may add to sessiond_history itself; the triggers do without.
-    may_note: bool,
+    /// This login may write `sessiond_history`. The triggers need no right for it.
+    may_mark: bool,
 }
 
 /// Reads the state of the three tables.
 pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
     let mut shapes = Shapes::default();
-    for row in &link.rows(sqlx::query(TABLES)).await? {
+    for row in &link.rows(sqlx::query(sql::HISTORY_TABLES)).await? {
         let name: String = column(row, 0)?;
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };
         *shapes.tables.state_mut(kind) = state(column(row, 1)?, column(row, 2)?, column(row, 3)?);
@@ -72,7 +49,7 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
             Kind::Checkpoint => shapes.checkpoint_type = column(row, 5)?,
             Kind::Command => {}
         }
-        shapes.may_note = column(row, 7)?;
+        shapes.may_mark = column(row, 7)?;
     }
     Ok(shapes)
 }
@@ -94,7 +71,7 @@ fn state(exists: bool, missing: Vec<String>, without_zone: bool) -> TableState {
     }
 }
 
-/// The types that a CHECK lists. Of one that is no plain list nothing is known.
+/// The types that a CHECK lists; `None` if it is not a plain list.
 fn event_types(checks: &[String]) -> Option<Vec<String>> {
     let [check] = checks else { return None };
     let plain = check.contains("= ANY") || check.contains(" IN (");
@@ -105,62 +82,53 @@ fn event_types(checks: &[String]) -> Option<Vec<String>> {
     (!types.is_empty()).then_some(types)
 }
 
-const PRESENT: &str = "SELECT instance_id::text FROM supervisor_sessions WHERE instance_id = ANY($1)";
-
-/// Lets the mirrors of other hosts know, be the trigger there or not.
-const NOTE: &str = "\
-    INSERT INTO sessiond_history (instance_id, changed_xid) \
-    SELECT DISTINCT id, pg_current_xact_id() FROM unnest($1::text[]) AS id ON CONFLICT DO NOTHING";
-
 /// Writes the records in order. `absent`: the sessions of this batch that were not written.
 pub(super) async fn apply(
     link: &mut Link,
     shapes: &Shapes,
     records: &[HistoryRecord],
     absent: &HashSet<&str>,
-) -> Result<Vec<Applied>, CentralError> {
+) -> Result<Vec<RowOutcome>, CentralError> {
     link.allow_for(records.iter().map(HistoryRecord::size).sum());
     let ids: BTreeSet<&str> =
         records.iter().map(|r| r.instance_id.as_str()).filter(|id| !absent.contains(id)).collect();
     let ids: Vec<&str> = ids.into_iter().collect();
-    let rows = link.rows(sqlx::query(PRESENT).bind(&ids)).await?;
+    let rows = link.rows(sqlx::query(sql::EXISTING_SESSIONS).bind(&ids)).await?;
     let present: HashSet<String> = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
     let there = |record: &HistoryRecord| present.contains(record.instance_id.as_str());
     let of = |kind: Kind| records.iter().filter(|r| r.kind == kind && there(r)).collect::<Vec<_>>();
     events(link, shapes, &of(Kind::Event)).await?;
     commands(link, &of(Kind::Command)).await?;
     checkpoints(link, shapes, &of(Kind::Checkpoint)).await?;
-    if !present.is_empty() && shapes.may_note {
-        link.rows(sqlx::query(NOTE).bind(present.iter().collect::<Vec<_>>())).await?;
+    if !present.is_empty() && shapes.may_mark {
+        link.rows(sqlx::query(sql::MARK_HISTORY_CHANGED).bind(present.iter().collect::<Vec<_>>())).await?;
     }
-    Ok(records.iter().map(|r| if there(r) { Applied::Taken } else { Applied::WithoutSession }).collect())
+    Ok(records.iter().map(|r| if there(r) { RowOutcome::Stored } else { RowOutcome::SessionMissing }).collect())
 }
 
-/// How often a number that somebody else took first is drawn anew before everybody else is held up.
-const TRIES: usize = 4;
+/// After so many attempts the table is locked against other writers.
+const ATTEMPTS: usize = 4;
 
-/// Waits for those who are just adding rows, and keeps others from it until the commit. A lock on the session would
-/// not do: they take a number before they look at the session.
-async fn hold(link: &mut Link, table: &str) -> Result<(), CentralError> {
-    let may = link.rows(sqlx::query("SELECT has_table_privilege($1, 'UPDATE')").bind(table)).await?;
+/// Locks a table against other writers until the commit.
+async fn lock_table(link: &mut Link, table: &str) -> Result<(), CentralError> {
+    let may = link.rows(sqlx::query(sql::MAY_LOCK_TABLE).bind(table)).await?;
     if !may.first().map_or(Ok(false), |row| column(row, 0))? {
         return Err(CentralError::Retry(format!("others add to central's {table} all the time; {BY_ITSELF}")));
     }
     link.rows(sqlx::query(AssertSqlSafe(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")))).await.map(|_| ())
 }
 
-/// Inserts rows that are numbered after those that are there. The statement itself leaves out rows that are there
-/// already: an ON CONFLICT clause would need an index on the id alone, which a partitioned table cannot have. Earlier clients number theirs the same way at the
-/// same time, so a number may be gone by the time it is used; then all are drawn again, which keeps the order.
+/// Runs a statement that numbers its rows after those that are there. Another client may take one of the numbers first;
+/// then the statement is repeated, which draws all numbers again and keeps the order.
 macro_rules! numbered {
     ($link:expr, $kind:expr, $query:expr) => {{
-        let mut tries = 0;
+        let mut attempts = 0;
         while !$link.try_rows($query).await? {
-            tries += 1;
-            if tries == TRIES {
-                hold($link, $kind.table()).await?;
-            } else if tries > TRIES {
-                // Nobody else adds any; so it is another rule that these rows break.
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                lock_table($link, $kind.table()).await?;
+            } else if attempts > ATTEMPTS {
+                // No other client can write, so these rows violate another constraint.
                 $link.rows($query).await?;
                 break;
             }
@@ -168,62 +136,13 @@ macro_rules! numbered {
     }};
 }
 
-/// Times from central's future are cut to its present, as those of sessions are.
-macro_rules! happened {
-    () => {
-        concat!("least(", moment!("p.at"), ", now())")
-    };
-}
-
-/// The next number of each session, before the first of its new rows is counted.
-macro_rules! tops {
-    ($table:literal) => {
-        concat!(
-            "(SELECT id, coalesce((SELECT max(sequence_num) FROM ",
-            $table,
-            " t WHERE t.instance_id = id), 0) AS top FROM (SELECT DISTINCT unnest($2::text[]) AS id) AS ids) AS tops"
-        )
-    };
-}
-
-const EVENTS: &str = concat!(
-    "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata, \
-         created_at, updated_at) \
-     SELECT p.event_id, p.id, p.event_type, top + row_number() OVER (PARTITION BY p.id ORDER BY place), ",
-    happened!(),
-    ", p.data::jsonb, p.metadata::jsonb, ",
-    happened!(),
-    ", ",
-    happened!(),
-    " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[]) WITH ORDINALITY \
-         AS p (event_id, id, event_type, at, data, metadata, place) JOIN ",
-    tops!("event_store"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) ORDER BY place"
-);
-
-const EVENTS_WITH_LINEAGE: &str = concat!(
-    "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata, \
-         created_at, updated_at, parent_uuid, root_uuid, depth) \
-     SELECT p.event_id, p.id, p.event_type, top + row_number() OVER (PARTITION BY p.id ORDER BY place), ",
-    happened!(),
-    ", p.data::jsonb, p.metadata::jsonb, ",
-    happened!(),
-    ", ",
-    happened!(),
-    ", p.parent, p.root, p.depth FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], \
-         $6::text[], $7::uuid[], $8::uuid[], $9::int[]) WITH ORDINALITY \
-         AS p (event_id, id, event_type, at, data, metadata, parent, root, depth, place) JOIN ",
-    tops!("event_store"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) ORDER BY place"
-);
-
 async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> Result<(), CentralError> {
     if events.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = events.iter().map(|r| r.record_id).collect();
     let lineages = if shapes.lineage { lineages(link, events).await? } else { Vec::new() };
-    // Where there is no column for it, the parent is kept beside.
+    // If there is no column for the parent, the metadata has it.
     let metadata: Vec<String> = events
         .iter()
         .map(|r| match parent(r).filter(|_| !shapes.lineage) {
@@ -232,7 +151,7 @@ async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> 
         })
         .collect();
     let query = || {
-        let query = sqlx::query(if shapes.lineage { EVENTS_WITH_LINEAGE } else { EVENTS })
+        let query = sqlx::query(if shapes.lineage { sql::INSERT_EVENTS_WITH_LINEAGE } else { sql::INSERT_EVENTS })
             .bind(ids.clone())
             .bind(texts(events, |r| r.instance_id.as_str()))
             .bind(texts(events, |r| &r.record_type))
@@ -251,23 +170,20 @@ async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> 
     Ok(())
 }
 
-/// From which event an event descends, over how many.
+/// The first ancestor of an event, and how many events lie between.
 #[derive(Clone, Copy)]
 struct Lineage {
     root: Uuid,
     depth: i32,
 }
 
-const LINEAGES: &str = "SELECT event_id, coalesce(root_uuid, event_id), coalesce(depth, 0) FROM event_store \
-    WHERE event_id = ANY($1)";
-
-/// The lineage of each event. Its parent may be in central, or before it in this very batch; of one that is not
-/// known nothing is known but that.
+/// The lineage of each event. Its parent may be in central, or earlier in this batch; a parent that is in neither counts
+/// as a root.
 async fn lineages(link: &mut Link, events: &[&HistoryRecord]) -> Result<Vec<Lineage>, CentralError> {
     let parents: Vec<Uuid> = events.iter().filter_map(|event| parent(event)).collect();
     let mut known: HashMap<Uuid, Lineage> = HashMap::new();
     if !parents.is_empty() {
-        for row in &link.rows(sqlx::query(LINEAGES).bind(parents)).await? {
+        for row in &link.rows(sqlx::query(sql::EVENT_LINEAGES).bind(parents)).await? {
             known.insert(column(row, 0)?, Lineage { root: column(row, 1)?, depth: column(row, 2)? });
         }
     }
@@ -287,35 +203,19 @@ async fn lineages(link: &mut Link, events: &[&HistoryRecord]) -> Result<Vec<Line
         .collect())
 }
 
-/// Commands have no key of their own, so ours bear the record's id. The ledger's row is locked: nobody else
-/// replays this host's records meanwhile.
-const KNOWN_COMMANDS: &str = "SELECT context_data->>'record_id' FROM command_log \
-    WHERE context_data ? 'record_id' AND context_data->>'record_id' = ANY($1)";
-
-const COMMANDS: &str = concat!(
-    "INSERT INTO command_log (instance_id, command_type, action, tool_name, parameters, result, error_message, \
-         success, execution_time_ms, tags, context_data, created_at) \
-     SELECT p.id, p.command_type, p.action, p.tool_name, p.parameters::jsonb, p.result::jsonb, p.error_message, \
-         p.success, p.took, p.tags::jsonb, jsonb_build_object('record_id', p.record_id), ",
-    happened!(),
-    " FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-         $9::bool[], $10::int[], $11::text[], $12::bigint[]) WITH ORDINALITY AS p (record_id, id, command_type, \
-         action, tool_name, parameters, result, error_message, success, took, tags, at, place) ORDER BY place"
-);
-
 async fn commands(link: &mut Link, commands: &[&HistoryRecord]) -> Result<(), CentralError> {
     if commands.is_empty() {
         return Ok(());
     }
     let ids: Vec<String> = commands.iter().map(|r| r.record_id.to_string()).collect();
-    let known = link.rows(sqlx::query(KNOWN_COMMANDS).bind(ids)).await?;
+    let known = link.rows(sqlx::query(sql::KNOWN_COMMANDS).bind(ids)).await?;
     let known: HashSet<String> = known.iter().map(|row: &PgRow| column(row, 0)).collect::<Result<_, _>>()?;
     let new: Vec<_> = commands.iter().copied().filter(|r| !known.contains(&r.record_id.to_string())).collect();
     if new.is_empty() {
         return Ok(());
     }
     let text = |name: &'static str| new.iter().map(|r| r.body.get(name).and_then(Value::as_str)).collect::<Vec<_>>();
-    let query = sqlx::query(COMMANDS)
+    let query = sqlx::query(sql::INSERT_COMMANDS)
         .bind(new.iter().map(|r| r.record_id.to_string()).collect::<Vec<_>>())
         .bind(texts(&new, |r| r.instance_id.as_str()))
         .bind(texts(&new, |r| &r.record_type))
@@ -331,28 +231,11 @@ async fn commands(link: &mut Link, commands: &[&HistoryRecord]) -> Result<(), Ce
     link.rows(query).await.map(|_| ())
 }
 
-/// `{type}` is the type of the column, which no statement can name beforehand.
-const CHECKPOINTS: &str = concat!(
-    "INSERT INTO checkpoints (checkpoint_id, instance_id, checkpoint_type, sequence_num, context_window_percent, \
-         timestamp, work_state, metadata, created_at, updated_at) \
-     SELECT p.checkpoint_id, p.id, p.checkpoint_type::{type}, \
-         top + row_number() OVER (PARTITION BY p.id ORDER BY place), p.percent, ",
-    happened!(),
-    ", p.work_state::jsonb, '{}'::jsonb, ",
-    happened!(),
-    ", ",
-    happened!(),
-    " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[]) WITH ORDINALITY \
-         AS p (checkpoint_id, id, checkpoint_type, at, percent, work_state, place) JOIN ",
-    tops!("checkpoints"),
-    " ON tops.id = p.id WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.checkpoint_id = p.checkpoint_id) ORDER BY place"
-);
-
 async fn checkpoints(link: &mut Link, shapes: &Shapes, checkpoints: &[&HistoryRecord]) -> Result<(), CentralError> {
     if checkpoints.is_empty() {
         return Ok(());
     }
-    let sql = CHECKPOINTS.replace("{type}", shapes.checkpoint_type.as_deref().unwrap_or("text"));
+    let sql = sql::INSERT_CHECKPOINTS.replace("CHECKPOINT_TYPE", shapes.checkpoint_type.as_deref().unwrap_or("text"));
     let query = || {
         sqlx::query(AssertSqlSafe(sql.clone()))
             .bind(checkpoints.iter().map(|r| r.record_id).collect::<Vec<_>>())
@@ -391,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_list_of_types_is_understood_and_nothing_else() {
+    fn only_a_plain_list_of_types_is_understood() {
         let known = |check: &str| event_types(&[check.to_owned()]);
         let list =
             "CHECK (((event_type)::text = ANY ((ARRAY['a_b'::character varying, 'c'::character varying])::text[])))";

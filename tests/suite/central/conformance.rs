@@ -6,7 +6,7 @@ use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
 use sessiond::domain::{
     Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
-use sessiond::sync::central::{Applied, Batch, Central, CentralError, Host, Swept};
+use sessiond::sync::central::{Batch, Central, CentralError, HostRegistration, RowOutcome, SweepResult};
 use uuid::Uuid;
 
 pub const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -92,9 +92,9 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
     );
 }
 
-pub fn host(name: &str, number: u128) -> Host {
+pub fn host(name: &str, number: u128) -> HostRegistration {
     let claim = Uuid::from_u128(number << 64 | 1);
-    Host {
+    HostRegistration {
         host_id: Uuid::from_u128(number),
         machine: machine(name),
         claim,
@@ -145,28 +145,28 @@ struct Member<C> {
 }
 
 impl<C: Central> Member<C> {
-    async fn join(mut link: C, host: &Host) -> Self {
-        let batch = link.hello(host).await.unwrap().batch;
+    async fn join(mut link: C, host: &HostRegistration) -> Self {
+        let batch = link.handshake(host).await.unwrap().batch;
         Self { link, batch }
     }
 
     /// Whether central refuses the host.
-    async fn is_refused(mut link: C, host: &Host) -> bool {
-        link.hello(host).await.is_err()
+    async fn is_refused(mut link: C, host: &HostRegistration) -> bool {
+        link.handshake(host).await.is_err()
     }
 
-    async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<Applied>, CentralError> {
+    async fn try_push(&mut self, sessions: &[Session]) -> Result<Vec<RowOutcome>, CentralError> {
         self.offer(&sessions.iter().map(whole).collect::<Vec<_>>()).await
     }
 
-    async fn offer(&mut self, sessions: &[TimedSession]) -> Result<Vec<Applied>, CentralError> {
+    async fn offer(&mut self, sessions: &[TimedSession]) -> Result<Vec<RowOutcome>, CentralError> {
         let applied =
             self.link.push(Batch { after: self.batch, number: self.batch + 1, sessions, records: &[] }).await?;
         self.batch += 1;
         Ok(applied)
     }
 
-    async fn push(&mut self, session: &Session) -> Applied {
+    async fn push(&mut self, session: &Session) -> RowOutcome {
         self.try_push(std::slice::from_ref(session)).await.unwrap().remove(0)
     }
 }
@@ -175,7 +175,7 @@ impl<C: Central> Member<C> {
 async fn begun<W: World>(world: &W) -> (Member<W::Central>, Session) {
     let mut member = Member::join(world.link(), &host("odin3", 1)).await;
     let session = session(ID, "odin3", world.now().minus(HOUR));
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     (member, session)
 }
 
@@ -197,7 +197,7 @@ async fn inserts_and_updates<W: World>(world: W) {
     session.working_dir = None;
     let other = self::session("freya-MS-00000z", "odin3", session.created_at);
     let applied = member.try_push(&[other.clone(), session.clone()]).await.unwrap();
-    assert_eq!(applied, [Applied::Taken, Applied::Taken]);
+    assert_eq!(applied, [RowOutcome::Stored, RowOutcome::Stored]);
     assert_eq!(world.rows(), [other, session]);
 }
 
@@ -213,7 +213,7 @@ async fn an_older_heartbeat_changes_nothing<W: World>(world: W) {
     late.status = Status::Stale;
     late.current_epic = Some("old".into());
     late.claude_session_uuid = None;
-    assert_eq!(member.push(&late).await, Applied::Taken);
+    assert_eq!(member.push(&late).await, RowOutcome::Stored);
     assert_eq!(only(&world), newer);
 }
 
@@ -222,7 +222,7 @@ async fn a_heartbeat_from_the_future_is_cut<W: World>(world: W) {
     let before = world.now();
     session.last_heartbeat = before.plus(HOUR);
     session.context_percent = 77;
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     let row = only(&world);
     assert!(row.last_heartbeat >= before && row.last_heartbeat <= world.now(), "{row:?}");
     assert_eq!(row.context_percent, 77);
@@ -241,7 +241,7 @@ async fn a_heartbeat_in_centrals_future_is_replaced<W: World>(world: W) {
     world.put(&wrong);
 
     session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     assert_eq!(only(&world), session);
 }
 
@@ -266,13 +266,13 @@ async fn closed_stays_closed<W: World>(world: W) {
     world.put(&closed);
 
     session.last_heartbeat = session.last_heartbeat.plus(MINUTE * 2);
-    assert_eq!(member.push(&session).await, Applied::ClosedElsewhere { closed_at });
+    assert_eq!(member.push(&session).await, RowOutcome::ClosedElsewhere { closed_at });
     assert_eq!((only(&world).status, only(&world).closed_at), (Status::Closed, Some(closed_at)));
 
     // Closing it once more is no news, and does not move the time.
     session.status = Status::Closed;
     session.closed_at = Some(closed_at.plus(HOUR / 2));
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     assert_eq!(only(&world).closed_at, Some(closed_at));
 }
 
@@ -284,7 +284,7 @@ async fn closing_is_never_late<W: World>(world: W) {
 
     session.status = Status::Closed;
     session.closed_at = Some(session.created_at.plus(MINUTE / 2));
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     let row = only(&world);
     assert_eq!((row.status, row.closed_at), (Status::Closed, session.closed_at));
     assert_eq!(row.last_heartbeat, newer.last_heartbeat);
@@ -297,7 +297,7 @@ async fn another_session_keeps_its_id<W: World>(world: W) {
     let ours = session(ID, "odin3", world.now().minus(MINUTE));
     let other = session("odin-PS-000002", "odin3", world.now().minus(MINUTE));
     let applied = member.try_push(&[ours, other.clone()]).await.unwrap();
-    assert_eq!(applied, [Applied::Collided, Applied::Taken]);
+    assert_eq!(applied, [RowOutcome::IdCollision, RowOutcome::Stored]);
     assert_eq!(world.rows(), [theirs, other]);
 }
 
@@ -308,7 +308,7 @@ async fn another_machines_row_is_left_alone<W: World>(world: W) {
     let mut copy = theirs.clone();
     copy.host_machine = machine("odin3");
     copy.last_heartbeat = world.now();
-    assert_eq!(member.push(&copy).await, Applied::Foreign { machine: "odin4".into() });
+    assert_eq!(member.push(&copy).await, RowOutcome::ForeignMachine { machine: "odin4".into() });
     assert_eq!(only(&world), theirs);
 }
 
@@ -320,22 +320,22 @@ async fn a_renamed_host_keeps_its_rows<W: World>(world: W) {
     renamed.former_host_ids.push(old.host_id);
 
     let mut link = world.link();
-    let welcome = link.hello(&renamed).await.unwrap();
-    assert_eq!(welcome.former_names, [machine("odin3")]);
-    assert_eq!(welcome.batch, 0);
+    let accepted = link.handshake(&renamed).await.unwrap();
+    assert_eq!(accepted.former_names, [machine("odin3")]);
+    assert_eq!(accepted.batch, 0);
     session.host_machine = machine("laptop");
     let mut member = Member { link, batch: 0 };
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     assert_eq!(only(&world).host_machine, machine("laptop"));
 
     // Renamed once more, it still knows both names; and the first is free for others.
     let mut again = host("desk", 3);
     again.own_claims.extend([old.claim, renamed.claim]);
     again.former_host_ids.extend([old.host_id, renamed.host_id]);
-    assert_eq!(world.link().hello(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
-    world.link().hello(&host("odin3", 9)).await.unwrap();
+    assert_eq!(world.link().handshake(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
+    world.link().handshake(&host("odin3", 9)).await.unwrap();
     // And a restart changes nothing.
-    assert_eq!(world.link().hello(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
+    assert_eq!(world.link().handshake(&again).await.unwrap().former_names, [machine("laptop"), machine("odin3")]);
 }
 
 async fn a_batch_takes_effect_once<W: World>(world: W) {
@@ -349,11 +349,11 @@ async fn a_batch_takes_effect_once<W: World>(world: W) {
     assert_eq!(only(&world).context_percent, 10);
 
     // The connection is still good, and the ledger where it was.
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     let mut next = host("odin3", 1);
     next.claim = Uuid::from_u128(99);
     next.own_claims.push(next.claim);
-    assert_eq!(world.link().hello(&next).await.unwrap().batch, 2);
+    assert_eq!(world.link().handshake(&next).await.unwrap().batch, 2);
     // The start before it has been overtaken by itself, which is no conflict.
     assert!(member.try_push(&[]).await.is_err());
 }
@@ -363,7 +363,7 @@ async fn a_lost_answer_is_found_in_the_ledger<W: World>(world: W) {
     // All that the next connection knows is that batch 1 was sent.
     drop(member);
     let mut link = world.link();
-    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 1);
+    assert_eq!(link.handshake(&host("odin3", 1)).await.unwrap().batch, 1);
     session.context_percent = 90;
     let again = Batch { after: 0, number: 1, sessions: &[whole(&session)], records: &[] };
     assert_eq!(link.push(again).await, Err(CentralError::OutOfStep));
@@ -388,7 +388,7 @@ async fn one_bad_row_rolls_the_batch_back<W: World>(world: W) {
     assert!(matches!(rejected, Err(CentralError::Reject(_))), "{rejected:?}");
     assert_eq!(only(&world), before);
     // The ledger did not move, and the connection is still good.
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     assert_eq!(only(&world), session);
 }
 
@@ -399,18 +399,18 @@ async fn a_locked_row_is_found_and_the_others_go<W: World>(world: W) {
     let lock = world.lock_row(ID);
     let both = member.try_push(&[session.clone(), other.clone()]).await;
     assert!(matches!(both, Err(CentralError::Locked(_))), "{both:?}");
-    assert_eq!(member.link.locked(&ids).await.unwrap(), std::slice::from_ref(&session.instance_id));
+    assert_eq!(member.link.locked_rows(&ids).await.unwrap(), std::slice::from_ref(&session.instance_id));
     // The connection is still good, and the row that is not there yet is not locked.
-    assert_eq!(member.push(&other).await, Applied::Taken);
+    assert_eq!(member.push(&other).await, RowOutcome::Stored);
     drop(lock);
-    assert_eq!(member.link.locked(&ids).await.unwrap(), []);
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.link.locked_rows(&ids).await.unwrap(), []);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
 }
 
 async fn central_tells_its_clock_with_each_push<W: World>(world: W) {
     let before = world.now();
     let (member, _) = begun(&world).await;
-    let told = member.link.clock().unwrap();
+    let told = member.link.last_clock().unwrap();
     assert!(told >= before && told <= world.now(), "{told}");
 }
 
@@ -429,14 +429,14 @@ fn conflict_of<T: std::fmt::Debug>(result: Result<T, CentralError>) -> sessiond:
 async fn two_hosts_under_one_name<W: World>(world: W) {
     let (mut first, mut session) = begun(&world).await;
     let second = host("odin3", 2);
-    let conflict = conflict_of(world.link().hello(&second).await);
+    let conflict = conflict_of(world.link().handshake(&second).await);
     assert_eq!(conflict.host_id, Uuid::from_u128(1).to_string());
     assert_eq!(conflict.machine_name, "odin3");
     assert!(conflict.last_seen.is_some());
     // The first one goes on, and the second finds another name.
     session.last_heartbeat = session.last_heartbeat.plus(MINUTE);
-    assert_eq!(first.push(&session).await, Applied::Taken);
-    world.link().hello(&host("odin4", 2)).await.unwrap();
+    assert_eq!(first.push(&session).await, RowOutcome::Stored);
+    world.link().handshake(&host("odin4", 2)).await.unwrap();
 }
 
 async fn a_copied_state_folder<W: World>(world: W) {
@@ -444,13 +444,13 @@ async fn a_copied_state_folder<W: World>(world: W) {
     let mut copy = host("odin3", 1);
     copy.claim = Uuid::from_u128(77);
     copy.own_claims = vec![copy.claim];
-    conflict_of(world.link().hello(&copy).await);
+    conflict_of(world.link().handshake(&copy).await);
 
     // Told to be the one, it is; and the original learns of it.
     copy.replace = true;
-    assert_eq!(world.link().hello(&copy).await.unwrap().batch, 1);
+    assert_eq!(world.link().handshake(&copy).await.unwrap().batch, 1);
     conflict_of(original.try_push(&[session]).await);
-    conflict_of(world.link().hello(&host("odin3", 1)).await);
+    conflict_of(world.link().handshake(&host("odin3", 1)).await);
 }
 
 async fn a_restored_ledger_with_a_forgotten_claim_is_no_copy<W: World>(world: W) {
@@ -461,36 +461,36 @@ async fn a_restored_ledger_with_a_forgotten_claim_is_no_copy<W: World>(world: W)
     later.own_claims = vec![later.claim];
     later.acked_batch = 5;
     let mut member = Member::join(world.link(), &later).await;
-    assert_eq!((member.batch, member.push(&session).await), (1, Applied::Taken));
+    assert_eq!((member.batch, member.push(&session).await), (1, RowOutcome::Stored));
     // A copy that knows of nothing later is still found out.
     let mut copy = later.clone();
     (copy.claim, copy.own_claims) = (Uuid::from_u128(78), vec![Uuid::from_u128(78)]);
     copy.acked_batch = 2;
-    conflict_of(world.link().hello(&copy).await);
+    conflict_of(world.link().handshake(&copy).await);
 }
 
 async fn a_replaced_host_may_not_write<W: World>(world: W) {
     let (mut first, session) = begun(&world).await;
     let mut second = host("odin3", 2);
     second.replace = true;
-    assert_eq!(world.link().hello(&second).await.unwrap().batch, 0);
+    assert_eq!(world.link().handshake(&second).await.unwrap().batch, 0);
 
     let conflict = conflict_of(first.try_push(std::slice::from_ref(&session)).await);
     assert_eq!(conflict.host_id, Uuid::from_u128(2).to_string());
-    conflict_of(world.link().hello(&host("odin3", 1)).await);
+    conflict_of(world.link().handshake(&host("odin3", 1)).await);
 
     // What was taken can be taken back, ledger and all.
     let mut back = host("odin3", 1);
     back.replace = true;
-    assert_eq!(world.link().hello(&back).await.unwrap().batch, 1);
-    conflict_of(world.link().hello(&host("odin3", 2)).await);
+    assert_eq!(world.link().handshake(&back).await.unwrap().batch, 1);
+    conflict_of(world.link().handshake(&host("odin3", 2)).await);
 }
 
 async fn a_replaced_host_that_is_renamed_keeps_its_rows<W: World>(world: W) {
     let (_, mut session) = begun(&world).await;
     let mut rival = host("odin3", 2);
     rival.replace = true;
-    world.link().hello(&rival).await.unwrap();
+    world.link().handshake(&rival).await.unwrap();
 
     let old = host("odin3", 1);
     let mut renamed = host("laptop", 3);
@@ -498,10 +498,10 @@ async fn a_replaced_host_that_is_renamed_keeps_its_rows<W: World>(world: W) {
     renamed.former_host_ids.push(old.host_id);
     let mut member = Member::join(world.link(), &renamed).await;
     session.host_machine = machine("laptop");
-    assert_eq!(member.push(&session).await, Applied::Taken);
+    assert_eq!(member.push(&session).await, RowOutcome::Stored);
     assert_eq!(only(&world).host_machine, machine("laptop"));
     // The rival keeps the name.
-    assert_eq!(world.link().hello(&rival).await.map(|welcome| welcome.former_names), Ok(Vec::new()));
+    assert_eq!(world.link().handshake(&rival).await.map(|accepted| accepted.former_names), Ok(Vec::new()));
 }
 
 async fn vanished_hosts_are_swept<W: World>(world: W) {
@@ -559,7 +559,7 @@ async fn a_row_that_no_live_host_wrote_is_swept<W: World>(world: W) {
 }
 
 async fn turned<C: Central>(member: &mut Member<C>) -> u64 {
-    member.link.sweep(STALE_AFTER, MINUTE).await.unwrap().turned
+    member.link.sweep(STALE_AFTER, MINUTE).await.unwrap().sessions
 }
 
 async fn sweeping_is_throttled<W: World>(world: W) {
@@ -567,7 +567,7 @@ async fn sweeping_is_throttled<W: World>(world: W) {
     let orphan = |id| session(id, "gone", world.now().minus(HOUR));
     assert_eq!(turned(&mut member).await, 0);
     world.put(&orphan("odin-PS-000002"));
-    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(Swept::default()), "too early");
+    assert_eq!(member.link.sweep(STALE_AFTER, MINUTE).await, Ok(SweepResult::default()), "too early");
     world.silence(MINUTE);
     assert_eq!(turned(&mut member).await, 1);
 }
@@ -680,7 +680,7 @@ async fn a_heartbeat_keeps_what_other_clients_changed<W: World>(world: W) {
         world.edit(ID, column, value);
         session.last_heartbeat = world.now();
         let heartbeat = TimedSession::untimed(session.clone());
-        assert_eq!(member.offer(&[heartbeat]).await, Ok(vec![Applied::Taken]));
+        assert_eq!(member.offer(&[heartbeat]).await, Ok(vec![RowOutcome::Stored]));
     }
     let row = only(&world);
     assert_eq!(row, Session { last_heartbeat: row.last_heartbeat, ..edited(&session) });

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sessiond::domain::TableState::{Absent, Usable, WithoutZone};
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError};
+use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use uuid::Uuid;
 
 use super::conformance::{World, host, session, whole};
@@ -79,7 +79,7 @@ impl<C: Central> Member<C> {
         &mut self,
         sessions: &[Session],
         records: &[HistoryRecord],
-    ) -> Result<Vec<Applied>, CentralError> {
+    ) -> Result<Vec<RowOutcome>, CentralError> {
         let sessions: Vec<_> = sessions.iter().map(whole).collect();
         let batch = Batch { after: self.batch, number: self.batch + 1, sessions: &sessions, records };
         let applied = self.link.push(batch).await?;
@@ -89,17 +89,17 @@ impl<C: Central> Member<C> {
 
     async fn push(&mut self, records: &[HistoryRecord]) {
         let applied = self.try_push(&[], records).await.unwrap();
-        assert_eq!(applied, vec![Applied::Taken; records.len()]);
+        assert_eq!(applied, vec![RowOutcome::Stored; records.len()]);
     }
 }
 
 /// A member that pushed a session an hour ago.
 async fn begun<W: HistoryWorld>(world: &W) -> (Member<W::Central>, Timestamp) {
     let mut link = world.link();
-    let batch = link.hello(&host("odin3", 1)).await.unwrap().batch;
+    let batch = link.handshake(&host("odin3", 1)).await.unwrap().batch;
     let mut member = Member { link, batch };
     let began = world.now().minus(HOUR);
-    assert_eq!(member.try_push(&[session(ID, "odin3", began)], &[]).await.unwrap(), [Applied::Taken]);
+    assert_eq!(member.try_push(&[session(ID, "odin3", began)], &[]).await.unwrap(), [RowOutcome::Stored]);
     (member, began)
 }
 
@@ -108,7 +108,7 @@ fn numbers<W: HistoryWorld>(world: &W) -> Vec<(Option<i64>, u128)> {
 }
 
 async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
-    let tables = world.link().hello(&host("odin3", 1)).await.unwrap().tables;
+    let tables = world.link().handshake(&host("odin3", 1)).await.unwrap().tables;
     assert!(Kind::ALL.into_iter().all(|kind| tables.is_usable(kind)));
     let mut types = tables.event_types.unwrap();
     types.sort();
@@ -118,7 +118,7 @@ async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
 
     world.drop_table(Kind::Command);
     world.drop_table(Kind::Checkpoint);
-    let tables = world.link().hello(&host("odin3", 1)).await.unwrap().tables;
+    let tables = world.link().handshake(&host("odin3", 1)).await.unwrap().tables;
     assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, Absent, Absent]);
     let (mut member, began) = begun(&world).await;
     member.push(&[event(1, began)]).await;
@@ -128,12 +128,12 @@ async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
 async fn a_table_that_cannot_be_used_is_noticed_without_a_greeting<W: HistoryWorld>(world: W) {
     let (mut member, began) = begun(&world).await;
     world.set_zone(false);
-    let tables = member.link.tables().await.unwrap();
+    let tables = member.link.history_tables().await.unwrap();
     assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, WithoutZone, Usable]);
     assert!(tables.blocked(Kind::Command).unwrap().contains("sessiond migrate"));
     member.push(&[event(1, began)]).await;
     world.set_zone(true);
-    assert!(!member.link.tables().await.unwrap().is_any_blocked());
+    assert!(!member.link.history_tables().await.unwrap().is_any_blocked());
     member.push(&[command(2, began)]).await;
 }
 
@@ -187,13 +187,13 @@ async fn without_its_session_nothing_is_written<W: HistoryWorld>(world: W) {
     let (mut member, began) = begun(&world).await;
     world.delete(ID);
     let applied = member.try_push(&[], &[event(1, began), command(2, began)]).await.unwrap();
-    assert_eq!(applied, [Applied::WithoutSession, Applied::WithoutSession]);
+    assert_eq!(applied, [RowOutcome::SessionMissing, RowOutcome::SessionMissing]);
     assert_eq!(world.history(ID), []);
 
     // Nor if it is another session by now, and the one at hand is told so in the same batch.
     world.put(&session(ID, "odin4", began.plus(HOUR / 2)));
     let applied = member.try_push(&[session(ID, "odin3", began)], &[event(1, began)]).await.unwrap();
-    assert_eq!(applied, [Applied::Collided, Applied::WithoutSession]);
+    assert_eq!(applied, [RowOutcome::IdCollision, RowOutcome::SessionMissing]);
     assert_eq!(world.history(ID), []);
 }
 

@@ -126,7 +126,7 @@ async fn faults_come_when_scripted() {
     let central = fake();
     let mut link = central.connect();
     let me = host("odin3", 1);
-    link.hello(&me).await.unwrap();
+    link.handshake(&me).await.unwrap();
     let sessions = [whole(&session("odin-PS-000001", "odin3", NOW))];
     let batch = Batch { after: 0, number: 1, sessions: &sessions, records: &[] };
 
@@ -135,19 +135,19 @@ async fn faults_come_when_scripted() {
     assert_eq!(central.pushes(), 0);
     assert!(link.push(batch).await.is_err(), "the connection is gone");
 
-    link.hello(&me).await.unwrap();
+    link.handshake(&me).await.unwrap();
     let empty = central.snapshot();
     central.fail_next(Fault::LoseAnswer);
     assert!(link.push(batch).await.is_err());
     assert_eq!((central.pushes(), central.rows().len()), (1, 1));
-    assert_eq!(link.hello(&me).await.unwrap().batch, 1);
+    assert_eq!(link.handshake(&me).await.unwrap().batch, 1);
 
     central.restore(empty);
     assert_eq!(
         link.push(Batch { after: 1, number: 2, sessions: &sessions, records: &[] }).await,
         Err(CentralError::OutOfStep)
     );
-    assert_eq!(link.hello(&me).await.unwrap().batch, 0);
+    assert_eq!(link.handshake(&me).await.unwrap().batch, 0);
 
     central.reject("odin-PS-000001");
     assert!(matches!(link.push(batch).await, Err(CentralError::Reject(_))));
@@ -160,12 +160,12 @@ async fn faults_come_when_scripted() {
     central.set_read_only(true);
     assert!(matches!(link.push(batch).await, Err(CentralError::Retry(_))));
     central.set_read_only(false);
-    link.hello(&me).await.unwrap();
+    link.handshake(&me).await.unwrap();
     link.push(batch).await.unwrap();
     assert_eq!(central.batch_of(me.host_id), Some(1));
     central.close("odin-PS-000001");
     central.claim_name("freya", Uuid::from_u128(5));
-    assert!(matches!(link.hello(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
+    assert!(matches!(link.handshake(&host("freya", 6)).await, Err(CentralError::Conflict(_))));
     central.delete("odin-PS-000001");
     assert_eq!(central.rows(), []);
 }
@@ -175,7 +175,7 @@ async fn faults_come_when_scripted() {
 async fn a_held_position_and_another_numbering_are_modelled() {
     let central = FakeCentral::new(Arc::new(|| NOW));
     let mut link = central.connect();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     let row = session("odin-PS-000001", "odin4", central.now());
     central.put(&row);
     central.hold_a_transaction(true);
@@ -187,7 +187,7 @@ async fn a_held_position_and_another_numbering_are_modelled() {
     assert!(central.tombstones()[0].0 < central.transaction());
     let snapshot = central.snapshot();
     central.restore_elsewhere(snapshot, 1);
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     let changes = link.pull(&Reading::since(1)).await.unwrap();
     assert!(changes.is_empty(), "all rows bear numbers of the other cluster: {changes:?}");
 }

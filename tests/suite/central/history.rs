@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sessiond::domain::{HistoryRecord, InstanceId, Kind, TableState, Timestamp};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError};
+use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use sessiond::sync::postgres::{Postgres, migrate};
 use uuid::Uuid;
 
@@ -109,7 +109,7 @@ async fn postgres_conforms_with_history_in_a_zone_with_summer_time() {
 /// A link that pushed a session.
 async fn begun(db: &Database<'_>) -> (Postgres, Timestamp) {
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let began = db.now().minus(Duration::from_secs(3600));
     let sessions = [session(ID, "odin3", began)];
     link.push(Batch { after: 0, number: 1, sessions: &sessions.each_ref().map(whole), records: &[] }).await.unwrap();
@@ -133,7 +133,7 @@ async fn events_know_where_they_descend_from() {
 
     server.psql_file("x", &legacy_history(true));
     let mut link = db.link();
-    let tables = link.hello(&host("odin3", 1)).await.unwrap().tables;
+    let tables = link.handshake(&host("odin3", 1)).await.unwrap().tables;
     assert_eq!(tables.event_types.unwrap().len(), 29);
     // Parents in central, in the same batch, and unknown ones.
     let records = [child(3, 2), child(4, 3), event(5, began), child(6, 99)];
@@ -173,7 +173,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     let server = Server::start(&["timezone=America/New_York"]);
     let db = Database::migrated(&server, "x").await;
     let (mut link, began) = begun(&db).await;
-    let tables = link.hello(&host("odin3", 1)).await.unwrap().tables;
+    let tables = link.handshake(&host("odin3", 1)).await.unwrap().tables;
     assert!(Kind::ALL.into_iter().all(|kind| tables.is_absent(kind)));
 
     server.psql_file("x", &legacy_history(false));
@@ -182,7 +182,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
         SELECT instance_id, 'explicit', 'a', '2026-07-01 12:00' FROM supervisor_sessions",
     );
     // Times without a zone are not to be written to.
-    assert_eq!(db.link().hello(&host("odin3", 1)).await.unwrap().tables.commands, TableState::WithoutZone);
+    assert_eq!(db.link().handshake(&host("odin3", 1)).await.unwrap().tables.commands, TableState::WithoutZone);
     let options = options(&server.url("x"));
     let dry = migrate(&options, None, true).await.unwrap();
     assert_eq!(
@@ -199,7 +199,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 
     let mut link = db.link();
-    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().tables.commands, TableState::Usable);
+    assert_eq!(link.handshake(&host("odin3", 1)).await.unwrap().tables.commands, TableState::Usable);
     link.push(Batch { after: 1, number: 2, sessions: &[], records: &[command(1, began)] }).await.unwrap();
     assert_eq!(db.psql("SELECT action FROM command_log WHERE context_data ? 'record_id'"), "build");
 }
@@ -242,7 +242,7 @@ async fn numbers_are_shared_with_clients_that_never_rest() {
         let records: Vec<_> = (0..EACH).map(|n| event(1 + batch * EACH + n, began)).collect();
         let after = 1 + batch as i64;
         let applied = link.push(Batch { after, number: after + 1, sessions: &[], records: &records }).await;
-        assert_eq!(applied, Ok(vec![Applied::Taken; records.len()]));
+        assert_eq!(applied, Ok(vec![RowOutcome::Stored; records.len()]));
     }
     db.psql("INSERT INTO stopped DEFAULT VALUES");
     eventually("the others stopped", Duration::from_secs(10), || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
-use sessiond::sync::central::{Announcement, Central};
+use sessiond::sync::central::{Central, Notification};
 use sessiond::sync::postgres::Postgres;
 
 use super::conformance::{World, host, session};
@@ -65,9 +65,9 @@ async fn restored(old: &Server, new: &Server, dump: &str) -> (String, String, Po
     std::fs::write(&file, dump).unwrap();
     new.psql_file("x", &file);
     let laptop = host("laptop", 1);
-    let before = Postgres::new(options(&old.url("x"))).hello(&laptop).await.unwrap().timeline;
+    let before = Postgres::new(options(&old.url("x"))).handshake(&laptop).await.unwrap().timeline;
     let mut link = Postgres::new(options(&new.url("x")));
-    let after = link.hello(&laptop).await.unwrap().timeline;
+    let after = link.handshake(&laptop).await.unwrap().timeline;
     (before, after, link)
 }
 
@@ -80,7 +80,7 @@ async fn restored_into_a_cluster_with_lower_numbers_nothing_is_read_twice() {
     let (before, after, mut link) = restored(&old, &new, &dump).await;
     assert_ne!(before, after, "another timeline");
     let mut old_link = Postgres::new(options(&old.url("x")));
-    old_link.hello(&host("laptop", 1)).await.unwrap();
+    old_link.handshake(&host("laptop", 1)).await.unwrap();
     let (_, since_in_old) = pages(&mut old_link, Reading::since(0)).await;
 
     let (all, since) = pages(&mut link, Reading::since(0)).await;
@@ -141,7 +141,7 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_are_read() {
              VALUES (gen_random_uuid(), 'Ödd One', gen_random_uuid(), '?')",
     );
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     for since in [0, 1] {
         let (all, _) = pages(&mut link, Reading::since(since)).await;
         assert_eq!(ids(&all), ["odin-PS-000001"]);
@@ -166,7 +166,7 @@ async fn pages_of_history_are_bounded_by_bytes_and_bring_everything() {
              FROM generate_series(1, 4) s, generate_series(1, 55) n",
     );
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     for page in [PageSize::LARGEST, PageSize { bytes: 100_000, ..PageSize::LARGEST }] {
         let (all, _) = pages(&mut link, Reading { page, ..Reading::since(0) }).await;
         let bytes = |page: &Changes| {
@@ -187,11 +187,11 @@ async fn a_host_that_greets_central_is_announced() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     assert!(link.listen().await);
-    db.link().hello(&host("odin4", 2)).await.unwrap();
-    let heard = tokio::time::timeout(Duration::from_secs(10), link.changed()).await;
-    assert_eq!(heard, Ok(Announcement::Host));
+    db.link().handshake(&host("odin4", 2)).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), link.next_notification()).await;
+    assert_eq!(heard, Ok(Notification::HostJoined));
 }
 
 #[tokio::test]
@@ -199,14 +199,14 @@ async fn a_listener_whose_server_is_gone_is_lost() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     assert!(link.listen().await);
     let listening = "FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'";
     eventually("it listens", Duration::from_secs(10), || {
         (db.psql(&format!("SELECT count(*) {listening}")) == "1").then_some(())
     });
     db.psql(&format!("SELECT pg_terminate_backend(pid) {listening}"));
-    let heard = tokio::time::timeout(Duration::from_secs(10), link.changed()).await;
-    assert_eq!(heard, Ok(Announcement::Lost));
+    let heard = tokio::time::timeout(Duration::from_secs(10), link.next_notification()).await;
+    assert_eq!(heard, Ok(Notification::ConnectionLost));
     assert!(link.listen().await, "another connection is opened");
 }

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod conformance_records;
+mod explain;
 mod fake;
 mod history;
 mod migrating;

@@ -203,7 +203,7 @@ async fn times_stay_true_when_the_old_trigger_comes_back() {
     assert!(!db.psql("SELECT prosrc FROM pg_proc WHERE proname = 'update_last_heartbeat'").contains("sessiond.replay"));
 
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let mut row = session(OLD_ID, "odin3", db.now().minus(STALE_AFTER * 30));
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     row.context_percent = 91;
@@ -213,45 +213,45 @@ async fn times_stay_true_when_the_old_trigger_comes_back() {
     assert_eq!(db.rows(), [row]);
 }
 
-async fn hello_to(url: &str) -> Result<sessiond::sync::central::Welcome, CentralError> {
+async fn handshake_with(url: &str) -> Result<sessiond::sync::central::Accepted, CentralError> {
     let mut options = options(url);
     options.connect_timeout = Duration::from_secs(2);
-    Postgres::new(options).hello(&host("odin3", 1)).await
+    Postgres::new(options).handshake(&host("odin3", 1)).await
 }
 
 #[tokio::test]
 async fn what_a_person_must_mend_is_told_apart() {
     let mut server = Server::start(&[]);
-    let missing_schema = hello_to(&server.url("postgres")).await.unwrap_err();
+    let missing_schema = handshake_with(&server.url("postgres")).await.unwrap_err();
     assert!(
         matches!(&missing_schema, CentralError::SchemaMissing(m) if m.contains("sessiond migrate")),
         "{missing_schema:?}"
     );
-    let missing_database = hello_to(&server.url("nothing")).await.unwrap_err();
+    let missing_database = handshake_with(&server.url("nothing")).await.unwrap_err();
     assert!(matches!(&missing_database, CentralError::Refused(m) if m.contains("nothing")), "{missing_database:?}");
     // On a Unix socket sslmode is without effect, as psql has it.
-    let socket = hello_to(&format!("{}&sslmode=require", server.url("postgres"))).await.unwrap_err();
+    let socket = handshake_with(&format!("{}&sslmode=require", server.url("postgres"))).await.unwrap_err();
     assert!(matches!(&socket, CentralError::SchemaMissing(_)), "{socket:?}");
 
     // Naive columns are an old schema.
     server.create("old");
     server.psql_file("old", &super::migrations::file(0));
     server.psql_file("old", &super::migrations::file(1));
-    assert!(matches!(hello_to(&server.url("old")).await, Err(CentralError::SchemaMissing(_))));
+    assert!(matches!(handshake_with(&server.url("old")).await, Err(CentralError::SchemaMissing(_))));
 
     let db = Database::migrated(&server, "x").await;
     db.psql("CREATE ROLE stranger LOGIN");
-    let no_rights = hello_to(&server.url_as("stranger", "x")).await.unwrap_err();
+    let no_rights = handshake_with(&server.url_as("stranger", "x")).await.unwrap_err();
     assert!(matches!(&no_rights, CentralError::Refused(m) if m.contains("grant")), "{no_rights:?}");
 
     db.psql("CREATE ROLE guarded LOGIN PASSWORD 'right'");
     server.stop(Stop::Fast);
-    let stopped = hello_to(&server.url("x")).await.unwrap_err();
+    let stopped = handshake_with(&server.url("x")).await.unwrap_err();
     assert!(matches!(stopped, CentralError::Retry(_)), "{stopped:?}");
     server.admit("local all guarded scram-sha-256\nlocal all all trust\n");
     server.resume();
     let url = server.url_as("guarded", "x").replace("guarded@", "guarded:s3cr3t@");
-    let wrong_password = hello_to(&url).await.unwrap_err();
+    let wrong_password = handshake_with(&url).await.unwrap_err();
     assert!(matches!(&wrong_password, CentralError::Refused(m) if !m.contains("s3cr3t")), "{wrong_password:?}");
 }
 
@@ -267,13 +267,13 @@ async fn who_may_write_sessions_may_run_a_daemon() {
     );
     migrate(&options(&server.url("x")), None, false).await.unwrap();
     let mut link = Postgres::new(options(&server.url_as("agent", "x")));
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     link.hosts().await.unwrap();
     link.pull(&Reading::since(1)).await.unwrap();
-    assert!(matches!(hello_to(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
+    assert!(matches!(handshake_with(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
 }
 
 /// A call that is given up half way takes its connection with it, and with that its transaction.
@@ -282,18 +282,18 @@ async fn an_abandoned_call_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     server.freeze();
     let empty = Batch { after: 0, number: 1, sessions: &[], records: &[] };
     assert!(tokio::time::timeout(Duration::from_millis(50), link.push(empty)).await.is_err());
     server.thaw();
     assert!(matches!(link.push(empty).await, Err(CentralError::Retry(_))));
-    assert!(link.hello(&host("odin3", 1)).await.unwrap().batch <= 1);
+    assert!(link.handshake(&host("odin3", 1)).await.unwrap().batch <= 1);
 }
 
 #[tokio::test]
 async fn an_unknown_host_is_worth_another_try() {
-    let error = hello_to("postgres://me@no-such-host.invalid/x").await.unwrap_err();
+    let error = handshake_with("postgres://me@no-such-host.invalid/x").await.unwrap_err();
     assert!(matches!(&error, CentralError::Retry(m) if m.contains("no-such-host.invalid")), "{error:?}");
 }
 
@@ -302,9 +302,9 @@ async fn default_transaction_read_only_is_named() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     db.psql("ALTER DATABASE x SET default_transaction_read_only = on");
-    let refused = db.link().hello(&host("odin3", 1)).await;
+    let refused = db.link().handshake(&host("odin3", 1)).await;
     assert!(
         matches!(&refused, Err(CentralError::Refused(why)) if why.contains("ALTER DATABASE x RESET")
             && why.contains("default_transaction_read_only is on")),
@@ -312,7 +312,7 @@ async fn default_transaction_read_only_is_named() {
     );
     db.psql("BEGIN READ WRITE; ALTER DATABASE x RESET default_transaction_read_only; COMMIT");
     db.psql("ALTER ROLE postgres SET default_transaction_read_only = on");
-    let refused = db.link().hello(&host("odin3", 1)).await;
+    let refused = db.link().handshake(&host("odin3", 1)).await;
     assert!(
         matches!(&refused, Err(CentralError::Refused(why)) if why.contains("ALTER ROLE postgres RESET")),
         "{refused:?}"
@@ -330,7 +330,7 @@ async fn a_server_that_hangs_is_not_waited_for() {
     options.statement_timeout = Duration::from_millis(500);
     let mut link = Postgres::new(options);
     let me = host("odin3", 1);
-    link.hello(&me).await.unwrap();
+    link.handshake(&me).await.unwrap();
 
     server.freeze();
     let began = Instant::now();
@@ -338,10 +338,10 @@ async fn a_server_that_hangs_is_not_waited_for() {
     assert!(matches!(push, Err(CentralError::Retry(_))), "{push:?}");
     assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < Duration::from_secs(3));
     let began = Instant::now();
-    assert!(matches!(link.hello(&me).await, Err(CentralError::Retry(_))));
+    assert!(matches!(link.handshake(&me).await, Err(CentralError::Retry(_))));
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     server.thaw();
-    link.hello(&me).await.unwrap();
+    link.handshake(&me).await.unwrap();
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_row_locked_by_others_is_not_waited_for_long() {
     let mut options = options(&server.url("x"));
     options.statement_timeout = Duration::from_millis(400);
     let mut link = Postgres::new(options);
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", db.now());
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
 
@@ -371,7 +371,7 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
     let mut link = Postgres::new(options(&server.url("x")));
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     for (how, number) in [(Stop::Immediate, 1), (Stop::Kill, 2)] {
-        assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, number - 1);
+        assert_eq!(link.handshake(&host("odin3", 1)).await.unwrap().batch, number - 1);
         link.push(Batch { after: number - 1, number, sessions: &[whole(&row)], records: &[] }).await.unwrap();
         server.stop(how);
         assert!(matches!(
@@ -380,7 +380,7 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
         ));
         server.resume();
     }
-    assert_eq!(link.hello(&host("odin3", 1)).await.unwrap().batch, 2);
+    assert_eq!(link.handshake(&host("odin3", 1)).await.unwrap().batch, 2);
 }
 
 #[tokio::test]
@@ -395,14 +395,14 @@ async fn odd_rows_of_others_do_no_harm() {
          UPDATE supervisor_sessions SET status = 'closed'",
     );
     let mut link = db.link();
-    link.hello(&host("a", 1)).await.unwrap();
+    link.handshake(&host("a", 1)).await.unwrap();
     // What cannot be told here is passed over; the rest is read.
     assert_eq!(link.pull(&Reading::since(0)).await.unwrap().sessions.len(), 0);
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
     assert_eq!(
         link.push(Batch { after: 0, number: 1, sessions: &[whole(&mine)], records: &[] }).await.unwrap(),
-        [sessiond::sync::central::Applied::Collided]
+        [sessiond::sync::central::RowOutcome::IdCollision]
     );
 }
 
@@ -412,7 +412,7 @@ async fn a_late_commit_is_not_missed() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
 
     let mut late = PgConnection::connect(&server.url("x")).await.unwrap();
     late.execute("BEGIN").await.unwrap();
@@ -450,9 +450,11 @@ async fn changes_are_told_and_heartbeats_are_not() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("laptop", 1)).await.unwrap();
+    link.handshake(&host("laptop", 1)).await.unwrap();
     assert!(link.listen().await);
-    let told = async |link: &mut Postgres| tokio::time::timeout(Duration::from_secs(5), link.changed()).await.is_ok();
+    let told = async |link: &mut Postgres| {
+        tokio::time::timeout(Duration::from_secs(5), link.next_notification()).await.is_ok()
+    };
 
     db.put(&session("odin-PS-000001", "odin4", db.now().minus(STALE_AFTER)));
     assert!(told(&mut link).await, "a new session");
@@ -462,7 +464,7 @@ async fn changes_are_told_and_heartbeats_are_not() {
     // Were any of those told, it would be told before this.
     db.psql("NOTIFY sessiond, 'the end'");
     assert!(told(&mut link).await);
-    let silent = tokio::time::timeout(Duration::from_millis(200), link.changed()).await;
+    let silent = tokio::time::timeout(Duration::from_millis(200), link.next_notification()).await;
     assert!(silent.is_err(), "neither a heartbeat nor what this host did itself");
     db.psql("UPDATE supervisor_sessions SET status = 'closed' WHERE host_machine = 'odin4'");
     assert!(told(&mut link).await, "a session closed");

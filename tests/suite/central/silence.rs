@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sessiond::domain::Timestamp;
 use sessiond::domain::mirror::{Reading, Rest};
-use sessiond::sync::central::{Applied, Batch, Central, CentralError};
+use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use sessiond::sync::postgres::{Postgres, migrate};
 
 use super::conformance::{STALE_AFTER, World, host, session, whole};
@@ -35,11 +35,11 @@ async fn a_backlog_is_swept_in_bounded_transactions() {
     );
     // The daemon of the same machine is live, and wrote none of these rows.
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let mut turned = 0;
     loop {
         let swept = link.sweep(STALE_AFTER, Duration::from_secs(60)).await.unwrap();
-        turned += swept.turned;
+        turned += swept.sessions;
         if !swept.more {
             break;
         }
@@ -58,7 +58,7 @@ async fn a_failed_sweep_leaves_the_link_up() {
     db.psql("CREATE ROLE poor LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO poor");
     db.psql("REVOKE UPDATE ON sessiond_sweep FROM poor");
     let mut link = Postgres::new(options(&server.url_as("poor", "x")));
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let failed = link.sweep(STALE_AFTER, STALE_AFTER).await;
     assert!(matches!(&failed, Err(CentralError::Reject(why)) if why.message.contains("sessiond_sweep")), "{failed:?}");
     link.push(Batch { after: 0, number: 1, sessions: &[], records: &[] }).await.unwrap();
@@ -71,8 +71,8 @@ async fn a_central_without_stale_after_is_served_as_before() {
     db.psql("ALTER TABLE sessiond_hosts DROP COLUMN stale_after");
     db.psql(LEFT_ACTIVE);
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
-    assert!(link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap().turned >= 500);
+    link.handshake(&host("odin3", 1)).await.unwrap();
+    assert!(link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap().sessions >= 500);
 }
 
 /// Reads everything that is due, and answers the ids of deleted sessions and the position of the next reading.
@@ -95,7 +95,7 @@ async fn truncate_is_noticed_by_readers() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     db.put(&session(ID, "gone", db.now()));
     db.put(&session("odin-PS-000002", "gone", db.now()));
     let (none, since) = gone(&mut link, 1).await;
@@ -144,7 +144,7 @@ async fn partitions_in_another_schema_allow_deletes() {
     migrate(&options(&server.url("x")), Some("UTC".into()), false).await.unwrap();
     let db = Database { server: &server, name: "x".into() };
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     for id in [ID, "odin-PS-000002", "odin-PS-000003", "odin-PS-000004"] {
         db.put(&session(id, "gone", db.now()));
     }
@@ -169,13 +169,13 @@ async fn a_partitioned_event_store_takes_events_once() {
     migrate(&options(&server.url("x")), Some("UTC".into()), false).await.unwrap();
     let db = Database { server: &server, name: "x".into() };
     let mut link = db.link();
-    link.hello(&host("odin3", 1)).await.unwrap();
+    link.handshake(&host("odin3", 1)).await.unwrap();
     let row = session(ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     let events = [event(1, row.created_at), event(2, row.created_at)];
     let batch = Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &events };
-    assert_eq!(link.push(batch).await.unwrap(), [Applied::Taken, Applied::Taken, Applied::Taken]);
+    assert_eq!(link.push(batch).await.unwrap(), [RowOutcome::Stored, RowOutcome::Stored, RowOutcome::Stored]);
     // Offered again, as after a restored backup.
     let again = Batch { after: 1, number: 2, sessions: &[], records: &events };
-    assert_eq!(link.push(again).await.unwrap(), [Applied::Taken, Applied::Taken]);
+    assert_eq!(link.push(again).await.unwrap(), [RowOutcome::Stored, RowOutcome::Stored]);
     assert_eq!(db.psql("SELECT string_agg(sequence_num::text, ' ' ORDER BY sequence_num) FROM event_store"), "1 2");
 }

@@ -9,8 +9,10 @@ use sessiond::domain::mirror::{Changes, HostSeen, Reading};
 use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Swept, Welcome};
-use sessiond::sync::engine::Pace;
+use sessiond::sync::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
+};
+use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
 use tokio::sync::watch;
@@ -25,29 +27,29 @@ struct Buggy {
 }
 
 impl Central for Buggy {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         assert!(!self.bug.load(Ordering::SeqCst), "index out of\nbounds");
-        self.link.hello(host).await
+        self.link.handshake(host).await
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         assert!(!self.bug.load(Ordering::SeqCst), "index out of\nbounds");
         self.link.push(batch).await
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
-        self.link.locked(ids).await
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+        self.link.locked_rows(ids).await
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
-        self.link.tables().await
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
+        self.link.history_tables().await
     }
 
-    fn clock(&self) -> Option<Timestamp> {
-        self.link.clock()
+    fn last_clock(&self) -> Option<Timestamp> {
+        self.link.last_clock()
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         self.link.sweep(stale_after, interval).await
     }
 
@@ -63,8 +65,8 @@ impl Central for Buggy {
         self.link.listen().await
     }
 
-    async fn changed(&mut self) -> Announcement {
-        self.link.changed().await
+    async fn next_notification(&mut self) -> Notification {
+        self.link.next_notification().await
     }
 }
 
@@ -82,11 +84,19 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     let mut identity = Identity::new(MachineName::guess(), Uuid::from_u128(1), clock());
     identity.claim(Uuid::from_u128(2));
     let second = Duration::from_secs(1);
-    let pace =
-        Pace { heartbeat_interval: second / 20, pull_interval: second, sweep_interval: second, longest_wait: second };
+    let intervals = SyncIntervals {
+        heartbeat_interval: second / 20,
+        pull_interval: second,
+        sweep_interval: second,
+        longest_wait: second,
+    };
     let (link, mut status) = watch::channel(LinkStatus::new(LinkState::Connecting, clock()));
-    let settings =
-        watch::Sender::new(SyncSettings { central: Some(()), pace, stale_after: second * 120, patience: second * 60 });
+    let settings = watch::Sender::new(SyncSettings {
+        central: Some(()),
+        intervals,
+        stale_after: second * 120,
+        call_limit: second * 60,
+    });
     let (stop, shutdown) = shutdown::channel();
     let bug = Arc::new(AtomicBool::new(false));
     let central = FakeCentral::new(clock.clone());
@@ -94,7 +104,7 @@ async fn sync_that_panics_says_so_and_begins_anew() {
         store,
         identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir.path()), identity)),
         settings: settings.subscribe(),
-        central_of: {
+        make_central: {
             let bug = bug.clone();
             move |(): &()| Buggy { link: central.connect(), bug: bug.clone() }
         },
@@ -104,8 +114,8 @@ async fn sync_that_panics_says_so_and_begins_anew() {
         random: || u64::MAX / 8,
         shutdown,
         version: "test",
-        progress: sessiond::sync::progress::Progress::default(),
-        begins_anew: false,
+        watchdog: sessiond::sync::watchdog::Watchdog::default(),
+        is_restarted: false,
     }));
     until(&mut status, LinkState::Connected).await;
     bug.store(true, Ordering::SeqCst);

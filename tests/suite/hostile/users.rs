@@ -170,3 +170,120 @@ fn a_crowd_of_another_user_keeps_nobody_out() {
         }
     }
 }
+
+/// The program as that user, and what it prints on stderr.
+fn verb(host: &Host, user: User, words: &[&str]) -> (Option<i32>, String) {
+    let output = becoming(user, env!("CARGO_BIN_EXE_sessiond"))
+        .args(["--socket".as_ref(), host.socket().as_os_str()])
+        .args(words)
+        .env("HOME", "/nonexistent")
+        .env_remove("XDG_STATE_HOME")
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn registered(host: &Host, user: User, body: &str) -> String {
+    let (status, session) = ask(host, user, "POST", "/v1/sessions", body);
+    assert_eq!(status, "201", "{session}");
+    session["instance_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_member_at_their_share_of_the_store_keeps_nobody_out() {
+    if !is_root("a_member_at_their_share_of_the_store_keeps_nobody_out") {
+        return;
+    }
+    let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\"\n[store]\nmax_size = \"2MiB\""));
+    let [one, other] = [ONE, OTHER].map(|user| User(user.0, GROUP, &[]));
+    let [of_one, of_other] = [one, other].map(|user| registered(&host, user, r#"{"project": "odin"}"#));
+    let append = |user, id: &str, bytes: usize| {
+        let body = format!(r#"{{"event_type": "error", "event_data": {{"text": "{}"}}}}"#, "x".repeat(bytes));
+        ask(&host, user, "POST", &format!("/v1/sessions/{id}/events"), &body)
+    };
+    let mut kept = 0;
+    let error = loop {
+        match append(one, &of_one, 50_000) {
+            (status, _) if status == "201" => kept += 50_000,
+            (status, answer) => {
+                assert_eq!(status, "507", "{answer}");
+                break answer["error"].clone();
+            }
+        }
+        assert!(kept <= 512 << 10, "{kept} bytes are more than a quarter of the store");
+    };
+    assert!(kept >= 400_000, "{kept} bytes are less than a quarter of the store");
+    assert_eq!(error["code"], "disk_full");
+    let said = error["message"].as_str().unwrap();
+    assert!(said.contains(&format!("user {}", one.0)), "{said}");
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("close") && !hint.contains('\n')), "{error}");
+    while append(one, &of_one, 100).0 == "201" {}
+    let (code, said) = verb(&host, one, &["register", "--project", "odin"]);
+    assert_eq!((code, said.lines().count()), (Some(75), 1), "{said}");
+
+    assert_eq!(append(other, &of_other, 50_000).0, "201");
+    assert_eq!(verb(&host, other, &["register", "--project", "odin"]).0, Some(0));
+    assert_eq!(append(ROOT, &of_other, 50_000).0, "201");
+    // What adds nothing is possible all the same.
+    assert_eq!(ask(&host, one, "POST", &format!("/v1/sessions/{of_one}/heartbeat"), "{}").0, "200");
+    assert_eq!(ask(&host, one, "POST", &format!("/v1/sessions/{of_one}/close"), "").0, "200");
+}
+
+#[test]
+fn a_promised_id_of_another_member_leads_to_no_wrong_session() {
+    if !is_root("a_promised_id_of_another_member_leads_to_no_wrong_session") {
+        return;
+    }
+    let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));
+    let [one, other] = [ONE, OTHER].map(|user| User(user.0, GROUP, &[]));
+    let report = |user, uuid: &str, promised: &str| {
+        let body = format!(
+            r#"{{"sign": "start", "claude_session_uuid": "{uuid}", "working_dir": "/tmp/odin", "project": "odin",
+                "promised_id": "{promised}"}}"#
+        );
+        let (status, answer) = ask(&host, user, "POST", "/v1/agents", &body);
+        assert!(status == "200" || status == "201", "{status} {answer}");
+        answer["session"]["instance_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let of = |id: &str| ask(&host, ROOT, "GET", &format!("/v1/sessions/{id}"), "").1["instance_id"].clone();
+    let first = report(one, "u-1", "odin-PS-aaaaa1");
+    assert_eq!(report(one, "u-1", "odin-PS-aaaaa2"), first);
+    assert_eq!(of("odin-PS-aaaaa2"), first.as_str());
+    // The other's agent was given the same id: it begins a session of that id.
+    assert_eq!(report(other, "u-2", "odin-PS-aaaaa2"), "odin-PS-aaaaa2");
+    assert_eq!(of("odin-PS-aaaaa2"), "odin-PS-aaaaa2");
+    // And an id in use cannot be promised.
+    assert_ne!(report(one, "u-1", "odin-PS-aaaaa2"), "odin-PS-aaaaa2");
+    assert_eq!(of("odin-PS-aaaaa2"), "odin-PS-aaaaa2");
+    assert_eq!(ask(&host, one, "POST", "/v1/sessions/odin-PS-aaaaa2/close", "").0, "403");
+}
+
+#[test]
+fn a_resume_prefers_the_callers_own_session() {
+    if !is_root("a_resume_prefers_the_callers_own_session") {
+        return;
+    }
+    let stale_soon = "[central]\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"";
+    let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\"\n{stale_soon}"));
+    let users = [ONE, OTHER].map(|user| User(user.0, GROUP, &[]));
+    let ids = users.map(|user| registered(&host, user, r#"{"project": "odin", "current_epic": "003"}"#));
+    let is_stale = |id: &String| ask(&host, ROOT, "GET", &format!("/v1/sessions/{id}"), "").1["status"] == "stale";
+    let await_stale = || {
+        crate::support::eventually("both are stale", std::time::Duration::from_secs(60), || {
+            ids.iter().all(is_stale).then_some(())
+        })
+    };
+    for body in ["{}", r#"{"hint": "003"}"#, r#"{"hint": "odin"}"#] {
+        await_stale();
+        // A member without sessions of their own has to choose, and changes nothing by asking.
+        assert_eq!(ask(&host, MEMBER, "POST", "/v1/resume", body).0, "300", "{body}");
+        for (user, id) in users.iter().zip(&ids) {
+            let (status, resumed) = ask(&host, *user, "POST", "/v1/resume", body);
+            assert_eq!(
+                (status.as_str(), &resumed["session"]["instance_id"]),
+                ("200", &Value::from(id.as_str())),
+                "{body} {resumed}"
+            );
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! A central in memory: the model that the real one is held to.
+//! A central database in memory, for the simulation and for tests. It passes the same conformance suite as Postgres.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,21 +10,23 @@ use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading,
 use sessiond::domain::{
     Column, ColumnTimes, HistoryTables, InstanceId, MachineName, Session, Status, TimedSession, Timestamp,
 };
-use sessiond::sync::central::{Announcement, Applied, Batch, Central, CentralError, Host, Rejection, Swept, Welcome};
+use sessiond::sync::central::{
+    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
+};
 use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
 
-/// What shall go wrong with the next call.
+/// What goes wrong with the next call.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// It fails before anything is applied.
+    /// The call fails before anything is applied.
     Fail(CentralError),
-    /// It is applied, and the answer is lost.
+    /// The call is applied, and its answer is lost.
     LoseAnswer,
 }
 
-/// A host as central has it.
+/// A row of `sessiond_hosts`.
 #[derive(Clone, Debug)]
 struct Entry {
     name: MachineName,
@@ -41,7 +43,7 @@ struct Entry {
 struct Changed {
     transaction: u64,
     by: Option<Uuid>,
-    /// The newest change by another.
+    /// The newest transaction of another host.
     others: u64,
 }
 
@@ -52,9 +54,9 @@ struct Tables {
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
     tombstones: Vec<(u64, Gone)>,
-    /// Numbers the transactions.
+    /// The number of the newest transaction.
     transaction: u64,
-    /// The number of one that began long ago and still runs.
+    /// The number of a transaction that is still running.
     held: Option<u64>,
     hosts: BTreeMap<Uuid, Entry>,
     swept_at: Option<Timestamp>,
@@ -62,7 +64,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// Notes what a transaction of `by` changed since `before`, as the triggers of the real one do.
+    /// Marks what a transaction of `by` changed since `before`, as the triggers of Postgres do.
     fn mark(&mut self, before: &Self, by: Option<Uuid>) {
         self.transaction += 1;
         let now = self.transaction;
@@ -91,7 +93,7 @@ struct State {
     rejected: BTreeSet<String>,
     /// Sessions whose rows another transaction has locked.
     locked: BTreeSet<String>,
-    /// Why no row goes into the table of sessions: a new column, a trigger.
+    /// Why the table of sessions accepts no row: a new column, a trigger.
     broken: Option<Rejection>,
     read_only: bool,
     pushes: usize,
@@ -99,11 +101,11 @@ struct State {
     restored: u64,
 }
 
-/// The database itself, in the hand of a test.
+/// The database. Clones share it.
 #[derive(Clone)]
 pub struct FakeCentral(Arc<Mutex<State>>);
 
-/// A copy of everything in it, like a backup.
+/// A backup.
 pub struct Snapshot(Tables);
 
 impl FakeCentral {
@@ -134,7 +136,7 @@ impl FakeCentral {
         self.lock().tables.sessions.values().cloned().collect()
     }
 
-    /// Writes a row as another client would, whatever was there.
+    /// Inserts or replaces a row as another client would.
     pub fn put(&self, session: &Session) {
         self.change(|state| {
             let (id, now) = (session.instance_id.to_string(), (state.clock)());
@@ -143,7 +145,7 @@ impl FakeCentral {
         });
     }
 
-    /// Changes some of a row, as another client would.
+    /// Changes columns of a row as another client would.
     pub fn edit(&self, id: &str, edit: impl FnOnce(&mut Session)) {
         self.change(|state| {
             let now = (state.clock)();
@@ -163,12 +165,12 @@ impl FakeCentral {
         });
     }
 
-    /// What central has of a session's history, by kind and in order.
+    /// The records of a session, by kind and in order.
     pub fn history(&self, id: &str) -> Vec<FakeRow> {
         self.lock().tables.history.of(id)
     }
 
-    /// Reads or changes what central has of history as another client, or a person, would.
+    /// Reads or changes the records as another client or an operator would.
     pub fn with_history<T>(&self, change: impl FnOnce(&mut FakeHistory) -> T) -> T {
         change(&mut self.lock().tables.history)
     }
@@ -182,7 +184,7 @@ impl FakeCentral {
         result
     }
 
-    /// The next call meets this; several wait in line.
+    /// Makes the next call fail; several faults queue.
     pub fn fail_next(&self, fault: Fault) {
         self.lock().faults.push_back(fault);
     }
@@ -204,7 +206,7 @@ impl FakeCentral {
         self.lock().locked.clear();
     }
 
-    /// From now on the table of sessions takes no row, or takes rows again.
+    /// Makes the table of sessions accept no row, or accept rows again.
     pub fn break_sessions(&self, why: Option<Rejection>) {
         self.lock().broken = why;
     }
@@ -223,13 +225,13 @@ impl FakeCentral {
         state.restored += 1;
     }
 
-    /// Restores it into a cluster that numbers its transactions from there on; the rows keep the numbers they had.
+    /// Restores a backup into a cluster whose next transactions follow `transaction`; the rows keep their numbers.
     pub fn restore_elsewhere(&self, snapshot: Snapshot, transaction: u64) {
         self.restore(snapshot);
         self.lock().tables.transaction = transaction;
     }
 
-    /// A transaction begins that runs for long, or ends.
+    /// Begins a long transaction, or ends it.
     pub fn hold_a_transaction(&self, held: bool) {
         let mut state = self.lock();
         state.tables.held = held.then_some(state.tables.transaction + 1);
@@ -240,7 +242,7 @@ impl FakeCentral {
         self.lock().tables.transaction
     }
 
-    /// All that was ever deleted, with the transactions that did, as central keeps it.
+    /// All deletions, with their transactions.
     pub fn tombstones(&self) -> Vec<(u64, Gone)> {
         self.lock().tables.tombstones.clone()
     }
@@ -253,7 +255,7 @@ impl FakeCentral {
         });
     }
 
-    /// Another host takes a name for itself.
+    /// Another host takes a machine name.
     pub fn claim_name(&self, name: &str, host_id: Uuid) {
         let mut state = self.lock();
         let last_seen = (state.clock)();
@@ -270,7 +272,7 @@ impl FakeCentral {
         state.tables.hosts.insert(host_id, rival);
     }
 
-    /// As if no daemon had spoken, and no sweep been made, for this long.
+    /// Moves all heartbeats of hosts and the last sweep into the past.
     pub fn silence(&self, by: Duration) {
         let mut state = self.lock();
         state.tables.hosts.values_mut().for_each(|host| host.last_seen = host.last_seen.minus(by));
@@ -285,16 +287,16 @@ impl FakeCentral {
         self.lock().tables.hosts.get(&host_id).map(|host| host.last_seen)
     }
 
-    /// How many batches have been applied.
+    /// How many batches were applied.
     pub fn pushes(&self) -> usize {
         self.lock().pushes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no test panicked in here")
+        self.0.lock().expect("no test panicked while it held the lock")
     }
 
-    /// Runs one call as a transaction: applied whole if it succeeds, not at all if it does not.
+    /// Runs one call as a transaction: it is applied whole or not at all.
     fn transact<T>(
         &self,
         by: Uuid,
@@ -323,28 +325,28 @@ impl FakeCentral {
 }
 
 #[derive(Clone)]
-struct Me {
+struct RegisteredHost {
     host_id: Uuid,
     claim: Uuid,
     own_claims: Vec<Uuid>,
     name: MachineName,
     former_names: Vec<MachineName>,
-    /// How often central had been restored by then.
+    /// How often central had been restored at the handshake.
     restored: u64,
 }
 
 pub struct FakeLink {
     central: FakeCentral,
-    me: Option<Me>,
+    me: Option<RegisteredHost>,
 }
 
 impl FakeLink {
-    fn me(&self) -> Result<Me, CentralError> {
+    fn me(&self) -> Result<RegisteredHost, CentralError> {
         self.me.clone().ok_or_else(|| CentralError::Retry("not connected to central".into()))
     }
 
-    /// After an error the connection is gone, but for the two that leave it whole.
-    fn settle<T>(&mut self, answer: Result<T, CentralError>) -> Result<T, CentralError> {
+    /// Closes the connection after an error that breaks it.
+    fn finish_call<T>(&mut self, answer: Result<T, CentralError>) -> Result<T, CentralError> {
         if matches!(answer, Err(CentralError::Retry(_) | CentralError::Conflict(_))) {
             self.me = None;
         }
@@ -353,27 +355,27 @@ impl FakeLink {
 }
 
 impl Central for FakeLink {
-    async fn hello(&mut self, host: &Host) -> Result<Welcome, CentralError> {
+    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         self.me = None;
-        let welcome = self.central.transact(host.host_id, |state| hello(state, host))?;
-        self.me = Some(Me {
+        let accepted = self.central.transact(host.host_id, |state| handshake(state, host))?;
+        self.me = Some(RegisteredHost {
             host_id: host.host_id,
             claim: host.claim,
             own_claims: host.own_claims.clone(),
             name: host.machine.clone(),
-            former_names: welcome.former_names.clone(),
+            former_names: accepted.former_names.clone(),
             restored: self.central.lock().restored,
         });
-        Ok(welcome)
+        Ok(accepted)
     }
 
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| push(state, &me, batch));
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
-    async fn locked(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
+    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let me = self.me()?;
         let locked = |state: &mut State| {
             let rows = &state.tables.sessions;
@@ -381,51 +383,51 @@ impl Central for FakeLink {
             Ok(ids.iter().filter(is_locked).cloned().collect())
         };
         let answer = self.central.transact(me.host_id, locked);
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
-    async fn tables(&mut self) -> Result<HistoryTables, CentralError> {
+    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(state.tables.history.tables.clone()));
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
-    fn clock(&self) -> Option<Timestamp> {
+    fn last_clock(&self) -> Option<Timestamp> {
         self.me.as_ref().map(|_| self.central.now())
     }
 
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<Swept, CentralError> {
+    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
             true => Ok(pull(&state.tables, &me, reading)),
-            // No connection outlives the database that it led to.
+            // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
         });
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| Ok(hosts(&state.tables)));
-        self.settle(answer)
+        self.finish_call(answer)
     }
 
     async fn listen(&mut self) -> bool {
         false
     }
 
-    async fn changed(&mut self) -> Announcement {
+    async fn next_notification(&mut self) -> Notification {
         std::future::pending().await
     }
 }
 
-fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
+fn handshake(state: &mut State, host: &HostRegistration) -> Result<Accepted, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
@@ -465,7 +467,7 @@ fn hello(state: &mut State, host: &Host) -> Result<Welcome, CentralError> {
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
     let tables = state.tables.history.tables.clone();
-    Ok(Welcome { batch, former_names, tables, timeline: state.restored.to_string() })
+    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string() })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {
@@ -481,7 +483,7 @@ fn conflict(by: Uuid, entry: &Entry) -> CentralError {
     })
 }
 
-fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, CentralError> {
+fn push(state: &mut State, me: &RegisteredHost, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
     let now = (state.clock)();
     let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
     if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
@@ -512,7 +514,8 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
     let Tables { sessions, times, history, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     let pushed = batch.sessions.iter().zip(&applied);
-    let absent: BTreeSet<_> = pushed.filter(|(_, a)| a.leaves_none()).map(|(s, _)| s.instance_id.as_str()).collect();
+    let absent: BTreeSet<_> =
+        pushed.filter(|(_, a)| a.is_without_session()).map(|(s, _)| s.instance_id.as_str()).collect();
     applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
     Ok(applied)
 }
@@ -520,10 +523,10 @@ fn push(state: &mut State, me: &Me, batch: Batch<'_>) -> Result<Vec<Applied>, Ce
 fn apply(
     rows: &mut BTreeMap<String, Session>,
     times: &mut BTreeMap<String, ColumnTimes>,
-    me: &Me,
+    me: &RegisteredHost,
     offered: &TimedSession,
     now: Timestamp,
-) -> Applied {
+) -> RowOutcome {
     let session = &offered.session;
     let mut pushed = session.clone();
     let changes: ColumnTimes = offered.times.iter().map(|(column, at)| (column, at.min(now))).collect();
@@ -533,21 +536,21 @@ fn apply(
     let Some(row) = rows.get_mut(session.instance_id.as_str()) else {
         rows.insert(session.instance_id.to_string(), pushed);
         *known = changes;
-        return Applied::Taken;
+        return RowOutcome::Stored;
     };
     if row.created_at != pushed.created_at {
-        return Applied::Collided;
+        return RowOutcome::IdCollision;
     }
     if row.host_machine != pushed.host_machine && !me.former_names.contains(&row.host_machine) {
-        return Applied::Foreign { machine: row.host_machine.to_string() };
+        return RowOutcome::ForeignMachine { machine: row.host_machine.to_string() };
     }
     merge_columns((row, known), &pushed, &changes);
     merge(row, pushed, now);
     match (row.status, session.status) {
         (Status::Closed, Status::Active | Status::Stale) => {
-            Applied::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
+            RowOutcome::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
         }
-        _ => Applied::Taken,
+        _ => RowOutcome::Stored,
     }
 }
 
@@ -576,11 +579,11 @@ fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
     }
 }
 
-fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept {
+fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> SweepResult {
     let now = (state.clock)();
     let tables = &mut state.tables;
     if tables.swept_at.is_some_and(|at| at > now.minus(interval)) {
-        return Swept::default();
+        return SweepResult::default();
     }
     tables.swept_at = Some(now);
     let Tables { sessions, changed, hosts, .. } = tables;
@@ -597,13 +600,13 @@ fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> Swept 
             turned += 1;
         }
     }
-    Swept { turned, more: false }
+    SweepResult { sessions: turned, more: false }
 }
 
 /// Rows of one page.
 const PAGE: usize = 2;
 
-fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
+fn pull(tables: &Tables, me: &RegisteredHost, reading: &Reading) -> Changes {
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
         return Changes { rest: Rest::Everything, ..Changes::default() };
@@ -631,12 +634,12 @@ fn pull(tables: &Tables, me: &Me, reading: &Reading) -> Changes {
     Changes { rest: Rest::Nothing { next_since }, ..changes }
 }
 
-fn is_own(tables: &Tables, me: &Me, id: &str) -> bool {
+fn is_own(tables: &Tables, me: &RegisteredHost, id: &str) -> bool {
     let machine = &tables.sessions[id].host_machine;
     *machine == me.name || me.former_names.contains(machine)
 }
 
-fn timed(tables: &Tables, me: &Me, id: &str) -> TimedSession {
+fn timed(tables: &Tables, me: &RegisteredHost, id: &str) -> TimedSession {
     let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
     TimedSession { session: tables.sessions[id].clone(), times }
 }
@@ -657,7 +660,7 @@ fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, Gone)>
 }
 
 /// What changed after a place, or everything, by id.
-fn sessions<'a>(tables: &'a Tables, me: &Me, reading: &Reading, place: (u64, &str)) -> Vec<(u64, &'a str)> {
+fn sessions<'a>(tables: &'a Tables, me: &RegisteredHost, reading: &Reading, place: (u64, &str)) -> Vec<(u64, &'a str)> {
     if reading.is_whole() {
         return tables.sessions.keys().map(|id| (0, id.as_str())).filter(|(_, id)| *id > place.1).collect();
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use sessiond::domain::{HistoryRecord, HistoryTables, Kind, TableState, Timestamp};
-use sessiond::sync::central::{Applied, CentralError, Rejection};
+use sessiond::sync::central::{CentralError, Rejection, RowOutcome};
 use uuid::Uuid;
 
 /// A row of one of the three tables.
@@ -33,11 +33,11 @@ impl FakeHistory {
         records: &[HistoryRecord],
         present: impl Fn(&str) -> bool,
         now: Timestamp,
-    ) -> Result<Vec<Applied>, CentralError> {
+    ) -> Result<Vec<RowOutcome>, CentralError> {
         let mut applied = Vec::with_capacity(records.len());
         for record in records {
             if !present(record.instance_id.as_str()) {
-                applied.push(Applied::WithoutSession);
+                applied.push(RowOutcome::SessionMissing);
                 continue;
             }
             if record.kind == Kind::Event && !self.tables.takes(&record.record_type) {
@@ -57,7 +57,7 @@ impl FakeHistory {
                 let at = record.at.min(now);
                 self.add(HistoryRecord { at, ..record.clone() });
             }
-            applied.push(Applied::Taken);
+            applied.push(RowOutcome::Stored);
         }
         Ok(applied)
     }

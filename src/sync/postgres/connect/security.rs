@@ -8,7 +8,7 @@ use std::env;
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::{InvalidOptions, invalid};
+use super::invalid::{InvalidOptions, invalid};
 use crate::domain::text::quotation;
 
 /// libpq's sslmode.

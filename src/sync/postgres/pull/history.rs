@@ -1,160 +1,36 @@
-//! The latest of what happened in sessions, in pages that are bounded by their bytes.
+//! Reads the newest records of sessions, in pages that are bounded by their bytes.
 //!
-//! The sizes of the records are asked for first, so that neither side ever holds more than a page of them; a session
+//! The sizes of the records are read first, so that neither side ever holds more than a page of them; a session
 //! whose records do not fit is continued by the next page, newest records first.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::*;
-use crate::domain::mirror::Partly;
+use super::page::{Next, skip, timestamp, value};
+use crate::domain::mirror::{Changes, Partly, Position, Reading};
 use crate::domain::text::{safe_fields, safe_line};
-use crate::domain::{HistoryRecord, Kind};
-
-/// Sessions in which something new happened, for others than this host alone.
-const WITH_NEWS: &str = concat!(
-    "SELECT instance_id, changed_xid::text::bigint FROM sessiond_history \
-     WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND ",
-    begun!(),
-    " AND changed_by IS DISTINCT FROM $4 ORDER BY changed_xid, instance_id LIMIT $3"
-);
-
-/// Sessions that somebody may want to resume.
-const WORTH_KNOWING: &str = "\
-    SELECT instance_id, 0::bigint FROM supervisor_sessions \
-    WHERE instance_id > $2 AND (status <> 'closed' OR closed_at > now() - interval '7 days') \
-        AND ($1::text, $4::uuid) IS NOT NULL \
-    ORDER BY instance_id LIMIT $3";
-
-/// Which of the tables this login may read.
-const TABLES: &str = "\
-    SELECT coalesce(has_table_privilege(to_regclass('event_store'), 'SELECT'), false), \
-        coalesce(has_table_privilege(to_regclass('command_log'), 'SELECT'), false), \
-        coalesce(has_table_privilege(to_regclass('checkpoints'), 'SELECT'), false)";
+use crate::domain::{HistoryRecord, InstanceId, Kind};
+use crate::sync::central::CentralError;
+use crate::sync::postgres::link::{Link, column};
+use crate::sync::postgres::registered_host::RegisteredHost;
+use crate::sync::postgres::sql;
 
 /// The longest type of a record, in characters.
 const RECORD_TYPE: usize = 64;
 
-/// How many bytes one value may have; what is larger is of no use in a summary, and is left out.
-macro_rules! bounded {
-    ($column:literal) => {
-        concat!("CASE WHEN octet_length(", $column, "::text) <= 65536 THEN ", $column, " END")
-    };
-}
-
-macro_rules! size {
-    ($column:literal) => {
-        concat!("least(coalesce(octet_length(", $column, "::text), 0), 65536)")
-    };
-}
-
-/// The records of wanted sessions, newest first: of each session some are passed over, and so many are read.
-macro_rules! records {
-    ($columns:expr, $table:literal, $order:literal) => {
-        concat!(
-            "SELECT wanted.id, r.* FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS wanted (id, skipped, taken) \
-             CROSS JOIN LATERAL (SELECT ",
-            $columns,
-            " FROM ",
-            $table,
-            " WHERE instance_id = wanted.id ORDER BY ",
-            $order,
-            " DESC OFFSET wanted.skipped LIMIT wanted.taken) r"
-        )
-    };
-}
-
-macro_rules! sizes {
-    ($kind:literal, $size:expr, $table:literal, $order:literal, $limit:literal) => {
-        concat!(
-            "(SELECT ",
-            $kind,
-            " AS kind, row_number() OVER (ORDER BY ",
-            $order,
-            " DESC) AS rank, 64 + ",
-            $size,
-            " AS size FROM ",
-            $table,
-            " WHERE instance_id = wanted.id ORDER BY ",
-            $order,
-            " DESC LIMIT ",
-            $limit,
-            ")"
-        )
-    };
-}
-
-const EVENTS: &str = records!(
-    concat!(
-        "event_id::text, event_type::text, ",
-        micros!("timestamp"),
-        ", jsonb_build_object('data', ",
-        bounded!("event_data"),
-        ")::text"
-    ),
-    "event_store",
-    "sequence_num"
-);
-const SIZES_OF_EVENTS: &str = sizes!("0", size!("event_data"), "event_store", "sequence_num", "50");
-
-/// Commands have no key of their own: those that a daemon brought carry one, for others their number serves.
-const COMMANDS: &str = records!(
-    concat!(
-        "coalesce(substring(context_data->>'record_id' \
-             FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'), \
-             'c0ffee00-0000-4000-8000-' || lpad(to_hex(id), 12, '0')), command_type::text, ",
-        micros!("created_at"),
-        ", jsonb_build_object('action', action, 'tool_name', tool_name, 'parameters', ",
-        bounded!("parameters"),
-        ", 'result', ",
-        bounded!("result"),
-        ", 'error_message', left(error_message, 16384), 'success', success, 'execution_time_ms', execution_time_ms, \
-             'tags', ",
-        bounded!("tags"),
-        ")::text"
-    ),
-    "command_log",
-    "id"
-);
-const SIZES_OF_COMMANDS: &str = sizes!(
-    "1",
-    concat!(
-        size!("parameters"),
-        " + ",
-        size!("result"),
-        " + ",
-        size!("tags"),
-        " + least(coalesce(octet_length(error_message), 0), 65536)"
-    ),
-    "command_log",
-    "id",
-    "20"
-);
-
-const CHECKPOINTS: &str = records!(
-    concat!(
-        "checkpoint_id::text, checkpoint_type::text, ",
-        micros!("timestamp"),
-        ", jsonb_build_object('context_window_percent', context_window_percent, 'work_state', ",
-        bounded!("work_state"),
-        ")::text"
-    ),
-    "checkpoints",
-    "sequence_num"
-);
-const SIZES_OF_CHECKPOINTS: &str = sizes!("2", size!("work_state"), "checkpoints", "sequence_num", "1");
-
+/// The statements of each kind: its records, and their sizes.
 const KINDS: [(Kind, &str, &str); 3] = [
-    (Kind::Event, EVENTS, SIZES_OF_EVENTS),
-    (Kind::Command, COMMANDS, SIZES_OF_COMMANDS),
-    (Kind::Checkpoint, CHECKPOINTS, SIZES_OF_CHECKPOINTS),
+    (Kind::Event, sql::READ_EVENTS, sql::EVENT_SIZES),
+    (Kind::Command, sql::READ_COMMANDS, sql::COMMAND_SIZES),
+    (Kind::Checkpoint, sql::READ_CHECKPOINTS, sql::CHECKPOINT_SIZES),
 ];
 
-/// Reads a page of history. `found`: the page already holds something, so a long look-up is left to the next.
+/// Reads a page of history. `found`: the page already holds something, so a slow query is left to the next.
 pub(super) async fn read(
     link: &mut Link,
-    me: &Me,
+    host: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     found: bool,
@@ -162,7 +38,7 @@ pub(super) async fn read(
 ) -> Result<Next, CentralError> {
     let most = reading.page.histories();
     let limit = position.histories.unwrap_or(most).clamp(1, most);
-    let keys = keys(link, me, reading, position, limit).await?;
+    let keys = keys(link, host, reading, position, limit).await?;
     if keys.is_empty() {
         return Ok(Next::End);
     }
@@ -183,68 +59,65 @@ pub(super) async fn read(
     Ok(if complete { Next::End } else { Next::Page(plan.next(position, most)) })
 }
 
-/// Goes past the one session of a page.
-pub(super) async fn pass_over(
+/// Skips the history of the one session of a page.
+pub(super) async fn skip_one(
     link: &mut Link,
-    me: &Me,
+    host: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     changes: &mut Changes,
 ) -> Result<Next, CentralError> {
-    let Some((instance_id, transaction)) = keys(link, me, reading, position, 1).await?.into_iter().next() else {
+    let Some((instance_id, transaction)) = keys(link, host, reading, position, 1).await?.into_iter().next() else {
         return Ok(Next::End);
     };
-    passed_over("the history of a session", &instance_id, changes);
+    skip("the history of a session", &instance_id, changes);
     Ok(Next::Page(Position { transaction, instance_id, partly: None, ..position.clone() }))
 }
 
-/// The next sessions with news, each with the transaction that brought it.
+/// The next sessions with new records, each with the transaction that added them.
 async fn keys(
     link: &mut Link,
-    me: &Me,
+    host: &RegisteredHost,
     reading: &Reading,
     position: &Position,
     limit: u32,
 ) -> Result<Vec<(String, u64)>, CentralError> {
-    let query = sqlx::query(if reading.is_whole() { WORTH_KNOWING } else { WITH_NEWS })
+    let query = sqlx::query(if reading.is_whole() { sql::RECENT_HISTORIES } else { sql::CHANGED_HISTORIES })
         .bind(position.transaction.to_string())
         .bind(&position.instance_id)
         .bind(i64::from(limit))
-        .bind(me.host_id);
+        .bind(host.host_id);
     let rows = link.rows(query).await?;
     rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
 }
 
 async fn tables(link: &mut Link) -> Result<[bool; 3], CentralError> {
-    match link.rows(sqlx::query(TABLES)).await?.first() {
+    match link.rows(sqlx::query(sql::READABLE_HISTORY_TABLES)).await?.first() {
         Some(row) => Ok([column(row, 0)?, column(row, 1)?, column(row, 2)?]),
         None => Ok([false; 3]),
     }
 }
 
-/// The size of a record, and of what.
+/// The size of a record, with the place of its session and of its kind.
 struct Size {
     session: usize,
     kind: usize,
     bytes: u64,
 }
 
-/// Of each wanted session in order, of each kind, newest first.
+/// The sizes of the records of these sessions, in order of session and kind, newest first.
 async fn sizes(link: &mut Link, tables: [bool; 3], wanted: &[&str]) -> Result<Vec<Size>, CentralError> {
     let parts: Vec<_> = KINDS.iter().zip(tables).filter(|(_, there)| *there).map(|((.., sizes), _)| *sizes).collect();
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = format!(
-        "SELECT wanted.n, r.kind, r.size::bigint FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) \
-         CROSS JOIN LATERAL ({}) r ORDER BY wanted.n, r.kind, r.rank",
-        parts.join(" UNION ALL ")
-    );
+    // All three at once would fail if one table is absent.
+    let sql = parts.join(" UNION ALL ") + " ORDER BY 1, 2, 3";
     let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(wanted)).await?;
     let size = |row| {
         let session = usize::try_from(column::<i64>(row, 0)? - 1).unwrap_or(0);
         let kind = usize::try_from(column::<i32>(row, 1)?).unwrap_or(0);
-        Ok(Size { session, kind, bytes: column::<i64>(row, 2)?.unsigned_abs() })
+        Ok(Size { session, kind, bytes: column::<i64>(row, 3)?.unsigned_abs() })
     };
     rows.iter().map(size).collect()
 }
@@ -260,7 +133,7 @@ struct Plan {
     whole: u32,
 }
 
-/// The records of one session: how many of each kind are passed over, and how many are read.
+/// The records of one session: how many of each kind are skipped, and how many are read.
 struct Spans {
     instance_id: String,
     skipped: [u32; 3],
@@ -334,7 +207,7 @@ async fn records(
     for row in rows.iter().rev() {
         match record(row, kind) {
             Ok(record) => changes.history.push(record),
-            Err(why) => passed_over("a record", &why, changes),
+            Err(why) => skip("a record", &why, changes),
         }
     }
     Ok(())
@@ -353,7 +226,7 @@ fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
         instance_id,
         kind,
         record_type: safe_line(value(row, 2)?, RECORD_TYPE),
-        at: moment(row, 3)?,
+        at: timestamp(row, 3)?,
         body,
     })
 }
@@ -361,6 +234,7 @@ fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::mirror::Part;
 
     fn keys(ids: &[&str]) -> Vec<(String, u64)> {
         ids.iter().map(|id| ((*id).to_owned(), 7)).collect()
@@ -389,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_of_one_session_is_not_passed_over_in_another() {
+    fn records_read_of_one_session_are_not_skipped_in_another() {
         let partly = Some(Partly { instance_id: "b".into(), read: [1, 0, 0] });
         let position = Position { partly, ..Position::start(Part::History, 5, 9) };
         let plan = Plan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);

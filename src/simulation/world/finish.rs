@@ -1,83 +1,84 @@
-//! The end of a run: everything that was broken is mended, and everybody comes to rest.
+//! The end of a run: all faults are repaired, and hosts and central have to agree.
 
 use super::*;
+use crate::simulation::command::Command;
 
 impl World {
-    /// Everything is mended; then central and all hosts come to agree, exactly.
-    pub fn heal(&mut self) -> Result<(), Violation> {
-        self.note("everything is mended".into());
-        self.mend()?;
-        self.beat_or_be_silent()?;
+    /// Repairs all faults, syncs all hosts, and compares them with central.
+    pub fn finish(&mut self) -> Result<(), Violation> {
+        self.log_event("all faults are repaired".into());
+        self.repair_everything()?;
+        self.send_some_heartbeats()?;
         self.others_pass_a_locked_row()?;
-        self.settle_down()?;
+        self.sync_until_empty()?;
         self.compare()?;
-        while !self.network.lock().zombies.is_empty() {
-            self.zombie()?;
+        while !self.network.lock().late_batches.is_empty() {
+            self.late_batch()?;
         }
-        self.settle_down()?;
+        self.sync_until_empty()?;
         self.compare()?;
-        self.come_to_rest()?;
+        self.run_until_idle()?;
         self.compare_mirrors()?;
         self.check_quiet_pulls()?;
         self.compare_mirrors()
     }
 
-    /// Where nothing changed, a pull reads, writes and announces nothing; and reading everything again announces nothing.
+    /// If nothing changed, a pull reads, writes and announces nothing; and pulling everything again announces nothing.
     fn check_quiet_pulls(&mut self) -> Result<(), Violation> {
         for host in 0..HOSTS {
-            // The time of the mirror is written once a minute: let that be now.
+            // The mirror's time is written once a minute; this makes it due.
             self.pass(MINUTE, None);
             let before = self.pull_once(host)?;
             let after = self.pull_once(host)?;
             if (MirrorCost { pulls: before.pulls, ..after }) != before {
-                let what = format!("a quiet pull of host {host} changed {before:?} to {after:?}");
-                return Err(Violation { guarantee: "quiet", what });
+                let what = format!("a pull of host {host} changed {before:?} to {after:?}");
+                return Err(Violation { guarantee: "mirror", what });
             }
-            // The first may still find what the store keeps of sessions that this host let go of.
-            self.hosts[host].read_anew();
+            // The first one may still find sessions that this host has pruned.
+            self.hosts[host].reset_mirror_position();
             let first = self.pull_once(host)?;
-            self.hosts[host].read_anew();
+            self.hosts[host].reset_mirror_position();
             let again = self.pull_once(host)?;
             if again.announced != first.announced {
                 let what = format!("reading everything again, host {host} announced changes: {first:?}, {again:?}");
-                return Err(Violation { guarantee: "quiet", what });
+                return Err(Violation { guarantee: "mirror", what });
             }
         }
         Ok(())
     }
 
-    /// Lets a host pull. What its pulls have cost until then.
+    /// Lets a host pull. Returns the cost of its pulls so far.
     fn pull_once(&mut self, host: usize) -> Result<MirrorCost, Violation> {
         let pulls = |world: &Self| world.hosts[host].mirror_cost().map_or(0, |cost| cost.pulls);
         let before = pulls(self);
         for _ in 0..20 {
-            self.pass(PACE.pull_interval.as_micros() as i64, None);
-            self.sync_until_it_waits(host)?;
+            self.pass(INTERVALS.pull_interval.as_micros() as i64, None);
+            self.sync_until_waiting(host)?;
             if pulls(self) > before {
                 break;
             }
         }
         let cost = self.hosts[host].mirror_cost().filter(|cost| cost.pulls > before);
-        cost.ok_or_else(|| Violation { guarantee: "quiet", what: format!("host {host} does not pull") })
+        cost.ok_or_else(|| Violation { guarantee: "mirror", what: format!("host {host} does not pull") })
     }
 
-    /// Nothing new happens, and everybody hears of what did.
-    fn come_to_rest(&mut self) -> Result<(), Violation> {
+    /// Syncs all hosts until every change has been pulled.
+    fn run_until_idle(&mut self) -> Result<(), Violation> {
         for _ in 0..4 {
-            self.pass(PACE.sweep_interval.as_micros() as i64, None);
-            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+            self.pass(INTERVALS.sweep_interval.as_micros() as i64, None);
+            (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
         }
         Ok(())
     }
 
-    pub(super) fn mend(&mut self) -> Result<(), Violation> {
+    pub(super) fn repair_everything(&mut self) -> Result<(), Violation> {
         self.read_only = false;
         self.network.central.set_read_only(false);
         self.network.central.hold_a_transaction(false);
         self.network.central.unlock_rows();
         self.set_events(TableState::Usable);
         self.break_sessions(None);
-        self.network.lock().weather = [Weather::Fair; HOSTS];
+        self.network.lock().quality = [LinkQuality::Reliable; HOSTS];
         while self.rejected.len() > 1 {
             self.reject_or_accept();
         }
@@ -87,26 +88,27 @@ impl World {
             if self.hosts[host].daemon.is_none() {
                 self.restart(host)?;
             }
-            // What a person says now is said to a host that is not just doing it.
-            self.sync_until_it_waits(host)?;
+            // An operator's request comes when the host is not in the middle of an action.
+            self.sync_until_waiting(host)?;
             let name = self.hosts[host].name();
             if self.network.lock().rivals.contains_key(name.as_str()) {
-                self.tell_identity(host);
+                self.change_identity(host);
             }
             self.commit(host)?;
             self.submit(host, Command::FileUnder { name: self.hosts[host].name() });
-            // What is being rejected right now is parked first.
-            self.sync_until_it_waits(host)?;
+            // Rows that are being rejected are parked first.
+            self.sync_until_waiting(host)?;
             self.submit(host, Command::RetryParked);
             self.commit(host)?;
         }
         Ok(())
     }
 
-    /// Some sessions go on, the others are silent from now on.
-    pub(super) fn beat_or_be_silent(&mut self) -> Result<(), Violation> {
+    /// Some sessions send a heartbeat, the others are silent from here on.
+    pub(super) fn send_some_heartbeats(&mut self) -> Result<(), Violation> {
         self.pass(3 * MINUTE, None);
-        let sessions: Vec<_> = self.model.told.iter().map(|(key, told)| (*key, told.id.clone(), told.host)).collect();
+        let sessions: Vec<_> =
+            self.model.sessions.iter().map(|(key, expected)| (*key, expected.id.clone(), expected.host)).collect();
         for (key, id, host) in sessions {
             if self.below(3) > 0 {
                 let beat = Heartbeat { context_percent: Some(self.below(101) as u8), current_epic: None };
@@ -121,12 +123,12 @@ impl World {
         let rows = &self.rows;
         let waits: Vec<_> = self.waiting().into_iter().filter(|id| rows.contains_key(id)).collect();
         let Some(locked) = self.pick(&waits) else { return Ok(()) };
-        self.note(format!("{locked} is locked in central"));
+        self.log_event(format!("{locked} is locked in central"));
         self.network.central.lock_row(&locked);
         let mut others = Vec::new();
         for _ in 0..60 {
             self.pass(20 * SECOND, None);
-            (0..HOSTS).try_for_each(|host| self.sync_until_it_waits(host))?;
+            (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
             others = self.waiting();
             others.retain(|id| *id != locked);
             if others.is_empty() {
@@ -140,11 +142,11 @@ impl World {
         Err(Violation { guarantee: "G7", what: format!("{others:?} wait because {locked} is locked") })
     }
 
-    /// The sessions that wait for central, and are not parked.
+    /// The unsynced sessions that are not parked.
     fn waiting(&self) -> Vec<String> {
         let mut waiting = Vec::new();
         for host in self.hosts.iter().filter_map(|host| host.daemon.as_ref().map(|daemon| (host, daemon))) {
-            let parked = host.1.home.hand.lock().unwrap().parked();
+            let parked = host.1.replica.hand.lock().unwrap().parked();
             let is_parked = |id: &InstanceId| parked.iter().any(|p| p.record.is_none() && p.instance_id == *id);
             let records = host.0.records().into_iter().filter(|record| record.unsynced_since.is_some());
             let ids = records.map(|record| record.session.instance_id).filter(|id| !is_parked(id));
@@ -153,15 +155,15 @@ impl World {
         waiting
     }
 
-    pub(super) fn settle_down(&mut self) -> Result<(), Violation> {
+    pub(super) fn sync_until_empty(&mut self) -> Result<(), Violation> {
         for round in 0..60 {
             let short = 10 * SECOND + self.below(25 * SECOND as u64) as i64;
             self.pass(short, None);
             for host in 0..HOSTS {
                 if round % 3 == 0 {
-                    self.look(host)?;
+                    self.check_processes(host)?;
                 }
-                self.sync_until_it_waits(host)?;
+                self.sync_until_waiting(host)?;
             }
             self.check_calls()?;
             if round > 3 && self.hosts.iter().all(|host| backlog(host) == 0) {
@@ -172,14 +174,19 @@ impl World {
         Err(Violation { guarantee: "G2", what: format!("these many sessions never reached central: {left:?}") })
     }
 
-    pub(super) fn sync_until_it_waits(&mut self, host: usize) -> Result<(), Violation> {
+    pub(super) fn sync_until_waiting(&mut self, host: usize) -> Result<(), Violation> {
         for _ in 0..400 {
-            let went_on = self.hosts[host].sync();
+            let progressed = self.hosts[host].sync();
             self.commit(host)?;
-            if !went_on {
+            if !progressed {
                 return self.check_central();
             }
         }
         Err(Violation { guarantee: "G6", what: format!("host {host} never waits") })
     }
+}
+
+fn backlog(host: &Host) -> u64 {
+    let backlog = host.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().backlog().unwrap());
+    backlog.map_or(0, |backlog| backlog.sessions + backlog.records)
 }

@@ -1,30 +1,32 @@
-//! What is pushed, in parts: a batch that central does not take is divided until what is at fault stands alone.
+//! The rows of one push, and how they are divided: by table, in halves, by session, one by one.
+//!
+//! A part also turns central's outcomes into the result that the store records.
 
 use std::collections::HashSet;
 
-use super::central::Applied;
+use super::central::RowOutcome;
 use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
 use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
 
-/// What a part is made of, if it is of one sort: each goes into a table of its own in central.
+/// The table in central that a row goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Subject {
+pub(super) enum TargetTable {
     Sessions,
     Records(Kind),
 }
 
-impl Subject {
+impl TargetTable {
     pub const ALL: [Self; 4] =
         [Self::Sessions, Self::Records(Kind::Event), Self::Records(Kind::Command), Self::Records(Kind::Checkpoint)];
 
-    /// Central's table for it.
-    pub const fn table(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Sessions => "supervisor_sessions",
             Self::Records(kind) => kind.table(),
         }
     }
 
+    /// The kind of records; `None` for sessions.
     pub const fn kind(self) -> Option<Kind> {
         match self {
             Self::Sessions => None,
@@ -34,14 +36,14 @@ impl Subject {
 }
 
 #[derive(Default)]
-pub(super) struct Part {
+pub(super) struct BatchPart {
     pub sessions: Vec<TimedSession>,
-    /// Of each session.
+    /// The version of each session.
     versions: Vec<i64>,
     pub records: Vec<HistoryRecord>,
 }
 
-impl Part {
+impl BatchPart {
     pub fn of(pending: Pending) -> Self {
         let offer = |record: Record| {
             let times = record.offered_columns();
@@ -55,37 +57,37 @@ impl Part {
         self.sessions.len() + self.records.len()
     }
 
-    /// What it is, if it is one thing.
+    /// Names the row of a part that has one.
     pub fn name(&self) -> String {
         let session = self.sessions.first().map(|session| session.instance_id.to_string());
         let record = self.records.first().map(|r| format!("{} {} of {}", r.kind.as_str(), r.record_id, r.instance_id));
         session.or(record).unwrap_or_default()
     }
 
-    /// What it is made of: none if of nothing, or of several.
-    pub fn subject(&self) -> Option<Subject> {
-        let subjects = self.subjects();
-        if subjects.len() == 1 { subjects.into_iter().next() } else { None }
+    /// The table of all rows; `None` if there are several, or no rows.
+    pub fn table(&self) -> Option<TargetTable> {
+        let tables = self.tables();
+        if tables.len() == 1 { tables.into_iter().next() } else { None }
     }
 
-    /// All that it is made of.
-    pub fn subjects(&self) -> Vec<Subject> {
-        let has = |subject: &Subject| match subject {
-            Subject::Sessions => !self.sessions.is_empty(),
-            Subject::Records(kind) => self.records.iter().any(|record| record.kind == *kind),
+    /// The tables that the part has rows for.
+    pub fn tables(&self) -> Vec<TargetTable> {
+        let has = |table: &TargetTable| match table {
+            TargetTable::Sessions => !self.sessions.is_empty(),
+            TargetTable::Records(kind) => self.records.iter().any(|record| record.kind == *kind),
         };
-        Subject::ALL.into_iter().filter(has).collect()
+        TargetTable::ALL.into_iter().filter(has).collect()
     }
 
-    /// The sessions that it is about.
+    /// The ids of its sessions and of the sessions of its records, each once.
     pub fn session_ids(&self) -> Vec<InstanceId> {
         let of_records = self.records.iter().map(|record| &record.instance_id);
         let ids: HashSet<_> = self.sessions.iter().map(|session| &session.instance_id).chain(of_records).collect();
         ids.into_iter().cloned().collect()
     }
 
-    /// One part for each thing that it is made of, the sessions first.
-    pub fn by_subject(mut self) -> Vec<Self> {
+    /// One part for each table, sessions first.
+    pub fn by_table(mut self) -> Vec<Self> {
         let mut parts = Vec::new();
         for kind in Kind::ALL {
             let records = self.records.extract_if(.., |record| record.kind == kind).collect();
@@ -96,7 +98,7 @@ impl Part {
         parts
     }
 
-    /// Two parts of one that is made of one thing.
+    /// Splits the rows of one table into two halves.
     pub fn halves(mut self) -> (Self, Self) {
         let (sessions, records) = (self.sessions.len() / 2, self.records.len() / 2);
         let rest = Self {
@@ -107,7 +109,7 @@ impl Part {
         (self, rest)
     }
 
-    /// Takes one row out, the last session or else the last record.
+    /// Removes the last session, or else the last record.
     pub fn take_one(&mut self) -> Self {
         match (self.sessions.pop(), self.versions.pop()) {
             (Some(session), Some(version)) => {
@@ -117,7 +119,7 @@ impl Part {
         }
     }
 
-    /// What is about these sessions, and the rest.
+    /// Splits off the rows of these sessions; returns them and the rest.
     pub fn split_by_session(self, ids: &HashSet<InstanceId>) -> (Self, Self) {
         let (mut theirs, mut rest) = (Self::default(), Self::default());
         for (session, version) in self.sessions.into_iter().zip(self.versions) {
@@ -129,28 +131,28 @@ impl Part {
         (theirs, rest)
     }
 
-    /// What the store is to make of central's answer.
-    pub fn settling(self, applied: Vec<Applied>, settlement: impl Fn(Applied) -> Settlement) -> Settling {
-        let mut applied = applied.into_iter();
+    /// The result that the store records. `outcomes`: of each session in order, then of each record.
+    pub fn result(self, outcomes: Vec<RowOutcome>, settlement: impl Fn(RowOutcome) -> Settlement) -> Settling {
+        let mut outcomes = outcomes.into_iter();
         let sessions: Vec<Settled> = self
             .sessions
             .into_iter()
             .zip(self.versions)
-            .zip(applied.by_ref())
-            .map(|((session, version), applied)| settled(session, version, settlement(applied)))
+            .zip(outcomes.by_ref())
+            .map(|((session, version), outcome)| settled(session, version, settlement(outcome)))
             .collect();
         let beside = |record: &HistoryRecord| sessions.iter().any(|s| s.instance_id == record.instance_id);
-        let records = self.records.into_iter().zip(applied).filter_map(|(record, applied)| match applied {
-            // Its session just got another id, or is parked; the record goes with it.
-            Applied::WithoutSession if beside(&record) => None,
-            Applied::WithoutSession => Some(settled_record(&record, Some(WITHOUT_SESSION.to_owned()))),
+        let records = self.records.into_iter().zip(outcomes).filter_map(|(record, outcome)| match outcome {
+            // Its session just got another id, or is parked; the record follows it.
+            RowOutcome::SessionMissing if beside(&record) => None,
+            RowOutcome::SessionMissing => Some(settled_record(&record, Some(WITHOUT_SESSION.to_owned()))),
             _ => Some(settled_record(&record, None)),
         });
         let records = records.collect();
         Settling { sessions, records, ..Settling::default() }
     }
 
-    /// Central does not take any of it as it is.
+    /// The result of a part of which central rejects every row.
     pub fn rejected(self, error: &str) -> Settling {
         let rejected = Settlement::Rejected { error: error.to_owned() };
         Settling {

@@ -1,27 +1,27 @@
-//! What is kept out of the next pushes because central does not take it at present, in memory only.
+//! The rows that are kept out of the next pushes because central does not accept them at present. In memory only.
 //!
-//! Three things are held: single sessions whose rows are locked by another transaction; records of such sessions; and
-//! everything of one table that refuses most of what it is given, which is the fault of the table and not of the
-//! rows. Nothing of it is parked or lost: it counts as backlog, and goes when central takes it. Each is tried again
-//! after a time that doubles, and at once when the operator asks for a push. A new connection starts with nothing held.
+//! Three things are held: sessions whose rows another transaction has locked; records of such sessions; and all rows of
+//! a table that rejects most of what it receives, which is the fault of the table and not of the rows. None of these
+//! rows is parked or lost: they count as backlog, and are pushed once central accepts them. Each is retried after a
+//! time that doubles, and at once when the operator requests a push. A new connection starts with nothing held.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::engine::Tick;
-use super::parts::Subject;
+use super::batch::TargetTable;
+use super::scheduler::Tick;
 use crate::domain::InstanceId;
 use crate::store::Skip;
 
-/// Whether a row is still locked is cheap to ask.
+/// Checking whether a row is still locked is cheap.
 const FIRST_LOCK_CHECK: Duration = Duration::from_secs(1);
 const LONGEST_LOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// A table that refuses its rows is repaired by a person.
+/// A table that rejects its rows has to be repaired by an operator.
 const FIRST_FAULT_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_FAULT_RETRY: Duration = Duration::from_secs(60);
 
-/// When something held is tried again, and how often it failed in a row.
+/// When a held row or table is tried again, and how often it has failed in a row.
 #[derive(Clone, Debug, Default)]
 struct Retry {
     at: Tick,
@@ -35,7 +35,7 @@ impl Retry {
     }
 }
 
-/// A table that takes nothing at present.
+/// A table that accepts nothing at present.
 #[derive(Clone, Debug)]
 struct Fault {
     reason: String,
@@ -43,14 +43,14 @@ struct Fault {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldRows {
     sessions: HashMap<InstanceId, Retry>,
     records_of: HashMap<InstanceId, Retry>,
-    faults: BTreeMap<Subject, Fault>,
+    faults: BTreeMap<TargetTable, Fault>,
 }
 
-impl Held {
-    /// What stays out of a push now.
+impl HeldRows {
+    /// The rows that stay out of a push at `now`.
     pub fn skip(&self, now: Tick) -> Skip {
         let waits = |rows: &HashMap<InstanceId, Retry>| {
             let mut ids: Vec<_> = rows.iter().filter(|(_, retry)| retry.at > now).map(|(id, _)| id.clone()).collect();
@@ -59,28 +59,28 @@ impl Held {
         };
         let faulty: Vec<_> = self.faults.iter().filter(|(_, fault)| fault.retry.at > now).map(|(s, _)| *s).collect();
         Skip {
-            all_sessions: faulty.contains(&Subject::Sessions),
-            kinds: faulty.iter().filter_map(|subject| subject.kind()).collect(),
+            all_sessions: faulty.contains(&TargetTable::Sessions),
+            kinds: faulty.iter().filter_map(|table| table.kind()).collect(),
             sessions: waits(&self.sessions),
             records_of: waits(&self.records_of),
         }
     }
 
-    /// When something is to be tried again next.
+    /// When the next retry is due.
     pub fn next_retry(&self) -> Option<Tick> {
         let rows = self.sessions.values().chain(self.records_of.values());
         rows.chain(self.faults.values().map(|fault| &fault.retry)).map(|retry| retry.at).min()
     }
 
-    /// Everything is tried again at once.
+    /// Makes everything due at once.
     pub fn retry_now(&mut self) {
         let rows = self.sessions.values_mut().chain(self.records_of.values_mut());
         rows.chain(self.faults.values_mut().map(|fault| &mut fault.retry)).for_each(|retry| retry.at = Tick::ZERO);
     }
 
-    /// A row of this session is locked. `subject`: of what.
-    pub fn lock(&mut self, id: InstanceId, subject: Subject, now: Tick) {
-        let rows = if subject == Subject::Sessions { &mut self.sessions } else { &mut self.records_of };
+    /// Holds a session, or its records, because a row of `table` is locked.
+    pub fn lock(&mut self, id: InstanceId, table: TargetTable, now: Tick) {
+        let rows = if table == TargetTable::Sessions { &mut self.sessions } else { &mut self.records_of };
         rows.entry(id).or_default().failed(now, FIRST_LOCK_CHECK, LONGEST_LOCK_CHECK);
     }
 
@@ -90,7 +90,7 @@ impl Held {
         rows.filter(|(_, retry)| retry.at <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// It is still locked, or not.
+    /// Records whether the row is still locked.
     pub fn lock_checked(&mut self, id: &InstanceId, is_locked: bool, now: Tick) {
         for rows in [&mut self.sessions, &mut self.records_of] {
             if let Some(retry) = rows.get_mut(id)
@@ -101,35 +101,37 @@ impl Held {
         }
     }
 
-    /// Central took something about this session.
-    pub fn taken(&mut self, id: &InstanceId, subject: Subject) {
-        let rows = if subject == Subject::Sessions { &mut self.sessions } else { &mut self.records_of };
+    /// Central accepted a row of this session in `table`.
+    pub fn accepted(&mut self, id: &InstanceId, table: TargetTable) {
+        let rows = if table == TargetTable::Sessions { &mut self.sessions } else { &mut self.records_of };
         rows.remove(id);
     }
 
-    pub fn fail(&mut self, subject: Subject, reason: String, now: Tick) {
-        let mut retry = self.faults.remove(&subject).map(|fault| fault.retry).unwrap_or_default();
+    /// Holds all rows of a table that is at fault.
+    pub fn fail(&mut self, table: TargetTable, reason: String, now: Tick) {
+        let mut retry = self.faults.remove(&table).map(|fault| fault.retry).unwrap_or_default();
         retry.failed(now, FIRST_FAULT_RETRY, LONGEST_FAULT_RETRY);
-        self.faults.insert(subject, Fault { reason, retry });
+        self.faults.insert(table, Fault { reason, retry });
     }
 
-    /// Says whether it had been at fault.
-    pub fn clear(&mut self, subject: Subject) -> bool {
-        self.faults.remove(&subject).is_some()
+    /// Ends the fault of a table. Returns whether it had one.
+    pub fn clear(&mut self, table: TargetTable) -> bool {
+        self.faults.remove(&table).is_some()
     }
 
-    pub fn fault(&self, subject: Subject) -> Option<&str> {
-        self.faults.get(&subject).map(|fault| fault.reason.as_str())
+    /// Why the table is at fault, if it is.
+    pub fn fault(&self, table: TargetTable) -> Option<&str> {
+        self.faults.get(&table).map(|fault| fault.reason.as_str())
     }
 
-    /// What is locked, for the operator.
+    /// A message for the operator about the locked rows, if there are any.
     pub fn locks(&self) -> Option<String> {
         let count = self.sessions.len() + self.records_of.keys().filter(|id| !self.sessions.contains_key(*id)).count();
         let first = self.sessions.keys().chain(self.records_of.keys()).min()?;
         let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
         Some(format!(
-            "another transaction in central holds a lock on the row of session {first}{others}, which waits; the rest \
-             goes on; end that transaction (pg_stat_activity: idle in transaction)"
+            "another transaction in central holds a lock on the row of session {first}{others}, which waits; the other \
+             rows are pushed; end that transaction (pg_stat_activity: idle in transaction)"
         ))
     }
 }
@@ -145,31 +147,31 @@ mod tests {
 
     #[test]
     fn what_is_held_is_skipped_until_it_is_tried_again() {
-        let mut held = Held::default();
+        let mut held = HeldRows::default();
         let id = InstanceId::parse("odin-PS-000001").unwrap();
-        held.lock(id.clone(), Subject::Sessions, at(10));
-        held.fail(Subject::Records(Kind::Event), "no".into(), at(10));
+        held.lock(id.clone(), TargetTable::Sessions, at(10));
+        held.fail(TargetTable::Records(Kind::Event), "no".into(), at(10));
         let skip = held.skip(at(10));
         assert_eq!((skip.sessions, skip.kinds, skip.all_sessions), (vec![id.clone()], vec![Kind::Event], false));
         assert_eq!(held.next_retry(), Some(at(11)));
         assert_eq!(held.skip(at(11)).sessions, []);
         held.lock_checked(&id, true, at(11));
         assert_eq!(held.next_retry(), Some(at(13)), "after twice as long");
-        held.taken(&id, Subject::Sessions);
+        held.accepted(&id, TargetTable::Sessions);
         assert_eq!(held.skip(at(15)), Skip::default());
-        assert!(held.clear(Subject::Records(Kind::Event)));
+        assert!(held.clear(TargetTable::Records(Kind::Event)));
         assert!(held.next_retry().is_none() && held.locks().is_none());
     }
 
     #[test]
-    fn a_faulty_table_is_tried_more_and_more_rarely_and_at_once_when_asked() {
-        let mut held = Held::default();
+    fn table_at_fault_is_retried_with_backoff_and_at_once_on_request() {
+        let mut held = HeldRows::default();
         for _ in 0..20 {
-            held.fail(Subject::Sessions, "no".into(), at(100));
+            held.fail(TargetTable::Sessions, "no".into(), at(100));
         }
         assert_eq!(held.next_retry(), Some(at(160)));
         held.retry_now();
         assert_eq!(held.skip(at(100)), Skip::default());
-        assert_eq!(held.fault(Subject::Sessions), Some("no"));
+        assert_eq!(held.fault(TargetTable::Sessions), Some("no"));
     }
 }

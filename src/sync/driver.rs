@@ -1,0 +1,268 @@
+//! Performs the scheduler's actions over one link to one central, and reports their outcomes.
+//!
+//! The driver owns what is known of the link: central's ledger, its tables, the position of the pull, and the rows
+//! that are held back. `handshake`, `push`, `division` and `pull` each implement one action for it.
+//!
+//! An action fails by the link or by the local store. If the link fails, the connection is given up and the
+//! next action is a handshake, which finds out what central has applied. If the store fails, what central
+//! applied and the store could not record is pushed again; central's merge rules make that harmless.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::central::{Central, CentralError, Notification, SweepResult};
+use super::held_rows::HeldRows;
+use super::ledger::LedgerPosition;
+use super::link_reporter::LinkReporter;
+use super::pull_state::PullState;
+use super::replica::Replica;
+use super::scheduler::{Action, FailureKind, Scheduler, SyncIntervals, Tick};
+use crate::clock::Clock;
+use crate::domain::{HistoryTables, LinkStatus, Timestamp};
+use crate::store::{Skip, StoreError};
+
+/// The driver's sources of time and randomness. A run with the same ones can be repeated.
+pub struct Environment {
+    pub clock: Clock,
+    /// Reads a monotonic clock.
+    pub ticks: Box<dyn Fn() -> Tick + Send + Sync>,
+    /// Returns numbers that are uniform over all of `u64`.
+    pub random: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The version of sessiond.
+    pub version: &'static str,
+}
+
+/// Why an action failed.
+pub(super) enum SyncError {
+    Central(CentralError),
+    Store(StoreError),
+}
+
+impl From<CentralError> for SyncError {
+    fn from(error: CentralError) -> Self {
+        Self::Central(error)
+    }
+}
+
+impl From<StoreError> for SyncError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One central, and what is known of it.
+pub struct Driver<R, C> {
+    pub(super) replica: R,
+    pub(super) central: C,
+    pub(super) environment: Environment,
+    pub(super) reporter: LinkReporter,
+    pub(super) ledger: LedgerPosition,
+    /// The host id under which the handshake was accepted.
+    pub(super) host_id: Uuid,
+    /// The action other than a push that failed last: until it succeeds, the link is reported as down.
+    failing: Option<Action>,
+    pub(super) held: HeldRows,
+    /// Central's tables for records, as of the last check.
+    pub(super) tables: HistoryTables,
+    /// The parked rows that were logged.
+    pub(super) logged_parked: HashSet<String>,
+    pub(super) pulling: PullState,
+    /// The setting of this host, as of the last action.
+    pub(super) stale_after: Duration,
+}
+
+impl<R: Replica, C: Central> Driver<R, C> {
+    pub fn new(replica: R, central: C, environment: Environment, link: watch::Sender<LinkStatus>) -> Self {
+        let reporter = LinkReporter::new(link, environment.clock.clone());
+        Self {
+            replica,
+            central,
+            environment,
+            reporter,
+            ledger: LedgerPosition::default(),
+            host_id: Uuid::nil(),
+            failing: None,
+            held: HeldRows::default(),
+            tables: HistoryTables::ALL,
+            logged_parked: HashSet::new(),
+            pulling: PullState::default(),
+            stale_after: Duration::ZERO,
+        }
+    }
+
+    pub fn tick(&self) -> Tick {
+        (self.environment.ticks)()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.environment.clock)()
+    }
+
+    pub(super) fn random(&self) -> u64 {
+        (self.environment.random)()
+    }
+
+    /// Whether anything can be pushed now.
+    pub async fn has_pending(&self) -> bool {
+        self.replica.has_pending(self.skip()).await.unwrap_or(false)
+    }
+
+    /// What stays out of a push now.
+    pub(super) fn skip(&self) -> Skip {
+        self.held.skip(self.tick())
+    }
+
+    /// Makes the next push include what central did not accept before.
+    pub fn retry_held(&mut self) {
+        self.held.retry_now();
+    }
+
+    /// Performs one action, and reports its outcome to the scheduler and to `status`.
+    pub async fn perform(
+        &mut self,
+        action: Action,
+        intervals: SyncIntervals,
+        stale_after: Duration,
+        scheduler: &mut Scheduler,
+    ) {
+        self.stale_after = stale_after;
+        let outcome = self.attempt(action, intervals, scheduler).await;
+        self.report(action, outcome, scheduler);
+    }
+
+    async fn attempt(
+        &mut self,
+        action: Action,
+        intervals: SyncIntervals,
+        scheduler: &mut Scheduler,
+    ) -> Result<(), SyncError> {
+        match action {
+            Action::Handshake => {
+                self.handshake().await?;
+                scheduler.handshake_accepted(self.tick());
+                scheduler.tables_checked(self.tables.is_any_blocked(), false, self.tick());
+            }
+            Action::CheckTables => {
+                let freed = self.check_tables().await?;
+                scheduler.tables_checked(self.tables.is_any_blocked(), freed, self.tick());
+            }
+            Action::Push { limit } => {
+                self.push(limit, scheduler).await?;
+            }
+            Action::Pull => {
+                let more = self.pull(intervals).await?;
+                scheduler.pulled(more, self.pulling.began, self.tick());
+            }
+            Action::Listen => {
+                let is_listening = self.central.listen().await;
+                self.reporter.listening(is_listening);
+                scheduler.listened(is_listening, self.tick());
+            }
+            Action::Sweep => self.sweep(intervals, scheduler).await?,
+            Action::Wait { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the next notification of central. Never returns if central sends none.
+    pub async fn next_notification(&mut self) -> Notification {
+        self.central.next_notification().await
+    }
+
+    /// Schedules what a notification asks for.
+    pub fn handle_notification(&mut self, notification: Notification, scheduler: &mut Scheduler) {
+        let now = self.tick();
+        match notification {
+            Notification::SessionsChanged => scheduler.change_notified(now),
+            Notification::HostJoined => scheduler.change_notified(self.pulling.schedule_host_list(now)),
+            Notification::ConnectionLost => {
+                tracing::info!("the connection that listens for changes is lost; another one is opened");
+                self.reporter.listening(false);
+                scheduler.listener_lost(now);
+            }
+        }
+    }
+
+    /// Turns silent sessions in central stale. A sweep that central rejects is reported and retried later; only a lost
+    /// connection takes the link down.
+    async fn sweep(&mut self, intervals: SyncIntervals, scheduler: &mut Scheduler) -> Result<(), SyncError> {
+        let (swept, error) = match self.central.sweep(self.stale_after, intervals.sweep_interval).await {
+            Ok(swept) => (swept, None),
+            Err(CentralError::Reject(why)) => {
+                (SweepResult::default(), Some(format!("cannot turn silent sessions stale: {}", why.message)))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if swept.sessions > 0 {
+            tracing::info!(sessions = swept.sessions, "turned the sessions of vanished hosts stale in central");
+        }
+        scheduler.swept(swept.more, self.tick());
+        if self.reporter.set_sweep_error(error) {
+            self.report_answer();
+        }
+        Ok(())
+    }
+
+    /// Reports that central answered, unless an action is failing at present.
+    pub(super) fn report_answer(&self) {
+        if self.failing.is_none() {
+            self.reporter.answered(&self.held, &self.tables);
+        }
+    }
+
+    fn report(&mut self, action: Action, outcome: Result<(), SyncError>, scheduler: &mut Scheduler) {
+        let is_push = matches!(action, Action::Push { .. });
+        if outcome.is_ok() && action == Action::Pull {
+            self.reporter.store_works();
+        }
+        match outcome {
+            Ok(()) if self.failing == Some(action) || is_push && self.failing.is_none() => {
+                self.failing = None;
+                self.report_answer();
+            }
+            Ok(()) => {}
+            Err(SyncError::Central(error)) => {
+                if !is_push && action != Action::Handshake {
+                    self.failing = Some(action);
+                }
+                scheduler.failed(failure_kind(&error), self.tick(), self.random());
+                self.reporter.lost(&error);
+            }
+            // The mirror waits until there is room; the link stays up.
+            Err(SyncError::Store(error @ StoreError::Full(_))) if action == Action::Pull => {
+                self.reporter.store_failed(&error);
+                scheduler.pulled(false, self.pulling.began, self.tick());
+            }
+            Err(SyncError::Store(error)) => {
+                self.reporter.store_failed(&error);
+                scheduler.failed(FailureKind::LocalStore, self.tick(), self.random());
+            }
+        }
+    }
+
+    /// Pushes everything before the daemon stops. Returns whether that succeeded; if not, the rest stays in the store
+    /// for the next start.
+    pub async fn final_push(&mut self, scheduler: &mut Scheduler) -> bool {
+        let pushing = async {
+            // An action may have been interrupted: only a new handshake finds out where the ledger stands.
+            self.handshake().await?;
+            while self.push(scheduler.batch_limit(), scheduler).await? > 0 {}
+            Ok::<_, SyncError>(())
+        };
+        pushing.await.is_ok()
+    }
+}
+
+fn failure_kind(error: &CentralError) -> FailureKind {
+    match error {
+        CentralError::Retry(_) | CentralError::Locked(_) => FailureKind::Transient,
+        CentralError::OutOfStep => FailureKind::OutOfStep,
+        CentralError::Reject(_)
+        | CentralError::Refused(_)
+        | CentralError::SchemaMissing(_)
+        | CentralError::Conflict(_) => FailureKind::NeedsOperator,
+    }
+}

@@ -1,0 +1,53 @@
+//! What the parts of a page share: what follows a part, and how values of other clients are read.
+
+use sqlx::postgres::PgRow;
+use sqlx::{Decode, Postgres, Type};
+
+use crate::domain::Timestamp;
+use crate::domain::mirror::{Changes, Part, Position};
+use crate::sync::central::CentralError;
+use crate::sync::postgres::link::column;
+
+/// What follows a part of a page.
+pub(super) enum Next {
+    /// The part is read to its end; this one follows.
+    Part(Part),
+    /// The page is full.
+    Page(Position),
+    /// Everything is read.
+    End,
+}
+
+/// Counts a row that cannot be read.
+pub(super) fn skip(what: &str, why: &str, changes: &mut Changes) {
+    tracing::debug!(why, "{what} in central cannot be read and is skipped");
+    changes.unreadable += 1;
+}
+
+/// The key of the last row, if the page is full. `id`, `transaction`: the columns of the key.
+pub(super) fn last_key(
+    rows: &[PgRow],
+    full: u32,
+    id: usize,
+    transaction: usize,
+) -> Result<Option<(String, u64)>, CentralError> {
+    match rows.last() {
+        Some(row) if rows.len() >= full as usize => {
+            Ok(Some((column(row, id)?, column::<i64>(row, transaction)?.unsigned_abs())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A column of a row that another client may have written. An error concerns this row alone.
+pub(super) fn value<'r, T>(row: &'r PgRow, index: usize) -> Result<T, String>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    column(row, index).map_err(|error| error.to_string())
+}
+
+/// A time in microseconds since 1970.
+pub(super) fn timestamp(row: &PgRow, index: usize) -> Result<Timestamp, String> {
+    value(row, index).map(Timestamp::from_micros)
+}

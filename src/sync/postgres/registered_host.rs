@@ -1,0 +1,24 @@
+//! This host as central registered it, for the calls that follow the handshake.
+
+use uuid::Uuid;
+
+use super::records::Shapes;
+use crate::domain::MachineName;
+
+/// What this host was registered as in the handshake.
+#[derive(Debug)]
+pub(super) struct RegisteredHost {
+    pub host_id: Uuid,
+    pub claim: Uuid,
+    pub own_claims: Vec<Uuid>,
+    pub name: MachineName,
+    pub former_names: Vec<MachineName>,
+    pub shapes: Shapes,
+}
+
+impl RegisteredHost {
+    /// All machine names that this host's sessions may have.
+    pub fn names(&self) -> Vec<&str> {
+        self.former_names.iter().chain([&self.name]).map(MachineName::as_str).collect()
+    }
+}

@@ -1,0 +1,111 @@
+//! The daemon's statements, each in a file of its own in `sql/`.
+//!
+//! A file begins with a comment that says what the statement does and which index serves it; the suite's test
+//! `central::explain` runs EXPLAIN on every file and checks the index. The comment is not sent to central.
+//!
+//! Times are exchanged as microseconds since 1970, which no setting of the server or the session changes. A time that is
+//! read is cut to the years 1 to 9999, so that `infinity` can be read too.
+//!
+//! The statements of `migrate`, `zone` and `checkup` read the catalog once, and are beside the code that uses them.
+
+// Handshake.
+pub(super) const SCHEMA_CHECK: &str = statement(include_str!("sql/schema_check.sql"));
+pub(super) const RETIRE_FORMER_HOSTS: &str = statement(include_str!("sql/retire_former_hosts.sql"));
+pub(super) const RETIRE_NAMESAKES: &str = statement(include_str!("sql/retire_namesakes.sql"));
+pub(super) const FIND_RIVALS: &str = statement(include_str!("sql/find_rivals.sql"));
+pub(super) const REGISTER_HOST: &str = statement(include_str!("sql/register_host.sql"));
+pub(super) const HAS_STALE_AFTER: &str = statement(include_str!("sql/has_stale_after.sql"));
+pub(super) const SET_STALE_AFTER: &str = statement(include_str!("sql/set_stale_after.sql"));
+pub(super) const FORMER_NAMES: &str = statement(include_str!("sql/former_names.sql"));
+pub(super) const TIMELINE: &str = statement(include_str!("sql/timeline.sql"));
+pub(super) const FIRST_MIGRATION: &str = statement(include_str!("sql/first_migration.sql"));
+pub(super) const NOTIFY_HOST_JOINED: &str = statement(include_str!("sql/notify_host_joined.sql"));
+
+// Push: ledger and sessions.
+pub(super) const ADVANCE_LEDGER: &str = statement(include_str!("sql/advance_ledger.sql"));
+pub(super) const LEDGER_ROW: &str = statement(include_str!("sql/ledger_row.sql"));
+pub(super) const UPSERT_SESSIONS: &str = statement(include_str!("sql/upsert_sessions.sql"));
+pub(super) const RESTORE_HEARTBEATS: &str = statement(include_str!("sql/restore_heartbeats.sql"));
+pub(super) const SESSION_OWNERS: &str = statement(include_str!("sql/session_owners.sql"));
+pub(super) const EXISTING_SESSIONS: &str = statement(include_str!("sql/existing_sessions.sql"));
+pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_sessions.sql"));
+
+// Push: records.
+pub(super) const HISTORY_TABLES: &str = statement(include_str!("sql/history_tables.sql"));
+pub(super) const INSERT_EVENTS: &str = statement(include_str!("sql/insert_events.sql"));
+pub(super) const INSERT_EVENTS_WITH_LINEAGE: &str = statement(include_str!("sql/insert_events_with_lineage.sql"));
+pub(super) const EVENT_LINEAGES: &str = statement(include_str!("sql/event_lineages.sql"));
+pub(super) const KNOWN_COMMANDS: &str = statement(include_str!("sql/known_commands.sql"));
+pub(super) const INSERT_COMMANDS: &str = statement(include_str!("sql/insert_commands.sql"));
+pub(super) const INSERT_CHECKPOINTS: &str = statement(include_str!("sql/insert_checkpoints.sql"));
+pub(super) const MARK_HISTORY_CHANGED: &str = statement(include_str!("sql/mark_history_changed.sql"));
+pub(super) const MAY_LOCK_TABLE: &str = statement(include_str!("sql/may_lock_table.sql"));
+
+// Pull.
+pub(super) const OLDEST_TRANSACTION: &str = statement(include_str!("sql/oldest_transaction.sql"));
+pub(super) const DELETED_SESSIONS: &str = statement(include_str!("sql/deleted_sessions.sql"));
+pub(super) const ALL_SESSIONS: &str = statement(include_str!("sql/all_sessions.sql"));
+pub(super) const CHANGED_SESSIONS: &str = statement(include_str!("sql/changed_sessions.sql"));
+pub(super) const ALL_SESSION_KEYS: &str = statement(include_str!("sql/all_session_keys.sql"));
+pub(super) const CHANGED_SESSION_KEYS: &str = statement(include_str!("sql/changed_session_keys.sql"));
+pub(super) const HOSTS: &str = statement(include_str!("sql/hosts.sql"));
+
+// Pull: history.
+pub(super) const CHANGED_HISTORIES: &str = statement(include_str!("sql/changed_histories.sql"));
+pub(super) const RECENT_HISTORIES: &str = statement(include_str!("sql/recent_histories.sql"));
+pub(super) const READABLE_HISTORY_TABLES: &str = statement(include_str!("sql/readable_history_tables.sql"));
+pub(super) const READ_EVENTS: &str = statement(include_str!("sql/read_events.sql"));
+pub(super) const READ_COMMANDS: &str = statement(include_str!("sql/read_commands.sql"));
+pub(super) const READ_CHECKPOINTS: &str = statement(include_str!("sql/read_checkpoints.sql"));
+pub(super) const EVENT_SIZES: &str = statement(include_str!("sql/event_sizes.sql"));
+pub(super) const COMMAND_SIZES: &str = statement(include_str!("sql/command_sizes.sql"));
+pub(super) const CHECKPOINT_SIZES: &str = statement(include_str!("sql/checkpoint_sizes.sql"));
+
+// Sweep.
+pub(super) const CLAIM_SWEEP: &str = statement(include_str!("sql/claim_sweep.sql"));
+pub(super) const REOPEN_SWEEP: &str = statement(include_str!("sql/reopen_sweep.sql"));
+pub(super) const SWEEP_SESSIONS: &str = statement(include_str!("sql/sweep_sessions.sql"));
+pub(super) const DELETE_TOMBSTONES: &str = statement(include_str!("sql/delete_tombstones.sql"));
+pub(super) const DELETE_HISTORY_MARKS: &str = statement(include_str!("sql/delete_history_marks.sql"));
+
+// Listen.
+pub(super) const SERVER_PROCESS: &str = statement(include_str!("sql/server_process.sql"));
+
+/// The statement of a file, without the comment at its beginning.
+const fn statement(file: &'static str) -> &'static str {
+    let bytes = file.as_bytes();
+    let mut start = 0;
+    while bytes[start] == b'-' && bytes[start + 1] == b'-' {
+        while bytes[start] != b'\n' {
+            start += 1;
+        }
+        start += 1;
+    }
+    file.split_at(start).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Column;
+
+    #[test]
+    fn comment_is_not_sent() {
+        assert!(statement("-- Returns one.\n-- Index: none.\nSELECT 1\n") == "SELECT 1\n");
+        assert!(UPSERT_SESSIONS.starts_with("INSERT INTO supervisor_sessions"));
+    }
+
+    #[test]
+    fn every_shared_column_is_merged_by_its_own_time() {
+        let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        let sql = one_line(UPSERT_SESSIONS);
+        for column in Column::ALL.iter().map(|column| column.name()) {
+            let merged = format!(
+                "{column} = CASE WHEN excluded.column_times->>'{column}' IS NULL THEN s.{column} \
+                 WHEN (excluded.column_times->>'{column}')::bigint > coalesce((s.column_times->>'{column}')::bigint, "
+            );
+            assert!(sql.contains(&merged), "{column}");
+            assert!(sql.contains(&format!(" END, 0) THEN excluded.{column} ELSE s.{column} END")), "{column}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The port through which sync reads and writes the local store.
+//!
+//! Sync never calls [`Store`] directly: it goes through a [`Replica`], which knows the store and the identity of this
+//! host. Every method that concerns only the store has a default body that calls it, so the daemon's [`LocalReplica`]
+//! consists of its two fields, and the simulation overrides only the methods in which it plants its bugs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::{HistoryTables, Kind, MachineName, Timestamp};
+use crate::store::{
+    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settling, Skip, Store,
+    StoreError,
+};
+
+/// The local side of sync: this host's identity and its store.
+///
+/// # Errors
+/// All methods that return a result pass on the error of the store.
+pub trait Replica: Send + Sync {
+    fn store(&self) -> &Store;
+
+    fn identity(&self) -> Identity;
+
+    /// Records that central accepted this claim, and with it a requested replacement of another host.
+    fn claim_accepted(&self, claim: Uuid);
+
+    /// Sets the machine name of all sessions of this host. Returns how many had another one.
+    fn set_machine_name(
+        &self,
+        name: MachineName,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        self.store().file_under(name, at)
+    }
+
+    /// Whether anything that `skip` does not exclude has to be pushed.
+    fn has_pending(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        self.store().any_waits(skip)
+    }
+
+    /// Makes parked rows whose retry time has come pending again. Returns how many.
+    fn release_parked(&self, at: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        self.store().release_parked(at)
+    }
+
+    /// The unsynced sessions, oldest first, and the unsynced records whose sessions central has.
+    fn pending(&self, limit: BatchLimit, skip: Skip) -> impl Future<Output = Result<Pending, StoreError>> + Send {
+        self.store().pending(limit, skip)
+    }
+
+    /// The unsynced sessions behind this place in the order of [`Self::pending`]; no records.
+    fn pending_behind(
+        &self,
+        place: Place,
+        limit: BatchLimit,
+        skip: Skip,
+    ) -> impl Future<Output = Result<Pending, StoreError>> + Send {
+        self.store().pending_behind(place, limit, skip)
+    }
+
+    /// Up to `count` unsynced rows, newest first: records of a kind, or sessions if `kind` is `None`.
+    fn newest_pending(
+        &self,
+        kind: Option<Kind>,
+        count: usize,
+        skip: Skip,
+    ) -> impl Future<Output = Result<Pending, StoreError>> + Send {
+        self.store().newest_pending(kind, count, skip)
+    }
+
+    /// The batch numbers that the store knows.
+    fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send {
+        self.store().ledger()
+    }
+
+    /// Applies what central did with a batch. Returns the sessions that got a new id.
+    fn acknowledge(
+        &self,
+        result: Settling,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send {
+        self.store().settle(result, at)
+    }
+
+    /// Marks everything as unsynced, because central lost it. Returns how many sessions and records.
+    fn forget_synced(
+        &self,
+        acked_batch: i64,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(usize, usize), StoreError>> + Send {
+        self.store().forget_synced(acked_batch, at)
+    }
+
+    /// Records which tables central has for records, and which types of events it accepts.
+    fn record_tables(
+        &self,
+        tables: HistoryTables,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().learn_tables(tables, at)
+    }
+
+    /// Sets the timeline of central that the mirror follows. Another one than before resets the mirror's position.
+    fn set_mirror_timeline(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().mirror_of(timeline)
+    }
+
+    /// The transaction number from which the next pull reads; 0 reads everything.
+    fn mirror_position(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        self.store().mirror_since(now)
+    }
+
+    /// Makes the next pull read everything.
+    fn reset_mirror_position(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().read_mirror_anew()
+    }
+
+    /// Imports one page of changes from central. `at`: when the page was requested.
+    fn import_page(
+        &self,
+        reading: Reading,
+        changes: Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> impl Future<Output = Result<PageResult, StoreError>> + Send {
+        self.store().take_in(reading, changes, draws, at, stale_after)
+    }
+
+    /// Replaces the list of hosts that central knows.
+    fn replace_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().replace_hosts(hosts)
+    }
+}
+
+/// The replica of the host that the daemon runs on.
+pub struct LocalReplica {
+    pub store: Store,
+    pub identity: Arc<PinnedIdentity>,
+}
+
+impl Replica for LocalReplica {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.current()
+    }
+
+    fn claim_accepted(&self, claim: Uuid) {
+        self.identity.accepted(claim);
+    }
+}

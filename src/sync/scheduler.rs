@@ -1,0 +1,355 @@
+//! Decides what sync does next. Pure: time and randomness are arguments, and nothing here performs I/O.
+//!
+//! The worker asks for the [`Action`] that is due, the driver performs it, and the driver reports the outcome by one
+//! of the methods below ([`Scheduler::pushed`], [`Scheduler::failed`], ...). While disconnected there is one timer, for
+//! the next handshake. While connected each activity has a timer of its own, and the first one that is due wins, in
+//! the order push, check of the tables, pull, listen, sweep.
+//!
+//! Urgent changes are pushed [`PUSH_GAP`] after the previous push. Changes that are only heartbeats wait for
+//! one another and go [`HEARTBEAT_PUSHES`] times per heartbeat interval, because each pushed row costs central an
+//! update of five indexes. If nothing is pending, an empty push reports once per heartbeat interval that this host
+//! lives.
+//!
+//! After a failure the connection counts as down. The next attempt follows after exponential backoff with full jitter;
+//! what needs an operator is retried more slowly. [`Scheduler::run_now`] cuts any wait short.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::domain::backoff::{CAP_FOR_A_PERSON, full_jitter};
+use crate::store::BatchLimit;
+
+/// A reading of a monotonic clock: the time since an arbitrary start.
+pub type Tick = Duration;
+
+/// How often sync does what while it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncIntervals {
+    /// The longest time between two pushes. Each push tells central that this host lives.
+    pub heartbeat_interval: Duration,
+    /// The time between two pulls if central sends no notification. Heartbeats are never notified.
+    pub pull_interval: Duration,
+    /// The time between two checks for vanished hosts.
+    pub sweep_interval: Duration,
+    /// The longest backoff after a transient failure.
+    pub longest_wait: Duration,
+}
+
+/// How often to check whether a table that could not be used for records can be used now.
+const TABLE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The shortest time between two pushes, so that a busy host costs central one transaction per second.
+const PUSH_GAP: Duration = Duration::from_secs(1);
+
+/// The shortest time between two pulls, however often central notifies.
+const PULL_GAP: Duration = Duration::from_millis(250);
+
+/// The wait after a pull is at least this many times the duration of the pull. Otherwise a central that many hosts
+/// read would be asked more and more often.
+const PULL_WAIT_FACTOR: u32 = 10;
+
+/// The wait after a slow pull is at most this many pull intervals.
+const LONGEST_PULL_WAIT: u32 = 3;
+
+/// How long to wait before listening again at a central that has never supported it.
+const LISTEN_RETRY_UNSUPPORTED: Duration = Duration::from_secs(300);
+
+/// The same for a central that has supported it before.
+const LISTEN_RETRY: Duration = Duration::from_secs(15);
+
+/// The shortest time between two sweeps of one backlog, so that pushes and pulls get their turn.
+const SWEEP_GAP: Duration = Duration::from_secs(1);
+
+/// How long to wait after the local store failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How many times per heartbeat interval changes are pushed that are only heartbeats.
+const HEARTBEAT_PUSHES: u32 = 2;
+
+/// The rows of one push: the smallest limit, for a slow central, and the largest, for a fast one.
+pub const BATCH_ROWS: RangeInclusive<usize> = 50..=8000;
+
+/// The bytes of one push. A line of 64 kbit/s carries the smallest limit in one second.
+const BATCH_BYTES: RangeInclusive<usize> = 8 << 10..=1 << 20;
+
+/// The first batch is this part of the largest.
+const FIRST_BATCH_DIVISOR: usize = 8;
+
+/// Batches that take longer than this are not made larger: the round trip is a small part of it by then.
+const SLOW_BATCH: Duration = Duration::from_secs(1);
+
+/// How many attempts of backoff a failure that needs an operator skips: nobody repairs it within a second.
+const OPERATOR_ATTEMPTS_AHEAD: u32 = 4;
+
+/// What the driver has to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect and register this host.
+    Handshake,
+    /// Push what is pending, up to the limit; with nothing pending, an empty batch.
+    Push { limit: BatchLimit },
+    /// Check whether the tables for records can be used.
+    CheckTables,
+    /// Read what changed in central.
+    Pull,
+    /// Subscribe to notifications.
+    Listen,
+    /// Turn the sessions of vanished hosts stale.
+    Sweep,
+    /// Nothing until then, unless an event comes first.
+    Wait { until: Tick },
+}
+
+/// What is unsynced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    Nothing,
+    HeartbeatsOnly,
+    Urgent,
+}
+
+/// What kind of failure ended an action. It decides how long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A new attempt may succeed.
+    Transient,
+    /// An operator has to act.
+    NeedsOperator,
+    /// Central's ledger is not where it was expected; a new handshake resolves that.
+    OutOfStep,
+    /// The local store failed, not central.
+    LocalStore,
+}
+
+/// When each activity is due while connected. `Tick::MAX` means never.
+#[derive(Clone, Debug)]
+struct Timers {
+    /// A push of urgent changes.
+    urgent_push_at: Tick,
+    /// A push of heartbeats.
+    heartbeat_push_at: Tick,
+    /// A push of nothing.
+    empty_push_at: Tick,
+    /// A push of rows that central did not accept before.
+    held_push_at: Tick,
+    table_check_at: Tick,
+    pull_at: Tick,
+    /// The earliest pull after a notification.
+    notified_pull_at: Tick,
+    listen_at: Tick,
+    sweep_at: Tick,
+}
+
+impl Timers {
+    fn all_due(now: Tick) -> Self {
+        Self {
+            urgent_push_at: now,
+            heartbeat_push_at: now,
+            empty_push_at: now,
+            held_push_at: Tick::MAX,
+            table_check_at: Tick::MAX,
+            pull_at: now,
+            notified_pull_at: now,
+            listen_at: now,
+            sweep_at: now,
+        }
+    }
+
+    fn push_at(&self, unsynced: Unsynced) -> Tick {
+        let by_content = match unsynced {
+            Unsynced::Nothing => self.empty_push_at,
+            Unsynced::HeartbeatsOnly => self.heartbeat_push_at.min(self.empty_push_at),
+            Unsynced::Urgent => self.urgent_push_at.min(self.empty_push_at),
+        };
+        by_content.min(self.held_push_at.max(self.urgent_push_at))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Connection {
+    Down { retry_at: Tick },
+    Up(Timers),
+}
+
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    intervals: SyncIntervals,
+    connection: Connection,
+    /// Failures since the last successful push.
+    failures: u32,
+    limit: BatchLimit,
+    batch_rows: RangeInclusive<usize>,
+    /// Central has accepted a subscription at some time.
+    listened_once: bool,
+}
+
+impl Scheduler {
+    /// Starts disconnected, with a handshake due at once. `batch_rows`: the smallest and the largest limit of rows.
+    pub fn new(intervals: SyncIntervals, batch_rows: RangeInclusive<usize>) -> Self {
+        let rows = (batch_rows.end() / FIRST_BATCH_DIVISOR).max(*batch_rows.start());
+        let limit = BatchLimit { rows, bytes: BATCH_BYTES.end() / FIRST_BATCH_DIVISOR };
+        let connection = Connection::Down { retry_at: Tick::ZERO };
+        Self { intervals, connection, failures: 0, limit, batch_rows, listened_once: false }
+    }
+
+    /// The limit of the next push.
+    pub fn batch_limit(&self) -> BatchLimit {
+        self.limit
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.connection, Connection::Up(_))
+    }
+
+    /// The action that is due at `now`, given what is unsynced.
+    pub fn next_action(&self, now: Tick, unsynced: Unsynced) -> Action {
+        let timers = match &self.connection {
+            Connection::Down { retry_at } if *retry_at <= now => return Action::Handshake,
+            Connection::Down { retry_at } => return Action::Wait { until: *retry_at },
+            Connection::Up(timers) => timers,
+        };
+        let in_order = [
+            (timers.push_at(unsynced), Action::Push { limit: self.limit }),
+            (timers.table_check_at, Action::CheckTables),
+            (timers.pull_at, Action::Pull),
+            (timers.listen_at, Action::Listen),
+            (timers.sweep_at, Action::Sweep),
+        ];
+        let until = in_order.iter().map(|(at, _)| *at).min().unwrap_or(now);
+        let due = in_order.into_iter().find(|(at, _)| *at <= now);
+        due.map_or(Action::Wait { until }, |(_, action)| action)
+    }
+
+    fn timers(&mut self) -> Option<&mut Timers> {
+        match &mut self.connection {
+            Connection::Up(timers) => Some(timers),
+            Connection::Down { .. } => None,
+        }
+    }
+
+    /// Central accepted the handshake.
+    pub fn handshake_accepted(&mut self, now: Tick) {
+        self.connection = Connection::Up(Timers::all_due(now));
+    }
+
+    /// A push that began at `began` succeeded. With `more` pending the next one follows at once.
+    pub fn pushed(&mut self, more: bool, began: Tick, now: Tick) {
+        self.failures = 0;
+        if more && now.saturating_sub(began) < SLOW_BATCH {
+            self.limit.rows = (self.limit.rows * 2).min(*self.batch_rows.end());
+            self.limit.bytes = (self.limit.bytes * 2).min(*BATCH_BYTES.end());
+        }
+        let interval = self.intervals.heartbeat_interval;
+        if let Some(timers) = self.timers() {
+            timers.urgent_push_at = if more { now } else { now + PUSH_GAP };
+            timers.heartbeat_push_at = if more { now } else { now + interval / HEARTBEAT_PUSHES };
+            timers.empty_push_at = now + interval;
+        }
+    }
+
+    /// Rows that central did not accept are pushed again at `at`, but not before the usual gap.
+    pub fn retry_held_at(&mut self, at: Option<Tick>) {
+        if let Some(timers) = self.timers() {
+            timers.held_push_at = at.unwrap_or(Tick::MAX);
+        }
+    }
+
+    /// The tables for records were checked. `blocked`: some cannot be used; `freed`: some can be used that could not
+    /// be before.
+    pub fn tables_checked(&mut self, blocked: bool, freed: bool, now: Tick) {
+        if let Some(timers) = self.timers() {
+            timers.table_check_at = if blocked { now + TABLE_CHECK_INTERVAL } else { Tick::MAX };
+            if freed {
+                (timers.urgent_push_at, timers.heartbeat_push_at) = (now, now);
+            }
+        }
+    }
+
+    /// A page was read, by a pull that began at `began`. With `more` to read the next page follows at once.
+    pub fn pulled(&mut self, more: bool, began: Tick, now: Tick) {
+        let interval = self.intervals.pull_interval;
+        let wait = PULL_WAIT_FACTOR * now.saturating_sub(began);
+        if let Some(timers) = self.timers() {
+            timers.pull_at = if more { now } else { now + wait.clamp(interval, LONGEST_PULL_WAIT * interval) };
+            timers.notified_pull_at = now + PULL_GAP.max(wait.min(interval));
+        }
+    }
+
+    /// Central notified that something changes at `at`, or changed before.
+    pub fn change_notified(&mut self, at: Tick) {
+        if let Some(timers) = self.timers() {
+            timers.pull_at = timers.pull_at.min(at.max(timers.notified_pull_at));
+        }
+    }
+
+    /// A subscription was attempted. If it succeeded, what changed before it is read at once.
+    pub fn listened(&mut self, is_listening: bool, now: Tick) {
+        let retry = if self.listened_once { LISTEN_RETRY } else { LISTEN_RETRY_UNSUPPORTED };
+        let Some(timers) = self.timers() else { return };
+        timers.listen_at = if is_listening { Tick::MAX } else { now + retry };
+        if is_listening {
+            timers.pull_at = now;
+            self.listened_once = true;
+        }
+    }
+
+    /// The connection that listened is lost: what it missed is read, and another one opened.
+    pub fn listener_lost(&mut self, now: Tick) {
+        if let Some(timers) = self.timers() {
+            timers.listen_at = now;
+        }
+        self.change_notified(now);
+    }
+
+    /// A sweep ended, with or without success. With `more` sessions left the next one follows soon.
+    pub fn swept(&mut self, more: bool, now: Tick) {
+        let interval = self.intervals.sweep_interval;
+        if let Some(timers) = self.timers() {
+            timers.sweep_at = now + if more { SWEEP_GAP.min(interval) } else { interval };
+        }
+    }
+
+    /// An action failed, and with it the connection. `random` is uniform over all of `u64`.
+    pub fn failed(&mut self, kind: FailureKind, now: Tick, random: u64) {
+        let wait = match kind {
+            FailureKind::OutOfStep if self.failures == 0 => Duration::ZERO,
+            FailureKind::LocalStore => STORE_RETRY,
+            FailureKind::OutOfStep | FailureKind::Transient => {
+                full_jitter(self.failures, self.intervals.longest_wait, random)
+            }
+            FailureKind::NeedsOperator => {
+                full_jitter(self.failures.saturating_add(OPERATOR_ATTEMPTS_AHEAD), CAP_FOR_A_PERSON, random)
+            }
+        };
+        self.failures = self.failures.saturating_add(1);
+        if kind == FailureKind::Transient {
+            self.limit.rows = (self.limit.rows / 2).max(*self.batch_rows.start());
+            self.limit.bytes = (self.limit.bytes / 2).max(*BATCH_BYTES.start());
+        }
+        self.connection = Connection::Down { retry_at: now + wait };
+    }
+
+    /// Ends the current wait: the operator asked for a sync, or the network came back.
+    pub fn run_now(&mut self, now: Tick) {
+        match &mut self.connection {
+            Connection::Down { retry_at } => *retry_at = (*retry_at).min(now),
+            Connection::Up(timers) => {
+                if timers.table_check_at != Tick::MAX {
+                    timers.table_check_at = timers.table_check_at.min(now);
+                }
+                timers.urgent_push_at = timers.urgent_push_at.min(now);
+                timers.empty_push_at = timers.empty_push_at.min(now);
+            }
+        }
+    }
+
+    /// The settings or the identity changed: a new handshake is due at once.
+    pub fn reconnect(&mut self, intervals: SyncIntervals, now: Tick) {
+        self.intervals = intervals;
+        self.failures = 0;
+        self.connection = Connection::Down { retry_at: now };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Every statement of `src/sync/postgres/sql` is planned with the indexes that serve it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::support::postgres::Server;
+
+use super::history;
+use super::postgres::Database;
+
+/// Either of the two indexes that supervisor_sessions has on the id.
+const SESSION_ID: &[&str] = &["supervisor_sessions_pkey", "idx_supervisor_sessions_instance_id"];
+const SESSIONS_CHANGED: &[&str] = &["idx_supervisor_sessions_changed"];
+const HOST_ID: &[&str] = &["sessiond_hosts_pkey"];
+const HOST_NAME: &[&str] = &["sessiond_hosts_machine_name"];
+const EVENT_ID: &[&str] = &["event_store_pkey"];
+const EVENT_NUMBER: &[&str] = &["event_store_instance_id_sequence_num_key"];
+const COMMANDS_OF_SESSION: &[&str] = &["idx_sessiond_command_log"];
+const CHECKPOINTS_OF_SESSION: &[&str] = &["idx_sessiond_checkpoints"];
+
+/// Each file, and the indexes of its plan: of each group at least one. No group: the statement reads no table that
+/// grows, or only the catalog, or no index can serve it, which its file explains.
+const PLANS: &[(&str, &[&[&str]])] = &[
+    ("advance_ledger", &[HOST_ID]),
+    ("all_session_keys", &[SESSION_ID]),
+    ("all_sessions", &[SESSION_ID]),
+    ("changed_histories", &[&["sessiond_history_pkey"]]),
+    ("changed_session_keys", &[SESSIONS_CHANGED]),
+    ("changed_sessions", &[SESSIONS_CHANGED]),
+    ("checkpoint_sizes", &[CHECKPOINTS_OF_SESSION]),
+    ("claim_sweep", &[]),
+    ("command_sizes", &[COMMANDS_OF_SESSION]),
+    ("delete_history_marks", &[&["sessiond_history_added_at"]]),
+    ("delete_tombstones", &[]),
+    ("deleted_sessions", &[&["sessiond_tombstones_pkey"], SESSION_ID]),
+    ("event_lineages", &[EVENT_ID]),
+    ("event_sizes", &[EVENT_NUMBER]),
+    ("existing_sessions", &[SESSION_ID]),
+    ("find_rivals", &[HOST_ID, HOST_NAME]),
+    ("first_migration", &[&["sessiond_migrations_pkey"]]),
+    ("former_names", &[HOST_ID]),
+    ("has_stale_after", &[]),
+    ("history_tables", &[]),
+    ("hosts", &[]),
+    ("insert_checkpoints", &[&["checkpoints_pkey"], CHECKPOINTS_OF_SESSION]),
+    ("insert_commands", &[]),
+    ("insert_events", &[EVENT_ID, EVENT_NUMBER]),
+    ("insert_events_with_lineage", &[EVENT_ID, EVENT_NUMBER]),
+    ("known_commands", &[&["idx_sessiond_command_record"]]),
+    ("ledger_row", &[HOST_ID]),
+    ("mark_history_changed", &[]),
+    ("may_lock_table", &[]),
+    ("notify_host_joined", &[]),
+    ("oldest_transaction", &[]),
+    ("read_checkpoints", &[CHECKPOINTS_OF_SESSION]),
+    ("read_commands", &[COMMANDS_OF_SESSION]),
+    ("read_events", &[EVENT_NUMBER]),
+    ("readable_history_tables", &[]),
+    ("recent_histories", &[SESSION_ID]),
+    ("register_host", &[HOST_ID]),
+    ("reopen_sweep", &[]),
+    (
+        "restore_heartbeats",
+        &[&[
+            "idx_supervisor_sessions_last_heartbeat",
+            "supervisor_sessions_pkey",
+            "idx_supervisor_sessions_instance_id",
+        ]],
+    ),
+    ("retire_former_hosts", &[HOST_ID]),
+    ("retire_namesakes", &[HOST_NAME]),
+    ("schema_check", &[]),
+    ("server_process", &[]),
+    ("session_owners", &[SESSION_ID]),
+    ("set_stale_after", &[HOST_ID]),
+    ("sweep_sessions", &[SESSION_ID]),
+    ("timeline", &[]),
+    ("unlocked_sessions", &[SESSION_ID]),
+    ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),
+];
+
+/// Enough rows that the planner prefers indexes, and no index over another by chance.
+const ROWS: &str = "\
+    ALTER TABLE event_store ADD COLUMN parent_uuid UUID, ADD COLUMN root_uuid UUID, ADD COLUMN depth INT; \
+    INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, host_machine) \
+        SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin', 'PS', 'active', 'host' || n % 50 \
+        FROM generate_series(1, 5000) n; \
+    INSERT INTO event_store (instance_id, event_type, sequence_num) \
+        SELECT instance_id, 'task_spawned', n FROM supervisor_sessions, generate_series(1, 3) n; \
+    INSERT INTO command_log (instance_id, command_type, action, context_data) \
+        SELECT instance_id, 'explicit', 'a', CASE n WHEN 1 THEN jsonb_build_object('record_id', gen_random_uuid()) END \
+        FROM supervisor_sessions, generate_series(1, 3) n; \
+    INSERT INTO checkpoints (instance_id, checkpoint_type, sequence_num, work_state) \
+        SELECT instance_id, 'manual', n, '{}' FROM supervisor_sessions, generate_series(1, 3) n; \
+    INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) \
+        SELECT gen_random_uuid(), 'host' || n, gen_random_uuid(), '1' FROM generate_series(1, 500) n; \
+    INSERT INTO sessiond_tombstones (changed_xid, instance_id, created_at) \
+        SELECT n::text::xid8, 'gone-PS-' || lpad(n::text, 6, '0'), now() FROM generate_series(1, 5000) n; \
+    ANALYZE";
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync/postgres/sql")
+}
+
+/// The plan of a statement for any values of its parameters.
+fn plan(db: &Database<'_>, sql: &str) -> String {
+    let is_used = |number: &usize| sql.contains(&format!("${number}"));
+    let parameters = (1..=20).filter(is_used).max().unwrap_or(0);
+    let values = if parameters == 0 { String::new() } else { format!("({})", vec!["NULL"; parameters].join(", ")) };
+    db.psql(&format!(
+        "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; \
+         PREPARE statement AS {sql}; EXPLAIN (COSTS OFF) EXECUTE statement{values}"
+    ))
+}
+
+fn uses(plan: &str, index: &str) -> bool {
+    plan.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == index)
+}
+
+#[tokio::test]
+async fn every_statement_uses_its_indexes() {
+    let server = Server::start(&[]);
+    let db = history::migrated(&server, "x").await;
+    db.psql(ROWS);
+    let mut wrong = Vec::new();
+    for (name, indexes) in PLANS {
+        let file = fs::read_to_string(folder().join(format!("{name}.sql"))).unwrap();
+        let (comment, sql): (Vec<_>, Vec<_>) = file.lines().partition(|line| line.starts_with("--"));
+        assert!(comment.iter().any(|line| line.contains("Index: ")), "{name}.sql says which index serves it");
+        let sql = sql.join("\n").replace("CHECKPOINT_TYPE", "checkpoint_type");
+        let plan = plan(&db, &sql);
+        for group in *indexes {
+            if !group.iter().any(|index| uses(&plan, index)) {
+                wrong.push(format!("{name}.sql uses none of {group:?}:\n{plan}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_statement_file_is_explained() {
+    let files: BTreeSet<_> =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let explained: BTreeSet<_> = PLANS.iter().map(|(name, _)| format!("{name}.sql")).collect();
+    assert_eq!(files, explained);
+}
