@@ -5,7 +5,7 @@ use std::io;
 use clap::error::Error as ClapError;
 use serde::Serialize;
 
-use super::text::one_line;
+use crate::domain::text::escaped_line;
 use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
 
 /// Why a verb failed and what to do about it.
@@ -58,7 +58,7 @@ impl CliError {
     /// The line on stderr.
     pub fn line(&self) -> String {
         let hint = if self.hint.is_empty() { String::new() } else { format!("; {}", self.hint) };
-        one_line(&format!("sessiond: {}{hint}", self.message))
+        escaped_line(&format!("sessiond: {}{hint}", self.message))
     }
 
     /// The document on stdout.

@@ -86,7 +86,7 @@ fn dispatch(
     let client = &Client::new(endpoint);
     let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
-        Verb::Migrate(args) => out.print(&local.migrate(&args)?),
+        Verb::Migrate(args) => out.lines(&local.migrate(&args)?),
         Verb::Identity(verb) => verbs::identity::identity(client, named, local, &verb, out),
         Verb::Register(args) => verbs::session::register(client, args, away, out),
         Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, away, out),

@@ -9,7 +9,7 @@ use super::known::known;
 use super::look::Look;
 use super::table::{Cell, Column, Table};
 use super::text;
-use crate::domain::text::safe_document;
+use crate::domain::text::{escaped_line, escaped_lines, safe_document};
 use crate::wire::{ErrorCode, SessionBody};
 
 /// The two streams of a verb.
@@ -35,7 +35,13 @@ impl<'a> Output<'a> {
 
     /// Prints one line of text that may hold anything.
     pub fn line(&mut self, text: &str) -> Result<(), CliError> {
-        self.print(&format!("{}\n", text::one_line(text)))
+        self.print(&format!("{}\n", escaped_line(text)))
+    }
+
+    /// Prints text of several lines that may hold anything; a line break ends it.
+    pub fn lines(&mut self, text: &str) -> Result<(), CliError> {
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        self.print(&format!("{}{end}", escaped_lines(text)))
     }
 
     /// Prints a document on one line.
@@ -55,14 +61,14 @@ impl<'a> Output<'a> {
 
     /// Says something beside the answer. That nobody may be there to read it is no reason to fail.
     pub fn note(&mut self, text: &str) {
-        let _ = writeln!(self.stderr, "{}", text::one_line(text));
+        let _ = writeln!(self.stderr, "{}", escaped_line(text));
     }
 
     /// Draws the line of progress anew; an empty one clears it.
     pub fn progress(&mut self, text: &str) {
         if self.look.progress {
             let room = self.look.width.unwrap_or(80).saturating_sub(1);
-            let _ = write!(self.stderr, "\r\u{1b}[K{}", text::cut_end(&text::one_line(text), room));
+            let _ = write!(self.stderr, "\r\u{1b}[K{}", text::cut_end(&escaped_line(text), room));
             let _ = self.stderr.flush();
         }
     }

@@ -1,7 +1,8 @@
 //! Tables and sheets without borders, cut to the width of the terminal.
 
 use super::look::{Look, Tone};
-use super::text::{cut_end, cut_middle, one_line, width};
+use super::text::{cut_end, cut_middle, width};
+use crate::domain::text::escaped_line;
 
 const GAP: usize = 2;
 
@@ -50,7 +51,7 @@ pub struct Cell {
 
 impl Cell {
     pub fn new(text: impl AsRef<str>) -> Self {
-        Self { text: one_line(text.as_ref()), tone: Tone::Plain }
+        Self { text: escaped_line(text.as_ref()), tone: Tone::Plain }
     }
 
     pub const fn tone(mut self, tone: Tone) -> Self {

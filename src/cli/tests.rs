@@ -326,7 +326,7 @@ fn a_context_is_a_sheet_and_ends_with_the_command() {
     let told = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
     assert_eq!(told, format!("{CONTEXT}go on with  ssh odin4 -t 'claude --resume u'\n"));
     let (ran, requests) = asked("context x --handoff", &[(200, "# Handoff of x\n\u{1b}")]);
-    assert_eq!(ran.out, "# Handoff of x\n\\u{1b}");
+    assert_eq!(ran.out, "# Handoff of x\n\\u{1b}\n");
     assert!(requests[0].starts_with("GET /v1/sessions/x/context?format=markdown "), "{}", requests[0]);
 }
 

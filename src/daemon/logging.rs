@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use super::log_file::LogFile;
+use super::log_text::{SafeJson, safe_fields};
 use crate::config::{LogFormat, LogSettings};
 
 /// Changes the level while the daemon runs.
@@ -39,8 +40,10 @@ pub fn start(settings: &LogSettings) -> io::Result<LogLevel> {
     let (filter, handle) = reload::Layer::new(targets(settings.level));
     let file = settings.file.as_deref().map(LogFile::open).transpose()?;
     let layer: Box<dyn Layer<_> + Send + Sync> = match (settings.format, file) {
-        (LogFormat::Json, Some(file)) => Box::new(fmt::layer().json().with_writer(file)),
-        (_, Some(file)) => Box::new(fmt::layer().with_ansi(false).with_target(false).with_writer(file)),
+        (LogFormat::Json, Some(file)) => Box::new(fmt::layer().json().with_writer(SafeJson(file))),
+        (_, Some(file)) => {
+            Box::new(fmt::layer().fmt_fields(safe_fields()).with_ansi(false).with_target(false).with_writer(file))
+        }
         (format, None) => to_stderr(format),
     };
     tracing_subscriber::registry().with(filter).with(layer).init();
@@ -50,7 +53,7 @@ pub fn start(settings: &LogSettings) -> io::Result<LogLevel> {
 
 fn to_stderr(format: LogFormat) -> FilteredLayer {
     match format {
-        LogFormat::Json => Box::new(fmt::layer().json().with_writer(io::stderr)),
+        LogFormat::Json => Box::new(fmt::layer().json().with_writer(SafeJson(io::stderr))),
         LogFormat::Journal => journal().unwrap_or_else(text),
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() => {
             journal().unwrap_or_else(text)
@@ -72,7 +75,8 @@ type FilteredLayer =
 
 fn text() -> FilteredLayer {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Box::new(fmt::layer().with_ansi(colours).with_target(false).with_writer(io::stderr))
+    let layer = fmt::layer().fmt_fields(safe_fields());
+    Box::new(layer.with_ansi(colours).with_target(false).with_writer(io::stderr))
 }
 
 /// `None` if the journal's socket does not exist.

@@ -11,6 +11,7 @@ mod identity;
 mod live_settings;
 mod liveness;
 mod log_file;
+mod log_text;
 mod logging;
 mod migrate;
 mod reload;

@@ -21,6 +21,7 @@ use super::spool_scan::{AllowedUsers, Attempts, Chosen, Rejected, SpoolScanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::discovery::folder::Folder;
+use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
@@ -290,7 +291,8 @@ impl SpoolImporter {
             let mut remove = applied;
             for Rejected { entry, content, reason } in rejected {
                 let file = spool.dir().join(&entry.name);
-                tracing::warn!(file = %file.display(), reason, "a spooled request cannot be imported; it is quarantined");
+                let shown = one_line(&file.display().to_string());
+                tracing::warn!(file = %shown, reason, "a spooled request cannot be imported; it is quarantined");
                 monitor.quarantine((entry.uid, file), &content, &reason, clock(), random())?;
                 remove.push(entry);
             }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::session::valid_percent;
+use super::text::{safe_fields, safe_line};
 use super::{InstanceId, Invalid, Timestamp, redact};
 
 /// Which of central's tables a record belongs into.
@@ -280,6 +281,23 @@ impl Happening {
         }
         HistoryRecord { record_id, instance_id, kind, record_type, at, body }
     }
+}
+
+/// The body of a record from another host, safe to show: fields of one line become one line.
+pub fn safe_body(body: Map<String, Value>) -> Map<String, Value> {
+    let mut body = safe_fields(body);
+    let in_one_line = |value: &mut Value, most: usize| {
+        if let Value::String(text) = value {
+            *text = safe_line(std::mem::take(text), most);
+        }
+    };
+    for (field, most) in [("action", ACTION), ("tool_name", TOOL_NAME)] {
+        body.get_mut(field).into_iter().for_each(|value| in_one_line(value, most));
+    }
+    if let Some(Value::Array(tags)) = body.get_mut("tags") {
+        tags.iter_mut().for_each(|tag| in_one_line(tag, TAG));
+    }
+    body
 }
 
 /// Checks an event's type: `^[a-z][a-z0-9_]{0,63}$`.

@@ -44,6 +44,20 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Text as one line of output: each unsafe character, line breaks too, is written as an escape such as `\u{1b}`.
+pub fn escaped_line(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// Text of several lines as output: each line as [`escaped_line`] has it.
+pub fn escaped_lines(text: &str) -> String {
+    text.split('\n').map(escaped_line).collect::<Vec<_>>().join("\n")
+}
+
 /// One line of foreign text that is safe to show: each unsafe character is replaced by U+FFFD, and what is longer than
 /// `longest` characters is cut. Text that is safe already comes back as it is.
 pub fn safe_line(text: String, longest: usize) -> String {
@@ -226,6 +240,13 @@ mod tests {
             assert!(fence.len() >= 3 && fence.chars().all(|c| c == '~') && !text.contains(fence), "{fenced}");
             assert_eq!(fenced.matches(fence).count(), 2, "{fenced}");
         }
+    }
+
+    #[test]
+    fn escaped_text_has_no_unsafe_character() {
+        let nasty = "a\u{1b}[2J\u{9b}\u{7f}\u{202e}b\tc\nd";
+        assert!(!escaped_line(nasty).contains(is_unsafe));
+        assert_eq!(escaped_lines("a\nb\u{1b}"), "a\nb\\u{1b}");
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub fn install(site: &Site, setup: &Setup, dry_run: bool) -> Result<Vec<String>,
         said.push("nothing to do: it is installed as it should be".into());
     }
     let daemon = status.daemon;
-    said.push(format!("sessiond {} answers on {}, as process {}", daemon.version, socket.display(), daemon.pid));
+    said.push(format!("sessiond {} answers on {}, as process {}", daemon.version, steps::shown(&socket), daemon.pid));
     if site.os == Os::Linux && site.scope == Scope::System {
         said.push("put those who shall use it into its group: adduser NAME sessiond".into());
     }
@@ -165,7 +165,7 @@ pub fn uninstall(site: &Site, dry_run: bool) -> Result<Vec<String>, ErrorDetail>
         site.places.config_file.as_deref().and_then(Path::parent),
         (site.scope == Scope::System && site.os == Os::Linux && credential.exists()).then_some(credential),
     ];
-    let left: Vec<_> = left.into_iter().flatten().map(|path| path.display().to_string()).collect();
+    let left: Vec<_> = left.into_iter().flatten().map(steps::shown).collect();
     said.push(format!("left as they are, to be removed by hand: {}", left.join(" and ")));
     Ok(said)
 }

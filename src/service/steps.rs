@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::refusal;
+use crate::domain::text::escaped_line;
 use crate::platform::files::{WriteDurability, write_atomically};
 use crate::wire::{ErrorCode, ErrorDetail};
 
@@ -60,25 +61,30 @@ impl Step {
     fn described(&self) -> String {
         match self {
             Self::Write { path, mode, secret: true, .. } => {
-                format!("write {} ({mode:04o}); its text is a secret and not shown", path.display())
+                format!("write {} ({mode:04o}); its text is a secret and not shown", shown(path))
             }
             Self::Write { path, mode, text, .. } => {
                 let lines: String = text.lines().map(|line| format!("\n    {line}")).collect();
-                format!("write {} ({mode:04o}):{lines}", path.display())
+                format!("write {} ({mode:04o}):{lines}", shown(path))
             }
-            Self::Remove(path) => format!("remove {}", path.display()),
+            Self::Remove(path) => format!("remove {}", shown(path)),
             Self::Run { command, only } => {
                 let unless = match only {
                     Only::Unless(check) | Only::AfterChangesOrUnless(check) => {
-                        format!(", unless `{}`", check.join(" "))
+                        format!(", unless `{}`", escaped_line(&check.join(" ")))
                     }
                     Only::AfterChanges => ", if a file has changed".into(),
                     Only::Always => String::new(),
                 };
-                format!("run {}{unless}", command.join(" "))
+                format!("run {}{unless}", escaped_line(&command.join(" ")))
             }
         }
     }
+}
+
+/// A path on one line, whatever characters it has.
+pub(super) fn shown(path: &Path) -> String {
+    escaped_line(&path.display().to_string())
 }
 
 /// Carries the steps out in order, and says what was done; on a dry run, what they are.
@@ -93,16 +99,16 @@ pub(super) fn carry_out(steps: &[Step], dry_run: bool) -> Result<Vec<String>, Er
             Step::Write { path, mode, text, .. } if !is_written(path, *mode, text) => {
                 write(path, *mode, text).map_err(|error| failed("written", path, &error))?;
                 changed = true;
-                said.push(format!("wrote {}", path.display()));
+                said.push(format!("wrote {}", shown(path)));
             }
             Step::Remove(path) if fs::symlink_metadata(path).is_ok() => {
                 fs::remove_file(path).map_err(|error| failed("removed", path, &error))?;
                 changed = true;
-                said.push(format!("removed {}", path.display()));
+                said.push(format!("removed {}", shown(path)));
             }
             Step::Run { command, only } if is_due(only, changed) => {
                 run(command)?;
-                said.push(format!("ran {}", command.join(" ")));
+                said.push(format!("ran {}", escaped_line(&command.join(" "))));
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use super::identity;
 use crate::api::extract::Body;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, SocketState};
+use crate::domain::text::one_line;
 use crate::domain::{BlockedKind, Kind, LinkState, LinkStatus, Timestamp};
 use crate::spool::quarantine::Quarantined;
 use crate::spool::{SpoolMonitor, SpoolStatus};
@@ -139,7 +140,8 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
     QuarantinedBody {
         name: kept.name,
         uid: kept.uid,
-        file: kept.file.display().to_string(),
+        // Whoever may write to the folder chooses the name.
+        file: one_line(&kept.file.display().to_string()),
         reason: kept.reason,
         quarantined_at: Timestamp::from_micros(kept.at).to_string(),
     }

@@ -19,9 +19,8 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text::lines;
 use crate::client::{Client, Shown};
-use crate::domain::text::{data_of, fenced, one_line};
+use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::SpooledWrite;
@@ -78,7 +77,7 @@ pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Res
         return Ok(());
     }
     if let Some(heard) = voice.tell(statusline::report(&input, &voice.environment())) {
-        voice.answer(out, &lines(&heard.footer));
+        voice.answer(out, &escaped_lines(&heard.footer));
     }
     Ok(())
 }
@@ -275,7 +274,7 @@ impl<'a> Voice<'a> {
             "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
              End each of your answers with the footer that `sessiond footer {id} --separator` prints. {}\n\
              When you begin an epic, say so with `sessiond heartbeat {id} --epic EPIC`.",
-            fenced(&data_of(id), &format!("---\n{}", lines(footer)))
+            fenced(&data_of(id), &format!("---\n{}", escaped_lines(footer)))
         );
         if let Some(former) = session.as_ref().and_then(|body| body.session.resumed_from.as_deref()) {
             text.push_str(&format!(

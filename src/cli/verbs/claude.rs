@@ -9,6 +9,7 @@ use crate::claude::versions::{self, LeftOut};
 use crate::cli::difference::difference;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::domain::text::escaped_line;
 use crate::platform::places::{Env, path_in};
 use crate::platform::program::installed_path;
 use crate::platform::replace::{end_of_links, owned_as, replace};
@@ -38,7 +39,7 @@ pub fn settings(change: Change, dry_run: bool, env: Env<'_>, out: &mut Output<'_
         return out.line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.print(&format!("{}\n{}", file.display(), difference(text, &after)));
+        return out.lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), difference(text, &after)));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,

@@ -5,7 +5,7 @@ use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Sheet};
-use crate::cli::text::{age_of, lines};
+use crate::cli::text::age_of;
 use crate::client::{Client, Shown};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
 
@@ -32,7 +32,7 @@ pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result
     }
     if args.handoff {
         out.note(&done(&resumed));
-        return out.print(&lines(&resumed.handoff));
+        return out.lines(&resumed.handoff);
     }
     let sheet = sheet(&resumed.context, &out.look).render(&out.look);
     out.line(&done(&resumed))?;
@@ -57,7 +57,7 @@ pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Res
     if args.handoff {
         return match client.handoff(&args.id)? {
             Shown::Several(matches) => Err(several(matches)),
-            Shown::One(handoff) => out.print(&lines(&handoff)),
+            Shown::One(handoff) => out.lines(&handoff),
         };
     }
     match client.context(&args.id)? {

@@ -6,7 +6,7 @@ use crate::cli::output::Output;
 
 /// One paragraph for each thing that was done.
 pub fn say(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
-    out.print(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
+    out.lines(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
 pub fn completions(shell: clap_complete::Shell, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -8,7 +8,6 @@ use crate::cli::args::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text;
 use crate::client::{Client, register_from};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
@@ -135,7 +134,7 @@ fn leave(
 
 pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let footer = client.footer(&args.id, args.separator)?;
-    out.print(&format!("{}\n", text::lines(&footer)))
+    out.lines(&footer)
 }
 
 /// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.

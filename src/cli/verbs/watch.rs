@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text::one_line;
 use crate::client::{Change, Client};
+use crate::domain::text::escaped_line;
 use crate::wire::{SessionBody, WatchQuery};
 
 /// How long a daemon is left alone that has just gone away.
@@ -56,7 +56,7 @@ fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> c
 fn line(session: &SessionBody) -> String {
     let at = session.as_of.get(11..19).unwrap_or_default();
     let epic = session.current_epic.as_deref().map(|epic| format!(", epic {epic}")).unwrap_or_default();
-    one_line(&format!(
+    escaped_line(&format!(
         "{at} {} on {}: {}, context {}%{epic}",
         session.instance_id, session.host_machine, session.status, session.context_percent
     ))

@@ -9,8 +9,8 @@ use sessiond::domain::text::is_unsafe;
 
 use crate::support::agent::{Agent, repository};
 use crate::support::daemon::{Host, raw};
-use crate::support::eventually;
 use crate::support::postgres::Server;
+use crate::support::{eventually, legacy_history};
 
 const SOON: Duration = Duration::from_secs(20);
 /// What a line would begin with, were a line break of the text one of the output.
@@ -82,6 +82,18 @@ fn filled(server: &Server, host: &Host) -> (String, String) {
     ] {
         assert_eq!(host.ask("POST", &path(route), Some(&body)).0, 201, "{route}");
     }
+    // What another client wrote of the other machine's session.
+    let value = json!({"message": text}).to_string().replace('\'', "''");
+    sql(&format!(
+        "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
+         VALUES (gen_random_uuid(), 'odin-PS-0ld001', 'epic_started', 1, now(), '{value}', '{value}'); \
+         INSERT INTO command_log (instance_id, command_type, action, tool_name, error_message, parameters, result, tags) \
+         VALUES ('odin-PS-0ld001', 'explicit', left('{epic}', 128), left('{epic}', 128), '{epic}', '{value}', '{value}', \
+             jsonb_build_array('{epic}'::text)); \
+         INSERT INTO checkpoints (instance_id, checkpoint_type, sequence_num, work_state, metadata) \
+         VALUES ('odin-PS-0ld001', 'manual', 1, \
+             jsonb_build_object('current_epic', '{epic}'::text, 'next_steps', jsonb_build_array('{epic}'::text)), '{value}')"
+    ));
     let adopted = |of: &str| {
         let epic = host.ask("GET", &format!("/v1/sessions/{of}"), None).1["current_epic"].clone();
         epic.as_str().filter(|epic| epic.contains(PLANTED)).map(str::to_owned)
@@ -89,6 +101,10 @@ fn filled(server: &Server, host: &Host) -> (String, String) {
     for of in [id.as_str(), "odin-PS-0ld001"] {
         let epic = eventually("what central holds is known", SOON, || adopted(of));
         assert!(epic.contains('\u{fffd}'), "it is kept: {epic}");
+    }
+    for verb in ["events", "commands", "checkpoints"] {
+        let mirrored = || host.ok(&[verb, "odin-PS-0ld001", "--json"]).contains(PLANTED).then_some(());
+        eventually("the history of the other machine is known", SOON, mirrored);
     }
     (id, "odin-PS-0ld001".to_owned())
 }
@@ -100,6 +116,9 @@ fn no_output_holds_a_raw_character() {
     let url = server.url("central");
     let host = Host::new("odin3");
     host.configure(&format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\n"));
+    // Once for the table of sessions, and again for those of their history.
+    host.ok(&["migrate", "--central-url", &url]);
+    server.psql_file("central", &legacy_history(false));
     host.ok(&["migrate", "--central-url", &url]);
     let host = host.started();
     let (own, foreign) = filled(&server, &host);
@@ -178,6 +197,9 @@ fn no_output_holds_a_raw_character() {
             check(rest, if body.starts_with('{') { fault_in_json(&body) } else { fault(&body) });
         }
     }
+    for (what, output) in local_verbs(&host) {
+        check(&what, fault(&output));
+    }
     check("watch", fault_in_json(&watched(&host, &own)));
     for line in spoken(&host, &own, &foreign) {
         check("mcp", fault_in_json(&line));
@@ -191,6 +213,118 @@ fn no_output_holds_a_raw_character() {
     check("hook", fault(&told));
     check("statusline", fault(&agent.statusline(&host, json!(7))));
     check("log", fault(&host.log()));
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// What the verbs print that run programs and change files, with hostile names and files around them.
+fn local_verbs(host: &Host) -> Vec<(String, String)> {
+    let mut outputs = Vec::new();
+    let mut run = |what: &str, mut command: std::process::Command| {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        outputs.push((what.to_owned(), String::from_utf8_lossy(&output.stdout).into_owned()));
+        outputs.push((what.to_owned(), String::from_utf8_lossy(&output.stderr).into_owned()));
+    };
+    let verb = |words: &[&str]| {
+        let mut command = host.sessiond();
+        command.args(words);
+        command
+    };
+    let text = format!("x\u{1b}[2J\u{7}\u{202e}\n{PLANTED}");
+    run("exec", verb(&["exec", "--project", &text, "--", "true"]));
+    run("exec", verb(&["exec", "--project", "odin", "--", &text]));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell", &text] {
+        run("completions", verb(&["completions", shell]));
+    }
+    for words in [
+        &["install", "--machine", &text, "--dry-run"][..],
+        &["install", "--central-url", &text, "--dry-run"],
+        &["discover", &text],
+    ] {
+        run(words[0], verb(words));
+    }
+    // A home whose name and whose settings hold what a terminal obeys.
+    let home = host.dir().join(&text);
+    let claude = home.join(".claude");
+    std::fs::create_dir_all(claude.join("sessions")).unwrap();
+    let own = json!({"statusLine": {"type": "command", "command": text}, "hooks": {"Stop": [{"hooks": [
+        {"type": "command", "command": format!("/x/{text}/sessiond hook Stop")}]}]}});
+    let broken = format!("{{\"a\": \"{text}");
+    for settings in [own.to_string(), own.to_string().replace("\\u001b", "\u{1b}"), broken] {
+        for words in [
+            &["install", "--claude", "--dry-run"][..],
+            &["install", "--claude"],
+            &["uninstall", "--claude", "--dry-run"],
+            &["uninstall", "--claude"],
+            &["install", "--user", "--dry-run"],
+            &["uninstall", "--user", "--dry-run"],
+            &["doctor"],
+            &["discover"],
+        ] {
+            std::fs::write(claude.join("settings.json"), &settings).unwrap();
+            let mut command = verb(words);
+            command.env("HOME", &home).env("XDG_CONFIG_HOME", home.join("config"));
+            run(&words.join(" "), command);
+        }
+    }
+    outputs
+}
+
+#[test]
+fn hostile_spooled_requests_are_safe_in_every_output() {
+    let mut host = Host::new("odin3");
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    let spool = host.state_dir().join("spool");
+    let file = std::fs::read_dir(&spool).unwrap().next().unwrap().unwrap().path();
+    let mut request: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let text = hostile();
+    let mut leave = |name: &str, write: Value| {
+        request["write"] = write;
+        std::fs::write(spool.join(name), request.to_string()).unwrap();
+    };
+    let epic: String = text.chars().take(200).collect();
+    leave(
+        "1.json",
+        json!({"agent": {"report": {"sign": "start", "claude_session_uuid": "u-1", "project": "odin",
+        "working_dir": format!("/{epic}")}}}),
+    );
+    leave("2.json", json!({"heartbeat": {"id": id, "request": {"current_epic": epic}}}));
+    leave("3.json", json!({"event": {"id": id, "request": {"event_type": epic, "event_data": {"a": text}}}}));
+    leave("4.json", json!({"event": {"id": id, "request": {"event_type": "error", "event_data": {"a": text}}}}));
+    leave(
+        "5.json",
+        json!({"checkpoint": {"id": id, "request": {"checkpoint_type": "manual",
+        "work_state": {"current_epic": text, "next_steps": [text]}}}}),
+    );
+    leave("6.json", json!({(text.as_str()): {}}));
+    std::fs::write(spool.join(format!("7{}.json", "\u{1b}[2J\u{202e}")), text.as_bytes()).unwrap();
+    host.start();
+    eventually("the requests are imported or quarantined", SOON, || {
+        let left = std::fs::read_dir(&spool).unwrap().flatten().filter(|entry| entry.path().is_file());
+        (left.count() == 0).then_some(())
+    });
+    let mut faults: Vec<String> = Vec::new();
+    for words in [
+        &["list", "--all"][..],
+        &["status"],
+        &["doctor"],
+        &["parked", "list"],
+        &["events", &id],
+        &["checkpoints", &id],
+        &["context", &id],
+        &["context", &id, "--handoff"],
+        &["show", &id],
+    ] {
+        let output = host.verb(words);
+        for text in [output.stdout, output.stderr] {
+            faults.extend(fault(&String::from_utf8(text).unwrap()).map(|fault| format!("{words:?}: {fault}")));
+        }
+    }
+    for verb in ["list", "status", "doctor"] {
+        let output = host.verb(&[verb, "--json"]);
+        let found = fault_in_json(&String::from_utf8(output.stdout).unwrap());
+        faults.extend(found.map(|fault| format!("{verb} --json: {fault}")));
+    }
+    faults.extend(fault(&host.log()).map(|fault| format!("log: {fault}")));
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
@@ -239,6 +373,14 @@ fn spoken(host: &Host, own: &str, foreign: &str) -> Vec<String> {
     call("heartbeat", json!({"instance_id": own, "current_epic": hostile()}));
     call("emit_event", json!({"instance_id": own, "event_type": "error", "event_data": {"a": hostile()}}));
     call("log_command", json!({"instance_id": own, "action": hostile()}));
+    call(
+        "register_instance",
+        json!({"project": hostile(), "current_epic": hostile(), "claude_session_path": hostile()}),
+    );
+    call("register_instance", json!({"project": "odin", "current_epic": hostile()}));
+    let work = json!({"next_steps": [hostile()], "current_epic": hostile(), (hostile()): hostile()});
+    call("create_checkpoint", json!({"instance_id": own, "checkpoint_type": "manual", "work_state": work}));
+    call("create_checkpoint", json!({"instance_id": own, "checkpoint_type": hostile(), "work_state": {}}));
     for id in [own, foreign, &hostile()] {
         for tool in ["get_instance_details", "query_events", "search_commands", "get_checkpoint"] {
             call(tool, json!({"instance_id": id}));

@@ -9,8 +9,9 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::page::{Next, skip, timestamp, value};
+use crate::domain::history::safe_body;
 use crate::domain::mirror::{Changes, Partly, Position, Reading};
-use crate::domain::text::{safe_fields, safe_line};
+use crate::domain::text::safe_line;
 use crate::domain::{HistoryRecord, InstanceId, Kind};
 use crate::sync::central::CentralError;
 use crate::sync::postgres::link::{Link, column};
@@ -217,7 +218,7 @@ fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
     let instance_id = InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
     let record_id = Uuid::parse_str(&value::<String>(row, 1)?).map_err(|error| error.to_string())?;
     let body = match serde_json::from_str(&value::<String>(row, 4)?) {
-        Ok(Value::Object(body)) => safe_fields(body),
+        Ok(Value::Object(body)) => safe_body(body),
         Ok(_) => return Err("its body is no object".into()),
         Err(error) => return Err(error.to_string()),
     };
