@@ -69,7 +69,7 @@ pub(super) fn append(
     if what.kind() == Kind::Checkpoint {
         checkpoint_made(db, &session.instance_id)?;
     }
-    let record = what.recorded(record_id, session.instance_id, session.context_percent, at);
+    let record = what.into_record(record_id, session.instance_id, session.context_percent, at);
     let parked = unknown.then(|| UNKNOWN_TYPE.to_owned());
     db.prepare_cached(
         "INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced, parked_error, parked_at) \

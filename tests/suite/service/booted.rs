@@ -57,8 +57,8 @@ fn await_successor(machine: &Machine, of: &str) -> String {
 }
 
 #[test]
-fn a_package_is_installed_used_upgraded_and_removed() {
-    const TEST: &str = "a_package_is_installed_used_upgraded_and_removed";
+fn package_can_be_installed_upgraded_and_removed() {
+    const TEST: &str = "package_can_be_installed_upgraded_and_removed";
     let Some([old, new]) = package::packages(TEST) else { return };
     let Some(machine) = Machine::for_test(TEST) else { return };
     for (package, name) in [(&old, "old.deb"), (&new, "new.deb")] {
@@ -213,8 +213,8 @@ fn what_agents_started_goes_on(machine: &Machine) {
 }
 
 #[test]
-fn one_command_installs_upgrades_and_removes_the_service() {
-    const TEST: &str = "one_command_installs_upgrades_and_removes_the_service";
+fn install_command_installs_upgrades_and_removes_the_service() {
+    const TEST: &str = "install_command_installs_upgrades_and_removes_the_service";
     let Some(machine) = Machine::for_test(TEST) else { return };
     let place = |from: &str| {
         let target = machine.path("/usr/local/bin/sessiond");
