@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::input::Input;
 use super::{JOB_DIR, job, kind, variable, who};
 use crate::domain::agent::Kind;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields of all events that are read, beside those by which other agents are known.

@@ -2,7 +2,7 @@
 //! Claude Code's.
 
 use super::input::Input;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 
 /// Fields that Claude Code does not send with the events whose hooks are installed, and whose they are.
 const FIELDS: &[(&str, &str)] = &[

@@ -4,8 +4,8 @@
 //! that runs inside of it and sets none would pass for its parent. So CLAUDE_PID counts only while no other program
 //! stands between the hook and that process.
 
-use crate::platform::places::Env;
-use crate::platform::process::{About, about};
+use crate::platform::default_paths::Env;
+use crate::platform::process::{ProcessInfo, process_info};
 
 /// What runs a hook's command line, and is not the agent.
 const BETWEEN: &[&str] = &[
@@ -39,10 +39,10 @@ pub struct Found {
 
 /// The agent whose hook is the child of `parent` and reports the conversation `session_id`.
 pub fn of_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> Found {
-    find(env, parent, session_id, &about)
+    find(env, parent, session_id, &process_info)
 }
 
-fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<About>) -> Found {
+fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Found {
     let variable = |name| env(name).and_then(|value| value.into_string().ok());
     let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
@@ -73,12 +73,12 @@ fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32)
 
 /// The nearest process from `pid` up that is no shell; `None` where the processes `above_named` begin before that, or
 /// the system shows no more.
-fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<About>) -> Option<Agent> {
+fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Option<Agent> {
     for _ in 0..DEPTH {
         if above_named.contains(&pid) {
             return None;
         }
-        let About { parent, name, started } = about(pid).filter(|_| pid > 1)?;
+        let ProcessInfo { parent, name, started } = about(pid).filter(|_| pid > 1)?;
         if !BETWEEN.contains(&name.trim_start_matches('-')) {
             return Some(Agent { pid, started, name });
         }
@@ -88,7 +88,7 @@ fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<Abou
 }
 
 /// The process and those above it, without the first of the system.
-fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<About>) -> Vec<i32> {
+fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Vec<i32> {
     let mut found = Vec::new();
     while pid > 1 && found.len() < DEPTH {
         found.push(pid);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     /// A hook's shell 90 below claude 20 and a nested agent: 20 claude < 30 bash < 40 grok < 50 sh < 60 python3.
-    fn tree(pid: i32) -> Option<About> {
+    fn tree(pid: i32) -> Option<ProcessInfo> {
         let (parent, name) = match pid {
             70 => (20, "sh"),
             60 => (50, "python3"),
@@ -121,7 +121,7 @@ mod tests {
             1 => (0, "systemd"),
             _ => return None,
         };
-        Some(About { parent, name: name.to_owned(), started: Some(7) })
+        Some(ProcessInfo { parent, name: name.to_owned(), started: Some(7) })
     }
 
     fn found(parent: i32, variables: &[(&str, &str)], session: Option<&str>) -> (Option<i32>, bool) {

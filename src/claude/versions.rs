@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::file;
 use super::hook::Event;
 use super::input::Input;
-use crate::platform::places::{Env, path_in};
+use crate::platform::default_paths::{Env, path_in};
 
 /// How long `claude --version` may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 mod args;
 mod away;
-mod difference;
 mod error;
 mod history_args;
 mod known;
+mod line_diff;
 mod look;
 mod output;
 mod table;
@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use crate::client::{Client, Endpoint, machine_in};
+use crate::client::{Client, Endpoint, machine_from_env};
 use crate::clock;
 use crate::domain::Finding;
 use crate::mcp;
@@ -108,7 +108,7 @@ fn dispatch(
         Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
         Verb::Discover(args) => verbs::discover::discover(client, &args, env, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
-        Verb::Mcp => mcp::serve(client.clone(), machine_in(env)?).map_err(CliError::from),
+        Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, away, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),

@@ -75,7 +75,7 @@ impl Recorder for AgentRecorder {
             report,
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
-            lives: process::lives,
+            lives: process::is_running,
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };

@@ -68,6 +68,6 @@ async fn finish_start(store: &Store) {
         }
     }
     // The start has allocated memory that is not needed any more.
-    platform::memory::give_back();
+    platform::memory::trim();
     std::future::pending().await
 }

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::clock::Clock;
 use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
-use crate::platform::wake::Wakes;
+use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
 use crate::store::{Process, ProcessNews, Store, StoreError};
 
@@ -94,7 +94,7 @@ impl Liveness {
 
     /// Runs until shutdown.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut wakes = Wakes::new(self.clock.clone());
+        let mut wakes = WakeDetector::new(self.clock.clone());
         let registered = self.store.new_processes();
         let mut settings = self.settings.clone();
         loop {
@@ -173,7 +173,7 @@ impl Liveness {
     fn watch(&mut self, id: InstanceId, process: Process) {
         self.watched.entry((id.clone(), process)).or_insert_with(|| {
             self.exits.spawn(async move {
-                process::exited(process).await;
+                process::wait_for_exit(process).await;
                 (id, process)
             })
         });
@@ -192,7 +192,7 @@ impl Liveness {
 
 /// The sessions whose processes run. Checked on a thread for blocking work: thousands of them take a while.
 async fn running(watched: Vec<(InstanceId, Process)>) -> Vec<InstanceId> {
-    let runs = |process: &Process| process::started(process.pid) == Some(process.started);
+    let runs = |process: &Process| process::start_time(process.pid) == Some(process.started);
     let checked = tokio::task::spawn_blocking(move || {
         watched.into_iter().filter(|(_, process)| runs(process)).map(|(id, _)| id).collect()
     });

@@ -48,7 +48,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// # Errors
 /// Why it cannot start, or which part ended by itself; one line, with the code that determines the exit code.
 pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), ErrorDetail> {
-    platform::limits::share_freed_memory();
+    platform::limits::limit_malloc_arenas();
     // Files are private unless their mode is set explicitly.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;

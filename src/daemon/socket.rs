@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{SocketAddrUnix, SocketType, sockopt};
 
-use super::access::AccessPolicy;
+use super::access::SocketAccess;
 use super::failure;
 use crate::config::SocketSettings;
 use crate::platform;
@@ -44,13 +44,13 @@ pub struct BoundSocket {
 ///
 /// # Errors
 /// The socket cannot be opened, or its group is unknown.
-pub fn open(settings: &SocketSettings) -> Result<(BoundSocket, AccessPolicy), ErrorDetail> {
+pub fn open(settings: &SocketSettings) -> Result<(BoundSocket, SocketAccess), ErrorDetail> {
     if let Some(Inherited { listener, group }) = inherited().map_err(failure::of_socket)? {
         // A socket unit with SocketGroup= configures access, if socket.group does not.
         let group = settings.group.clone().or_else(|| group.map(|gid| gid.to_string()));
-        return Ok((BoundSocket { listener, file: None }, AccessPolicy::new(group.as_deref())?));
+        return Ok((BoundSocket { listener, file: None }, SocketAccess::new(group.as_deref())?));
     }
-    let access = AccessPolicy::new(settings.group.as_deref())?;
+    let access = SocketAccess::new(settings.group.as_deref())?;
     let (listener, file) = bind(&settings.path, settings.mode, access.group_id()).map_err(failure::of_socket)?;
     Ok((BoundSocket { listener, file: Some(file) }, access))
 }

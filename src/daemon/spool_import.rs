@@ -413,12 +413,12 @@ impl ImportContext {
         process: Option<Process>,
         host_machine: MachineName,
     ) -> Sighting {
-        Sighting { report, process, host_machine, lives: process::lives }
+        Sighting { report, process, host_machine, lives: process::is_running }
     }
 }
 
 /// A process that has ended meanwhile is kept: the next check of the processes marks its session stale.
 fn process_of(uid: u32, pid: Option<i32>, started: Option<i64>) -> Option<Process> {
     let (pid, started) = pid.zip(started)?;
-    caller::of_user(uid, pid, started)
+    caller::process_of_user(uid, pid, started)
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::access::AccessPolicy;
+use super::access::SocketAccess;
 use super::discovery::AgentRecorder;
 use super::live_settings::LiveSettings;
 use super::liveness::{CheckTrigger, Liveness};
@@ -20,12 +20,12 @@ use super::spool_import::{ImportContext, SpoolImporter};
 use super::supervise::RunningDaemon;
 use super::sync_thread::SyncThread;
 use super::{VERSION, failure, housekeeping, spool_import, systemd};
-use crate::api::{self, About, Admission, Api, Front, Metrics, SocketState};
+use crate::api::{self, AccessPolicy, Api, DaemonInfo, Metrics, RequestHandler, SocketState};
 use crate::clock::Clock;
 use crate::config::{Environment, Loaded, Settings};
 use crate::domain::{LinkState, LinkStatus};
 use crate::platform;
-use crate::platform::places::Places;
+use crate::platform::default_paths::DefaultPaths;
 use crate::platform::random::random;
 use crate::shutdown::{self, Shutdown};
 use crate::spool::{Spool, SpoolMonitor};
@@ -43,7 +43,7 @@ pub struct DaemonContext {
     pub settings: LiveSettings,
     /// The configuration that the daemon was started with.
     pub loaded: Loaded,
-    pub access: AccessPolicy,
+    pub access: SocketAccess,
     /// Asks sync to push now.
     pub push_now: Arc<Notify>,
 }
@@ -85,7 +85,7 @@ impl DaemonContext {
             socket: keeper.state(),
             serving: serving.clone(),
         });
-        let (server, listeners) = start_server(socket.listener, api, process_checks, self.access.admission(), serving)?;
+        let (server, listeners) = start_server(socket.listener, api, process_checks, self.access.policy(), serving)?;
         let socket_file = keeper.file();
         let socket_keeper = tokio::spawn(keeper.run(listeners));
 
@@ -169,18 +169,18 @@ impl DaemonContext {
             identity: self.identity.clone(),
             settings: self.settings.api(),
             link: inputs.link,
-            nudge: self.push_now.clone(),
+            push_now: self.push_now.clone(),
             clock: self.clock.clone(),
             random,
-            resolve_pid: platform::caller::resolve,
-            lives: platform::process::lives,
+            resolve_pid: platform::caller::resolve_pid,
+            is_running: platform::process::is_running,
             metrics: Metrics::new(VERSION),
-            unread: api::Unread::new(platform::memory::give_back),
+            response_budget: api::ResponseBudget::new(platform::memory::trim),
             spool: inputs.monitor,
             imported: inputs.imported,
             socket: inputs.socket,
             shutdown: inputs.serving,
-            about: about(&self.loaded.settings, &self.clock),
+            daemon: daemon_info(&self.loaded.settings, &self.clock),
         }
     }
 }
@@ -199,27 +199,27 @@ fn start_server(
     listener: std::os::unix::net::UnixListener,
     api: Api,
     process_checks: CheckTrigger,
-    admission: Admission,
+    policy: AccessPolicy,
     serving: Shutdown,
 ) -> Result<(JoinHandle<()>, mpsc::Sender<std::os::unix::net::UnixListener>), ErrorDetail> {
-    let front = Front::new(Arc::new(api));
+    let handler = RequestHandler::new(Arc::new(api));
     let answer = move |request| {
-        let (front, process_checks) = (front.clone(), process_checks.clone());
+        let (handler, process_checks) = (handler.clone(), process_checks.clone());
         async move {
             process_checks.check_if_overdue().await;
-            front.answer(request).await
+            handler.handle(request).await
         }
     };
     let listener = tokio::net::UnixListener::from_std(listener)
         .map_err(|error| failure::of_io("the socket cannot be served", &error))?;
     let (sender, listeners) = mpsc::channel(1);
-    Ok((tokio::spawn(api::serve(listener, listeners, answer, admission, serving)), sender))
+    Ok((tokio::spawn(api::serve(listener, listeners, answer, policy, serving)), sender))
 }
 
 /// The spool folders that clients may use for this daemon: the one in its state folder; the one in the default state
 /// folder, if this daemon uses another; the shared one, if this is the system service.
 fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>) -> impl Iterator<Item = Spool> {
-    let default = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+    let default = DefaultPaths::of(environment.os, environment.is_root, environment.variable).state_dir;
     let is_system = environment.is_root && default.as_ref() == Some(&settings.state_dir);
     let shared = is_system.then(|| {
         // Without a group no other user may use this daemon. If it does not run as root, the package makes the folder.
@@ -239,8 +239,8 @@ fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>
     [Some(own), in_default, shared].into_iter().flatten()
 }
 
-fn about(settings: &Settings, clock: &Clock) -> About {
-    About {
+fn daemon_info(settings: &Settings, clock: &Clock) -> DaemonInfo {
+    DaemonInfo {
         version: VERSION,
         pid: std::process::id(),
         uid: rustix::process::geteuid().as_raw(),

@@ -65,7 +65,7 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
 /// When the process of a file started, if it runs: a file left by a dead process is no session, nor is one whose pid
 /// another process has now.
 pub fn start_of(running: &Running) -> Option<i64> {
-    process::started(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
+    process::start_time(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
 }
 
 /// Notes that the session of a process that ended in order is to be closed. One whose hooks said how it ended stays as they said.
@@ -125,13 +125,13 @@ impl Known {
     }
 
     fn add(&mut self, running: Running) {
-        let Some(started) = process::started(running.pid) else { return };
+        let Some(started) = process::start_time(running.pid) else { return };
         let process = Process { pid: running.pid, started };
         // The job goes on in this process.
         self.jobs.retain(|ended| ended.session_id != running.session_id);
         if self.agents.insert(process, Running { started: Some(started), ..running }).is_none() {
             self.exits.spawn(async move {
-                process::exited(process).await;
+                process::wait_for_exit(process).await;
                 process
             });
         }

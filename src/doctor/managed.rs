@@ -8,7 +8,7 @@ use super::hooks::CHECK;
 use crate::claude::hook::Event;
 use crate::claude::settings;
 use crate::domain::Finding;
-use crate::platform::places::Os;
+use crate::platform::default_paths::Os;
 
 /// The files that can be read, in the order in which later ones replace earlier ones.
 #[derive(Default)]

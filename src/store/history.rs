@@ -65,7 +65,7 @@ pub(super) fn append(
 ) -> Result<KeptRecord, StoreError> {
     let session = sessions::owned(db, id, caller)?.session;
     let unknown = what.kind() == Kind::Event
-        && tables(db)?.is_some_and(|there| !there.is_absent(Kind::Event) && !there.takes(what.record_type()));
+        && tables(db)?.is_some_and(|there| !there.is_absent(Kind::Event) && !there.accepts(what.record_type()));
     if what.kind() == Kind::Checkpoint {
         checkpoint_made(db, &session.instance_id)?;
     }

@@ -19,7 +19,7 @@ use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::{Client, Shown};
+use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
@@ -110,7 +110,7 @@ impl<'a> Voice<'a> {
         let notes = away.state_dir.as_deref().map(Notes::in_folder);
         let named = (away.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
         let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON, LONGEST);
-        let client = client.clone().until(deadline);
+        let client = client.clone().deadline(deadline);
         Self { client, away, now, deadline, notes, agent: None, owns_environment: true }
     }
 
@@ -144,7 +144,7 @@ impl<'a> Voice<'a> {
     fn tell(&self, report: AgentReport) -> Option<Heard> {
         let report = self.completed(report);
         let process = report.pid.zip(report.pid_started);
-        match self.client.report(&report) {
+        match self.client.report_agent(&report) {
             Ok(answer) => {
                 self.remember(&report, Known::told(&answer.session, process));
                 Some(Heard {
@@ -285,8 +285,8 @@ impl<'a> Voice<'a> {
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
             match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {
-                Ok(Shown::Several(_)) => {}
-                Ok(Shown::One(context)) => {
+                Ok(Resolved::Several(_)) => {}
+                Ok(Resolved::One(context)) => {
                     text.push_str("\n\n");
                     text.push_str(&shortened(&context, CONTEXT.saturating_sub(text.chars().count())));
                 }

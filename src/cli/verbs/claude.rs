@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::claude::settings::{self, SettingsError};
 use crate::claude::versions::{self, LeftOut};
-use crate::cli::difference::difference;
 use crate::cli::error::CliError;
+use crate::cli::line_diff::line_diff;
 use crate::cli::output::Output;
 use crate::domain::text::escaped_line;
-use crate::platform::places::{Env, path_in};
+use crate::platform::default_paths::{Env, path_in};
 use crate::platform::program::installed_path;
-use crate::platform::replace::{end_of_links, owned_as, replace};
+use crate::platform::replace::{copy_owner, replace_file, resolve_links};
 use crate::wire::ErrorCode;
 
 /// What is to be done with Claude Code's settings.
@@ -39,13 +39,13 @@ pub fn settings(change: Change, dry_run: bool, env: Env<'_>, out: &mut Output<'_
         return out.line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), difference(text, &after)));
+        return out.lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), line_diff(text, &after)));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,
         Some(_) => Some(backed_up(&file, out).map_err(|error| unusable(&file, &error))?),
     };
-    replace(&file, after.as_bytes()).map_err(|error| unusable(&file, &error))?;
+    replace_file(&file, after.as_bytes()).map_err(|error| unusable(&file, &error))?;
     let kept =
         backup.map(|backup| format!("; as it was before it is kept as {}", backup.display())).unwrap_or_default();
     out.line(&format!("changed {}{kept}", file.display()))
@@ -88,7 +88,7 @@ pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
 /// that is not there yet.
 fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     let file = claude_home(env)?.join("settings.json");
-    end_of_links(&file).map_err(|error| unusable(&file, &error))
+    resolve_links(&file).map_err(|error| unusable(&file, &error))
 }
 
 /// The command by which a hook runs this program: its path, since the agent's PATH may be another.
@@ -114,6 +114,6 @@ fn backed_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
     let date = out.look.now.to_string().replace([':', '-'], "");
     let backup = file.with_file_name(format!("settings.json.before-sessiond-{date}"));
     fs::copy(file, &backup)?;
-    owned_as(file, &backup)?;
+    copy_owner(file, &backup)?;
     Ok(backup)
 }

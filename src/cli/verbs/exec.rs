@@ -18,8 +18,8 @@ use crate::cli::args::ExecArgs;
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::{Client, register_from};
-use crate::platform::process::{ignores, started};
+use crate::client::{Client, register_with_env};
+use crate::platform::process::{is_signal_ignored, start_time};
 use crate::spool::SpooledWrite;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
@@ -41,7 +41,7 @@ pub fn exec(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
     let session = register(client, args, away, out)?;
     let id = &session.instance_id;
     // From here on nothing that is sent to us is lost on the way to the program.
-    let signals = SignalsInfo::<WithOrigin>::new(PASSED_ON.iter().filter(|signal| !ignores(**signal)))
+    let signals = SignalsInfo::<WithOrigin>::new(PASSED_ON.iter().filter(|signal| !is_signal_ignored(**signal)))
         .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
     command.args(words).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
@@ -75,7 +75,7 @@ fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match register_from(client, &mut request, away.env) {
+    match register_with_env(client, &mut request, away.env) {
         Err(error) if met_nobody(&error) => leave_registration(request, away, error, out),
         answer => Ok(answer?),
     }
@@ -84,7 +84,7 @@ fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
 /// Tells the daemon which process it is, so that it speaks for it while it lives.
 fn watch(client: &Client, session: &SessionBody, child: &Child, away: &Away<'_>, out: &mut Output<'_>) {
     let pid = i32::try_from(child.id()).ok();
-    let pid_started = pid.and_then(started);
+    let pid_started = pid.and_then(start_time);
     // A program that has ended already needs nobody to watch it.
     if pid_started.is_some() {
         report(client, AgentReport { pid, pid_started, ..about(session, "beat") }, away, out);
@@ -102,7 +102,7 @@ fn about(session: &SessionBody, sign: &str) -> AgentReport {
 
 /// What cannot be told is no reason for the program not to run.
 fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Output<'_>) {
-    let told = match client.report(&report) {
+    let told = match client.report_agent(&report) {
         Err(error) if met_nobody(&error) => away.leave(SpooledWrite::Agent { report }, away.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };

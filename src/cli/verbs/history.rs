@@ -9,7 +9,7 @@ use crate::cli::history_args::{CheckpointArgs, CommandArgs, EventArgs, HistoryAr
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::age_of;
-use crate::client::{Client, Recorded};
+use crate::client::{Client, Resolved};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
 };
@@ -114,8 +114,8 @@ fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> 
         after: None,
     };
     match client.history(&args.id, kind, &params)? {
-        Recorded::Of(list) => Ok(list),
-        Recorded::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(list) => Ok(*list),
+        Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
     }
 }
 

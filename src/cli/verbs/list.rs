@@ -10,7 +10,7 @@ use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Sheet, Table};
 use crate::cli::text::{age, count, moment};
-use crate::client::{Client, Shown};
+use crate::client::{Client, Resolved};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
 
@@ -82,9 +82,9 @@ fn summary(sessions: &SessionList) -> String {
 
 pub fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
-        Shown::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
-        Shown::One(session) if args.json => out.json(&session),
-        Shown::One(session) => out.print(&sheet(&session, &out.look).render(&out.look)),
+        Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(session) if args.json => out.json(&session),
+        Resolved::One(session) => out.print(&sheet(&session, &out.look).render(&out.look)),
     }
 }
 

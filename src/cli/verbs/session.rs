@@ -8,12 +8,12 @@ use crate::cli::args::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::{Client, register_from};
+use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
-use crate::platform::process::started;
+use crate::platform::process::start_time;
 use crate::spool::SpooledWrite;
-use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
+use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
 pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut request = RegisterRequest {
@@ -27,7 +27,7 @@ pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut 
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = match register_from(client, &mut request, away.env) {
+    let session = match register_with_env(client, &mut request, away.env) {
         Err(error) if met_nobody(&error) => leave_registration(request, away, error, out)?,
         answer => answer?,
     };
@@ -51,7 +51,7 @@ pub fn leave_registration(
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
     let pid_started = match request.pid {
-        Some(pid) => Some(started(pid).ok_or_else(|| {
+        Some(pid) => Some(start_time(pid).ok_or_else(|| {
             CliError::usage(
                 format!("pid: no process {pid} runs on this machine"),
                 "name one that does, or leave it out",
@@ -63,7 +63,7 @@ pub fn leave_registration(
     away.leave(SpooledWrite::Register { id: id.to_string(), request, pid_started }, now, error)?;
     spooled(out);
     let session = Session::register(id, what, now);
-    let seen = SessionSeen {
+    let seen = SessionView {
         session: &session,
         local: true,
         as_of: now,

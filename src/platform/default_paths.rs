@@ -1,11 +1,11 @@
-//! Where the configuration, the state and the socket lie unless somebody says otherwise.
+//! The default paths of the configuration, the state folder and the socket.
 //!
-//! Pure: the environment and the system come in as arguments, so each system's places are tested on any.
+//! Pure functions of the environment and the operating system, so that each system's paths are tested on any.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Looks an environment variable up.
+/// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 pub const CONFIG_VAR: &str = "SESSIOND_CONFIG";
@@ -27,17 +27,17 @@ impl Os {
     }
 }
 
-/// The default places; those of a user are unknown where the environment names no home.
+/// The default paths; a user's are `None` if the environment names no home.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct DefaultPaths {
     pub config_file: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
-    /// The socket's folder; without one the socket lies in the state folder, wherever that was moved to.
+    /// The socket's folder; if `None`, the socket is in the state folder in use.
     pub runtime_dir: Option<PathBuf>,
 }
 
-impl Places {
-    /// The system's places for root, the user's own for everybody else.
+impl DefaultPaths {
+    /// The system's paths for root, the user's own for other users.
     pub fn of(os: Os, is_root: bool, env: Env) -> Self {
         if is_root { Self::system(os) } else { Self::user(os, env) }
     }
@@ -45,7 +45,7 @@ impl Places {
     pub fn system(os: Os) -> Self {
         let runtime_dir = match os {
             Os::Linux => "/run/sessiond",
-            // macOS has no /run, and its sealed root lets nobody make one.
+            // macOS has no /run, and its read-only root does not allow one.
             Os::MacOs => "/var/run/sessiond",
         };
         Self {
@@ -76,27 +76,27 @@ impl Places {
         }
     }
 
-    /// The socket of a daemon that keeps its state in `state_dir`.
+    /// The socket of a daemon whose state folder is `state_dir`.
     pub fn socket(&self, state_dir: Option<&Path>) -> Option<PathBuf> {
         self.runtime_dir.as_deref().or(state_dir).map(|dir| dir.join(SOCKET))
     }
 }
 
-/// Where a client looks for the daemon, in this order.
+/// The sockets that a client tries, in order.
 ///
-/// A socket that was named, by `--socket` or SESSIOND_SOCKET, is the only one: to speak to some other
-/// daemon because the named one is down would write into the wrong store.
+/// A socket given by `--socket` or SESSIOND_SOCKET is the only one: using another daemon while that one is down would
+/// write into the wrong store.
 pub fn socket_candidates(os: Os, flag: Option<&Path>, env: Env) -> Vec<PathBuf> {
     if let Some(named) = flag.map(Path::to_path_buf).or_else(|| path_in(env, SOCKET_VAR)) {
         return vec![named];
     }
-    let user = Places::user(os, env);
+    let user = DefaultPaths::user(os, env);
     let state_dir = path_in(env, STATE_DIR_VAR).or_else(|| user.state_dir.clone());
-    let system = Places::system(os).socket(None);
+    let system = DefaultPaths::system(os).socket(None);
     user.socket(state_dir.as_deref()).into_iter().chain(system).collect()
 }
 
-/// A path from the environment; an empty variable counts as one that is not set.
+/// A path from the environment; an empty variable is treated as not set.
 pub fn path_in(env: Env, name: &str) -> Option<PathBuf> {
     env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -114,33 +114,33 @@ mod tests {
         move |name| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value))
     }
 
-    fn shown(os: Os, is_root: bool, vars: &'static [(&'static str, &'static str)]) -> [Option<String>; 3] {
-        let places = Places::of(os, is_root, &lookup(vars));
-        let socket = places.socket(places.state_dir.as_deref());
-        [places.config_file, places.state_dir, socket].map(|path| path.map(|path| path.display().to_string()))
+    fn paths(os: Os, is_root: bool, vars: &'static [(&'static str, &'static str)]) -> [Option<String>; 3] {
+        let paths = DefaultPaths::of(os, is_root, &lookup(vars));
+        let socket = paths.socket(paths.state_dir.as_deref());
+        [paths.config_file, paths.state_dir, socket].map(|path| path.map(|path| path.display().to_string()))
     }
 
     #[track_caller]
-    fn assert_places(
+    fn assert_paths(
         os: Os,
         is_root: bool,
         vars: &'static [(&'static str, &'static str)],
         [config, state, socket]: [&str; 3],
     ) {
-        assert_eq!(shown(os, is_root, vars), [Some(config.into()), Some(state.into()), Some(socket.into())]);
+        assert_eq!(paths(os, is_root, vars), [Some(config.into()), Some(state.into()), Some(socket.into())]);
     }
 
     #[test]
-    fn the_system_service_has_fixed_places() {
+    fn the_system_service_has_fixed_paths() {
         let vars = &[("HOME", "/root"), ("XDG_CONFIG_HOME", "/x"), ("XDG_RUNTIME_DIR", "/y")];
         let [config, state] = ["/etc/sessiond/config.toml", "/var/lib/sessiond"];
-        assert_places(Os::Linux, true, vars, [config, state, "/run/sessiond/sessiond.sock"]);
-        assert_places(Os::MacOs, true, vars, [config, state, "/var/run/sessiond/sessiond.sock"]);
+        assert_paths(Os::Linux, true, vars, [config, state, "/run/sessiond/sessiond.sock"]);
+        assert_paths(Os::MacOs, true, vars, [config, state, "/var/run/sessiond/sessiond.sock"]);
     }
 
     #[test]
     fn a_user_on_linux_follows_xdg() {
-        assert_places(
+        assert_paths(
             Os::Linux,
             false,
             &[
@@ -154,26 +154,26 @@ mod tests {
     }
 
     #[test]
-    fn what_xdg_leaves_out_lies_below_home_and_the_socket_in_the_state_folder() {
+    fn without_xdg_variables_paths_are_in_home_and_the_socket_in_the_state_folder() {
         let expected = [
             "/home/a/.config/sessiond/config.toml",
             "/home/a/.local/state/sessiond",
             "/home/a/.local/state/sessiond/sessiond.sock",
         ];
-        assert_places(Os::Linux, false, &[("HOME", "/home/a")], expected);
+        assert_paths(Os::Linux, false, &[("HOME", "/home/a")], expected);
         let ignored = &[
             ("HOME", "/home/a"),
             ("XDG_CONFIG_HOME", ""),
             ("XDG_STATE_HOME", "relative/state"),
             ("XDG_RUNTIME_DIR", "./run"),
         ];
-        assert_places(Os::Linux, false, ignored, expected);
+        assert_paths(Os::Linux, false, ignored, expected);
     }
 
     #[test]
-    fn a_user_on_macos_has_everything_in_application_support() {
+    fn a_user_on_macos_has_all_paths_in_application_support() {
         let dir = "/Users/a/Library/Application Support/sessiond";
-        assert_places(
+        assert_paths(
             Os::MacOs,
             false,
             &[("HOME", "/Users/a"), ("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/r")],
@@ -182,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_home_nothing_is_made_up() {
+    fn without_a_home_there_are_no_paths() {
         for os in [Os::Linux, Os::MacOs] {
-            assert_eq!(shown(os, false, &[]), [None, None, None]);
-            assert_eq!(shown(os, false, &[("HOME", "")]), [None, None, None]);
+            assert_eq!(paths(os, false, &[]), [None, None, None]);
+            assert_eq!(paths(os, false, &[("HOME", "")]), [None, None, None]);
         }
     }
 
@@ -195,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn a_named_socket_is_the_only_candidate() {
+    fn an_explicit_socket_is_the_only_candidate() {
         let vars = &[("SESSIOND_SOCKET", "/env.sock"), ("HOME", "/home/a")];
         assert_eq!(candidates(Os::Linux, Some("/flag.sock"), vars), ["/flag.sock"]);
         assert_eq!(candidates(Os::Linux, None, vars), ["/env.sock"]);
     }
 
     #[test]
-    fn otherwise_the_user_socket_comes_before_the_system_socket() {
+    fn the_user_socket_precedes_the_system_socket() {
         let system = "/run/sessiond/sessiond.sock";
         assert_eq!(
             candidates(Os::Linux, None, &[("SESSIOND_SOCKET", ""), ("XDG_RUNTIME_DIR", "/run/user/7")]),

@@ -1,4 +1,4 @@
-//! A daemon for tests that gives prepared answers, one to a connection.
+//! A fake daemon for tests: it sends prepared responses, one to each connection.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::{Client, Endpoint};
 
-pub struct Canned {
+pub struct FakeDaemon {
     pub socket: PathBuf,
     requests: JoinHandle<Vec<String>>,
     _dir: tempfile::TempDir,
 }
 
-impl Canned {
-    /// Each answer is written part by part; then the connection is closed.
+impl FakeDaemon {
+    /// Writes each response part by part and then closes its connection.
     pub fn new(answers: Vec<Vec<Vec<u8>>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s.sock");
@@ -24,7 +24,7 @@ impl Canned {
             let mut stream = listener.accept().unwrap().0;
             let request = read_request(&mut stream);
             for part in parts {
-                // The client may have had enough.
+                // The client may have closed the connection.
                 let _ = stream.write_all(&part);
                 thread::sleep(Duration::from_millis(2));
             }
@@ -49,7 +49,7 @@ impl Canned {
         Client::new(Endpoint::at(&self.socket))
     }
 
-    /// What was asked; waits until every answer has been given.
+    /// The requests received; waits until every response has been sent.
     pub fn requests(self) -> Vec<String> {
         self.requests.join().unwrap()
     }
