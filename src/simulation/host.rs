@@ -21,9 +21,9 @@ use crate::store::by_hand::{ByHand, Disk};
 use crate::store::{
     Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
 };
-use crate::sync::driver::{Driver, Environment};
+use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;
-use crate::sync::scheduler::{Action, Scheduler, Tick, Unsynced};
+use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -36,7 +36,7 @@ pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
 }
 
 /// A command that waits for the writer.
-struct Waiting {
+struct PendingCommand {
     command: Command,
     /// By the host's clock, which may be wrong.
     at: Timestamp,
@@ -57,7 +57,7 @@ pub struct SimReplica {
 type SimDriver = Driver<SimReplica, SimLink>;
 
 /// The sync worker, between two actions or within one.
-enum Worker {
+enum WorkerState {
     Idle(Box<(SimDriver, Scheduler)>),
     Busy(Job<(SimDriver, Scheduler)>),
 }
@@ -74,19 +74,19 @@ pub struct MirrorCost {
     pub announced: u64,
 }
 
-pub struct Daemon {
+pub struct SimDaemon {
     pub replica: SimReplica,
-    worker: Option<Worker>,
-    waiting: Vec<Waiting>,
+    worker: Option<WorkerState>,
+    waiting: Vec<PendingCommand>,
     /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
     pub unwritten: Vec<(Command, Timestamp)>,
 }
 
-pub struct Host {
+pub struct SimHost {
     pub index: usize,
     pub disk: Disk,
     pub identity: Arc<Mutex<Identity>>,
-    pub daemon: Option<Daemon>,
+    pub daemon: Option<SimDaemon>,
     pub processes: BTreeSet<i32>,
     /// How far its clock is ahead of the true time, in microseconds.
     pub offset: Arc<AtomicI64>,
@@ -98,13 +98,13 @@ pub struct Host {
     starts: u128,
 }
 
-impl Daemon {
+impl SimDaemon {
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 }
 
-impl Host {
+impl SimHost {
     pub fn new(index: usize, disk: Disk, network: Network, true_time: Arc<AtomicI64>) -> Self {
         let name = MachineName::parse(["odin3", "odin4", "laptop"][index]).unwrap();
         let identity = Identity::new(name, Uuid::from_u128(index as u128 + 1), Timestamp::from_micros(0));
@@ -148,7 +148,7 @@ impl Host {
         let hand = Arc::new(Mutex::new(hand));
         let replica =
             SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
-        let mut daemon = Daemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let mut daemon = SimDaemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
         let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
         assert!(poll(&mut filed).is_none());
@@ -159,8 +159,10 @@ impl Host {
                 Some(Bug::ClaimsAgedOut) => self.claim_and_forget(claim),
                 _ => self.identity.lock().unwrap().claim(claim),
             }
-            daemon.worker =
-                Some(Worker::Idle(Box::new((self.driver(&daemon.replica), Scheduler::new(INTERVALS, BATCH_ROWS)))));
+            daemon.worker = Some(WorkerState::Idle(Box::new((
+                self.driver(&daemon.replica),
+                Scheduler::new(INTERVALS, BATCH_ROWS),
+            ))));
             self.daemon = Some(daemon);
         }
     }
@@ -175,21 +177,21 @@ impl Host {
 
     fn driver(&self, replica: &SimReplica) -> SimDriver {
         let (uptime, network) = (self.uptime.clone(), self.network.clone());
-        let environment = Environment {
+        let context = DriverContext {
             clock: self.clock(),
             ticks: Box::new(move || Tick::from_micros(uptime.load(Ordering::Relaxed))),
             random: Box::new(move || network.lock().random.next()),
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Driver::new(replica.clone(), self.network.link(self.index), environment, link)
+        Driver::new(replica.clone(), self.network.link(self.index), context, link)
     }
 
     /// SIGTERM: the last push, then the store is closed.
     pub fn stop(&mut self) -> Answered {
         let mut answered = self.commit().map(|(_, answered)| answered).unwrap_or_default();
         let Some(mut daemon) = self.daemon.take() else { return answered };
-        if let Some(Worker::Idle(idle)) = daemon.worker.take()
+        if let Some(WorkerState::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
         {
             let (mut driver, mut scheduler) = *idle;
@@ -225,7 +227,7 @@ impl Host {
         let Some(daemon) = &mut self.daemon else { return };
         let mut answer = command.clone().carry_out(daemon.replica.store.clone(), at);
         assert!(poll(&mut answer).is_none(), "no commit happens meanwhile");
-        daemon.waiting.push(Waiting { command, at, answer });
+        daemon.waiting.push(PendingCommand { command, at, answer });
     }
 
     /// Writes the heartbeats that [`Bug::HeartbeatsInMemory`] kept.
@@ -261,7 +263,7 @@ impl Host {
     pub fn sync(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
-            Some(Worker::Idle(mut idle)) => {
+            Some(WorkerState::Idle(mut idle)) => {
                 let tick = idle.0.tick();
                 let pending = now(idle.0.has_pending());
                 let unsynced = if pending { Unsynced::Urgent } else { Unsynced::Nothing };
@@ -269,13 +271,14 @@ impl Host {
                     idle.1.run_now(tick);
                 }
                 let action = idle.1.next_action(tick, unsynced);
-                let waits = matches!(action, Action::Wait { .. });
-                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, action)) });
+                let waits = matches!(action, SyncAction::Wait { .. });
+                daemon.worker =
+                    Some(if waits { WorkerState::Idle(idle) } else { WorkerState::Busy(perform(*idle, action)) });
                 !waits
             }
-            Some(Worker::Busy(mut busy)) => {
+            Some(WorkerState::Busy(mut busy)) => {
                 let done = poll(&mut busy);
-                daemon.worker = Some(done.map_or(Worker::Busy(busy), |idle| Worker::Idle(Box::new(idle))));
+                daemon.worker = Some(done.map_or(WorkerState::Busy(busy), |idle| WorkerState::Idle(Box::new(idle))));
                 true
             }
             None => false,
@@ -284,7 +287,7 @@ impl Host {
 
     /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
     pub fn nudge(&mut self, identity_changed: bool) {
-        if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
+        if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             if identity_changed {
                 idle.1.reconnect(INTERVALS, now);
@@ -298,7 +301,7 @@ impl Host {
     /// Whether the store's sessions have this host's name.
     pub fn is_filed(&self) -> bool {
         let name = self.name();
-        let filed = |daemon: &Daemon| daemon.replica.hand.lock().unwrap().filed_under();
+        let filed = |daemon: &SimDaemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
@@ -332,7 +335,7 @@ impl Host {
     }
 }
 
-fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: Action) -> Job<(SimDriver, Scheduler)> {
+fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: SyncAction) -> Job<(SimDriver, Scheduler)> {
     Box::pin(async move {
         driver.perform(action, INTERVALS, STALE_AFTER, &mut scheduler).await;
         (driver, scheduler)

@@ -122,7 +122,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let after = self.ledger.applied();
         let batch = Batch { after, number: self.ledger.send_next(), sessions: &part.sessions, records: &part.records };
         let acked = unrecorded.as_ref().map(|result| result.acked_batch);
-        let at = (self.environment.clock)();
+        let at = (self.context.clock)();
         let (answer, recorded, next) = tokio::join!(
             self.central.push(batch),
             acknowledge(&self.replica, unrecorded, at),
@@ -158,7 +158,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     /// Central has applied the next batch of the ledger. Returns the result to record.
     pub(super) fn applied(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> Settling {
-        self.ledger.advance((self.environment.random)());
+        self.ledger.advance((self.context.random)());
         self.ledger.stamp(part.result(outcomes, |outcome| self.settlement(outcome)))
     }
 
