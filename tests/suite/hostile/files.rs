@@ -97,7 +97,7 @@ fn removed_socket_is_bound_again() {
         assert_eq!(host.ask("GET", &format!("/v1/sessions/{id}"), None).0, 200);
     }
     assert_eq!(host.status()["socket"]["error"], serde_json::Value::Null);
-    assert!(host.log().contains("bound anew"), "{}", host.log());
+    assert!(host.log().contains("bound again"), "{}", host.log());
     assert_eq!(host.stop(), Some(0));
     assert!(!host.socket().exists());
 }

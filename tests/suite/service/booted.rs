@@ -157,7 +157,7 @@ fn processes_of_others_are_watched(machine: &Machine) {
 
 fn a_change_of_the_configuration_is_taken_over(machine: &Machine) {
     let taken =
-        || machine.ok("journalctl -u sessiond -o cat --no-pager | grep -c 'took the configuration over' || true");
+        || machine.ok("journalctl -u sessiond -o cat --no-pager | grep -c 'reloaded the configuration' || true");
     let before: u32 = taken().parse().unwrap();
     machine.ok("printf '[log]\\nlevel = \"debug\"\\n' >/etc/sessiond/config.toml && systemctl reload sessiond");
     eventually("it is taken over", LIMIT, || (taken().parse::<u32>().ok()? > before).then_some(()));
