@@ -19,7 +19,7 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
 use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
-use crate::store::{Process, ProcessNews, Store, StoreError};
+use crate::store::{Process, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
@@ -161,7 +161,7 @@ impl Liveness {
 
     /// Watches the processes of new registrations, without listing all others. A process that a session had before is
     /// dropped by the next check; until then its end changes nothing.
-    async fn watch_new(&mut self, new: ProcessNews) {
+    async fn watch_new(&mut self, new: ProcessChanges) {
         if new.others {
             return self.watch_all().await;
         }

@@ -25,8 +25,10 @@ use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
-use crate::spool::{Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest, SpooledWrite};
-use crate::store::{Caller, Deferred, Import, Imported, PinnedIdentity, Process, Sighting, Store, StoreError};
+use crate::spool::{ClientWrite, Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest};
+use crate::store::{
+    Caller, Import, Imported, PinnedIdentity, Process, ReceivedReport, SpooledWrite, Store, StoreError,
+};
 
 /// How often a folder is scanned if the system reports no changes in it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -362,23 +364,23 @@ impl ImportContext {
         let at = Timestamp::from_micros(request.at).min((self.clock)());
         // A user's requests wait for one another, and never for another user's.
         let key = request.write.session_key().map(|key| format!("{} {key}", entry.uid));
-        let needs_session = !matches!(request.write, SpooledWrite::Agent { .. });
-        match self.deferred(request, entry.uid) {
-            Ok(deferred) => {
+        let needs_session = !matches!(request.write, ClientWrite::Agent { .. });
+        match self.validate(request, entry.uid) {
+            Ok(write) => {
                 let draws = std::array::from_fn(|_| (self.random)());
                 let caller = Caller { uid: entry.uid };
-                let import = Import { name: entry.name.clone(), key, deferred, caller, draws, at };
+                let import = Import { name: entry.name.clone(), key, deferred: write, caller, draws, at };
                 Ok(CheckedRequest { entry: entry.clone(), import, content, needs_session })
             }
             Err(invalid) => Err(Rejected { entry: entry.clone(), content, reason: invalid.to_string() }),
         }
     }
 
-    fn deferred(&self, request: SpooledRequest, uid: u32) -> Result<Deferred, Invalid> {
+    fn validate(&self, request: SpooledRequest, uid: u32) -> Result<SpooledWrite, Invalid> {
         let host = self.identity.current().name;
         let settings = self.settings.borrow();
         match request.write {
-            SpooledWrite::Register { id, request, pid_started } => {
+            ClientWrite::Register { id, request, pid_started } => {
                 let mut what = request.validate(&host)?;
                 if !settings.allow_other {
                     what.host_machine = host;
@@ -387,13 +389,17 @@ impl ImportContext {
                 if !id.names(&what.project, what.instance_type) {
                     return Err(Invalid::new("instance_id", "it does not match the project and the type"));
                 }
-                Ok(Deferred::Register { id, what: Box::new(what), process: process_of(uid, request.pid, pid_started) })
+                Ok(SpooledWrite::Register {
+                    id,
+                    what: Box::new(what),
+                    process: process_of(uid, request.pid, pid_started),
+                })
             }
-            SpooledWrite::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
-            SpooledWrite::Close { id } => Ok(Deferred::Close { id }),
-            SpooledWrite::Event { id, request } => Ok(self.append(id, request.validate()?)),
-            SpooledWrite::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
-            SpooledWrite::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
+            ClientWrite::Heartbeat { id, request } => Ok(SpooledWrite::Heartbeat { id, beat: request.validate()? }),
+            ClientWrite::Close { id } => Ok(SpooledWrite::Close { id }),
+            ClientWrite::Event { id, request } => Ok(self.append(id, request.validate()?)),
+            ClientWrite::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
+            ClientWrite::Agent { report } => Ok(SpooledWrite::Report(Box::new(self.received(
                 report.validate(&settings.type_rules)?,
                 process_of(uid, report.pid, report.pid_started),
                 host,
@@ -401,19 +407,19 @@ impl ImportContext {
         }
     }
 
-    fn append(&self, id: String, what: Happening) -> Deferred {
+    fn append(&self, id: String, what: Happening) -> SpooledWrite {
         let random = Uuid::from_u64_pair((self.random)(), (self.random)());
         let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
-        Deferred::Append { id, what: Box::new(what), record_id }
+        SpooledWrite::Append { id, what: Box::new(what), record_id }
     }
 
-    fn sighting(
+    fn received(
         &self,
         report: crate::domain::agent::Report,
         process: Option<Process>,
         host_machine: MachineName,
-    ) -> Sighting {
-        Sighting { report, process, host_machine, lives: process::is_running }
+    ) -> ReceivedReport {
+        ReceivedReport { report, process, host_machine, lives: process::is_running }
     }
 }
 

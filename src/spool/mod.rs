@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use folder::{ReadError, Sharing, SpoolEntry, SpoolFolder};
 pub use monitor::{SpoolMonitor, SpoolStatus};
-pub use request::{SpooledRequest, SpooledWrite};
+pub use request::{ClientWrite, SpooledRequest};
 
 use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_in};
 use crate::platform::files;

@@ -16,12 +16,12 @@ pub struct SpooledRequest {
     pub at: i64,
     /// The sockets that the client tried. Only the daemon that listens on one of them imports the request.
     pub sockets: Vec<PathBuf>,
-    pub write: SpooledWrite,
+    pub write: ClientWrite,
 }
 
 impl SpooledRequest {
     /// A request made at `at`, for the daemon that listens on one of these sockets.
-    pub fn new(write: SpooledWrite, sockets: &[PathBuf], at: Timestamp) -> Self {
+    pub fn new(write: ClientWrite, sockets: &[PathBuf], at: Timestamp) -> Self {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Self { at: at.micros(), sockets: sockets.iter().map(absolute).collect(), write }
     }
@@ -29,12 +29,12 @@ impl SpooledRequest {
     /// Redacts what the daemon redacts before it stores a request: the file is stored, too.
     pub fn redact(&mut self) {
         match &mut self.write {
-            SpooledWrite::Event { request, .. } => request.event_data.iter_mut().for_each(redact::object),
-            SpooledWrite::Checkpoint { request, .. } => redact::object(&mut request.work_state),
-            SpooledWrite::Register { .. }
-            | SpooledWrite::Heartbeat { .. }
-            | SpooledWrite::Close { .. }
-            | SpooledWrite::Agent { .. } => {}
+            ClientWrite::Event { request, .. } => request.event_data.iter_mut().for_each(redact::object),
+            ClientWrite::Checkpoint { request, .. } => redact::object(&mut request.work_state),
+            ClientWrite::Register { .. }
+            | ClientWrite::Heartbeat { .. }
+            | ClientWrite::Close { .. }
+            | ClientWrite::Agent { .. } => {}
         }
     }
 }
@@ -42,7 +42,7 @@ impl SpooledRequest {
 /// What the client requests, as the body of the API's request would say it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SpooledWrite {
+pub enum ClientWrite {
     /// The client generated `id`, and has printed it.
     Register {
         id: String,
@@ -69,7 +69,7 @@ pub enum SpooledWrite {
     },
 }
 
-impl SpooledWrite {
+impl ClientWrite {
     /// Identifies the session, so that the order of its requests is kept: an instance id or Claude's session UUID.
     pub fn session_key(&self) -> Option<&str> {
         match self {

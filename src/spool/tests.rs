@@ -11,12 +11,12 @@ fn heartbeat(at: i64, context_percent: Option<i64>, epic: Option<&str>) -> Spool
     SpooledRequest {
         at,
         sockets: vec!["/s".into()],
-        write: SpooledWrite::Heartbeat { id: "odin-PS-8f4a2b".into(), request },
+        write: ClientWrite::Heartbeat { id: "odin-PS-8f4a2b".into(), request },
     }
 }
 
 fn close(at: i64) -> SpooledRequest {
-    SpooledRequest { at, sockets: vec!["/s".into()], write: SpooledWrite::Close { id: "odin-PS-8f4a2b".into() } }
+    SpooledRequest { at, sockets: vec!["/s".into()], write: ClientWrite::Close { id: "odin-PS-8f4a2b".into() } }
 }
 
 fn user() -> u32 {
@@ -94,7 +94,7 @@ fn redacts_secrets_before_writing() {
     };
     let id = || "odin-PS-8f4a2b".to_owned();
     for (random, write) in
-        [SpooledWrite::Event { id: id(), request: event }, SpooledWrite::Checkpoint { id: id(), request: checkpoint }]
+        [ClientWrite::Event { id: id(), request: event }, ClientWrite::Checkpoint { id: id(), request: checkpoint }]
             .into_iter()
             .enumerate()
     {
