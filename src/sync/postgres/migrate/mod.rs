@@ -31,7 +31,7 @@ use super::zone;
 /// A table of its own: `_sqlx_migrations` may be some other service's.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 6] = [
+const FILES: [(i64, &str, &str); 7] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -48,15 +48,25 @@ const FILES: [(i64, &str, &str); 6] = [
         "mirror_and_history",
         include_str!("../../../../migrations/central/1780000000000_mirror_and_history.sql"),
     ),
-    (1_790_000_000_000, "silent_sessions_and_views", VIEWS),
+    (
+        VIEWS,
+        "silent_sessions_and_views",
+        include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql"),
+    ),
     (
         1_791_000_000_000,
         "merge_by_column",
         include_str!("../../../../migrations/central/1791000000000_merge_by_column.sql"),
     ),
+    (
+        1_792_000_000_000,
+        "guard_of_column_times",
+        include_str!("../../../../migrations/central/1792000000000_guard_of_column_times.sql"),
+    ),
 ];
 
-const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");
+/// The file that is applied again when views were put back after it.
+const VIEWS: i64 = 1_790_000_000_000;
 
 /// The file that is applied again when a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
@@ -248,15 +258,12 @@ async fn apply(connection: &mut PgConnection, tables: &[Table], columns: &[Colum
     }
     let kept = views::keep(connection).await?;
     migrator().run_direct(None, &mut *connection, false).await?;
-    if is_left_behind(connection).await? {
-        for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= HISTORY) {
-            connection.execute(sqlx::raw_sql(sql)).await?;
-        }
-    }
     views::put_back(connection, &kept).await?;
-    if !kept.is_empty() {
-        // A view with the columns of the second file, which came back just now, gets those of the earlier services.
-        connection.execute(sqlx::raw_sql(VIEWS)).await?;
+    // A view with the columns of the second file, which came back just now, gets those of the earlier services. A later
+    // file may replace what an earlier one defines, so all files from the first one that is needed on are applied.
+    let again = if is_left_behind(connection).await? { HISTORY } else { VIEWS };
+    for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= again) {
+        connection.execute(sqlx::raw_sql(sql)).await?;
     }
     // sqlx names its statements here; a pooler would hand them on.
     connection.execute("DEALLOCATE ALL").await?;
