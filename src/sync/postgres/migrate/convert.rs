@@ -1,4 +1,5 @@
-//! Gives the columns of one table a zone, within a transaction that the caller begins and commits.
+//! Gives the columns of one table a zone, within a transaction that the caller begins and commits. It already holds the
+//! locks of the table and its views.
 //!
 //! Views on the table forbid it, so each is dropped and made again with its options, owner, grants, grants on columns,
 //! comments, defaults, rules, triggers and indexes. Everything that hangs on the columns themselves stays, because the
@@ -107,7 +108,6 @@ pub(super) async fn convert(
     columns: &[&Column],
     later: bool,
 ) -> Result<(), Failure> {
-    run(connection, format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
     let row = sqlx::query("SELECT current_setting('search_path'), $1::regclass::oid, current_schema()")
         .bind(table)
         .fetch_one(&mut *connection)

@@ -15,6 +15,7 @@ use sqlx::{Executor, Row, SqlSafeStr};
 mod columns;
 mod convert;
 mod error;
+mod locks;
 mod obstacles;
 mod online;
 mod views;
@@ -24,6 +25,7 @@ pub use error::{MigrateError, Obstacle};
 
 use self::columns::{Column, Given, Table};
 use self::error::Failure;
+use self::locks::Locks;
 use self::wait::Waiting;
 use super::connect::{Connected, PostgresOptions};
 use super::zone;
@@ -128,7 +130,9 @@ pub async fn migrate_with(
 }
 
 async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Failure> {
-    let plan = waiting.attempt(async |c: &mut PgConnection| Plan::read(c, &request.time_zones).await).await?;
+    let plan = waiting
+        .attempt(&Locks::default(), async |c: &mut PgConnection| Plan::read(c, &request.time_zones).await)
+        .await?;
     if !plan.obstacles.is_empty() {
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
@@ -152,7 +156,8 @@ async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Fai
     }
     let columns: &[Column] = if online { &[] } else { &plan.columns };
     if !plan.pending.is_empty() {
-        waiting.attempt(async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
+        let locks = locks_of_files(columns);
+        waiting.attempt(&locks, async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
     }
     online::analyze(&mut waiting.connection, &plan.columns).await;
     Ok(Report { steps: plan.pending, time_zone: plan.zone, notes })
@@ -245,6 +250,24 @@ impl Plan {
             "the table is not rewritten".into()
         };
         format!("{}{zoned}; {how}", table.size())
+    }
+}
+
+/// What the files change, and the columns that get a zone along with them.
+fn locks_of_files(columns: &[Column]) -> Locks<'_> {
+    Locks {
+        tables: vec![
+            "supervisor_sessions",
+            "event_store",
+            "command_log",
+            "checkpoints",
+            "sessiond_hosts",
+            "sessiond_sweep",
+            "sessiond_tombstones",
+            "sessiond_history",
+        ],
+        with_views: columns.iter().map(|column| column.table.as_str()).collect(),
+        views: vec!["active_sessions_by_machine", "sessions_with_machine"],
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::columns::{Column, Table};
 use super::convert::{convert, run};
 use super::error::{Failure, MigrateError};
+use super::locks::Locks;
 use super::wait::{Waiting, watch};
 
 /// The columns that indexes need, as the migration files add them, and a constraint that is not checked yet.
@@ -75,7 +76,8 @@ pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns
     let has_columns: bool = sqlx::query(HAS_COLUMNS).fetch_one(&mut waiting.connection).await?.try_get(0)?;
     if !has_columns {
         (waiting.say)("adding columns to supervisor_sessions");
-        waiting.attempt(async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
+        let locks = Locks { tables: vec!["supervisor_sessions"], ..Locks::default() };
+        waiting.attempt(&locks, async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
     }
     unlimited(&mut waiting.connection, true).await?;
     run(&mut waiting.connection, CHECK.into()).await?;
@@ -84,7 +86,9 @@ pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns
         if !of_table.is_empty() {
             (waiting.say)(&format!("giving the times of {} a zone", table.name));
             let large = table.is_large();
-            waiting.attempt(async |c: &mut PgConnection| convert(c, &table.name, &of_table, large).await).await?;
+            let name = table.name.as_str();
+            let locks = Locks { tables: vec![name], with_views: vec![name], ..Locks::default() };
+            waiting.attempt(&locks, async |c: &mut PgConnection| convert(c, name, &of_table, large).await).await?;
         }
     }
     for (table, name, what) in INDEXES {
