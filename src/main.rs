@@ -13,7 +13,7 @@ use sessiond::doctor;
 use sessiond::domain::{Finding, MachineName};
 use sessiond::platform::default_paths::Os;
 use sessiond::service::{self, InstallTarget, Scope, Setup};
-use sessiond::sync::postgres::Request as MigrateRequest;
+use sessiond::sync::postgres::MigrateRequest;
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {

@@ -12,7 +12,7 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
 use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
-use crate::store::{Process, ProcessNews, Store, StoreError};
+use crate::store::{Process, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
@@ -147,7 +147,7 @@ impl Liveness {
 
     /// Watches what came since: one process for a registration, however many others are watched. A process that a
     /// session had before is dropped by the next look; until then its end changes nothing.
-    async fn follow_new(&mut self, news: ProcessNews) {
+    async fn follow_new(&mut self, news: ProcessChanges) {
         if news.others {
             return self.follow().await;
         }

@@ -13,7 +13,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{Happening, Kind};
-use crate::store::{History, HistoryQuery, KeptRecord, Lookup, RequestKey};
+use crate::store::{History, HistoryQuery, Lookup, RequestKey, StoredRecord};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
     EventList, EventRequest, HistoryFilter, HistoryParams, Matches, RecordBody, RecordState,
@@ -126,8 +126,8 @@ async fn record<T: RecordBody>(
     Ok((StatusCode::CREATED, Json(body(kept))))
 }
 
-fn body<T: RecordBody>(kept: KeptRecord) -> T {
-    let KeptRecord { record, synced, parked } = kept;
+fn body<T: RecordBody>(kept: StoredRecord) -> T {
+    let StoredRecord { record, synced, parked } = kept;
     T::new(record, RecordState { synced, parked: parked.is_some(), note: parked })
 }
 

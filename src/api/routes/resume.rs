@@ -17,7 +17,7 @@ use crate::domain::context::reconstruct;
 use crate::domain::handoff::{Going, Handoff, go_on};
 use crate::domain::time::age;
 use crate::domain::{Place, Session, Timestamp};
-use crate::store::{Heir, Lookup, Record, Resumed, Resumption, Wanted};
+use crate::store::{Lookup, NewOwner, Record, ResumeTarget, Resumed, Resumption};
 use crate::wire::{ContextBody, ErrorBody, ErrorCode, Matches, ResumeBody, ResumeRequest};
 
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
@@ -32,11 +32,14 @@ pub async fn resume(
     peer: Peer,
     JsonBody(request): JsonBody<ResumeRequest>,
 ) -> Result<Response, ApiError> {
-    let wanted =
-        Wanted { meanings: request.meanings()?, choice: request.choice()?, closed: request.closed.unwrap_or(false) };
+    let wanted = ResumeTarget {
+        meanings: request.meanings()?,
+        choice: request.choice()?,
+        closed: request.closed.unwrap_or(false),
+    };
     let successor = request.successor(api.identity.current().name, peer.uid)?;
     let process = named_process(&api, peer, request.pid).await?;
-    let heir = Heir { successor, process, draws: std::array::from_fn(|_| (api.random)()) };
+    let heir = NewOwner { successor, process, draws: std::array::from_fn(|_| (api.random)()) };
     let (now, stale_after) = ((api.clock)(), api.settings.borrow().stale_after);
     match api.store.resume(wanted, heir, now, stale_after).await? {
         Resumption::Done(resumed) => Ok(Json(resumed_body(&api, *resumed, now).await?).into_response()),

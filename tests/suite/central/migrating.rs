@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sessiond::sync::postgres::{MigrateError, Report, Request, migrate, migrate_with};
+use sessiond::sync::postgres::{MigrateError, MigrateRequest, MigrationReport, migrate, migrate_with};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
@@ -18,8 +18,9 @@ async fn ask(
     name: &str,
     zones: &[&str],
     offline: bool,
-) -> (Result<Report, MigrateError>, Vec<String>) {
-    let request = Request { time_zones: zones.iter().map(ToString::to_string).collect(), dry_run: false, offline };
+) -> (Result<MigrationReport, MigrateError>, Vec<String>) {
+    let request =
+        MigrateRequest { time_zones: zones.iter().map(ToString::to_string).collect(), dry_run: false, offline };
     let mut said = Vec::new();
     let result = migrate_with(&options(&server.url(name)), &request, &mut |line| said.push(line.to_owned())).await;
     (result, said)
@@ -172,17 +173,19 @@ const READS: [&str; 6] = [
          CROSS JOIN (SELECT FROM mine WHERE instance_id = 'many-PS-000003' LIMIT 1) AS a",
 ];
 
-/// Reads over and over until the migration has ended. Returns the longest wait and how many reads there were.
-async fn read_until(url: String, first: usize, done: Arc<AtomicBool>) -> (Duration, usize) {
+/// Reads over and over until the migration has ended. Returns the longest wait, when and by what query, and how many
+/// reads there were.
+async fn read_until(url: String, first: usize, done: Arc<AtomicBool>) -> ((Duration, Duration, &'static str), usize) {
     let mut client = PgConnection::connect(&url).await.unwrap();
-    let (mut longest, mut count) = (Duration::ZERO, 0);
+    let started = Instant::now();
+    let (mut longest, mut count) = ((Duration::ZERO, Duration::ZERO, ""), 0);
     while !done.load(Ordering::Relaxed) {
         let read = READS[(first + count) % READS.len()];
         let began = Instant::now();
         // As psql sends it: a plan that was prepared before the change of a type would be refused after it.
         let rows = sqlx::raw_sql(read).fetch_all(&mut client).await;
         assert_eq!(rows.unwrap_or_else(|error| panic!("{read}: {error}")).len(), 1);
-        longest = longest.max(began.elapsed());
+        longest = longest.max((began.elapsed(), began - started, read));
         count += 1;
     }
     (longest, count)
@@ -213,7 +216,7 @@ async fn migrate_beside_readers(sessions: u64, commands: u64) {
     let took = began.elapsed();
     done.store(true, Ordering::Relaxed);
     migrated.unwrap();
-    let (mut longest, mut count) = (Duration::ZERO, 0);
+    let (mut longest, mut count) = ((Duration::ZERO, Duration::ZERO, ""), 0);
     for reader in readers {
         let (waited, reads) = reader.await.unwrap();
         (longest, count) = (longest.max(waited), count + reads);
@@ -226,7 +229,7 @@ async fn migrate_beside_readers(sessions: u64, commands: u64) {
     assert_eq!(server.psql("x", NAIVE), "0");
     assert!(count > READS.len());
     // A second on an idle machine.
-    assert!(longest < Duration::from_secs(10), "a reader waited {longest:?}");
+    assert!(longest.0 < Duration::from_secs(10), "a reader waited {longest:?}");
 }
 
 #[tokio::test]

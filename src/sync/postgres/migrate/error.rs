@@ -12,7 +12,7 @@ pub struct Obstacle {
     pub object: String,
     /// The statement that removes it.
     pub remove: String,
-    /// The statement that brings it back afterwards.
+    /// The statement that restores it afterwards.
     pub restore: String,
 }
 
@@ -65,27 +65,27 @@ fn obstacles(obstacles: &[Obstacle]) -> String {
     one_line(&format!("columns of central cannot get a time zone: {}", each.collect::<Vec<_>>().join(" | ")))
 }
 
-/// What went wrong, before it is known where.
-pub(in super::super) enum Failure {
+/// An error before the address of central is added to it.
+pub(in super::super) enum MigrateFailure {
     Sql(sqlx::Error),
     Migrate(MigrateError),
     /// The time to take all locks was over.
     LockTimeout(sqlx::Error),
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for MigrateFailure {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<MigrateError> for Failure {
+impl From<MigrateError> for MigrateFailure {
     fn from(error: MigrateError) -> Self {
         Self::Migrate(error)
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for Failure {
+impl From<sqlx::migrate::MigrateError> for MigrateFailure {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError as Theirs;
         match error {
@@ -99,11 +99,10 @@ impl From<sqlx::migrate::MigrateError> for Failure {
     }
 }
 
-/// Postgres will refuse these again: a feature it does not have, other objects that depend on one, a definition
-/// that contradicts itself.
+/// Errors that another attempt would meet again: an unsupported feature, dependent objects, an invalid definition.
 const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
 
-impl Failure {
+impl MigrateFailure {
     /// An error of the statement that takes all locks: where the server ended it, its time was over.
     pub fn of_locks(error: sqlx::Error) -> Self {
         if code(&error) == Some("57014") { Self::LockTimeout(error) } else { Self::Sql(error) }

@@ -14,7 +14,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::convert::run;
-use super::error::Failure;
+use super::error::MigrateFailure;
 
 /// What a transaction is going to change. What is not there is passed over.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +53,8 @@ const LIMIT: &str = "\
         WHERE name = 'deadlock_timeout'), true) FROM unnest(ARRAY['lock_timeout', 'statement_timeout']) AS name";
 
 impl Locks<'_> {
-    /// Takes all locks, or fails with [`Failure::is_lock_timeout`].
-    pub async fn take(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+    /// Takes all locks, or fails with [`MigrateFailure::is_lock_timeout`].
+    pub async fn take(&self, connection: &mut PgConnection) -> Result<(), MigrateFailure> {
         let relations = sqlx::query(RELATIONS)
             .bind(&self.tables)
             .bind(&self.with_views)
@@ -83,7 +83,7 @@ impl Locks<'_> {
         }
         sqlx::query(LIMIT).fetch_all(&mut *connection).await?;
         let taken = run(connection, format!("DO $sessiond_locks$ BEGIN {statements}END $sessiond_locks$")).await;
-        taken.map_err(Failure::of_locks)?;
+        taken.map_err(MigrateFailure::of_locks)?;
         Ok(run(connection, "SET LOCAL statement_timeout = 0".into()).await?)
     }
 }
