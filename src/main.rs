@@ -88,12 +88,12 @@ impl Local for Here {
         Ok(service::uninstall(&site(args.scope), args.dry_run)?)
     }
 
-    fn doctor(&self, settings: &cli::Settings, client: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, settings: &cli::DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError> {
         let overrides = overrides(settings)?;
         Ok(with_environment(|environment| doctor::examine(&overrides, environment, client)))
     }
 
-    fn bugreport(&self, settings: &cli::Settings, client: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, settings: &cli::DaemonOptions, client: &Client) -> Result<String, CliError> {
         let overrides = overrides(settings)?;
         Ok(with_environment(|environment| doctor::report(&overrides, environment, client)))
     }
@@ -118,7 +118,7 @@ fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
     })
 }
 
-fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
+fn overrides(flags: &cli::DaemonOptions) -> Result<Overrides, CliError> {
     without_password(flags.central_url.as_deref())?;
     Ok(Overrides {
         config: flags.config.clone(),

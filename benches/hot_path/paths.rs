@@ -11,7 +11,9 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer, Unread};
-use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
+use sessiond::cli::{
+    self, CliError, DaemonOptions, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, UninstallArgs,
+};
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
 use sessiond::shutdown;
@@ -153,11 +155,11 @@ impl Local for Nobody {
         Err(nobody())
     }
 
-    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, _: &DaemonOptions, _: &Client) -> Result<Vec<Finding>, CliError> {
         Err(nobody())
     }
 
-    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, _: &DaemonOptions, _: &Client) -> Result<String, CliError> {
         Err(nobody())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::args::{IdentityOptions, IdentityVerb};
+use super::verbs::identity::{IdentityOptions, IdentityVerb};
 use super::{CliError, Local};
 use crate::client::Endpoint;
 use crate::clock::Clock;

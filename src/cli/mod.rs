@@ -1,10 +1,9 @@
 //! The command line: reads the words, asks the daemon, prints what it says.
 
-mod args;
 mod away;
+mod command_line;
 mod difference;
 mod error;
-mod history_args;
 mod known;
 mod look;
 mod output;
@@ -22,15 +21,16 @@ use crate::clock;
 use crate::domain::Finding;
 use crate::mcp;
 use crate::wire::MachineIdentity;
-use args::{Asked, Cli, Verb};
-pub use args::{
-    IdentityOptions, IdentityVerb, InstallArgs, MigrateArgs, RunArgs, ScopeArgs, Settings, UninstallArgs, command,
-};
 use away::Away;
+use command_line::{Asked, Cli, Verb};
+pub use command_line::{DaemonOptions, command};
 pub use error::CliError;
 use look::Look;
 use output::Output;
 use verbs::claude::Change;
+pub use verbs::daemon::{MigrateArgs, RunArgs};
+pub use verbs::identity::{IdentityOptions, IdentityVerb};
+pub use verbs::service::{InstallArgs, ScopeArgs, UninstallArgs};
 
 /// What is done here rather than asked of a running daemon.
 pub trait Local {
@@ -45,9 +45,9 @@ pub trait Local {
     /// Removes the service; says what was done, and where the data stays.
     fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError>;
     /// Looks at this installation.
-    fn doctor(&self, settings: &Settings, client: &Client) -> Result<Vec<Finding>, CliError>;
+    fn doctor(&self, settings: &DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError>;
     /// Everything that whoever mends a bug wants to see.
-    fn bugreport(&self, settings: &Settings, client: &Client) -> Result<String, CliError>;
+    fn bugreport(&self, settings: &DaemonOptions, client: &Client) -> Result<String, CliError>;
 }
 
 /// The whole of the program, but for what `local` does.
@@ -70,7 +70,7 @@ fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dy
     };
     match done {
         Ok(code) => code,
-        Err(error) => out.fail(&error, args::wants_json(args)),
+        Err(error) => out.fail(&error, command_line::wants_json(args)),
     }
 }
 

@@ -69,11 +69,11 @@ impl Local for Here {
         Ok(vec![format!("of the system: {}", args.scope.system)])
     }
 
-    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, _: &DaemonOptions, _: &Client) -> Result<Vec<Finding>, CliError> {
         Ok(vec![Finding::good("config", "valid"), Finding::wrong("disk", "full", "make room")])
     }
 
-    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, _: &DaemonOptions, _: &Client) -> Result<String, CliError> {
         Ok("everything".into())
     }
 }

@@ -15,7 +15,6 @@ use crate::claude::hook::{self, Event, Note};
 use crate::claude::input::Input;
 use crate::claude::known::{Known, Notes};
 use crate::claude::{other, process, project, statusline};
-use crate::cli::args::HookArgs;
 use crate::cli::away::{self, Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -25,6 +24,16 @@ use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond hook SessionStart")]
+pub struct HookArgs {
+    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    // Any text is accepted: the exit code of a usage error would stop the agent.
+    #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub event: Vec<String>,
+}
 
 /// What a hook may take, less what it needs to leave a letter after that.
 const HOOK: Duration = Duration::from_millis(80);

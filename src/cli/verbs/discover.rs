@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use super::claude::claude_home;
 use crate::claude::running::Running;
-use crate::cli::args::DiscoverArgs;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::Client;
@@ -14,6 +13,15 @@ use crate::domain::Project;
 use crate::domain::agent::Sign;
 use crate::platform::places::Env;
 use crate::wire::{AgentReport, ErrorCode};
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond discover --watch")]
+pub struct DiscoverArgs {
+    /// Keep running, and report each agent when it starts and ends
+    #[arg(long)]
+    pub watch: bool,
+}
 
 pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let home = claude_home(env)?;

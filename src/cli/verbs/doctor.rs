@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::cli::Local;
-use crate::cli::args::{BugreportArgs, DoctorArgs};
+use crate::cli::command_line::DaemonOptions;
 use crate::cli::error::CliError;
 use crate::cli::look::Tone;
 use crate::cli::output::Output;
@@ -14,6 +14,28 @@ use crate::cli::text::count_and;
 use crate::client::Client;
 use crate::domain::{Finding, Verdict};
 use crate::wire::{DoctorBody, ErrorCode};
+use clap::{Args, ValueHint};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond doctor --json")]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub settings: DaemonOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond bugreport report.txt")]
+pub struct BugreportArgs {
+    /// The file to write; it must not exist
+    #[arg(value_name = "FILE", default_value = "sessiond-bugreport.txt", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: DaemonOptions,
+}
 
 pub fn doctor(client: &Client, local: &dyn Local, args: &DoctorArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let findings = local.doctor(&args.settings, client)?;

@@ -14,7 +14,6 @@ use signal_hook::low_level::siginfo::Cause;
 
 use super::session::{current_dir, leave_registration};
 use crate::claude::project;
-use crate::cli::args::ExecArgs;
 use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -22,6 +21,23 @@ use crate::client::{Client, register_from};
 use crate::platform::process::{ignores, started};
 use crate::spool::Write;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
+use clap::Args;
+use std::ffi::OsString;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+pub struct ExecArgs {
+    /// Set the project: lower-case letters, digits and dashes, at most 22 [default: from the name of the repository or
+    /// folder]
+    #[arg(long)]
+    pub project: Option<String>,
+    /// Set the type: PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// The program and its arguments; its environment has INSTANCE_ID and HOST_MACHINE
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
 
 /// What is passed on to the program. Stops and continuations are left to the terminal and its shell, which know
 /// both processes.

@@ -5,7 +5,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::error::CliError;
-use crate::cli::history_args::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::age_of;
@@ -13,6 +12,110 @@ use crate::client::{Client, Recorded};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
 };
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond event odin-PS-8f4a2b epic_completed --data '{\"epic\": \"003\"}'")]
+pub struct EventArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// The type of event, such as epic_completed
+    #[arg(value_name = "TYPE")]
+    pub event_type: String,
+    /// Set its data, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+    /// Set the id of the event that caused it
+    #[arg(long, value_name = "UUID")]
+    pub parent: Option<String>,
+    /// Print the event as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond command odin-PS-8f4a2b build --took 1200 --tag release")]
+pub struct CommandArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// The action that was run
+    pub action: String,
+    /// Set the type: mcp_tool or explicit [default: mcp_tool with --tool, else explicit]
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["mcp_tool", "explicit"])]
+    pub command_type: Option<String>,
+    /// Set the tool that ran it
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Set its parameters, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub parameters: Option<String>,
+    /// Set its result, any JSON; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub result: Option<String>,
+    /// Record that it failed, with this error message
+    #[arg(long, value_name = "MESSAGE")]
+    pub failed: Option<String>,
+    /// Set how long it took, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(0..), allow_negative_numbers = true)]
+    pub took: Option<i64>,
+    /// Add a tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Print the command as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: sessiond checkpoint odin-PS-8f4a2b --type manual --work-state '{\"next\": \"tests\"}'"
+)]
+pub struct CheckpointArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Set the reason for the checkpoint
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["context_window", "epic_completion", "manual"])]
+    pub checkpoint_type: String,
+    /// Set the state of the work, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub work_state: String,
+    /// Print the checkpoint as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z")]
+pub struct HistoryArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// List only records of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub record_type: Option<String>,
+    /// List only records at or after this time, such as 2026-01-30T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// List only records before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// List only records that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub contains: Option<String>,
+    /// List at most this many [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), allow_negative_numbers = true)]
+    pub limit: Option<u32>,
+    /// Skip this many of the newest
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub offset: Option<u32>,
+    /// Print the records as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = EventRequest {

@@ -1,7 +1,7 @@
 //! identity: the name under which this machine is known.
 
 use crate::cli::Local;
-use crate::cli::args::{IdentityVerb, Settings};
+use crate::cli::command_line::DaemonOptions;
 use crate::cli::error::CliError;
 use crate::cli::look::Tone;
 use crate::cli::output::Output;
@@ -9,6 +9,51 @@ use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::moment;
 use crate::client::Client;
 use crate::wire::{ErrorCode, MachineIdentity};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub enum IdentityVerb {
+    /// Show this machine's name and host id
+    #[command(after_help = "Example: sessiond identity show")]
+    Show(IdentityOptions),
+    /// Rename this machine
+    #[command(after_help = "Example: sessiond identity rename laptop")]
+    Rename {
+        /// The new name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        #[command(flatten)]
+        options: IdentityOptions,
+    },
+    /// Take over this machine's name from the host that holds it in central
+    #[command(after_help = "Example: sessiond identity replace")]
+    Replace(IdentityOptions),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct IdentityOptions {
+    /// Print the identity as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub settings: DaemonOptions,
+}
+
+impl IdentityVerb {
+    pub const fn options(&self) -> &IdentityOptions {
+        match self {
+            Self::Show(options) | Self::Rename { options, .. } | Self::Replace(options) => options,
+        }
+    }
+
+    pub(in crate::cli) const fn options_mut(&mut self) -> &mut IdentityOptions {
+        match self {
+            Self::Show(options) | Self::Rename { options, .. } | Self::Replace(options) => options,
+        }
+    }
+}
 
 /// Asks the daemon; where none listens, the state folder is read and mended directly.
 pub fn identity(
@@ -32,7 +77,7 @@ pub fn identity(
 
 /// Are these the files of some other daemon than the one on the usual socket, perhaps? That one must not
 /// be renamed in its stead.
-const fn names_files(settings: &Settings) -> bool {
+const fn names_files(settings: &DaemonOptions) -> bool {
     settings.state_dir.is_some() || settings.config.is_some()
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::watch;
-use crate::cli::args::{ListArgs, ShowArgs};
 use crate::cli::error::CliError;
 use crate::cli::known::known;
 use crate::cli::look::{Look, Tone};
@@ -13,6 +12,48 @@ use crate::cli::text::{age, count, moment};
 use crate::client::{Client, Shown};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example: sessiond list --project odin --active")]
+pub struct ListArgs {
+    /// List only sessions of this project
+    #[arg(long)]
+    pub project: Option<String>,
+    /// List only sessions on this machine
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// List only sessions with this status
+    #[arg(long, value_parser = ["active", "stale", "closed"])]
+    pub status: Option<String>,
+    /// List only active sessions
+    #[arg(long)]
+    pub active: bool,
+    /// List only sessions of this host
+    #[arg(long)]
+    pub local: bool,
+    /// List also sessions that were closed long ago
+    #[arg(long)]
+    pub all: bool,
+    /// Print a line for each later change, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print the list as JSON; with --watch, each change is a document on a line of its own
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond show odin-PS")]
+pub struct ShowArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     if !args.watch {

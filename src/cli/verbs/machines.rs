@@ -1,6 +1,5 @@
 //! machines: who is out there.
 
-use crate::cli::args::MachinesArgs;
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -8,6 +7,15 @@ use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::age_of;
 use crate::client::Client;
 use crate::wire::MachineBody;
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond machines --json")]
+pub struct MachinesArgs {
+    /// Print the machines as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn machines(client: &Client, args: &MachinesArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let machines = client.machines()?;

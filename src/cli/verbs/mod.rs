@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod claude;
+pub mod daemon;
 pub mod discover;
 pub mod doctor;
 pub mod exec;

@@ -1,12 +1,48 @@
 //! parked: sessions and records that central will never take as they are.
 
-use crate::cli::args::ParkedVerb;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::{age_of, count};
 use crate::client::Client;
 use crate::wire::ParkedCount;
+use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
+
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub enum ParkedVerb {
+    /// List parked rows, each with central's error
+    #[command(after_help = "Example: sessiond parked list --json")]
+    List {
+        /// Print the rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Push parked rows again
+    #[command(after_help = "Example: sessiond parked retry odin-PS-8f4a2b")]
+    Retry {
+        /// The rows to retry [default: all]
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        ids: Vec<String>,
+        /// Print the number of rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete parked rows: central never receives them
+    #[command(after_help = "Example: sessiond parked drop odin-PS-8f4a2b")]
+    Drop {
+        /// The rows to drop
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        ids: Vec<String>,
+        /// Drop all parked rows
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Print the number of rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
 
 pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
     match verb {

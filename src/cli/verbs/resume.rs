@@ -1,6 +1,5 @@
 //! resume and context: going on from a session, and what it was at.
 
-use crate::cli::args::{ContextArgs, ResumeArgs};
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -8,6 +7,54 @@ use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::age_of;
 use crate::client::{Client, Shown};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
+pub struct ResumeArgs {
+    /// An id, its last 4 to 6 characters, an epic or a project [default: the session with the newest heartbeat]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub hint: Option<String>,
+    /// Choose the candidate of this number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
+    pub choose: Option<i64>,
+    /// Continue also a closed session, if the hint is its whole id
+    #[arg(long)]
+    pub closed: bool,
+    /// Set the process that continues it, on this host; when the process ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Set Claude Code's id of the resumed session
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Set Claude Code's transcript of the resumed session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// Set the folder in which it continues
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print the session and its context as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a handoff as Markdown; the id goes to stderr
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond context odin-PS-8f4a2b --handoff")]
+pub struct ContextArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the context as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a handoff as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
 
 pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let asked = args.hint.clone().unwrap_or_default();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::args::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use crate::cli::away::{Away, met_nobody};
+use crate::cli::command_line::percent;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::{Client, register_from};
@@ -14,6 +14,88 @@ use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::started;
 use crate::spool::Write;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
+pub struct RegisterArgs {
+    /// Set the project: lower-case letters, digits and dashes, at most 22
+    #[arg(long)]
+    pub project: String,
+    /// Set the type: PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// Set the machine it runs on [default: this one]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Set the epic it works on
+    #[arg(long)]
+    pub epic: Option<String>,
+    /// Set how much of its context window is used, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
+    pub context: Option<i64>,
+    /// Set its process on this host; when the process ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Set Claude Code's id of the session
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Set Claude Code's transcript of the session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// Set the folder in which it runs [default: this one]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print only the id
+    #[arg(long, conflicts_with = "json")]
+    pub id_only: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond heartbeat odin-PS-8f4a2b --context 42")]
+pub struct HeartbeatArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Set how much of its context window is used, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
+    pub context: Option<i64>,
+    /// Set the epic it works on now [default: unchanged]
+    #[arg(long)]
+    pub epic: Option<String>,
+    /// Clear the epic
+    #[arg(long, conflicts_with = "epic")]
+    pub clear_epic: bool,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond close odin-PS-8f4a2b")]
+pub struct CloseArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond footer odin-PS-8f4a2b --separator")]
+pub struct FooterArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print a line `---` first
+    #[arg(long)]
+    pub separator: bool,
+}
 
 pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut request = RegisterRequest {

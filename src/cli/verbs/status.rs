@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::cli::args::StatusArgs;
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -11,6 +10,15 @@ use crate::cli::text::{age, age_of, count};
 use crate::client::Client;
 use crate::domain::link::clock_advice;
 use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBody, StatusBody};
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond status --json")]
+pub struct StatusArgs {
+    /// Print the status as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let status = client.status()?;

@@ -3,12 +3,27 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::args::SyncArgs;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::text::{count, count_and};
 use crate::client::Client;
 use crate::wire::{BacklogBody, ErrorCode, SyncBody};
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond sync --wait --timeout 10")]
+pub struct SyncArgs {
+    /// Wait until central has everything
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=86_400), allow_negative_numbers = true)]
+    pub timeout: u64,
+    /// Print the remaining backlog as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// How long one question waits at the daemon.
 const POLL: Duration = Duration::from_secs(1);
