@@ -7,6 +7,7 @@ use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, getppid};
 use serde_json::json;
@@ -24,7 +25,6 @@ use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::Write;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
-use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond hook SessionStart")]

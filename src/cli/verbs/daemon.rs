@@ -1,8 +1,10 @@
 //! run and migrate: what the daemon itself does. Their work is done by [`crate::cli::LocalOperations`].
 
-use crate::cli::command_line::DaemonOptions;
-use clap::{Args, ValueHint};
 use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use crate::cli::command_line::DaemonOptions;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond run --machine laptop --log-level debug")]

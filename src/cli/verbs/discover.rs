@@ -3,6 +3,8 @@
 
 use std::sync::Mutex;
 
+use clap::Args;
+
 use super::claude::claude_home;
 use crate::claude::running::Running;
 use crate::cli::error::CliError;
@@ -13,7 +15,6 @@ use crate::domain::Project;
 use crate::domain::agent::Sign;
 use crate::platform::places::Env;
 use crate::wire::{AgentReport, ErrorCode};
-use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond discover --watch")]

@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
 
 use crate::cli::Local;
 use crate::cli::command_line::DaemonOptions;
@@ -14,8 +17,6 @@ use crate::cli::text::count_and;
 use crate::client::Client;
 use crate::domain::{Finding, Verdict};
 use crate::wire::{DoctorBody, ErrorCode};
-use clap::{Args, ValueHint};
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond doctor --json")]

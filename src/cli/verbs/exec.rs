@@ -1,10 +1,12 @@
 //! exec: any program as a session, for agents that have no hooks.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 
+use clap::Args;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
@@ -21,8 +23,6 @@ use crate::client::{Client, register_from};
 use crate::platform::process::{ignores, started};
 use crate::spool::Write;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
-use clap::Args;
-use std::ffi::OsString;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]

@@ -1,5 +1,7 @@
 //! event, command, checkpoint, and the lists of them.
 
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,8 +14,6 @@ use crate::client::{Client, Recorded};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
 };
-use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond event odin-PS-8f4a2b epic_completed --data '{\"epic\": \"003\"}'")]

@@ -1,5 +1,8 @@
 //! identity: the name under which this machine is known.
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
+
 use crate::cli::Local;
 use crate::cli::command_line::DaemonOptions;
 use crate::cli::error::CliError;
@@ -9,8 +12,6 @@ use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::moment;
 use crate::client::Client;
 use crate::wire::{ErrorCode, MachineIdentity};
-use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]

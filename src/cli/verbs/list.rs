@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
 use super::watch;
 use crate::cli::error::CliError;
 use crate::cli::known::known;
@@ -12,8 +15,6 @@ use crate::cli::text::{age, count, moment};
 use crate::client::{Client, Shown};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
-use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]

@@ -1,5 +1,7 @@
 //! machines: who is out there.
 
+use clap::Args;
+
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -7,7 +9,6 @@ use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::age_of;
 use crate::client::Client;
 use crate::wire::MachineBody;
-use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond machines --json")]

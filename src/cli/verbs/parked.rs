@@ -1,13 +1,14 @@
 //! parked: sessions and records that central will never take as they are.
 
+use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
+
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Table};
 use crate::cli::text::{age_of, count};
 use crate::client::Client;
 use crate::wire::ParkedCount;
-use clap::Subcommand;
-use clap::builder::NonEmptyStringValueParser;
 
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]

@@ -1,5 +1,8 @@
 //! resume and context: going on from a session, and what it was at.
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
+
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -7,8 +10,6 @@ use crate::cli::table::{Cell, Sheet};
 use crate::cli::text::age_of;
 use crate::client::{Client, Shown};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
-use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, ValueHint};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]

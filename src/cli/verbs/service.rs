@@ -1,9 +1,10 @@
 //! install, uninstall and completions: what happens around the daemon, not in it.
 
+use clap::Args;
+
 use crate::cli::command_line::command;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use clap::Args;
 
 // Which service is installed or removed. Not a doc comment, as in `DaemonOptions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]

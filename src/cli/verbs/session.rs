@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
 use crate::cli::away::{Away, met_nobody};
@@ -14,8 +16,6 @@ use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::started;
 use crate::spool::Write;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
-use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, ValueHint};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]

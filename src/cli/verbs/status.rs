@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::Args;
+
 use crate::cli::error::CliError;
 use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
@@ -10,7 +12,6 @@ use crate::cli::text::{age, age_of, count};
 use crate::client::Client;
 use crate::domain::link::clock_advice;
 use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBody, StatusBody};
-use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond status --json")]

@@ -3,12 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
+
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::text::{count, count_and};
 use crate::client::Client;
 use crate::wire::{BacklogBody, ErrorCode, SyncBody};
-use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond sync --wait --timeout 10")]
