@@ -5,7 +5,9 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, ScopeArgs, UninstallArgs};
+use sessiond::cli::{
+    self, CliError, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, ScopeArgs, UninstallArgs,
+};
 use sessiond::client::Client;
 use sessiond::config::{self, Environment, Overrides, Secret};
 use sessiond::daemon;
@@ -19,7 +21,7 @@ use sessiond::wire::{ErrorCode, MachineIdentity};
 fn main() -> ExitCode {
     // Whether the daemon's store or a client's spooled request: a file that may not grow is an error, not the end.
     let _ = sessiond::platform::disk::report_file_size_limit();
-    cli::main(std::env::args_os(), &Here)
+    cli::main(std::env::args_os(), &InThisProcess)
 }
 
 /// Shows a line of progress to the operator; a standard error that is gone stops nothing.
@@ -28,9 +30,9 @@ fn progress(line: &str) {
 }
 
 /// What is done in this process rather than asked of a running daemon.
-struct Here;
+struct InThisProcess;
 
-impl Local for Here {
+impl LocalOperations for InThisProcess {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         let overrides = Overrides { log_file: args.log_file.clone(), ..overrides(&args.settings)? };
         let ended = with_environment(|environment| {

@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer, Unread};
 use sessiond::cli::{
-    self, CliError, DaemonOptions, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, UninstallArgs,
+    self, CliError, DaemonOptions, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, UninstallArgs,
 };
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
@@ -134,7 +134,7 @@ fn verb(dir: &Path, runs: u64) {
 /// Nothing is done in this process.
 struct Nobody;
 
-impl Local for Nobody {
+impl LocalOperations for Nobody {
     fn run(&self, _: &RunArgs) -> Result<(), CliError> {
         Err(nobody())
     }

@@ -11,7 +11,7 @@ use crate::domain::text::repaired_json;
 
 /// No more is looked at, in bytes; the prompt of a user may have some megabytes. It is held in memory for a moment,
 /// since what is not wanted is passed over ten times as fast there as on its way in.
-const MAX: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The wanted fields that were found, and what was wrong with the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,7 +25,8 @@ impl Input {
     /// Reads to the end, so that whoever writes is not cut off, and keeps only the fields that are `wanted`.
     pub fn read(mut reader: impl Read, wanted: &[&str]) -> Self {
         let mut bytes = Vec::new();
-        let read = (&mut reader).take(MAX).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
+        let read =
+            (&mut reader).take(MAX_BYTES).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
         let (mut fields, mut error) = fields_in(&bytes, wanted);
         // Agents cut text in the middle of an emoji: what such text says is kept.
         if error.as_ref().is_some_and(serde_json::Error::is_syntax)
@@ -54,17 +55,17 @@ fn fields_in(bytes: &[u8], wanted: &[&str]) -> (Map<String, Value>, Option<serde
     let mut fields = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     // With all of them found the rest is of no interest.
-    let error = Wanted { wanted, fields: &mut fields }.deserialize(&mut json).err();
+    let error = FieldReader { wanted, fields: &mut fields }.deserialize(&mut json).err();
     let error = error.filter(|_| fields.len() < wanted.len());
     (fields, error)
 }
 
-struct Wanted<'a> {
+struct FieldReader<'a> {
     wanted: &'a [&'a str],
     fields: &'a mut Map<String, Value>,
 }
 
-impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+impl<'de> DeserializeSeed<'de> for FieldReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -72,7 +73,7 @@ impl<'de> DeserializeSeed<'de> for Wanted<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Wanted<'_> {
+impl<'de> Visitor<'de> for FieldReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

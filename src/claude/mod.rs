@@ -1,16 +1,16 @@
 //! What Claude Code gives to its hooks and its status line, turned into reports. Its versions differ: what is unknown
 //! is skipped, and what is missing is left out.
 
-pub mod file;
+pub mod agent_process;
+pub mod background_job;
 pub mod hook;
 pub mod input;
-pub mod job;
-pub mod known;
-pub mod other;
-pub mod process;
+pub mod other_agents;
 pub mod project;
-pub mod running;
+pub mod running_agent;
+pub mod session_cache;
 pub mod settings;
+pub mod small_file;
 pub mod statusline;
 pub mod versions;
 
@@ -38,7 +38,7 @@ fn variable(env: Env<'_>, name: &str) -> Option<String> {
 }
 
 /// How the agent runs, by its variables.
-fn kind(env: Env<'_>) -> Option<Kind> {
+fn agent_kind(env: Env<'_>) -> Option<Kind> {
     let entrypoint = variable(env, ENTRYPOINT);
     if variable(env, JOB_DIR).is_some() {
         Some(Kind::Background)
@@ -53,7 +53,7 @@ fn kind(env: Env<'_>) -> Option<Kind> {
 
 /// Who reports, by what `input` says, else by what the environment does. What is not valid is left out: a report
 /// without it is better than none.
-fn who(input: &Input, folder: Option<&str>, env: Env<'_>) -> AgentReport {
+fn reporting_agent(input: &Input, folder: Option<&str>, env: Env<'_>) -> AgentReport {
     let uuid = input.text("session_id").map(str::to_owned).or_else(|| variable(env, SESSION_ID));
     let folder = folder.map(str::to_owned).or_else(|| variable(env, PROJECT_DIR)).or_else(|| {
         let here = std::env::current_dir().ok()?;
@@ -63,7 +63,7 @@ fn who(input: &Input, folder: Option<&str>, env: Env<'_>) -> AgentReport {
         claude_session_uuid: uuid.and_then(|uuid| valid_claude_uuid(&uuid).ok()),
         claude_session_path: input.text("transcript_path").and_then(|path| valid_claude_path(path).ok()),
         working_dir: folder.and_then(|folder| valid_working_dir(&folder).ok()),
-        kind: kind(env).map(|kind| kind.as_str().to_owned()),
+        kind: agent_kind(env).map(|kind| kind.as_str().to_owned()),
         outer_id: variable(env, OUTER_ID).filter(|id| InstanceId::parse(id).is_ok()),
         ..AgentReport::default()
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn variables_tell_how_an_agent_runs() {
         let of = |variables: &[(&str, &str)]| {
-            kind(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+            agent_kind(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
         };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[(ENTRYPOINT, "cli")]), Some(Kind::Interactive));

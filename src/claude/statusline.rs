@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{project, who};
+use super::{project, reporting_agent};
 use crate::platform::places::Env;
 use crate::wire::AgentReport;
 
@@ -21,7 +21,7 @@ pub fn report(input: &Input, env: Env<'_>) -> AgentReport {
         sign: "beat".to_owned(),
         context_percent: percent(input),
         project: started_in.map(|folder| project::of(Path::new(&folder)).to_string()),
-        ..who(input, folder.as_deref(), env)
+        ..reporting_agent(input, folder.as_deref(), env)
     }
 }
 

@@ -145,18 +145,18 @@ pub fn percent() -> clap::builder::RangedI64ValueParser<i64> {
 
 /// A parsed command line.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ParsedLine {
     Verb(Box<Cli>),
     /// The help or the version, to be printed.
     Text(StyledStr),
 }
 
 impl Cli {
-    pub fn read(args: &[OsString]) -> Result<Asked, CliError> {
+    pub fn parse_args(args: &[OsString]) -> Result<ParsedLine, CliError> {
         match Self::try_parse_from(args) {
-            Ok(cli) => Ok(Asked::Verb(Box::new(cli.with_socket_in_settings()))),
-            Err(error) if !error.use_stderr() => Ok(Asked::Text(error.render())),
-            Err(error) => Err(CliError::from_clap(&error, verb(args))),
+            Ok(cli) => Ok(ParsedLine::Verb(Box::new(cli.with_socket_in_settings()))),
+            Err(error) if !error.use_stderr() => Ok(ParsedLine::Text(error.render())),
+            Err(error) => Err(CliError::from_clap(&error, first_word(args))),
         }
     }
 
@@ -175,7 +175,7 @@ impl Cli {
 }
 
 /// The first argument, unless it is an option.
-fn verb(args: &[OsString]) -> Option<&str> {
+fn first_word(args: &[OsString]) -> Option<&str> {
     args.get(1)?.to_str().filter(|word| !word.starts_with('-'))
 }
 
@@ -191,14 +191,14 @@ mod tests {
     use clap::CommandFactory;
     use std::os::unix::ffi::OsStringExt;
 
-    fn read(line: &str) -> Result<Asked, CliError> {
+    fn parse_line(line: &str) -> Result<ParsedLine, CliError> {
         let args: Vec<OsString> = ["sessiond"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
-        Cli::read(&args)
+        Cli::parse_args(&args)
     }
 
-    fn verb(line: &str) -> Verb {
-        match read(line) {
-            Ok(Asked::Verb(cli)) => cli.verb,
+    fn parsed_verb(line: &str) -> Verb {
+        match parse_line(line) {
+            Ok(ParsedLine::Verb(cli)) => cli.verb,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -285,17 +285,17 @@ mod tests {
             "uninstall --system --dry-run",
             "completions bash",
         ] {
-            verb(line);
+            parsed_verb(line);
         }
     }
 
     #[test]
     fn defaults() {
-        let Verb::Register(args) = verb("register --project p") else { panic!() };
+        let Verb::Register(args) = parsed_verb("register --project p") else { panic!() };
         assert_eq!(args.instance_type, "PS");
-        let Verb::Sync(args) = verb("sync --wait") else { panic!() };
+        let Verb::Sync(args) = parsed_verb("sync --wait") else { panic!() };
         assert_eq!(args.timeout, 60);
-        let Verb::Run(args) = verb("run --socket /x") else { panic!() };
+        let Verb::Run(args) = parsed_verb("run --socket /x") else { panic!() };
         assert_eq!(args.settings.socket, Some(PathBuf::from("/x")));
     }
 
@@ -341,7 +341,7 @@ mod tests {
             ("install --user --system", "cannot be used with", "usage: sessiond install"),
             ("show", "the following required arguments were not provided: <ID|PREFIX>", "usage: sessiond show"),
         ] {
-            let error = read(line).unwrap_err();
+            let error = parse_line(line).unwrap_err();
             assert!(error.message.contains(message), "{line}: {}", error.message);
             assert!(error.hint.contains(hint), "{line}: {}", error.hint);
             assert!(!error.line().contains('\n'), "{line}: {}", error.line());
@@ -352,22 +352,22 @@ mod tests {
     #[test]
     fn rejects_an_empty_id() {
         let args: Vec<OsString> = ["sessiond", "show", ""].into_iter().map(Into::into).collect();
-        assert!(matches!(Cli::read(&args), Err(error) if error.exit_code() == 2));
+        assert!(matches!(Cli::parse_args(&args), Err(error) if error.exit_code() == 2));
     }
 
     #[test]
     fn rejects_text_that_is_not_utf_8_and_accepts_such_paths() {
         let args = vec!["sessiond".into(), "show".into(), OsString::from_vec(vec![b'x', 0xff])];
-        let error = Cli::read(&args).unwrap_err();
+        let error = Cli::parse_args(&args).unwrap_err();
         assert_eq!((error.exit_code(), error.line().contains("UTF-8")), (2, true), "{}", error.line());
         let path = vec!["sessiond".into(), "status".into(), "--socket".into(), OsString::from_vec(vec![b'/', 0xff])];
-        assert!(Cli::read(&path).is_ok());
+        assert!(Cli::parse_args(&path).is_ok());
     }
 
     #[test]
     fn help_and_version_are_not_errors() {
         for line in ["--help", "--version", "register --help", "parked drop -h"] {
-            assert!(matches!(read(line), Ok(Asked::Text(_))), "{line}");
+            assert!(matches!(parse_line(line), Ok(ParsedLine::Text(_))), "{line}");
         }
     }
 

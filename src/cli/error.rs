@@ -17,12 +17,12 @@ pub struct CliError {
     /// The sessions to choose from, where several match.
     pub matches: Vec<SessionBody>,
     /// The document on stdout has said so already.
-    pub told: bool,
+    pub is_reported: bool,
 }
 
 impl CliError {
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), told: false }
+        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), is_reported: false }
     }
 
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -62,9 +62,9 @@ impl CliError {
     }
 
     /// The document on stdout.
-    pub fn document(&self) -> Document<'_> {
+    pub fn document(&self) -> ErrorDocument<'_> {
         let Self { code, message, hint, matches, .. } = self;
-        Document { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
+        ErrorDocument { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
     }
 
     pub const fn exit_code(&self) -> u8 {
@@ -74,7 +74,7 @@ impl CliError {
 
 /// A failure as a program reads it.
 #[derive(Debug, Serialize)]
-pub struct Document<'a> {
+pub struct ErrorDocument<'a> {
     pub error: ErrorDetail,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub matches: &'a [SessionBody],

@@ -45,9 +45,9 @@ fn sync(state: &str, error: &str, sessions: u64, records: u64) -> String {
 }
 
 /// Stands for the daemon's side of the program.
-struct Here;
+struct FakeLocal;
 
-impl Local for Here {
+impl LocalOperations for FakeLocal {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         assert_eq!(args.settings.machine.as_deref(), Some("laptop"));
         Err(CliError::new(ErrorCode::Configuration, "two names disagree", "rename it"))
@@ -91,15 +91,15 @@ impl Ran {
     }
 }
 
-fn run_with(words: &[&str], look: Look) -> Ran {
+fn run_with(words: &[&str], style: OutputStyle) -> Ran {
     let args: Vec<OsString> = std::iter::once(&"sessiond").chain(words).map(Into::into).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = execute(&args, &|_| None, &Here, &mut Output::new(&mut out, &mut err, look));
+    let code = execute(&args, &|_| None, &FakeLocal, &mut Output::new(&mut out, &mut err, style));
     Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
 fn run(line: &str) -> Ran {
-    run_with(&line.split(' ').collect::<Vec<_>>(), Look { now: NOW, ..Look::plain() })
+    run_with(&line.split(' ').collect::<Vec<_>>(), OutputStyle { now: NOW, ..OutputStyle::plain() })
 }
 
 /// Runs a line against a daemon that gives these answers.
@@ -155,14 +155,14 @@ fn close_and_footer() {
 
 #[test]
 fn list_is_a_table_and_a_summary() {
-    let away = |id, synced| {
+    let remote = |id, synced| {
         let here = "\"local\": true";
         session(id, "stale").replace(here, &format!("\"local\": false, \"machine_synced\": {synced}"))
     };
     // The others were known four minutes ago; this one just now, but its machine is silent.
     let silent =
-        away("odin-PS-00000c", false).replace("\"as_of\": \"2026-01-30T12:00", "\"as_of\": \"2026-01-30T12:04");
-    let sessions = [session("odin-PS-8f4a2b", "active"), away("odin-PS-00000b", true), silent];
+        remote("odin-PS-00000c", false).replace("\"as_of\": \"2026-01-30T12:00", "\"as_of\": \"2026-01-30T12:04");
+    let sessions = [session("odin-PS-8f4a2b", "active"), remote("odin-PS-00000b", true), silent];
     assert_eq!(
         printed("list --active --local", &list(3, 1, 1, &sessions)),
         "\
@@ -312,7 +312,7 @@ folder      /srv/odin
 transcript  —
 epic        003
 completed   —
-tests       42 passed
+tests       42 elapsed_since
 last error  E1
 confidence  90%: the newest checkpoint (manual) is 10m old
 recent      1m ago: Began epic 003
@@ -412,7 +412,8 @@ fn progress_is_drawn_only_on_a_terminal_and_cleared() {
     let answers = [sync("connected", "null", 3, 0), sync("connected", "null", 0, 0)];
     let daemon = Canned::json(&[(200, &answers[0]), (200, &answers[1])]);
     let socket = daemon.socket.display().to_string();
-    let ran = run_with(&["sync", "--wait", "--socket", &socket], Look { progress: true, ..Look::plain() });
+    let ran =
+        run_with(&["sync", "--wait", "--socket", &socket], OutputStyle { progress: true, ..OutputStyle::plain() });
     assert_eq!(ran.err, "\r\u{1b}[K3 sessions wait; central is connected\r\u{1b}[K");
 }
 

@@ -52,19 +52,19 @@ fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>
 }
 
 /// The age of a moment in RFC 3339.
-pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
-    passed(moment, now).map(age)
+pub fn age_since(moment: &str, now: Timestamp) -> Option<String> {
+    elapsed_since(moment, now).map(age)
 }
 
 /// How long ago a moment of RFC 3339 was; none if it is not one.
-pub fn passed(moment: &str, now: Timestamp) -> Option<Duration> {
+pub fn elapsed_since(moment: &str, now: Timestamp) -> Option<Duration> {
     let then = DateTime::parse_from_rfc3339(moment).ok()?;
     Some(now.since(Timestamp::from_micros(then.timestamp_micros())))
 }
 
 /// `2026-01-30T12:00:00Z (4m ago)`.
-pub fn moment(moment: &str, now: Timestamp) -> String {
-    match (age_of(moment, now), moment.split_once('.')) {
+pub fn time_with_age(moment: &str, now: Timestamp) -> String {
+    match (age_since(moment, now), moment.split_once('.')) {
         (Some(age), Some((seconds, _))) => format!("{seconds}Z ({age} ago)"),
         (Some(age), None) => format!("{moment} ({age} ago)"),
         (None, _) => moment.to_owned(),
@@ -77,7 +77,7 @@ pub fn count(n: u64, noun: &str) -> String {
 }
 
 /// `1 session is`, `2 sessions are`, of the verb's singular and plural.
-pub fn count_and(n: u64, noun: &str, one: &str, many: &str) -> String {
+pub fn count_with_verb(n: u64, noun: &str, one: &str, many: &str) -> String {
     format!("{} {}", count(n, noun), if n == 1 { one } else { many })
 }
 
@@ -88,10 +88,10 @@ mod tests {
     #[test]
     fn moments() {
         let now = Timestamp::from_micros(1_769_774_400_000_000 + 240_000_000);
-        assert_eq!(moment("2026-01-30T12:00:00.000000Z", now), "2026-01-30T12:00:00Z (4m ago)");
-        assert_eq!(moment("2026-01-30T13:00:00+01:00", now), "2026-01-30T13:00:00+01:00 (4m ago)");
-        assert_eq!(moment("yesterday", now), "yesterday");
-        assert_eq!(age_of("2027-01-30T12:00:00Z", now).as_deref(), Some("0s"), "the future is not long ago");
+        assert_eq!(time_with_age("2026-01-30T12:00:00.000000Z", now), "2026-01-30T12:00:00Z (4m ago)");
+        assert_eq!(time_with_age("2026-01-30T13:00:00+01:00", now), "2026-01-30T13:00:00+01:00 (4m ago)");
+        assert_eq!(time_with_age("yesterday", now), "yesterday");
+        assert_eq!(age_since("2027-01-30T12:00:00Z", now).as_deref(), Some("0s"), "the future is not long ago");
     }
 
     #[test]
@@ -108,6 +108,6 @@ mod tests {
     #[test]
     fn counts() {
         assert_eq!(count(1, "session"), "1 session");
-        assert_eq!(count_and(2, "session", "waits", "wait"), "2 sessions wait");
+        assert_eq!(count_with_verb(2, "session", "waits", "wait"), "2 sessions wait");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::api::ApiSettings;
-use crate::claude::running::Running;
+use crate::claude::running_agent::RunningAgent;
 use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
@@ -45,7 +45,7 @@ impl Discovery {
 }
 
 impl Recorder for Discovery {
-    async fn record(&self, running: &Running, sign: Sign, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
         let started = match sign {
             Sign::Found => match start_of(running) {
                 Some(started) => started,

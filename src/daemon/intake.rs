@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::spool_scan::{AllowedUsers, Chosen, Scanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
-use crate::discovery::folder::Folder;
+use crate::discovery::folder_watcher::FolderWatcher;
 use crate::domain::text::one_line;
 use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
@@ -132,7 +132,7 @@ impl Importer {
 
     /// Imports what appears in the folder, until the daemon stops.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut folder = Folder::new(self.intake.spool.dir().to_owned(), PATIENCE);
+        let mut folder = FolderWatcher::new(self.intake.spool.dir().to_owned(), PATIENCE);
         loop {
             let began = Instant::now();
             let pass = self.pass().await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::service::output;
-use crate::claude::running;
+use crate::claude::running_agent;
 use crate::config::{ClaudeSettings, Environment};
 use crate::domain::Finding;
 use crate::domain::text::one_line;
@@ -54,7 +54,7 @@ pub(super) fn discovery(claude: &ClaudeSettings, is_system: bool) -> Finding {
     let Some(home) = &claude.home else {
         return Finding::odd(CHECK, "HOME is not set, so Claude Code's folder is unknown", "set claude.home");
     };
-    let folder = running::folder(home);
+    let folder = running_agent::folder(home);
     match fs::read_dir(&folder) {
         Ok(_) => Finding::good(CHECK, format!("running sessions are found in {}", folder.display())),
         Err(error) if error.kind() == ErrorKind::NotFound && is_readable(home) => {

@@ -6,17 +6,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::managed::{self, Managed};
-use crate::claude::hook::Event;
+use super::managed_settings::{self, ManagedSettings};
+use crate::claude::hook::HookEvent;
 use crate::claude::settings;
-use crate::claude::versions::{self, Installed, WARNS};
+use crate::claude::versions::{self, FIRST_WARNING_VERSION, Installed};
 use crate::config::Environment;
 use crate::domain::Finding;
 use crate::platform::places::{Env, path_in};
 
 /// Events that Claude Code 2.1.92 knows or may know beside those of this program. An older version ignores settings
 /// with any other name.
-const KNOWN: &[&str] = &[
+const KNOWN_EVENTS: &[&str] = &[
     "PreToolUse",
     "PostToolUse",
     "PostToolUseFailure",
@@ -60,13 +60,13 @@ pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
             return vec![Finding::wrong(CHECK, format!("{shown} cannot be read: {error}"), hint)];
         }
     };
-    let managed = Managed::read(managed::folder(environment.os));
+    let managed = ManagedSettings::read(managed_settings::folder(environment.os));
     let mut found = findings(&shown, &text, &installed, managed);
     found.extend(missing_programs(&shown, &text, env));
     found
 }
 
-fn findings(file: &str, text: &str, installed: &[Installed], managed: Managed) -> Vec<Finding> {
+fn findings(file: &str, text: &str, installed: &[Installed], managed: ManagedSettings) -> Vec<Finding> {
     let names = match settings::events(text) {
         Ok(names) => names,
         Err(error) => return vec![Finding::wrong(CHECK, format!("{file}: {error}"), "fix the file")],
@@ -74,7 +74,7 @@ fn findings(file: &str, text: &str, installed: &[Installed], managed: Managed) -
     if let Some(finding) = ignored(file, &names, installed) {
         return vec![finding];
     }
-    let hooks = Hooks { file, text, managed: &managed, disabled: disabled(file, text, &managed) };
+    let hooks = HookCheck { file, text, managed: &managed, disabled: disabled(file, text, &managed) };
     let state = hooks.finding(&versions::events(installed).0);
     managed.faults.into_iter().chain([state]).collect()
 }
@@ -83,9 +83,9 @@ fn findings(file: &str, text: &str, installed: &[Installed], managed: Managed) -
 fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Finding> {
     let known = installed.iter().filter_map(|found| Some((found, found.version?)));
     let (found, version, event) = known.into_iter().find_map(|(found, version)| {
-        let unknown = names.iter().find(|name| match Event::parse(name) {
-            Some(event) => !version.takes(event),
-            None => version < WARNS && !KNOWN.contains(&name.as_str()),
+        let unknown = names.iter().find(|name| match HookEvent::parse(name) {
+            Some(event) => !version.accepts(event),
+            None => version < FIRST_WARNING_VERSION && !KNOWN_EVENTS.contains(&name.as_str()),
         })?;
         Some((found, version, unknown))
     })?;
@@ -99,11 +99,11 @@ fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Find
 struct Disabled {
     reason: String,
     hint: String,
-    /// Hooks in the managed settings do not run either.
+    /// HookCheck in the managed settings do not run either.
     also_managed: bool,
 }
 
-fn disabled(file: &str, text: &str, managed: &Managed) -> Option<Disabled> {
+fn disabled(file: &str, text: &str, managed: &ManagedSettings) -> Option<Disabled> {
     let policy = |name: &str| managed.flag(name).filter(|(value, _)| *value).map(|(_, path)| path.display());
     if let Some(path) = policy(DISABLED) {
         let hint = format!("ask the administrator to remove {DISABLED} from {path}");
@@ -121,18 +121,18 @@ fn disabled(file: &str, text: &str, managed: &Managed) -> Option<Disabled> {
     })
 }
 
-struct Hooks<'a> {
+struct HookCheck<'a> {
     file: &'a str,
     text: &'a str,
-    managed: &'a Managed,
+    managed: &'a ManagedSettings,
     disabled: Option<Disabled>,
 }
 
-impl Hooks<'_> {
+impl HookCheck<'_> {
     /// `possible`: the events whose hooks all installed versions take.
-    fn finding(&self, possible: &[Event]) -> Finding {
+    fn finding(&self, possible: &[HookEvent]) -> Finding {
         let file = self.file;
-        let is_installed = Event::ALL.into_iter().any(|event| self.is_installed(event));
+        let is_installed = HookEvent::ALL.into_iter().any(|event| self.is_installed(event));
         let missing: Vec<_> = possible.iter().filter(|event| !self.runs(**event)).map(|event| event.name()).collect();
         match &self.disabled {
             None if missing.is_empty() => {
@@ -146,7 +146,7 @@ impl Hooks<'_> {
                 let found = format!("{file} lacks hooks that the installed versions take: {}", missing.join(", "));
                 Finding::odd(CHECK, found, "run `sessiond install --claude` again")
             }
-            Some(disabled) if Event::ALL.into_iter().any(|event| self.is_installed(event) && !self.runs(event)) => {
+            Some(disabled) if HookEvent::ALL.into_iter().any(|event| self.is_installed(event) && !self.runs(event)) => {
                 Finding::wrong(CHECK, disabled.reason.clone(), disabled.hint.clone())
             }
             Some(_) if missing.is_empty() => Finding::good(CHECK, "the managed settings have the hooks"),
@@ -158,15 +158,15 @@ impl Hooks<'_> {
         }
     }
 
-    fn is_in_file(&self, event: Event) -> bool {
+    fn is_in_file(&self, event: HookEvent) -> bool {
         settings::has_hook(self.text, event).unwrap_or(false)
     }
 
-    fn is_installed(&self, event: Event) -> bool {
+    fn is_installed(&self, event: HookEvent) -> bool {
         self.managed.has_hook(event) || self.is_in_file(event)
     }
 
-    fn runs(&self, event: Event) -> bool {
+    fn runs(&self, event: HookEvent) -> bool {
         match &self.disabled {
             None => self.is_installed(event),
             Some(disabled) => !disabled.also_managed && self.managed.has_hook(event),
@@ -228,12 +228,12 @@ mod tests {
         fs::write(dir.path().join("managed-settings.json"), managed).unwrap();
         let installed =
             versions.iter().map(|version| Installed { path: "/bin/claude".into(), version: Version::parse(version) });
-        let found = findings("settings.json", text, &installed.collect::<Vec<_>>(), Managed::read(dir.path()));
+        let found = findings("settings.json", text, &installed.collect::<Vec<_>>(), ManagedSettings::read(dir.path()));
         found.iter().map(|found| found.verdict).collect()
     }
 
     fn all_hooks() -> String {
-        settings::install("", "sessiond", &Event::ALL).unwrap().text
+        settings::install("", "sessiond", &HookEvent::ALL).unwrap().text
     }
 
     fn with(member: &str, text: &str) -> String {
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn hooks_that_void_the_settings_of_an_installed_version_are_wrong() {
-        let all = settings::install("", "sessiond", &Event::ALL).unwrap().text;
+        let all = settings::install("", "sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(verdicts(&all, &["2.1.332"]), [Verdict::Good]);
         assert_eq!(verdicts(&all, &["2.1.332", "2.1.74"]), [Verdict::Wrong]);
         let foreign = r#"{"hooks": {"MessageDisplay": []}}"#;
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn newer_version_takes_more_hooks() {
-        let few: Vec<_> = Event::ALL.into_iter().filter(|event| *event != Event::PostCompact).collect();
+        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = settings::install("", "sessiond", &few).unwrap().text;
         assert_eq!(verdicts(&text, &["2.1.332"]), [Verdict::Odd]);
         assert_eq!(verdicts(&text, &["2.0.76"]), [Verdict::Good]);

@@ -2,11 +2,11 @@
 
 mod addresses;
 mod agents;
-mod here;
 mod hooks;
-mod managed;
+mod installation;
+mod local;
+mod managed_settings;
 mod report;
-mod served;
 mod service;
 mod spool;
 
@@ -20,22 +20,22 @@ use crate::config::{self, Environment, Overrides, Settings};
 use crate::daemon;
 use crate::domain::{Finding, Verdict};
 use crate::sync::postgres::checkup;
-use served::Served;
+use installation::ServingInstallation;
 
 /// Checks this installation, from the configuration to central.
 pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Client) -> Vec<Finding> {
-    let mut findings = vec![here::program()];
-    findings.extend(here::others_on_path(environment));
+    let mut findings = vec![local::program()];
+    findings.extend(local::other_programs(environment));
     let status = client.status();
-    let served = Served::by(status.as_ref().ok(), overrides, environment);
-    findings.extend(here::daemon(&status));
-    findings.push(here::socket(client));
+    let served = ServingInstallation::by(status.as_ref().ok(), overrides, environment);
+    findings.extend(local::daemon(&status));
+    findings.push(local::socket(client));
     findings.extend(service::check(environment));
     findings.extend(agents::complaints(environment));
     findings.extend(hooks::check(environment));
     let mut settings = match config::load(&served.overrides, &served.environment) {
         Ok(loaded) => {
-            findings.push(here::config(&loaded));
+            findings.push(local::config(&loaded));
             loaded.settings
         }
         Err(error) => {
@@ -49,20 +49,20 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
         config::unused_database_url(&served.environment)
             .map(|found| Finding::odd("config", found, "central.url or SESSIOND_CENTRAL_URL names central")),
     );
-    findings.push(here::identity(&settings));
+    findings.push(local::identity(&settings));
     // Of a daemon that answers, what its status says counts: it may have other places than these.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());
     let state_dir = reported.as_deref().map_or(settings.state_dir.as_path(), Path::new);
     findings.extend(spool::check(&status, &settings, environment));
-    findings.extend(here::store(state_dir));
-    findings.push(here::disk(state_dir));
+    findings.extend(local::store(state_dir));
+    findings.push(local::disk(state_dir));
     findings.push(agents::discovery(&settings.claude, served.is_system));
     served.add_credential(&mut settings);
     findings.extend(central(&settings, &served));
     findings
 }
 
-fn central(settings: &Settings, served: &Served<'_>) -> Vec<Finding> {
+fn central(settings: &Settings, served: &ServingInstallation<'_>) -> Vec<Finding> {
     let options = match daemon::central_of(settings) {
         Ok(Some(options)) => options,
         Ok(None) => {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A call of sessiond in a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct SessiondCall {
     /// Where the path of the program stands, with its quotes.
     pub program: Range<usize>,
     /// The path of the program, without quotes.
@@ -23,16 +23,16 @@ struct Word {
 /// What runs the command that follows it.
 const WRAPPERS: &[&str] = &["command", "env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "timeout"];
 /// Commands without an effect, as in `sessiond hook Stop || true`.
-const NOTHING: &[&str] = &[":", "exit", "true"];
+const NO_EFFECT: &[&str] = &[":", "exit", "true"];
 
 /// The call of sessiond with these words, if the command line has one.
-pub fn find(command: &str, words: &[&str]) -> Option<Call> {
+pub fn find(command: &str, words: &[&str]) -> Option<SessiondCall> {
     let parts = parts(command);
     let calls = |part| called(part, words);
     let program = parts.iter().find_map(calls)?;
-    let is_nothing = |part: &Vec<Word>| part.first().is_none_or(|word| NOTHING.contains(&word.text.as_str()));
-    let is_alone = parts.iter().all(|part| is_nothing(part) || calls(part).is_some());
-    Some(Call { program: program.place.clone(), path: program.text.clone(), is_alone })
+    let has_no_effect = |part: &Vec<Word>| part.first().is_none_or(|word| NO_EFFECT.contains(&word.text.as_str()));
+    let is_alone = parts.iter().all(|part| has_no_effect(part) || calls(part).is_some());
+    Some(SessiondCall { program: program.place.clone(), path: program.text.clone(), is_alone })
 }
 
 /// The program of one simple command, if that is sessiond called with these words.

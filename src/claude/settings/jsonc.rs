@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::pretty;
 
 /// Settings are not nested deeper.
-const DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {what}")]
@@ -22,13 +22,13 @@ pub struct SyntaxError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     range: Range<usize>,
-    kind: Kind,
+    kind: NodeKind,
     /// Where the commas stand, each behind one of its parts; perhaps behind the last too.
     commas: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Object(Vec<Member>),
     Array(Vec<Node>),
     Scalar,
@@ -55,19 +55,19 @@ impl Node {
     }
 
     pub const fn is_object(&self) -> bool {
-        matches!(self.kind, Kind::Object(_))
+        matches!(self.kind, NodeKind::Object(_))
     }
 
     pub const fn is_array(&self) -> bool {
-        matches!(self.kind, Kind::Array(_))
+        matches!(self.kind, NodeKind::Array(_))
     }
 
     pub fn members(&self) -> &[Member] {
-        if let Kind::Object(members) = &self.kind { members } else { &[] }
+        if let NodeKind::Object(members) = &self.kind { members } else { &[] }
     }
 
     pub fn items(&self) -> &[Self] {
-        if let Kind::Array(items) = &self.kind { items } else { &[] }
+        if let NodeKind::Array(items) = &self.kind { items } else { &[] }
     }
 
     /// Of several with one name the last counts, as for most readers.
@@ -85,7 +85,7 @@ impl Node {
     }
 
     pub fn replaced(&self, text: &str, value: &Value) -> String {
-        spliced(text, self.range.clone(), &value.to_string())
+        splice(text, self.range.clone(), &value.to_string())
     }
 
     /// The text with one more member behind all others.
@@ -99,8 +99,8 @@ impl Node {
         if let (true, false, Some(last)) = (value.is_string(), self.text(text).contains('\n'), self.parts().last()) {
             let comma = self.commas.get(self.items().len() - 1);
             return match comma {
-                Some(comma) => spliced(text, comma + 1..comma + 1, &format!(" {value},")),
-                None => spliced(text, last.end..last.end, &format!(", {value}")),
+                Some(comma) => splice(text, comma + 1..comma + 1, &format!(" {value},")),
+                None => splice(text, last.end..last.end, &format!(", {value}")),
             };
         }
         let indent = self.indent(text);
@@ -116,17 +116,17 @@ impl Node {
         let lines = |added: String| added.replace('\n', line_end(text));
         match parts.last() {
             // Directly before the bracket, which tells later that the user had it empty.
-            None if self.range.start > 0 => spliced(text, end..end, &lines(part.to_owned())),
+            None if self.range.start > 0 => splice(text, end..end, &lines(part.to_owned())),
             None => {
                 let outer = line_indent(text, self.range.start);
-                spliced(text, place..end, &lines(format!("\n{indent}{part}\n{outer}")))
+                splice(text, place..end, &lines(format!("\n{indent}{part}\n{outer}")))
             }
             Some(_) if self.commas.len() == parts.len() => {
-                spliced(text, place..place, &lines(format!("\n{indent}{part},")))
+                splice(text, place..place, &lines(format!("\n{indent}{part},")))
             }
             Some(last) => {
-                let more = spliced(text, place..place, &lines(format!("\n{indent}{part}")));
-                spliced(&more, last.end..last.end, ",")
+                let more = splice(text, place..place, &lines(format!("\n{indent}{part}")));
+                splice(&more, last.end..last.end, ",")
             }
         }
     }
@@ -135,7 +135,7 @@ impl Node {
     pub fn was_empty(&self, text: &str) -> bool {
         let parts = self.parts();
         let [part] = parts.as_slice() else { return false };
-        let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == Kind::Scalar);
+        let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == NodeKind::Scalar);
         part.end == self.range.end - 1 && (is_ours || text[part.clone()].contains('\n'))
     }
 
@@ -154,24 +154,24 @@ impl Node {
         let start = text[..part.start].trim_end().len();
         let comma_before = index.checked_sub(1).map(|before| self.commas[before]);
         match (self.commas.get(index), comma_before) {
-            (Some(comma), _) => spliced(text, start..comma + 1, ""),
+            (Some(comma), _) => splice(text, start..comma + 1, ""),
             (None, Some(comma)) => {
-                let less = spliced(text, start.max(comma + 1)..part.end, "");
-                spliced(&less, comma..comma + 1, "")
+                let less = splice(text, start.max(comma + 1)..part.end, "");
+                splice(&less, comma..comma + 1, "")
             }
-            (None, None) if self.was_empty(text) => spliced(text, part, ""),
+            (None, None) if self.was_empty(text) => splice(text, part, ""),
             (None, None) => {
                 let rest = &text[part.end..];
-                spliced(text, start..part.end + rest.len() - rest.trim_start().len(), "")
+                splice(text, start..part.end + rest.len() - rest.trim_start().len(), "")
             }
         }
     }
 
     fn parts(&self) -> Vec<Range<usize>> {
         match &self.kind {
-            Kind::Object(members) => members.iter().map(|member| member.start..member.value.range.end).collect(),
-            Kind::Array(items) => items.iter().map(|item| item.range.clone()).collect(),
-            Kind::Scalar => Vec::new(),
+            NodeKind::Object(members) => members.iter().map(|member| member.start..member.value.range.end).collect(),
+            NodeKind::Array(items) => items.iter().map(|item| item.range.clone()).collect(),
+            NodeKind::Scalar => Vec::new(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Node {
     }
 }
 
-fn spliced(text: &str, range: Range<usize>, with: &str) -> String {
+fn splice(text: &str, range: Range<usize>, with: &str) -> String {
     format!("{}{with}{}", &text[..range.start], &text[range.end..])
 }
 
@@ -208,7 +208,7 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     let at = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
     let mut parser = Parser { text, at };
     let node = parser.value(0)?;
-    parser.space()?;
+    parser.skip_space()?;
     if parser.at < text.len() { Err(parser.error("there is more behind the end")) } else { Ok(node) }
 }
 
@@ -233,7 +233,7 @@ impl Parser<'_> {
     }
 
     /// Passes over blanks and comments.
-    fn space(&mut self) -> Result<(), SyntaxError> {
+    fn skip_space(&mut self) -> Result<(), SyntaxError> {
         loop {
             let rest = self.rest();
             let blanks = rest.len() - rest.trim_start().len();
@@ -249,7 +249,7 @@ impl Parser<'_> {
         }
     }
 
-    fn takes(&mut self, expected: char) -> bool {
+    fn consume(&mut self, expected: char) -> bool {
         let found = self.peek() == Some(expected);
         if found {
             self.at += expected.len_utf8();
@@ -258,8 +258,8 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Node, SyntaxError> {
-        self.space()?;
-        if depth > DEPTH {
+        self.skip_space()?;
+        if depth > MAX_DEPTH {
             return Err(self.error("it is nested too deeply"));
         }
         let start = self.at;
@@ -268,7 +268,7 @@ impl Parser<'_> {
             Some('[') => self.array(depth)?,
             Some('"') => {
                 self.string()?;
-                (Kind::Scalar, Vec::new())
+                (NodeKind::Scalar, Vec::new())
             }
             Some(_) => {
                 let word = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
@@ -277,7 +277,7 @@ impl Parser<'_> {
                     return Err(self.error("here should be a value"));
                 }
                 self.at = end;
-                (Kind::Scalar, Vec::new())
+                (NodeKind::Scalar, Vec::new())
             }
             None => return Err(self.error("it ends where a value should be")),
         };
@@ -303,7 +303,7 @@ impl Parser<'_> {
         Err(self.error("this string does not end"))
     }
 
-    fn object(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+    fn object(&mut self, depth: usize) -> Result<(NodeKind, Vec<usize>), SyntaxError> {
         let mut members = Vec::new();
         let commas = self.parts('{', '}', |parser| {
             let start = parser.at;
@@ -311,23 +311,23 @@ impl Parser<'_> {
                 return Err(parser.error("here should be a name in quotes"));
             }
             let key = parser.string()?;
-            parser.space()?;
-            if !parser.takes(':') {
+            parser.skip_space()?;
+            if !parser.consume(':') {
                 return Err(parser.error("here should be a colon"));
             }
             members.push(Member { key, start, value: parser.value(depth + 1)? });
             Ok(())
         })?;
-        Ok((Kind::Object(members), commas))
+        Ok((NodeKind::Object(members), commas))
     }
 
-    fn array(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+    fn array(&mut self, depth: usize) -> Result<(NodeKind, Vec<usize>), SyntaxError> {
         let mut items = Vec::new();
         let commas = self.parts('[', ']', |parser| {
             items.push(parser.value(depth + 1)?);
             Ok(())
         })?;
-        Ok((Kind::Array(items), commas))
+        Ok((NodeKind::Array(items), commas))
     }
 
     /// Parts between brackets, with commas between them and perhaps one behind the last: their places.
@@ -337,17 +337,17 @@ impl Parser<'_> {
         close: char,
         mut part: impl FnMut(&mut Self) -> Result<(), SyntaxError>,
     ) -> Result<Vec<usize>, SyntaxError> {
-        self.takes(open);
+        self.consume(open);
         let mut commas = Vec::new();
         loop {
-            self.space()?;
-            if self.takes(close) {
+            self.skip_space()?;
+            if self.consume(close) {
                 return Ok(commas);
             }
             part(self)?;
-            self.space()?;
+            self.skip_space()?;
             let behind = self.at;
-            if self.takes(',') {
+            if self.consume(',') {
                 commas.push(behind);
             } else if self.peek() != Some(close) {
                 return Err(self.error("here should be a comma or a closing bracket"));

@@ -8,7 +8,7 @@ mod jsonc;
 
 use serde_json::{Value, json};
 
-use super::hook::Event;
+use super::hook::HookEvent;
 use jsonc::Node;
 pub use jsonc::SyntaxError;
 
@@ -38,9 +38,9 @@ pub enum SettingsError {
 
 /// The settings with the hooks of these events only, the permission to print the footer and, unless there is another,
 /// the status line. `program` is the path of this program.
-pub fn install(text: &str, program: &str, events: &[Event]) -> Result<Merged, SettingsError> {
+pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged, SettingsError> {
     let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
-    for event in Event::ALL {
+    for event in HookEvent::ALL {
         text = match events.contains(&event) {
             true => with_hook(&text, event, program)?,
             false => without_hooks(text, event, 0)?,
@@ -59,7 +59,7 @@ pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     text = without_status_line(text)?;
     text = without_footer_rule(text)?;
     // In the order opposite to the installation: what was in empty brackets first leaves them last.
-    for event in Event::ALL.into_iter().rev() {
+    for event in HookEvent::ALL.into_iter().rev() {
         text = without_hooks(text, event, 0)?;
     }
     Ok(text)
@@ -76,7 +76,7 @@ pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
 }
 
 /// Whether a hook of this event runs this program.
-pub fn has_hook(text: &str, event: Event) -> Result<bool, SettingsError> {
+pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
     let root = object(text)?;
     let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
     Ok(groups.is_some_and(|groups| {
@@ -94,14 +94,14 @@ pub fn flag(text: &str, name: &str) -> Option<bool> {
 pub fn programs(text: &str) -> Vec<String> {
     let Ok(root) = object(text) else { return Vec::new() };
     let path = |command: &str, words: &[&str]| command::find(command, words).map(|call| call.path);
-    let of_event = |event: Event| {
+    let of_event = |event: HookEvent| {
         let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
         let commands = groups.map(|groups| commands(groups, text)).unwrap_or_default();
         commands.into_iter().filter_map(move |(_, command)| path(&command, &["hook", event.name()]))
     };
     let line = root.member(STATUS_LINE).and_then(|line| line.member("command")?.string(text));
     let of_line = line.and_then(|line| path(&line, &["statusline"]));
-    Event::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
+    HookEvent::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
 }
 
 fn is_blank(text: &str) -> bool {
@@ -113,7 +113,7 @@ fn object(text: &str) -> Result<Node, SettingsError> {
     if root.is_object() { Ok(root) } else { Err(SettingsError::Shape("the file".into(), "a JSON object")) }
 }
 
-fn with_hook(text: &str, event: Event, program: &str) -> Result<String, SettingsError> {
+fn with_hook(text: &str, event: HookEvent, program: &str) -> Result<String, SettingsError> {
     let command = format!("{} hook {}", quoted(program), event.name());
     let group = json!({"hooks": [{"type": "command", "command": command}]});
     let root = object(text)?;
@@ -141,7 +141,7 @@ fn with_hook(text: &str, event: Event, program: &str) -> Result<String, Settings
 }
 
 /// The command line with the path of this program as it is now.
-fn with_program(old: &str, call: &command::Call, program: &str) -> String {
+fn with_program(old: &str, call: &command::SessiondCall, program: &str) -> String {
     format!("{}{}{}", &old[..call.program.start], quoted(program), &old[call.program.end..])
 }
 
@@ -152,14 +152,14 @@ fn commands<'a>(groups: &'a Node, text: &str) -> Vec<(&'a Node, String)> {
 }
 
 /// The settings without the hooks of this event that run this program alone, but for the first `keep` of them.
-fn without_hooks(mut text: String, event: Event, keep: usize) -> Result<String, SettingsError> {
+fn without_hooks(mut text: String, event: HookEvent, keep: usize) -> Result<String, SettingsError> {
     while let Some(shorter) = without_hook(&text, event, keep)? {
         text = shorter;
     }
     Ok(text)
 }
 
-fn without_hook(text: &str, event: Event, keep: usize) -> Result<Option<String>, SettingsError> {
+fn without_hook(text: &str, event: HookEvent, keep: usize) -> Result<Option<String>, SettingsError> {
     let root = object(text)?;
     let Some((of_hooks, hooks)) = root.place_of(HOOKS).zip(root.member(HOOKS)) else { return Ok(None) };
     let Some((of_groups, groups)) = hooks.place_of(event.name()).zip(hooks.member(event.name())) else {
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_others_wrote_stays_to_the_letter_and_in_order() {
-        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &Event::ALL).unwrap();
+        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
         let without_rule = text.replace(&format!(", \"{FOOTER_RULE}\""), "");
@@ -315,12 +315,12 @@ mod tests {
             let at = rest.find(line).unwrap_or_else(|| panic!("{line} is gone, or in another place:\n{text}"));
             rest = &rest[at + line.len()..];
         }
-        for event in Event::ALL {
+        for event in HookEvent::ALL {
             assert_eq!(text.matches(&format!("\"/usr/bin/sessiond hook {}\"", event.name())).count(), 1, "{text}");
         }
         assert_eq!(text.matches("/usr/bin/sessiond statusline").count(), 1, "{text}");
         assert!(jsonc::parse(&text).is_ok());
-        assert_eq!(install(&text, "/usr/bin/sessiond", &Event::ALL).unwrap().text, text, "once is enough");
+        assert_eq!(install(&text, "/usr/bin/sessiond", &HookEvent::ALL).unwrap().text, text, "once is enough");
         assert_eq!(uninstall(&text).unwrap(), OTHERS, "and nothing of it is left");
         assert_eq!(uninstall(OTHERS).unwrap(), OTHERS);
     }
@@ -328,13 +328,13 @@ mod tests {
     #[test]
     fn an_empty_file_and_an_empty_object_are_filled() {
         for before in ["", "{}", " \n", "{\n}\n", "{ /* nothing */ }"] {
-            let after = install(before, "sessiond", &Event::ALL).unwrap().text;
+            let after = install(before, "sessiond", &HookEvent::ALL).unwrap().text;
             let root = jsonc::parse(&after).unwrap();
             assert!(root.member("hooks").unwrap().member("SessionStart").is_some(), "{after}");
             let removed = uninstall(&after).unwrap();
             assert!(jsonc::parse(&removed).unwrap().members().is_empty(), "{removed}");
         }
-        let after = install("", "sessiond", &Event::ALL).unwrap().text;
+        let after = install("", "sessiond", &HookEvent::ALL).unwrap().text;
         let strict: Value = serde_json::from_str(&after).unwrap();
         assert_eq!(strict["statusLine"], json!({"type": "command", "command": "sessiond statusline"}));
         assert_eq!(strict["hooks"]["Stop"][0]["hooks"][0]["command"], "sessiond hook Stop");
@@ -342,35 +342,35 @@ mod tests {
 
     #[test]
     fn ours_of_another_place_is_brought_up_to_date() {
-        let old = install(OTHERS, "/old place/sessiond", &Event::ALL).unwrap().text;
+        let old = install(OTHERS, "/old place/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(old.contains("'/old place/sessiond' hook Stop"), "{old}");
-        let new = install(&old, "/new/sessiond", &Event::ALL).unwrap().text;
+        let new = install(&old, "/new/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(!new.contains("/old place"), "{new}");
-        assert_eq!(new, install(OTHERS, "/new/sessiond", &Event::ALL).unwrap().text);
+        assert_eq!(new, install(OTHERS, "/new/sessiond", &HookEvent::ALL).unwrap().text);
     }
 
     #[test]
     fn another_status_line_stays_and_can_be_joined() {
         let before = r#"{"statusLine": {"type": "command", "command": "~/my line.sh"}}"#;
-        let merged = install(before, "sessiond", &Event::ALL).unwrap();
+        let merged = install(before, "sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(merged.other_status_line.as_deref(), Some("~/my line.sh"));
         assert!(merged.text.contains(r#""statusLine": {"type": "command", "command": "~/my line.sh"}"#));
         let joined = format!(r#"{{"statusLine": {}}}"#, joined("~/my line.sh", "sessiond"));
-        assert_eq!(install(&joined, "sessiond", &Event::ALL).unwrap().other_status_line, None);
+        assert_eq!(install(&joined, "sessiond", &HookEvent::ALL).unwrap().other_status_line, None);
         assert_eq!(uninstall(&merged.text).unwrap(), before);
         assert_eq!(joined_with(&super::joined("~/my line.sh", "sessiond")), None, "that is JSON");
-        let removed = uninstall(&install(&joined, "sessiond", &Event::ALL).unwrap().text).unwrap();
+        let removed = uninstall(&install(&joined, "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
         assert!(removed.contains(r#""command":"~/my line.sh""#), "{removed}");
     }
 
     #[test]
     fn only_the_events_that_the_version_takes_are_installed() {
-        let few: Vec<_> = Event::ALL.into_iter().filter(|event| *event != Event::PostCompact).collect();
+        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = install(OTHERS, "/bin/sessiond", &few).unwrap().text;
         assert!(!text.contains("PostCompact") && text.contains("hook PreCompact"), "{text}");
-        let all = install(&text, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let all = install(&text, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(all.contains("hook PostCompact"), "{all}");
-        assert!(has_hook(&all, Event::PostCompact).unwrap() && !has_hook(&text, Event::PostCompact).unwrap());
+        assert!(has_hook(&all, HookEvent::PostCompact).unwrap() && !has_hook(&text, HookEvent::PostCompact).unwrap());
         assert!(events(&all).unwrap().contains(&"PreToolUse".to_owned()));
         let less = install(&all, "/bin/sessiond", &few).unwrap().text;
         assert!(!less.contains("PostCompact"), "an older version came: {less}");
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn line_ends_stay_as_they_are() {
         let before = OTHERS.replace('\n', "\r\n");
-        let after = install(&before, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let after = install(&before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
         assert_eq!(uninstall(&after).unwrap(), before);
     }
@@ -394,9 +394,9 @@ mod tests {
             r#"{"hooks": {"Stop": [{"hooks": []}], "Notification": []}}"#,
             r#"{"permissions": {"allow": ["Bash(ls:*)",]}}"#,
         ] {
-            let after = install(before, "/bin/sessiond", &Event::ALL).unwrap().text;
+            let after = install(before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
             assert!(after.contains("hook Stop") && after.contains(FOOTER_RULE), "{after}");
-            assert_eq!(install(&after, "/bin/sessiond", &Event::ALL).unwrap().text, after);
+            assert_eq!(install(&after, "/bin/sessiond", &HookEvent::ALL).unwrap().text, after);
             assert_eq!(uninstall(&after).unwrap(), before, "{after}");
         }
     }
@@ -408,21 +408,21 @@ mod tests {
             json!({"hooks": {"Stop": [{"hooks": [hook]}]}, "model": "m"}).to_string()
         };
         let edited = hooks("timeout 2 '/old place/sessiond' hook Stop 2>/dev/null || true");
-        let after = install(&edited, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let after = install(&edited, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(after.contains("timeout 2 /bin/sessiond hook Stop 2>/dev/null || true"), "{after}");
         assert!(after.contains("\"timeout\":5") && after.matches("hook Stop").count() == 1, "{after}");
         assert!(!uninstall(&after).unwrap().contains("sessiond"), "{after}");
-        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &Event::ALL).unwrap().text;
+        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         let twice = twice.replacen(
             r#""Stop":["#,
             r#""Stop":[{"hooks":[{"type":"command","command":"/x/sessiond hook Stop"}]},"#,
             1,
         );
-        let once = install(&twice, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let once = install(&twice, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(once.matches("hook Stop").count(), 1, "{once}");
         let own = hooks("notify-send done; sessiond hook Stop");
         assert!(uninstall(&own).unwrap().contains("notify-send done; sessiond hook Stop"), "it is the user's");
-        let minified: Value = serde_json::from_str(&install("", "sessiond", &Event::ALL).unwrap().text).unwrap();
+        let minified: Value = serde_json::from_str(&install("", "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
         assert_eq!(uninstall(&minified.to_string()).unwrap(), r#"{"permissions":{"allow":[]}}"#);
     }
 
@@ -437,9 +437,9 @@ mod tests {
             (r#"{"hooks": {"Stop": {}}}"#, "hooks.Stop is not an array"),
             ("{\"a\": \"\\x\"}", "line 1"),
         ] {
-            let error = install(text, "sessiond", &Event::ALL).unwrap_err().to_string();
+            let error = install(text, "sessiond", &HookEvent::ALL).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        assert!(install(&"[".repeat(100_000), "sessiond", &Event::ALL).is_err());
+        assert!(install(&"[".repeat(100_000), "sessiond", &HookEvent::ALL).is_err());
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use clap::Args;
 
-use super::claude::claude_home;
-use crate::claude::running::Running;
+use super::claude_settings::claude_home;
+use crate::claude::running_agent::RunningAgent;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::Client;
@@ -40,24 +40,24 @@ pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Ou
 }
 
 /// Reports what runs now, and prints each session.
-fn report_once(client: &Client, found: Vec<(Running, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
+fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
     let reports = found.iter().filter_map(|(running, project)| report_of(running, Sign::Found, project));
     let mut count = 0;
     for report in reports {
         let answer = client.report(&report)?;
         let session = answer.session;
-        out.line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
+        out.print_line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
         count += 1;
     }
     if count == 0 {
-        out.line("no agent of this user runs, or none that describes itself in Claude Code's folder")
+        out.print_line("no agent of this user runs, or none that describes itself in Claude Code's folder")
     } else {
         Ok(())
     }
 }
 
 /// What the daemon gets; `None` for a file whose process does not run.
-fn report_of(running: &Running, sign: Sign, project: &Project) -> Option<AgentReport> {
+fn report_of(running: &RunningAgent, sign: Sign, project: &Project) -> Option<AgentReport> {
     let (sign, started) = match sign {
         Sign::Found => ("found", Some(start_of(running)?)),
         Sign::Exited => ("exited", running.started),
@@ -97,7 +97,7 @@ impl Reports {
 }
 
 impl Recorder for Reports {
-    async fn record(&self, running: &Running, sign: Sign, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
         let Some(report) = report_of(running, sign, &project) else { return false };
         let client = self.client.clone();
         let answer = tokio::task::spawn_blocking(move || client.report(&report)).await;

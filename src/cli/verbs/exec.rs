@@ -14,10 +14,10 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin;
 use signal_hook::low_level::siginfo::Cause;
 
-use super::session::{current_dir, leave_registration};
+use super::session::{current_dir, spool_registration};
 use crate::claude::project;
-use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
+use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_from};
 use crate::platform::process::{ignores, started};
@@ -39,43 +39,50 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
-/// What is passed on to the program. Stops and continuations are left to the terminal and its shell, which know
+/// The signals that are forwarded to the program. Stops and continuations are left to the terminal and its shell, which know
 /// both processes.
-const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// Exit codes as shells have them.
-const NOT_FOUND: u8 = 127;
-const NOT_EXECUTABLE: u8 = 126;
-const SIGNALLED: i32 = 128;
+const EXIT_NOT_FOUND: u8 = 127;
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_SIGNAL_BASE: i32 = 128;
 
 /// Runs the program and gives its exit code. A program that ends well has closed its session; one that failed or
 /// was killed leaves it stale, to be resumed.
-pub fn exec(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<u8, CliError> {
-    let Some((program, words)) = args.command.split_first() else {
+pub fn exec(
+    client: &Client,
+    args: &ExecArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<u8, CliError> {
+    let Some((program, arguments)) = args.command.split_first() else {
         return Err(CliError::usage("there is no command", "usage: sessiond exec [--project P] -- COMMAND"));
     };
-    let session = register(client, args, away, out)?;
+    let session = register(client, args, offline, out)?;
     let id = &session.instance_id;
     // From here on nothing that is sent to us is lost on the way to the program.
-    let signals = SignalsInfo::<WithOrigin>::new(PASSED_ON.iter().filter(|signal| !ignores(**signal)))
+    let signals = SignalsInfo::<WithOrigin>::new(FORWARDED_SIGNALS.iter().filter(|signal| !ignores(**signal)))
         .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
-    command.args(words).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
+    command.args(arguments).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            close(client, id, away, out);
-            out.note(&format!("sessiond: {} cannot be run: {error}", program.to_string_lossy()));
-            return Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE });
+            close(client, id, offline, out);
+            out.print_note(&format!("sessiond: {} cannot be run: {error}", program.to_string_lossy()));
+            return Ok(if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE });
         }
     };
-    watch(client, &session, &child, away, out);
-    let ended = wait(&mut child, signals).map_err(|error| failed("the program cannot be waited for", &error))?;
+    report_process(client, &session, &child, offline, out);
+    let ended =
+        wait_and_forward(&mut child, signals).map_err(|error| failed("the program cannot be waited for", &error))?;
     match ended.success() {
-        true => close(client, id, away, out),
-        false => report(client, about(&session, "gone"), away, out),
+        true => close(client, id, offline, out),
+        false => report(client, report_of(&session, "gone"), offline, out),
     }
-    let code = ended.code().or_else(|| ended.signal().map(|signal| SIGNALLED + signal)).unwrap_or(SIGNALLED);
+    let code =
+        ended.code().or_else(|| ended.signal().map(|signal| EXIT_SIGNAL_BASE + signal)).unwrap_or(EXIT_SIGNAL_BASE);
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -83,7 +90,12 @@ fn failed(what: &str, error: &io::Error) -> CliError {
     CliError::new(crate::wire::ErrorCode::Internal, format!("{what}: {error}"), "try again")
 }
 
-fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<SessionBody, CliError> {
+fn register(
+    client: &Client,
+    args: &ExecArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<SessionBody, CliError> {
     let here = std::env::current_dir().unwrap_or_default();
     let mut request = RegisterRequest {
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
@@ -91,23 +103,29 @@ fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match register_from(client, &mut request, away.env) {
-        Err(error) if met_nobody(&error) => leave_registration(request, away, error, out),
+    match register_from(client, &mut request, offline.env) {
+        Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out),
         answer => Ok(answer?),
     }
 }
 
 /// Tells the daemon which process it is, so that it speaks for it while it lives.
-fn watch(client: &Client, session: &SessionBody, child: &Child, away: &Away<'_>, out: &mut Output<'_>) {
+fn report_process(
+    client: &Client,
+    session: &SessionBody,
+    child: &Child,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) {
     let pid = i32::try_from(child.id()).ok();
     let pid_started = pid.and_then(started);
     // A program that has ended already needs nobody to watch it.
     if pid_started.is_some() {
-        report(client, AgentReport { pid, pid_started, ..about(session, "beat") }, away, out);
+        report(client, AgentReport { pid, pid_started, ..report_of(session, "beat") }, offline, out);
     }
 }
 
-fn about(session: &SessionBody, sign: &str) -> AgentReport {
+fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
     AgentReport {
         sign: sign.to_owned(),
         promised_id: Some(session.instance_id.clone()),
@@ -117,49 +135,51 @@ fn about(session: &SessionBody, sign: &str) -> AgentReport {
 }
 
 /// What cannot be told is no reason for the program not to run.
-fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Output<'_>) {
+fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let told = match client.report(&report) {
-        Err(error) if met_nobody(&error) => away.leave(Write::Agent { report }, away.now(), error),
+        Err(error) if is_unreachable(&error) => offline.write_to_spool(Write::Agent { report }, offline.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };
     if let Err(error) = told {
-        out.note(&error.line());
+        out.print_note(&error.line());
     }
 }
 
-fn close(client: &Client, id: &str, away: &Away<'_>, out: &mut Output<'_>) {
+fn close(client: &Client, id: &str, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let closed = match client.close(id) {
-        Err(error) if met_nobody(&error) => away.leave(Write::Close { id: id.to_owned() }, away.now(), error),
+        Err(error) if is_unreachable(&error) => {
+            offline.write_to_spool(Write::Close { id: id.to_owned() }, offline.now(), error)
+        }
         answer => answer.map(drop).map_err(CliError::from),
     };
     // The program's own end is what counts for whoever waits for it.
     if let Err(error) = closed {
-        out.note(&error.line());
+        out.print_note(&error.line());
     }
 }
 
 /// Waits for the program's end, and passes signals on until then.
-fn wait(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
+fn wait_and_forward(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
     let pid = Pid::from_child(child);
     let handle = signals.handle();
-    let passing = thread::Builder::new().spawn(move || {
+    let forwarder = thread::Builder::new().spawn(move || {
         for origin in signals.forever() {
-            if let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| is_for_us(&origin)) {
+            if let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| must_forward(&origin)) {
                 let _ = kill_process(pid, signal);
             }
         }
     });
-    // Not reaped yet: until nothing is passed on any more the pid must not come to mean another process.
+    // Not reaped yet: until the forwarder has ended, its pid must not be reused by another process.
     let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
     handle.close();
-    if let Ok(passing) = passing {
-        let _ = passing.join();
+    if let Ok(forwarder) = forwarder {
+        let _ = forwarder.join();
     }
     child.wait()
 }
 
 /// What the terminal sends (Ctrl-C) goes to all processes in the foreground: the program has it already.
-fn is_for_us(origin: &Origin) -> bool {
+fn must_forward(origin: &Origin) -> bool {
     match origin.cause {
         Cause::Sent(_) => true,
         Cause::Kernel => false,

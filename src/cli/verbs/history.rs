@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Table};
-use crate::cli::text::age_of;
+use crate::cli::table::{Cell, TableColumn, TextTable};
+use crate::cli::text::age_since;
 use crate::client::{Client, Recorded};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
@@ -124,7 +124,7 @@ pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(
         parent_uuid: args.parent,
     };
     let event = client.add_event(&args.id, &request)?;
-    told(&event, &format!("event {}", event.event_id), &event.state, args.json, out)
+    print_record(&event, &format!("event {}", event.event_id), &event.state, args.json, out)
 }
 
 pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -140,7 +140,7 @@ pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Resu
         tags: args.tags,
     };
     let command = client.add_command(&args.id, &request)?;
-    told(&command, &format!("command {}", command.record_id), &command.state, args.json, out)
+    print_record(&command, &format!("command {}", command.record_id), &command.state, args.json, out)
 }
 
 pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -150,7 +150,7 @@ pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -
         context_window_percent: None,
     };
     let checkpoint = client.add_checkpoint(&args.id, &request)?;
-    told(&checkpoint, &format!("checkpoint {}", checkpoint.checkpoint_id), &checkpoint.state, args.json, out)
+    print_record(&checkpoint, &format!("checkpoint {}", checkpoint.checkpoint_id), &checkpoint.state, args.json, out)
 }
 
 /// What `option` holds. JSON may hold secrets, so no error shows it.
@@ -166,7 +166,7 @@ fn json<T: DeserializeOwned>(option: &str, text: &str) -> Result<T, CliError> {
     })
 }
 
-fn told(
+fn print_record(
     record: &impl Serialize,
     what: &str,
     state: &RecordState,
@@ -174,39 +174,39 @@ fn told(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     if json {
-        out.json(record)?
+        out.print_json(record)?
     } else {
-        out.line(what)?
+        out.print_line(what)?
     }
     if let Some(note) = &state.note {
-        out.note(&format!("parked: {note}; see `sessiond parked list`"));
+        out.print_note(&format!("parked: {note}; see `sessiond parked list`"));
     }
     Ok(())
 }
 
 pub fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: EventList = ask(client, &args, "events")?;
-    let lines = list.events.iter().map(|e| [e.event_type.clone(), said(&e.event_data)]);
-    show(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
+    let list: EventList = fetch(client, &args, "events")?;
+    let lines = list.events.iter().map(|e| [e.event_type.clone(), compact_json(&e.event_data)]);
+    print_list(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
 }
 
 pub fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: CommandList = ask(client, &args, "commands")?;
+    let list: CommandList = fetch(client, &args, "commands")?;
     let lines = list.commands.iter().map(|c| {
         let tool = c.tool_name.as_ref().map_or(String::new(), |tool| format!("{tool}: "));
         let failure = c.error_message.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
         [c.command_type.clone(), format!("{tool}{}{failure}", c.action)]
     });
-    show(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
+    print_list(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
 }
 
 pub fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: CheckpointList = ask(client, &args, "checkpoints")?;
-    let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), said(&c.work_state)]);
-    show(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)
+    let list: CheckpointList = fetch(client, &args, "checkpoints")?;
+    let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), compact_json(&c.work_state)]);
+    print_list(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)
 }
 
-fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
+fn fetch<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
     let params = HistoryParams {
         record_type: args.record_type.clone(),
         since: args.since.clone(),
@@ -222,14 +222,14 @@ fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> 
     }
 }
 
-fn said(object: &Value) -> String {
+fn compact_json(object: &Value) -> String {
     match object {
         Value::Object(fields) if fields.is_empty() => String::new(),
         other => other.to_string(),
     }
 }
 
-fn show<'a>(
+fn print_list<'a>(
     list: &impl Serialize,
     rows: impl Iterator<Item = (&'a String, &'a RecordState)>,
     lines: impl Iterator<Item = [String; 2]>,
@@ -238,17 +238,17 @@ fn show<'a>(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     if json {
-        return out.json(list);
+        return out.print_json(list);
     }
-    let mut table = Table::new([
-        Column::new("AGE").right(),
-        Column::new("TYPE"),
-        Column::new("CENTRAL"),
-        Column::new("WHAT").yields(1),
+    let mut table = TextTable::new([
+        TableColumn::new("AGE").right(),
+        TableColumn::new("TYPE"),
+        TableColumn::new("CENTRAL"),
+        TableColumn::new("WHAT").shrink_rank(1),
     ]);
     let mut empty = true;
     for ((at, state), [kind, what]) in rows.zip(lines) {
-        let age = age_of(at, out.look.now);
+        let age = age_since(at, out.style.now);
         let central = match (state.synced, state.parked) {
             (true, _) => "has it",
             (_, true) => "parked",
@@ -258,12 +258,12 @@ fn show<'a>(
         empty = false;
     }
     if empty {
-        out.note("nothing fits");
+        out.print_note("nothing fits");
         return Ok(());
     }
-    out.print(&table.render(&out.look))?;
+    out.print_rendered(&table.render(&out.style))?;
     if more {
-        out.note("there are older ones; see --limit and --offset");
+        out.print_note("there are older ones; see --limit and --offset");
     }
     Ok(())
 }

@@ -3,13 +3,13 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
-use crate::cli::Local;
+use crate::cli::LocalOperations;
 use crate::cli::command_line::DaemonOptions;
 use crate::cli::error::CliError;
-use crate::cli::look::Tone;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Sheet};
-use crate::cli::text::moment;
+use crate::cli::style::Tone;
+use crate::cli::table::{Cell, FieldList};
+use crate::cli::text::time_with_age;
 use crate::client::Client;
 use crate::wire::{ErrorCode, MachineIdentity};
 
@@ -60,7 +60,7 @@ impl IdentityVerb {
 pub fn identity(
     client: &Client,
     named: bool,
-    local: &dyn Local,
+    local: &dyn LocalOperations,
     verb: &IdentityVerb,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
@@ -73,7 +73,7 @@ pub fn identity(
     } else {
         local.identity(verb)
     }?;
-    if options.json { out.json(&identity) } else { out.print(&text(verb, &identity, out)) }
+    if options.json { out.print_json(&identity) } else { out.print_rendered(&text(verb, &identity, out)) }
 }
 
 /// Are these the files of some other daemon than the one on the usual socket, perhaps? That one must not
@@ -92,12 +92,12 @@ fn ask(client: &Client, verb: &IdentityVerb) -> Result<MachineIdentity, CliError
 }
 
 fn text(verb: &IdentityVerb, identity: &MachineIdentity, out: &Output<'_>) -> String {
-    let mut sheet = Sheet::default();
+    let mut sheet = FieldList::default();
     sheet.row(if matches!(verb, IdentityVerb::Show(_)) { "machine" } else { "machine now" }, &identity.name);
     sheet.row("host id", &identity.host_id);
-    sheet.row("pinned", moment(&identity.pinned_at, out.look.now));
+    sheet.row("pinned", time_with_age(&identity.pinned_at, out.style.now));
     if let Some(conflict) = &identity.conflict {
         sheet.row("conflict", Cell::new(&conflict.message).tone(Tone::Bad));
     }
-    sheet.render(&out.look)
+    sheet.render(&out.style)
 }

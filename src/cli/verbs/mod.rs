@@ -1,7 +1,7 @@
 //! The client's verbs, by group: each asks the daemon and prints its answer.
 
 pub mod agent;
-pub mod claude;
+pub mod claude_settings;
 pub mod daemon;
 pub mod discover;
 pub mod doctor;

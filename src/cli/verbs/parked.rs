@@ -5,8 +5,8 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Table};
-use crate::cli::text::{age_of, count};
+use crate::cli::table::{Cell, TableColumn, TextTable};
+use crate::cli::text::{age_since, count};
 use crate::client::Client;
 use crate::wire::ParkedCount;
 
@@ -48,32 +48,32 @@ pub enum ParkedVerb {
 pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
     match verb {
         ParkedVerb::List { json } => list(client, json, out),
-        ParkedVerb::Retry { ids, json } => told(&client.parked_retry(&ids)?, "offered again", json, out),
+        ParkedVerb::Retry { ids, json } => print_count(&client.parked_retry(&ids)?, "offered again", json, out),
         ParkedVerb::Drop { ids, all: false, .. } if ids.is_empty() => Err(CliError::usage(
             "parked drop does not say what to drop",
             "give the ids that `sessiond parked list` shows, or --all",
         )),
-        ParkedVerb::Drop { ids, json, .. } => told(&client.parked_drop(&ids)?, "dropped", json, out),
+        ParkedVerb::Drop { ids, json, .. } => print_count(&client.parked_drop(&ids)?, "dropped", json, out),
     }
 }
 
 fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
     let parked = client.parked()?;
     if json {
-        return out.json(&parked);
+        return out.print_json(&parked);
     }
     if parked.is_empty() {
-        out.note("nothing is parked");
+        out.print_note("nothing is parked");
         return Ok(());
     }
-    let mut table = Table::new([
-        Column::new("ID").cut_middle().yields(1),
-        Column::new("WHAT").yields(3),
-        Column::new("PARKED").right(),
-        Column::new("ERROR").yields(2),
+    let mut table = TextTable::new([
+        TableColumn::new("ID").cut_middle().shrink_rank(1),
+        TableColumn::new("WHAT").shrink_rank(3),
+        TableColumn::new("PARKED").right(),
+        TableColumn::new("ERROR").shrink_rank(2),
     ]);
     for one in &parked {
-        let age = age_of(&one.parked_at, out.look.now);
+        let age = age_since(&one.parked_at, out.style.now);
         let what = match (&one.kind, &one.record_type) {
             (Some(kind), Some(of)) => format!("{kind} {of} of {}", one.instance_id),
             _ => "session".to_owned(),
@@ -85,9 +85,9 @@ fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliErro
             Cell::new(&one.error),
         ]);
     }
-    out.print(&table.render(&out.look))
+    out.print_rendered(&table.render(&out.style))
 }
 
-fn told(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
-    if json { out.json(concerned) } else { out.line(&format!("{} {done}", count(concerned.count, "row"))) }
+fn print_count(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
+    if json { out.print_json(concerned) } else { out.print_line(&format!("{} {done}", count(concerned.count, "row"))) }
 }

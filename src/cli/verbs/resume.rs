@@ -4,10 +4,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueHint};
 
 use crate::cli::error::CliError;
-use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Sheet};
-use crate::cli::text::age_of;
+use crate::cli::style::{OutputStyle, Tone};
+use crate::cli::table::{Cell, FieldList};
+use crate::cli::text::age_since;
 use crate::client::{Client, Shown};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
 
@@ -76,19 +76,19 @@ pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result
         }
     };
     if args.json {
-        return out.json(&*resumed);
+        return out.print_json(&*resumed);
     }
     if args.handoff {
-        out.note(&done(&resumed));
-        return out.lines(&resumed.handoff);
+        out.print_note(&outcome_line(&resumed));
+        return out.print_lines(&resumed.handoff);
     }
-    let sheet = sheet(&resumed.context, &out.look).render(&out.look);
-    out.line(&done(&resumed))?;
-    out.print(&format!("\n{sheet}"))
+    let sheet = sheet(&resumed.context, &out.style).render(&out.style);
+    out.print_line(&outcome_line(&resumed))?;
+    out.print_rendered(&format!("\n{sheet}"))
 }
 
 /// What was done, in one line.
-fn done(resumed: &ResumeBody) -> String {
+fn outcome_line(resumed: &ResumeBody) -> String {
     let (id, from) = (&resumed.session.instance_id, &resumed.from.instance_id);
     let by = match resumed.found_by.as_str() {
         "newest" => "the session that was alive last".to_owned(),
@@ -105,21 +105,21 @@ pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Res
     if args.handoff {
         return match client.handoff(&args.id)? {
             Shown::Several(matches) => Err(several(matches)),
-            Shown::One(handoff) => out.lines(&handoff),
+            Shown::One(handoff) => out.print_lines(&handoff),
         };
     }
     match client.context(&args.id)? {
         Shown::Several(matches) => Err(several(matches)),
-        Shown::One(context) if args.json => out.json(&*context),
-        Shown::One(context) => out.print(&sheet(&context, &out.look).render(&out.look)),
+        Shown::One(context) if args.json => out.print_json(&*context),
+        Shown::One(context) => out.print_rendered(&sheet(&context, &out.style).render(&out.style)),
     }
 }
 
-fn sheet(context: &ContextBody, look: &Look) -> Sheet {
-    let mut sheet = Sheet::default();
+fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
+    let mut sheet = FieldList::default();
     let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "—".to_owned());
     sheet.row("session", &context.instance_id);
-    sheet.row("machine", machine(context, look));
+    sheet.row("machine", machine(context, style));
     if !context.machine_synced {
         let warning = format!("not synced: later work may be known only on {}", context.host_machine);
         sheet.row("", Cell::new(warning).tone(Tone::Warn));
@@ -130,7 +130,7 @@ fn sheet(context: &ContextBody, look: &Look) -> Sheet {
     sheet.row("epic", optional(&work.current_epic));
     sheet.row("completed", optional(&work.last_completed_epic));
     if let Some(tests) = &work.tests_passed {
-        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} passed"), str::to_owned));
+        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} elapsed_since"), str::to_owned));
     }
     if let Some(error) = &work.last_error {
         sheet.row("last error", Cell::new(error).tone(Tone::Bad));
@@ -140,7 +140,7 @@ fn sheet(context: &ContextBody, look: &Look) -> Sheet {
         &mut sheet,
         "recent",
         context.recent_actions.iter().map(|action| {
-            let ago = age_of(&action.at, look.now).map_or(String::new(), |age| format!("{age} ago: "));
+            let ago = age_since(&action.at, style.now).map_or(String::new(), |age| format!("{age} ago: "));
             format!("{ago}{}", action.what)
         }),
     );
@@ -151,8 +151,8 @@ fn sheet(context: &ContextBody, look: &Look) -> Sheet {
     sheet
 }
 
-fn machine(context: &ContextBody, look: &Look) -> String {
-    let seen = context.last_seen.as_deref().and_then(|at| age_of(at, look.now));
+fn machine(context: &ContextBody, style: &OutputStyle) -> String {
+    let seen = context.last_seen.as_deref().and_then(|at| age_since(at, style.now));
     let reach = match (context.reachable, seen) {
         (Some(true), _) => "reachable".to_owned(),
         (_, Some(age)) => format!("last seen {age} ago"),
@@ -162,7 +162,7 @@ fn machine(context: &ContextBody, look: &Look) -> String {
 }
 
 /// One row for each, the title before the first.
-fn list(sheet: &mut Sheet, title: &'static str, rows: impl Iterator<Item = String>) {
+fn list(sheet: &mut FieldList, title: &'static str, rows: impl Iterator<Item = String>) {
     for (index, row) in rows.enumerate() {
         sheet.row(if index == 0 { title } else { "" }, row);
     }

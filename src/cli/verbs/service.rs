@@ -60,12 +60,12 @@ pub struct CompletionsArgs {
 }
 
 /// One paragraph for each thing that was done.
-pub fn say(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
-    out.lines(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
+pub fn print_done(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
+    out.print_lines(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
 pub fn completions(shell: clap_complete::Shell, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "sessiond", &mut script);
-    out.print(&String::from_utf8_lossy(&script))
+    out.print_rendered(&String::from_utf8_lossy(&script))
 }

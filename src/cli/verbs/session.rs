@@ -6,9 +6,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueHint};
 use serde_json::json;
 
-use crate::cli::away::{Away, met_nobody};
 use crate::cli::command_line::percent;
 use crate::cli::error::CliError;
+use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_from};
 use crate::domain::session::valid_working_dir;
@@ -97,7 +97,12 @@ pub struct FooterArgs {
     pub separator: bool,
 }
 
-pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn register(
+    client: &Client,
+    args: RegisterArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let mut request = RegisterRequest {
         project: args.project,
         instance_type: Some(args.instance_type),
@@ -109,26 +114,26 @@ pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut 
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = match register_from(client, &mut request, away.env) {
-        Err(error) if met_nobody(&error) => leave_registration(request, away, error, out)?,
+    let session = match register_from(client, &mut request, offline.env) {
+        Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out)?,
         answer => answer?,
     };
     match (args.json, args.id_only) {
-        (true, _) => out.json(&session),
-        (_, true) => out.line(&session.instance_id),
-        _ => out.line(&format!("registered {} on {}", session.instance_id, session.host_machine)),
+        (true, _) => out.print_json(&session),
+        (_, true) => out.print_line(&session.instance_id),
+        _ => out.print_line(&format!("registered {} on {}", session.instance_id, session.host_machine)),
     }
 }
 
 /// Registers in the spool, under an id that the daemon will keep.
-pub fn leave_registration(
+pub fn spool_registration(
     request: RegisterRequest,
-    away: &Away<'_>,
+    offline: &OfflineWriter<'_>,
     error: ErrorDetail,
     out: &mut Output<'_>,
 ) -> Result<SessionBody, CliError> {
-    let now = out.look.now;
-    let machine = away.machine();
+    let now = out.style.now;
+    let machine = offline.machine_name();
     // What the daemon would refuse is refused now: later there is nobody to tell.
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
@@ -141,9 +146,9 @@ pub fn leave_registration(
         })?),
         None => None,
     };
-    let id = away.draw(&what.project, what.instance_type);
-    away.leave(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
-    spooled(out);
+    let id = offline.draw_id(&what.project, what.instance_type);
+    offline.write_to_spool(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
+    note_spooled(out);
     let session = Session::register(id, what, now);
     let seen = SessionSeen {
         session: &session,
@@ -157,59 +162,83 @@ pub fn leave_registration(
     Ok(seen.body(now, Duration::MAX))
 }
 
-fn spooled(out: &mut Output<'_>) {
-    out.note("sessiond: no daemon answers; this waits in the spool until one is started");
+fn note_spooled(out: &mut Output<'_>) {
+    out.print_note("sessiond: no daemon answers; this waits in the spool until one is started");
 }
 
-pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn heartbeat(
+    client: &Client,
+    args: HeartbeatArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let current_epic = if args.clear_epic { Some(None) } else { args.epic.map(Some) };
     let request = HeartbeatRequest { context_percent: args.context, current_epic };
     let session = match client.heartbeat(&args.id, &request) {
-        Err(error) if met_nobody(&error) => {
+        Err(error) if is_unreachable(&error) => {
             request
                 .validate()
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
-            return leave(Write::Heartbeat { id: args.id.clone(), request }, &args.id, args.json, away, error, out);
+            return spool_write(
+                Write::Heartbeat { id: args.id.clone(), request },
+                &args.id,
+                args.json,
+                offline,
+                error,
+                out,
+            );
         }
         answer => answer?,
     };
     if args.json {
-        return out.json(&session);
+        return out.print_json(&session);
     }
     let epic = session.current_epic.as_deref().map_or("no epic".to_owned(), |epic| format!("epic {epic}"));
-    out.line(&format!("{} is {}, context {}%, {epic}", session.instance_id, session.status, session.context_percent))
+    out.print_line(&format!(
+        "{} is {}, context {}%, {epic}",
+        session.instance_id, session.status, session.context_percent
+    ))
 }
 
-pub fn close(client: &Client, args: &CloseArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn close(
+    client: &Client,
+    args: &CloseArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     match client.close(&args.id) {
-        Err(error) if met_nobody(&error) => {
-            leave(Write::Close { id: args.id.clone() }, &args.id, args.json, away, error, out)
+        Err(error) if is_unreachable(&error) => {
+            spool_write(Write::Close { id: args.id.clone() }, &args.id, args.json, offline, error, out)
         }
         answer => {
             let session = answer?;
-            if args.json { out.json(&session) } else { out.line(&format!("closed {}", session.instance_id)) }
+            if args.json {
+                out.print_json(&session)
+            } else {
+                out.print_line(&format!("closed {}", session.instance_id))
+            }
         }
     }
 }
 
 /// Leaves a change of a session whose state nobody here can tell.
-fn leave(
+fn spool_write(
     write: Write,
     id: &str,
     json: bool,
-    away: &Away<'_>,
+    offline: &OfflineWriter<'_>,
     error: ErrorDetail,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     InstanceId::parse(id).map_err(|invalid| CliError::usage(invalid.to_string(), "give the whole id"))?;
-    away.leave(write, out.look.now, error)?;
-    spooled(out);
-    if json { out.json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
+    offline.write_to_spool(write, out.style.now, error)?;
+    note_spooled(out);
+    if json { out.print_json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
 }
 
 pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let footer = client.footer(&args.id, args.separator)?;
-    out.lines(&footer)
+    out.print_lines(&footer)
 }
 
 /// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.

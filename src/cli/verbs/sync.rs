@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text::{count, count_and};
+use crate::cli::text::{count, count_with_verb};
 use crate::client::Client;
 use crate::wire::{BacklogBody, ErrorCode, SyncBody};
 
@@ -35,13 +35,15 @@ const BETWEEN_POLLS: Duration = Duration::from_millis(50);
 pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let state = if args.wait { wait(client, args.timeout, out)? } else { ask(client, None)? };
     match (args.json, waiting(&state.backlog)) {
-        (true, _) => out.json(&state),
+        (true, _) => out.print_json(&state),
         (_, false) if state.central.state == "connected" => {
-            out.line(&format!("central has everything{}", parked(state.parked)))
+            out.print_line(&format!("central has everything{}", parked(state.parked)))
         }
         // What it had may be lost to it: only a greeting tells.
-        (_, false) => out.line(&format!("nothing waits{}; central is {}", parked(state.parked), state.central.state)),
-        _ => out.line(&format!("asked to push; {}", waits(&state.backlog))),
+        (_, false) => {
+            out.print_line(&format!("nothing waits{}; central is {}", parked(state.parked), state.central.state))
+        }
+        _ => out.print_line(&format!("asked to push; {}", waits(&state.backlog))),
     }
 }
 
@@ -49,7 +51,7 @@ pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<()
 fn wait(client: &Client, seconds: u64, out: &mut Output<'_>) -> Result<SyncBody, CliError> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let done = poll(client, deadline, out);
-    out.progress("");
+    out.draw_progress("");
     let state = done?;
     match (waiting(&state.backlog), state.parked) {
         (true, _) => Err(timed_out(&state, seconds)),
@@ -70,7 +72,7 @@ fn poll(client: &Client, deadline: Instant, out: &mut Output<'_>) -> Result<Sync
         if !waiting(&state.backlog) || Instant::now() >= deadline {
             return Ok(state);
         }
-        out.progress(&format!("{}; central is {}", waits(&state.backlog), state.central.state));
+        out.draw_progress(&format!("{}; central is {}", waits(&state.backlog), state.central.state));
         thread::sleep(BETWEEN_POLLS.min(deadline.saturating_duration_since(Instant::now())));
     }
 }
@@ -109,8 +111,8 @@ const fn waiting(backlog: &BacklogBody) -> bool {
 /// `3 sessions wait`, `1 session and 2 records wait`.
 fn waits(backlog: &BacklogBody) -> String {
     match (backlog.sessions, backlog.records) {
-        (sessions, 0) => count_and(sessions, "session", "waits", "wait"),
-        (0, records) => count_and(records, "record", "waits", "wait"),
+        (sessions, 0) => count_with_verb(sessions, "session", "waits", "wait"),
+        (0, records) => count_with_verb(records, "record", "waits", "wait"),
         (sessions, records) => format!("{} and {} wait", count(sessions, "session"), count(records, "record")),
     }
 }

@@ -26,8 +26,8 @@ pub fn watch(
     list(out)?;
     loop {
         match changes.next_change() {
-            Ok(Change::Session(session)) if json => out.json_line(&session)?,
-            Ok(Change::Session(session)) => out.line(&line(&session))?,
+            Ok(Change::Session(session)) if json => out.print_json_line(&session)?,
+            Ok(Change::Session(session)) => out.print_line(&line(&session))?,
             Ok(Change::Reset) => list(out)?,
             Err(_) => {
                 query.after.clone_from(&changes.last);
@@ -43,7 +43,7 @@ fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> c
         match client.watch(query) {
             Ok(changes) => return changes,
             Err(error) if !told => {
-                out.note(&format!("{}; waiting for it", error.message));
+                out.print_note(&format!("{}; waiting for it", error.message));
                 told = true;
             }
             Err(_) => {}

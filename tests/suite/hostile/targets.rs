@@ -16,7 +16,7 @@ use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer};
-use sessiond::claude::hook::{self, Event};
+use sessiond::claude::hook::{self, HookEvent};
 use sessiond::claude::input::Input;
 use sessiond::claude::{settings, statusline};
 use sessiond::client::http::Response;
@@ -62,7 +62,7 @@ pub fn assert_tidy(message: &str) {
 
 /// What Claude Code hands over, and its settings.
 pub fn agents(data: &[u8]) {
-    let reports = Event::ALL.map(|event| {
+    let reports = HookEvent::ALL.map(|event| {
         let input = Input::read(data, &hook::WANTED);
         event.note(&input);
         event.report(&input, &|_| None)
@@ -77,10 +77,10 @@ pub fn agents(data: &[u8]) {
     }
     let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match settings::install(text, "/usr/bin/sessiond", &Event::ALL) {
+    match settings::install(text, "/usr/bin/sessiond", &HookEvent::ALL) {
         Ok(merged) => {
-            let again =
-                settings::install(&merged.text, "/usr/bin/sessiond", &Event::ALL).expect("what we wrote can be read");
+            let again = settings::install(&merged.text, "/usr/bin/sessiond", &HookEvent::ALL)
+                .expect("what we wrote can be read");
             assert_eq!(again.text, merged.text, "once is enough");
             let without = settings::uninstall(&merged.text).expect("what we wrote can be read");
             assert!(!without.contains("/usr/bin/sessiond hook Stop\""), "nothing of ours is left: {without}");
@@ -140,7 +140,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     };
     let left = Recollection {
         checkpoint: records(Kind::Checkpoint).into_iter().next(),
-        events: records(Kind::Event).into(),
+        events: records(Kind::HookEvent).into(),
         commands: records(Kind::Command).into(),
     };
     let what = Registration {

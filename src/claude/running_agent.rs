@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::{file, job, project};
+use super::{background_job, project, small_file};
 use crate::domain::Project;
 use crate::domain::agent::Kind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
@@ -24,7 +24,7 @@ const MAX_FILES: usize = 1000;
 
 /// An agent whose file says that it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Running {
+pub struct RunningAgent {
     /// Who wrote the file.
     pub uid: u32,
     pub pid: i32,
@@ -38,7 +38,7 @@ pub struct Running {
     pub job: Option<String>,
 }
 
-impl Running {
+impl RunningAgent {
     /// The project of the folder that it works in.
     pub fn project(&self) -> Project {
         project::of(Path::new(self.cwd.as_deref().unwrap_or("/")))
@@ -46,7 +46,7 @@ impl Running {
 
     /// Whether the job that it runs continues, perhaps in another process; `None` if that is not known.
     pub fn job_continues(&self, home: &Path) -> Option<bool> {
-        job::continues(&home.join("jobs").join(self.job.as_ref()?))
+        background_job::continues(&home.join("jobs").join(self.job.as_ref()?))
     }
 }
 
@@ -56,7 +56,7 @@ pub fn folder(home: &Path) -> PathBuf {
 }
 
 /// All that say they run; what cannot be read is skipped, it may be half written.
-pub fn all(home: &Path) -> Vec<Running> {
+pub fn all(home: &Path) -> Vec<RunningAgent> {
     let entries = fs::read_dir(folder(home)).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = entries.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
     files.take(MAX_FILES).filter_map(|path| read(home, &path)).collect()
@@ -67,14 +67,14 @@ pub fn has_file(home: &Path, pid: i32) -> bool {
     folder(home).join(format!("{pid}.json")).symlink_metadata().is_ok()
 }
 
-fn read(home: &Path, path: &Path) -> Option<Running> {
-    let (about, reader) = file::open(path, MAX)?;
+fn read(home: &Path, path: &Path) -> Option<RunningAgent> {
+    let (about, reader) = small_file::open(path, MAX)?;
     let input = Input::read(reader, &WANTED);
     input.text("status")?;
     let pid = number(&input, "pid").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     let session_id = valid_claude_uuid(input.text("sessionId")?).ok()?;
     let cwd = input.text("cwd").and_then(|cwd| valid_working_dir(cwd).ok());
-    Some(Running {
+    Some(RunningAgent {
         uid: about.uid(),
         pid,
         started: started(&input)?,

@@ -14,14 +14,14 @@ const BETWEEN: &[&str] = &[
 ];
 
 /// How many processes above the hook are examined.
-const DEPTH: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 const OWN_PID: &str = "CLAUDE_PID";
 const SESSION_ID: &str = "CLAUDE_CODE_SESSION_ID";
 
 /// The process of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
+pub struct AgentProcess {
     pub pid: i32,
     /// When it started, in the platform's own unit.
     pub started: Option<i64>,
@@ -31,18 +31,18 @@ pub struct Agent {
 
 /// The agent that runs a hook, and whether its variables in the environment are its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    pub agent: Option<Agent>,
+pub struct CallingAgent {
+    pub agent: Option<AgentProcess>,
     /// False: another agent set them and this one inherited them.
     pub owns_environment: bool,
 }
 
 /// The agent whose hook is the child of `parent` and reports the conversation `session_id`.
-pub fn of_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> Found {
+pub fn find_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> CallingAgent {
     find(env, parent, session_id, &about)
 }
 
-fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<About>) -> Found {
+fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<About>) -> CallingAgent {
     let variable = |name| env(name).and_then(|value| value.into_string().ok());
     let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
@@ -62,25 +62,26 @@ fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32)
     match (found, named) {
         (Some(agent), named) => {
             let owns_environment = named.is_none_or(|(pid, _)| pid == agent.pid) && !other;
-            Found { agent: Some(agent), owns_environment }
+            CallingAgent { agent: Some(agent), owns_environment }
         }
-        (None, Some((pid, about))) => {
-            Found { agent: Some(Agent { pid, started: about.started, name: about.name }), owns_environment: true }
-        }
-        (None, None) => Found { agent: None, owns_environment: !other },
+        (None, Some((pid, about))) => CallingAgent {
+            agent: Some(AgentProcess { pid, started: about.started, name: about.name }),
+            owns_environment: true,
+        },
+        (None, None) => CallingAgent { agent: None, owns_environment: !other },
     }
 }
 
 /// The nearest process from `pid` up that is no shell; `None` where the processes `above_named` begin before that, or
 /// the system shows no more.
-fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<About>) -> Option<Agent> {
-    for _ in 0..DEPTH {
+fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<About>) -> Option<AgentProcess> {
+    for _ in 0..MAX_DEPTH {
         if above_named.contains(&pid) {
             return None;
         }
         let About { parent, name, started } = about(pid).filter(|_| pid > 1)?;
         if !BETWEEN.contains(&name.trim_start_matches('-')) {
-            return Some(Agent { pid, started, name });
+            return Some(AgentProcess { pid, started, name });
         }
         pid = parent;
     }
@@ -90,7 +91,7 @@ fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<Abou
 /// The process and those above it, without the first of the system.
 fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<About>) -> Vec<i32> {
     let mut found = Vec::new();
-    while pid > 1 && found.len() < DEPTH {
+    while pid > 1 && found.len() < MAX_DEPTH {
         found.push(pid);
         match about(pid) {
             Some(process) => pid = process.parent,

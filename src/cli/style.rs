@@ -39,7 +39,7 @@ impl Tone {
 
 /// What the surroundings ask of the output.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct OutputStyle {
     /// The columns there are; no limit where nobody looks.
     pub width: Option<usize>,
     pub colour: bool,
@@ -51,7 +51,7 @@ pub struct Look {
     pub now: Timestamp,
 }
 
-impl Look {
+impl OutputStyle {
     /// Of the process's own stdout and stderr.
     pub fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
         let terminal = io::stdout().is_terminal();
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn the_surroundings_decide() {
-        let look = |pairs: &'static [(&str, &str)]| {
+        let style = |pairs: &'static [(&str, &str)]| {
             let env = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
-            Look::detect(env, Timestamp::from_micros(0))
+            OutputStyle::detect(env, Timestamp::from_micros(0))
         };
-        assert_eq!(look(&[("COLUMNS", "60")]).width, Some(60));
-        assert_ne!(look(&[("COLUMNS", "wide")]).width, Some(0));
-        assert!(!look(&[("NO_COLOR", "1")]).colour);
-        assert!(!look(&[("TERM", "dumb")]).colour);
+        assert_eq!(style(&[("COLUMNS", "60")]).width, Some(60));
+        assert_ne!(style(&[("COLUMNS", "wide")]).width, Some(0));
+        assert!(!style(&[("NO_COLOR", "1")]).colour);
+        assert!(!style(&[("TERM", "dumb")]).colour);
     }
 }

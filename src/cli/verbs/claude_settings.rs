@@ -17,53 +17,62 @@ use crate::wire::ErrorCode;
 
 /// What is to be done with Claude Code's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SettingsChange {
     Install,
     Uninstall,
 }
 
 /// Puts this program's hooks and status line into the settings of this user, or removes them; with `dry_run` it only
 /// prints what would change.
-pub fn settings(change: Change, dry_run: bool, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn change_settings(
+    change: SettingsChange,
+    dry_run: bool,
+    env: Env<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let file = settings_file(env)?;
     let before = match fs::read_to_string(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        read => Some(read.map_err(|error| unusable(&file, &error))?),
+        read => Some(read.map_err(|error| file_error(&file, &error))?),
     };
     let text = before.as_deref().unwrap_or_default();
     let after = match change {
-        Change::Uninstall => settings::uninstall(text).map_err(|error| broken(&file, &error))?,
-        Change::Install => installed(text, env, out).map_err(|error| broken(&file, &error))?,
+        SettingsChange::Uninstall => settings::uninstall(text).map_err(|error| invalid_settings(&file, &error))?,
+        SettingsChange::Install => merged(text, env, out).map_err(|error| invalid_settings(&file, &error))?,
     };
     if after == text {
-        return out.line(&format!("{}: nothing to do", file.display()));
+        return out.print_line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), difference(text, &after)));
+        return out.print_lines(&format!(
+            "{}\n{}",
+            escaped_line(&file.display().to_string()),
+            difference(text, &after)
+        ));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,
-        Some(_) => Some(backed_up(&file, out).map_err(|error| unusable(&file, &error))?),
+        Some(_) => Some(back_up(&file, out).map_err(|error| file_error(&file, &error))?),
     };
-    replace(&file, after.as_bytes()).map_err(|error| unusable(&file, &error))?;
+    replace(&file, after.as_bytes()).map_err(|error| file_error(&file, &error))?;
     let kept =
         backup.map(|backup| format!("; as it was before it is kept as {}", backup.display())).unwrap_or_default();
-    out.line(&format!("changed {}{kept}", file.display()))
+    out.print_line(&format!("changed {}{kept}", file.display()))
 }
 
 /// The settings with what the installed versions of Claude Code take, and notes on what was left out.
-fn installed(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, SettingsError> {
-    let program = program();
+fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, SettingsError> {
+    let program = program_path();
     let (events, left_out) = versions::events(&versions::installed(env));
     let merged = settings::install(text, &program, &events)?;
     for LeftOut { event, reason } in left_out {
-        out.note(&format!(
+        out.print_note(&format!(
             "sessiond: the hook {} is left out: {reason}; after an update run `sessiond install --claude` again",
             event.name()
         ));
     }
     if let Some(other) = &merged.other_status_line {
-        out.note(&format!(
+        out.print_note(&format!(
             "sessiond: the status line that is there stays: {other}; to show both, put this in its place: \
              \"statusLine\": {}",
             settings::joined(other, &program)
@@ -88,21 +97,21 @@ pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
 /// that is not there yet.
 fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     let file = claude_home(env)?.join("settings.json");
-    end_of_links(&file).map_err(|error| unusable(&file, &error))
+    end_of_links(&file).map_err(|error| file_error(&file, &error))
 }
 
 /// The command by which a hook runs this program: its path, since the agent's PATH may be another.
-fn program() -> String {
+fn program_path() -> String {
     installed_path().into_os_string().into_string().unwrap_or_else(|_| "sessiond".to_owned())
 }
 
-fn unusable(file: &Path, error: &io::Error) -> CliError {
+fn file_error(file: &Path, error: &io::Error) -> CliError {
     let code =
         if error.kind() == ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Configuration };
     CliError::new(code, format!("{} cannot be used: {error}", file.display()), "nothing was changed")
 }
 
-fn broken(file: &Path, error: &SettingsError) -> CliError {
+fn invalid_settings(file: &Path, error: &SettingsError) -> CliError {
     CliError::new(
         ErrorCode::Configuration,
         format!("{}: {error}", file.display()),
@@ -110,8 +119,8 @@ fn broken(file: &Path, error: &SettingsError) -> CliError {
     )
 }
 
-fn backed_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
-    let date = out.look.now.to_string().replace([':', '-'], "");
+fn back_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
+    let date = out.style.now.to_string().replace([':', '-'], "");
     let backup = file.with_file_name(format!("settings.json.before-sessiond-{date}"));
     fs::copy(file, &backup)?;
     owned_as(file, &backup)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::verbs::identity::{IdentityOptions, IdentityVerb};
-use super::{CliError, Local};
+use super::{CliError, LocalOperations};
 use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
@@ -12,9 +12,9 @@ use crate::spool::{Spool, SpooledRequest, Write};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// Where a client keeps what it cannot tell anybody now.
-pub struct Away<'a> {
+pub struct OfflineWriter<'a> {
     pub env: Env<'a>,
-    pub local: &'a dyn Local,
+    pub local: &'a dyn LocalOperations,
     sockets: Vec<PathBuf>,
     spool: Option<Spool>,
     /// The user's state folder.
@@ -23,8 +23,14 @@ pub struct Away<'a> {
     pub random: fn() -> u64,
 }
 
-impl<'a> Away<'a> {
-    pub fn new(env: Env<'a>, local: &'a dyn Local, endpoint: &Endpoint, clock: Clock, random: fn() -> u64) -> Self {
+impl<'a> OfflineWriter<'a> {
+    pub fn new(
+        env: Env<'a>,
+        local: &'a dyn LocalOperations,
+        endpoint: &Endpoint,
+        clock: Clock,
+        random: fn() -> u64,
+    ) -> Self {
         let is_root = rustix::process::geteuid().is_root();
         Self {
             env,
@@ -41,7 +47,7 @@ impl<'a> Away<'a> {
     ///
     /// # Errors
     /// `error` itself, where there is no place for it either.
-    pub fn leave(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
+    pub fn write_to_spool(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
         spool.leave(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
             message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
@@ -55,12 +61,12 @@ impl<'a> Away<'a> {
     }
 
     /// An id for a session that no daemon can give one now.
-    pub fn draw(&self, project: &Project, kind: InstanceType) -> InstanceId {
+    pub fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
         InstanceId::draw(project, kind, (self.random)())
     }
 
     /// The name of this machine, as far as it can be known without a daemon.
-    pub fn machine(&self) -> String {
+    pub fn machine_name(&self) -> String {
         let named = (self.env)("HOST_MACHINE").and_then(|name| MachineName::parse(name.to_str()?).ok());
         let pinned = || self.local.identity(&IdentityVerb::Show(IdentityOptions::default())).ok();
         let known = named.map(|name| name.to_string()).or_else(|| pinned().map(|pinned| pinned.name));
@@ -69,7 +75,7 @@ impl<'a> Away<'a> {
 }
 
 /// Nobody was asked.
-pub fn nobody() -> ErrorDetail {
+pub fn no_daemon() -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unreachable,
         message: "no daemon answers".to_owned(),
@@ -78,6 +84,6 @@ pub fn nobody() -> ErrorDetail {
 }
 
 /// Did a request certainly not reach anybody?
-pub fn met_nobody(error: &ErrorDetail) -> bool {
+pub fn is_unreachable(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::Unreachable
 }

@@ -11,7 +11,7 @@ use crate::service::CREDENTIALS;
 use crate::wire::StatusBody;
 
 /// The installation whose files are to be checked.
-pub(super) struct Served<'a> {
+pub(super) struct ServingInstallation<'a> {
     pub overrides: Overrides,
     pub environment: Environment<'a>,
     /// It is the system's service.
@@ -20,7 +20,7 @@ pub(super) struct Served<'a> {
     pub lacks_rights: bool,
 }
 
-impl<'a> Served<'a> {
+impl<'a> ServingInstallation<'a> {
     /// Decides by the daemon that answers: a plain user whom the system's service serves has that service's
     /// configuration, whatever lies in their home, and a shell's variables are not the service's.
     pub fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
@@ -86,14 +86,14 @@ mod tests {
         let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
         let overrides = Overrides::default();
         let system = status("/var/lib/sessiond", Some("/etc/sessiond/config.toml"));
-        let served = Served::by(Some(&system), &overrides, &environment);
+        let served = ServingInstallation::by(Some(&system), &overrides, &environment);
         assert!(served.is_system && served.lacks_rights && served.environment.is_root);
         assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/etc/sessiond/config.toml")));
         assert_eq!((served.environment.variable)("DATABASE_URL"), None, "a shell's variables are not the service's");
 
         let own = status("/home/me/.local/state/sessiond", None);
         for status in [Some(&own), None] {
-            let served = Served::by(status, &overrides, &environment);
+            let served = ServingInstallation::by(status, &overrides, &environment);
             assert!(!served.is_system && !served.lacks_rights && !served.environment.is_root);
             assert!((served.environment.variable)("DATABASE_URL").is_some());
         }
@@ -103,7 +103,7 @@ mod tests {
     fn a_configuration_that_is_named_counts() {
         let environment = Environment { os: Os::Linux, is_root: true, variable: &|_| None };
         let overrides = Overrides { config: Some("/named".into()), ..Overrides::default() };
-        let served = Served::by(Some(&status("/var/lib/sessiond", None)), &overrides, &environment);
+        let served = ServingInstallation::by(Some(&status("/var/lib/sessiond", None)), &overrides, &environment);
         assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/named")));
         assert!(served.is_system && !served.lacks_rights);
     }

@@ -16,10 +16,10 @@ use crate::wire::SessionBody;
 
 const FOLDER: &str = "agents";
 /// Agents that were killed leave their files behind; nobody asks for them after so long.
-const KEEP: Duration = Duration::from_secs(7 * 86_400);
+const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct CachedSession {
     pub instance_id: String,
     pub host_machine: String,
     /// When it began, as far as is known here: microseconds since 1970 in UTC.
@@ -30,9 +30,9 @@ pub struct Known {
     pub process: Option<(i32, i64)>,
 }
 
-impl Known {
+impl CachedSession {
     /// What the daemon said of a session.
-    pub fn told(session: &SessionBody, process: Option<(i32, i64)>) -> Self {
+    pub fn from_body(session: &SessionBody, process: Option<(i32, i64)>) -> Self {
         let began = chrono::DateTime::parse_from_rfc3339(&session.created_at);
         Self {
             instance_id: session.instance_id.clone(),
@@ -66,21 +66,21 @@ impl Known {
 
 /// The files of all agents of a user.
 #[derive(Clone, Debug)]
-pub struct Notes {
+pub struct SessionCache {
     dir: PathBuf,
 }
 
-impl Notes {
+impl SessionCache {
     pub fn in_folder(state_dir: &Path) -> Self {
         Self { dir: state_dir.join(FOLDER) }
     }
 
-    pub fn of(&self, uuid: &str) -> Option<Known> {
+    pub fn get(&self, uuid: &str) -> Option<CachedSession> {
         read(&self.path(uuid))
     }
 
     /// The session of this process, whatever the agent's own id of it is now.
-    pub fn of_process(&self, process: (i32, i64)) -> Option<Known> {
+    pub fn find_by_process(&self, process: (i32, i64)) -> Option<CachedSession> {
         let paths = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
         paths.filter_map(|path| read(&path)).find(|known| known.process == Some(process))
     }
@@ -91,9 +91,9 @@ impl Notes {
         paths.filter_map(|path| read(&path)).any(|known| known.instance_id == instance_id)
     }
 
-    /// Notes what is known; nothing is written where nothing is new.
-    pub fn note(&self, uuid: &str, known: &Known) -> io::Result<()> {
-        if self.of(uuid).as_ref() == Some(known) {
+    /// SessionCache what is known; nothing is written where nothing is new.
+    pub fn store(&self, uuid: &str, known: &CachedSession) -> io::Result<()> {
+        if self.get(uuid).as_ref() == Some(known) {
             return Ok(());
         }
         if !self.dir.is_dir() {
@@ -108,17 +108,17 @@ impl Notes {
         fs::rename(draft, path)
     }
 
-    pub fn forget(&self, uuid: &str) {
+    pub fn remove(&self, uuid: &str) {
         let _ = fs::remove_file(self.path(uuid));
     }
 
     /// Removes what was left behind long ago.
-    pub fn tidy(&self, now: SystemTime) {
+    pub fn remove_expired(&self, now: SystemTime) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let age =
                 entry.metadata().and_then(|about| about.modified()).ok().and_then(|at| now.duration_since(at).ok());
-            if age.is_some_and(|age| age > KEEP) {
+            if age.is_some_and(|age| age > MAX_AGE) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -137,7 +137,7 @@ impl Notes {
     }
 }
 
-fn read(path: &Path) -> Option<Known> {
+fn read(path: &Path) -> Option<CachedSession> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn what_was_known_is_found_by_id_and_by_process() {
         let dir = tempfile::tempdir().unwrap();
-        let notes = Notes::in_folder(dir.path());
-        let known = Known {
+        let cache = SessionCache::in_folder(dir.path());
+        let known = CachedSession {
             instance_id: "my-app-PS-8f4a2b".into(),
             host_machine: "odin3".into(),
             created_at: 0,
@@ -157,17 +157,17 @@ mod tests {
             context_percent: 42,
             process: Some((7, 99)),
         };
-        assert_eq!(notes.of("../x"), None);
-        notes.note("../x", &known).unwrap();
-        notes.note("../x", &known).unwrap();
-        assert_eq!(notes.of("../x").as_ref(), Some(&known));
-        assert_eq!(notes.of_process((7, 99)).as_ref(), Some(&known));
-        assert_eq!(notes.of_process((7, 98)), None);
+        assert_eq!(cache.get("../x"), None);
+        cache.store("../x", &known).unwrap();
+        cache.store("../x", &known).unwrap();
+        assert_eq!(cache.get("../x").as_ref(), Some(&known));
+        assert_eq!(cache.find_by_process((7, 99)).as_ref(), Some(&known));
+        assert_eq!(cache.find_by_process((7, 98)), None);
         let line = known.footer(Timestamp::from_micros(3_600_000_000)).unwrap();
         assert!(line.starts_with("Instance: my-app-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1h"), "{line}");
-        notes.tidy(SystemTime::now());
-        assert!(notes.of("../x").is_some());
-        notes.tidy(SystemTime::now() + KEEP + Duration::from_secs(60));
-        assert_eq!(notes.of("../x"), None);
+        cache.remove_expired(SystemTime::now());
+        assert!(cache.get("../x").is_some());
+        cache.remove_expired(SystemTime::now() + MAX_AGE + Duration::from_secs(60));
+        assert_eq!(cache.get("../x"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for changes in a folder that may not be there yet.
+//! Waiting for changes in a folder that may not be watchable yet.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,38 +7,38 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// A file that is written in steps is looked at once.
-const SETTLE: Duration = Duration::from_millis(20);
+const SETTLE_DELAY: Duration = Duration::from_millis(20);
 
-pub struct Folder {
+pub struct FolderWatcher {
     path: PathBuf,
     /// Where nothing is heard of changes, it is looked at so often.
-    patience: Duration,
+    rescan_interval: Duration,
     /// What is watched now: the folder, or the nearest one above it that exists.
     watched: Option<(PathBuf, RecommendedWatcher)>,
     changes: mpsc::Receiver<()>,
     change: mpsc::Sender<()>,
 }
 
-impl Folder {
-    pub fn new(path: PathBuf, patience: Duration) -> Self {
+impl FolderWatcher {
+    pub fn new(path: PathBuf, rescan_interval: Duration) -> Self {
         let (change, changes) = mpsc::channel(1);
-        let mut folder = Self { path, patience, watched: None, changes, change };
+        let mut folder = Self { path, rescan_interval, watched: None, changes, change };
         folder.watch();
         folder
     }
 
     /// Returns when something in it may have changed, or has not for long.
     pub async fn changed(&mut self) {
-        let _ = tokio::time::timeout(self.patience, self.changes.recv()).await;
-        tokio::time::sleep(SETTLE).await;
+        let _ = tokio::time::timeout(self.rescan_interval, self.changes.recv()).await;
+        tokio::time::sleep(SETTLE_DELAY).await;
         let _ = self.changes.try_recv();
         self.watch();
     }
 
-    /// Watches the folder itself as soon as it is there; one that was made anew is another.
+    /// Watches the folder itself as soon as it is watchable; one that was made anew is another.
     fn watch(&mut self) {
-        let Some(there) = self.path.ancestors().find(|path| path.is_dir()) else { return };
-        if self.watched.as_ref().is_some_and(|(watched, _)| watched == there) {
+        let Some(watchable) = self.path.ancestors().find(|path| path.is_dir()) else { return };
+        if self.watched.as_ref().is_some_and(|(watched, _)| watched == watchable) {
             return;
         }
         let change = self.change.clone();
@@ -49,12 +49,12 @@ impl Folder {
             }
         })
         .and_then(|mut watcher| {
-            watcher.watch(there, RecursiveMode::NonRecursive)?;
+            watcher.watch(watchable, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
         match watching {
             Ok(watcher) => {
-                self.watched = Some((there.to_owned(), watcher));
+                self.watched = Some((watchable.to_owned(), watcher));
                 // What came between the last look and this watch has made no sound.
                 let _ = self.change.try_send(());
             }
@@ -79,7 +79,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         runtime.block_on(async {
-            let mut folder = Folder::new(path.clone(), Duration::from_secs(600));
+            let mut folder = FolderWatcher::new(path.clone(), Duration::from_secs(600));
             std::fs::create_dir_all(&path).unwrap();
             let deadline = Instant::now() + SOON;
             let mut written = false;

@@ -77,7 +77,7 @@ pub const WANTED: [&str; 13] = [
 ];
 
 /// The other agent that this comes from; `program` is the name of the nearest agent's process.
-pub fn agent(input: &Input, program: Option<&str>, env: Env<'_>) -> Option<&'static str> {
+pub fn other_agent(input: &Input, program: Option<&str>, env: Env<'_>) -> Option<&'static str> {
     let field = FIELDS.iter().find(|(name, _)| input.at(&[name]).is_some());
     let path = input.text("transcript_path").unwrap_or_default();
     let folder = || FOLDERS.iter().find(|(folder, _)| path.split('/').any(|part| part == *folder));
@@ -95,7 +95,7 @@ mod tests {
 
     fn from(text: &str, program: Option<&str>, variables: &[&str]) -> Option<&'static str> {
         let input = Input::read(text.as_bytes(), &WANTED);
-        agent(&input, program, &|name| variables.contains(&name).then(|| "1".into()))
+        other_agent(&input, program, &|name| variables.contains(&name).then(|| "1".into()))
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::look::Tone;
+use super::style::Tone;
 use super::table::Cell;
-use super::text::{age, passed};
+use super::text::{age, elapsed_since};
 use crate::domain::Timestamp;
 use crate::wire::SessionBody;
 
@@ -12,8 +12,8 @@ use crate::wire::SessionBody;
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Nothing beside what is known first hand.
-pub fn known(session: &SessionBody, now: Timestamp) -> Cell {
-    let old = passed(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
+pub fn freshness(session: &SessionBody, now: Timestamp) -> Cell {
+    let old = elapsed_since(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
     match old {
         Some(old) => Cell::new(format!("cached {}", age(old))).tone(Tone::Dim),
         None if !session.machine_synced => Cell::new("unreachable").tone(Tone::Warn),

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::file;
 use super::input::Input;
+use super::small_file;
 
 /// No such file is larger, in bytes.
 const MAX: u64 = 1 << 20;
 
 /// Whether a job continues, perhaps in another process; `None`: it says nothing.
 pub fn continues(folder: &Path) -> Option<bool> {
-    let (_, reader) = file::open(&folder.join("state.json"), MAX)?;
+    let (_, reader) = small_file::open(&folder.join("state.json"), MAX)?;
     let input = Input::read(reader, &["state"]);
     let state = input.text("state")?;
     Some(matches!(state, "starting" | "working" | "running" | "resuming" | "crashed" | "idle" | "waiting"))

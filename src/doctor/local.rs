@@ -15,7 +15,7 @@ use crate::wire::{ErrorDetail, StatusBody};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Below this the store will soon refuse to grow.
-const LITTLE: u64 = 100 << 20;
+const LOW_DISK_BYTES: u64 = 100 << 20;
 
 pub(super) fn program() -> Finding {
     let path = std::env::current_exe().map_or_else(|_| "an unknown place".into(), |path| path.display().to_string());
@@ -23,7 +23,7 @@ pub(super) fn program() -> Finding {
 }
 
 /// Other programs of this name, which a shell may run instead.
-pub(super) fn others_on_path(environment: &Environment<'_>) -> Vec<Finding> {
+pub(super) fn other_programs(environment: &Environment<'_>) -> Vec<Finding> {
     let file =
         |path: &Path| fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| (found.dev(), found.ino()));
     let own = std::env::current_exe().ok().and_then(|path| file(&path));
@@ -196,7 +196,7 @@ pub(super) fn disk(state_dir: &Path) -> Finding {
     };
     let bytes = free.f_bavail.saturating_mul(free.f_frsize);
     let found = format!("{} free under {}", ByteSize(bytes), state_dir.display());
-    if bytes < LITTLE {
+    if bytes < LOW_DISK_BYTES {
         return Finding::wrong("disk", found, "make room: on a full disk nothing new is recorded");
     }
     Finding::good("disk", found)
