@@ -1,4 +1,4 @@
-//! Hooks: which report each event is.
+//! Hooks: the events of Claude Code, and the report that each becomes.
 
 use std::path::Path;
 
@@ -10,10 +10,11 @@ use crate::domain::agent::Kind;
 use crate::platform::places::Env;
 use crate::wire::AgentReport;
 
-/// The fields of all events that are read, beside those by which other agents are known.
+/// The fields of events that are read, besides those that identify other agents.
 pub const WANTED: [&str; 8] =
     ["session_id", "transcript_path", "cwd", "source", "reason", "trigger", "custom_instructions", "compact_summary"];
 
+/// An event of Claude Code for which a hook is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookEvent {
     SessionStart,
@@ -52,21 +53,21 @@ impl HookEvent {
         }
     }
 
-    /// The report that it is.
+    /// The report of this event.
     pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
         let agent = reporting_agent(input, input.text("cwd"), env);
         let (sign, source) = match self {
-            // A source of a later version begins a session like any other.
+            // A source that a later version introduces starts a session like any other.
             Self::SessionStart => ("start", input.text("source").and_then(known_source)),
             Self::SessionEnd => (end_sign(input.text("reason"), env), None),
             _ => ("beat", None),
         };
-        // A new conversation is empty, and the status line says so only with the first answer.
+        // A new conversation is empty, and the status line reports that only after the first answer.
         let context_percent = (source.as_deref() == Some("clear")).then_some(0);
         AgentReport { sign: sign.to_owned(), source, context_percent, ..agent }
     }
 
-    /// What it adds to the session's history.
+    /// The record that it adds to the session's history.
     pub fn record(self, input: &Input) -> Option<HookRecord> {
         match self {
             Self::PreCompact => Some(HookRecord::Checkpoint(object_of([
@@ -89,16 +90,16 @@ impl HookEvent {
 /// A record for the session's history.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HookRecord {
-    /// A checkpoint of the context window; the state of the work.
+    /// The work state of a checkpoint of type `context_window`.
     Checkpoint(Map<String, Value>),
-    /// An event `context_window_updated`; its data.
+    /// The data of an event `context_window_updated`.
     ContextWindowUpdated(Map<String, Value>),
 }
 
-/// What the end of a conversation means for its session.
+/// The sign that the end of a conversation is for its session.
 ///
-/// The reason `other` has several causes: a finished `claude -p`, `claude stop` of a background session, and a signal
-/// or a closed terminal, which leave work behind that is to be resumed.
+/// The reason `other` has several causes: a finished `claude -p` and `claude stop` of a background session end the session;
+/// after a signal or a closed terminal it can be resumed.
 fn end_sign(reason: Option<&str>, env: Env<'_>) -> &'static str {
     match (reason, agent_kind(env)) {
         (Some("clear" | "resume"), _) => "leave",
@@ -117,10 +118,10 @@ fn known_source(source: &str) -> Option<String> {
     crate::domain::agent::Source::parse(source).map(|source| source.as_str().to_owned())
 }
 
-/// No text of a note is longer, in characters: the body of a request is bounded.
+/// The longest text in a record, in characters: the body of a request is bounded.
 const MAX_TEXT_CHARS: usize = 8000;
 
-/// What was told, as an object.
+/// The fields that have a text, as an object.
 fn object_of<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
     fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), cut(text?).into()))).collect()
 }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_means_what_the_table_says() {
+    fn each_event_has_its_sign() {
         let sign = |event: HookEvent, rest: &str| {
             let text = format!(r#"{{"session_id": "s", "transcript_path": "/t", "cwd": "/w"{rest}}}"#);
             let report = report(event, &text);
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn end_depends_on_its_reason_and_on_how_the_agent_ran() {
+    fn end_depends_on_its_reason_and_the_kind_of_session() {
         let jobs = tempfile::tempdir().unwrap();
         let sign = |reason: &str, entrypoint: &str, job: Option<&str>| {
             if let Some(state) = job {
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_what_stdin_does_not() {
+    fn environment_replaces_missing_fields() {
         let env = |name: &str| match name {
             "CLAUDE_CODE_SESSION_ID" => Some("s".into()),
             "CLAUDE_PROJECT_DIR" => Some("/w".into()),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_is_left_out() {
+    fn invalid_fields_are_left_out() {
         let long = "x".repeat(5000);
         let report = report(
             HookEvent::Stop,
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn compacting_leaves_a_checkpoint_and_an_event() {
+    fn compacting_records_a_checkpoint() {
         let input = Input::read(
             br#"{"trigger": "auto", "custom_instructions": "keep", "transcript_path": "/t"}"#.as_slice(),
             &WANTED,

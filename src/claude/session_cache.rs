@@ -1,5 +1,5 @@
-//! What was last known of an agent's session, for the times when no daemon can be asked: a small file each, in
-//! the state folder of the user.
+//! A cache of agents' sessions, from which hooks and the status line answer while no daemon does: a file for each agent in
+//! `agents/` of the user's state folder, replaced atomically. A damaged file is as good as none.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,14 +15,14 @@ use crate::platform::files::{make_private_folder, private_file};
 use crate::wire::SessionBody;
 
 const FOLDER: &str = "agents";
-/// Agents that were killed leave their files behind; nobody asks for them after so long.
+/// Files of killed agents are removed after this time.
 const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedSession {
     pub instance_id: String,
     pub host_machine: String,
-    /// When it began, as far as is known here: microseconds since 1970 in UTC.
+    /// When it was registered, as far as is known here: microseconds since 1970-01-01T00:00Z.
     pub created_at: i64,
     pub current_epic: Option<String>,
     pub context_percent: u8,
@@ -31,7 +31,7 @@ pub struct CachedSession {
 }
 
 impl CachedSession {
-    /// What the daemon said of a session.
+    /// The session of the daemon's answer.
     pub fn from_body(session: &SessionBody, process: Option<(i32, i64)>) -> Self {
         let began = chrono::DateTime::parse_from_rfc3339(&session.created_at);
         Self {
@@ -44,7 +44,7 @@ impl CachedSession {
         }
     }
 
-    /// The footer as it would be if nothing else had happened; nothing if what is known is damaged.
+    /// The footer by the cached state; `None` if the state is damaged.
     pub fn footer(&self, now: Timestamp) -> Option<String> {
         let instance_id = InstanceId::parse(&self.instance_id).ok()?;
         let project = instance_id.as_str().rsplitn(3, '-').nth(2).and_then(|name| Project::parse(name).ok())?;
@@ -64,7 +64,7 @@ impl CachedSession {
     }
 }
 
-/// The files of all agents of a user.
+/// The cached sessions of a user's agents.
 #[derive(Clone, Debug)]
 pub struct SessionCache {
     dir: PathBuf,
@@ -79,19 +79,19 @@ impl SessionCache {
         read(&self.path(uuid))
     }
 
-    /// The session of this process, whatever the agent's own id of it is now.
+    /// The session of this process, under any id of the agent.
     pub fn find_by_process(&self, process: (i32, i64)) -> Option<CachedSession> {
         let paths = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
         paths.filter_map(|path| read(&path)).find(|known| known.process == Some(process))
     }
 
-    /// Whether a conversation is known to have this session.
+    /// Whether an agent has this session.
     pub fn has_instance(&self, instance_id: &str) -> bool {
         let paths = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         paths.filter_map(|path| read(&path)).any(|known| known.instance_id == instance_id)
     }
 
-    /// SessionCache what is known; nothing is written where nothing is new.
+    /// Stores a session, unless it is stored already.
     pub fn store(&self, uuid: &str, known: &CachedSession) -> io::Result<()> {
         if self.get(uuid).as_ref() == Some(known) {
             return Ok(());
@@ -101,7 +101,7 @@ impl SessionCache {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         }
         let path = self.path(uuid);
-        // Hooks and the status line run side by side: each has a draft of its own.
+        // Hooks and the status line run concurrently: each writes a temporary file of its own.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
         let mut file = private_file();
         file.create(true).truncate(true).write(true).open(&draft)?.write_all(&serde_json::to_vec(known)?)?;
@@ -112,7 +112,7 @@ impl SessionCache {
         let _ = fs::remove_file(self.path(uuid));
     }
 
-    /// Removes what was left behind long ago.
+    /// Removes files that are older than [`MAX_AGE`].
     pub fn remove_expired(&self, now: SystemTime) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
@@ -124,7 +124,7 @@ impl SessionCache {
         }
     }
 
-    /// The agent's id may be anything; a file's name may not.
+    /// The file of an agent: characters of its id that a file name must not have are escaped.
     fn path(&self, uuid: &str) -> PathBuf {
         let name: String = uuid
             .bytes()
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_known_is_found_by_id_and_by_process() {
+    fn cached_session_is_found_by_id_and_by_process() {
         let dir = tempfile::tempdir().unwrap();
         let cache = SessionCache::in_folder(dir.path());
         let known = CachedSession {

@@ -1,8 +1,8 @@
-//! Which versions of Claude Code are installed, and what each of them takes in its settings.
+//! The installed versions of Claude Code, and the hooks that each accepts in its settings.
 //!
-//! Up to 2.1.92 a Claude Code that meets a hook of an event that it does not know ignores its whole settings.json
-//! without a word: no hook runs, and the user's permissions are void too. So hooks are installed by the oldest version
-//! that is found, and where a version is unknown, only those that every version since 1.0.85 takes.
+//! Up to 2.1.92, Claude Code silently ignores a whole settings.json that has a hook of an event unknown to it: no hook runs,
+//! and the user's permissions are ignored too. So only hooks that the oldest installed version accepts are installed; if a
+//! version is unknown, those that every version since 1.0.85 accepts.
 
 use std::fs;
 use std::io::Read;
@@ -20,7 +20,7 @@ use super::input::Input;
 use super::small_file;
 use crate::platform::places::{Env, path_in};
 
-/// How long `claude --version` may take.
+/// The timeout of `claude --version`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Since this version an unknown event is only a warning. 2.1.92 is the last one known to ignore the settings, and
+/// Since this version, Claude Code only warns of an unknown event. 2.1.92 is the last one known to ignore the settings, and
 /// 2.1.101 the first known to warn.
 pub const FIRST_WARNING_VERSION: Version = Version(2, 1, 101);
 
@@ -48,7 +48,7 @@ impl Version {
         Some(Self(next()?, next()?, next()?))
     }
 
-    /// Whether settings with a hook of this event are in force.
+    /// Whether this version reads settings with a hook of this event.
     pub fn accepts(self, event: HookEvent) -> bool {
         self >= FIRST_WARNING_VERSION || self >= first_version(event)
     }
@@ -66,10 +66,10 @@ const fn first_version(event: HookEvent) -> Version {
     }
 }
 
-/// What is taken to be installed where no version is known.
+/// The version that is assumed where none is known.
 const ASSUMED_VERSION: Version = Version(1, 0, 85);
 
-/// A Claude Code that was found.
+/// An installed Claude Code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     pub path: PathBuf,
@@ -83,7 +83,7 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-/// The events whose hooks all of the installed versions take, and the others.
+/// The events whose hooks all installed versions accept, and the others.
 pub fn events(installed: &[Installed]) -> (Vec<HookEvent>, Vec<LeftOut>) {
     let mut taken = Vec::new();
     let mut left_out = Vec::new();
@@ -109,7 +109,7 @@ pub fn events(installed: &[Installed]) -> (Vec<HookEvent>, Vec<LeftOut>) {
     (taken, left_out)
 }
 
-/// All Claude Codes that this user may run.
+/// All installations of Claude Code that this user may run.
 pub fn installed(env: Env<'_>) -> Vec<Installed> {
     let mut seen = Vec::new();
     let mut found = Vec::new();
@@ -141,7 +141,7 @@ const IN_HOME: &[&str] = &[
     ".asdf/shims/claude",
 ];
 
-/// Folders with a folder for each version of Node, and where the program lies below that.
+/// Folders with a folder for each version of Node, and the path of the program below it.
 const BY_NODE: &[(&str, &str)] = &[
     (".nvm/versions/node", "bin/claude"),
     (".local/share/fnm/node-versions", "installation/bin/claude"),
@@ -174,7 +174,7 @@ fn candidates(env: Env<'_>) -> Vec<PathBuf> {
     found
 }
 
-/// The version by the package that the file belongs to, by its name, or by its own word.
+/// The version by the package of the file, by its name, or by running it.
 fn version(path: &Path, file: &Path) -> Option<Version> {
     let by_package = file.ancestors().skip(1).take(3).find_map(|folder| of_package(&folder.join("package.json")));
     // The native installer keeps `versions/2.1.101`.
@@ -190,7 +190,7 @@ fn of_package(path: &Path) -> Option<Version> {
     Version::parse(input.text("version").filter(|_| is_claude)?)
 }
 
-/// What `claude --version` prints, if it does so in time. The program and all that it started end with this.
+/// The version that `claude --version` prints before the timeout. Its process group is killed afterwards.
 fn version_by_running(program: &Path) -> Option<Version> {
     const MAX: u64 = 4096;
     let mut command = Command::new(program);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn installed_versions_are_found_by_package_name_or_question() {
+    fn installed_versions_are_found_by_package_name_or_running() {
         let dir = tempfile::tempdir().unwrap();
         let home = fs::canonicalize(dir.path()).unwrap();
         let write = |path: &str, text: &str| {

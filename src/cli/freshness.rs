@@ -1,4 +1,4 @@
-//! How fresh what is known of a session is, beside its row.
+//! How current the displayed state of a session is.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::text::{age, elapsed_since};
 use crate::domain::Timestamp;
 use crate::wire::SessionBody;
 
-/// A mirror that was true so lately needs no remark.
+/// Mirrored state that is younger than this is shown as current.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// Nothing beside what is known first hand.
+/// The cell in the column KNOWN; empty for sessions of this host and for current state.
 pub fn freshness(session: &SessionBody, now: Timestamp) -> Cell {
     let old = elapsed_since(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
     match old {

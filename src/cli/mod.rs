@@ -1,4 +1,9 @@
-//! The command line: reads the words, asks the daemon, prints what it says.
+//! The command line: parses the arguments, sends requests to the daemon and prints the answers.
+//!
+//! Every verb prints its answer to stdout and everything else to stderr. A failure is one line on stderr, an exit code
+//! and, with `--json`, a document on stdout ([`CliError`]). Verbs that write (register, heartbeat, close, hook, exec)
+//! leave a spooled request if no daemon answers ([`offline`]). All text is escaped before it reaches a terminal
+//! ([`output`]).
 
 mod command_line;
 mod difference;
@@ -32,35 +37,35 @@ pub use verbs::daemon::{MigrateArgs, RunArgs};
 pub use verbs::identity::{IdentityOptions, IdentityVerb};
 pub use verbs::service::{InstallArgs, ScopeArgs, UninstallArgs};
 
-/// What is done here rather than asked of a running daemon.
+/// Operations of this process that need no running daemon. The binary implements them, and tests fake them.
 pub trait LocalOperations {
-    /// Runs the daemon until it is told to stop.
+    /// Runs the daemon until a signal stops it.
     fn run(&self, args: &RunArgs) -> Result<(), CliError>;
-    /// Brings central's schema up to date; the text says what was done.
+    /// Upgrades central's schema; returns a report of the changes.
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
-    /// Reads or mends the identity in the state folder while no daemon runs on it.
+    /// Reads or changes the identity in the state folder while no daemon runs on it.
     fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
-    /// Installs the service; says what was done.
+    /// Installs the service; returns a line for each change.
     fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError>;
-    /// Removes the service; says what was done, and where the data stays.
+    /// Removes the service; returns a line for each change and the paths of the data that is kept.
     fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError>;
-    /// Looks at this installation.
+    /// Checks this installation.
     fn doctor(&self, settings: &DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError>;
-    /// Everything that whoever mends a bug wants to see.
+    /// Collects the diagnostics for a bug report.
     fn bugreport(&self, settings: &DaemonOptions, client: &Client) -> Result<String, CliError>;
 }
 
-/// The whole of the program, but for what `local` does.
+/// Runs the program with these arguments.
 pub fn main(args: impl Iterator<Item = OsString>, local: &dyn LocalOperations) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     let style = OutputStyle::detect(|name| env::var_os(name), clock::system()());
-    // Not locked: a verb prints in one write, and a daemon's log must get through while `run` lasts.
+    // Not locked: a verb prints in one write, and `run` needs stderr for the daemon's log.
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
     let mut out = Output::new(&mut stdout, &mut stderr, style);
     ExitCode::from(execute(&args, &|name| env::var_os(name), local, &mut out))
 }
 
-/// Carries out one command line and gives the exit code.
+/// Runs one command line and returns the exit code.
 fn execute(
     args: &[OsString],
     env: &dyn Fn(&str) -> Option<OsString>,

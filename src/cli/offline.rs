@@ -1,4 +1,7 @@
-//! What is done with a write when no daemon answers: it waits in the spool.
+//! Writes of clients while no daemon answers: they are left in the spool, and the daemon imports them when it starts.
+//!
+//! A write is spooled only if it certainly did not reach a daemon ([`is_unreachable`]); otherwise it could be applied
+//! twice. Ids of new sessions are drawn here and kept by the daemon.
 
 use std::path::PathBuf;
 
@@ -11,7 +14,7 @@ use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
 use crate::spool::{Spool, SpooledRequest, Write};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-/// Where a client keeps what it cannot tell anybody now.
+/// Writes requests to the spool, and provides what a daemon would otherwise provide: ids and the machine's name.
 pub struct OfflineWriter<'a> {
     pub env: Env<'a>,
     pub local: &'a dyn LocalOperations,
@@ -43,29 +46,29 @@ impl<'a> OfflineWriter<'a> {
         }
     }
 
-    /// Leaves a write that met nobody; `error` says how it was found that nobody is there.
+    /// Leaves a write in the spool. `error` is the failure to reach a daemon.
     ///
     /// # Errors
-    /// `error` itself, where there is no place for it either.
+    /// `error`, if there is no spool or it cannot be written.
     pub fn write_to_spool(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
         spool.leave(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
-            message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
+            message: format!("{}, and the spool {} cannot be written: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })
     }
 
-    /// The time now; what is printed is all of one moment, but a program may run for days.
+    /// The current time. Unlike `OutputStyle::now`, it advances while `exec` runs a program.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
-    /// An id for a session that no daemon can give one now.
+    /// Draws the id of a session that is registered in the spool.
     pub fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
         InstanceId::draw(project, kind, (self.random)())
     }
 
-    /// The name of this machine, as far as it can be known without a daemon.
+    /// The name of this machine: HOST_MACHINE, else the pinned identity, else the host's name.
     pub fn machine_name(&self) -> String {
         let named = (self.env)("HOST_MACHINE").and_then(|name| MachineName::parse(name.to_str()?).ok());
         let pinned = || self.local.identity(&IdentityVerb::Show(IdentityOptions::default())).ok();
@@ -74,7 +77,7 @@ impl<'a> OfflineWriter<'a> {
     }
 }
 
-/// Nobody was asked.
+/// The error of a request that was not sent.
 pub fn no_daemon() -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unreachable,
@@ -83,7 +86,7 @@ pub fn no_daemon() -> ErrorDetail {
     }
 }
 
-/// Did a request certainly not reach anybody?
+/// Whether a request certainly did not reach a daemon.
 pub fn is_unreachable(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::Unreachable
 }

@@ -1,4 +1,8 @@
-//! Where the words go: stdout for what was asked for, stderr for everything else.
+//! The output of verbs: the answer on stdout, everything else on stderr.
+//!
+//! Text that may hold control characters is escaped: [`Output::print_line`], [`Output::print_lines`] and the JSON functions
+//! do it; [`Output::print_rendered`] is for tables and lists whose cells are escaped already. A closed pipe is not an
+//! error: the reader needs no more.
 
 use std::io::{self, Write};
 
@@ -24,7 +28,7 @@ impl<'a> Output<'a> {
         Self { stdout, stderr, style }
     }
 
-    /// Prints what was asked for, in one write. A reader who has seen enough is no error.
+    /// Prints text that is already escaped, in one write.
     pub fn print_rendered(&mut self, text: &str) -> Result<(), CliError> {
         let printed = self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush());
         match printed {
@@ -33,25 +37,25 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Prints one line of text that may hold anything.
+    /// Prints text as one escaped line.
     pub fn print_line(&mut self, text: &str) -> Result<(), CliError> {
         self.print_rendered(&format!("{}\n", escaped_line(text)))
     }
 
-    /// Prints text of several lines that may hold anything; a line break ends it.
+    /// Prints text as escaped lines, with a line break at its end.
     pub fn print_lines(&mut self, text: &str) -> Result<(), CliError> {
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         self.print_rendered(&format!("{}{end}", escaped_lines(text)))
     }
 
-    /// Prints a document on one line.
+    /// Prints a JSON document on one line.
     pub fn print_json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let document = serde_json::to_string(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
         self.print_rendered(&format!("{}\n", safe_document(document)))
     }
 
-    /// Prints a document.
+    /// Prints a JSON document.
     pub fn print_json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let render = if self.style.pretty { serde_json::to_string_pretty } else { serde_json::to_string };
         let document = render(document)
@@ -59,12 +63,12 @@ impl<'a> Output<'a> {
         self.print_rendered(&format!("{}\n", safe_document(document)))
     }
 
-    /// Says something beside the answer. That nobody may be there to read it is no reason to fail.
+    /// Prints a line to stderr. A closed stderr is ignored.
     pub fn print_note(&mut self, text: &str) {
         let _ = writeln!(self.stderr, "{}", escaped_line(text));
     }
 
-    /// Draws the line of progress anew; an empty one clears it.
+    /// Redraws the progress line; an empty text clears it.
     pub fn draw_progress(&mut self, text: &str) {
         if self.style.progress {
             let room = self.style.width.unwrap_or(80).saturating_sub(1);
@@ -73,10 +77,10 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Tells of a failure, and gives its exit code.
+    /// Prints a failure, and returns its exit code.
     pub fn report_failure(&mut self, error: &CliError, json: bool) -> u8 {
         if json && !error.is_reported {
-            // stderr still has the line if stdout is gone.
+            // If stdout is closed, stderr still has the line.
             let _ = self.print_json(&error.document());
         }
         let _ = write!(self.stderr, "{}\n{}", error.line(), self.match_table(&error.matches));
@@ -87,7 +91,7 @@ impl<'a> Output<'a> {
         if matches.is_empty() {
             return String::new();
         }
-        // stderr may go elsewhere than the stdout whose colours these are.
+        // The colours were chosen for stdout.
         let style = OutputStyle { colour: false, ..self.style };
         let mut table = TextTable::new([
             TableColumn::new("").right(),
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_left_is_no_error() {
+    fn closed_pipe_is_not_an_error() {
         let mut err = Vec::new();
         let mut gone = Fails(io::ErrorKind::BrokenPipe);
         assert!(Output::new(&mut gone, &mut err, OutputStyle::plain()).print_rendered("x").is_ok());
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_a_line_and_with_json_also_a_document() {
+    fn failure_is_a_line_and_with_json_also_a_document() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let error = CliError::new(ErrorCode::Unreachable, "no daemon", "start it");
         assert_eq!(Output::new(&mut out, &mut err, OutputStyle::plain()).report_failure(&error, true), 69);

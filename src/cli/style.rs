@@ -1,11 +1,11 @@
-//! How output looks: its width, its colours, and whether anybody watches.
+//! The style of output: width, colours, and whether it goes to a terminal.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
 use crate::domain::Timestamp;
 
-/// What a word means, as far as a colour can say it.
+/// The meaning of a cell, shown as its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Plain,
@@ -37,22 +37,22 @@ impl Tone {
     }
 }
 
-/// What the surroundings ask of the output.
+/// How output is laid out, by the environment and the terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputStyle {
-    /// The columns there are; no limit where nobody looks.
+    /// The width of the terminal in columns; `None`: unlimited.
     pub width: Option<usize>,
     pub colour: bool,
-    /// JSON is laid out for people.
+    /// Whether JSON is indented.
     pub pretty: bool,
-    /// A line may be drawn over and over on stderr.
+    /// Whether a progress line may be redrawn on stderr.
     pub progress: bool,
-    /// The moment that ages are counted from.
+    /// The time from which ages are counted.
     pub now: Timestamp,
 }
 
 impl OutputStyle {
-    /// Of the process's own stdout and stderr.
+    /// The style for this process's stdout and stderr.
     pub fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
         let terminal = io::stdout().is_terminal();
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
@@ -65,7 +65,7 @@ impl OutputStyle {
         }
     }
 
-    /// Of a pipe.
+    /// The style for a pipe.
     #[cfg(test)]
     pub const fn plain() -> Self {
         Self { width: None, colour: false, pretty: false, progress: false, now: Timestamp::from_micros(0) }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_surroundings_decide() {
+    fn environment_sets_width_and_colour() {
         let style = |pairs: &'static [(&str, &str)]| {
             let env = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
             OutputStyle::detect(env, Timestamp::from_micros(0))

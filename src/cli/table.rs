@@ -1,4 +1,4 @@
-//! Tables and sheets without borders, cut to the width of the terminal.
+//! Tables without borders and lists of fields, fitted to the width of the terminal.
 
 use super::style::{OutputStyle, Tone};
 use super::text::{cut_end, cut_middle, width};
@@ -9,12 +9,12 @@ const COLUMN_GAP: usize = 2;
 /// The narrowest that a column becomes, in columns of the terminal, so that its cells stay distinguishable.
 const MIN_SHRUNK_WIDTH: usize = 6;
 
-/// A column, and what becomes of it when there is too little room.
+/// A column, and how it is narrowed where the terminal is too narrow.
 #[derive(Clone, Copy, Debug)]
 pub struct TableColumn {
     title: &'static str,
     right: bool,
-    /// Columns with a higher yield are narrowed first; with 0, never.
+    /// Columns with a higher rank are narrowed first; those with 0 never.
     shrink_rank: u8,
     cut: fn(&str, usize) -> String,
 }
@@ -24,19 +24,19 @@ impl TableColumn {
         Self { title, right: false, shrink_rank: 0, cut: cut_end }
     }
 
-    /// Its cells stand at the right.
+    /// Aligns its cells to the right.
     pub const fn right(mut self) -> Self {
         self.right = true;
         self
     }
 
-    /// It gives way, the highest `rank` first.
+    /// Allows it to be narrowed, the highest `rank` first.
     pub const fn shrink_rank(mut self, rank: u8) -> Self {
         self.shrink_rank = rank;
         self
     }
 
-    /// Its cells lose their middle rather than their end.
+    /// Cuts the middle of its cells rather than the end.
     pub const fn cut_middle(mut self) -> Self {
         self.cut = cut_middle;
         self
@@ -123,7 +123,7 @@ impl TextTable {
         widths
     }
 
-    /// The columns that give way, in that order, and how narrow each may become.
+    /// The columns that may be narrowed, in that order, and the least width of each.
     fn shrinking(&self) -> Vec<(usize, usize)> {
         let mut shrinking: Vec<_> =
             self.columns.iter().enumerate().filter(|(_, column)| column.shrink_rank > 0).collect();
@@ -132,7 +132,7 @@ impl TextTable {
     }
 }
 
-/// Names and values, one to a line.
+/// Fields, each a name and a value on a line of its own.
 #[derive(Clone, Debug, Default)]
 pub struct FieldList(Vec<(&'static str, Vec<Cell>)>);
 
@@ -141,12 +141,12 @@ impl FieldList {
         self.0.push((name, vec![value.into()]));
     }
 
-    /// A value of several parts, each in its own tone.
+    /// Adds a field whose value has several parts, each with its own tone.
     pub fn parts(&mut self, name: &'static str, parts: impl Into<Vec<Cell>>) {
         self.0.push((name, parts.into()));
     }
 
-    /// The sheet as text, a line break at its end. Values are never cut: they are here to be copied.
+    /// The fields as text, with a line break at the end. Values are never cut, so that they can be copied.
     pub fn render(&self, style: &OutputStyle) -> String {
         let column = self.0.iter().map(|(name, _)| width(name)).max().unwrap_or(0) + COLUMN_GAP;
         let line = |(name, parts): &(&str, Vec<Cell>)| {
@@ -206,7 +206,7 @@ a-rather-long-project-PS-abc123  the-machine-in-the-cellar  stale        7%     
     }
 
     #[test]
-    fn at_80_the_epic_gives_way_then_the_machine() {
+    fn at_80_the_epic_is_narrowed_then_the_machine() {
         assert_eq!(
             table().render(&style(Some(80), false)),
             "\
@@ -218,7 +218,7 @@ a-rather-long-project-PS-abc123  the-machin…  stale        7%               2.
     }
 
     #[test]
-    fn at_60_ids_lose_their_middle() {
+    fn at_60_ids_are_cut_in_the_middle() {
         assert_eq!(
             table().render(&style(Some(60), false)),
             "\
@@ -230,7 +230,7 @@ a-rathe…-abc123  the-ma…  stale        7%               2.1h
     }
 
     #[test]
-    fn every_line_fits() {
+    fn every_line_fits_the_width() {
         for limit in 60..200 {
             let text = table().render(&style(Some(limit), false));
             assert!(text.lines().all(|line| width(line) <= limit && line.trim_end() == line), "{limit}\n{text}");
@@ -238,7 +238,7 @@ a-rathe…-abc123  the-ma…  stale        7%               2.1h
     }
 
     #[test]
-    fn colours_do_not_move_anything() {
+    fn colours_do_not_change_alignment() {
         let painted = table().render(&style(Some(80), true));
         assert!(painted.contains("\u{1b}[32mactive\u{1b}[0m  "), "{painted}");
         let mut bare = painted;
@@ -249,7 +249,7 @@ a-rathe…-abc123  the-ma…  stale        7%               2.1h
     }
 
     #[test]
-    fn sheets_align_and_escape() {
+    fn fields_are_aligned_and_escaped() {
         let mut sheet = FieldList::default();
         sheet.row("id", "odin-PS-8f4a2b");
         sheet.row("machine", "odin3\u{1b}[2J");

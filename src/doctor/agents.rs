@@ -1,4 +1,4 @@
-//! How agents' sessions reach the daemon: the hooks' own log, and the folder in which Claude Code describes what runs.
+//! How agents' sessions reach the daemon: the log of hooks, and the folder in which running agents describe themselves.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,10 +12,10 @@ use crate::domain::Finding;
 use crate::domain::text::one_line;
 use crate::platform::places::{Places, STATE_DIR_VAR, path_in};
 
-/// Complaints older than this are of no use any more.
+/// Complaints older than this are not shown.
 const RECENT: Duration = Duration::from_secs(7 * 86_400);
 
-/// What the hooks of this user could not do lately: they must not disturb the agent, so they only write it down.
+/// Recent failures of this user's hooks, which hooks only log, since they must not disturb the agent.
 pub(super) fn complaints(environment: &Environment<'_>) -> Option<Finding> {
     let own = || Places::of(environment.os, environment.is_root, environment.variable).state_dir;
     let log = path_in(environment.variable, STATE_DIR_VAR).or_else(own)?.join("hooks.log");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn recent_complaints_of_hooks_are_shown_with_the_last_line() {
+    fn recent_failures_of_hooks_are_shown_with_the_last_line() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().to_owned();
         let variable = move |name: &str| (name == STATE_DIR_VAR).then(|| state.clone().into_os_string());

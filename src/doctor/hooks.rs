@@ -1,5 +1,4 @@
-//! Whether the installed versions of Claude Code take the settings of this user, and whether all of this program's
-//! hooks are in them.
+//! Whether the installed versions of Claude Code accept this user's settings, and whether these have all hooks.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,8 +13,8 @@ use crate::config::Environment;
 use crate::domain::Finding;
 use crate::platform::places::{Env, path_in};
 
-/// Events that Claude Code 2.1.92 knows or may know beside those of this program. An older version ignores settings
-/// with any other name.
+/// Events that Claude Code 2.1.92 knows or may know besides those of this program. A version up to that ignores settings with
+/// any other event.
 const KNOWN_EVENTS: &[&str] = &[
     "PreToolUse",
     "PostToolUse",
@@ -35,7 +34,7 @@ const KNOWN_EVENTS: &[&str] = &[
     "StopFailure",
 ];
 
-/// The name of the findings about Claude Code's settings.
+/// The name of the check of Claude Code's settings.
 pub(super) const CHECK: &str = "claude.settings";
 const DISABLED: &str = "disableAllHooks";
 
@@ -46,7 +45,7 @@ pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
     let folder = path_in(env, "CLAUDE_CONFIG_DIR").or_else(|| home.as_ref().map(|home| home.join(".claude")));
     let Some(folder) = folder else { return Vec::new() };
     let installed = versions::installed(env);
-    // Root may run the doctor on behalf of others, and does not run a Claude Code because the machine has one.
+    // Root runs the doctor for other users, and usually does not use a Claude Code that is installed.
     if !folder.is_dir() && (installed.is_empty() || environment.is_root) {
         return Vec::new();
     }
@@ -79,7 +78,7 @@ fn findings(file: &str, text: &str, installed: &[Installed], managed: ManagedSet
     managed.faults.into_iter().chain([state]).collect()
 }
 
-/// An installed version that ignores the settings because of an event that it does not know.
+/// The finding of an installed version that ignores the settings because of an unknown event.
 fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Finding> {
     let known = installed.iter().filter_map(|found| Some((found, found.version?)));
     let (found, version, event) = known.into_iter().find_map(|(found, version)| {
@@ -95,7 +94,7 @@ fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Find
     Some(Finding::wrong(CHECK, problem, hint))
 }
 
-/// Why hooks in the settings do not run.
+/// Why the hooks in the settings do not run.
 struct Disabled {
     reason: String,
     hint: String,
@@ -129,21 +128,21 @@ struct HookCheck<'a> {
 }
 
 impl HookCheck<'_> {
-    /// `possible`: the events whose hooks all installed versions take.
+    /// `possible`: the events whose hooks all installed versions accept.
     fn finding(&self, possible: &[HookEvent]) -> Finding {
         let file = self.file;
         let is_installed = HookEvent::ALL.into_iter().any(|event| self.is_installed(event));
         let missing: Vec<_> = possible.iter().filter(|event| !self.runs(**event)).map(|event| event.name()).collect();
         match &self.disabled {
             None if missing.is_empty() => {
-                Finding::good(CHECK, format!("{file} has the hooks that the installed versions take"))
+                Finding::good(CHECK, format!("{file} has the hooks that the installed versions accept"))
             }
             None if !is_installed => {
                 let found = format!("{file} has no hooks of sessiond, so agents do not report their sessions");
                 Finding::odd(CHECK, found, "run `sessiond install --claude`")
             }
             None => {
-                let found = format!("{file} lacks hooks that the installed versions take: {}", missing.join(", "));
+                let found = format!("{file} lacks hooks that the installed versions accept: {}", missing.join(", "));
                 Finding::odd(CHECK, found, "run `sessiond install --claude` again")
             }
             Some(disabled) if HookEvent::ALL.into_iter().any(|event| self.is_installed(event) && !self.runs(event)) => {
@@ -174,7 +173,7 @@ impl HookCheck<'_> {
     }
 }
 
-/// Programs that hooks or the status line name and that are not there.
+/// Programs that hooks or the status line run and that do not exist.
 fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     let home = path_in(env, "HOME");
     let mut programs = settings::programs(text);
@@ -182,7 +181,7 @@ fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     programs.dedup();
     let missing = programs.into_iter().filter_map(|program| {
         let found = match in_home(&program, home.as_deref()) {
-            Some(path) if !is_program(&path) => format!("{file} runs {}, which is no program", path.display()),
+            Some(path) if !is_program(&path) => format!("{file} runs {}, which is not a program", path.display()),
             None if !program.contains(['/', '$', '`']) && !is_on_path(&program, env) => {
                 let found = format!("{file} runs {program}, which is not on PATH");
                 return Some(Finding::odd(CHECK, found, "add its folder to PATH, or run `sessiond install --claude`"));
@@ -194,11 +193,11 @@ fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     missing.collect()
 }
 
-/// An absolute path, also of a program that is named relative to the home folder.
+/// The absolute path of a program, which may be named relative to the home folder.
 fn in_home(program: &str, home: Option<&Path>) -> Option<PathBuf> {
     let below = ["~/", "$HOME/", "${HOME}/"].iter().find_map(|prefix| program.strip_prefix(prefix));
     let path = below.map_or_else(|| Some(PathBuf::from(program)), |below| Some(home?.join(below)))?;
-    // What a shell would still expand is unknown.
+    // Other expansions by the shell are unknown here.
     (path.is_absolute() && !program.contains('`') && !below.unwrap_or(program).contains('$')).then_some(path)
 }
 

@@ -1,4 +1,4 @@
-//! The settings of Claude Code that an administrator deploys to a machine. They outrank those of its users.
+//! The settings of Claude Code that an administrator deploys to a machine. They override those of its users.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,7 +10,7 @@ use crate::claude::settings;
 use crate::domain::Finding;
 use crate::platform::places::Os;
 
-/// The files that can be read, in the order in which later ones replace earlier ones.
+/// The readable files; later ones override earlier ones.
 #[derive(Default)]
 pub(super) struct ManagedSettings {
     files: Vec<(PathBuf, String)>,
@@ -56,7 +56,7 @@ impl ManagedSettings {
         }
     }
 
-    /// The value of a switch, and the file that sets it.
+    /// The value of a boolean setting, and the file that sets it.
     pub fn flag(&self, name: &str) -> Option<(bool, &Path)> {
         let mut values =
             self.files.iter().rev().filter_map(|(path, text)| Some((settings::flag(text, name)?, path.as_path())));

@@ -1,4 +1,7 @@
-//! Checks everything that an installation consists of, and says what to do about what is wrong. Changes nothing.
+//! Checks every part of an installation, and advises how to fix what is wrong. Changes nothing.
+//!
+//! Each check returns findings (`good`, `odd` or `wrong`) and never fails: what cannot be checked is a finding too. A daemon
+//! that answers decides which installation is checked ([`installation`]).
 
 mod addresses;
 mod agents;
@@ -50,7 +53,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
             .map(|found| Finding::odd("config", found, "central.url or SESSIOND_CENTRAL_URL names central")),
     );
     findings.push(local::identity(&settings));
-    // Of a daemon that answers, what its status says counts: it may have other places than these.
+    // A daemon that answers may use another state folder than these settings.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());
     let state_dir = reported.as_deref().map_or(settings.state_dir.as_path(), Path::new);
     findings.extend(spool::check(&status, &settings, environment));
@@ -80,11 +83,11 @@ fn central(settings: &Settings, served: &ServingInstallation<'_>) -> Vec<Finding
             addresses::filter(&options).into_iter().chain(central).collect::<Vec<_>>()
         }
         Err(error) => {
-            vec![Finding::wrong("central", format!("it cannot be asked: {error}"), "look at this user's limits")]
+            vec![Finding::wrong("central", format!("it cannot be checked: {error}"), "check this user's limits")]
         }
     };
     if served.lacks_rights {
-        // The service's password may be out of this user's reach, so a refused login says nothing of the service.
+        // This user may not be able to read the service's password, so a refused login may not affect the service.
         let seen = |finding: Finding| match finding.check {
             "central.login" if finding.verdict == Verdict::Wrong => as_root(finding),
             _ => finding,
@@ -94,7 +97,7 @@ fn central(settings: &Settings, served: &ServingInstallation<'_>) -> Vec<Finding
     findings
 }
 
-/// What this user cannot check for the system's service.
+/// A finding that this user cannot verify for the system's service.
 fn as_root(finding: Finding) -> Finding {
     let found = format!("not checked, as this user may not read the service's password: {}", finding.found);
     Finding::odd(finding.check, found, "run `sudo sessiond doctor`")

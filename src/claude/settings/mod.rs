@@ -1,10 +1,14 @@
-//! Claude Code's settings.json: this program's entries are put in and removed, and everything else stays to the letter.
+//! Adds and removes this program's entries in Claude Code's settings.json.
 //!
-//! An entry is this program's by what it runs, also where its path is an older one or it was edited by hand. Entries
-//! that run other programs beside it are the user's.
+//! Invariants: every byte outside of these entries stays, comments and formatting too; installing twice changes nothing the
+//! second time; uninstalling after installing restores the file. An entry belongs to this program if it runs only this
+//! program, also by an old path or with options that were added by hand; entries that run other programs too are the
+//! user's. Settings that cannot be parsed are not changed.
 
 mod command;
 mod jsonc;
+
+use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
@@ -16,14 +20,14 @@ const HOOKS: &str = "hooks";
 const STATUS_LINE: &str = "statusLine";
 const PERMISSIONS: &str = "permissions";
 const ALLOW: &str = "allow";
-/// Agents print the footer under each answer; without this rule each of them asks first.
+/// The permission to run `sessiond footer`, without which the agent asks the user under each answer.
 const FOOTER_RULE: &str = "Bash(sessiond footer:*)";
 
-/// What the settings become.
+/// Settings with this program's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     pub text: String,
-    /// The status line that is already there, and is somebody else's.
+    /// Another program's status line, which is kept.
     pub other_status_line: Option<String>,
 }
 
@@ -36,8 +40,11 @@ pub enum SettingsError {
     Shape(String, &'static str),
 }
 
-/// The settings with the hooks of these events only, the permission to print the footer and, unless there is another,
-/// the status line. `program` is the path of this program.
+/// Adds hooks of these events and removes those of others, adds the permission to print the footer and, unless there is
+/// another, the status line. `program` is the path of this program.
+///
+/// # Errors
+/// The settings cannot be parsed, or have another shape than Claude Code's.
 pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged, SettingsError> {
     let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
     for event in HookEvent::ALL {
@@ -50,7 +57,10 @@ pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged
     with_status_line(text, program)
 }
 
-/// The settings without any entry of this program.
+/// Removes all entries of this program.
+///
+/// # Errors
+/// The settings cannot be parsed.
 pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     let mut text = text.to_owned();
     if is_blank(&text) {
@@ -58,14 +68,17 @@ pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     }
     text = without_status_line(text)?;
     text = without_footer_rule(text)?;
-    // In the order opposite to the installation: what was in empty brackets first leaves them last.
+    // In the reverse order of the installation, so that brackets which the user had empty are recognised.
     for event in HookEvent::ALL.into_iter().rev() {
         text = without_hooks(text, event, 0)?;
     }
     Ok(text)
 }
 
-/// The names of all events that the settings have hooks for.
+/// The names of all events for which the settings have hooks.
+///
+/// # Errors
+/// The settings cannot be parsed.
 pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
     if is_blank(text) {
         return Ok(Vec::new());
@@ -76,6 +89,9 @@ pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
 }
 
 /// Whether a hook of this event runs this program.
+///
+/// # Errors
+/// The settings cannot be parsed.
 pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
     let root = object(text)?;
     let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
@@ -84,7 +100,7 @@ pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
     }))
 }
 
-/// The value of a switch; none if it is missing or no boolean.
+/// The value of a boolean setting; `None` if it is missing or not a boolean.
 pub fn flag(text: &str, name: &str) -> Option<bool> {
     let root = object(text).ok()?;
     root.member(name)?.text(text).parse().ok()
@@ -140,7 +156,7 @@ fn with_hook(text: &str, event: HookEvent, program: &str) -> Result<String, Sett
     Ok(groups.with_item(text, &group))
 }
 
-/// The command line with the path of this program as it is now.
+/// The command line with the current path of this program.
 fn with_program(old: &str, call: &command::SessiondCall, program: &str) -> String {
     format!("{}{}{}", &old[..call.program.start], quoted(program), &old[call.program.end..])
 }
@@ -151,7 +167,7 @@ fn commands<'a>(groups: &'a Node, text: &str) -> Vec<(&'a Node, String)> {
     each.filter_map(|hook| hook.member("command")).filter_map(|node| Some((node, node.string(text)?))).collect()
 }
 
-/// The settings without the hooks of this event that run this program alone, but for the first `keep` of them.
+/// Removes the hooks of this event that run only this program, except for the first `keep`.
 fn without_hooks(mut text: String, event: HookEvent, keep: usize) -> Result<String, SettingsError> {
     while let Some(shorter) = without_hook(&text, event, keep)? {
         text = shorter;
@@ -176,15 +192,15 @@ fn without_hook(text: &str, event: HookEvent, keep: usize) -> Result<Option<Stri
         ours.extend(places.map(|(place, _)| (of_group, list, place)));
     }
     Ok(ours.get(keep).map(|&(of_group, list, place)| {
-        // A group without hooks is nothing, whatever else it says.
+        // A group that would have no hooks is removed.
         let last = (list.len() > 1).then_some((list, place));
         let nest = [(&root, of_hooks), (hooks, of_groups), (groups, of_group)];
         without(text, &nest.into_iter().chain(last).collect::<Vec<_>>())
     }))
 }
 
-/// The text without the innermost part of a nest, and without the containers that this leaves empty unless the user
-/// had them empty. Each is a container and the place in it.
+/// Removes the innermost part of a nest, and the containers that become empty, unless the user had them empty. Each element
+/// is a container and an index in it.
 fn without(text: &str, nest: &[(&Node, usize)]) -> String {
     let stays = |(container, _): &&(&Node, usize)| container.len() > 1 || container.was_empty(text);
     let place = nest.iter().rfind(stays).or(nest.first());
@@ -201,7 +217,7 @@ fn with_footer_rule(text: &str) -> Result<String, SettingsError> {
         Some(allow) if allow.is_array() && footer_rule(allow, text).is_none() => {
             Ok(allow.with_item(text, &json!(FOOTER_RULE)))
         }
-        // Permissions of an unknown shape stay as they are.
+        // Permissions of an unknown shape are not changed.
         _ => Ok(text.to_owned()),
     }
 }
@@ -230,7 +246,7 @@ fn with_status_line(text: String, program: &str) -> Result<Merged, SettingsError
         return Ok(Merged { other_status_line: Some(there.text(&text).to_owned()), text });
     };
     match command::find(&old, &["statusline"]) {
-        // One that calls this program among others is joined already.
+        // A status line that runs this program among others needs no change.
         Some(call) => {
             let updated = with_program(&old, &call, program);
             let text = if updated == old { text } else { node.replaced(&text, &json!(updated)) };
@@ -253,13 +269,13 @@ fn without_status_line(text: String) -> Result<String, SettingsError> {
     }
 }
 
-/// A path as one word of a shell.
+/// A path as one word of a shell command.
 fn quoted(program: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if program.chars().all(plain) { program.to_owned() } else { format!("'{}'", program.replace('\'', "'\\''")) }
+    // Only a NUL character cannot be quoted, and no path has one.
+    shlex::try_quote(program).map_or_else(|_| program.to_owned(), Cow::into_owned)
 }
 
-/// What joins two status lines: both get the same input.
+/// The script that joins two status lines: both get the same input.
 const BEFORE: &str = "input=$(cat); printf %s \"$input\" | ";
 const BETWEEN: &str = "; printf %s \"$input\" | ";
 
@@ -269,13 +285,13 @@ fn joined_with(command: &str) -> Option<&str> {
     command::find(own, &["statusline"]).is_some_and(|call| call.is_alone).then_some(other)
 }
 
-/// How a status line that is there can be joined with ours.
+/// A status line that prints another one and this program's, as JSON.
 pub fn joined(other: &str, program: &str) -> String {
     let script = format!("{BEFORE}{other}{BETWEEN}{} statusline", quoted(program));
     json!({"type": "command", "command": script}).to_string()
 }
 
-/// A value in JSON over several lines, each but the first after `indent`.
+/// A value as indented JSON, each line but the first after `indent`.
 fn pretty(value: &Value, indent: &str) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default().replace('\n', &format!("\n{indent}"))
 }
@@ -303,7 +319,7 @@ mod tests {
 "#;
 
     #[test]
-    fn what_others_wrote_stays_to_the_letter_and_in_order() {
+    fn other_entries_and_comments_stay_unchanged() {
         let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
@@ -341,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_of_another_place_is_brought_up_to_date() {
+    fn old_path_of_this_program_is_replaced() {
         let old = install(OTHERS, "/old place/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(old.contains("'/old place/sessiond' hook Stop"), "{old}");
         let new = install(&old, "/new/sessiond", &HookEvent::ALL).unwrap().text;
@@ -350,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn another_status_line_stays_and_can_be_joined() {
+    fn another_status_line_is_kept_and_can_be_joined() {
         let before = r#"{"statusLine": {"type": "command", "command": "~/my line.sh"}}"#;
         let merged = install(before, "sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(merged.other_status_line.as_deref(), Some("~/my line.sh"));
@@ -364,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_events_that_the_version_takes_are_installed() {
+    fn only_accepted_events_are_installed() {
         let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = install(OTHERS, "/bin/sessiond", &few).unwrap().text;
         assert!(!text.contains("PostCompact") && text.contains("hook PreCompact"), "{text}");
@@ -377,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_stay_as_they_are() {
+    fn line_ends_are_kept() {
         let before = OTHERS.replace('\n', "\r\n");
         let after = install(&before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
@@ -402,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn edited_entries_are_updated_and_removed_by_what_they_run() {
+    fn edited_entries_are_updated_and_removed() {
         let hooks = |command: &str| {
             let hook = json!({"type": "command", "command": command, "timeout": 5});
             json!({"hooks": {"Stop": [{"hooks": [hook]}]}, "model": "m"}).to_string()
@@ -427,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_of_another_shape_is_told_and_not_touched() {
+    fn rejects_settings_that_are_broken_or_of_another_shape() {
         for (text, told) in [
             ("{\"a\": ", "line 1, column 7"),
             ("{\n  \"a\" 1\n}", "line 2, column 7"),

@@ -1,5 +1,8 @@
-//! hook and statusline: what Claude Code runs by itself. They never fail and never take long: what cannot be told
-//! in time waits in the spool, and what goes wrong is a line in a log.
+//! hook and statusline, which Claude Code runs.
+//!
+//! Invariants: they always exit with 0, and end within their deadline ([`HOOK_TIMEOUT`], [`STATUSLINE_TIMEOUT`]), since
+//! the agent waits for them. A report that does not reach the daemon by then is left in the spool, and the answer is made
+//! from the session cache. Failures are lines in `hooks.log`, which `sessiond doctor` shows.
 
 use std::ffi::OsString;
 use std::fs;
@@ -35,17 +38,17 @@ pub struct HookArgs {
     pub event: Vec<String>,
 }
 
-/// What a hook may take, less what it needs to leave a letter after that.
+/// The deadline of a hook, without the time for writing a spooled request after it.
 const HOOK_TIMEOUT: Duration = Duration::from_millis(80);
-/// The agent draws its status line while it waits for this.
+/// The deadline of the status line: the agent waits for it to draw the screen.
 const STATUSLINE_TIMEOUT: Duration = Duration::from_millis(60);
-/// On a machine where these are too short, this variable counts instead of both, such as `1s`.
+/// Replaces both deadlines on a slow machine, such as `1s`.
 const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
-/// The longest that it may say: an agent waits for it.
+/// The longest deadline that the variable may set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of that, what is kept for the daemon when stdin is slow.
+/// The part of the deadline that is reserved for the daemon if stdin is slow.
 const DAEMON_RESERVE: Duration = Duration::from_millis(30);
-/// What Claude Code takes of additional context, with room to spare.
+/// Less than the longest additional context that Claude Code accepts, in characters.
 const MAX_CONTEXT_CHARS: usize = 9000;
 
 pub fn hook(
@@ -57,7 +60,7 @@ pub fn hook(
     let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
     let Some(event) = HookEvent::parse(&name) else {
-        // Read all the same, or the agent's write would fail.
+        // Stdin is read nevertheless, or the agent's write would fail.
         reporter.read_input(&[]);
         reporter.log_complaint(&format!("hook {name}: there is no such event"));
         return Ok(());
@@ -96,9 +99,9 @@ pub fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut Output
     Ok(())
 }
 
-/// One report, and the little time there is for it.
+/// Reports one event to the daemon before a deadline.
 struct AgentReporter<'a> {
-    /// It gives up at the deadline.
+    /// Its requests time out at the deadline.
     client: Client,
     offline: &'a OfflineWriter<'a>,
     now: Timestamp,
@@ -106,16 +109,16 @@ struct AgentReporter<'a> {
     cache: Option<SessionCache>,
     /// The agent that runs this, once its input is read.
     agent: Option<agent_process::AgentProcess>,
-    /// Whether Claude Code's variables are those of the agent that runs this, not of one around it.
+    /// Whether Claude Code's variables were set by the agent that runs this, not inherited from an outer one.
     owns_environment: bool,
 }
 
-/// What is known of the agent's session once the report is told, or waits.
+/// The agent's session after a report was sent or spooled.
 struct ReportedSession {
     id: String,
     machine: String,
     footer: String,
-    /// Who the daemon said it goes on from; nothing while no daemon was asked.
+    /// The daemon's answer; `None` if the report was spooled.
     session: Option<AgentBody>,
 }
 
@@ -128,7 +131,7 @@ impl<'a> AgentReporter<'a> {
         Self { client, offline, now, deadline, cache, agent: None, owns_environment: true }
     }
 
-    /// What stands on stdin; if that does not end in time, what there is of it.
+    /// Reads stdin; if it does not end in time, the part that arrived.
     fn read_input(&self, wanted: &[&str]) -> Input {
         let wanted = [wanted, &other_agents::WANTED].concat();
         Input::read(StdinUntil { until: self.deadline - DAEMON_RESERVE }, &wanted)
@@ -142,19 +145,19 @@ impl<'a> AgentReporter<'a> {
         other_agents::other_agent(input, program, self.offline.env).is_none()
     }
 
-    /// The environment without what another agent says of itself in it.
+    /// The environment, without Claude Code's variables if another agent set them.
     fn environment(&self) -> impl Fn(&str) -> Option<OsString> + use<'_> {
         |name| (self.offline.env)(name).filter(|_| self.owns_environment || !name.starts_with("CLAUDE"))
     }
 
-    /// Prints the answer. An agent must not be stopped because it cannot be written.
+    /// Prints the answer. A failure to print is only logged: an exit code would stop the agent.
     fn print_answer(&self, out: &mut Output<'_>, text: &str) {
         if let Err(error) = out.print_rendered(&format!("{text}\n")) {
             self.log_complaint(&error.line());
         }
     }
 
-    /// Tells the daemon, or leaves it for the daemon; nothing where there is nothing to tell.
+    /// Sends a report to the daemon, or spools it. `None`: there is no session to show.
     fn report(&self, report: AgentReport) -> Option<ReportedSession> {
         let report = self.with_process_and_project(report);
         let process = report.pid.zip(report.pid_started);
@@ -187,7 +190,7 @@ impl<'a> AgentReporter<'a> {
         report
     }
 
-    /// Leaves the report in the spool, and goes on with what is known.
+    /// Leaves the report in the spool, and answers from the cache.
     fn report_later(
         &self,
         mut report: AgentReport,
@@ -209,7 +212,7 @@ impl<'a> AgentReporter<'a> {
         Some(ReportedSession { id: known.instance_id, machine: known.host_machine, footer, session: None })
     }
 
-    /// What was last known of the session, or what can be said of a new one.
+    /// The cached state of the session, or the state of a new one.
     fn cached_session(&self, report: &AgentReport, process: Option<(i32, i64)>) -> CachedSession {
         let of = |cache: &SessionCache| {
             let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| cache.get(uuid));
@@ -220,7 +223,7 @@ impl<'a> AgentReporter<'a> {
         self.cache.as_ref().and_then(of).unwrap_or_else(|| {
             let name = report.project.as_deref().unwrap_or_default();
             let project = crate::domain::agent::project_named(name);
-            // The session of the program that runs the agent, unless another agent has it.
+            // The session of the program that runs the agent (`sessiond exec`), unless another agent has it.
             let taken = |id: &String| self.cache.as_ref().is_some_and(|cache| cache.has_instance(id));
             let outer = report.outer_id.clone().filter(|id| !taken(id));
             CachedSession {
@@ -239,14 +242,14 @@ impl<'a> AgentReporter<'a> {
         if report.sign == "end" {
             cache.remove(uuid);
         } else if let Err(error) = cache.store(uuid, &known) {
-            self.log_complaint(&format!("what is known of {} cannot be noted: {error}", known.instance_id));
+            self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
         }
         if report.sign == "start" {
             cache.remove_expired(SystemTime::now());
         }
     }
 
-    /// Adds to the session's history, now or later.
+    /// Adds a record to the session's history, or spools it.
     fn record(&self, reported: &ReportedSession, record: HookRecord) {
         let id = reported.id.clone();
         let write = match record {
@@ -268,7 +271,7 @@ impl<'a> AgentReporter<'a> {
             },
         };
         let told = match (&reported.session, write.clone()) {
-            // It comes after a report that waits.
+            // The report before it was spooled; order is kept.
             (None, _) => Err(offline::no_daemon()),
             (_, Write::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
             (_, Write::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
@@ -276,19 +279,17 @@ impl<'a> AgentReporter<'a> {
         };
         match told {
             Ok(()) => {}
-            // Only where it certainly has not arrived: it must not be there twice.
+            // Only if it certainly did not arrive: records must not be duplicated.
             Err(error) if is_unreachable(&error) => {
                 if let Err(error) = self.offline.write_to_spool(write, self.now, error) {
                     self.log_complaint(&error.line());
                 }
             }
-            Err(error) => {
-                self.log_complaint(&format!("the history of {} lacks something: {}", reported.id, error.message))
-            }
+            Err(error) => self.log_complaint(&format!("a record of {} is lost: {}", reported.id, error.message)),
         }
     }
 
-    /// What the agent is told at its start.
+    /// The context that is given to the agent at its start.
     fn start_context(&self, reported: &ReportedSession, source: Option<&str>) -> String {
         let ReportedSession { id, machine, footer, session } = reported;
         let mut text = format!(
@@ -311,23 +312,23 @@ impl<'a> AgentReporter<'a> {
                     text.push_str("\n\n");
                     text.push_str(&shortened(&context, MAX_CONTEXT_CHARS.saturating_sub(text.chars().count())));
                 }
-                Err(error) => self.log_complaint(&format!("the context of {id} cannot be had: {}", error.message)),
+                Err(error) => self.log_complaint(&format!("the context of {id} cannot be read: {}", error.message)),
             }
         }
         text
     }
 
-    /// A line in the log of hooks; nobody reads what they print.
+    /// Appends a line to the log of hooks.
     fn log_complaint(&self, what: &str) {
         if let Some(dir) = &self.offline.state_dir {
-            // A complaint quotes what it is about.
+            // A complaint quotes input, which may hold secrets.
             let what = redact::text(what).unwrap_or_else(|| what.to_owned());
             let _ = append_to_log(dir, &format!("{} {}\n", self.now, one_line(&what)));
         }
     }
 }
 
-/// A handoff of at most so many characters, with the fence that ends it.
+/// Cuts a handoff to `longest` characters, and keeps the fence that ends it.
 fn shortened(handoff: &str, longest: usize) -> String {
     if handoff.chars().count() <= longest {
         return handoff.to_owned();
@@ -336,13 +337,13 @@ fn shortened(handoff: &str, longest: usize) -> String {
     handoff.chars().take(longest.saturating_sub(end.chars().count())).collect::<String>() + &end
 }
 
-/// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.
+/// Whether the report is spooled after this error. Reports carry their time, and applying one twice changes nothing.
 fn is_temporary(error: &ErrorDetail) -> bool {
     use ErrorCode::{DiskFull, Internal, Timeout, TooManyRequests, Unavailable, Unreachable};
     matches!(error.code, Unreachable | Timeout | Unavailable | TooManyRequests | DiskFull | Internal)
 }
 
-/// StdinUntil up to a moment: who keeps it open does not keep the agent waiting.
+/// Stdin up to a deadline, since a writer that keeps it open must not delay the agent.
 struct StdinUntil {
     until: Instant,
 }
@@ -359,7 +360,7 @@ impl Read for StdinUntil {
     }
 }
 
-/// The log, and how large it may get, in bytes; the one before it is kept.
+/// The log of hooks and its largest size, in bytes; then it is renamed to `hooks.log.old`.
 const HOOK_LOG: &str = "hooks.log";
 const MAX_HOOK_LOG_BYTES: u64 = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! install --claude and uninstall --claude: this program's part of Claude Code's settings.
+//! install --claude and uninstall --claude: this program's entries in Claude Code's settings.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,15 +15,15 @@ use crate::platform::program::installed_path;
 use crate::platform::replace::{end_of_links, owned_as, replace};
 use crate::wire::ErrorCode;
 
-/// What is to be done with Claude Code's settings.
+/// A change of Claude Code's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingsChange {
     Install,
     Uninstall,
 }
 
-/// Puts this program's hooks and status line into the settings of this user, or removes them; with `dry_run` it only
-/// prints what would change.
+/// Adds this program's hooks and status line to the settings of this user, or removes them. A copy of the former
+/// settings is kept beside them. With `dry_run` it only prints the lines that would change.
 pub fn change_settings(
     change: SettingsChange,
     dry_run: bool,
@@ -55,12 +55,11 @@ pub fn change_settings(
         Some(_) => Some(back_up(&file, out).map_err(|error| file_error(&file, &error))?),
     };
     replace(&file, after.as_bytes()).map_err(|error| file_error(&file, &error))?;
-    let kept =
-        backup.map(|backup| format!("; as it was before it is kept as {}", backup.display())).unwrap_or_default();
+    let kept = backup.map(|backup| format!("; the former file is kept as {}", backup.display())).unwrap_or_default();
     out.print_line(&format!("changed {}{kept}", file.display()))
 }
 
-/// The settings with what the installed versions of Claude Code take, and notes on what was left out.
+/// The settings with the hooks that all installed versions of Claude Code accept; prints a note for each of the others.
 fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, SettingsError> {
     let program = program_path();
     let (events, left_out) = versions::events(&versions::installed(env));
@@ -73,7 +72,7 @@ fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, Sett
     }
     if let Some(other) = &merged.other_status_line {
         out.print_note(&format!(
-            "sessiond: the status line that is there stays: {other}; to show both, put this in its place: \
+            "sessiond: another status line is kept: {other}; to show both, replace it by: \
              \"statusLine\": {}",
             settings::joined(other, &program)
         ));
@@ -81,7 +80,7 @@ fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, Sett
     Ok(merged.text)
 }
 
-/// Claude Code's folder.
+/// Claude Code's folder of this user.
 pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
     let home = path_in(env, "CLAUDE_CONFIG_DIR").or_else(|| path_in(env, "HOME").map(|home| home.join(".claude")));
     home.ok_or_else(|| {
@@ -93,14 +92,13 @@ pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
     })
 }
 
-/// The user's settings; a link, as those have who keep them in a repository, stays one, also where it leads to a file
-/// that is not there yet.
+/// The file of the user's settings, with symbolic links followed: the link stays, and its target may not exist yet.
 fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     let file = claude_home(env)?.join("settings.json");
     end_of_links(&file).map_err(|error| file_error(&file, &error))
 }
 
-/// The command by which a hook runs this program: its path, since the agent's PATH may be another.
+/// The path by which hooks run this program: the agent's PATH may differ.
 fn program_path() -> String {
     installed_path().into_os_string().into_string().unwrap_or_else(|_| "sessiond".to_owned())
 }
@@ -115,7 +113,7 @@ fn invalid_settings(file: &Path, error: &SettingsError) -> CliError {
     CliError::new(
         ErrorCode::Configuration,
         format!("{}: {error}", file.display()),
-        "mend it and try again; nothing was changed",
+        "fix it and try again; nothing was changed",
     )
 }
 

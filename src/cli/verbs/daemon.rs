@@ -1,4 +1,4 @@
-//! run and migrate: what the daemon itself does. Their work is done by [`crate::cli::LocalOperations`].
+//! The arguments of run and migrate, which [`crate::cli::LocalOperations`] executes.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::cli::command_line::DaemonOptions;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond run --machine laptop --log-level debug")]
 pub struct RunArgs {
-    /// Use the file locations of the system service, whoever runs this
+    /// Use the file locations of the system service for any user
     #[arg(long)]
     pub system: bool,
     /// Write the log to FILE; at 8 MiB it is renamed to FILE.1

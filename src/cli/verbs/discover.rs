@@ -39,7 +39,7 @@ pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Ou
     report_once(client, found, out)
 }
 
-/// Reports what runs now, and prints each session.
+/// Reports the agents that run now, and prints their sessions.
 fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
     let reports = found.iter().filter_map(|(running, project)| report_of(running, Sign::Found, project));
     let mut count = 0;
@@ -50,13 +50,13 @@ fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut O
         count += 1;
     }
     if count == 0 {
-        out.print_line("no agent of this user runs, or none that describes itself in Claude Code's folder")
+        out.print_line("no running agent of this user is described in Claude Code's folder")
     } else {
         Ok(())
     }
 }
 
-/// What the daemon gets; `None` for a file whose process does not run.
+/// The report of an agent; `None` if its process does not run.
 fn report_of(running: &RunningAgent, sign: Sign, project: &Project) -> Option<AgentReport> {
     let (sign, started) = match sign {
         Sign::Found => ("found", Some(start_of(running)?)),
@@ -77,10 +77,10 @@ fn report_of(running: &RunningAgent, sign: Sign, project: &Project) -> Option<Ag
     })
 }
 
-/// Reports to the daemon; while none answers, each report is tried again.
+/// Reports to the daemon; while no daemon answers, discovery retries each report.
 struct Reports {
     client: Client,
-    /// The last complaint, so that a daemon that is stopped is named once.
+    /// The last failure that was printed, so that each is printed once.
     complaint: Mutex<Option<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! doctor and bugreport: what is wrong, and what to do about it.
+//! doctor and bugreport.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,8 +54,8 @@ pub fn doctor(
     if wrong == 0 {
         return Ok(());
     }
-    let message = count_with_verb(wrong, "thing", "is wrong", "are wrong");
-    Err(CliError { is_reported: true, ..CliError::new(ErrorCode::Conflict, message, "what to do stands beside each") })
+    let message = count_with_verb(wrong, "check", "failed", "failed");
+    Err(CliError { is_reported: true, ..CliError::new(ErrorCode::Conflict, message, "see the advice beside each") })
 }
 
 fn sheet(findings: &[Finding]) -> FieldList {
@@ -88,10 +88,10 @@ pub fn bugreport(
             if error.kind() == io::ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Conflict };
         CliError::new(code, format!("{shown} cannot be written: {error}"), "name another file")
     })?;
-    out.print_line(&format!("wrote {shown}; look it through before you pass it on"))
+    out.print_line(&format!("wrote {shown}; read it before you share it"))
 }
 
-/// A file of before is not overwritten.
+/// Never overwrites a file.
 fn write(args: &BugreportArgs, report: &str) -> io::Result<()> {
     File::options().write(true).create_new(true).mode(0o600).open(&args.file)?.write_all(report.as_bytes())
 }

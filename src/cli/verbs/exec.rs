@@ -1,4 +1,7 @@
-//! exec: any program as a session, for agents that have no hooks.
+//! exec: runs any program as a session, for agents without hooks.
+//!
+//! The session is closed if the program succeeds; otherwise it is reported as gone, turns stale and can be resumed.
+//! Failures to report never affect the program or its exit code.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -39,17 +42,16 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
-/// The signals that are forwarded to the program. Stops and continuations are left to the terminal and its shell, which know
+/// The signals that are forwarded to the program. Stops and continuations are left to the shell, which sends them to
 /// both processes.
 const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Exit codes as shells have them.
+/// Exit codes as in shells.
 const EXIT_NOT_FOUND: u8 = 127;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_SIGNAL_BASE: i32 = 128;
 
-/// Runs the program and gives its exit code. A program that ends well has closed its session; one that failed or
-/// was killed leaves it stale, to be resumed.
+/// Runs the program and returns its exit code.
 pub fn exec(
     client: &Client,
     args: &ExecArgs,
@@ -61,7 +63,7 @@ pub fn exec(
     };
     let session = register(client, args, offline, out)?;
     let id = &session.instance_id;
-    // From here on nothing that is sent to us is lost on the way to the program.
+    // From here on no signal to this process is lost.
     let signals = SignalsInfo::<WithOrigin>::new(FORWARDED_SIGNALS.iter().filter(|signal| !ignores(**signal)))
         .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
@@ -76,7 +78,7 @@ pub fn exec(
     };
     report_process(client, &session, &child, offline, out);
     let ended =
-        wait_and_forward(&mut child, signals).map_err(|error| failed("the program cannot be waited for", &error))?;
+        wait_and_forward(&mut child, signals).map_err(|error| failed("waiting for the program failed", &error))?;
     match ended.success() {
         true => close(client, id, offline, out),
         false => report(client, report_of(&session, "gone"), offline, out),
@@ -109,7 +111,7 @@ fn register(
     }
 }
 
-/// Tells the daemon which process it is, so that it speaks for it while it lives.
+/// Reports the program's process to the daemon, which sends heartbeats while it runs.
 fn report_process(
     client: &Client,
     session: &SessionBody,
@@ -119,7 +121,7 @@ fn report_process(
 ) {
     let pid = i32::try_from(child.id()).ok();
     let pid_started = pid.and_then(started);
-    // A program that has ended already needs nobody to watch it.
+    // A program that has already ended is not watched.
     if pid_started.is_some() {
         report(client, AgentReport { pid, pid_started, ..report_of(session, "beat") }, offline, out);
     }
@@ -134,7 +136,7 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
     }
 }
 
-/// What cannot be told is no reason for the program not to run.
+/// Reports to the daemon; a failure is only noted, and the program runs nevertheless.
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let told = match client.report(&report) {
         Err(error) if is_unreachable(&error) => offline.write_to_spool(Write::Agent { report }, offline.now(), error),
@@ -152,13 +154,13 @@ fn close(client: &Client, id: &str, offline: &OfflineWriter<'_>, out: &mut Outpu
         }
         answer => answer.map(drop).map_err(CliError::from),
     };
-    // The program's own end is what counts for whoever waits for it.
+    // A failure must not change the program's exit code.
     if let Err(error) = closed {
         out.print_note(&error.line());
     }
 }
 
-/// Waits for the program's end, and passes signals on until then.
+/// Waits for the program to end, and forwards signals until then.
 fn wait_and_forward(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
     let pid = Pid::from_child(child);
     let handle = signals.handle();
@@ -169,7 +171,7 @@ fn wait_and_forward(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> 
             }
         }
     });
-    // Not reaped yet: until the forwarder has ended, its pid must not be reused by another process.
+    // The process is not reaped yet, so that its pid is not reused while signals are still forwarded.
     let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
     handle.close();
     if let Ok(forwarder) = forwarder {
@@ -178,7 +180,7 @@ fn wait_and_forward(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> 
     child.wait()
 }
 
-/// What the terminal sends (Ctrl-C) goes to all processes in the foreground: the program has it already.
+/// Signals of the terminal (Ctrl-C) reach all processes in the foreground, the program too.
 fn must_forward(origin: &Origin) -> bool {
     match origin.cause {
         Cause::Sent(_) => true,
@@ -187,7 +189,8 @@ fn must_forward(origin: &Origin) -> bool {
     }
 }
 
-/// Where the system does not tell who sent a signal, it was the terminal, if there is one.
+/// Whether this process is in the terminal's foreground. Where the system does not report a signal's origin, the terminal
+/// is assumed to have sent it then.
 fn in_foreground() -> bool {
     let group = rustix::termios::tcgetpgrp(io::stdin());
     group.is_ok_and(|group| group == rustix::process::getpgrp())

@@ -1,4 +1,4 @@
-//! event, command, checkpoint, and the lists of them.
+//! event, command and checkpoint, and their lists.
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
@@ -153,7 +153,7 @@ pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -
     print_record(&checkpoint, &format!("checkpoint {}", checkpoint.checkpoint_id), &checkpoint.state, args.json, out)
 }
 
-/// What `option` holds. JSON may hold secrets, so no error shows it.
+/// Parses the JSON of an option. Errors do not quote it: it may hold secrets.
 fn json<T: DeserializeOwned>(option: &str, text: &str) -> Result<T, CliError> {
     serde_json::from_str(text).map_err(|error| {
         let object = "an object such as '{\"a\": 1}'";
@@ -250,20 +250,20 @@ fn print_list<'a>(
     for ((at, state), [kind, what]) in rows.zip(lines) {
         let age = age_since(at, out.style.now);
         let central = match (state.synced, state.parked) {
-            (true, _) => "has it",
+            (true, _) => "synced",
             (_, true) => "parked",
-            _ => "waits",
+            _ => "pending",
         };
         table.row([Cell::new(age.as_deref().unwrap_or("—")), Cell::new(kind), Cell::new(central), Cell::new(what)]);
         empty = false;
     }
     if empty {
-        out.print_note("nothing fits");
+        out.print_note("no record matches");
         return Ok(());
     }
     out.print_rendered(&table.render(&out.style))?;
     if more {
-        out.print_note("there are older ones; see --limit and --offset");
+        out.print_note("there are older records; see --limit and --offset");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! identity: the name under which this machine is known.
+//! identity: this machine's name and host id.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
@@ -56,7 +56,7 @@ impl IdentityVerb {
     }
 }
 
-/// Asks the daemon; where none listens, the state folder is read and mended directly.
+/// Asks the daemon; if none listens, reads or changes the state folder directly.
 pub fn identity(
     client: &Client,
     named: bool,
@@ -76,8 +76,8 @@ pub fn identity(
     if options.json { out.print_json(&identity) } else { out.print_rendered(&text(verb, &identity, out)) }
 }
 
-/// Are these the files of some other daemon than the one on the usual socket, perhaps? That one must not
-/// be renamed in its stead.
+/// Whether the options name files. They may be those of another daemon than the one on the default socket, which must not
+/// be renamed in its place.
 const fn names_files(settings: &DaemonOptions) -> bool {
     settings.state_dir.is_some() || settings.config.is_some()
 }

@@ -1,4 +1,4 @@
-//! list and show: what is known of sessions.
+//! list and show: sessions of all machines.
 
 use std::time::Duration;
 
@@ -81,7 +81,11 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
         return out.print_json(&sessions);
     }
     if sessions.instances.is_empty() {
-        out.print_note(if filtered { "no session fits" } else { "no sessions yet; `sessiond register` begins one" });
+        out.print_note(if filtered {
+            "no session matches"
+        } else {
+            "no sessions yet; `sessiond register` registers one"
+        });
         return Ok(());
     }
     out.print_rendered(&format!(
@@ -152,7 +156,7 @@ fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
         sheet.row("closed", time_with_age(closed_at, style.now));
     }
     if let Some(from) = &session.resumed_from {
-        sheet.row("goes on from", from);
+        sheet.row("resumed from", from);
     }
     if let Some(dir) = &session.working_dir {
         sheet.row("folder", dir);

@@ -1,4 +1,4 @@
-//! machines: who is out there.
+//! machines: the machines that have or had sessions.
 
 use clap::Args;
 
@@ -24,7 +24,7 @@ pub fn machines(client: &Client, args: &MachinesArgs, out: &mut Output<'_>) -> R
         return out.print_json(&machines);
     }
     if machines.is_empty() {
-        out.print_note("no machine has had a session yet; `sessiond register` begins one");
+        out.print_note("no machine has had a session yet; `sessiond register` registers one");
         return Ok(());
     }
     out.print_rendered(&table(&machines, &out.style).render(&out.style))
@@ -55,7 +55,7 @@ fn table(machines: &[MachineBody], style: &OutputStyle) -> TextTable {
     table
 }
 
-/// How its daemon was last heard of.
+/// Whether its daemon is reachable, else for how long it has been silent.
 fn daemon(machine: &MachineBody, style: &OutputStyle) -> Cell {
     let seen = machine.last_seen.as_deref().and_then(|at| age_since(at, style.now));
     match (machine.reachable, seen) {

@@ -1,4 +1,4 @@
-//! The client's verbs, by group: each asks the daemon and prints its answer.
+//! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
 pub mod agent;
 pub mod claude_settings;

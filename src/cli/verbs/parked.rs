@@ -1,4 +1,4 @@
-//! parked: sessions and records that central will never take as they are.
+//! parked: sessions and records that central rejects.
 
 use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
@@ -48,9 +48,9 @@ pub enum ParkedVerb {
 pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
     match verb {
         ParkedVerb::List { json } => list(client, json, out),
-        ParkedVerb::Retry { ids, json } => print_count(&client.parked_retry(&ids)?, "offered again", json, out),
+        ParkedVerb::Retry { ids, json } => print_count(&client.parked_retry(&ids)?, "retried", json, out),
         ParkedVerb::Drop { ids, all: false, .. } if ids.is_empty() => Err(CliError::usage(
-            "parked drop does not say what to drop",
+            "parked drop needs ids or --all",
             "give the ids that `sessiond parked list` shows, or --all",
         )),
         ParkedVerb::Drop { ids, json, .. } => print_count(&client.parked_drop(&ids)?, "dropped", json, out),

@@ -1,4 +1,4 @@
-//! resume and context: going on from a session, and what it was at.
+//! resume and context: continuing a session, and its reconstructed context.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueHint};
@@ -87,16 +87,16 @@ pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result
     out.print_rendered(&format!("\n{sheet}"))
 }
 
-/// What was done, in one line.
+/// The outcome in one line.
 fn outcome_line(resumed: &ResumeBody) -> String {
     let (id, from) = (&resumed.session.instance_id, &resumed.from.instance_id);
     let by = match resumed.found_by.as_str() {
-        "newest" => "the session that was alive last".to_owned(),
+        "newest" => "the session with the newest heartbeat".to_owned(),
         kind => format!("found by its {kind}"),
     };
     match resumed.resumed.as_str() {
-        "taken_up" => format!("took up {id}, {by}"),
-        _ => format!("registered {id}, which goes on from {from}, {by}"),
+        "taken_up" => format!("resumed {id} in place, {by}"),
+        _ => format!("registered {id}, which continues {from}, {by}"),
     }
 }
 
@@ -146,7 +146,7 @@ fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
     );
     list(&mut sheet, "next", context.next_steps.iter().cloned());
     if let Some(command) = &context.command {
-        sheet.row("go on with", command);
+        sheet.row("continue with", command);
     }
     sheet
 }
@@ -161,7 +161,7 @@ fn machine(context: &ContextBody, style: &OutputStyle) -> String {
     format!("{}, {reach}", context.host_machine)
 }
 
-/// One row for each, the title before the first.
+/// Adds a row for each; only the first has the title.
 fn list(sheet: &mut FieldList, title: &'static str, rows: impl Iterator<Item = String>) {
     for (index, row) in rows.enumerate() {
         sheet.row(if index == 0 { title } else { "" }, row);

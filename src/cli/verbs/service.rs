@@ -1,4 +1,4 @@
-//! install, uninstall and completions: what happens around the daemon, not in it.
+//! install, uninstall and completions.
 
 use clap::Args;
 
@@ -59,7 +59,7 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// One paragraph for each thing that was done.
+/// Prints a line, or lines, for each change.
 pub fn print_done(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
     out.print_lines(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
 }

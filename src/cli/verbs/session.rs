@@ -1,4 +1,4 @@
-//! register, heartbeat, close, footer: what a session does with itself.
+//! register, heartbeat, close and footer.
 
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ pub fn register(
     }
 }
 
-/// Registers in the spool, under an id that the daemon will keep.
+/// Registers in the spool, under an id that the daemon keeps.
 pub fn spool_registration(
     request: RegisterRequest,
     offline: &OfflineWriter<'_>,
@@ -134,7 +134,7 @@ pub fn spool_registration(
 ) -> Result<SessionBody, CliError> {
     let now = out.style.now;
     let machine = offline.machine_name();
-    // What the daemon would refuse is refused now: later there is nobody to tell.
+    // Invalid requests are refused now: an error of the import would not be shown.
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
     let pid_started = match request.pid {
@@ -163,7 +163,7 @@ pub fn spool_registration(
 }
 
 fn note_spooled(out: &mut Output<'_>) {
-    out.print_note("sessiond: no daemon answers; this waits in the spool until one is started");
+    out.print_note("sessiond: no daemon answers; the request is spooled until one is started");
 }
 
 pub fn heartbeat(
@@ -221,7 +221,7 @@ pub fn close(
     }
 }
 
-/// Leaves a change of a session whose state nobody here can tell.
+/// Spools a change of a session whose state is unknown here.
 fn spool_write(
     write: Write,
     id: &str,
@@ -241,7 +241,7 @@ pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Resul
     out.print_lines(&footer)
 }
 
-/// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.
+/// The current folder; `None` if its path is not valid text, which cannot be recorded.
 pub fn current_dir() -> Option<String> {
     let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
     valid_working_dir(&dir).ok()

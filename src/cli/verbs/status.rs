@@ -1,4 +1,4 @@
-//! status: how the daemon stands.
+//! status: the state of the daemon, central, backlog and spool.
 
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ fn sheet(status: &StatusBody, style: &OutputStyle) -> FieldList {
     central(&mut sheet, &status.central, style);
     sheet.row("backlog", backlog(&status.backlog, &status.central, style));
     for blocked in &status.backlog.blocked {
-        let waits = count(blocked.records, "record");
-        sheet.row("", Cell::new(format!("{} ({waits}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));
+        let pending = count(blocked.records, "record");
+        sheet.row("", Cell::new(format!("{} ({pending}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));
     }
     sheet.row("parked", parked(status.parked));
     spool(&mut sheet, &status.spool, style);
@@ -99,7 +99,7 @@ fn state(state: &str) -> Cell {
 
 fn backlog(backlog: &BacklogBody, central: &CentralBody, style: &OutputStyle) -> Cell {
     if !central.configured {
-        return Cell::new("none: everything stays on this host");
+        return Cell::new("none: sessions stay on this host");
     }
     if (backlog.sessions, backlog.records) == (0, 0) {
         return Cell::new("empty");
@@ -107,7 +107,7 @@ fn backlog(backlog: &BacklogBody, central: &CentralBody, style: &OutputStyle) ->
     let oldest = backlog.oldest_at.as_deref().and_then(|at| age_since(at, style.now));
     let oldest = oldest.map_or(String::new(), |age| format!(", the oldest for {age}"));
     let (sessions, records) = (count(backlog.sessions, "session"), count(backlog.records, "record"));
-    Cell::new(format!("{sessions} and {records} wait{oldest}"))
+    Cell::new(format!("{sessions} and {records} are pending{oldest}"))
 }
 
 fn parked(parked: u64) -> Cell {
@@ -117,7 +117,7 @@ fn parked(parked: u64) -> Cell {
     }
 }
 
-/// Nothing where nothing is there.
+/// Adds rows for the spool and the quarantine, unless both are empty.
 fn spool(sheet: &mut FieldList, spool: &SpoolBody, style: &OutputStyle) {
     for folder in &spool.folders {
         let since = folder.oldest_at.as_deref().and_then(|at| age_since(at, style.now));
@@ -138,6 +138,6 @@ fn spool(sheet: &mut FieldList, spool: &SpoolBody, style: &OutputStyle) {
 fn config(sheet: &mut FieldList, config: &ConfigBody) {
     sheet.row("config", config.path.as_deref().unwrap_or("no file, all defaults"));
     if let Some(error) = &config.error {
-        sheet.row("", Cell::new(format!("not in force as it is now: {error}")).tone(Tone::Bad));
+        sheet.row("", Cell::new(format!("not in force: {error}")).tone(Tone::Bad));
     }
 }

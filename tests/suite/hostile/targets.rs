@@ -64,7 +64,7 @@ pub fn assert_tidy(message: &str) {
 pub fn agents(data: &[u8]) {
     let reports = HookEvent::ALL.map(|event| {
         let input = Input::read(data, &hook::WANTED);
-        event.note(&input);
+        event.record(&input);
         event.report(&input, &|_| None)
     });
     let line = statusline::report(&Input::read(data, &statusline::WANTED), &|_| None);
