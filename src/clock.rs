@@ -1,13 +1,13 @@
-//! The clock that is handed down: nothing below the surface reads the time by itself.
+//! The clock, which is passed to everything that needs the time, so that tests can replace it.
 
 use std::sync::Arc;
 
 use crate::domain::Timestamp;
 
-/// Tells the time in UTC.
+/// Returns the current time in UTC.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The machine's own clock.
+/// The system's wall clock.
 pub fn system() -> Clock {
     Arc::new(|| {
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

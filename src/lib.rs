@@ -1,11 +1,13 @@
 //! sessiond: a local-first daemon that keeps the record of AI coding sessions.
 //!
-//! How a heartbeat travels: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
-//! ARCHITECTURE.md draws the map.
+//! The library is internal to the program: its API may change at any time.
+//!
+//! The path of a heartbeat: `client` -> socket -> `api` -> `store` (commit, then reply) -> `sync` -> Postgres.
+//! ARCHITECTURE.md describes the modules.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-// What tests/ lends to the simulation names this crate from outside.
+// The simulation includes files of tests/, which refer to this crate by its name.
 #[cfg(test)]
 extern crate self as sessiond;
 

@@ -1,4 +1,4 @@
-//! The one program: the daemon (`sessiond run`) and its client (every other verb).
+//! The program: the daemon (`sessiond run`) and its client (the other verbs).
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -13,26 +13,26 @@ use sessiond::config::{self, Environment, Overrides, Secret};
 use sessiond::daemon;
 use sessiond::doctor;
 use sessiond::domain::{Finding, MachineName};
-use sessiond::platform::places::Os;
-use sessiond::service::{self, Scope, Setup, Site};
-use sessiond::sync::postgres::Request as MigrateRequest;
+use sessiond::platform::default_paths::Os;
+use sessiond::service::{self, InstallTarget, Scope, Setup};
+use sessiond::sync::postgres::MigrateRequest;
 use sessiond::wire::{ErrorCode, MachineIdentity};
 
 fn main() -> ExitCode {
-    // Whether the daemon's store or a client's spooled request: a file that may not grow is an error, not the end.
+    // So that a store or a spooled request that reaches the file size limit is an error rather than the process's end.
     let _ = sessiond::platform::disk::report_file_size_limit();
-    cli::main(std::env::args_os(), &InThisProcess)
+    cli::main(std::env::args_os(), &ThisProcess)
 }
 
-/// Shows a line of progress to the operator; a standard error that is gone stops nothing.
+/// Prints a line of progress; a closed stderr is ignored.
 fn progress(line: &str) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What is done in this process rather than asked of a running daemon.
-struct InThisProcess;
+struct ThisProcess;
 
-impl LocalOperations for InThisProcess {
+impl LocalOperations for ThisProcess {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         let overrides = Overrides { log_file: args.log_file.clone(), ..overrides(&args.settings)? };
         let ended = with_environment(|environment| {
@@ -40,7 +40,7 @@ impl LocalOperations for InThisProcess {
             daemon::run(&overrides, &Environment { is_root, ..*environment }).map_err(CliError::from)
         });
         match ended {
-            Err(error) if args.launchd && service::RESTART_CANNOT_HELP.contains(&error.exit_code()) => {
+            Err(error) if args.launchd && service::PERMANENT_EXIT_CODES.contains(&error.exit_code()) => {
                 eprintln!("{}", error.line());
                 Ok(())
             }
@@ -76,18 +76,18 @@ impl LocalOperations for InThisProcess {
     }
 
     fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError> {
-        without_password(args.central_url.as_deref())?;
+        ensure_no_password_argument(args.central_url.as_deref())?;
         let from_environment = || std::env::var("SESSIOND_CENTRAL_URL").ok().filter(|url| !url.is_empty());
         let url = args.central_url.clone().or_else(from_environment);
         if let Some(name) = &args.machine {
             machine_name(name)?;
         }
         let setup = Setup::new(args.machine.clone(), url.as_deref())?;
-        Ok(service::install(&site(args.scope), &setup, args.dry_run)?)
+        Ok(service::install(&install_target(args.scope), &setup, args.dry_run)?)
     }
 
     fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError> {
-        Ok(service::uninstall(&site(args.scope), args.dry_run)?)
+        Ok(service::uninstall(&install_target(args.scope), args.dry_run)?)
     }
 
     fn doctor(&self, settings: &cli::DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError> {
@@ -101,11 +101,11 @@ impl LocalOperations for InThisProcess {
     }
 }
 
-fn site(scope: ScopeArgs) -> Site {
+fn install_target(scope: ScopeArgs) -> InstallTarget {
     let uid = rustix::process::geteuid();
     let system = scope.system || (uid.is_root() && !scope.user);
     let scope = if system { Scope::System } else { Scope::User };
-    Site::here(scope, uid.as_raw(), &|name| std::env::var_os(name))
+    InstallTarget::detect(scope, uid.as_raw(), &|name| std::env::var_os(name))
 }
 
 fn machine_name(name: &str) -> Result<MachineName, CliError> {
@@ -121,7 +121,7 @@ fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
 }
 
 fn overrides(flags: &cli::DaemonOptions) -> Result<Overrides, CliError> {
-    without_password(flags.central_url.as_deref())?;
+    ensure_no_password_argument(flags.central_url.as_deref())?;
     Ok(Overrides {
         config: flags.config.clone(),
         state_dir: flags.state_dir.clone(),
@@ -133,32 +133,32 @@ fn overrides(flags: &cli::DaemonOptions) -> Result<Overrides, CliError> {
     })
 }
 
-fn without_password(url: Option<&str>) -> Result<(), CliError> {
+fn ensure_no_password_argument(url: Option<&str>) -> Result<(), CliError> {
     match url.filter(|url| config::has_password(url)) {
-        Some(url) => Err(start_again_without_the_password(url)),
+        Some(url) => Err(exec_without_password(url)),
         None => Ok(()),
     }
 }
 
-/// Everybody can read a process's arguments, only its own user its environment: so the URL moves
-/// there, and the program starts again in its own place. Returns only if that fails.
-fn start_again_without_the_password(url: &str) -> CliError {
+/// Executes the program again with the URL in the environment instead of the arguments, which all users can read.
+/// Returns only if that fails.
+fn exec_without_password(url: &str) -> CliError {
     let failed = match std::env::current_exe() {
         Ok(program) => Command::new(program)
             .arg0(std::env::args_os().next().unwrap_or_default())
-            .args(arguments_without("--central-url", std::env::args_os().skip(1)))
+            .args(arguments_without_flag("--central-url", std::env::args_os().skip(1)))
             .env("SESSIOND_CENTRAL_URL", url)
             .exec(),
         Err(error) => error,
     };
     CliError::new(
         ErrorCode::Usage,
-        format!("a password in --central-url would show in ps, and starting again without it failed: {failed}"),
+        format!("ps would show the password in --central-url, and executing again without it failed: {failed}"),
         "put the URL into SESSIOND_CENTRAL_URL, or the password into central.password_file",
     )
 }
 
-fn arguments_without(flag: &str, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn arguments_without_flag(flag: &str, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut value_follows = false;
     for argument in arguments {

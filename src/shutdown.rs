@@ -1,33 +1,36 @@
-//! The signal to stop, handed down like the clock.
+//! The shutdown signal.
 
 use tokio::sync::watch;
 
-/// Tells everybody to stop; dropping it does so too.
+/// Requests the shutdown, also when it is dropped.
 pub struct Stop(watch::Sender<bool>);
 
-/// Is told to stop.
+/// Receives the request. Clones receive it too.
 #[derive(Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
+/// A new signal.
 pub fn channel() -> (Stop, Shutdown) {
     let (sender, receiver) = watch::channel(false);
     (Stop(sender), Shutdown(receiver))
 }
 
 impl Stop {
+    /// Requests the shutdown.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
+    /// Whether the shutdown has been requested.
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Returns once it is time to stop.
+    /// Waits until the shutdown is requested.
     pub async fn requested(&mut self) {
-        // An error means that whoever could say stop is gone, which says it too.
+        // An error means that the sender was dropped, which requests the shutdown too.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 }

@@ -1,12 +1,12 @@
-//! A central of the benchmark's own, as durable as a real one.
+//! A central for the benchmark, with the durability of a real one.
 
 use std::path::Path;
 
 use crate::support::postgres::Server;
 
-/// A Postgres with the schema of `sessiond migrate`, in as many databases.
+/// A Postgres server with the schema of `sessiond migrate` in each of the databases.
 pub fn central(databases: &[&str], settings: &[&str]) -> Server {
-    // The tests' server does without syncing; a comparison may not.
+    // The tests' server runs without fsync.
     let durable = ["fsync=on", "synchronous_commit=on", "shared_buffers=256MB", "max_wal_size=4GB"];
     let server = Server::start(&[&durable, settings].concat());
     for database in databases {
@@ -26,7 +26,7 @@ const MIGRATIONS: [&str; 4] = [
     "1780000000000_mirror_and_history.sql",
 ];
 
-/// The answer to SQL that asks for one number.
+/// The result of an SQL statement that returns one number.
 pub fn number(server: &Server, database: &str, sql: &str) -> f64 {
     server.psql(database, sql).parse().unwrap_or_else(|_| panic!("{sql} is no number"))
 }

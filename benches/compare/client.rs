@@ -1,4 +1,4 @@
-//! A client that keeps its connection, and does as little as one can.
+//! A minimal HTTP client that keeps its connection open.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// One connection on which a question follows the answer to the one before.
-pub struct Kept {
+/// A connection on which each request is sent after the response to the previous one.
+pub struct HttpConnection {
     stream: UnixStream,
     answer: Vec<u8>,
 }
 
-impl Kept {
-    pub fn to(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).expect("somebody listens");
+impl HttpConnection {
+    pub fn open(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
         Self { stream, answer: Vec::new() }
     }
 
-    /// Sends a request and reads its answer; answers the body.
-    pub fn ask(&mut self, request: &[u8]) -> &[u8] {
+    /// Sends a request, and returns the body of its response.
+    pub fn send(&mut self, request: &[u8]) -> &[u8] {
         self.stream.write_all(request).expect("the request is sent");
         self.answer.clear();
         let mut chunk = [0; 16 * 1024];
         loop {
-            if let Some(whole) = whole(&self.answer) {
+            if let Some(whole) = body_range(&self.answer) {
                 assert!(self.answer.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(&self.answer));
                 return &self.answer[whole];
             }
@@ -37,8 +37,8 @@ impl Kept {
     }
 }
 
-/// Where in an answer its body lies, once all of it is there.
-pub fn whole(answer: &[u8]) -> Option<std::ops::Range<usize>> {
+/// The range of the body in a response; `None` while the response is incomplete.
+pub fn body_range(answer: &[u8]) -> Option<std::ops::Range<usize>> {
     const LENGTH: &[u8] = b"content-length: ";
     let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
     let at = answer[..head].windows(LENGTH.len()).position(|bytes| bytes.eq_ignore_ascii_case(LENGTH))? + LENGTH.len();

@@ -1,4 +1,4 @@
-//! What cannot be undercut: the same HTTP stack answering without a thought, and one synced commit.
+//! Lower bounds (floors): the same HTTP stack with a fixed response, and one synced commit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use sessiond::shutdown::{self, Stop};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-/// A server like the daemon's that answers every request with the same bytes.
-pub struct Echo {
+/// The daemon's server with a fixed response to every request.
+pub struct StaticServer {
     dir: TempDir,
     stop: Option<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Echo {
+impl StaticServer {
     pub fn of(answer: &[u8]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("echo.sock")).expect("a socket");
@@ -56,20 +56,20 @@ impl Echo {
     }
 }
 
-impl Drop for Echo {
+impl Drop for StaticServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// A database of one row, as durable as the daemon's.
-pub struct OneRow {
+/// A database of one row, with the durability of the daemon's store.
+pub struct OneRowDatabase {
     connection: Connection,
     _dir: TempDir,
 }
 
-impl OneRow {
+impl OneRowDatabase {
     /// On the file system of `beside`.
     pub fn beside(beside: &Path) -> Self {
         let dir = tempfile::tempdir_in(beside).expect("a folder");

@@ -1,81 +1,68 @@
-//! Target 1: a durable heartbeat on a kept connection, beside an echo and a commit, however central is.
+//! Target 1: the latency of a durable heartbeat on an open connection, compared with a fixed response and a commit, and
+//! with central in different states.
 
 use crate::central::central;
-use crate::client::{Kept, heartbeat};
-use crate::floors::{Echo, OneRow};
-use crate::report::{Report, Unit, Wanted};
+use crate::client::{HttpConnection, heartbeat};
+use crate::floors::{OneRowDatabase, StaticServer};
+use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
 use crate::support::daemon::Host;
 use crate::support::postgres::Stop;
-use crate::{Scale, filling};
+use crate::{Scale, fixtures};
 
 /// A host with one session, and a connection to it.
-struct Beating {
+struct HeartbeatClient {
     host: Host,
     id: String,
-    kept: Kept,
+    connection: HttpConnection,
     sent: u64,
 }
 
-impl Beating {
+impl HeartbeatClient {
     fn on(host: Host) -> Self {
         let id = host.ok(&["register", "--project", "odin", "--id-only"]);
-        let kept = Kept::to(&host.socket());
-        Self { host, id, kept, sent: 0 }
+        let connection = HttpConnection::open(&host.socket());
+        Self { host, id, connection, sent: 0 }
     }
 
     fn beat(&mut self) -> usize {
         self.sent += 1;
-        self.kept.ask(&heartbeat(&self.id, self.sent)).len()
+        self.connection.send(&heartbeat(&self.id, self.sent)).len()
     }
 }
 
 pub fn measure(scale: &Scale, report: &mut Report) {
-    let mut alone = Beating::on(Host::new("alone").started());
+    let mut alone = HeartbeatClient::on(Host::new("alone").started());
     let runs = scale.of(3000, 200);
-    beside_its_floors(&mut alone, runs, report);
-    however_central_is(&mut alone, runs / 3, scale, report);
+    against_its_floors(&mut alone, runs, report);
+    with_central_in_any_state(&mut alone, runs / 3, scale, report);
 }
 
-fn beside_its_floors(alone: &mut Beating, runs: u64, report: &mut Report) {
+fn against_its_floors(alone: &mut HeartbeatClient, runs: u64, report: &mut Report) {
     let answer = vec![b'x'; alone.beat()];
-    let echo = Echo::of(&answer);
-    let mut echoes = Kept::to(&echo.socket());
-    let row = OneRow::beside(alone.host.dir());
+    let echo = StaticServer::of(&answer);
+    let mut echoes = HttpConnection::open(&echo.socket());
+    let row = OneRowDatabase::beside(alone.host.dir());
     let (mut beats, mut floor, mut commits) = (Samples::default(), Samples::default(), Samples::default());
     for run in 0..runs {
         let question = heartbeat(&alone.id, run);
         beats.time(|| alone.beat());
-        floor.time(|| echoes.ask(&question).len());
+        floor.time(|| echoes.send(&question).len());
         commits.time(|| row.commit());
     }
     let both = floor.p50() + commits.p50();
-    report.ratio(1, "durable heartbeat, p50", Unit::Time, beats.p50(), ("echo + commit", both), Wanted::AtMost(1.25));
-    report.ratio(
-        1,
-        "durable heartbeat, p99",
-        Unit::Time,
-        beats.p99(),
-        ("its own p50", beats.p50()),
-        Wanted::AtMost(5.0),
-    );
-    report.number(1, "  the echo alone, p50", floor.p50(), Unit::Time, Wanted::Nothing);
-    report.ratio(
-        1,
-        "  the commit alone, p99",
-        Unit::Time,
-        commits.p99(),
-        ("its own p50", commits.p50()),
-        Wanted::Nothing,
-    );
+    report.ratio(1, "durable heartbeat, p50", Unit::Time, beats.p50(), ("echo + commit", both), Goal::AtMost(1.25));
+    report.ratio(1, "durable heartbeat, p99", Unit::Time, beats.p99(), ("its own p50", beats.p50()), Goal::AtMost(5.0));
+    report.number(1, "  the echo alone, p50", floor.p50(), Unit::Time, Goal::None);
+    report.ratio(1, "  the commit alone, p99", Unit::Time, commits.p99(), ("its own p50", commits.p50()), Goal::None);
 }
 
-fn however_central_is(alone: &mut Beating, runs: u64, scale: &Scale, report: &mut Report) {
+fn with_central_in_any_state(alone: &mut HeartbeatClient, runs: u64, scale: &Scale, report: &mut Report) {
     let mut server = central(&["central"], &[]);
     let host = Host::with_central("far", &server.url("central"));
-    filling::register(&host.state_dir(), "far", scale.of(100_000, 3_000));
-    let mut far = Beating::on(host.started());
-    let replays = |far: &Beating| far.host.status()["backlog"]["sessions"].as_u64() > Some(1000);
+    fixtures::register(&host.state_dir(), "far", scale.of(100_000, 3_000));
+    let mut far = HeartbeatClient::on(host.started());
+    let replays = |far: &HeartbeatClient| far.host.status()["backlog"]["sessions"].as_u64() > Some(1000);
     compare("during a full-speed replay", alone, &mut far, runs, replays, report);
     far.host.await_synced();
 
@@ -88,26 +75,27 @@ fn however_central_is(alone: &mut Beating, runs: u64, scale: &Scale, report: &mu
     compare("with central stopped", alone, &mut far, runs, |_| true, report);
 }
 
-/// Heartbeats of both hosts in turn, so that whatever else the machine does hits both; for as long as `lasts`.
+/// Sends heartbeats to both hosts alternately, so that other load on the machine affects both, while `lasts` is true.
 fn compare(
     how: &str,
-    alone: &mut Beating,
-    far: &mut Beating,
+    alone: &mut HeartbeatClient,
+    far: &mut HeartbeatClient,
     runs: u64,
-    lasts: impl Fn(&Beating) -> bool,
+    lasts: impl Fn(&HeartbeatClient) -> bool,
     report: &mut Report,
 ) {
-    const BETWEEN_LOOKS: u64 = 50;
-    // A connection that was idle for long has been closed.
-    (alone.kept, far.kept) = (Kept::to(&alone.host.socket()), Kept::to(&far.host.socket()));
+    const CHECK_INTERVAL: u64 = 50;
+    // The daemon closes connections that are idle for long.
+    (alone.connection, far.connection) =
+        (HttpConnection::open(&alone.host.socket()), HttpConnection::open(&far.host.socket()));
     let (mut near, mut distant) = (Samples::default(), Samples::default());
     for run in 0..runs {
-        if run % BETWEEN_LOOKS == 0 && run > 0 && !lasts(far) {
+        if run % CHECK_INTERVAL == 0 && run > 0 && !lasts(far) {
             break;
         }
         near.time(|| alone.beat());
         distant.time(|| far.beat());
     }
     let what = format!("durable heartbeat, p50, {how}");
-    report.ratio(1, &what, Unit::Time, distant.p50(), ("without central", near.p50()), Wanted::AtMost(1.1));
+    report.ratio(1, &what, Unit::Time, distant.p50(), ("without central", near.p50()), Goal::AtMost(1.1));
 }

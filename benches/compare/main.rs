@@ -1,18 +1,19 @@
-//! Whole-process comparisons: the daemon and its verbs, as released, beside floors and peers in the same run.
+//! Benchmarks of whole processes: the released daemon and its verbs, compared with lower bounds (floors) and with other
+//! programs in the same run.
 //!
-//!     cargo bench --bench compare                     everything, some twenty minutes
+//!     cargo bench --bench compare                     all parts; about twenty minutes
 //!     cargo bench --bench compare -- latency size     only these parts
-//!     cargo bench --bench compare -- --quick          a short run that shows that it works; its numbers do not count
-//!     cargo bench --bench compare -- --write          puts table and plot into BENCHMARKS.md and benches/growth.svg
+//!     cargo bench --bench compare -- --quick          a short run that tests the benchmark; its numbers mean nothing
+//!     cargo bench --bench compare -- --write          writes table and plot to BENCHMARKS.md and benches/growth.svg
 //!
-//! It needs Postgres's programs, psql and curl, and no network; durability is "full" on both sides.
+//! It needs Postgres's programs, psql and curl, and no network. Durability is "full" on both sides.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod central;
 mod client;
 mod cost;
-mod filling;
+mod fixtures;
 mod fleet;
 mod floors;
 mod growth;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use report::Report;
 
-/// How much of everything: a full run, or one that only shows that it works.
+/// A full run, or a quick one that only tests the benchmark.
 pub struct Scale {
     quick: bool,
 }
@@ -56,7 +57,7 @@ impl Scale {
 const PARTS: [&str; 8] = ["latency", "throughput", "processes", "replay", "cost", "size", "growth", "fleet"];
 
 fn main() -> ExitCode {
-    // Cargo itself says --bench.
+    // Cargo adds --bench.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let (options, parts): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
     let unknown = options.iter().find(|option| !["--quick", "--write"].contains(option));

@@ -1,4 +1,4 @@
-//! Target 3: the one-shot verbs as whole processes, beside curl with the same call.
+//! Target 3: verbs as whole processes, compared with curl and the same request.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::Scale;
-use crate::report::{Report, Unit, Wanted};
+use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
 use crate::support::daemon::Host;
 
-/// A verb, what it reads, and the call that curl makes in its stead.
+/// A verb, its stdin, and the arguments of curl for the same request.
 struct Verb {
     words: Vec<String>,
     stdin: Option<String>,
@@ -33,14 +33,14 @@ pub fn measure(scale: &Scale, report: &mut Report) {
             curls.time(|| verb.curl(&host));
         }
         let name = format!("`sessiond {}`, p50", verb.words[0]);
-        report.ratio(3, &name, Unit::Time, ours.p50(), ("curl", curls.p50()), Wanted::AtMost(0.5));
-        report.number(3, &format!("{name}, by itself"), ours.p50(), Unit::Time, Wanted::AtMost(2.5e-3));
+        report.ratio(3, &name, Unit::Time, ours.p50(), ("curl", curls.p50()), Goal::AtMost(0.5));
+        report.number(3, &format!("{name}, by itself"), ours.p50(), Unit::Time, Goal::AtMost(2.5e-3));
     }
     let mut nothing = Samples::default();
     for _ in 0..runs {
         nothing.time(|| done(&mut Command::new("true")));
     }
-    report.number(3, "  a process that does nothing, `true`, p50", nothing.p50(), Unit::Time, Wanted::Nothing);
+    report.number(3, "  a process that does nothing, `true`, p50", nothing.p50(), Unit::Time, Goal::None);
 }
 
 fn verbs(host: &Host, id: &str) -> Vec<Verb> {
@@ -54,7 +54,7 @@ fn verbs(host: &Host, id: &str) -> Vec<Verb> {
             "context_window": {"used_percentage": 42}})
         .to_string()
     };
-    // So that hook and status line have a session to speak of.
+    // Creates the session that hook and status line use.
     let start = Verb { words: of(&["hook", "SessionStart"]), stdin: Some(agent("SessionStart")), call: Vec::new() };
     _ = start.works(host);
     vec![

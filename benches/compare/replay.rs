@@ -1,4 +1,4 @@
-//! Target 4: what waited in the store goes to central, beside COPY into the same table with the same indexes.
+//! Target 4: the rate of pushing a backlog to central, compared with COPY into the same table with the same indexes.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::central::{central, number};
-use crate::client::{Kept, heartbeat};
-use crate::report::{Report, Unit, Wanted};
+use crate::client::{HttpConnection, heartbeat};
+use crate::report::{Goal, Report, Unit};
 use crate::stats::median;
 use crate::support::daemon::Host;
 use crate::support::eventually;
 use crate::support::postgres::{Server, Stop, binary};
 use crate::support::proxy::{Mode, Proxy};
-use crate::{Scale, filling};
+use crate::{Scale, fixtures};
 
-/// Each way; the round trip is twice that.
+/// The delay each way; the round trip is twice that.
 const DELAY: Duration = Duration::from_millis(10);
 
 pub fn measure(scale: &Scale, report: &mut Report) {
@@ -26,27 +26,27 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     for _ in 0..3 {
         server.psql("central", "TRUNCATE supervisor_sessions, sessiond_hosts; CHECKPOINT");
         let mut host = Host::new("replaying");
-        let ids = filling::register(&host.state_dir(), "replaying", rows);
+        let ids = fixtures::register(&host.state_dir(), "replaying", rows);
         new.push(rows as f64 / pushed(&mut host, &server.url("central")));
         copies.push(rows as f64 / copy(&server));
-        filling::beat(&host.state_dir(), &ids);
+        fixtures::heartbeat(&host.state_dir(), &ids);
         changed.push(rows as f64 / pushed(&mut host, &server.url("central")));
-        filling::beat(&host.state_dir(), &ids);
+        fixtures::heartbeat(&host.state_dir(), &ids);
         proxy.set(Mode::Delay(DELAY));
         distant.push(rows as f64 / pushed(&mut host, &proxy.url("postgres", "central")));
         proxy.set(Mode::Pass);
     }
     let copied = ("COPY", median(copies));
-    report.ratio(4, "replay of new sessions, rows", Unit::Rate, median(new), copied, Wanted::AtLeast(0.5));
-    report.ratio(4, "replay of changed sessions, rows", Unit::Rate, median(changed), copied, Wanted::AtLeast(0.4));
+    report.ratio(4, "replay of new sessions, rows", Unit::Rate, median(new), copied, Goal::AtLeast(0.5));
+    report.ratio(4, "replay of changed sessions, rows", Unit::Rate, median(changed), copied, Goal::AtLeast(0.4));
     let far = median(distant);
-    report.ratio(4, "the same over 20 ms of round trip, rows", Unit::Rate, far, copied, Wanted::AtLeast(0.3));
+    report.ratio(4, "the same over 20 ms of round trip, rows", Unit::Rate, far, copied, Goal::AtLeast(0.3));
     drop(proxy);
     buffered_heartbeats(scale, report);
 }
 
-/// Starts the daemon with everything waiting, and stops it when central has it all. Seconds from the link's
-/// coming up.
+/// Starts the daemon with a backlog, and stops it when everything is synced. Returns the seconds since central was
+/// configured.
 pub fn pushed(host: &mut Host, url: &str) -> f64 {
     host.configure("");
     host.start();
@@ -62,8 +62,8 @@ pub fn pushed(host: &mut Host, url: &str) -> f64 {
     took
 }
 
-/// Looks into the store for it: `status` counts all sessions, which with tens of thousands of them costs the daemon more
-/// than the push that is measured.
+/// Reads the store directly: `status` counts all sessions, which for tens of thousands costs the daemon more than the
+/// push that is measured.
 fn central_has_all(host: &Host, within: Duration) {
     let store = rusqlite::Connection::open_with_flags(
         host.state_dir().join("sessiond.db"),
@@ -79,7 +79,7 @@ fn central_has_all(host: &Host, within: Duration) {
     });
 }
 
-/// Seconds that psql takes to COPY what central has into an empty table of the same making.
+/// Seconds that psql takes to COPY central's rows into an empty table of the same schema.
 fn copy(server: &Server) -> f64 {
     const COLUMNS: &str = "instance_id, project, instance_type, status, context_percent, current_epic, last_heartbeat, \
         created_at, closed_at, host_machine, claude_session_uuid, claude_session_path, resumed_from, working_dir";
@@ -96,24 +96,24 @@ fn copy(server: &Server) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-/// A great many heartbeats on few sessions wait as few rows.
+/// Many heartbeats of few sessions are buffered as few rows.
 fn buffered_heartbeats(scale: &Scale, report: &mut Report) {
     const SESSIONS: u64 = 1000;
     const CLIENTS: u64 = 50;
     let beats = scale.of(1_000_000, 20_000);
     let mut server = central(&["central"], &[]);
     let host = Host::with_central("buffering", &server.url("central"));
-    let ids = filling::register(&host.state_dir(), "buffering", SESSIONS);
+    let ids = fixtures::register(&host.state_dir(), "buffering", SESSIONS);
     let host = host.started();
     central_has_all(&host, Duration::from_secs(60));
     server.stop(Stop::Fast);
     host.await_central("unreachable");
     std::thread::scope(|scope| {
         for own in ids.chunks((SESSIONS / CLIENTS) as usize) {
-            let mut kept = Kept::to(&host.socket());
+            let mut connection = HttpConnection::open(&host.socket());
             scope.spawn(move || {
                 for number in 0..beats / CLIENTS {
-                    kept.ask(&heartbeat(&own[(number % own.len() as u64) as usize], number));
+                    connection.send(&heartbeat(&own[(number % own.len() as u64) as usize], number));
                 }
             });
         }
@@ -129,5 +129,5 @@ fn buffered_heartbeats(scale: &Scale, report: &mut Report) {
     let sum = number(&server, "central", "SELECT sum(context_percent) FROM supervisor_sessions");
     assert_eq!(sum, expected as f64, "central is right");
     let what = format!("{beats} heartbeats over {SESSIONS} sessions, buffered: central is right after");
-    report.number(4, &what, took, Unit::Time, Wanted::AtMost(1.0));
+    report.number(4, &what, took, Unit::Time, Goal::AtMost(1.0));
 }

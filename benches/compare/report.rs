@@ -1,33 +1,33 @@
-//! The table: what was measured, the floor beside it, the ratio, and what is wanted.
+//! The table: each measurement with its floor, their ratio, and the goal.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
 
-/// What a target asks of a number.
+/// The goal for a number.
 #[derive(Clone, Copy)]
-pub enum Wanted {
+pub enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// Measured for its own sake.
-    Nothing,
+    /// There is none.
+    None,
 }
 
-impl Wanted {
+impl Goal {
     fn verdict(self, value: f64) -> &'static str {
         match self {
             Self::AtMost(limit) if value <= limit => "met",
             Self::AtLeast(limit) if value >= limit => "met",
-            Self::Nothing => "",
+            Self::None => "",
             _ => "**missed**",
         }
     }
 
-    fn words(self, unit: Unit) -> String {
+    fn text(self, unit: Unit) -> String {
         match self {
             Self::AtMost(limit) => format!("≤ {}", unit.show(limit)),
             Self::AtLeast(limit) => format!("≥ {}", unit.show(limit)),
-            Self::Nothing => String::new(),
+            Self::None => String::new(),
         }
     }
 }
@@ -36,12 +36,12 @@ impl Wanted {
 pub enum Unit {
     /// Given in seconds.
     Time,
-    /// A number a second.
+    /// Per second.
     Rate,
     Bytes,
-    /// One over another.
+    /// One number divided by another.
     Ratio,
-    /// Given as a share of one.
+    /// A fraction of one, shown in percent.
     Share,
     Count,
 }
@@ -64,49 +64,49 @@ impl Unit {
     }
 }
 
-struct Line {
+struct Row {
     target: u8,
     what: String,
     measured: String,
     floor: String,
     compared: String,
-    wanted: String,
+    goal: String,
     verdict: &'static str,
 }
 
-/// The table as it grows; each line is printed as it comes.
+/// The table. Each row is printed when it is added.
 #[derive(Default)]
 pub struct Report {
-    lines: Vec<Line>,
-    /// What was found out beside the numbers.
+    rows: Vec<Row>,
+    /// Remarks below the table.
     notes: Vec<String>,
 }
 
 impl Report {
-    /// A number that has to be so by itself.
-    pub fn number(&mut self, target: u8, what: &str, value: f64, unit: Unit, wanted: Wanted) {
-        self.push(Line {
+    /// Adds a number with a goal of its own.
+    pub fn number(&mut self, target: u8, what: &str, value: f64, unit: Unit, goal: Goal) {
+        self.push(Row {
             target,
             what: what.into(),
             measured: unit.show(value),
             floor: String::new(),
             compared: String::new(),
-            wanted: wanted.words(unit),
-            verdict: wanted.verdict(value),
+            goal: goal.text(unit),
+            verdict: goal.verdict(value),
         });
     }
 
-    /// A number and its floor; what is wanted is said of their ratio.
-    pub fn ratio(&mut self, target: u8, what: &str, unit: Unit, value: f64, floor: (&str, f64), wanted: Wanted) {
+    /// Adds a number and its floor, with a goal for their ratio.
+    pub fn ratio(&mut self, target: u8, what: &str, unit: Unit, value: f64, floor: (&str, f64), goal: Goal) {
         let ratio = value / floor.1;
-        self.push(Line {
+        self.push(Row {
             target,
             what: what.into(),
             measured: unit.show(value),
             floor: format!("{} {}", floor.0, unit.show(floor.1)),
             compared: format!("{ratio:.2}"),
-            wanted: wanted.words(Unit::Ratio),
-            verdict: wanted.verdict(ratio),
+            goal: goal.text(Unit::Ratio),
+            verdict: goal.verdict(ratio),
         });
     }
 
@@ -115,20 +115,19 @@ impl Report {
         self.notes.push(text);
     }
 
-    fn push(&mut self, line: Line) {
+    fn push(&mut self, row: Row) {
         println!(
             "{}  {:<58} {:>12}  {:<34} {:>6}  {:<10} {}",
-            line.target, line.what, line.measured, line.floor, line.compared, line.wanted, line.verdict
+            row.target, row.what, row.measured, row.floor, row.compared, row.goal, row.verdict
         );
-        self.lines.push(line);
+        self.rows.push(row);
     }
 
     fn markdown(&self) -> String {
-        let mut text =
-            String::from("| | what | measured | floor | ratio | wanted | |\n|---|---|---|---|---|---|---|\n");
-        for line in &self.lines {
-            let Line { target, what, measured, floor, compared, wanted, verdict } = line;
-            _ = writeln!(text, "| {target} | {what} | {measured} | {floor} | {compared} | {wanted} | {verdict} |");
+        let mut text = String::from("| | what | measured | floor | ratio | goal | |\n|---|---|---|---|---|---|---|\n");
+        for row in &self.rows {
+            let Row { target, what, measured, floor, compared, goal, verdict } = row;
+            _ = writeln!(text, "| {target} | {what} | {measured} | {floor} | {compared} | {goal} | {verdict} |");
         }
         if !self.notes.is_empty() {
             text.push('\n');
@@ -139,7 +138,7 @@ impl Report {
         text
     }
 
-    /// Puts the table into a file, in place of what stands between its two marks.
+    /// Writes the table into a file, replacing the text between its two marks.
     pub fn write_into(&self, file: &Path) -> io::Result<()> {
         const MARKS: [&str; 2] = ["<!-- table: written by the command above -->\n", "<!-- end of table -->"];
         let text = fs::read_to_string(file)?;

@@ -1,8 +1,8 @@
-//! Numbers from samples.
+//! Statistics of samples.
 
 use std::time::{Duration, Instant};
 
-/// How long each of many runs of one thing took.
+/// Durations of runs of one operation.
 #[derive(Default)]
 pub struct Samples(Vec<Duration>);
 
@@ -27,7 +27,7 @@ impl Samples {
         self.at(0.99)
     }
 
-    /// The value below which this share of the samples lies, in seconds.
+    /// The quantile for this fraction, in seconds.
     fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort();
@@ -36,7 +36,7 @@ impl Samples {
     }
 }
 
-/// The middle one; of rates measured in rounds.
+/// The median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -21,11 +21,11 @@ pub struct Plot {
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 480.0;
-/// What lies around the curves: left, top, right, bottom.
+/// Margins around the curves: left, top, right, bottom.
 const MARGIN: [f64; 4] = [70.0, 45.0, 140.0, 50.0];
 const COLOURS: [&str; 6] = ["#1b6ca8", "#c8553d", "#3a7d44", "#7b4fa3", "#b08900", "#4d4d4d"];
 
-/// Powers of ten that span some values.
+/// A logarithmic axis from one power of ten to another.
 struct Axis {
     least: i32,
     most: i32,

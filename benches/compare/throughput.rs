@@ -1,4 +1,4 @@
-//! Target 2: many clients at once, beside plain echoes through the same stack.
+//! Target 2: the throughput of many clients, compared with fixed responses of the same HTTP stack.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use crate::Scale;
-use crate::client::{Kept, heartbeat, whole};
-use crate::floors::{Echo, OneRow};
-use crate::report::{Report, Unit, Wanted};
+use crate::client::{HttpConnection, body_range, heartbeat};
+use crate::floors::{OneRowDatabase, StaticServer};
+use crate::report::{Goal, Report, Unit};
 use crate::stats::median;
 use crate::support::daemon::Host;
 
@@ -19,8 +19,8 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     let host = Host::new("busy").started();
     let ids: Vec<String> = (0..CLIENTS).map(|_| host.ok(&["register", "--project", "odin", "--id-only"])).collect();
     let questions: Vec<Vec<u8>> = ids.iter().map(|id| heartbeat(id, 42)).collect();
-    let answer = Kept::to(&host.socket()).ask(&questions[0]).to_vec();
-    let echo = Echo::of(&answer);
+    let answer = HttpConnection::open(&host.socket()).send(&questions[0]).to_vec();
+    let echo = StaticServer::of(&answer);
 
     let round = scale.time(Duration::from_secs(3), Duration::from_millis(300));
     let (mut beats, mut echoes) = (Vec::new(), Vec::new());
@@ -29,18 +29,11 @@ pub fn measure(scale: &Scale, report: &mut Report) {
         beats.push(rate(&host.socket(), &questions, round));
     }
     let (beats, echoes) = (median(beats), median(echoes));
-    report.ratio(2, "durable heartbeats of 64 clients", Unit::Rate, beats, ("echoes", echoes), Wanted::AtLeast(0.6));
-    report.ratio(
-        2,
-        "  beside",
-        Unit::Rate,
-        beats,
-        ("commits one by one", one_by_one(host.dir(), round)),
-        Wanted::Nothing,
-    );
+    report.ratio(2, "durable heartbeats of 64 clients", Unit::Rate, beats, ("echoes", echoes), Goal::AtLeast(0.6));
+    report.ratio(2, "  beside", Unit::Rate, beats, ("commits one by one", one_by_one(host.dir(), round)), Goal::None);
 }
 
-/// Exchanges a second, each client asking anew as soon as it is answered.
+/// Requests per second; each client sends a request as soon as it has the previous response.
 fn rate(socket: &Path, questions: &[Vec<u8>], lasts: Duration) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -48,7 +41,7 @@ fn rate(socket: &Path, questions: &[Vec<u8>], lasts: Duration) -> f64 {
         let mut clients = JoinSet::new();
         for question in questions {
             let question = question.clone();
-            let stream = UnixStream::connect(socket).await.expect("somebody listens");
+            let stream = UnixStream::connect(socket).await.expect("the server listens");
             clients.spawn(async move {
                 let mut answers = 0u64;
                 while began.elapsed() < lasts {
@@ -68,7 +61,7 @@ async fn exchange(stream: &UnixStream, question: &[u8]) {
     assert_eq!(stream.try_write(question).expect("it fits into the socket's buffer"), question.len());
     let mut answer = vec![0; 4096];
     let mut length = 0;
-    while whole(&answer[..length]).is_none() {
+    while body_range(&answer[..length]).is_none() {
         stream.readable().await.expect("the server answers");
         match stream.try_read(&mut answer[length..]) {
             Ok(0) => panic!("the server hung up"),
@@ -80,9 +73,9 @@ async fn exchange(stream: &UnixStream, question: &[u8]) {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// Commits a second that are synced each by itself.
+/// Commits per second, each synced separately.
 fn one_by_one(beside: &Path, lasts: Duration) -> f64 {
-    let row = OneRow::beside(beside);
+    let row = OneRowDatabase::beside(beside);
     let (began, mut commits) = (Instant::now(), 0u64);
     while began.elapsed() < lasts {
         row.commit();

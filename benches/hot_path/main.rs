@@ -1,11 +1,11 @@
-//! Counts the instructions of the hot path under callgrind, and fails when one has grown by more than a tenth.
+//! Counts the instructions of the hot paths under callgrind, and fails if one grew by more than a tenth.
 //!
 //!     cargo test --bench hot_path                 compares with benches/hot_path/baseline.txt
-//!     cargo test --bench hot_path -- --update     writes that file anew; say in the commit why it may grow
+//!     cargo test --bench hot_path -- --update     rewrites that file; give the reason for growth in the commit
 //!
-//! Counted is what the tests' profile builds, because it is built anyway: the counts are larger than a release's,
-//! and grow when the work does. Each path is counted twice, run not at all and run many times; the difference is
-//! the path's alone. Clock and chance are handed in, and threads only ever wait for one another.
+//! The tests' profile is counted, because it is built anyway: its counts are larger than those of a release, but grow
+//! with them. Each path is counted with no runs and with many; the difference is the cost of the runs. Clock and random
+//! numbers are fixed, and threads do not run concurrently, so that the counts are reproducible.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use baseline::Baseline;
 
-/// How much a path may grow before somebody has to say why.
+/// The growth that is accepted.
 const TOLERANCE: f64 = 1.1;
 const RUNS: u64 = 200;
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             println!("hot_path: counted in the tests' profile: cargo test --bench hot_path");
             ExitCode::SUCCESS
         }
-        // Somebody runs tests by their name, and means others.
+        // A test filter that does not match this benchmark.
         _ if words.iter().any(|word| !word.starts_with('-') && !"hot_path".contains(word)) => ExitCode::SUCCESS,
         _ => check(words.contains(&"--update")),
     }
@@ -41,9 +41,9 @@ fn main() -> ExitCode {
 
 fn check(update: bool) -> ExitCode {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hot_path/baseline.txt");
-    let here = Baseline::header();
+    let here = Baseline::current_platform();
     let known = Baseline::read(&file);
-    if let Err(why) = runs_here(&known, &here, update) {
+    if let Err(why) = can_run(&known, &here, update) {
         println!("test hot_path ... skipped: {why}");
         return ExitCode::SUCCESS;
     }
@@ -56,7 +56,7 @@ fn check(update: bool) -> ExitCode {
         let verdict = if growth > TOLERANCE { "GREW" } else { "ok" };
         println!("test hot_path::{path} ... {count} instructions, {:+.1} % ... {verdict}", (growth - 1.0) * 100.0);
         grown += usize::from(growth > TOLERANCE);
-        found.note(path, count);
+        found.add(path, count);
     }
     if update {
         found.write(&file).expect("the baseline can be written");
@@ -64,7 +64,7 @@ fn check(update: bool) -> ExitCode {
     }
     if grown > 0 {
         println!(
-            "hot_path: find out why with callgrind_annotate {}; if it has to be so, run it with --update",
+            "hot_path: find the cause with callgrind_annotate {}; if the growth is justified, run with --update",
             profile("PATH").display()
         );
         return ExitCode::FAILURE;
@@ -72,11 +72,11 @@ fn check(update: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn runs_here(known: &Baseline, here: &str, update: bool) -> Result<(), String> {
-    if !update && !known.is_of(here) {
+fn can_run(known: &Baseline, here: &str, update: bool) -> Result<(), String> {
+    if !update && !known.is_of_platform(here) {
         return Err(format!(
             "the baseline is of {}, this is {here}; compare the same revision with --update",
-            known.of()
+            known.platform()
         ));
     }
     match Command::new("valgrind").arg("--version").stdout(Stdio::null()).status() {
@@ -85,7 +85,7 @@ fn runs_here(known: &Baseline, here: &str, update: bool) -> Result<(), String> {
     }
 }
 
-/// What a whole process of so many runs executes.
+/// The instructions of a process with this many runs.
 fn instructions(path: &str, runs: u64) -> u64 {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--error-exitcode=1"]);
@@ -98,7 +98,7 @@ fn instructions(path: &str, runs: u64) -> u64 {
     collected.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or_else(|| panic!("no count: {said}"))
 }
 
-/// Where callgrind leaves what it found of a path.
+/// Callgrind's output file for a path.
 fn profile(path: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{path}"))
 }

@@ -1,4 +1,5 @@
-//! What is counted: a durable heartbeat and a footer through API and store, and a verb from its words to its output.
+//! The paths that are counted: a durable heartbeat and a footer through API and store, and a verb from its arguments to
+//! its output.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer, Unread};
+use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler, ResponseBudget};
 use sessiond::cli::{
     self, CliError, DaemonOptions, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, UninstallArgs,
 };
@@ -26,24 +27,24 @@ pub const ALL: [&str; 3] = ["heartbeat", "footer", "verb"];
 
 const NOW: Timestamp = Timestamp::from_micros(1_770_000_000_000_000);
 
-/// Runs a path so many times.
+/// Runs a path `runs` times.
 pub fn run(path: &str, runs: u64) {
     let dir = tempfile::tempdir().expect("a folder");
     match path {
-        "heartbeat" => over_http(dir.path(), runs, |id| {
+        "heartbeat" => repeat_request(dir.path(), runs, |id| {
             let body = Body::from(r#"{"context_percent":42,"current_epic":"003"}"#);
             Request::post(format!("/v1/sessions/{id}/heartbeat")).body(body)
         }),
         "footer" => {
-            over_http(dir.path(), runs, |id| Request::get(format!("/v1/sessions/{id}/footer")).body(Body::empty()))
+            repeat_request(dir.path(), runs, |id| Request::get(format!("/v1/sessions/{id}/footer")).body(Body::empty()))
         }
-        "verb" => verb(dir.path(), runs),
+        "verb" => repeat_verb(dir.path(), runs),
         _ => panic!("there is no path {path}"),
     }
 }
 
-/// Puts a question to the routes over a real store.
-fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Result<Request<Body>>) {
+/// Sends a request to the API with a real store, `runs` times.
+fn repeat_request(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Result<Request<Body>>) {
     let _lock = FolderLock::take(dir).expect("the folder is ours");
     let options = Options { durability: Durability::Full, max_size: 1 << 30 };
     let (store, writer) = Store::open(dir, options, Arc::new(|| NOW)).expect("a store");
@@ -52,11 +53,11 @@ fn over_http(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::Resul
         let what = registration();
         let record = store.register(what, None, Caller { uid: 0 }, [1; 8], NOW).await.expect("it is registered");
         let id = record.session.instance_id.to_string();
-        let (stop, front) = front(dir, store);
+        let (stop, handler) = handler(dir, store);
         for _ in 0..runs {
             let mut request = question(&id).expect("a request");
             request.extensions_mut().insert(Peer::of_user(0));
-            let answer = front.clone().answer(request).await;
+            let answer = handler.clone().handle(request).await;
             assert_eq!(answer.status(), 200);
             to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
         }
@@ -79,7 +80,7 @@ fn registration() -> Registration {
     }
 }
 
-fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
+fn handler(dir: &Path, store: Store) -> (shutdown::Stop, RequestHandler) {
     let identity = Identity::new(MachineName::parse("odin3").expect("a name"), Uuid::nil(), NOW);
     let (stop, shutdown) = shutdown::channel();
     let settings = ApiSettings {
@@ -95,24 +96,31 @@ fn front(dir: &Path, store: Store) -> (shutdown::Stop, Front) {
         identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir), identity)),
         settings: watch::channel(settings).1,
         link: watch::channel(LinkStatus::new(LinkState::Off, NOW)).1,
-        nudge: Arc::new(Notify::new()),
+        push_now: Arc::new(Notify::new()),
         clock: Arc::new(|| NOW),
         random: || 1,
         resolve_pid: |_, pid| Err(sessiond::platform::caller::PidError::NotRunning(pid)),
-        lives: |_| false,
+        is_running: |_| false,
         metrics: Metrics::new("0"),
-        unread: Unread::new(|| {}),
+        response_budget: ResponseBudget::new(|| {}),
         spool: sessiond::spool::SpoolMonitor::default(),
         socket: watch::channel(sessiond::api::SocketState::default()).1,
         imported: watch::channel(true).1,
         shutdown,
-        about: About { version: "0", pid: 1, uid: 0, started_at: NOW, store_path: String::new(), durability: "full" },
+        daemon: DaemonInfo {
+            version: "0",
+            pid: 1,
+            uid: 0,
+            started_at: NOW,
+            store_path: String::new(),
+            durability: "full",
+        },
     };
-    (stop, Front::new(Arc::new(api)))
+    (stop, RequestHandler::new(Arc::new(api)))
 }
 
-/// A verb, all of it but for the program's being loaded, against a daemon that knows one answer.
-fn verb(dir: &Path, runs: u64) {
+/// Runs a verb, without loading the program, with a fake daemon that has one response.
+fn repeat_verb(dir: &Path, runs: u64) {
     const ANSWER: &str = "Instance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1.2h";
     let socket = dir.join("s");
     let listener = UnixListener::bind(&socket).expect("a socket");
@@ -126,44 +134,44 @@ fn verb(dir: &Path, runs: u64) {
     for _ in 0..runs {
         let words = ["sessiond", "footer", "odin-PS-8f4a2b", "--socket"].map(OsString::from);
         let words = words.into_iter().chain([socket.clone().into()]);
-        cli::main(words, &Nobody);
+        cli::main(words, &NoLocalVerbs);
     }
     daemon.join().expect("every client came");
 }
 
-/// Nothing is done in this process.
-struct Nobody;
+/// There are no verbs that this process carries out itself.
+struct NoLocalVerbs;
 
-impl LocalOperations for Nobody {
+impl LocalOperations for NoLocalVerbs {
     fn run(&self, _: &RunArgs) -> Result<(), CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn migrate(&self, _: &MigrateArgs) -> Result<String, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn install(&self, _: &InstallArgs) -> Result<Vec<String>, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn uninstall(&self, _: &UninstallArgs) -> Result<Vec<String>, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn doctor(&self, _: &DaemonOptions, _: &Client) -> Result<Vec<Finding>, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 
     fn bugreport(&self, _: &DaemonOptions, _: &Client) -> Result<String, CliError> {
-        Err(nobody())
+        Err(not_available())
     }
 }
 
-fn nobody() -> CliError {
-    CliError::new(ErrorCode::Usage, "nobody is here", "ask the daemon")
+fn not_available() -> CliError {
+    CliError::new(ErrorCode::Usage, "it is not available in the benchmark", "use the daemon")
 }

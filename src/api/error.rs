@@ -1,4 +1,4 @@
-//! Errors of the API: a status, and a body that says what was wrong and what to do.
+//! Errors of the API: an HTTP status, and a body with a code, what failed and what to do.
 
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -9,14 +9,15 @@ use crate::domain::text::one_line;
 use crate::store::{OpenError, StoreError};
 use crate::wire::{ErrorBody, ErrorCode, ErrorDetail};
 
-/// How long to wait before trying again, in seconds, where trying again helps.
+/// The value of Retry-After, in seconds, of the responses 429 and 503.
 const RETRY_AFTER: &str = "1";
 
+/// The error response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError(ErrorDetail);
 
 impl ApiError {
-    /// What the message quotes of a request may be long, and have line breaks: it becomes one bounded line.
+    /// Makes the message one bounded line: what it quotes of a request may be long and have line breaks.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self(ErrorDetail { code, message: one_line(&message.into()), hint: hint.into() })
     }
@@ -56,9 +57,9 @@ impl From<StoreError> for ApiError {
         let (code, hint) = match &error {
             StoreError::NotFound(_) => (ErrorCode::NotFound, "`sessiond list` shows the sessions that are known"),
             StoreError::NotParked(_) => (ErrorCode::NotFound, "`sessiond parked list` shows what is parked"),
-            StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to go on"),
+            StoreError::Closed(_) => (ErrorCode::SessionClosed, "register a new session to continue"),
             StoreError::Elsewhere { .. } => {
-                (ErrorCode::SessionElsewhere, "only its own machine changes it; `sessiond resume` goes on with it here")
+                (ErrorCode::SessionElsewhere, "only its own machine changes it; `sessiond resume` continues it here")
             }
             StoreError::Forbidden { .. } => {
                 (ErrorCode::Forbidden, "only the user who registered a session, and root, may change it")
@@ -67,23 +68,21 @@ impl From<StoreError> for ApiError {
             StoreError::KeyReused(_) => {
                 (ErrorCode::Conflict, "use a new key for each request, and the same one only to repeat it")
             }
-            StoreError::Busy | StoreError::CheckGivenUp => (ErrorCode::Unavailable, "try again in a moment"),
+            StoreError::Busy | StoreError::CheckGivenUp => (ErrorCode::Unavailable, "try again in a second"),
             StoreError::Held(_) => (ErrorCode::Unavailable, "nothing was recorded; close that program and try again"),
             StoreError::Full(_) => {
                 (ErrorCode::DiskFull, "nothing was recorded; free some space, or raise store.max_size, and try again")
             }
             StoreError::UserFull { .. } => (
                 ErrorCode::DiskFull,
-                "nothing was recorded; close finished sessions, which are deleted after sessions.keep_closed, or have store.max_size raised",
+                "nothing was recorded; close finished sessions, which are deleted after sessions.keep_closed, or raise store.max_size",
             ),
             StoreError::UserSessions { .. } => {
                 (ErrorCode::DiskFull, "nothing was recorded; close finished sessions with `sessiond close ID`")
             }
-            StoreError::Io(_) => {
-                (ErrorCode::Unavailable, "nothing was recorded; look at the disk and the daemon's log")
-            }
+            StoreError::Io(_) => (ErrorCode::Unavailable, "nothing was recorded; check the disk and the daemon's log"),
             StoreError::Damaged(_) => {
-                (ErrorCode::Unavailable, "nothing was recorded; the store is being rebuilt, try again in a moment")
+                (ErrorCode::Unavailable, "nothing was recorded; the store is being rebuilt, try again in a second")
             }
             StoreError::Bug(_) => (ErrorCode::Internal, "this is a bug in sessiond; the daemon's log has more"),
         };
@@ -94,17 +93,21 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Changing the identity failed: the state folder cannot be written.
+/// The identity could not be changed, because the state folder cannot be written.
 impl From<OpenError> for ApiError {
     fn from(error: OpenError) -> Self {
-        Self::new(ErrorCode::Unavailable, error.to_string(), "look at the state folder's disk and rights")
+        Self::new(ErrorCode::Unavailable, error.to_string(), "check the state folder's disk and permissions")
     }
 }
 
 pub async fn no_such_route(uri: Uri) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no {}", uri.path()), "see /v1/openapi.json")
+    ApiError::new(ErrorCode::NotFound, format!("there is no route {}", uri.path()), "see /v1/openapi.json")
 }
 
 pub async fn no_such_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()), "see /v1/openapi.json")
+    ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        format!("{} does not support {method}", uri.path()),
+        "see /v1/openapi.json",
+    )
 }

@@ -1,4 +1,4 @@
-//! What the routes take from a request, each with an error that names what is wrong.
+//! Extractors: the parts of a request that the routes use, each with an error that names the wrong field.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -6,28 +6,29 @@ use axum::http::request::Parts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{About, ApiError};
+use super::{ApiError, DaemonInfo};
 use crate::platform::{caller, peer};
 use crate::store::{Caller, RequestKey};
 use crate::wire::ErrorCode;
 
-/// Who is at the other end of the connection; the server puts it into every request.
+/// The user and process at the other end of the connection; the server attaches it to every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Whose rights it has: not always the user id that the kernel reports, see [`caller::effective_uid`].
+    /// The user whose rights the request has; not always the one that the kernel reports, see
+    /// [`caller::effective_uid`].
     pub uid: u32,
     /// As the kernel reports it.
-    pub credentials: peer::Peer,
+    pub credentials: peer::PeerCredentials,
 }
 
 impl Peer {
-    /// A user in no process that could be looked up.
+    /// A user without a process.
     pub fn of_user(uid: u32) -> Self {
-        Self { uid, credentials: peer::Peer { uid, gid: uid, pid: None } }
+        Self { uid, credentials: peer::PeerCredentials { uid, gid: uid, pid: None } }
     }
 
-    /// None for a caller that has ended, if its rights cannot be known any more.
-    pub fn new(credentials: peer::Peer) -> Option<Self> {
+    /// `None` for a process that has ended, if its rights cannot be determined any more.
+    pub fn new(credentials: peer::PeerCredentials) -> Option<Self> {
         Some(Self { uid: caller::effective_uid(&credentials)?, credentials })
     }
 
@@ -35,15 +36,18 @@ impl Peer {
         Caller { uid: self.uid }
     }
 
-    /// Tending the daemon itself is for root and for the user who runs it.
-    pub fn may_tend(self, about: &About) -> Result<(), ApiError> {
-        if self.uid == 0 || self.uid == about.uid {
+    /// Only root and the user who runs the daemon may administer it.
+    ///
+    /// # Errors
+    /// The request is another user's.
+    pub fn require_administrator(self, daemon: &DaemonInfo) -> Result<(), ApiError> {
+        if self.uid == 0 || self.uid == daemon.uid {
             return Ok(());
         }
         Err(ApiError::new(
             ErrorCode::Forbidden,
-            "this is for root and the user who runs the daemon",
-            "call it as one of them",
+            "only root and the user who runs the daemon may do this",
+            "run it as one of them",
         ))
     }
 }
@@ -55,17 +59,17 @@ impl<S: Sync> FromRequestParts<S> for Peer {
         parts.extensions.get().copied().ok_or_else(|| {
             ApiError::new(
                 ErrorCode::Forbidden,
-                "the peer of this connection is unknown",
+                "the user at the other end of this connection is unknown",
                 "connect over the Unix socket",
             )
         })
     }
 }
 
-/// A JSON body, whatever its Content-Type says; an empty one, and `null`, stand for `{}`.
-pub struct Body<T>(pub T);
+/// A JSON body, of any Content-Type; an empty one and `null` stand for `{}`.
+pub struct JsonBody<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -82,7 +86,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// One JSON document, in which an error names the field.
+/// Parses one JSON object.
+///
+/// # Errors
+/// It is no JSON object or does not fit `T`; the error names the field.
 pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -92,17 +99,17 @@ pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         ApiError::bad_request(if path == "." { what } else { format!("{path}: {what}") })
     })?;
     json.end().map_err(|error| ApiError::bad_request(format!("the body is not one JSON document: {error}")))?;
-    // serde would also take an array, with the fields in order.
+    // serde also accepts an array with the fields in order.
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(ApiError::bad_request("the body must be a JSON object"));
     }
     Ok(value)
 }
 
-/// The session id, or the beginning of one, in the path.
+/// The session id, or a prefix of one, in the path.
 pub struct Id(pub String);
 
-/// Ids have at most 32 characters; an error shows what was searched, so that is bounded too.
+/// The longest accepted id in bytes. Ids have at most 32 characters; this bounds what an error quotes.
 const MAX_ID: usize = 128;
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -122,15 +129,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The key of the `Idempotency-Key` header: what is repeated under the same key gets the first answer.
+/// The `Idempotency-Key` header: a request repeated with the same key gets the first response.
 pub struct IdempotencyKey(pub Option<String>);
 
 const KEY_HEADER: &str = "idempotency-key";
 const MAX_KEY: usize = 255;
 
 impl IdempotencyKey {
-    /// Names the request in the store: `target` is its method and path.
-    pub fn of(self, target: &str, request: &impl Serialize) -> Result<Option<RequestKey>, ApiError> {
+    /// The key under which the store keeps the response; `target` is the request's method and path.
+    pub fn for_request(self, target: &str, request: &impl Serialize) -> Result<Option<RequestKey>, ApiError> {
         let Some(key) = self.0 else { return Ok(None) };
         let body = serde_json::to_vec(request).map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(Some(RequestKey::new(key, target, &body)))
@@ -145,7 +152,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
         let Some(key) = keys.next() else { return Ok(Self(None)) };
         let wrong = |rule: &str| ApiError::bad_request(format!("Idempotency-Key: {rule}"));
         if keys.next().is_some() {
-            return Err(wrong("it is given twice"));
+            return Err(wrong("there are two of them; send one"));
         }
         match key.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len())) {
             Some(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Self(Some(key.to_owned()))),

@@ -1,4 +1,4 @@
-//! The JSON of an answer.
+//! JSON responses.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use super::ApiError;
 use crate::domain::text::safe_document;
 use crate::wire::ErrorCode;
 
-/// A JSON body in which no character is unsafe to show: a terminal may be what reads it.
+/// A JSON response without characters that are unsafe to print on a terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -17,7 +17,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
         match serde_json::to_string(&self.0) {
             Ok(document) => ([(header::CONTENT_TYPE, "application/json")], safe_document(document)).into_response(),
             Err(error) => {
-                let message = format!("the answer cannot be written as JSON: {error}");
+                let message = format!("the response cannot be written as JSON: {error}");
                 ApiError::new(ErrorCode::Internal, message, "report this; it is a bug in sessiond").into_response()
             }
         }

@@ -1,18 +1,20 @@
-//! HTTP on the Unix socket: turns wire into a domain command, hands it to the store, turns the answer into wire.
+//! The HTTP API on the Unix socket.
 //!
-//! It holds no state of its own; all it works with is handed in as [`Api`].
+//! A request takes this path: [`serve`] accepts the connection and identifies the user ([`Peer`]); [`RequestHandler`]
+//! applies the limits; a route parses the request into a type of `wire`, validates it into a type of `domain`, calls the
+//! store, and returns a type of `wire`. The API keeps no state of its own: everything it uses is passed in as [`Api`].
 
-mod describe;
+mod connections;
 mod error;
 mod extract;
-mod front;
+mod handler;
 mod json;
 mod metrics;
-mod places;
+mod openapi;
+mod response_budget;
 #[allow(unused_qualifications, reason = "utoipa's macros write full paths")]
 mod routes;
 mod server;
-mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +28,10 @@ use utoipa_axum::routes;
 
 pub use error::ApiError;
 pub use extract::{Peer, parse_body};
-pub use front::Front;
+pub use handler::RequestHandler;
 pub use metrics::Metrics;
-pub use server::{Admission, serve};
-pub use unread::Unread;
+pub use response_budget::ResponseBudget;
+pub use server::{AccessPolicy, serve};
 
 use crate::clock::Clock;
 use crate::domain::agent::TypeRule;
@@ -40,69 +42,69 @@ use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
 use crate::store::{PinnedIdentity, Process, Store};
 
-/// The largest body of a request, in bytes; the contract's fields fit many times over.
+/// The largest body of a request, in bytes; a multiple of what the contract's fields need.
 const MAX_BODY: usize = 64 * 1024;
 
-/// What may change while the daemon runs.
+/// Settings of the API that a reload may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiSettings {
     pub stale_after: Duration,
-    /// How long closed sessions are listed without being asked for.
+    /// How long closed sessions are listed by default.
     pub keep_closed: Duration,
-    /// May a register call name another machine?
+    /// Whether a session may be registered for another machine.
     pub allow_other: bool,
-    /// Of which type a session is that an agent begins.
+    /// Determine the type of a session that an agent's report creates.
     pub type_rules: Vec<TypeRule>,
     pub config_path: Option<String>,
-    /// Why the configuration file as it is now is not in force.
+    /// Why the present configuration file could not be loaded.
     pub config_error: Option<String>,
 }
 
-/// What does not change while the daemon runs.
+/// Properties of the daemon that do not change while it runs.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct DaemonInfo {
     pub version: &'static str,
     pub pid: u32,
-    /// Who runs the daemon, and may therefore tend it.
+    /// The user who runs the daemon, and may therefore administer it.
     pub uid: u32,
     pub started_at: Timestamp,
     pub store_path: String,
     pub durability: &'static str,
 }
 
-/// What the status reports of the socket.
+/// The state of the socket, as the status reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketState {
     pub path: String,
-    /// It was handed over by the service manager.
+    /// The service manager created the socket.
     pub inherited: bool,
-    /// Why clients cannot reach the daemon by the path, and what to do.
+    /// Why clients cannot connect by the path, and what to do.
     pub error: Option<String>,
 }
 
-/// Everything the routes work with.
+/// Everything the routes use.
 pub struct Api {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub settings: watch::Receiver<ApiSettings>,
     pub link: watch::Receiver<LinkStatus>,
-    /// Tells sync to push now.
-    pub nudge: Arc<Notify>,
+    /// Makes sync push at once.
+    pub push_now: Arc<Notify>,
     pub clock: Clock,
     pub random: fn() -> u64,
-    /// The process that a peer means by a pid. Blocks.
-    pub resolve_pid: fn(&platform::peer::Peer, i32) -> Result<Process, PidError>,
+    /// The process with a pid in the peer's pid namespace. Blocks.
+    pub resolve_pid: fn(&platform::peer::PeerCredentials, i32) -> Result<Process, PidError>,
     /// Whether a process still runs.
-    pub lives: fn(Process) -> bool,
+    pub is_running: fn(Process) -> bool,
     pub metrics: Metrics,
-    pub unread: Unread,
+    pub response_budget: ResponseBudget,
     pub spool: SpoolMonitor,
-    /// Whether the spooled requests that were there at the start are imported.
+    /// Whether the requests that were spooled before the start are imported.
     pub imported: watch::Receiver<bool>,
     pub socket: watch::Receiver<SocketState>,
-    /// Ends what would go on for ever.
+    /// Ends the responses that have no end of their own.
     pub shutdown: Shutdown,
-    pub about: About,
+    pub daemon: DaemonInfo,
 }
 
 #[derive(OpenApi)]
@@ -110,11 +112,11 @@ pub struct Api {
     title = "sessiond",
     description = "The record of AI coding sessions on this machine. HTTP/1.1 and JSON over a Unix socket."
 ))]
-struct Document;
+struct ApiDocument;
 
-/// The routes of docs/contract.md over `api`, and the document that describes them.
+/// The routes of docs/contract.md, and the OpenAPI document that describes them.
 fn router(api: Arc<Api>) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+    let (router, document) = OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(routes::sessions::register, routes::sessions::list))
         .routes(routes!(routes::sessions::show))
         .routes(routes!(routes::sessions::heartbeat))
@@ -138,7 +140,7 @@ fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::identity::replace))
         .routes(routes!(routes::daemon::metrics))
         .split_for_parts();
-    let document: Arc<str> = describe::with_common_answers(document).to_json().unwrap_or_default().into();
+    let document: Arc<str> = openapi::with_common_responses(document).to_json().unwrap_or_default().into();
     router
         .route("/v1/openapi.json", axum::routing::get(move || routes::daemon::openapi(document.clone())))
         .fallback(error::no_such_route)

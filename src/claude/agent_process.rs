@@ -4,8 +4,8 @@
 //! runs and that does not set it would be taken for its parent. So CLAUDE_PID is used only if no other program is between
 //! the hook and that process.
 
-use crate::platform::places::Env;
-use crate::platform::process::{About, about};
+use crate::platform::default_paths::Env;
+use crate::platform::process::{ProcessInfo, process_info};
 
 /// Programs that run a hook's command line and are not agents.
 const BETWEEN: &[&str] = &[
@@ -39,10 +39,15 @@ pub struct CallingAgent {
 
 /// The agent whose hook is the child of `parent` and reports the conversation `session_id`.
 pub fn find_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> CallingAgent {
-    find(env, parent, session_id, &about)
+    find(env, parent, session_id, &process_info)
 }
 
-fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<About>) -> CallingAgent {
+fn find(
+    env: Env<'_>,
+    parent: i32,
+    session_id: Option<&str>,
+    about: &dyn Fn(i32) -> Option<ProcessInfo>,
+) -> CallingAgent {
     let variable = |name| env(name).and_then(|value| value.into_string().ok());
     let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
@@ -74,12 +79,12 @@ fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32)
 
 /// The nearest ancestor from `pid` on that is not a shell; `None` if one of `above_named` comes before it, or the system
 /// hides the processes.
-fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<About>) -> Option<AgentProcess> {
+fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Option<AgentProcess> {
     for _ in 0..MAX_DEPTH {
         if above_named.contains(&pid) {
             return None;
         }
-        let About { parent, name, started } = about(pid).filter(|_| pid > 1)?;
+        let ProcessInfo { parent, name, started } = about(pid).filter(|_| pid > 1)?;
         if !BETWEEN.contains(&name.trim_start_matches('-')) {
             return Some(AgentProcess { pid, started, name });
         }
@@ -89,7 +94,7 @@ fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<Abou
 }
 
 /// The process and its ancestors, without process 1.
-fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<About>) -> Vec<i32> {
+fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Vec<i32> {
     let mut found = Vec::new();
     while pid > 1 && found.len() < MAX_DEPTH {
         found.push(pid);
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     /// A hook's shell 90 below claude 20 and a nested agent: 20 claude < 30 bash < 40 grok < 50 sh < 60 python3.
-    fn tree(pid: i32) -> Option<About> {
+    fn tree(pid: i32) -> Option<ProcessInfo> {
         let (parent, name) = match pid {
             70 => (20, "sh"),
             60 => (50, "python3"),
@@ -122,7 +127,7 @@ mod tests {
             1 => (0, "systemd"),
             _ => return None,
         };
-        Some(About { parent, name: name.to_owned(), started: Some(7) })
+        Some(ProcessInfo { parent, name: name.to_owned(), started: Some(7) })
     }
 
     fn found(parent: i32, variables: &[(&str, &str)], session: Option<&str>) -> (Option<i32>, bool) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::input::Input;
 use super::{JOB_DIR, agent_kind, background_job, reporting_agent, variable};
 use crate::domain::agent::Kind;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields of events that are read, besides those that identify other agents.

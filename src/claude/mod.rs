@@ -19,7 +19,7 @@ pub mod versions;
 use crate::domain::InstanceId;
 use crate::domain::agent::Kind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 use input::Input;
 

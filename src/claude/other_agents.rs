@@ -2,7 +2,7 @@
 //! reported.
 
 use super::input::Input;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 
 /// Fields that Claude Code does not send with these events, and the agents that do.
 const FIELDS: &[(&str, &str)] = &[

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::input::Input;
 use super::{project, reporting_agent};
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields that are read, besides those that identify other agents.

@@ -6,9 +6,9 @@
 //! ([`output`]).
 
 mod command_line;
-mod difference;
 mod error;
 mod freshness;
+mod line_diff;
 mod offline;
 mod output;
 mod style;
@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use crate::client::{Client, Endpoint, machine_in};
+use crate::client::{Client, Endpoint, machine_from_env};
 use crate::clock;
 use crate::domain::Finding;
 use crate::mcp;
@@ -118,7 +118,7 @@ fn dispatch(
         Verb::Exec(args) => return verbs::exec::exec(client, &args, offline, out),
         Verb::Discover(args) => verbs::discover::discover(client, &args, env, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, offline, out),
-        Verb::Mcp => mcp::serve(client.clone(), machine_in(env)?).map_err(CliError::from),
+        Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, offline, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),

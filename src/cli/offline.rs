@@ -10,7 +10,7 @@ use super::{CliError, LocalOperations};
 use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
-use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
+use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_in};
 use crate::spool::{Spool, SpooledRequest, Write};
 use crate::wire::{ErrorCode, ErrorDetail};
 
@@ -40,7 +40,7 @@ impl<'a> OfflineWriter<'a> {
             local,
             sockets: endpoint.candidates().to_vec(),
             spool: Spool::of_client(env, is_root),
-            state_dir: path_in(env, STATE_DIR_VAR).or_else(|| Places::of(Os::here(), is_root, env).state_dir),
+            state_dir: path_in(env, STATE_DIR_VAR).or_else(|| DefaultPaths::of(Os::here(), is_root, env).state_dir),
             clock,
             random,
         }

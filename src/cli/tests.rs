@@ -1,7 +1,7 @@
 //! Runs whole command lines against a daemon with prepared answers.
 
 use super::*;
-use crate::client::canned::Canned;
+use crate::client::fake_daemon::FakeDaemon;
 use crate::domain::Timestamp;
 use crate::wire::ErrorCode;
 
@@ -104,7 +104,7 @@ fn run(line: &str) -> Ran {
 
 /// Runs a line against a daemon that gives these answers.
 fn asked(line: &str, answers: &[(u16, &str)]) -> (Ran, Vec<String>) {
-    let daemon = Canned::json(answers);
+    let daemon = FakeDaemon::json(answers);
     let ran = run(&format!("{line} --socket {}", daemon.socket.display()));
     (ran, daemon.requests())
 }
@@ -410,7 +410,7 @@ fn sync_waits_until_nothing_is_pending_or_the_timeout() {
 #[test]
 fn progress_is_drawn_only_on_a_terminal_and_cleared() {
     let answers = [sync("connected", "null", 3, 0), sync("connected", "null", 0, 0)];
-    let daemon = Canned::json(&[(200, &answers[0]), (200, &answers[1])]);
+    let daemon = FakeDaemon::json(&[(200, &answers[0]), (200, &answers[1])]);
     let socket = daemon.socket.display().to_string();
     let ran =
         run_with(&["sync", "--wait", "--socket", &socket], OutputStyle { progress: true, ..OutputStyle::plain() });

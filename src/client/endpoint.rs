@@ -1,4 +1,4 @@
-//! Where the daemon listens, and how to get through to it.
+//! The sockets on which the daemon may listen, and connecting to them.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -10,13 +10,13 @@ use rustix::net::SocketAddrUnix;
 use rustix::net::sockopt::{self, Timeout};
 
 use crate::platform;
-use crate::platform::places::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
+use crate::platform::default_paths::{Env, Os, SOCKET_VAR, path_in, socket_candidates};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-/// How long a socket that refuses, or is gone from a folder made for it, is given: its daemon may be in the
-/// middle of a restart.
-const RESTART: Duration = Duration::from_secs(1);
-const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+/// How long to retry a socket that refuses connections, or is missing from a folder made for it: its daemon may be
+/// restarting.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The sockets on which a daemon may listen, in the order in which they are tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,20 +39,22 @@ impl Endpoint {
         Self { candidates: vec![path.into()], named: true }
     }
 
-    /// Did somebody say which socket it is?
+    /// Whether the socket was given explicitly, by the flag or by SESSIOND_SOCKET.
     pub const fn is_named(&self) -> bool {
         self.named
     }
 
-    /// The sockets on which a daemon may listen, in the order in which it looks.
+    /// The sockets, in the order in which they are tried.
     pub fn candidates(&self) -> &[PathBuf] {
         &self.candidates
     }
 
-    /// Connects to the first socket on which somebody listens.
+    /// Connects to the first socket on which a daemon listens.
+    ///
+    /// # Errors
+    /// No daemon listens, or this user may not connect to it.
     pub fn connect(&self, timeout: Duration) -> Result<UnixStream, ErrorDetail> {
-        // Who is in a hurry has no time for a restart.
-        let deadline = Instant::now() + RESTART.min(timeout / 2);
+        let deadline = Instant::now() + RESTART_WAIT.min(timeout / 2);
         let mut refused = false;
         loop {
             let mut failures = Vec::new();
@@ -62,22 +64,22 @@ impl Endpoint {
                     Err(error) => failures.push((path.as_path(), error)),
                 }
             }
-            refused |= failures.iter().any(|(path, error)| may_come_back(path, error));
+            refused |= failures.iter().any(|(path, error)| may_be_restarting(path, error));
             if !refused || Instant::now() >= deadline {
                 return Err(self.explain(failures));
             }
-            thread::sleep(BETWEEN_TRIES);
+            thread::sleep(RETRY_INTERVAL);
         }
     }
 
-    /// The most telling of the failures: a daemon that turns us away says more than one that is not there.
+    /// The most informative of the failures: a daemon that refuses is reported rather than a socket that is missing.
     fn explain(&self, failures: Vec<(&Path, io::Error)>) -> ErrorDetail {
-        let telling = failures.into_iter().max_by_key(|(_, error)| match error.kind() {
+        let most_informative = failures.into_iter().max_by_key(|(_, error)| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => 0,
             io::ErrorKind::ConnectionRefused => 1,
             _ => 2,
         });
-        match telling {
+        match most_informative {
             Some((path, error)) => self.failure(path, &error),
             None => self.missing(),
         }
@@ -95,17 +97,17 @@ impl Endpoint {
             io::ErrorKind::PermissionDenied => (
                 ErrorCode::Forbidden,
                 format!("this user may not connect to {path}"),
-                "join the group that owns the socket, or run it as the daemon's user",
+                "join the group that owns the socket, or run this as the daemon's user",
             ),
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => (
                 ErrorCode::Usage,
                 format!("{path} cannot be the path of a socket: {error}"),
-                "name a shorter one with --socket",
+                "give a shorter path with --socket",
             ),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => (
                 ErrorCode::Timeout,
-                format!("the daemon on {path} takes no connections"),
-                "it may be overloaded or stopped; see its log, then try again",
+                format!("the daemon on {path} accepts no connections"),
+                "it may be overloaded or stopped; check its log, then try again",
             ),
             _ => (
                 ErrorCode::Unreachable,
@@ -126,8 +128,8 @@ impl Endpoint {
     }
 }
 
-/// Was a daemon there a moment ago? It removes its socket when it stops, and leaves the folder.
-fn may_come_back(path: &Path, error: &io::Error) -> bool {
+/// Whether a daemon may be restarting: one that stops removes its socket, but not the folder.
+fn may_be_restarting(path: &Path, error: &io::Error) -> bool {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => true,
         io::ErrorKind::NotFound => path.parent().is_some_and(|folder| folder.ends_with("sessiond") && folder.is_dir()),
@@ -135,7 +137,7 @@ fn may_come_back(path: &Path, error: &io::Error) -> bool {
     }
 }
 
-/// Like `UnixStream::connect`, but a daemon that has stopped accepting cannot hold us for ever.
+/// Like `UnixStream::connect`, with a timeout for a daemon that does not accept connections.
 fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = platform::socket::unix_stream()?;
@@ -151,14 +153,14 @@ mod tests {
     use std::ffi::OsString;
     use std::os::unix::net::UnixListener;
 
-    const SOON: Duration = Duration::from_secs(2);
+    const TIMEOUT: Duration = Duration::from_secs(2);
 
     fn env(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
         move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
     }
 
     #[test]
-    fn flag_then_environment_then_user_then_system() {
+    fn the_flag_precedes_the_environment() {
         let both = env(&[("SESSIOND_SOCKET", "/env.sock"), ("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
         assert_eq!(Endpoint::resolve(Some(Path::new("/flag.sock")), &both), Endpoint::at("/flag.sock"));
         assert_eq!(Endpoint::resolve(None, &both), Endpoint::at("/env.sock"));
@@ -167,21 +169,21 @@ mod tests {
     #[test]
     fn a_missing_socket_fails_at_once() {
         let start = Instant::now();
-        let error = Endpoint::at("/nonexistent/x.sock").connect(SOON).unwrap_err();
+        let error = Endpoint::at("/nonexistent/x.sock").connect(TIMEOUT).unwrap_err();
         assert_eq!(error.code, ErrorCode::Unreachable);
         assert!(error.message.contains("no socket at /nonexistent/x.sock"), "{}", error.message);
-        assert!(start.elapsed() < RESTART);
+        assert!(start.elapsed() < RESTART_WAIT);
     }
 
     #[test]
-    fn a_refusing_socket_is_given_the_time_of_a_restart() {
+    fn waits_for_a_restart_when_a_socket_refuses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         drop(UnixListener::bind(&path).unwrap());
         let start = Instant::now();
-        let error = Endpoint::at(&path).connect(SOON).unwrap_err();
+        let error = Endpoint::at(&path).connect(TIMEOUT).unwrap_err();
         assert!(error.message.starts_with("no daemon listens on"), "{}", error.message);
-        assert!(start.elapsed() >= RESTART);
+        assert!(start.elapsed() >= RESTART_WAIT);
 
         let again = path.clone();
         let restart = thread::spawn(move || {
@@ -190,29 +192,29 @@ mod tests {
             thread::sleep(Duration::from_millis(30));
             UnixListener::bind(&again).unwrap()
         });
-        assert!(Endpoint::at(&path).connect(SOON).is_ok());
+        assert!(Endpoint::at(&path).connect(TIMEOUT).is_ok());
         drop(restart.join().unwrap());
     }
 
     #[test]
-    fn the_first_that_connects_is_taken() {
+    fn uses_the_first_socket_that_accepts() {
         let dir = tempfile::tempdir().unwrap();
         let (stale, live) = (dir.path().join("stale.sock"), dir.path().join("live.sock"));
         drop(UnixListener::bind(&stale).unwrap());
         let _listener = UnixListener::bind(&live).unwrap();
         let start = Instant::now();
-        assert!(Endpoint { candidates: vec![stale, live], named: false }.connect(SOON).is_ok());
-        assert!(start.elapsed() < RESTART);
+        assert!(Endpoint { candidates: vec![stale, live], named: false }.connect(TIMEOUT).is_ok());
+        assert!(start.elapsed() < RESTART_WAIT);
     }
 
     #[test]
-    fn each_failure_has_its_own_words_and_code() {
+    fn each_failure_has_its_own_code() {
         let endpoint = Endpoint::at("/x.sock");
         let code = |kind: io::ErrorKind| endpoint.failure(Path::new("/x.sock"), &kind.into()).code.exit_code();
         assert_eq!(code(io::ErrorKind::PermissionDenied), 77);
         assert_eq!(code(io::ErrorKind::ConnectionRefused), 69);
         assert_eq!(code(io::ErrorKind::NotFound), 69);
         assert_eq!(code(io::ErrorKind::WouldBlock), 75);
-        assert_eq!(Endpoint::at("/x".repeat(100)).connect(SOON).unwrap_err().code, ErrorCode::Usage);
+        assert_eq!(Endpoint::at("/x".repeat(100)).connect(TIMEOUT).unwrap_err().code, ErrorCode::Usage);
     }
 }

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as one question and its answer need, over any blocking stream.
+//! A minimal HTTP/1.1 client: one request and its response over any blocking stream.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -8,22 +8,22 @@ const MAX_HEAD: u64 = 64 << 10;
 const MAX_HEADERS: usize = 64;
 const MAX_LINE: u64 = 4 << 10;
 
-/// One request; a body is JSON.
+/// A request; its body is JSON.
 #[derive(Debug)]
-pub struct Request {
+pub struct HttpRequest {
     pub method: &'static str,
     pub target: String,
     pub body: Option<Vec<u8>>,
-    /// Makes a repetition harmless: the daemon does what comes under one key once.
+    /// The daemon carries out requests with the same key only once.
     pub idempotency_key: Option<Uuid>,
 }
 
-impl Request {
-    /// Sends it in one write. A daemon that answers before it has read everything may hang up on us:
-    /// its answer then says more than our failure to write.
+impl HttpRequest {
+    /// Sends the request in one write. A failed write to a connection that the daemon closed is not an error: the daemon
+    /// may have responded before it read everything, and that response is read next.
     pub fn send(&self, stream: &mut impl Write) -> io::Result<()> {
         match stream.write_all(&self.bytes()) {
-            Err(error) if hung_up(&error) => Ok(()),
+            Err(error) if is_disconnect(&error) => Ok(()),
             sent => sent,
         }
     }
@@ -45,28 +45,29 @@ impl Request {
     }
 }
 
-/// Did the other end go away?
-pub fn hung_up(error: &io::Error) -> bool {
+/// Whether the error means that the other end closed the connection.
+pub fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// An answer, of which the head is read and the body is not.
+/// A response of which only the head has been read.
 #[derive(Debug)]
-pub struct Response<R> {
+pub struct HttpResponse<R> {
     pub status: u16,
-    pub body: Body<R>,
+    pub body: ResponseBody<R>,
 }
 
-impl<R: BufRead> Response<R> {
+impl<R: BufRead> HttpResponse<R> {
     pub fn read(mut reader: R) -> io::Result<Self> {
         let head = read_head(&mut reader)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
-        parsed.parse(&head).map_err(|error| garbage(format!("not an HTTP answer ({error})")))?;
-        let status = parsed.code.filter(|code| *code >= 100).ok_or_else(|| garbage("an answer without a status"))?;
+        parsed.parse(&head).map_err(|error| invalid_data(format!("not an HTTP response ({error})")))?;
+        let status =
+            parsed.code.filter(|code| *code >= 100).ok_or_else(|| invalid_data("a response without a status"))?;
         let framing = Framing::of(status, parsed.headers)?;
-        Ok(Self { status, body: Body { reader, framing } })
+        Ok(Self { status, body: ResponseBody { reader, framing } })
     }
 }
 
@@ -80,22 +81,22 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
         match &head[start..] {
             b"\r\n" | b"\n" if start > 0 => return Ok(head),
             line if line.ends_with(b"\n") => {}
-            _ if limited.limit() == 0 => return Err(garbage("the head of the answer is too long")),
+            _ if limited.limit() == 0 => return Err(invalid_data("the head of the response is too long")),
             _ => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
 
-/// How to tell where the body ends.
+/// How the end of the body is determined.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
-    /// So many bytes are left.
+    /// This many bytes are left.
     Length(u64),
-    /// A line with the size of the next chunk comes next.
+    /// The size line of the next chunk is next.
     ChunkSize,
-    /// So many bytes of the current chunk are left.
+    /// This many bytes of the current chunk are left.
     Chunk(u64),
-    /// It lasts as long as the connection.
+    /// It ends with the connection.
     ToEnd,
 }
 
@@ -109,7 +110,7 @@ impl Framing {
         }
         if let Some(coding) = all("transfer-encoding").next() {
             let chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
-            return if chunked { Ok(Self::ChunkSize) } else { Err(garbage("an unknown transfer encoding")) };
+            return if chunked { Ok(Self::ChunkSize) } else { Err(invalid_data("an unknown transfer encoding")) };
         }
         let mut lengths = all("content-length").map(content_length);
         match lengths.next().transpose()? {
@@ -117,24 +118,24 @@ impl Framing {
             Some(length) if lengths.all(|other| matches!(other, Ok(other) if other == length)) => {
                 Ok(Self::Length(length))
             }
-            Some(_) => Err(garbage("two lengths that disagree")),
+            Some(_) => Err(invalid_data("two lengths that disagree")),
         }
     }
 }
 
 fn content_length(value: &[u8]) -> io::Result<u64> {
     let digits = std::str::from_utf8(value.trim_ascii()).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|text| text.parse().ok()).ok_or_else(|| garbage("a length that is not a number"))
+    digits.and_then(|text| text.parse().ok()).ok_or_else(|| invalid_data("a length that is not a number"))
 }
 
-/// The body of an answer, as it arrives.
+/// The body of a response, read as it arrives.
 #[derive(Debug)]
-pub struct Body<R> {
+pub struct ResponseBody<R> {
     reader: R,
     framing: Framing,
 }
 
-impl<R: BufRead> Read for Body<R> {
+impl<R: BufRead> Read for ResponseBody<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -164,14 +165,14 @@ fn next_chunk(reader: &mut impl BufRead) -> io::Result<Framing> {
     let size = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     let size = std::str::from_utf8(size).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
     match size.and_then(|text| u64::from_str_radix(text, 16).ok()) {
-        None => Err(garbage("a chunk without a size")),
+        None => Err(invalid_data("a chunk without a size")),
         Some(0) => skip_trailers(reader).map(|()| Framing::Length(0)),
         Some(size) => Ok(Framing::Chunk(size)),
     }
 }
 
 fn end_of_chunk(reader: &mut impl BufRead) -> io::Result<()> {
-    if read_line(reader)?.is_empty() { Ok(()) } else { Err(garbage("a chunk longer than its size")) }
+    if read_line(reader)?.is_empty() { Ok(()) } else { Err(invalid_data("a chunk longer than its size")) }
 }
 
 fn skip_trailers(reader: &mut impl BufRead) -> io::Result<()> {
@@ -180,7 +181,7 @@ fn skip_trailers(reader: &mut impl BufRead) -> io::Result<()> {
             return Ok(());
         }
     }
-    Err(garbage("too many trailers"))
+    Err(invalid_data("too many trailers"))
 }
 
 /// A line without its end.
@@ -190,26 +191,18 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     limited.read_until(b'\n', &mut line)?;
     if line.pop_if(|b| *b == b'\n').is_none() {
         let too_long = limited.limit() == 0;
-        return Err(if too_long { garbage("a line that is too long") } else { io::ErrorKind::UnexpectedEof.into() });
+        return Err(if too_long {
+            invalid_data("a line that is too long")
+        } else {
+            io::ErrorKind::UnexpectedEof.into()
+        });
     }
     line.pop_if(|b| *b == b'\r');
     Ok(line)
 }
 
-fn garbage(what: impl Into<String>) -> io::Error {
+fn invalid_data(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
-}
-
-/// A string as one segment of a path or one value of a query: all but the unreserved characters is escaped.
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
@@ -217,10 +210,10 @@ mod tests {
     use super::*;
     use std::io::{BufReader, Cursor};
 
-    /// Gives one byte at a time, as a slow daemon might.
-    struct Drip<'a>(&'a [u8]);
+    /// Returns one byte from each read.
+    struct OneByteReader<'a>(&'a [u8]);
 
-    impl Read for Drip<'_> {
+    impl Read for OneByteReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let take = usize::from(!buffer.is_empty()).min(self.0.len());
             buffer[..take].copy_from_slice(&self.0[..take]);
@@ -231,7 +224,7 @@ mod tests {
 
     fn read(text: &str) -> io::Result<(u16, String)> {
         let whole = read_from(Cursor::new(text.as_bytes()));
-        let dripped = read_from(BufReader::with_capacity(1, Drip(text.as_bytes())));
+        let dripped = read_from(BufReader::with_capacity(1, OneByteReader(text.as_bytes())));
         match (&whole, &dripped) {
             (Ok(a), Ok(b)) => assert_eq!(a, b),
             (Err(a), Err(b)) => assert_eq!(a.kind(), b.kind()),
@@ -241,14 +234,14 @@ mod tests {
     }
 
     fn read_from(reader: impl BufRead) -> io::Result<(u16, String)> {
-        let mut response = Response::read(reader)?;
+        let mut response = HttpResponse::read(reader)?;
         let mut body = String::new();
         response.body.read_to_string(&mut body)?;
         Ok((response.status, body))
     }
 
     #[test]
-    fn whole_answers() {
+    fn reads_complete_responses() {
         for (text, status, body) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more", 200, "hello"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nContent-Length: 2\r\n\r\n{}", 200, "{}"),
@@ -266,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_break_off() {
+    fn reports_incomplete_responses() {
         for text in [
             "",
             "HTTP/1.1 200",
@@ -282,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_garbage() {
+    fn rejects_invalid_responses() {
         let long_head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(65));
         let long_line =
@@ -306,11 +299,5 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap_err().kind(), io::ErrorKind::InvalidData, "{text}");
         }
-    }
-
-    #[test]
-    fn escapes_all_but_the_unreserved() {
-        assert_eq!(encode("odin-PS-8f4a2b"), "odin-PS-8f4a2b");
-        assert_eq!(encode("a/b?c=d&e f%ä"), "a%2Fb%3Fc%3Dd%26e%20f%25%C3%A4");
     }
 }

@@ -1,25 +1,25 @@
-//! Which machine a registration names.
+//! The machine of a registration.
 //!
-//! The earlier services take an explicit machine, else HOST_MACHINE of the process that registers, else their own. The
-//! variable counts here too, unless the daemon takes only its own machine's sessions (machine.allow_other): it is set
-//! for all that runs somewhere, so it must not keep a session from being registered.
+//! Earlier services used an explicit machine, else HOST_MACHINE of the registering process, else their own. HOST_MACHINE
+//! is used here too. It is often set for all processes of a host, so if the daemon refuses that machine because it accepts
+//! only its own (machine.allow_other), the session is registered without one.
 
 use super::{Client, Result};
 use crate::domain::MachineName;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::{ErrorCode, ErrorDetail, RegisterRequest, SessionBody};
 
-/// Registers a session; what names no machine is of the one that HOST_MACHINE names. The request is left as it was sent.
+/// Registers a session, by default on the machine that HOST_MACHINE names. `request` becomes the request that was sent.
 ///
 /// # Errors
-/// HOST_MACHINE is no name of a machine, or the daemon refuses.
-pub fn register_from(client: &Client, request: &mut RegisterRequest, env: Env<'_>) -> Result<SessionBody> {
+/// HOST_MACHINE is not a valid machine name, or the daemon refuses the request.
+pub fn register_with_env(client: &Client, request: &mut RegisterRequest, env: Env<'_>) -> Result<SessionBody> {
     if request.host_machine.is_some() {
         return client.register(request);
     }
-    request.host_machine = machine_in(env)?;
+    request.host_machine = machine_from_env(env)?;
     match client.register(request) {
-        Err(error) if request.host_machine.is_some() && is_about_machine(&error) => {
+        Err(error) if request.host_machine.is_some() && is_machine_refused(&error) => {
             request.host_machine = None;
             client.register(request)
         }
@@ -30,8 +30,8 @@ pub fn register_from(client: &Client, request: &mut RegisterRequest, env: Env<'_
 /// The machine that HOST_MACHINE names.
 ///
 /// # Errors
-/// It is no name of a machine.
-pub fn machine_in(env: Env<'_>) -> Result<Option<String>> {
+/// It is not a valid machine name.
+pub fn machine_from_env(env: Env<'_>) -> Result<Option<String>> {
     let Some(name) = env("HOST_MACHINE").filter(|name| !name.is_empty()) else { return Ok(None) };
     match MachineName::parse(&name.to_string_lossy()) {
         Ok(name) => Ok(Some(name.to_string())),
@@ -43,7 +43,7 @@ pub fn machine_in(env: Env<'_>) -> Result<Option<String>> {
     }
 }
 
-/// Whether the daemon refuses the machine that a request names.
-pub fn is_about_machine(error: &ErrorDetail) -> bool {
+/// Whether the daemon refused the machine of a request.
+pub fn is_machine_refused(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::BadRequest && error.message.starts_with("host_machine: ")
 }

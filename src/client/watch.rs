@@ -1,73 +1,78 @@
-//! Following changes: server-sent events, as far as this daemon sends them.
+//! Watching changes of sessions: reads the daemon's server-sent events.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::http::Request;
-use super::{Client, Result, decode, encode, is_success, refusal};
+use super::http::HttpRequest;
+use super::{Client, Result, daemon_error, from_json, is_success, target};
 use crate::wire::{SessionBody, WatchQuery};
 
-/// No line of an event is longer.
+/// The longest accepted line of an event, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
-/// What the daemon tells.
+/// A change that the daemon reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum WatchEvent {
     Session(Box<SessionBody>),
-    /// More has changed than can be told: the sessions are to be listed anew.
+    /// The changes since the last event are not known any more: the sessions must be listed again.
     Reset,
 }
 
-/// Changes as they come.
-pub struct Changes {
+/// A stream of changes.
+pub struct WatchStream {
     lines: BufReader<Box<dyn Read>>,
-    /// The id of the newest event; going on after it misses nothing.
-    pub last: Option<String>,
+    /// The id of the last event received, after which another watch continues.
+    pub last_id: Option<String>,
 }
 
 impl Client {
-    /// Watches the sessions that `query` lets through. Waiting for a change ends with an error when the
-    /// connection breaks.
-    pub fn watch(&self, query: &WatchQuery) -> Result<Changes> {
-        let target = target(query);
-        let mut response = self.open(&Request { method: "GET", target, body: None, idempotency_key: None })?;
+    /// Watches the sessions that match `query`.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub fn watch(&self, query: &WatchQuery) -> Result<WatchStream> {
+        let target = target::watch(query);
+        let mut response = self.open(&HttpRequest { method: "GET", target, body: None, idempotency_key: None })?;
         if !is_success(response.status) {
             let mut body = Vec::new();
-            (&mut response.body).take(MAX_LINE).read_to_end(&mut body).map_err(|error| self.broken(&error))?;
-            return Err(refusal(response.status, &body));
+            (&mut response.body)
+                .take(MAX_LINE)
+                .read_to_end(&mut body)
+                .map_err(|error| self.connection_error(&error))?;
+            return Err(daemon_error(response.status, &body));
         }
-        let mut changes = Changes { lines: BufReader::new(Box::new(response.body)), last: query.after.clone() };
-        // The first thing that comes says that from here on nothing is missed.
-        changes.event().map_err(|error| self.broken(&error))?;
+        let mut changes = WatchStream { lines: BufReader::new(Box::new(response.body)), last_id: query.after.clone() };
+        // The first event, a comment, shows that all changes from here on are sent.
+        changes.read_event().map_err(|error| self.connection_error(&error))?;
         Ok(changes)
     }
 }
 
-impl Changes {
+impl WatchStream {
     /// Waits for the next change.
     ///
     /// # Errors
-    /// The connection broke, or what comes is not understood.
-    pub fn next_change(&mut self) -> io::Result<Change> {
+    /// The connection broke, or an event is invalid.
+    pub fn next_change(&mut self) -> io::Result<WatchEvent> {
         loop {
-            let event = self.event()?;
+            let event = self.read_event()?;
             if !event.id.is_empty() {
-                self.last = Some(event.id);
+                self.last_id = Some(event.id);
             }
             match event.name.as_str() {
-                "reset" => return Ok(Change::Reset),
+                "reset" => return Ok(WatchEvent::Reset),
                 "session" => {
-                    let session = decode(event.data.as_bytes());
-                    return session.map(Change::Session).map_err(|error| io::Error::other(error.message));
+                    let session = from_json(event.data.as_bytes());
+                    return session.map(WatchEvent::Session).map_err(|error| io::Error::other(error.message));
                 }
-                // A comment, or what a newer daemon tells.
+                // A comment, or an event of a newer daemon.
                 _ => {}
             }
         }
     }
 
-    /// Everything up to an empty line.
-    fn event(&mut self) -> io::Result<Event> {
-        let mut event = Event::default();
+    /// Reads up to an empty line.
+    fn read_event(&mut self) -> io::Result<ServerSentEvent> {
+        let mut event = ServerSentEvent::default();
         loop {
             let mut line = String::new();
             (&mut self.lines).take(MAX_LINE).read_line(&mut line)?;
@@ -76,21 +81,21 @@ impl Changes {
             }
             match line.trim_end_matches(['\r', '\n']) {
                 "" => return Ok(event),
-                line => event.take(line),
+                line => event.add_line(line),
             }
         }
     }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
+struct ServerSentEvent {
     name: String,
     id: String,
     data: String,
 }
 
-impl Event {
-    fn take(&mut self, line: &str) {
+impl ServerSentEvent {
+    fn add_line(&mut self, line: &str) {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -102,40 +107,27 @@ impl Event {
     }
 }
 
-fn target(query: &WatchQuery) -> String {
-    let WatchQuery { project, machine, local, after } = query;
-    let pairs = [
-        ("project", project.clone()),
-        ("machine", machine.clone()),
-        ("local", local.map(|local| local.to_string())),
-        ("after", after.clone()),
-    ];
-    let pairs: Vec<_> =
-        pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?)))).collect();
-    format!("/v1/watch?{}", pairs.join("&"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn changes(text: &'static str) -> Changes {
-        Changes { lines: BufReader::new(Box::new(text.as_bytes())), last: None }
+    fn changes(text: &'static str) -> WatchStream {
+        WatchStream { lines: BufReader::new(Box::new(text.as_bytes())), last_id: None }
     }
 
     #[test]
-    fn comments_and_unknown_events_are_passed_over() {
+    fn skips_comments_and_unknown_events() {
         let mut changes =
-            changes(": watching\nretry: 1000\n\nevent: news\ndata: {}\n\nevent: reset\nid: 5-1\ndata: {}\n\n");
-        assert_eq!(changes.next_change().unwrap(), Change::Reset);
-        assert_eq!(changes.last.as_deref(), Some("5-1"));
+            changes(": watching\nretry: 1000\n\nevent: other\ndata: {}\n\nevent: reset\nid: 5-1\ndata: {}\n\n");
+        assert_eq!(changes.next_change().unwrap(), WatchEvent::Reset);
+        assert_eq!(changes.last_id.as_deref(), Some("5-1"));
         assert_eq!(changes.next_change().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
-    fn half_an_event_is_none() {
+    fn ignores_an_incomplete_event() {
         let mut changes = changes("event: reset\nid: 5-1\n");
         assert!(changes.next_change().is_err());
-        assert_eq!(changes.last, None);
+        assert_eq!(changes.last_id, None);
     }
 }

@@ -1,8 +1,10 @@
-//! Settings, in three types: what the file says ([`fragment`]), what flags, environment and file say
-//! together ([`Overrides`] and the fragment), and what is valid ([`Settings`]). An invalid value
-//! travels no further than this module.
+//! Settings: reads the configuration file and merges it with flags and environment variables.
+//!
+//! Precedence: flag ([`Overrides`]), environment variable ([`Environment`]), file ([`ConfigFile`]), default. The result
+//! ([`Settings`]) is valid: each value is checked here. An error names the key, and never quotes a value that may hold a
+//! password.
 
-mod fragment;
+mod file;
 mod settings;
 
 use std::ffi::OsString;
@@ -18,10 +20,10 @@ pub use settings::{
 };
 
 use crate::domain::text::one_line;
-use crate::platform::places::{CONFIG_VAR, Os, Places, path_in};
-use fragment::Fragment;
+use crate::platform::default_paths::{CONFIG_VAR, DefaultPaths, Os, path_in};
+use file::ConfigFile;
 
-/// What the flags of the command line say.
+/// Values of command line flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     pub config: Option<PathBuf>,
@@ -33,7 +35,7 @@ pub struct Overrides {
     pub log_file: Option<PathBuf>,
 }
 
-/// Where the program runs, as far as the settings depend on it.
+/// The process's environment, as far as the settings depend on it.
 #[derive(Clone, Copy)]
 pub struct Environment<'a> {
     pub os: Os,
@@ -41,13 +43,13 @@ pub struct Environment<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
-/// Settings, and where they came from.
+/// Settings, and the file they were read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     pub settings: Settings,
-    /// The file that is, or would be, read.
+    /// The path of the configuration file, whether it exists or not.
     pub config_path: Option<PathBuf>,
-    pub file_was_there: bool,
+    pub file_exists: bool,
 }
 
 /// What is wrong with the configuration: one line that names the file or the key.
@@ -60,7 +62,7 @@ impl ConfigError {
         Self(one_line(what.as_ref()))
     }
 
-    /// `key`'s value breaks a rule.
+    /// The value of `key` breaks `rule`.
     fn key(key: &str, rule: impl std::fmt::Display) -> Self {
         Self::new(format!("{key}: {rule}"))
     }
@@ -70,15 +72,15 @@ impl ConfigError {
     }
 }
 
-/// Reads the file, and merges: a flag counts before the environment, that before the file, that before the default.
+/// Reads the configuration file, if it exists, and merges it with flags and environment.
 ///
 /// # Errors
-/// A file that was named and is not there; one that cannot be read or does not parse; a value that is not valid.
+/// A file that was given explicitly does not exist; the file cannot be read or parsed; a value is invalid.
 pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Loaded, ConfigError> {
-    let places = Places::of(environment.os, environment.is_root, environment.variable);
+    let default_paths = DefaultPaths::of(environment.os, environment.is_root, environment.variable);
     let named = overrides.config.clone().or_else(|| path_in(environment.variable, CONFIG_VAR));
     let explicit = named.is_some();
-    let config_path = named.or_else(|| places.config_file.clone());
+    let config_path = named.or_else(|| default_paths.config_file.clone());
     let text = match config_path.as_ref().map(fs::read_to_string) {
         Some(Ok(text)) => Some(text),
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound && !explicit => None,
@@ -89,21 +91,22 @@ pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Load
         None => None,
     };
     let in_file = |error: ConfigError| config_path.as_ref().map_or(error.clone(), |path| error.in_file(path));
-    let fragment = text.as_deref().map_or_else(|| Ok(Fragment::default()), Fragment::parse).map_err(in_file)?;
-    let settings = settings::merge(overrides, environment, &places, fragment)?;
-    Ok(Loaded { settings, config_path, file_was_there: text.is_some() })
+    let fragment = text.as_deref().map_or_else(|| Ok(ConfigFile::default()), ConfigFile::parse).map_err(in_file)?;
+    let settings = settings::merge(overrides, environment, &default_paths, fragment)?;
+    Ok(Loaded { settings, config_path, file_exists: text.is_some() })
 }
 
-/// Whether a URL, or a connection string of keys and values, carries a password. All that stands between `://` and the last
-/// `@` may be one: passwords have slashes, blanks and quotes in them that should have been escaped.
+/// Whether a URL or a connection string of keys and values contains a password. The user info is taken to extend to the
+/// last `@`, because passwords often contain slashes, blanks or quotes that should have been escaped.
 pub fn has_password(url: &str) -> bool {
     let user_info = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
     user_info.is_some_and(|(user_info, _)| user_info.contains(':')) || sets_password(url)
 }
 
-/// Whether `password` (also as `PGPASSWORD`, `sslpassword`, with blanks or percent-encoded) is set in the text.
+/// Whether the text sets `password`, also as part of another name (`PGPASSWORD`, `sslpassword`), with blanks, or
+/// percent-encoded.
 pub fn sets_password(text: &str) -> bool {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy().to_ascii_lowercase();
-    let is_set = |behind: &str| behind.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(['=', ':']);
+    let is_set = |rest: &str| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(['=', ':']);
     decoded.split("password").skip(1).any(is_set)
 }

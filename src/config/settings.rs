@@ -1,4 +1,4 @@
-//! Settings that are valid, and how flags, environment, file and defaults become them.
+//! Valid settings, and how flags, environment, file and defaults are merged into them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::fragment::{self, Fragment};
+use super::file::{self, ConfigFile};
 use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
 use crate::domain::{InstanceType, Invalid, MachineName, Project};
-use crate::platform::places::{Places, SOCKET_VAR, STATE_DIR_VAR, path_in};
+use crate::platform::default_paths::{DefaultPaths, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
-/// Text that never shows in a log or an error.
+/// Text that `Debug` does not show, so that it appears in no log or error.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -34,14 +34,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// All settings. Each is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub machine: MachineSettings,
-    /// `None`: this host is on its own.
+    /// `None`: sessions are not synced.
     pub central: Option<CentralSettings>,
     /// How often live sessions are refreshed, here and in central.
     pub heartbeat_interval: Duration,
-    /// A session that gave no sign of life for this long is stale.
+    /// A session without a heartbeat for this long is stale.
     pub stale_after: Duration,
     /// How long closed sessions are kept once central has them.
     pub keep_closed: Duration,
@@ -56,17 +57,17 @@ pub struct Settings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaudeSettings {
-    /// Whether to find local Claude Code sessions by themselves.
+    /// Whether to discover local Claude Code sessions.
     pub watch: bool,
     /// Claude Code's folder; `None`: this user has no home.
     pub home: Option<PathBuf>,
-    /// Of which type a session is that an agent begins.
+    /// Determine the type of a session that an agent's report creates.
     pub rules: Vec<TypeRule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineSettings {
-    /// The name that somebody gave; `None`: the pinned one counts.
+    /// The configured name; `None`: the pinned name is used.
     pub name: Option<MachineName>,
     pub allow_other: bool,
 }
@@ -97,14 +98,14 @@ pub struct LogSettings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// The journal's own under systemd, else text.
+    /// The journal's own format under systemd, else text.
     Auto,
     Journal,
     Text,
     Json,
 }
 
-/// The settings that differ and take effect only at the next start.
+/// The changed settings that take effect only at the next start.
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     [
         ("machine.name", old.machine.name != new.machine.name),
@@ -119,42 +120,48 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     .collect()
 }
 
-/// What a Unix socket's address can hold (sun_path: 108 bytes on Linux, 104 on macOS), with its end.
+/// The longest path of a Unix socket in bytes, without the terminating zero (sun_path has 108 bytes on Linux, 104 on
+/// macOS).
 const SOCKET_PATH_MAX: usize = 103;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// As humantime counts: 365.25 days.
+/// 365.25 days, as in humantime.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
 pub(super) fn merge(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    places: &Places,
-    file: Fragment,
+    default_paths: &DefaultPaths,
+    file: ConfigFile,
 ) -> Result<Settings, ConfigError> {
     let path = |name| path_in(environment.variable, name);
-    // A flag or a variable is relative to where it was given; the file is read from anywhere.
+    // A path in the file cannot be relative: the daemon's working directory may be any.
     absolute("store.path", file.store.path.as_deref())?;
     absolute("socket.path", file.socket.path.as_deref())?;
     absolute("central.password_file", file.central.password_file.as_deref())?;
     let state_dir =
-        first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, places.state_dir.clone()])
-            .ok_or_else(|| ConfigError::key("store.path", "HOME is not set, so say where: --state-dir DIR"))?;
+        first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, default_paths.state_dir.clone()])
+            .ok_or_else(|| ConfigError::key("store.path", "HOME is not set; give the folder with --state-dir"))?;
     let socket_path =
-        first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, places.socket(Some(&state_dir))])
+        first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, default_paths.socket(Some(&state_dir))])
             .unwrap_or_else(|| state_dir.join("sessiond.sock"));
     let stale_after =
         duration("sessions.stale_after", file.sessions.stale_after.as_deref(), 120 * SECOND, 5 * SECOND, DAY)?;
-    // A short stale_after by itself is enough said: heartbeats then come several times within it.
-    let usual = (stale_after / 4).clamp(SECOND, 30 * SECOND);
-    let heartbeat_interval =
-        duration("central.heartbeat_interval", file.central.heartbeat_interval.as_deref(), usual, SECOND, HOUR)?;
+    // Several heartbeats within stale_after, also where only that is configured.
+    let default_interval = (stale_after / 4).clamp(SECOND, 30 * SECOND);
+    let heartbeat_interval = duration(
+        "central.heartbeat_interval",
+        file.central.heartbeat_interval.as_deref(),
+        default_interval,
+        SECOND,
+        HOUR,
+    )?;
     if stale_after <= heartbeat_interval {
         return Err(ConfigError::key(
             "sessions.stale_after",
-            "it must be longer than central.heartbeat_interval, or live sessions would turn stale between two heartbeats",
+            "it must be longer than central.heartbeat_interval, or live sessions would become stale between heartbeats",
         ));
     }
     Ok(Settings {
@@ -181,8 +188,8 @@ pub(super) fn merge(
     })
 }
 
-/// A value as an error may quote it: central's URL may stand at the wrong key.
-fn shown(value: &str) -> String {
+/// A value as an error may quote it: central's URL may have been set for the wrong key.
+fn quotable(value: &str) -> String {
     let may_hold_a_password = has_password(value) || value.contains("://");
     if may_hold_a_password { "(a value that may hold a password)".to_owned() } else { quotation(value) }
 }
@@ -191,7 +198,7 @@ fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
     match path.filter(|path| !path.is_absolute()) {
         None => Ok(()),
         Some(path) => {
-            let path = shown(&path.display().to_string());
+            let path = quotable(&path.display().to_string());
             Err(ConfigError::key(key, format!("\"{path}\" is not an absolute path")))
         }
     }
@@ -205,7 +212,7 @@ fn text(environment: &Environment<'_>, name: &str) -> Option<String> {
     (environment.variable)(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A name that was given and breaks the rule is refused, an empty one too.
+/// The configured name, of which an empty one is an error too.
 fn machine_name(
     overrides: &Overrides,
     environment: &Environment<'_>,
@@ -217,7 +224,7 @@ fn machine_name(
         file.map(|name| ("machine.name", name)),
     ]);
     let parse = |(source, name): (&str, String)| {
-        MachineName::parse(&shown(&name)).map_err(|invalid| ConfigError::key(source, invalid.rule))
+        MachineName::parse(&quotable(&name)).map_err(|invalid| ConfigError::key(source, invalid.rule))
     };
     given.map(parse).transpose()
 }
@@ -225,11 +232,11 @@ fn machine_name(
 fn central(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    file: fragment::Central,
+    file: file::CentralSection,
 ) -> Result<Option<CentralSettings>, ConfigError> {
     let from_environment = |name| text(environment, name).filter(|url| !url.is_empty()).map(|url| (name, Secret(url)));
-    // Other programs' databases are named by it too; SESSIOND_CENTRAL_URL is ours alone.
-    let database_url = from_environment("DATABASE_URL").filter(|(_, url)| is_of_postgres(url));
+    // DATABASE_URL may be the database of another program; SESSIOND_CENTRAL_URL is only used by sessiond.
+    let database_url = from_environment("DATABASE_URL").filter(|(_, url)| is_postgres_url(url));
     let url = first([
         overrides.central_url.clone().map(|url| ("--central-url", url)),
         from_environment("SESSIOND_CENTRAL_URL"),
@@ -237,56 +244,55 @@ fn central(
         file.url.map(|url| ("central.url", Secret(url))),
     ]);
     let limits = (SECOND / 10, 300 * SECOND);
-    // Checked even where there is no URL: a file that is wrong is wrong before it is needed.
+    // Checked also without a URL, so that errors show before central is configured.
     let pull_interval = duration("central.pull_interval", file.pull_interval.as_deref(), 15 * SECOND, SECOND, HOUR)?;
     let connect_timeout =
         duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.0, limits.1)?;
     let statement_timeout =
         duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
     let Some((source, url)) = url else { return Ok(None) };
-    if !is_of_postgres(&url) {
+    if !is_postgres_url(&url) {
         return Err(ConfigError::key(source, "it must begin with postgres:// or postgresql://"));
     }
     let password_file = file.password_file.or_else(|| systemd_credential(environment));
     Ok(Some(CentralSettings { url, password_file, pull_interval, connect_timeout, statement_timeout }))
 }
 
-fn is_of_postgres(url: &Secret) -> bool {
+fn is_postgres_url(url: &Secret) -> bool {
     ["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme))
 }
 
-/// Why DATABASE_URL is not used, where it is set: it is another kind of database's, as that of the programs beside which
-/// the daemon was started.
+/// Why DATABASE_URL is ignored although it is set: it names another kind of database, probably that of another program.
 pub fn unused_database_url(environment: &Environment<'_>) -> Option<&'static str> {
     let url = text(environment, "DATABASE_URL").filter(|url| !url.is_empty())?;
-    (!is_of_postgres(&Secret(url))).then_some("DATABASE_URL is not used: it does not begin with postgres://")
+    (!is_postgres_url(&Secret(url))).then_some("DATABASE_URL is not used: it does not begin with postgres://")
 }
 
-fn claude(environment: &Environment<'_>, file: fragment::Claude) -> Result<ClaudeSettings, ConfigError> {
+fn claude(environment: &Environment<'_>, file: file::ClaudeSection) -> Result<ClaudeSettings, ConfigError> {
     absolute("claude.home", file.home.as_deref())?;
-    let by_itself = || path_in(environment.variable, "HOME").map(|home| home.join(".claude"));
+    let default = || path_in(environment.variable, "HOME").map(|home| home.join(".claude"));
     Ok(ClaudeSettings {
         watch: file.watch.unwrap_or(true),
-        home: file.home.or_else(|| path_in(environment.variable, "CLAUDE_CONFIG_DIR")).or_else(by_itself),
+        home: file.home.or_else(|| path_in(environment.variable, "CLAUDE_CONFIG_DIR")).or_else(default),
         rules: file.rules.unwrap_or_default().into_iter().map(type_rule).collect::<Result<_, _>>()?,
     })
 }
 
-fn type_rule(rule: fragment::Rule) -> Result<TypeRule, ConfigError> {
+fn type_rule(rule: file::TypeRuleEntry) -> Result<TypeRule, ConfigError> {
     const KEY: &str = "claude.rules";
     absolute(KEY, rule.folder.as_deref())?;
     let invalid = |error: Invalid| ConfigError::key(KEY, error);
-    let project = rule.project.as_deref().map(|name| Project::parse(&shown(name))).transpose().map_err(invalid)?;
+    let project = rule.project.as_deref().map(|name| Project::parse(&quotable(name))).transpose().map_err(invalid)?;
     let folder = rule.folder.map(|folder| folder.into_os_string().to_string_lossy().into_owned());
     if project.is_none() && folder.is_none() {
         return Err(ConfigError::key(KEY, "a rule must name a project or a folder"));
     }
-    let instance_type = InstanceType::parse(&shown(&rule.instance_type))
+    let instance_type = InstanceType::parse(&quotable(&rule.instance_type))
         .map_err(|error| ConfigError::key(KEY, format!("type: {}", error.rule)))?;
     Ok(TypeRule { project: project.map(|project| project.to_string()), folder, instance_type })
 }
 
-/// What `LoadCredential=central-password:...` of a systemd unit provides.
+/// The file that `LoadCredential=central-password:...` of a systemd unit provides.
 fn systemd_credential(environment: &Environment<'_>) -> Option<PathBuf> {
     path_in(environment.variable, "CREDENTIALS_DIRECTORY")
         .map(|dir| dir.join("central-password"))
@@ -301,18 +307,18 @@ fn duration(
     most: Duration,
 ) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
-    let spelt = shown(text);
+    let given = quotable(text);
     let value = humantime::parse_duration(text)
-        .map_err(|_| ConfigError::key(key, format!("\"{spelt}\" is not a duration such as 30s or 7d")))?;
+        .map_err(|_| ConfigError::key(key, format!("\"{given}\" is not a duration such as 30s or 7d")))?;
     if !(least..=most).contains(&value) {
-        let rule = format!("{spelt} is not between {} and {}", spoken(least), spoken(most));
+        let rule = format!("{given} is not between {} and {}", format_limit(least), format_limit(most));
         return Err(ConfigError::key(key, rule));
     }
     Ok(value)
 }
 
-/// A limit in the largest unit that divides it: humantime calls ten years "9years 11months 27days ...".
-fn spoken(limit: Duration) -> String {
+/// A limit in the largest unit that divides it; humantime formats ten years as "9years 11months 27days ...".
+fn format_limit(limit: Duration) -> String {
     let units = [(YEAR, "y"), (DAY, "d"), (HOUR, "h"), (60 * SECOND, "m"), (SECOND, "s")];
     let whole = |(unit, _): &&(Duration, &str)| limit >= *unit && limit.as_millis().is_multiple_of(unit.as_millis());
     match units.iter().find(whole) {
@@ -326,7 +332,7 @@ fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
         None | Some("full") => Ok(Durability::Full),
         Some("normal") => Ok(Durability::Normal),
         Some(other) => {
-            Err(ConfigError::key("store.durability", format!("\"{}\" is neither full nor normal", shown(other))))
+            Err(ConfigError::key("store.durability", format!("\"{}\" is neither full nor normal", quotable(other))))
         }
     }
 }
@@ -334,11 +340,11 @@ fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
 fn size(text: Option<&str>) -> Result<u64, ConfigError> {
     const LEAST: u64 = 1 << 20;
     let Some(text) = text else { return Ok(1 << 30) };
-    let size = text
-        .parse::<bytesize::ByteSize>()
-        .map_err(|_| ConfigError::key("store.max_size", format!("\"{}\" is not a size such as 1GiB", shown(text))))?;
+    let size = text.parse::<bytesize::ByteSize>().map_err(|_| {
+        ConfigError::key("store.max_size", format!("\"{}\" is not a size such as 1GiB", quotable(text)))
+    })?;
     if size.as_u64() < LEAST {
-        return Err(ConfigError::key("store.max_size", format!("{} is less than 1MiB", shown(text))));
+        return Err(ConfigError::key("store.max_size", format!("{} is less than 1MiB", quotable(text))));
     }
     Ok(size.as_u64())
 }
@@ -347,26 +353,26 @@ fn socket(path: PathBuf, mode: Option<&str>, group: Option<String>) -> Result<So
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         let rule = format!(
             "{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have",
-            shown(&path.display().to_string())
+            quotable(&path.display().to_string())
         );
         return Err(ConfigError::key("socket.path", rule));
     }
     let mode = mode.unwrap_or("0660");
-    // from_str_radix would take a sign, too.
+    // from_str_radix also accepts a sign.
     let octal = u32::from_str_radix(mode, 8).ok().filter(|octal| *octal <= 0o777 && !mode.starts_with('+'));
     let mode = octal.filter(|octal| octal & 0o600 == 0o600).ok_or_else(|| {
-        let rule = format!("\"{}\" is not a mode between 0600 and 0777 that lets the owner in", shown(mode));
+        let rule = format!("\"{}\" is not a mode between 0600 and 0777 that gives the owner access", quotable(mode));
         ConfigError::key("socket.mode", rule)
     })?;
     Ok(SocketSettings { path, mode, group: group.filter(|group| !group.is_empty()) })
 }
 
-fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, ConfigError> {
+fn log(overrides: &Overrides, file: &file::LogSection) -> Result<LogSettings, ConfigError> {
     let from_file = match file.level.as_deref() {
         None => LevelFilter::INFO,
         Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level.parse().unwrap_or(LevelFilter::INFO),
         Some(other) => {
-            let rule = format!("\"{}\" is none of error, warn, info, debug, trace", shown(other));
+            let rule = format!("\"{}\" is none of error, warn, info, debug, trace", quotable(other));
             return Err(ConfigError::key("log.level", rule));
         }
     };
@@ -376,7 +382,7 @@ fn log(overrides: &Overrides, file: &fragment::Log) -> Result<LogSettings, Confi
         Some("text") => LogFormat::Text,
         Some("json") => LogFormat::Json,
         Some(other) => {
-            let rule = format!("\"{}\" is none of auto, journal, text, json", shown(other));
+            let rule = format!("\"{}\" is none of auto, journal, text, json", quotable(other));
             return Err(ConfigError::key("log.format", rule));
         }
     };
@@ -389,28 +395,29 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::platform::places::Os;
+    use crate::platform::default_paths::Os;
 
     fn merged(overrides: &Overrides, variables: &[(&str, &str)], toml: &str) -> Result<Settings, String> {
         let variables: HashMap<_, _> = [("HOME", "/home/me")].iter().chain(variables).copied().collect();
         let variable = |name: &str| variables.get(name).map(OsString::from);
         let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
-        let places = Places::of(environment.os, false, &variable);
-        merge(overrides, &environment, &places, Fragment::parse(toml).unwrap()).map_err(|error| error.to_string())
+        let default_paths = DefaultPaths::of(environment.os, false, &variable);
+        merge(overrides, &environment, &default_paths, ConfigFile::parse(toml).unwrap())
+            .map_err(|error| error.to_string())
     }
 
-    fn of_file(toml: &str) -> Result<Settings, String> {
+    fn from_file(toml: &str) -> Result<Settings, String> {
         merged(&Overrides::default(), &[], toml)
     }
 
     #[test]
-    fn the_example_s_values_are_the_defaults() {
-        let example = of_file(include_str!("../../config.example.toml")).unwrap();
-        assert_eq!(example, of_file("").unwrap());
+    fn the_example_has_the_default_values() {
+        let example = from_file(include_str!("../../config.example.toml")).unwrap();
+        assert_eq!(example, from_file("").unwrap());
     }
 
     #[test]
-    fn a_flag_counts_before_the_environment_that_before_the_file() {
+    fn flags_precede_the_environment_which_precedes_the_file() {
         let toml = "[machine]\nname = \"file\"\n[central]\nurl = \"postgres://file\"\n[store]\npath = \"/file\"\n";
         let variables = [("HOST_MACHINE", "env"), ("DATABASE_URL", "postgres://env"), ("SESSIOND_STATE_DIR", "/env")];
         let overrides = Overrides {
@@ -419,22 +426,22 @@ mod tests {
             state_dir: Some("/flag".into()),
             ..Overrides::default()
         };
-        let seen = |settings: Result<Settings, String>| {
+        let result = |settings: Result<Settings, String>| {
             let s = settings.unwrap();
             let url = s.central.map(|c| c.url.reveal().to_owned());
             (s.machine.name.map(|name| name.to_string()), url, s.state_dir.display().to_string())
         };
         let expect = |who: &str| (Some(who.to_owned()), Some(format!("postgres://{who}")), format!("/{who}"));
-        assert_eq!(seen(merged(&overrides, &variables, toml)), expect("flag"));
-        assert_eq!(seen(merged(&Overrides::default(), &variables, toml)), expect("env"));
-        assert_eq!(seen(of_file(toml)), expect("file"));
-        assert_eq!(seen(of_file("")), (None, None, "/home/me/.local/state/sessiond".into()));
+        assert_eq!(result(merged(&overrides, &variables, toml)), expect("flag"));
+        assert_eq!(result(merged(&Overrides::default(), &variables, toml)), expect("env"));
+        assert_eq!(result(from_file(toml)), expect("file"));
+        assert_eq!(result(from_file("")), (None, None, "/home/me/.local/state/sessiond".into()));
         let both = [("DATABASE_URL", "postgres://b"), ("SESSIOND_CENTRAL_URL", "postgres://a")];
-        assert_eq!(seen(merged(&Overrides::default(), &both, "")).1.as_deref(), Some("postgres://a"));
+        assert_eq!(result(merged(&Overrides::default(), &both, "")).1.as_deref(), Some("postgres://a"));
     }
 
     #[test]
-    fn values_that_are_not_valid_are_named_by_key() {
+    fn errors_name_the_key_of_an_invalid_value() {
         for (toml, message) in [
             ("[central]\nheartbeat_interval = \"soon\"", "central.heartbeat_interval: \"soon\" is not a duration"),
             ("[central]\nheartbeat_interval = \"10ms\"", "central.heartbeat_interval: 10ms is not between 1s and 1h"),
@@ -456,22 +463,22 @@ mod tests {
             ("[log]\nformat = \"xml\"", "log.format: \"xml\""),
             ("[machine]\nname = \"My-Machine\"", "machine.name: \"My-Machine\" is not a machine name"),
         ] {
-            let error = of_file(toml).unwrap_err();
+            let error = from_file(toml).unwrap_err();
             assert!(error.starts_with(message), "{error}");
             assert!(!error.contains("hunter2") && error.lines().count() == 1, "{error}");
         }
-        assert_eq!(of_file("[sessions]\nkeep_closed = \"10y\"").unwrap().keep_closed, 10 * YEAR);
-        // Other programs' databases are named by it, too.
+        assert_eq!(from_file("[sessions]\nkeep_closed = \"10y\"").unwrap().keep_closed, 10 * YEAR);
+        // It may be the database of another program.
         let elsewhere = merged(&Overrides::default(), &[("DATABASE_URL", "mysql://u:hunter2@x")], "").unwrap();
         assert_eq!(elsewhere.central, None);
         let long = format!("[socket]\npath = \"/{}\"", "x".repeat(120));
-        assert!(of_file(&long).unwrap_err().starts_with("socket.path: "));
+        assert!(from_file(&long).unwrap_err().starts_with("socket.path: "));
         assert!(merged(&Overrides::default(), &[("HOST_MACHINE", "")], "").unwrap_err().starts_with("HOST_MACHINE: "));
     }
 
     #[test]
-    fn secrets_do_not_show() {
-        let settings = of_file("[central]\nurl = \"postgres://u:hunter2@x/y\"").unwrap();
+    fn debug_output_hides_secrets() {
+        let settings = from_file("[central]\nurl = \"postgres://u:hunter2@x/y\"").unwrap();
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 }

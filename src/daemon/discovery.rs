@@ -13,7 +13,7 @@ use crate::domain::Project;
 use crate::domain::agent::{Report, Sign, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
-use crate::store::{Caller, PinnedIdentity, Process, Sighting, Store, StoreError};
+use crate::store::{Caller, PinnedIdentity, Process, ReceivedReport, Store, StoreError};
 
 pub struct Discovery {
     pub store: Store,
@@ -69,11 +69,11 @@ impl Recorder for Discovery {
             promised_id: None,
             outer_id: None,
         };
-        let sighting = Sighting {
+        let sighting = ReceivedReport {
             report,
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
-            lives: process::lives,
+            lives: process::is_running,
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };

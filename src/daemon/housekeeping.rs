@@ -68,6 +68,6 @@ async fn finish_start(store: &Store) {
         }
     }
     // Starting takes more memory than running.
-    platform::memory::give_back();
+    platform::memory::trim();
     std::future::pending().await
 }

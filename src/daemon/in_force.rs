@@ -80,10 +80,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
         keep_closed: loaded.settings.keep_closed,
         allow_other: loaded.settings.machine.allow_other,
         type_rules: loaded.settings.claude.rules.clone(),
-        config_path: loaded
-            .file_was_there
-            .then(|| loaded.config_path.as_ref().map(|p| p.display().to_string()))
-            .flatten(),
+        config_path: loaded.file_exists.then(|| loaded.config_path.as_ref().map(|p| p.display().to_string())).flatten(),
         config_error: None,
     }
 }

@@ -26,7 +26,9 @@ use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{Entry, Spool, SpoolMonitor, SpooledRequest, Summary, Write};
-use crate::store::{Caller, Deferred, Import, Imported, PinnedIdentity, Process, Sighting, Store, StoreError};
+use crate::store::{
+    Caller, Import, Imported, PinnedIdentity, Process, ReceivedReport, SpooledWrite, Store, StoreError,
+};
 
 /// How often a folder is scanned whose changes are not notified.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -347,7 +349,7 @@ impl Intake {
         }
     }
 
-    fn deferred(&self, request: SpooledRequest, uid: u32) -> Result<Deferred, Invalid> {
+    fn deferred(&self, request: SpooledRequest, uid: u32) -> Result<SpooledWrite, Invalid> {
         let this = self.identity.current().name;
         let settings = self.settings.borrow();
         match request.write {
@@ -360,13 +362,13 @@ impl Intake {
                 if !id.names(&what.project, what.instance_type) {
                     return Err(Invalid::new("instance_id", "it is not one of this project and type"));
                 }
-                Ok(Deferred::Register { id, what: Box::new(what), process: of(uid, request.pid, pid_started) })
+                Ok(SpooledWrite::Register { id, what: Box::new(what), process: of(uid, request.pid, pid_started) })
             }
-            Write::Heartbeat { id, request } => Ok(Deferred::Heartbeat { id, beat: request.validate()? }),
-            Write::Close { id } => Ok(Deferred::Close { id }),
+            Write::Heartbeat { id, request } => Ok(SpooledWrite::Heartbeat { id, beat: request.validate()? }),
+            Write::Close { id } => Ok(SpooledWrite::Close { id }),
             Write::Event { id, request } => Ok(self.append(id, request.validate()?)),
             Write::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
-            Write::Agent { report } => Ok(Deferred::Sighting(Box::new(self.sighting(
+            Write::Agent { report } => Ok(SpooledWrite::Report(Box::new(self.sighting(
                 report.validate(&settings.type_rules)?,
                 of(uid, report.pid, report.pid_started),
                 this,
@@ -374,10 +376,10 @@ impl Intake {
         }
     }
 
-    fn append(&self, id: String, what: Happening) -> Deferred {
+    fn append(&self, id: String, what: Happening) -> SpooledWrite {
         let random = Uuid::from_u64_pair((self.random)(), (self.random)());
         let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
-        Deferred::Append { id, what: Box::new(what), record_id }
+        SpooledWrite::Append { id, what: Box::new(what), record_id }
     }
 
     fn sighting(
@@ -385,13 +387,13 @@ impl Intake {
         report: crate::domain::agent::Report,
         process: Option<Process>,
         host_machine: MachineName,
-    ) -> Sighting {
-        Sighting { report, process, host_machine, lives: process::lives }
+    ) -> ReceivedReport {
+        ReceivedReport { report, process, host_machine, lives: process::is_running }
     }
 }
 
 /// The process may be dead by now: then its session is stale as soon as the processes are checked.
 fn of(uid: u32, pid: Option<i32>, started: Option<i64>) -> Option<Process> {
     let (pid, started) = pid.zip(started)?;
-    caller::of_user(uid, pid, started)
+    caller::process_of_user(uid, pid, started)
 }

@@ -10,9 +10,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::clock::Clock;
 use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
-use crate::platform::wake::Wakes;
+use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
-use crate::store::{Process, ProcessNews, Store, StoreError};
+use crate::store::{Process, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
@@ -78,7 +78,7 @@ impl Liveness {
     }
 
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut wakes = Wakes::new(self.clock.clone());
+        let mut wakes = WakeDetector::new(self.clock.clone());
         let registered = self.store.new_processes();
         let mut settings = self.settings.clone();
         loop {
@@ -147,7 +147,7 @@ impl Liveness {
 
     /// Watches what came since: one process for a registration, however many others are watched. A process that a
     /// session had before is dropped by the next look; until then its end changes nothing.
-    async fn follow_new(&mut self, news: ProcessNews) {
+    async fn follow_new(&mut self, news: ProcessChanges) {
         if news.others {
             return self.follow().await;
         }
@@ -159,7 +159,7 @@ impl Liveness {
     fn watch(&mut self, id: InstanceId, process: Process) {
         self.watched.entry((id.clone(), process)).or_insert_with(|| {
             self.exits.spawn(async move {
-                process::exited(process).await;
+                process::wait_for_exit(process).await;
                 (id, process)
             })
         });
@@ -178,7 +178,7 @@ impl Liveness {
 
 /// Those whose processes run. With thousands of them it takes a while, so a thread of its own asks.
 async fn living(watched: Vec<(InstanceId, Process)>) -> Vec<InstanceId> {
-    let runs = |process: &Process| process::started(process.pid) == Some(process.started);
+    let runs = |process: &Process| process::start_time(process.pid) == Some(process.started);
     let asked = tokio::task::spawn_blocking(move || {
         watched.into_iter().filter(|(_, process)| runs(process)).map(|(id, _)| id).collect()
     });

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Environment, Overrides};
 use crate::sync::central::CentralError;
-use crate::sync::postgres::{MigrateError, Report, Request, migrate_with as apply};
+use crate::sync::postgres::{MigrateError, MigrateRequest, MigrationReport, migrate_with as apply};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::{failure, in_force};
@@ -11,7 +11,7 @@ use super::{failure, in_force};
 pub fn migrate(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    request: &Request,
+    request: &MigrateRequest,
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<String, ErrorDetail> {
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
@@ -46,7 +46,7 @@ fn refusal(error: MigrateError) -> ErrorDetail {
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
 }
 
-fn as_sql(report: &Report) -> String {
+fn as_sql(report: &MigrationReport) -> String {
     let notes = report.notes.iter().map(|note| format!("-- {note}\n"));
     // Zones that differ between columns cannot be set for a session.
     let zone = report.time_zone.as_ref().map(|zone| match zone.contains('=') {
@@ -57,7 +57,7 @@ fn as_sql(report: &Report) -> String {
     notes.chain(zone).chain(steps).collect()
 }
 
-fn as_words(report: &Report, place: &str) -> String {
+fn as_words(report: &MigrationReport, place: &str) -> String {
     if report.steps.is_empty() {
         return format!("{place} is up to date\n");
     }

@@ -29,12 +29,12 @@ pub use identity::{Change, offline as identity_offline};
 pub use in_force::postgres as central_of;
 pub use migrate::migrate;
 
-use crate::api::{self, About, Admission, Api, ApiError, Front, Metrics, Peer};
+use crate::api::{self, AccessPolicy, Api, ApiError, DaemonInfo, Metrics, Peer, RequestHandler};
 use crate::clock::{self, Clock};
 use crate::config::{self, Environment, Loaded, Overrides, Settings, SocketSettings};
 use crate::domain::{LinkState, LinkStatus};
 use crate::platform;
-use crate::platform::places::Places;
+use crate::platform::default_paths::DefaultPaths;
 use crate::shutdown::{self, Stop};
 use crate::spool::{Spool, SpoolMonitor};
 use crate::store::{FolderLock, IdentityFile, Options, PinnedIdentity, Store, UserLimits};
@@ -57,7 +57,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// # Errors
 /// Whatever keeps it from starting, in one line, with the exit code that belongs to it.
 pub fn run(overrides: &Overrides, environment: &Environment<'_>) -> Result<(), ErrorDetail> {
-    platform::limits::share_freed_memory();
+    platform::limits::limit_malloc_arenas();
     // Whoever starts it: what is made from here on is for its user alone, and what is for others says so.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
@@ -152,19 +152,22 @@ impl Door {
     fn guest_list(&self) -> Arc<dyn Fn(u32) -> bool + Send + Sync> {
         let (owner, group) = (self.owner, self.group.clone());
         Arc::new(move |uid| {
-            let peer =
-                platform::peer::Peer { uid, gid: platform::peer::main_group(uid).unwrap_or(u32::MAX), pid: None };
-            platform::peer::may_enter(&peer, owner, group.as_ref())
+            let peer = platform::peer::PeerCredentials {
+                uid,
+                gid: platform::peer::main_group(uid).unwrap_or(u32::MAX),
+                pid: None,
+            };
+            platform::peer::is_allowed(&peer, owner, group.as_ref())
         })
     }
 
-    fn admission(self) -> Admission {
+    fn access_policy(self) -> AccessPolicy {
         Arc::new(move |stream| {
-            let peer = platform::peer::Peer::of(stream).map_err(|error| {
+            let peer = platform::peer::PeerCredentials::of(stream).map_err(|error| {
                 ApiError::new(ErrorCode::Forbidden, format!("the peer cannot be identified: {error}"), "connect again")
             })?;
             let beside = || self.group_id().is_some_and(|gid| platform::peer::has_group(stream, gid));
-            if platform::peer::may_enter(&peer, self.owner, self.group.as_ref()) || beside() {
+            if platform::peer::is_allowed(&peer, self.owner, self.group.as_ref()) || beside() {
                 return Peer::new(peer).ok_or_else(|| {
                     let message = "the calling process has ended, so its rights cannot be known";
                     ApiError::new(ErrorCode::Forbidden, message, "keep the process that connects until it is answered")
@@ -271,31 +274,31 @@ impl Daemon {
             identity,
             settings: in_force.api(),
             link: link_status.clone(),
-            nudge,
+            push_now: nudge,
             clock: clock.clone(),
             random,
-            resolve_pid: platform::caller::resolve,
-            lives: platform::process::lives,
+            resolve_pid: platform::caller::resolve_pid,
+            is_running: platform::process::is_running,
             metrics: Metrics::new(VERSION),
-            unread: api::Unread::new(platform::memory::give_back),
+            response_budget: api::ResponseBudget::new(platform::memory::trim),
             spool: monitor,
             imported: importing,
             socket: keeper.state(),
             shutdown: serving.clone(),
-            about: about(&started.settings, &clock),
+            daemon: about(&started.settings, &clock),
         });
-        let front = Front::new(api);
+        let handler = RequestHandler::new(api);
         let answer = move |request| {
-            let (front, lookout) = (front.clone(), lookout.clone());
+            let (handler, lookout) = (handler.clone(), lookout.clone());
             async move {
                 lookout.look_if_overdue().await;
-                front.answer(request).await
+                handler.handle(request).await
             }
         };
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|e| failure::of_io("the socket cannot be served", &e))?;
         let (bound, listeners) = tokio::sync::mpsc::channel(1);
-        let mut server = tokio::spawn(api::serve(listener, listeners, answer, door.admission(), serving));
+        let mut server = tokio::spawn(api::serve(listener, listeners, answer, door.access_policy(), serving));
         let socket_file = keeper.file();
         let keeping = tokio::spawn(keeper.run(bound));
 
@@ -341,7 +344,7 @@ impl Daemon {
 /// Where clients may have left requests for this daemon: in its state folder; in the one that clients assume where it
 /// was moved; in the system service's shared spool.
 fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>) -> impl Iterator<Item = Spool> {
-    let usual = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+    let usual = DefaultPaths::of(environment.os, environment.is_root, environment.variable).state_dir;
     let is_system = environment.is_root && usual.as_ref() == Some(&settings.state_dir);
     let shared = is_system.then(|| {
         // Without a group nobody else may use this daemon. The package makes the folder for the service's own user.
@@ -361,8 +364,8 @@ fn spools(settings: &Settings, environment: &Environment<'_>, group: Option<u32>
     [Some(own), moved, shared].into_iter().flatten()
 }
 
-fn about(settings: &Settings, clock: &Clock) -> About {
-    About {
+fn about(settings: &Settings, clock: &Clock) -> DaemonInfo {
+    DaemonInfo {
         version: VERSION,
         pid: std::process::id(),
         uid: rustix::process::geteuid().as_raw(),

@@ -65,7 +65,7 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
 /// When the process of a file started, if it still runs. The file of a dead process, or of one whose pid was reused, is not
 /// a session.
 pub fn start_of(running: &RunningAgent) -> Option<i64> {
-    process::started(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
+    process::start_time(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
 }
 
 /// Queues the end of a session whose process exited normally, or the check of its background job.
@@ -125,13 +125,13 @@ impl ReportedAgents {
     }
 
     fn add(&mut self, running: RunningAgent) {
-        let Some(started) = process::started(running.pid) else { return };
+        let Some(started) = process::start_time(running.pid) else { return };
         let process = Process { pid: running.pid, started };
         // The job continues in this process.
         self.jobs.retain(|ended| ended.session_id != running.session_id);
         if self.agents.insert(process, RunningAgent { started: Some(started), ..running }).is_none() {
             self.exits.spawn(async move {
-                process::exited(process).await;
+                process::wait_for_exit(process).await;
                 process
             });
         }

@@ -10,14 +10,14 @@ use crate::claude::running_agent;
 use crate::config::{ClaudeSettings, Environment};
 use crate::domain::Finding;
 use crate::domain::text::one_line;
-use crate::platform::places::{Places, STATE_DIR_VAR, path_in};
+use crate::platform::default_paths::{DefaultPaths, STATE_DIR_VAR, path_in};
 
 /// Complaints older than this are not shown.
 const RECENT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Recent failures of this user's hooks, which hooks only log, since they must not disturb the agent.
 pub(super) fn complaints(environment: &Environment<'_>) -> Option<Finding> {
-    let own = || Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+    let own = || DefaultPaths::of(environment.os, environment.is_root, environment.variable).state_dir;
     let log = path_in(environment.variable, STATE_DIR_VAR).or_else(own)?.join("hooks.log");
     let age = fs::metadata(&log).ok()?.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
     if age.is_some_and(|age| age > RECENT) {
@@ -110,7 +110,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().to_owned();
         let variable = move |name: &str| (name == STATE_DIR_VAR).then(|| state.clone().into_os_string());
-        let environment = Environment { os: crate::platform::places::Os::Linux, is_root: false, variable: &variable };
+        let environment =
+            Environment { os: crate::platform::default_paths::Os::Linux, is_root: false, variable: &variable };
         assert_eq!(complaints(&environment), None);
         fs::write(dir.path().join("hooks.log"), "first\nthe last\u{1b}[2J\n").unwrap();
         let found = complaints(&environment).unwrap().found;

@@ -11,7 +11,7 @@ use crate::claude::settings;
 use crate::claude::versions::{self, FIRST_WARNING_VERSION, Installed};
 use crate::config::Environment;
 use crate::domain::Finding;
-use crate::platform::places::{Env, path_in};
+use crate::platform::default_paths::{Env, path_in};
 
 /// Events that Claude Code 2.1.92 knows or may know besides those of this program. A version up to that ignores settings with
 /// any other event.
@@ -298,7 +298,7 @@ mod tests {
     fn only_users_of_claude_code_are_advised_to_install_hooks() {
         let dir = tempfile::tempdir().unwrap();
         let env = |name: &str| (name == "CLAUDE_CONFIG_DIR").then(|| dir.path().join("claude").into_os_string());
-        let environment = Environment { os: crate::platform::places::Os::Linux, is_root: true, variable: &env };
+        let environment = Environment { os: crate::platform::default_paths::Os::Linux, is_root: true, variable: &env };
         assert_eq!(check(&environment), []);
         fs::create_dir(dir.path().join("claude")).unwrap();
         assert_eq!(check(&environment)[0].verdict, Verdict::Odd);

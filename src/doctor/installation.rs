@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, Environment, Overrides, Settings};
 use crate::domain::Finding;
-use crate::platform::places::Places;
-use crate::service::CREDENTIALS;
+use crate::platform::default_paths::DefaultPaths;
+use crate::service::CREDENTIAL_FILES;
 use crate::wire::StatusBody;
 
 /// The installation whose files are to be checked.
@@ -24,7 +24,7 @@ impl<'a> ServingInstallation<'a> {
     /// Decides by the daemon that answers. If it is the system's service, its configuration is checked and not the one in the
     /// user's home, and without the variables of the user's shell.
     pub fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
-        let system = Places::system(environment.os);
+        let system = DefaultPaths::system(environment.os);
         let is_system = status.is_some_and(|status| system.state_dir.as_deref() == Some(Path::new(&status.store.path)));
         let own = Self {
             overrides: overrides.clone(),
@@ -54,7 +54,7 @@ impl<'a> ServingInstallation<'a> {
     /// Adds the password file that the unit loads with LoadCredential=.
     pub fn add_credential(&self, settings: &mut Settings) {
         if let Some(central) = settings.central.as_mut().filter(|_| self.is_system) {
-            let credential = || CREDENTIALS.iter().map(PathBuf::from).find(|path| path.exists());
+            let credential = || CREDENTIAL_FILES.iter().map(PathBuf::from).find(|path| path.exists());
             central.password_file = central.password_file.take().or_else(credential);
         }
     }
@@ -63,7 +63,7 @@ impl<'a> ServingInstallation<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::places::Os;
+    use crate::platform::default_paths::Os;
 
     fn status(store: &str, config: Option<&str>) -> StatusBody {
         let body = serde_json::json!({

@@ -59,7 +59,7 @@ fn other(path: &PathBuf) -> Finding {
 
 pub(super) fn config(loaded: &Loaded) -> Finding {
     match &loaded.config_path {
-        Some(path) if loaded.file_was_there => Finding::good("config", format!("{} is valid", path.display())),
+        Some(path) if loaded.file_exists => Finding::good("config", format!("{} is valid", path.display())),
         Some(path) => Finding::good("config", format!("there is no {}, so the defaults hold", path.display())),
         None => Finding::good("config", "no file, so the defaults hold"),
     }
@@ -143,7 +143,7 @@ fn link(status: &StatusBody) -> Finding {
 }
 
 pub(super) fn socket(client: &Client) -> Finding {
-    for path in client.sockets() {
+    for path in client.socket_candidates() {
         let Ok(found) = fs::symlink_metadata(path) else { continue };
         let shown = path.display();
         if !found.file_type().is_socket() {

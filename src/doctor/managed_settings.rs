@@ -8,7 +8,7 @@ use super::hooks::CHECK;
 use crate::claude::hook::HookEvent;
 use crate::claude::settings;
 use crate::domain::Finding;
-use crate::platform::places::Os;
+use crate::platform::default_paths::Os;
 
 /// The readable files; later ones override earlier ones.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::config::Environment;
 use crate::domain::Finding;
-use crate::platform::places::Os;
+use crate::platform::default_paths::Os;
 
 const FIELDS: &str = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result,FragmentPath";
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Environment, Settings};
 use crate::domain::{Finding, Timestamp, Verdict, time::age};
-use crate::platform::places::{Places, STATE_DIR_VAR};
+use crate::platform::default_paths::{DefaultPaths, STATE_DIR_VAR};
 use crate::spool::Spool;
 use crate::wire::{ErrorDetail, SpoolBody, StatusBody};
 
@@ -20,7 +20,7 @@ pub(super) fn check(
     match status {
         Ok(status) => {
             let client = Spool::of_client(environment.variable, environment.is_root);
-            let own = Places::of(environment.os, environment.is_root, environment.variable).state_dir;
+            let own = DefaultPaths::of(environment.os, environment.is_root, environment.variable).state_dir;
             let others = [client, own.map(|dir| Spool::in_folder(&dir)), Some(Spool::shared())];
             let unread = unread(&status.spool.read, &status.store.path, others.into_iter().flatten());
             let is_well = |finding: &Finding| finding.verdict == Verdict::Good;

@@ -1,13 +1,13 @@
-//! MCP's messages over stdin and stdout: one JSON document a line.
+//! MCP messages over stdin and stdout: one JSON document per line.
 //!
-//! rmcp's own transport passes over a line that it cannot parse, and the client waits for its answer for ever. This one
-//! answers every line: with -32700 where it is not JSON (half a surrogate pair, invalid UTF-8, nested too deep, too long),
-//! with -32602 where a request's parameters are not those of its method, and with -32600 where it is JSON and no message.
-//! The answer has the request's id wherever that can be read, also out of a line that is not JSON as a whole.
+//! rmcp's own transport skips a line that it cannot parse, so that the client waits for a response forever. This one
+//! responds to every invalid line: with -32700 if it is not JSON (half a surrogate pair, invalid UTF-8, nested too deep,
+//! too long), with -32602 if a request's parameters do not fit its method, and with -32600 if it is JSON but no message.
+//! The response has the request's id if that can be parsed, also from a line that is not valid JSON as a whole.
 //!
-//! Invariants: a cancelled `receive` loses no byte (the line read so far stays in `line`, an answer that is due in
-//! `refusal`); answers are written whole and in order by one task; no line that is written holds a character that is
-//! unsafe to show.
+//! Invariants: a cancelled `receive` loses no byte (the line read so far stays in `line`, an error response that is due
+//! in `refusal`); one task writes messages, whole and in order; no written line contains a character that is unsafe to
+//! print on a terminal.
 
 use std::io;
 
@@ -23,11 +23,11 @@ use crate::domain::text::{one_line, safe_document};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: usize = 16 << 20;
-/// How many answers may wait for a client that does not read.
-const WAITING: usize = 64;
+/// How many messages are queued for a client that does not read.
+const MAX_QUEUED: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The requests that MCP defines: of one of them, parameters that do not fit are invalid rather than unknown.
+/// The methods that MCP defines. rmcp parses a request of one of them whose parameters do not fit as a custom request.
 const METHODS: [&str; 11] = [
     "initialize",
     "ping",
@@ -42,21 +42,21 @@ const METHODS: [&str; 11] = [
     "subscriptions/listen",
 ];
 
-/// The two streams of a client.
-pub struct Lines<R> {
+/// The transport over a client's two streams.
+pub struct LineTransport<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
-    /// The line is too long, and the rest of it is passed over.
+    /// The line is too long, and the rest of it is discarded.
     too_long: bool,
-    /// An answer to a line that is no message, until it can be written.
+    /// The error response to an invalid line, until it can be queued.
     refusal: Option<String>,
     writer: Option<(mpsc::Sender<String>, JoinHandle<io::Result<()>>)>,
 }
 
-impl<R: AsyncRead + Unpin + Send> Lines<R> {
-    /// Reads messages from `reader` and writes answers to `writer`. It must be called within a runtime.
+impl<R: AsyncRead + Unpin + Send> LineTransport<R> {
+    /// Reads messages from `reader` and writes responses to `writer`. Must be called within a tokio runtime.
     pub fn new(reader: R, mut writer: impl AsyncWrite + Unpin + Send + 'static) -> Self {
-        let (sender, mut answers) = mpsc::channel::<String>(WAITING);
+        let (sender, mut answers) = mpsc::channel::<String>(MAX_QUEUED);
         let task = tokio::spawn(async move {
             while let Some(line) = answers.recv().await {
                 writer.write_all(line.as_bytes()).await?;
@@ -73,7 +73,7 @@ impl<R: AsyncRead + Unpin + Send> Lines<R> {
         }
     }
 
-    /// Reads up to the end of a line into `line`. False at the end of the stream with nothing left.
+    /// Reads up to the end of a line into `line`. False if the stream has ended and nothing is left.
     async fn read_line(&mut self) -> io::Result<bool> {
         loop {
             let available = self.reader.fill_buf().await?;
@@ -93,7 +93,7 @@ impl<R: AsyncRead + Unpin + Send> Lines<R> {
         }
     }
 
-    /// The message in the line that was read; or nothing, and perhaps an answer to it.
+    /// The message in the line that was read. For an invalid line, sets `refusal` instead.
     fn take_message(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let parsed = parse(&self.line, std::mem::take(&mut self.too_long));
         self.line.clear();
@@ -104,7 +104,7 @@ impl<R: AsyncRead + Unpin + Send> Lines<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for Lines<R> {
+impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for LineTransport<R> {
     type Error = io::Error;
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
@@ -139,7 +139,7 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for Lines<R> {
     }
 }
 
-/// Why a line is no message, as JSON-RPC says it.
+/// The JSON-RPC error for an invalid line.
 #[derive(Debug, PartialEq)]
 struct Refusal {
     id: Value,
@@ -154,7 +154,7 @@ impl Refusal {
     }
 }
 
-/// The message in a line; none where nothing is there, or a notification that nobody answers.
+/// The message in a line; `None` for an empty line, and for an invalid notification, to which there is no response.
 fn parse(line: &[u8], too_long: bool) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refusal> {
     let line = line.trim_ascii();
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
@@ -170,18 +170,18 @@ fn parse(line: &[u8], too_long: bool) -> Result<Option<RxJsonRpcMessage<RoleServ
         Err(error) => return Err(parse_error(format!("Parse error: the line is not JSON: {error}"))),
     };
     match serde_json::from_slice::<RxJsonRpcMessage<RoleServer>>(line) {
-        Ok(JsonRpcMessage::Request(request)) if is_of_no_method(&request.request) => Err(invalid_params(&document)),
+        Ok(JsonRpcMessage::Request(request)) if is_malformed(&request.request) => Err(invalid_params(&document)),
         Ok(message) => Ok(Some(message)),
-        Err(_) => no_message(&document),
+        Err(_) => not_a_message(&document),
     }
 }
 
-/// A request of a method of MCP that was only understood as a request of some other.
-fn is_of_no_method(request: &ClientRequest) -> bool {
+/// Whether a request has a method of MCP but parameters that do not fit it.
+fn is_malformed(request: &ClientRequest) -> bool {
     matches!(request, ClientRequest::CustomRequest(custom) if METHODS.contains(&custom.method.as_str()))
 }
 
-fn no_message(document: &Value) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refusal> {
+fn not_a_message(document: &Value) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refusal> {
     let fields = document.as_object();
     let has = |name: &str| fields.is_some_and(|fields| fields.contains_key(name));
     match fields.and_then(|fields| fields.get("method")) {
@@ -190,7 +190,7 @@ fn no_message(document: &Value) -> Result<Option<RxJsonRpcMessage<RoleServer>>, 
         _ => Err(Refusal {
             id: fields.map_or(Value::Null, id_of),
             code: ErrorCode::INVALID_REQUEST,
-            message: "Invalid request: the line is no JSON-RPC message with a method".into(),
+            message: "Invalid request: the line is not a JSON-RPC message with a method".into(),
         }),
     }
 }
@@ -200,17 +200,17 @@ fn invalid_params(document: &Value) -> Refusal {
     Refusal {
         id: document.as_object().map_or(Value::Null, id_of),
         code: ErrorCode::INVALID_PARAMS,
-        message: format!("Invalid params: they are not those of {method}"),
+        message: format!("Invalid params: they do not fit {method}"),
     }
 }
 
-/// The id of a message, if it is one that JSON-RPC allows.
+/// The id of a message; null if it is not valid in JSON-RPC.
 fn id_of(fields: &Map<String, Value>) -> Value {
     let id = fields.get("id").cloned().unwrap_or_default();
     if serde_json::from_value::<RequestId>(id.clone()).is_ok() { id } else { Value::Null }
 }
 
-/// The id in a line that is not JSON as a whole: the value of `id` in the outermost object, as far as that can be read.
+/// The id in a line that is not valid JSON: the value of `id` in the outermost object, if that much can be parsed.
 fn id_in(line: &[u8]) -> Value {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -236,7 +236,7 @@ fn id_in(line: &[u8]) -> Value {
     Value::Null
 }
 
-/// Behind the string that begins at `start`.
+/// The index after the string that begins at `start`.
 fn end_of_string(line: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < line.len() {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_json_is_a_parse_error_with_its_id() {
+    fn responds_to_invalid_json_with_a_parse_error_and_the_id() {
         for half in ["half \\ud83d", "\\ude00", "\\ud83d\\ud83d", "\\ud83dx", "\\uZZZZ", "\\x", "raw \u{1} control"] {
             assert_eq!(refused(call("5", half)), (-32700, json!(5)), "{half}");
             assert_eq!(refused(call("\"a-b\"", half)), (-32700, json!("a-b")), "{half}");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_do_not_fit_are_invalid_and_other_documents_no_requests() {
+    fn distinguishes_invalid_params_from_invalid_requests() {
         for (line, code, id) in [
             (r#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"arguments":{}}}"#, -32602, json!(6)),
             (r#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":[]}"#, -32602, json!(6)),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_read_also_behind_a_byte_order_mark() {
+    fn accepts_blank_lines_and_a_byte_order_mark() {
         for line in ["\u{feff}", "", " \r"] {
             assert!(parse(line.as_bytes(), false).unwrap().is_none(), "{line:?}");
         }

@@ -1,4 +1,4 @@
-//! Why a file could not be written.
+//! Errors of a full disk.
 
 use std::io::{self, ErrorKind};
 
@@ -8,13 +8,13 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// Makes a write beyond the limit of a file's size (RLIMIT_FSIZE) fail with EFBIG, rather than end the process
-/// with SIGXFSZ. Programs that this process starts get the default back.
+/// Makes a write beyond the limit of a file's size (RLIMIT_FSIZE) fail with EFBIG, instead of ending the process with
+/// SIGXFSZ. Child processes have the default behaviour again.
 ///
 /// # Errors
-/// The system refuses; such a write still ends the process.
+/// The system refuses; such a write then still ends the process.
 pub fn report_file_size_limit() -> io::Result<()> {
-    // A handler that does nothing rather than SIG_IGN, which would be inherited across exec.
+    // A handler that does nothing, because SIG_IGN would be inherited across exec.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default()).map(drop)
 }
 
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_space_quota_and_file_size_limit_are_a_full_disk() {
+    fn no_space_quota_and_file_size_limit_mean_a_full_disk() {
         for full in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT, rustix::io::Errno::FBIG] {
             assert!(is_full(&full.into()), "{full}");
         }

@@ -1,4 +1,4 @@
-//! Folders and files that are for their user alone, whichever process makes them first, under whichever umask.
+//! Folders and files that only their user can read, whichever process creates them and whatever its umask.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -7,14 +7,14 @@ use std::path::Path;
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Each state folder holds at least one of these as soon as any process has used it.
-const OURS: [&str; 6] = ["identity.json", "lock", "sessiond.db", "spool", "agents", "hooks.log"];
+/// Files of a state folder: any process that uses the folder creates at least one of them.
+const STATE_FILES: [&str; 6] = ["identity.json", "lock", "sessiond.db", "spool", "agents", "hooks.log"];
 
-/// Makes a state folder, with those above it, for this user alone. One that is open to others is closed to them, unless
-/// it holds files of other programs.
+/// Creates a state folder and its missing parents with mode 0700. The mode of an existing folder is corrected, unless it
+/// has files of other programs.
 ///
 /// # Errors
-/// `PermissionDenied` where it belongs to another user: files of this user in it would keep its owner out.
+/// `PermissionDenied` if it belongs to another user, who could not use this user's files in it.
 pub fn make_private_folder(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir)?;
     let found = fs::metadata(dir)?;
@@ -25,14 +25,14 @@ pub fn make_private_folder(dir: &Path) -> io::Result<()> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    if !is_ours(dir)? {
-        tracing::warn!(dir = %dir.display(), "the state folder is open to other users and holds other files; run `chmod 0700` on it");
+    if !is_state_folder(dir)? {
+        tracing::warn!(dir = %dir.display(), "other users can read the state folder, which also has other programs' files; run `chmod 0700` on it");
         return Ok(());
     }
     fs::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))
 }
 
-/// Why this user must not write to a folder, if it belongs to another one.
+/// Why this user must not write to the folder, if it belongs to another user.
 pub fn foreign_owner(dir: &Path, found: &Metadata) -> Option<String> {
     let user = rustix::process::geteuid().as_raw();
     let owner = found.uid();
@@ -44,25 +44,25 @@ pub fn foreign_owner(dir: &Path, found: &Metadata) -> Option<String> {
     })
 }
 
-/// How to open a file that is written by its user alone.
+/// Options that create a file with mode 0600.
 pub fn private_file() -> OpenOptions {
     let mut options = File::options();
     options.mode(FILE_MODE);
     options
 }
 
-/// Closes this user's own files in a state folder to other users. Older versions left them to the umask.
+/// Sets the mode of this user's own files in a state folder to 0600. Older versions created them by the umask.
 ///
 /// # Errors
-/// A file of ours belongs to another user, as one that a start by root left behind.
+/// A file of sessiond's belongs to another user, such as one created by a start as root.
 pub fn make_files_private(dir: &Path) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // Not followed, so it is the entry itself that is looked at.
+        // Does not follow symlinks.
         let Ok(found) = entry.metadata() else { continue };
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| name.starts_with("sessiond.db") || OURS.contains(&name));
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with("sessiond.db") || STATE_FILES.contains(&name));
         if let Some(refusal) = foreign_owner(dir, &found).filter(|_| is_ours && user != 0) {
             let why = format!("{}: {refusal}", name.display());
             return Err(io::Error::new(ErrorKind::PermissionDenied, why));
@@ -74,10 +74,10 @@ pub fn make_files_private(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn is_ours(dir: &Path) -> io::Result<bool> {
+fn is_state_folder(dir: &Path) -> io::Result<bool> {
     // A new file system is not quite empty.
     let mut others = fs::read_dir(dir)?.flatten().filter(|entry| entry.file_name() != "lost+found");
-    Ok(others.next().is_none() || OURS.iter().any(|name| dir.join(name).exists()))
+    Ok(others.next().is_none() || STATE_FILES.iter().any(|name| dir.join(name).exists()))
 }
 
 #[cfg(test)]
@@ -89,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_ours_are_closed_and_folders_of_others_left_alone() {
+    fn makes_state_folders_private_but_not_folders_of_other_programs() {
         let dir = tempfile::tempdir().unwrap();
         let new = dir.path().join("a/b");
         make_private_folder(&new).unwrap();
         assert_eq!((mode(&new), mode(&dir.path().join("a"))), (0o700, 0o700));
 
-        for name in OURS {
+        for name in STATE_FILES {
             let known = dir.path().join(format!("with-{name}"));
             fs::create_dir_all(known.join(name)).unwrap();
             fs::set_permissions(&known, Permissions::from_mode(0o755)).unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_closed_and_links_are_not_followed() {
+    fn makes_files_private_without_following_links() {
         let dir = tempfile::tempdir().unwrap();
         let outside = dir.path().join("outside");
         let inside = dir.path().join("state");

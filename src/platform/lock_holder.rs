@@ -1,9 +1,9 @@
-//! Which other program holds a lock on a file.
+//! Finds the process that holds a lock on a file.
 
 use std::fmt;
 use std::path::Path;
 
-/// A process, and the name of its program where the system gives it.
+/// A process, and the name of its program if the system reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockHolder {
     pub pid: u32,
@@ -33,7 +33,7 @@ fn inode(file: &Path) -> Option<u64> {
     std::fs::metadata(file).ok().map(|metadata| metadata.ino())
 }
 
-/// The kernel's text, with whatever of it a terminal would act on replaced: any process may choose its name.
+/// The process's name, without characters that are unsafe to print: a process can choose any name.
 fn program(pid: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(crate::domain::text::one_line(name.trim()))
@@ -67,7 +67,7 @@ mod tests {
          garbage\n";
 
     #[test]
-    fn the_holder_of_a_write_lock_is_named_before_readers() {
+    fn prefers_the_holder_of_a_write_lock() {
         assert_eq!(holder_in(LOCKS, &[77], 1), Some(43));
         assert_eq!(holder_in(LOCKS, &[77], 43), Some(41), "not this process itself");
         assert_eq!(holder_in(LOCKS, &[78, 5], 1), Some(44));

@@ -1,7 +1,7 @@
-//! Memory that is free and still counts as this process's.
+//! Free memory that the allocator keeps.
 
-/// Gives what the allocator keeps for later back to the system. Takes a millisecond or so for each ten MiB.
-pub fn give_back() {
+/// Returns the allocator's free memory to the system. Takes about a millisecond for each ten MiB.
+pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim takes the allocator's own locks, and frees nothing that is in use.
     #[allow(unsafe_code)]

@@ -1,15 +1,16 @@
-//! The one place where Linux and macOS differ.
+//! Everything that depends on the operating system: processes, sockets, files, limits, default paths.
 //!
-//! Each portable variant (the polling ones) also compiles on Linux and is tested there.
+//! Code for Linux and macOS differs only here. The portable variants, which poll, also compile on Linux and are tested
+//! there.
 
 pub mod caller;
+pub mod default_paths;
 pub mod disk;
 pub mod files;
 pub mod limits;
 pub mod lock_holder;
 pub mod memory;
 pub mod peer;
-pub mod places;
 pub mod process;
 pub mod program;
 pub mod replace;

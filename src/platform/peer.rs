@@ -1,4 +1,4 @@
-//! Who is on the other end of the socket, and who is let in.
+//! The process at the other end of a socket, and whether its user may connect.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,28 +6,28 @@ use std::io;
 use nix::unistd::{self, Gid, User};
 use tokio::net::UnixStream;
 
-/// The process on the other end, as the kernel tells it.
+/// The process at the other end, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerCredentials {
     pub uid: u32,
     pub gid: u32,
-    /// Unknown if the peer lives in a pid namespace that this process cannot see into.
+    /// `None` if the peer is in a pid namespace that this process cannot see.
     pub pid: Option<i32>,
 }
 
-impl Peer {
+impl PeerCredentials {
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid().filter(|&pid| pid > 0) })
     }
 }
 
-/// A group that is let in, looked up once: a lookup may ask a directory server, and no request waits for that.
-/// Who joins the group later gets in after the next reload.
+/// A group whose members may connect. It is looked up once, because a lookup may need a directory server and must not
+/// delay requests; users who join the group later may connect after the next reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub gid: u32,
-    /// The user ids of those named in the group's member list.
+    /// The user ids of the group's member list.
     pub members: BTreeSet<u32>,
 }
 
@@ -40,7 +40,7 @@ pub enum GroupError {
 }
 
 impl Group {
-    /// Finds a group by its name, or by its number where no group bears that name. May block.
+    /// Finds a group by its name, or by its number if no group has that name. May block.
     ///
     /// # Errors
     /// There is no such group, or the system's user database cannot be read.
@@ -49,7 +49,7 @@ impl Group {
         if let Some(group) = unistd::Group::from_name(name).map_err(failed)? {
             return Ok(Self::from(group));
         }
-        // A number needs no entry in the database: files may belong to a group without a name.
+        // A group's number is valid without an entry in the database.
         let gid = name.parse().map_err(|_| GroupError::Unknown(name.to_owned()))?;
         let group = unistd::Group::from_gid(Gid::from_raw(gid)).map_err(failed)?;
         Ok(group.map_or_else(|| Self { gid, members: BTreeSet::new() }, Self::from))
@@ -58,23 +58,23 @@ impl Group {
 
 impl From<unistd::Group> for Group {
     fn from(group: unistd::Group) -> Self {
-        // A member that the user database does not know cannot connect either.
+        // A member without an entry in the user database cannot connect.
         let uid = |name: &String| User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
         Self { gid: group.gid.as_raw(), members: group.mem.iter().filter_map(uid).collect() }
     }
 }
 
-/// The group that a user's entry names. May block.
+/// The primary group of a user. May block.
 pub fn main_group(uid: u32) -> Option<u32> {
     User::from_uid(unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.gid.as_raw())
 }
 
-/// Is the process on the other end in this group? The kernel knows of all its groups, not just of the first:
-/// somebody who joined lately need not wait until the user database is read anew.
+/// Whether the process at the other end is in this group. The kernel knows all its groups, so that a user who joined the
+/// group recently can connect before the user database is read again.
 #[cfg(target_os = "linux")]
 pub fn has_group(stream: &UnixStream, gid: u32) -> bool {
     use std::os::fd::AsRawFd;
-    // As many as the kernel allows: 65536 of them.
+    // The kernel's maximum (NGROUPS_MAX).
     let mut groups = vec![0_u32; 1 << 16];
     let mut bytes = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(0);
     // SAFETY: the kernel writes at most `bytes` bytes into `groups`, which has as many, and says how many it wrote.
@@ -87,14 +87,14 @@ pub fn has_group(stream: &UnixStream, gid: u32) -> bool {
     groups.iter().take(count).any(|group| *group == gid)
 }
 
-/// Elsewhere only the user database tells who else is in a group.
+/// Other systems do not report a peer's further groups.
 #[cfg(not(target_os = "linux"))]
 pub fn has_group(_stream: &UnixStream, _gid: u32) -> bool {
     false
 }
 
-/// Lets in the socket's owner, root, and the members of the configured group.
-pub fn may_enter(peer: &Peer, owner_uid: u32, group: Option<&Group>) -> bool {
+/// Whether a user may connect: the socket's owner, root, and the members of the configured group may.
+pub fn is_allowed(peer: &PeerCredentials, owner_uid: u32, group: Option<&Group>) -> bool {
     let in_group = |group: &Group| peer.gid == group.gid || group.members.contains(&peer.uid);
     peer.uid == owner_uid || peer.uid == 0 || group.is_some_and(in_group)
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owner_root_and_group_get_in() {
+    fn owner_root_and_group_may_connect() {
         let group = Group { gid: 50, members: [1003].into() };
         let cases = [
             // uid, gid, without the group, with it
@@ -116,14 +116,14 @@ mod tests {
             (1004, 0, false, false),
         ];
         for (uid, gid, alone, with_group) in cases {
-            let peer = Peer { uid, gid, pid: None };
-            assert_eq!(may_enter(&peer, 1000, None), alone, "{peer:?}");
-            assert_eq!(may_enter(&peer, 1000, Some(&group)), with_group, "{peer:?}");
+            let peer = PeerCredentials { uid, gid, pid: None };
+            assert_eq!(is_allowed(&peer, 1000, None), alone, "{peer:?}");
+            assert_eq!(is_allowed(&peer, 1000, Some(&group)), with_group, "{peer:?}");
         }
     }
 
     #[test]
-    fn groups_are_found_by_name_and_by_number() {
+    fn finds_groups_by_name_and_by_number() {
         let own = unistd::Group::from_gid(unistd::getgid()).unwrap().unwrap();
         let by_name = Group::resolve(&own.name).unwrap();
         assert_eq!(by_name.gid, own.gid.as_raw());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_group_is_named() {
+    fn the_error_names_an_unknown_group() {
         let error = Group::resolve("no-such-group").unwrap_err().to_string();
         assert_eq!(error, "there is no group \"no-such-group\"; create it, or name another in socket.group");
         assert!(Group::resolve("-1").is_err());
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_who_is_there() {
+    fn the_kernel_reports_the_peer() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let peer = runtime.block_on(async {
             let (here, _there) = UnixStream::pair().unwrap();
-            Peer::of(&here).unwrap()
+            PeerCredentials::of(&here).unwrap()
         });
         let pid = i32::try_from(std::process::id()).unwrap();
         let [uid, gid] = [unistd::geteuid().as_raw(), unistd::getegid().as_raw()];
-        assert_eq!(peer, Peer { uid, gid, pid: Some(pid) });
+        assert_eq!(peer, PeerCredentials { uid, gid, pid: Some(pid) });
     }
 }

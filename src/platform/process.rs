@@ -1,73 +1,72 @@
-//! Whether a process still lives, and is still the same one: a pid alone may have been given away again.
+//! Processes: whether one still runs, and waiting for its exit.
+//!
+//! A process is identified by pid and start time, since the kernel reuses pids.
 
 use std::time::Duration;
 
 use crate::store::Process;
 
-/// How often a process is looked at where the kernel cannot tell of its end.
-const POLL: Duration = Duration::from_secs(1);
+/// How often a process is checked where the kernel cannot report its exit.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the process with this pid started; nothing if there is none, or only a zombie.
-///
-/// On Linux in clock ticks since the machine booted. A process that /proc hides (the mount option hidepid,
-/// systemd's ProtectProc=) counts as none.
+/// The start time of the process with this pid, in clock ticks since boot; `None` if there is no such process, it is a
+/// zombie, or /proc hides it (the mount option hidepid, systemd's ProtectProc=).
 #[cfg(target_os = "linux")]
-pub fn started(pid: i32) -> Option<i64> {
-    linux::start_time(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+pub fn start_time(pid: i32) -> Option<i64> {
+    linux::parse_start_time(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// When the process with this pid started; nothing if there is none, or only a zombie.
-///
-/// On macOS in microseconds since 1970. A process of another user counts as none, unless root asks.
+/// The start time of the process with this pid, in microseconds since 1970; `None` if there is no such process, it is a
+/// zombie, or it is another user's and this process is not root.
 #[cfg(target_os = "macos")]
-pub fn started(pid: i32) -> Option<i64> {
+pub fn start_time(pid: i32) -> Option<i64> {
     macos::start_time(pid)
 }
 
-/// What the kernel keeps of a process.
+/// A process as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct ProcessInfo {
     pub parent: i32,
-    /// As far as it is kept.
+    /// The name of its program; the kernel may truncate it.
     pub name: String,
-    /// As in [`started`].
+    /// As in [`start_time`].
     pub started: Option<i64>,
 }
 
-/// What there is to know of the process with this pid.
-pub fn about(pid: i32) -> Option<About> {
+/// Describes the process with this pid.
+pub fn process_info(pid: i32) -> Option<ProcessInfo> {
     #[cfg(target_os = "linux")]
-    return linux::about(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
+    return linux::process_info(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
     #[cfg(target_os = "macos")]
-    return macos::about(pid);
+    return macos::process_info(pid);
 }
 
-/// Whether this very process still runs.
-pub fn lives(process: Process) -> bool {
-    started(process.pid) == Some(process.started)
+/// Whether this process still runs; another process that reuses the pid does not count.
+pub fn is_running(process: Process) -> bool {
+    start_time(process.pid) == Some(process.started)
 }
 
-/// Whether this process ignores a signal, as one that nohup started does, and all it starts should.
-pub fn ignores(signal: i32) -> bool {
+/// Whether the current process ignores a signal. If so (as after nohup), its child processes should ignore it too.
+pub fn is_signal_ignored(signal: i32) -> bool {
     #[cfg(target_os = "linux")]
     return std::fs::read_to_string("/proc/self/status").is_ok_and(|status| linux::ignores(&status, signal));
-    // macOS does not tell; no signal has a number below 1.
+    // macOS does not report it; no signal has a number below 1.
     #[cfg(target_os = "macos")]
     return signal < 1;
 }
 
-/// Returns when this process has ended, at once if it has already. Needs a tokio runtime with I/O and time.
-pub async fn exited(process: Process) {
+/// Waits until this process has ended. Must be called within a tokio runtime with I/O and time.
+pub async fn wait_for_exit(process: Process) {
     #[cfg(target_os = "linux")]
-    if linux::exited(process).await.is_ok() {
+    if linux::wait_for_exit(process).await.is_ok() {
         return;
     }
-    // No pidfd here: another system, an old kernel, or no descriptor left.
-    exited_by_polling(process, POLL).await;
+    // There is no pidfd: another system, an old kernel, or no free descriptor.
+    poll_until_exit(process, POLL_INTERVAL).await;
 }
 
-async fn exited_by_polling(process: Process, period: Duration) {
-    while started(process.pid) == Some(process.started) {
+async fn poll_until_exit(process: Process, period: Duration) {
+    while start_time(process.pid) == Some(process.started) {
         tokio::time::sleep(period).await;
     }
 }
@@ -79,13 +78,13 @@ mod linux {
     use rustix::io::Errno;
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-    use super::{About, Process, started};
+    use super::{Process, ProcessInfo, start_time};
 
-    /// Reads /proc/PID/stat: the state in field 3, the start time in field 22.
-    pub(super) fn start_time(stat: &[u8]) -> Option<i64> {
+    /// Parses /proc/PID/stat: the state in field 3, the start time in field 22.
+    pub(super) fn parse_start_time(stat: &[u8]) -> Option<i64> {
         // Field 2 is the command in parentheses, and may itself contain spaces and parentheses.
-        let behind_command = stat.iter().rposition(|&byte| byte == b')')? + 1;
-        let mut fields = std::str::from_utf8(stat.get(behind_command..)?).ok()?.split_ascii_whitespace();
+        let after_command = stat.iter().rposition(|&byte| byte == b')')? + 1;
+        let mut fields = std::str::from_utf8(stat.get(after_command..)?).ok()?.split_ascii_whitespace();
         let state = fields.next()?;
         if matches!(state, "Z" | "X" | "x") {
             return None;
@@ -93,32 +92,32 @@ mod linux {
         fields.nth(18)?.parse().ok()
     }
 
-    /// Reads /proc/PID/status: a mask of what is ignored, in hexadecimal.
+    /// Parses /proc/PID/status: the mask of ignored signals, in hexadecimal.
     pub(super) fn ignores(status: &str, signal: i32) -> bool {
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
         u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
     }
 
-    /// Reads /proc/PID/stat: besides the start, the command in field 2 and the parent in field 4.
-    pub(super) fn about(stat: &[u8]) -> Option<About> {
+    /// Parses /proc/PID/stat: the command in field 2, the parent in field 4, the start time in field 22.
+    pub(super) fn process_info(stat: &[u8]) -> Option<ProcessInfo> {
         let text = String::from_utf8_lossy(stat);
-        let (before, behind) = text.rsplit_once(')')?;
+        let (before, after) = text.rsplit_once(')')?;
         let name = before.split_once('(')?.1.to_owned();
-        let parent = behind.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        Some(About { parent, name, started: start_time(stat) })
+        let parent = after.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(ProcessInfo { parent, name, started: parse_start_time(stat) })
     }
 
     /// # Errors
-    /// The kernel gives no pidfd, or none that can be waited for.
-    pub(super) async fn exited(process: Process) -> io::Result<()> {
+    /// The kernel provides no pidfd, or none that can be polled.
+    pub(super) async fn wait_for_exit(process: Process) -> io::Result<()> {
         let Some(pid) = Some(process.pid).filter(|&pid| pid > 0).and_then(Pid::from_raw) else { return Ok(()) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Ok(()),
             opened => opened?,
         };
-        // Opened first, compared then: from here on the descriptor cannot come to mean another process.
-        if started(process.pid) != Some(process.started) {
+        // Compared after opening: the pidfd refers to one process, even if the pid is reused later.
+        if start_time(process.pid) != Some(process.started) {
             return Ok(());
         }
         let pidfd = crate::platform::readable(pidfd)?;
@@ -130,16 +129,16 @@ mod linux {
 mod macos {
     use std::mem::{MaybeUninit, size_of};
 
-    use super::About;
+    use super::ProcessInfo;
 
     pub(super) fn start_time(pid: i32) -> Option<i64> {
         start(&info(pid)?)
     }
 
-    pub(super) fn about(pid: i32) -> Option<About> {
+    pub(super) fn process_info(pid: i32) -> Option<ProcessInfo> {
         let info = info(pid)?;
         let name = info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
-        Some(About { parent: i32::try_from(info.pbi_ppid).ok()?, name, started: start(&info) })
+        Some(ProcessInfo { parent: i32::try_from(info.pbi_ppid).ok()?, name, started: start(&info) })
     }
 
     fn start(info: &libc::proc_bsdinfo) -> Option<i64> {
@@ -180,7 +179,7 @@ mod tests {
 
         fn process(&self) -> Process {
             let pid = i32::try_from(self.0.id()).unwrap();
-            Process { pid, started: started(pid).unwrap() }
+            Process { pid, started: start_time(pid).unwrap() }
         }
     }
 
@@ -195,14 +194,14 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
-    /// Whether each variant, for itself, sees that the process has ended within the time.
+    /// Whether each variant reports the exit within the time.
     fn seen_dead(process: Process, within: Duration) -> Vec<bool> {
         run(async {
-            let polled =
-                tokio::time::timeout(within, exited_by_polling(process, Duration::from_millis(5))).await.is_ok();
-            let seen = tokio::time::timeout(within, exited(process)).await.is_ok();
+            let polled = tokio::time::timeout(within, poll_until_exit(process, Duration::from_millis(5))).await.is_ok();
+            let seen = tokio::time::timeout(within, wait_for_exit(process)).await.is_ok();
             #[cfg(target_os = "linux")]
-            let by_pidfd = tokio::time::timeout(within, linux::exited(process)).await.map(|told| told.unwrap()).is_ok();
+            let by_pidfd =
+                tokio::time::timeout(within, linux::wait_for_exit(process)).await.map(|told| told.unwrap()).is_ok();
             #[cfg(not(target_os = "linux"))]
             let by_pidfd = seen;
             vec![polled, seen, by_pidfd]
@@ -212,31 +211,31 @@ mod tests {
     const SOON: Duration = Duration::from_millis(60);
 
     #[test]
-    fn a_living_process_is_waited_for() {
+    fn waits_while_the_process_runs() {
         let sleeper = Sleeper::start();
         assert_eq!(seen_dead(sleeper.process(), SOON), [false; 3]);
     }
 
     #[test]
-    fn a_dead_process_is_seen_at_once() {
+    fn returns_at_once_for_an_ended_process() {
         let mut sleeper = Sleeper::start();
         let process = sleeper.process();
         sleeper.0.kill().unwrap();
         sleeper.0.wait().unwrap();
-        assert_eq!(started(process.pid), None);
+        assert_eq!(start_time(process.pid), None);
         assert_eq!(seen_dead(process, SOON), [true; 3]);
     }
 
     #[test]
-    fn a_zombie_is_dead() {
+    fn a_zombie_has_ended() {
         let mut sleeper = Sleeper::start();
         let process = sleeper.process();
         sleeper.0.kill().unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
-        while started(process.pid).is_some() && Instant::now() < deadline {
+        while start_time(process.pid).is_some() && Instant::now() < deadline {
             std::thread::yield_now();
         }
-        assert_eq!(started(process.pid), None, "nobody has waited for it, so it is a zombie by now");
+        assert_eq!(start_time(process.pid), None, "it has not been waited for, so it is a zombie");
         assert_eq!(seen_dead(process, SOON), [true; 3]);
     }
 
@@ -248,19 +247,19 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_no_pid_are_no_process() {
+    fn invalid_pids_have_no_process() {
         for pid in [0, -1, i32::MIN, i32::MAX] {
-            assert_eq!(started(pid), None);
+            assert_eq!(start_time(pid), None);
             assert_eq!(seen_dead(Process { pid, started: 1 }, SOON), [true; 3], "{pid}");
         }
     }
 
     #[test]
-    fn the_end_is_told_while_waiting() {
+    fn reports_the_exit_while_waiting() {
         let mut sleeper = Sleeper::start();
         let process = sleeper.process();
         run(async {
-            let waiting = tokio::spawn(exited(process));
+            let waiting = tokio::spawn(wait_for_exit(process));
             tokio::time::sleep(Duration::from_millis(20)).await;
             assert!(!waiting.is_finished());
             sleeper.0.kill().unwrap();
@@ -270,17 +269,17 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_command_may_contain_anything() {
+    fn parses_stat_with_any_command_name() {
         let line = |command: &str, state: &str| {
             format!("42 ({command}) {state} 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 10 11\n")
         };
         for command in ["sleep", "a b", "a) S 1 (b", ") Z", "("] {
-            assert_eq!(linux::start_time(line(command, "S").as_bytes()), Some(987_654), "{command}");
-            assert_eq!(linux::start_time(line(command, "Z").as_bytes()), None, "{command}");
+            assert_eq!(linux::parse_start_time(line(command, "S").as_bytes()), Some(987_654), "{command}");
+            assert_eq!(linux::parse_start_time(line(command, "Z").as_bytes()), None, "{command}");
         }
-        assert_eq!(linux::start_time(b"42 (\xff\xfe) S 1 42 42 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 7 10"), Some(7));
-        for torn in ["", "42 (sleep", "42 (sleep)", "42 (sleep) S 1 2"] {
-            assert_eq!(linux::start_time(torn.as_bytes()), None, "{torn}");
+        assert_eq!(linux::parse_start_time(b"42 (\xff\xfe) S 1 42 42 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 7 10"), Some(7));
+        for truncated in ["", "42 (sleep", "42 (sleep)", "42 (sleep) S 1 2"] {
+            assert_eq!(linux::parse_start_time(truncated.as_bytes()), None, "{truncated}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The path of this program as a service or a hook should call it.
+//! The path of this program that a service or a hook should run.
 //!
-//! Package managers keep each version in a folder of its own and switch a symlink at an upgrade: Homebrew's
-//! `bin/sessiond` leads to `Cellar/sessiond/1.0/bin/sessiond`, a Nix profile to `/nix/store/...`, mise's `latest` to
-//! `1.0`. A file that names the folder of a version stops working with the next upgrade. So the path is the one by
-//! which the program was called, with no symlink resolved, and never `current_exe`, which resolves all of them.
+//! Package managers keep each version in a separate folder and switch a symlink at an upgrade: Homebrew's
+//! `bin/sessiond` points to `Cellar/sessiond/1.0/bin/sessiond`, a Nix profile to `/nix/store/...`, mise's `latest` to
+//! `1.0`. A service file with the folder of a version would stop working with the next upgrade. So the path is the one by
+//! which the program was called, without resolving symlinks, rather than `current_exe`, which resolves all of them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,40 +11,40 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-/// What version managers call the symlink that leads to the newest version.
-const NEWEST: [&str; 2] = ["latest", "current"];
+/// Names that version managers give to the symlink to the newest version.
+const NEWEST_LINKS: [&str; 2] = ["latest", "current"];
 
-/// The absolute path by which this program was called; where that leads elsewhere or is unknown, the program's file.
+/// The absolute path by which this program was called; the path of its file if the former is unknown or another file's.
 pub fn installed_path() -> PathBuf {
     let argv0 = env::args_os().next().unwrap_or_default();
     let path = env::var_os("PATH").unwrap_or_default();
     let file = env::current_exe().unwrap_or_else(|_| PathBuf::from("sessiond"));
-    called_by(&argv0, &env::current_dir().unwrap_or_default(), &path, &file)
+    path_of_call(&argv0, &env::current_dir().unwrap_or_default(), &path, &file)
 }
 
-/// The path that `argv0` means in the folder `here`, if it leads to `file`, else `file` itself.
-fn called_by(argv0: &OsStr, here: &Path, path: &OsStr, file: &Path) -> PathBuf {
+/// The path that `argv0` names in the folder `here`, if it is one of `file`, else `file` itself.
+fn path_of_call(argv0: &OsStr, here: &Path, path: &OsStr, file: &Path) -> PathBuf {
     let name = Path::new(argv0);
     let called = match name.components().count() {
         0 => None,
         1 if !argv0.as_encoded_bytes().contains(&b'/') => {
-            on_path(name, here, path).into_iter().find(|found| is_same(found, file))
+            find_on_path(name, here, path).into_iter().find(|found| is_same_file(found, file))
         }
-        _ => Some(absolute(name, here)).filter(|called| is_same(called, file)),
+        _ => Some(absolute(name, here)).filter(|called| is_same_file(called, file)),
     };
     let called = called.unwrap_or_else(|| file.to_owned());
-    if names_a_version(&called) { lasting_path(&called, here, path).unwrap_or(called) } else { called }
+    if contains_version(&called) { stable_path(&called, here, path).unwrap_or(called) } else { called }
 }
 
-/// Another path to the same file that an upgrade leaves valid.
-fn lasting_path(called: &Path, here: &Path, path: &OsStr) -> Option<PathBuf> {
+/// Another path to the same file that stays valid after an upgrade.
+fn stable_path(called: &Path, here: &Path, path: &OsStr) -> Option<PathBuf> {
     let name = called.file_name()?;
-    let found = on_path(Path::new(name), here, path).into_iter();
-    found.chain(newest_links(called)).find(|other| !names_a_version(other) && is_same(other, called))
+    let found = find_on_path(Path::new(name), here, path).into_iter();
+    found.chain(version_link_paths(called)).find(|other| !contains_version(other) && is_same_file(other, called))
 }
 
 /// The path with `latest` or `current` in place of the version in it.
-fn newest_links(called: &Path) -> Vec<PathBuf> {
+fn version_link_paths(called: &Path) -> Vec<PathBuf> {
     let parts: Vec<_> = called.components().collect();
     let Some(place) = parts.iter().position(is_version) else { return Vec::new() };
     let with = |name: &&str| {
@@ -52,10 +52,10 @@ fn newest_links(called: &Path) -> Vec<PathBuf> {
         let changed = parts.iter().enumerate();
         changed.map(|(at, part)| if at == place { name } else { part.as_os_str() }).collect()
     };
-    NEWEST.iter().map(with).collect()
+    NEWEST_LINKS.iter().map(with).collect()
 }
 
-fn names_a_version(path: &Path) -> bool {
+fn contains_version(path: &Path) -> bool {
     path.starts_with("/nix/store") || path.components().any(|part| is_version(&part))
 }
 
@@ -67,7 +67,7 @@ fn is_version(part: &Component<'_>) -> bool {
 }
 
 /// The executable files of this name in the folders of PATH, first found first.
-fn on_path(name: &Path, here: &Path, path: &OsStr) -> Vec<PathBuf> {
+fn find_on_path(name: &Path, here: &Path, path: &OsStr) -> Vec<PathBuf> {
     let folders = env::split_paths(path).map(|folder| absolute(&folder, here));
     folders.map(|folder| folder.join(name)).filter(|file| is_executable(file)).collect()
 }
@@ -81,9 +81,9 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether both lead to one file. A running program whose file was replaced has none to compare with: then any
-/// executable at that path is its successor.
-fn is_same(path: &Path, file: &Path) -> bool {
+/// Whether both paths name one file. If the running program's file was replaced, there is none to compare with, and any
+/// executable at the path counts as its newer version.
+fn is_same_file(path: &Path, file: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|about: fs::Metadata| (about.dev(), about.ino())).ok();
     match identity(file) {
         Some(known) => identity(path) == Some(known),
@@ -114,47 +114,47 @@ mod tests {
     }
 
     #[test]
-    fn path_is_the_one_called_by_with_symlinks_kept() {
+    fn keeps_the_symlinks_of_the_path_it_was_called_by() {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         let file = program(&dir, "Cellar/sessiond/1.0/bin/sessiond");
         let linked = link(&dir, "../Cellar/sessiond/1.0/bin/sessiond", "bin/sessiond");
         let path = env::join_paths([dir.join("none"), dir.join("bin")]).unwrap();
-        let called = |argv0: &Path| called_by(argv0.as_os_str(), &dir, &path, &file);
+        let called = |argv0: &Path| path_of_call(argv0.as_os_str(), &dir, &path, &file);
         for argv0 in [Path::new("sessiond"), Path::new("./bin/sessiond"), Path::new("bin/sessiond"), &linked] {
             assert_eq!(called(argv0), linked, "{argv0:?}");
         }
         assert_eq!(called(&file), linked, "the link on PATH outlives the version's folder");
-        let relative = called_by("sessiond".as_ref(), &dir, "bin".as_ref(), &file);
+        let relative = path_of_call("sessiond".as_ref(), &dir, "bin".as_ref(), &file);
         assert_eq!(relative, linked, "a relative folder in PATH");
     }
 
     #[test]
-    fn path_of_a_version_is_replaced_by_the_link_to_the_newest() {
+    fn replaces_the_folder_of_a_version_by_the_link_to_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         let file = program(&dir, "mise/installs/sessiond/1.0.3/bin/sessiond");
         link(&dir, "1.0.3", "mise/installs/sessiond/latest");
         let path = file.parent().unwrap().as_os_str().to_owned();
         let expected = dir.join("mise/installs/sessiond/latest/bin/sessiond");
-        assert_eq!(called_by("sessiond".as_ref(), &dir, &path, &file), expected);
+        assert_eq!(path_of_call("sessiond".as_ref(), &dir, &path, &file), expected);
         program(&dir, "mise/installs/sessiond/2.0/bin/sessiond");
         let newer = dir.join("mise/installs/sessiond/2.0/bin/sessiond");
-        let known = called_by(newer.as_os_str(), &dir, "".as_ref(), &newer);
+        let known = path_of_call(newer.as_os_str(), &dir, "".as_ref(), &newer);
         assert_eq!(known, newer, "`latest` leads to another version, so it is not the same program");
     }
 
     #[test]
-    fn path_of_the_file_counts_where_the_name_leads_elsewhere() {
+    fn uses_the_files_path_if_the_name_is_another_files() {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         let file = program(&dir, "own/sessiond");
         program(&dir, "other/sessiond");
         let other = dir.join("other").into_os_string();
         for argv0 in ["sessiond", "", "no/such", "-sessiond", "other/sessiond"] {
-            assert_eq!(called_by(argv0.as_ref(), &dir, &other, &file), file, "{argv0}");
+            assert_eq!(path_of_call(argv0.as_ref(), &dir, &other, &file), file, "{argv0}");
         }
         let replaced = dir.join("own/sessiond (deleted)");
-        assert_eq!(called_by("own/sessiond".as_ref(), &dir, &other, &replaced), file, "upgraded while it runs");
+        assert_eq!(path_of_call("own/sessiond".as_ref(), &dir, &other, &replaced), file, "upgraded while it runs");
     }
 }

@@ -1,4 +1,4 @@
-//! A Unix socket before it has a name or a peer.
+//! Creates Unix sockets.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, socket};
 
-/// A stream socket that no child process inherits. macOS cannot say so when it makes one.
+/// Creates a stream socket that child processes do not inherit. The flag is set separately, as macOS requires.
 pub fn unix_stream() -> io::Result<OwnedFd> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;

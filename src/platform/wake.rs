@@ -1,4 +1,4 @@
-//! Tells when the machine woke from sleep or its wall clock was set: the moment to look at everything again.
+//! Detects that the machine woke from sleep or that its wall clock was set, after which all deadlines are checked again.
 
 use std::time::{Duration, Instant};
 
@@ -7,30 +7,30 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::clock::Clock;
 use crate::domain::Timestamp;
 
-/// How often the clocks are compared where the kernel cannot tell.
+/// How often the clocks are compared where the kernel cannot report it.
 const PERIOD: Duration = Duration::from_secs(10);
-/// By how much the wall clock may drift within a period: a clock being slewed stays far below this.
+/// How far the wall clock may drift within a period; far more than a clock that NTP slews.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Watches for wakes of the machine and jumps of its wall clock.
-pub struct Wakes {
+pub struct WakeDetector {
     /// None where the kernel offers no such timer.
     #[cfg(target_os = "linux")]
     timer: Option<linux::ClockTimer>,
-    comparison: Comparison,
+    comparison: ClockComparison,
 }
 
-impl Wakes {
+impl WakeDetector {
     /// Must be called within a tokio runtime with I/O and time.
     pub fn new(clock: Clock) -> Self {
         Self {
             #[cfg(target_os = "linux")]
             timer: linux::ClockTimer::new().ok(),
-            comparison: Comparison::new(clock, PERIOD),
+            comparison: ClockComparison::new(clock, PERIOD),
         }
     }
 
-    /// Waits for the next wake or jump. A call that is dropped loses none.
+    /// Waits for the next wake or jump. Cancel-safe.
     pub async fn next(&mut self) {
         #[cfg(target_os = "linux")]
         if let Some(timer) = &self.timer {
@@ -43,14 +43,14 @@ impl Wakes {
     }
 }
 
-/// The portable way: the monotonic clock stands still in sleep and is never set, the wall clock is.
-struct Comparison {
+/// The portable detection: unlike the wall clock, the monotonic clock stops during sleep and is never set.
+struct ClockComparison {
     clock: Clock,
     ticks: Interval,
     last: (Timestamp, Instant),
 }
 
-impl Comparison {
+impl ClockComparison {
     fn new(clock: Clock, period: Duration) -> Self {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,7 +70,7 @@ impl Comparison {
     }
 }
 
-/// Whether the wall clock went elsewhere than the `elapsed` time on the monotonic clock would have taken it.
+/// Whether the wall clock moved differently from the monotonic clock, on which `elapsed` passed.
 fn jumped(before: Timestamp, now: Timestamp, elapsed: Duration) -> bool {
     let expected = before.plus(elapsed);
     expected.since(now).max(now.since(expected)) > TOLERANCE
@@ -87,7 +87,7 @@ mod linux {
     };
     use tokio::io::unix::AsyncFd;
 
-    /// A timer that never expires, and is cancelled when the wall clock is set, as it is on waking too.
+    /// A timer that never expires, and that the kernel cancels when the wall clock is set or the machine wakes.
     pub(super) struct ClockTimer(AsyncFd<OwnedFd>);
 
     impl ClockTimer {
@@ -95,21 +95,21 @@ mod linux {
             Self::expiring_at(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
         }
 
-        pub(super) fn expiring_at(moment: Timespec) -> io::Result<Self> {
+        pub(super) fn expiring_at(expiry: Timespec) -> io::Result<Self> {
             let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
             let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
             let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-            timerfd_settime(&timer, flags, &Itimerspec { it_interval: never_again, it_value: moment })?;
+            timerfd_settime(&timer, flags, &Itimerspec { it_interval: never_again, it_value: expiry })?;
             Ok(Self(crate::platform::readable(timer)?))
         }
 
         /// # Errors
-        /// The timer cannot be read: another way to learn it is needed.
+        /// The timer cannot be read.
         pub(super) async fn clock_was_set(&self) -> io::Result<()> {
             loop {
                 let mut ready = self.0.readable().await?;
                 match ready.try_io(|timer| Ok(read(timer, &mut [0; 8]))) {
-                    // Expired is as good as cancelled; either way the timer goes on telling.
+                    // Expiry, which only tests use, counts as cancellation; the timer stays usable after both.
                     Ok(Ok(Ok(_) | Err(Errno::CANCELED))) => return Ok(()),
                     Ok(Ok(Err(Errno::AGAIN))) => ready.clear_ready(),
                     Ok(Ok(Err(Errno::INTR))) | Err(_) => {}
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_jump_of_more_than_five_seconds_counts() {
+    fn detects_jumps_of_more_than_five_seconds() {
         let before = Timestamp::from_micros(1_000 * SECOND);
         let ten = Duration::from_secs(10);
         for (wall, expected) in [(10, false), (15, false), (16, true), (5, false), (4, true), (3_600, true), (-9, true)]
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn the_comparison_tells_of_a_jump_once() {
+    fn the_comparison_reports_a_jump_once() {
         run(async {
             let wall = Arc::new(AtomicI64::new(1_000 * SECOND));
             let reading = wall.clone();
             let clock: Clock = Arc::new(move || Timestamp::from_micros(reading.load(Ordering::Relaxed)));
-            let mut comparison = Comparison::new(clock, Duration::from_millis(5));
+            let mut comparison = ClockComparison::new(clock, Duration::from_millis(5));
             let soon = Duration::from_millis(50);
             assert!(tokio::time::timeout(soon, comparison.next()).await.is_err());
             for step in [3_600, -3_600] {
@@ -164,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_while_nothing_happens() {
+    fn reports_nothing_without_a_jump() {
         run(async {
-            let mut wakes = Wakes::new(crate::clock::system());
+            let mut wakes = WakeDetector::new(crate::clock::system());
             #[cfg(target_os = "linux")]
             assert!(wakes.timer.is_some());
             assert!(tokio::time::timeout(Duration::from_millis(50), wakes.next()).await.is_err());
         });
     }
 
-    /// No test may set the clock of the machine, so the timer's other event stands in for the cancelling.
+    /// A test may not set the machine's clock, so the timer's expiry replaces its cancellation.
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_timer_tells_once() {
+    fn the_timer_reports_once() {
         run(async {
             let past = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
             let timer = linux::ClockTimer::expiring_at(past).unwrap();

@@ -1,5 +1,7 @@
-//! Installing sessiond as a service of this machine or of one user: `systemd` and `launchd` say which files and
-//! commands that takes, `steps` does what is not done yet.
+//! Installs sessiond as a service of this machine or of one user.
+//!
+//! `systemd` and `launchd` list the files and commands (steps) that it takes; `steps` executes those that are not done
+//! yet. So installing again updates an installation, and a failed installation is continued by repeating it.
 
 mod launchd;
 mod setup;
@@ -10,47 +12,48 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Endpoint};
-use crate::platform::places::{Env, Os, Places};
+use crate::platform::default_paths::{DefaultPaths, Env, Os};
 use crate::platform::program::installed_path;
 use crate::wire::{ErrorCode, ErrorDetail, StatusBody};
 pub use setup::Setup;
 
-/// The exit codes after which a restart cannot help: not allowed, configuration or identity. systemd knows them as
-/// RestartPreventExitStatus=.
-pub const RESTART_CANNOT_HELP: [u8; 2] = [77, 78];
+/// The exit codes after which a restart does not help: no permission, wrong configuration or identity. The unit has them
+/// in RestartPreventExitStatus=.
+pub const PERMANENT_EXIT_CODES: [u8; 2] = [77, 78];
 
-/// Central's password, where sessiond.service's LoadCredential= finds it, the first that `install` writes. Only root can
-/// read these folders.
-pub const CREDENTIALS: [&str; 2] =
+/// The files in which LoadCredential= of sessiond.service finds central's password. `install` writes the first. Only root
+/// can read these folders.
+pub const CREDENTIAL_FILES: [&str; 2] =
     ["/etc/credstore/sessiond.central-password", "/run/credstore/sessiond.central-password"];
 
-/// Whose service it is.
+/// Whether it is the service of the machine or of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     User,
     System,
 }
 
-/// Where it is installed.
-pub struct Site {
+/// The machine and user for which the service is installed.
+pub struct InstallTarget {
     pub os: Os,
     pub scope: Scope,
     pub uid: u32,
     pub home: Option<PathBuf>,
-    /// The path of this binary that the service will run: as it was called, so that it outlives an upgrade.
+    /// The path of the program that the service runs; see [`installed_path`].
     pub program: PathBuf,
-    pub places: Places,
-    /// The version of systemd, where systemd runs the machine.
+    pub paths: DefaultPaths,
+    /// The version of systemd, if systemd runs this machine.
     pub systemd: Option<u32>,
-    /// Has a package put the units in place?
+    /// Whether the units were installed by a package.
     pub packaged: bool,
 }
 
-const UNITS_OF_PACKAGES: [&str; 2] = ["/usr/lib/systemd", "/lib/systemd"];
+/// The folders in which packages install units.
+const PACKAGE_UNIT_FOLDERS: [&str; 2] = ["/usr/lib/systemd", "/lib/systemd"];
 
-impl Site {
-    /// This machine, as it is.
-    pub fn here(scope: Scope, uid: u32, env: Env<'_>) -> Self {
+impl InstallTarget {
+    /// Detects the properties of this machine.
+    pub fn detect(scope: Scope, uid: u32, env: Env<'_>) -> Self {
         let program = installed_path();
         let folder = if scope == Scope::System { "system" } else { "user" };
         let unit = |dir: &&str| Path::new(dir).join(folder).join("sessiond.service").exists();
@@ -58,43 +61,48 @@ impl Site {
             os: Os::here(),
             scope,
             uid,
-            home: crate::platform::places::path_in(env, "HOME"),
-            packaged: program == Path::new("/usr/bin/sessiond") && UNITS_OF_PACKAGES.iter().any(unit),
+            home: crate::platform::default_paths::path_in(env, "HOME"),
+            packaged: program == Path::new("/usr/bin/sessiond") && PACKAGE_UNIT_FOLDERS.iter().any(unit),
             program,
-            places: if scope == Scope::System { Places::system(Os::here()) } else { Places::user(Os::here(), env) },
+            paths: if scope == Scope::System {
+                DefaultPaths::system(Os::here())
+            } else {
+                DefaultPaths::user(Os::here(), env)
+            },
             systemd: Path::new("/run/systemd/system").is_dir().then(systemd::version).flatten(),
         }
     }
 
     fn socket(&self) -> Option<PathBuf> {
-        self.places.socket(self.places.state_dir.as_deref())
+        self.paths.socket(self.paths.state_dir.as_deref())
     }
 
     /// # Errors
-    /// What keeps a service from being installed or removed here.
+    /// This user cannot install or remove the service, or the machine has no systemd.
     fn check(&self) -> Result<(), ErrorDetail> {
         if self.scope == Scope::System && self.uid != 0 {
-            let hint = "run it with sudo, or install it for yourself with --user";
-            return Err(refusal(ErrorCode::Forbidden, "only root may change the system service", hint));
+            let hint = "run it with sudo, or install it for your user with --user";
+            return Err(error(ErrorCode::Forbidden, "only root may change the system service", hint));
         }
         if self.os == Os::Linux && self.systemd.is_none() {
-            let hint = "start `sessiond run` by whatever starts services here";
-            return Err(refusal(ErrorCode::Conflict, "this machine is not run by systemd", hint));
+            let hint = "run `sessiond run` by this machine's service manager";
+            return Err(error(ErrorCode::Conflict, "this machine is not run by systemd", hint));
         }
         Ok(())
     }
 
-    /// A system service sees neither homes nor the machine's /tmp.
+    /// # Errors
+    /// The program is in a folder that a system service cannot see (ProtectHome=, PrivateTmp=).
     fn check_program(&self) -> Result<(), ErrorDetail> {
         let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-        // A link that the service sees may lead to a file that it does not.
+        // A visible symlink may point to a hidden file.
         let file = self.program.canonicalize().unwrap_or_else(|_| self.program.clone());
         let is_hidden = hidden.iter().any(|dir| self.program.starts_with(dir) || file.starts_with(dir));
         if self.os == Os::Linux && self.scope == Scope::System && is_hidden {
             let program = self.program.display();
-            return Err(refusal(
+            return Err(error(
                 ErrorCode::Conflict,
-                format!("{program} lies where the system service cannot see it"),
+                format!("the system service cannot see {program}"),
                 format!("run `install -m 755 {program} /usr/local/bin/sessiond && /usr/local/bin/sessiond install`"),
             ));
         }
@@ -102,79 +110,80 @@ impl Site {
     }
 }
 
-/// Installs, or brings up to date what is installed; says what was done. On a dry run, says what would be.
+/// Installs or updates the service. Returns a report of what was done, or, on a dry run, of what would be done.
 ///
 /// # Errors
-/// A step that failed, or a daemon that does not answer in the end.
-pub fn install(site: &Site, setup: &Setup, dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
+/// A step failed, or the daemon does not respond after the start.
+pub fn install(target: &InstallTarget, setup: &Setup, dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
     if !dry_run {
-        site.check()?;
-        site.check_program()?;
+        target.check()?;
+        target.check_program()?;
     }
-    let socket = site.socket().ok_or_else(homeless)?;
-    let outdated = !dry_run && running(&socket).is_some_and(|status| !is_this(&status, &site.program));
-    let steps = match site.os {
-        Os::Linux => systemd::install(site, setup, outdated)?,
-        Os::MacOs => launchd::install(site, setup, outdated)?,
+    let socket = target.socket().ok_or_else(home_not_set)?;
+    let outdated = !dry_run && running(&socket).is_some_and(|status| !runs_program(&status, &target.program));
+    let steps = match target.os {
+        Os::Linux => systemd::install(target, setup, outdated)?,
+        Os::MacOs => launchd::install(target, setup, outdated)?,
     };
-    let mut said = steps::carry_out(&steps, dry_run)?;
+    let mut report = steps::execute(&steps, dry_run)?;
     if dry_run {
-        return Ok(said);
+        return Ok(report);
     }
-    let status = await_answer(&socket)?;
-    if said.is_empty() {
-        said.push("nothing to do: it is installed as it should be".into());
+    let status = wait_for_daemon(&socket)?;
+    if report.is_empty() {
+        report.push("nothing to do: it is installed as it should be".into());
     }
     let daemon = status.daemon;
-    said.push(format!("sessiond {} answers on {}, as process {}", daemon.version, steps::shown(&socket), daemon.pid));
-    if site.os == Os::Linux && site.scope == Scope::System {
-        said.push("put those who shall use it into its group: adduser NAME sessiond".into());
+    let socket = steps::displayed(&socket);
+    report.push(format!("sessiond {} answers on {socket}, as process {}", daemon.version, daemon.pid));
+    if target.os == Os::Linux && target.scope == Scope::System {
+        report.push("to let a user use it, add the user to its group: adduser NAME sessiond".into());
     }
-    if site.os == Os::MacOs && site.scope == Scope::System {
-        said.push("members of the group that socket.group names may use it; a new configuration names admin".into());
+    if target.os == Os::MacOs && target.scope == Scope::System {
+        report.push("members of the group in socket.group may use it; in a new configuration that is admin".into());
     }
-    if site.os == Os::Linux && site.scope == Scope::User {
-        said.push("to have it run while you are not logged in: loginctl enable-linger".into());
+    if target.os == Os::Linux && target.scope == Scope::User {
+        report.push("to keep it running while you are not logged in: loginctl enable-linger".into());
     }
-    Ok(said)
+    Ok(report)
 }
 
-/// Removes the service, and leaves the data; says what was done, and where the data is.
+/// Removes the service but not its data. Returns a report of what was done, and of the data's paths.
 ///
 /// # Errors
-/// A step that failed.
-pub fn uninstall(site: &Site, dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
+/// A step failed.
+pub fn uninstall(target: &InstallTarget, dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
     if !dry_run {
-        site.check()?;
+        target.check()?;
     }
-    if site.packaged {
-        let hint = "run `apt remove sessiond`; that, too, leaves the data";
-        return Err(refusal(ErrorCode::Conflict, "the service belongs to the package sessiond", hint));
+    if target.packaged {
+        let hint = "run `apt remove sessiond`, which keeps the data too";
+        return Err(error(ErrorCode::Conflict, "the service belongs to the package sessiond", hint));
     }
-    let steps = match site.os {
-        Os::Linux => systemd::uninstall(site)?,
-        Os::MacOs => launchd::uninstall(site)?,
+    let steps = match target.os {
+        Os::Linux => systemd::uninstall(target)?,
+        Os::MacOs => launchd::uninstall(target)?,
     };
-    let mut said = steps::carry_out(&steps, dry_run)?;
-    if said.is_empty() {
-        said.push("nothing to do: no service is installed".into());
+    let mut report = steps::execute(&steps, dry_run)?;
+    if report.is_empty() {
+        report.push("nothing to do: no service is installed".into());
     }
-    let credential = Path::new(CREDENTIALS[0]);
+    let credential = Path::new(CREDENTIAL_FILES[0]);
     let left = [
-        site.places.state_dir.as_deref(),
-        site.places.config_file.as_deref().and_then(Path::parent),
-        (site.scope == Scope::System && site.os == Os::Linux && credential.exists()).then_some(credential),
+        target.paths.state_dir.as_deref(),
+        target.paths.config_file.as_deref().and_then(Path::parent),
+        (target.scope == Scope::System && target.os == Os::Linux && credential.exists()).then_some(credential),
     ];
-    let left: Vec<_> = left.into_iter().flatten().map(steps::shown).collect();
-    said.push(format!("left as they are, to be removed by hand: {}", left.join(" and ")));
-    Ok(said)
+    let left: Vec<_> = left.into_iter().flatten().map(steps::displayed).collect();
+    report.push(format!("left as they are, to be removed by hand: {}", left.join(" and ")));
+    Ok(report)
 }
 
-fn homeless() -> ErrorDetail {
-    refusal(ErrorCode::Configuration, "HOME is not set, so nobody knows whose service it would be", "set HOME")
+fn home_not_set() -> ErrorDetail {
+    error(ErrorCode::Configuration, "HOME is not set, so the user's folders are unknown", "set HOME")
 }
 
-fn refusal(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> ErrorDetail {
+fn error(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> ErrorDetail {
     ErrorDetail { code, message: message.into(), hint: hint.into() }
 }
 
@@ -185,19 +194,19 @@ fn running(socket: &Path) -> Option<StatusBody> {
     Client::new(Endpoint::at(socket)).timeout(Duration::from_secs(5)).status().ok()
 }
 
-/// Is it this very program that runs? An upgrade puts another file under the same name.
-fn is_this(status: &StatusBody, program: &Path) -> bool {
+/// Whether the running daemon runs this program's file: an upgrade replaces the file under the same name.
+fn runs_program(status: &StatusBody, program: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let file = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
     match file(Path::new(&format!("/proc/{}/exe", status.daemon.pid))) {
         Some(running) => file(program) == Some(running),
-        // Nobody here can tell but by the version.
+        // Without /proc, or as another user, only the version can be compared.
         None => status.daemon.version == env!("CARGO_PKG_VERSION"),
     }
 }
 
-/// Waits until the daemon that was just started answers.
-fn await_answer(socket: &Path) -> Result<StatusBody, ErrorDetail> {
+/// Waits until the started daemon responds.
+fn wait_for_daemon(socket: &Path) -> Result<StatusBody, ErrorDetail> {
     let deadline = Instant::now() + Duration::from_secs(20);
     let client = Client::new(Endpoint::at(socket)).timeout(Duration::from_secs(10));
     loop {
@@ -205,8 +214,8 @@ fn await_answer(socket: &Path) -> Result<StatusBody, ErrorDetail> {
             Ok(status) => return Ok(status),
             Err(error) if Instant::now() >= deadline => {
                 return Err(ErrorDetail {
-                    message: format!("it is installed, but does not answer: {}", error.message),
-                    hint: "run `sessiond doctor`, which says what to do".into(),
+                    message: format!("the service is installed, but does not respond: {}", error.message),
+                    hint: "run `sessiond doctor`, which reports what to do".into(),
                     ..error
                 });
             }
@@ -215,10 +224,11 @@ fn await_answer(socket: &Path) -> Result<StatusBody, ErrorDetail> {
     }
 }
 
-fn in_home(site: &Site, below: &str) -> Result<PathBuf, ErrorDetail> {
-    site.home.as_ref().map(|home| home.join(below)).ok_or_else(homeless)
+fn home_path(target: &InstallTarget, below: &str) -> Result<PathBuf, ErrorDetail> {
+    target.home.as_ref().map(|home| home.join(below)).ok_or_else(home_not_set)
 }
 
+/// The words of a command line, split as by a shell.
 fn words(command: &str) -> Vec<String> {
-    command.split_whitespace().map(str::to_owned).collect()
+    shlex::split(command).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What a person says while installing: the machine's name and central, written down where the daemon reads it.
+//! The options of an installation, machine name and central, which are written to the configuration file.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::refusal;
-use super::steps::Step;
+use super::error;
+use super::steps::InstallStep;
 use crate::wire::{ErrorCode, ErrorDetail};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
-/// The password is kept apart from the URL: one is for all to read, the other for the daemon alone.
+/// The options. The password is separated from the URL, because all users can read the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     machine: Option<String>,
@@ -22,12 +22,13 @@ pub struct Setup {
 
 impl Setup {
     /// # Errors
-    /// The URL is none.
+    /// The URL is invalid, or has a password that cannot be separated from it.
     pub fn new(machine: Option<String>, central_url: Option<&str>) -> Result<Self, ErrorDetail> {
         let Some(text) = central_url else { return Ok(Self { machine, ..Self::default() }) };
-        let wrong =
-            |why: String| refusal(ErrorCode::Usage, format!("--central-url: {why}"), "give it as psql takes it");
-        // Several hosts are no URL proper; a password is cut out by hand then.
+        let wrong = |why: String| {
+            error(ErrorCode::Usage, format!("--central-url: {why}"), "give it in the form that psql accepts")
+        };
+        // A list of hosts is not a valid URL; a password in it is not separated, but refused below.
         let password = match Url::parse(text) {
             Ok(url) => url.password().map(percent_decoded),
             Err(_) if text.contains(',') => None,
@@ -35,75 +36,79 @@ impl Setup {
         };
         let url = match Url::parse(text) {
             Ok(mut url) if password.is_some() => {
-                url.set_password(None).map_err(|()| wrong("it can hold no password".into()))?;
+                url.set_password(None).map_err(|()| wrong("it cannot have a password".into()))?;
                 url.to_string()
             }
             _ => text.to_owned(),
         };
         if crate::config::has_password(&url) {
-            return Err(wrong("leave the password out, and put it into central.password_file".into()));
+            return Err(wrong("it has a password; remove it and put it into central.password_file".into()));
         }
         Ok(Self { machine, central_url: Some(url), password })
     }
 
-    /// The files that hold the configuration and the password.
+    /// The steps that write the configuration file and the password file.
     ///
-    /// `named`: the configuration has to name the password's file. `defaults`: what a new configuration says beyond the
-    /// example, as a line of the example and the line in its place.
+    /// `named`: the configuration must name the password file. `defaults`: changes of a new configuration against the
+    /// example, as the prefix of a line of the example and the line that replaces it.
+    ///
+    /// # Errors
+    /// The configuration file exists and has other values.
     pub(super) fn steps(
         &self,
         config: &Path,
         password_file: &Path,
         named: bool,
         defaults: &[(&str, &str)],
-    ) -> Result<Vec<Step>, ErrorDetail> {
+    ) -> Result<Vec<InstallStep>, ErrorDetail> {
         let mut wanted = Vec::new();
         if let Some(machine) = &self.machine {
-            wanted.push(("#name = \"laptop\"", format!("name = {}", quoted(machine))));
+            wanted.push(("#name = \"laptop\"", format!("name = {}", toml_string(machine))));
         }
         if let Some(url) = &self.central_url {
-            wanted.push(("#url = ", format!("url = {}", quoted(url))));
+            wanted.push(("#url = ", format!("url = {}", toml_string(url))));
         }
         if named && self.password.is_some() {
             let path = password_file.display().to_string();
-            wanted.push(("#password_file = ", format!("password_file = {}", quoted(&path))));
+            wanted.push(("#password_file = ", format!("password_file = {}", toml_string(&path))));
         }
         let mut steps = Vec::new();
         match fs::read_to_string(config) {
-            Ok(text) => refuse_what_differs(&text, &wanted, config)?,
+            Ok(text) => require_same_values(&text, &wanted, config)?,
             Err(_) => {
                 wanted.extend(defaults.iter().map(|(example, line)| (*example, (*line).to_owned())));
-                steps.push(Step::write(config, 0o644, example_with(&wanted)));
+                steps.push(InstallStep::write(config, 0o644, example_with(&wanted)));
             }
         }
         if let Some(password) = &self.password {
-            steps.push(Step::secret(password_file, format!("{password}\n")));
+            steps.push(InstallStep::secret(password_file, format!("{password}\n")));
         }
         Ok(steps)
     }
 }
 
-/// A file that somebody wrote is not rewritten.
-fn refuse_what_differs(text: &str, wanted: &[(&str, String)], config: &Path) -> Result<(), ErrorDetail> {
+/// # Errors
+/// The existing configuration file, which is never rewritten, does not have all the wanted lines.
+fn require_same_values(text: &str, wanted: &[(&str, String)], config: &Path) -> Result<(), ErrorDetail> {
     match wanted.iter().find(|(_, line)| !text.lines().any(|have| have.trim() == line)) {
         None => Ok(()),
-        Some((_, line)) => Err(refusal(
+        Some((_, line)) => Err(error(
             ErrorCode::Conflict,
-            format!("{} is there already, and does not say {line}", config.display()),
-            "write that into it, and install again without the flag",
+            format!("{} exists and does not have the line {line}", config.display()),
+            "add the line to it, and repeat the installation without the flag",
         )),
     }
 }
 
 fn example_with(wanted: &[(&str, String)]) -> String {
     let line = |line: &str| {
-        let said = wanted.iter().find(|(example, _)| line.starts_with(example));
-        format!("{}\n", said.map_or(line, |(_, said)| said))
+        let replacement = wanted.iter().find(|(example, _)| line.starts_with(example));
+        format!("{}\n", replacement.map_or(line, |(_, replacement)| replacement))
     };
     EXAMPLE.lines().map(line).collect()
 }
 
-fn quoted(text: &str) -> String {
+fn toml_string(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
@@ -115,12 +120,12 @@ fn percent_decoded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn text_of(steps: &[Step]) -> Vec<String> {
+    fn text_of(steps: &[InstallStep]) -> Vec<String> {
         steps.iter().filter_map(|step| step.text().map(str::to_owned)).collect()
     }
 
     #[test]
-    fn a_password_goes_into_a_file_of_its_own() {
+    fn writes_the_password_to_a_separate_file() {
         let setup = Setup::new(Some("laptop".into()), Some("postgres://me:s%23cret@odin3:5435/x")).unwrap();
         let steps = setup.steps(Path::new("/nowhere/config.toml"), Path::new("/nowhere/password"), true, &[]).unwrap();
         let texts = text_of(&steps);
@@ -133,24 +138,24 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_said_it_is_the_example() {
+    fn without_options_the_configuration_is_the_example() {
         let steps = Setup::default().steps(Path::new("/nowhere/c"), Path::new("/nowhere/p"), true, &[]).unwrap();
         assert_eq!(text_of(&steps), [EXAMPLE]);
     }
 
     #[test]
-    fn a_file_that_somebody_wrote_stays() {
+    fn an_existing_configuration_is_not_changed() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
         fs::write(&config, "[central]\nurl = \"postgres://me@odin3/x\"\n").unwrap();
         let of = |url| Setup::new(None, Some(url)).unwrap().steps(&config, Path::new("/p"), false, &[]);
         assert_eq!(text_of(&of("postgres://me@odin3/x").unwrap()), Vec::<String>::new());
         let error = of("postgres://me@odin4/x").unwrap_err();
-        assert!(error.message.contains("does not say url = \"postgres://me@odin4/x\""), "{}", error.message);
+        assert!(error.message.contains("does not have the line url = \"postgres://me@odin4/x\""), "{}", error.message);
     }
 
     #[test]
-    fn what_is_no_url_is_named_without_the_password() {
+    fn errors_of_a_url_do_not_show_the_password() {
         for url in
             ["postgres://me:hunter2@a:1,b:2/x", "postgres://me:hunter2@h:port/x", "postgres://me@h/x?password=hunter2"]
         {

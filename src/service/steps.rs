@@ -1,4 +1,4 @@
-//! Files and commands, each of them done only if it is not done yet.
+//! The steps of an installation: files and commands, each executed only if it is not done yet.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,40 +6,40 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::refusal;
+use super::error;
 use crate::domain::text::escaped_line;
 use crate::wire::{ErrorCode, ErrorDetail};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// The file shall have this text.
+pub(super) enum InstallStep {
+    /// The file must have this text and mode.
     Write {
         path: PathBuf,
         mode: u32,
         text: String,
         secret: bool,
     },
-    /// The file shall not be there.
+    /// The file must not exist.
     Remove(PathBuf),
     Run {
         command: Vec<String>,
-        only: Only,
+        when: RunCondition,
     },
 }
 
 /// When a command is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Only {
-    /// A file of the steps before was written or removed.
+pub(super) enum RunCondition {
+    /// If an earlier step wrote or removed a file.
     AfterChanges,
-    /// This other command does not succeed.
+    /// If this other command fails.
     Unless(Vec<String>),
-    /// Both: it changes what runs.
+    /// If one of the two conditions is true.
     AfterChangesOrUnless(Vec<String>),
     Always,
 }
 
-impl Step {
+impl InstallStep {
     pub fn write(path: impl Into<PathBuf>, mode: u32, text: impl Into<String>) -> Self {
         Self::Write { path: path.into(), mode, text: text.into(), secret: false }
     }
@@ -48,8 +48,8 @@ impl Step {
         Self::Write { path: path.into(), mode: 0o600, text: text.into(), secret: true }
     }
 
-    pub fn run(command: &str, only: Only) -> Self {
-        Self::Run { command: super::words(command), only }
+    pub fn run(command: &str, when: RunCondition) -> Self {
+        Self::Run { command: super::words(command), when }
     }
 
     #[cfg(test)]
@@ -57,62 +57,65 @@ impl Step {
         if let Self::Write { text, .. } = self { Some(text) } else { None }
     }
 
-    fn described(&self) -> String {
+    fn description(&self) -> String {
         match self {
             Self::Write { path, mode, secret: true, .. } => {
-                format!("write {} ({mode:04o}); its text is a secret and not shown", shown(path))
+                format!("write {} ({mode:04o}); its text is secret", displayed(path))
             }
             Self::Write { path, mode, text, .. } => {
                 let lines: String = text.lines().map(|line| format!("\n    {line}")).collect();
-                format!("write {} ({mode:04o}):{lines}", shown(path))
+                format!("write {} ({mode:04o}):{lines}", displayed(path))
             }
-            Self::Remove(path) => format!("remove {}", shown(path)),
-            Self::Run { command, only } => {
-                let unless = match only {
-                    Only::Unless(check) | Only::AfterChangesOrUnless(check) => {
-                        format!(", unless `{}`", escaped_line(&check.join(" ")))
+            Self::Remove(path) => format!("remove {}", displayed(path)),
+            Self::Run { command, when } => {
+                let unless = match when {
+                    RunCondition::Unless(check) | RunCondition::AfterChangesOrUnless(check) => {
+                        format!(", unless `{}`", command_line(check))
                     }
-                    Only::AfterChanges => ", if a file has changed".into(),
-                    Only::Always => String::new(),
+                    RunCondition::AfterChanges => ", if a file has changed".into(),
+                    RunCondition::Always => String::new(),
                 };
-                format!("run {}{unless}", escaped_line(&command.join(" ")))
+                format!("run {}{unless}", command_line(command))
             }
         }
     }
 }
 
-/// A path on one line, whatever characters it has.
-pub(super) fn shown(path: &Path) -> String {
+/// A path on one line, without characters that are unsafe to print.
+pub(super) fn displayed(path: &Path) -> String {
     escaped_line(&path.display().to_string())
 }
 
-/// Carries the steps out in order, and says what was done; on a dry run, what they are.
-pub(super) fn carry_out(steps: &[Step], dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
+/// Executes the steps in order and returns a report of what was done; on a dry run, describes the steps.
+///
+/// # Errors
+/// The first step that fails; the steps before it stay done.
+pub(super) fn execute(steps: &[InstallStep], dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
     if dry_run {
-        return Ok(steps.iter().map(Step::described).collect());
+        return Ok(steps.iter().map(InstallStep::description).collect());
     }
-    let mut said = Vec::new();
+    let mut report = Vec::new();
     let mut changed = false;
     for step in steps {
         match step {
-            Step::Write { path, mode, text, .. } if !is_written(path, *mode, text) => {
+            InstallStep::Write { path, mode, text, .. } if !is_written(path, *mode, text) => {
                 write(path, *mode, text).map_err(|error| failed("written", path, &error))?;
                 changed = true;
-                said.push(format!("wrote {}", shown(path)));
+                report.push(format!("wrote {}", displayed(path)));
             }
-            Step::Remove(path) if fs::symlink_metadata(path).is_ok() => {
+            InstallStep::Remove(path) if fs::symlink_metadata(path).is_ok() => {
                 fs::remove_file(path).map_err(|error| failed("removed", path, &error))?;
                 changed = true;
-                said.push(format!("removed {}", shown(path)));
+                report.push(format!("removed {}", displayed(path)));
             }
-            Step::Run { command, only } if is_due(only, changed) => {
+            InstallStep::Run { command, when } if is_due(when, changed) => {
                 run(command)?;
-                said.push(format!("ran {}", escaped_line(&command.join(" "))));
+                report.push(format!("ran {}", command_line(command)));
             }
             _ => {}
         }
     }
-    Ok(said)
+    Ok(report)
 }
 
 fn is_written(path: &Path, mode: u32, text: &str) -> bool {
@@ -120,7 +123,7 @@ fn is_written(path: &Path, mode: u32, text: &str) -> bool {
     fs::read(path).is_ok_and(|have| have == text.as_bytes()) && has_mode()
 }
 
-/// Whole or not at all, and never readable for others than it should be.
+/// Writes the file atomically; it never has a wider mode than `mode`.
 fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     fs::create_dir_all(folder)?;
@@ -128,19 +131,25 @@ fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let _ = fs::remove_file(&draft);
     let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(&draft)?;
     file.write_all(text.as_bytes())?;
-    // The umask may have taken some of it.
+    // The umask may have removed bits.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()?;
     fs::rename(&draft, path)
 }
 
-fn is_due(only: &Only, changed: bool) -> bool {
-    match only {
-        Only::Always => true,
-        Only::AfterChanges => changed,
-        Only::Unless(check) => !succeeds(check),
-        Only::AfterChangesOrUnless(check) => changed || !succeeds(check),
+fn is_due(when: &RunCondition, changed: bool) -> bool {
+    match when {
+        RunCondition::Always => true,
+        RunCondition::AfterChanges => changed,
+        RunCondition::Unless(check) => !succeeds(check),
+        RunCondition::AfterChangesOrUnless(check) => changed || !succeeds(check),
     }
+}
+
+/// The command as it can be typed into a shell, on one line without characters that are unsafe to print.
+fn command_line(words: &[String]) -> String {
+    // Only a zero byte cannot be quoted, and no argument of a process has one.
+    escaped_line(&shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" ")))
 }
 
 fn command(words: &[String]) -> Command {
@@ -155,18 +164,22 @@ fn succeeds(words: &[String]) -> bool {
 }
 
 fn run(words: &[String]) -> Result<(), ErrorDetail> {
-    let shown = words.join(" ");
+    let command_line = command_line(words);
     let why = match command(words).output() {
         Ok(output) if output.status.success() => return Ok(()),
         Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
         Err(error) => error.to_string(),
     };
-    Err(refusal(ErrorCode::Conflict, format!("`{shown}` failed: {why}"), "mend that, and run this again: it goes on"))
+    Err(error(
+        ErrorCode::Conflict,
+        format!("`{command_line}` failed: {why}"),
+        "fix that and run this again; it continues",
+    ))
 }
 
-fn failed(how: &str, path: &Path, error: &io::Error) -> ErrorDetail {
-    let code = if error.kind() == io::ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Conflict };
-    refusal(code, format!("{} cannot be {how}: {error}", path.display()), "mend that, and run this again: it goes on")
+fn failed(how: &str, path: &Path, cause: &io::Error) -> ErrorDetail {
+    let code = if cause.kind() == io::ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Conflict };
+    error(code, format!("{} cannot be {how}: {cause}", path.display()), "fix that and run this again; it continues")
 }
 
 #[cfg(test)]
@@ -174,38 +187,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_time_nothing_is_left_to_do() {
+    fn repeating_the_steps_does_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (file, mark) = (dir.path().join("a/unit"), dir.path().join("mark"));
         let steps = [
-            Step::secret(&file, "text\n"),
-            Step::run(
+            InstallStep::secret(&file, "text\n"),
+            InstallStep::run(
                 &format!("touch {}", mark.display()),
-                Only::Unless(super::super::words(&format!("test -e {}", mark.display()))),
+                RunCondition::Unless(super::super::words(&format!("test -e {}", mark.display()))),
             ),
-            Step::run("true", Only::AfterChanges),
+            InstallStep::run("true", RunCondition::AfterChanges),
         ];
-        assert_eq!(carry_out(&steps, true).unwrap().len(), 3);
+        assert_eq!(execute(&steps, true).unwrap().len(), 3);
         assert!(!file.exists());
-        assert_eq!(carry_out(&steps, false).unwrap().len(), 3);
+        assert_eq!(execute(&steps, false).unwrap().len(), 3);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(carry_out(&steps, false).unwrap(), Vec::<String>::new());
+        assert_eq!(execute(&steps, false).unwrap(), Vec::<String>::new());
         fs::write(&file, "other").unwrap();
-        assert_eq!(carry_out(&steps, false).unwrap().len(), 2);
-        let remove = [Step::Remove(file.clone()), Step::run("true", Only::AfterChanges)];
-        assert_eq!(carry_out(&remove, false).unwrap().len(), 2);
-        assert_eq!(carry_out(&remove, false).unwrap(), Vec::<String>::new());
+        assert_eq!(execute(&steps, false).unwrap().len(), 2);
+        let remove = [InstallStep::Remove(file.clone()), InstallStep::run("true", RunCondition::AfterChanges)];
+        assert_eq!(execute(&remove, false).unwrap().len(), 2);
+        assert_eq!(execute(&remove, false).unwrap(), Vec::<String>::new());
     }
 
     #[test]
-    fn a_dry_run_shows_all_but_secrets() {
-        let shown = carry_out(&[Step::secret("/p", "hunter2"), Step::write("/c", 0o644, "a\nb\n")], true).unwrap();
-        assert_eq!(shown, ["write /p (0600); its text is a secret and not shown", "write /c (0644):\n    a\n    b"]);
+    fn a_dry_run_hides_secrets() {
+        let shown =
+            execute(&[InstallStep::secret("/p", "hunter2"), InstallStep::write("/c", 0o644, "a\nb\n")], true).unwrap();
+        assert_eq!(shown, ["write /p (0600); its text is secret", "write /c (0644):\n    a\n    b"]);
     }
 
     #[test]
-    fn a_command_that_fails_is_named_with_its_words() {
-        let error = carry_out(&[Step::run("ls /no/such", Only::Always)], false).unwrap_err();
+    fn the_error_names_the_failed_command() {
+        let error = execute(&[InstallStep::run("ls /no/such", RunCondition::Always)], false).unwrap_err();
         assert!(
             error.message.starts_with("`ls /no/such` failed: ") && error.message.contains("No such"),
             "{}",

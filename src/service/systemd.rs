@@ -1,10 +1,10 @@
-//! The units, from the files in systemd/, and what makes systemd take them.
+//! systemd: installs the units of systemd/ and enables them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::steps::{Only, Step};
-use super::{CREDENTIALS, Scope, Setup, Site, homeless, words};
+use super::steps::{InstallStep, RunCondition};
+use super::{CREDENTIAL_FILES, InstallTarget, Scope, Setup, home_not_set, words};
 use crate::wire::ErrorDetail;
 
 const NOTIFY_RELOAD: &str = include_str!("../../systemd/notify-reload.conf");
@@ -13,16 +13,16 @@ const SYSUSERS_FILE: &str = "/etc/sysusers.d/sessiond.conf";
 const TMPFILES: &str = include_str!("../../systemd/tmpfiles.conf");
 const TMPFILES_FILE: &str = "/etc/tmpfiles.d/sessiond.conf";
 const SHARED_SPOOL: &str = "/var/spool/sessiond";
-/// The program as the files in systemd/ call it.
+/// The program in the files of systemd/, which is replaced by the installed one.
 const PROGRAM: &str = "/usr/bin/sessiond";
-/// The first version that knows Type=notify-reload.
-const KNOWS_NOTIFY_RELOAD: u32 = 253;
+/// The first version with Type=notify-reload.
+const NOTIFY_RELOAD_VERSION: u32 = 253;
 
-/// The helper of users whose homes the system service cannot read. Each user enables it.
+/// The unit that discovers agents of users whose homes the system service cannot read. Each user enables it.
 const DISCOVER: &str = include_str!("../../systemd/user/sessiond-discover.service");
 const DISCOVER_FILE: &str = "/etc/systemd/user/sessiond-discover.service";
 
-/// The version of the systemd that is installed.
+/// The version of systemd.
 pub(super) fn version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
     String::from_utf8(output.stdout).ok()?.split_whitespace().nth(1)?.parse().ok()
@@ -41,13 +41,13 @@ fn units(scope: Scope) -> [(&'static str, &'static str); 2] {
     }
 }
 
-fn folder(site: &Site) -> Result<PathBuf, ErrorDetail> {
-    match site.scope {
+fn folder(target: &InstallTarget) -> Result<PathBuf, ErrorDetail> {
+    match target.scope {
         Scope::System => Ok("/etc/systemd/system".into()),
-        // Beside sessiond's own folder, wherever XDG_CONFIG_HOME is.
+        // In the same XDG_CONFIG_HOME as sessiond's own folder.
         Scope::User => {
-            let config = site.places.config_file.as_deref().and_then(Path::parent).and_then(Path::parent);
-            config.map(|config| config.join("systemd/user")).ok_or_else(homeless)
+            let config = target.paths.config_file.as_deref().and_then(Path::parent).and_then(Path::parent);
+            config.map(|config| config.join("systemd/user")).ok_or_else(home_not_set)
         }
     }
 }
@@ -56,66 +56,66 @@ fn drop_in(folder: &Path) -> PathBuf {
     folder.join("sessiond.service.d/notify-reload.conf")
 }
 
-/// `outdated`: another program runs than the one that is installed.
-pub(super) fn install(site: &Site, setup: &Setup, outdated: bool) -> Result<Vec<Step>, ErrorDetail> {
-    let system = site.scope == Scope::System;
-    let folder = folder(site)?;
+/// `outdated`: the running daemon is not of the installed program.
+pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> Result<Vec<InstallStep>, ErrorDetail> {
+    let system = target.scope == Scope::System;
+    let folder = folder(target)?;
     let mut steps = Vec::new();
-    if system && !site.packaged {
+    if system && !target.packaged {
         let known = "getent passwd sessiond";
-        steps.push(Step::write(SYSUSERS_FILE, 0o644, SYSUSERS));
-        steps.push(Step::run(&format!("systemd-sysusers {SYSUSERS_FILE}"), Only::Unless(words(known))));
-        steps.push(Step::write(TMPFILES_FILE, 0o644, TMPFILES));
-        let made = Only::Unless(words(&format!("test -g {SHARED_SPOOL} -a -k {SHARED_SPOOL}")));
-        steps.push(Step::run(&format!("systemd-tmpfiles --create {TMPFILES_FILE}"), made));
+        steps.push(InstallStep::write(SYSUSERS_FILE, 0o644, SYSUSERS));
+        steps.push(InstallStep::run(&format!("systemd-sysusers {SYSUSERS_FILE}"), RunCondition::Unless(words(known))));
+        steps.push(InstallStep::write(TMPFILES_FILE, 0o644, TMPFILES));
+        let made = RunCondition::Unless(words(&format!("test -g {SHARED_SPOOL} -a -k {SHARED_SPOOL}")));
+        steps.push(InstallStep::run(&format!("systemd-tmpfiles --create {TMPFILES_FILE}"), made));
     }
-    let config = site.places.config_file.as_deref().ok_or_else(homeless)?;
-    let password = if system { PathBuf::from(CREDENTIALS[0]) } else { config.with_file_name("password") };
+    let config = target.paths.config_file.as_deref().ok_or_else(home_not_set)?;
+    let password = if system { PathBuf::from(CREDENTIAL_FILES[0]) } else { config.with_file_name("password") };
     steps.extend(setup.steps(config, &password, !system, &[])?);
-    if !site.packaged {
-        for (name, text) in units(site.scope) {
-            steps.push(Step::write(folder.join(name), 0o644, text.replace(PROGRAM, &escaped(&site.program))));
+    if !target.packaged {
+        for (name, text) in units(target.scope) {
+            steps.push(InstallStep::write(folder.join(name), 0o644, text.replace(PROGRAM, &escape(&target.program))));
         }
         if system {
-            steps.push(Step::write(DISCOVER_FILE, 0o644, DISCOVER.replace(PROGRAM, &escaped(&site.program))));
+            steps.push(InstallStep::write(DISCOVER_FILE, 0o644, DISCOVER.replace(PROGRAM, &escape(&target.program))));
         }
     }
-    if site.systemd.is_some_and(|version| version >= KNOWS_NOTIFY_RELOAD) {
-        steps.push(Step::write(drop_in(&folder), 0o644, NOTIFY_RELOAD));
+    if target.systemd.is_some_and(|version| version >= NOTIFY_RELOAD_VERSION) {
+        steps.push(InstallStep::write(drop_in(&folder), 0o644, NOTIFY_RELOAD));
     }
-    let ctl = systemctl(site.scope);
-    let run = |command: &str, only| Step::run(&format!("{ctl} {command}"), only);
-    let is = |command: &str| Only::Unless(words(&format!("{ctl} {command}")));
-    steps.push(run("daemon-reload", Only::AfterChanges));
+    let ctl = systemctl(target.scope);
+    let run = |command: &str, when| InstallStep::run(&format!("{ctl} {command}"), when);
+    let is = |command: &str| RunCondition::Unless(words(&format!("{ctl} {command}")));
+    steps.push(run("daemon-reload", RunCondition::AfterChanges));
     steps.push(run(
         "enable sessiond.socket sessiond.service",
         is("is-enabled --quiet sessiond.socket sessiond.service"),
     ));
     steps.push(run("start sessiond.socket", is("is-active --quiet sessiond.socket")));
-    // The socket stays where it is: those who wait there are served by the new daemon.
+    // The socket is not restarted: clients that connected to it are served by the new daemon.
     let restart = if outdated {
-        Only::Always
+        RunCondition::Always
     } else {
-        Only::AfterChangesOrUnless(words(&format!("{ctl} is-active --quiet sessiond.service")))
+        RunCondition::AfterChangesOrUnless(words(&format!("{ctl} is-active --quiet sessiond.service")))
     };
     steps.push(run("restart sessiond.service", restart));
     Ok(steps)
 }
 
-pub(super) fn uninstall(site: &Site) -> Result<Vec<Step>, ErrorDetail> {
-    let folder = folder(site)?;
-    let ctl = systemctl(site.scope);
+pub(super) fn uninstall(target: &InstallTarget) -> Result<Vec<InstallStep>, ErrorDetail> {
+    let folder = folder(target)?;
+    let ctl = systemctl(target.scope);
     let installed = folder.join("sessiond.service");
-    let gone = Only::Unless(["test", "!", "-e", &installed.display().to_string()].map(str::to_owned).to_vec());
-    let mut steps = vec![Step::run(&format!("{ctl} disable --now sessiond.socket sessiond.service"), gone)];
-    steps.extend(units(site.scope).map(|(name, _)| Step::Remove(folder.join(name))));
-    steps.push(Step::Remove(drop_in(&folder)));
-    if site.scope == Scope::System {
-        steps.push(Step::Remove(SYSUSERS_FILE.into()));
-        steps.push(Step::Remove(TMPFILES_FILE.into()));
-        steps.push(Step::Remove(DISCOVER_FILE.into()));
+    let gone = RunCondition::Unless(["test", "!", "-e", &installed.display().to_string()].map(str::to_owned).to_vec());
+    let mut steps = vec![InstallStep::run(&format!("{ctl} disable --now sessiond.socket sessiond.service"), gone)];
+    steps.extend(units(target.scope).map(|(name, _)| InstallStep::Remove(folder.join(name))));
+    steps.push(InstallStep::Remove(drop_in(&folder)));
+    if target.scope == Scope::System {
+        steps.push(InstallStep::Remove(SYSUSERS_FILE.into()));
+        steps.push(InstallStep::Remove(TMPFILES_FILE.into()));
+        steps.push(InstallStep::Remove(DISCOVER_FILE.into()));
     }
-    steps.push(Step::run(&format!("{ctl} daemon-reload"), Only::AfterChanges));
+    steps.push(InstallStep::run(&format!("{ctl} daemon-reload"), RunCondition::AfterChanges));
     Ok(steps)
 }
 
@@ -123,8 +123,8 @@ fn systemctl(scope: Scope) -> &'static str {
     if scope == Scope::System { "systemctl" } else { "systemctl --user" }
 }
 
-/// A path as ExecStart= takes it.
-fn escaped(program: &Path) -> String {
+/// Escapes a path for ExecStart=.
+fn escape(program: &Path) -> String {
     let path = program.display().to_string().replace('%', "%%").replace('$', "$$");
     if path.contains(char::is_whitespace) { format!("\"{path}\"") } else { path }
 }
@@ -132,26 +132,30 @@ fn escaped(program: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::places::{Os, Places};
+    use crate::platform::default_paths::{DefaultPaths, Os};
 
-    fn site(scope: Scope, systemd: u32) -> Site {
+    fn target(scope: Scope, systemd: u32) -> InstallTarget {
         let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
-        Site {
+        InstallTarget {
             os: Os::Linux,
             scope,
             uid: 0,
             home: Some("/home/me".into()),
             program: "/opt/my tools/sessiond".into(),
-            places: if scope == Scope::System { Places::system(Os::Linux) } else { Places::user(Os::Linux, &home) },
+            paths: if scope == Scope::System {
+                DefaultPaths::system(Os::Linux)
+            } else {
+                DefaultPaths::user(Os::Linux, &home)
+            },
             systemd: Some(systemd),
             packaged: false,
         }
     }
 
-    fn written(site: &Site) -> Vec<(String, String)> {
-        let steps = install(site, &Setup::default(), false).unwrap();
+    fn written(target: &InstallTarget) -> Vec<(String, String)> {
+        let steps = install(target, &Setup::default(), false).unwrap();
         let files = steps.iter().filter_map(|step| match step {
-            Step::Write { path, text, .. } => Some((path.display().to_string(), text.clone())),
+            InstallStep::Write { path, text, .. } => Some((path.display().to_string(), text.clone())),
             _ => None,
         });
         files.collect()
@@ -159,31 +163,31 @@ mod tests {
 
     #[test]
     fn the_units_run_this_program() {
-        let files = written(&site(Scope::System, 252));
+        let files = written(&target(Scope::System, 252));
         let unit = files.iter().find(|(path, _)| path == "/etc/systemd/system/sessiond.service").unwrap();
         assert!(unit.1.contains("\nExecStart=\"/opt/my tools/sessiond\" run --system\n"), "{}", unit.1);
         assert!(!files.iter().any(|(path, _)| path.contains("notify-reload")));
-        let mine = written(&site(Scope::User, 253));
+        let mine = written(&target(Scope::User, 253));
         assert!(mine.iter().all(|(path, _)| path.starts_with("/home/me/.config/")), "{mine:?}");
         assert!(mine.iter().any(|(path, text)| path.ends_with("notify-reload.conf") && text.contains("notify-reload")));
     }
 
     #[test]
-    fn what_is_installed_is_what_is_removed() {
+    fn uninstall_removes_what_install_writes() {
         for scope in [Scope::System, Scope::User] {
-            let site = site(scope, 253);
-            let removed = uninstall(&site).unwrap();
-            for (path, _) in written(&site) {
+            let target = target(scope, 253);
+            let removed = uninstall(&target).unwrap();
+            for (path, _) in written(&target) {
                 let stays = path.ends_with("config.toml");
-                assert_eq!(removed.contains(&Step::Remove(path.clone().into())), !stays, "{path}");
+                assert_eq!(removed.contains(&InstallStep::Remove(path.clone().into())), !stays, "{path}");
             }
         }
     }
 
     #[test]
-    fn a_package_s_units_are_left_alone() {
-        let site = Site { packaged: true, program: PROGRAM.into(), ..site(Scope::System, 252) };
-        let paths: Vec<_> = written(&site).into_iter().map(|(path, _)| path).collect();
+    fn the_units_of_a_package_are_not_written() {
+        let target = InstallTarget { packaged: true, program: PROGRAM.into(), ..target(Scope::System, 252) };
+        let paths: Vec<_> = written(&target).into_iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["/etc/sessiond/config.toml"]);
     }
 }

@@ -17,13 +17,14 @@ use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
-use crate::store::by_hand::{ByHand, Disk};
+use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
-    Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+    BatchResult, Draws, Identity, PageResult, Process, Record, Renamed, SessionOutcome, SessionResult, Store,
+    StoreError,
 };
-use crate::sync::driver::{Driver, Environment};
+use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;
-use crate::sync::scheduler::{Action, Scheduler, Tick, Unsynced};
+use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -36,7 +37,7 @@ pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
 }
 
 /// A command that waits for the writer.
-struct Waiting {
+struct PendingCommand {
     command: Command,
     /// By the host's clock, which may be wrong.
     at: Timestamp,
@@ -47,7 +48,7 @@ struct Waiting {
 #[derive(Clone)]
 pub struct SimReplica {
     pub store: Store,
-    pub hand: Arc<Mutex<ByHand>>,
+    pub hand: Arc<Mutex<ManualStore>>,
     pub identity: Arc<Mutex<Identity>>,
     /// Rows that pulls have written.
     written: Arc<AtomicU64>,
@@ -57,7 +58,7 @@ pub struct SimReplica {
 type SimDriver = Driver<SimReplica, SimLink>;
 
 /// The sync worker, between two actions or within one.
-enum Worker {
+enum WorkerState {
     Idle(Box<(SimDriver, Scheduler)>),
     Busy(Job<(SimDriver, Scheduler)>),
 }
@@ -74,19 +75,19 @@ pub struct MirrorCost {
     pub announced: u64,
 }
 
-pub struct Daemon {
+pub struct SimDaemon {
     pub replica: SimReplica,
-    worker: Option<Worker>,
-    waiting: Vec<Waiting>,
+    worker: Option<WorkerState>,
+    waiting: Vec<PendingCommand>,
     /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
     pub unwritten: Vec<(Command, Timestamp)>,
 }
 
-pub struct Host {
+pub struct SimHost {
     pub index: usize,
     pub disk: Disk,
     pub identity: Arc<Mutex<Identity>>,
-    pub daemon: Option<Daemon>,
+    pub daemon: Option<SimDaemon>,
     pub processes: BTreeSet<i32>,
     /// How far its clock is ahead of the true time, in microseconds.
     pub offset: Arc<AtomicI64>,
@@ -98,13 +99,13 @@ pub struct Host {
     starts: u128,
 }
 
-impl Daemon {
+impl SimDaemon {
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 }
 
-impl Host {
+impl SimHost {
     pub fn new(index: usize, disk: Disk, network: Network, true_time: Arc<AtomicI64>) -> Self {
         let name = MachineName::parse(["odin3", "odin4", "laptop"][index]).unwrap();
         let identity = Identity::new(name, Uuid::from_u128(index as u128 + 1), Timestamp::from_micros(0));
@@ -140,7 +141,7 @@ impl Host {
     pub fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
-        let (store, hand) = ByHand::open(&self.disk);
+        let (store, hand) = ManualStore::open(&self.disk);
         hand.set_full(self.full);
         if self.network.has(Bug::ClaimAtEachStart) {
             self.claim_and_forget(claim);
@@ -148,7 +149,7 @@ impl Host {
         let hand = Arc::new(Mutex::new(hand));
         let replica =
             SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
-        let mut daemon = Daemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let mut daemon = SimDaemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
         let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
         assert!(poll(&mut filed).is_none());
@@ -159,8 +160,10 @@ impl Host {
                 Some(Bug::ClaimsAgedOut) => self.claim_and_forget(claim),
                 _ => self.identity.lock().unwrap().claim(claim),
             }
-            daemon.worker =
-                Some(Worker::Idle(Box::new((self.driver(&daemon.replica), Scheduler::new(INTERVALS, BATCH_ROWS)))));
+            daemon.worker = Some(WorkerState::Idle(Box::new((
+                self.driver(&daemon.replica),
+                Scheduler::new(INTERVALS, BATCH_ROWS),
+            ))));
             self.daemon = Some(daemon);
         }
     }
@@ -175,21 +178,21 @@ impl Host {
 
     fn driver(&self, replica: &SimReplica) -> SimDriver {
         let (uptime, network) = (self.uptime.clone(), self.network.clone());
-        let environment = Environment {
+        let context = DriverContext {
             clock: self.clock(),
             ticks: Box::new(move || Tick::from_micros(uptime.load(Ordering::Relaxed))),
             random: Box::new(move || network.lock().random.next()),
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Driver::new(replica.clone(), self.network.link(self.index), environment, link)
+        Driver::new(replica.clone(), self.network.link(self.index), context, link)
     }
 
     /// SIGTERM: the last push, then the store is closed.
     pub fn stop(&mut self) -> Answered {
         let mut answered = self.commit().map(|(_, answered)| answered).unwrap_or_default();
         let Some(mut daemon) = self.daemon.take() else { return answered };
-        if let Some(Worker::Idle(idle)) = daemon.worker.take()
+        if let Some(WorkerState::Idle(idle)) = daemon.worker.take()
             && idle.1.is_up()
         {
             let (mut driver, mut scheduler) = *idle;
@@ -207,7 +210,7 @@ impl Host {
             && let Some(daemon) = &self.daemon
         {
             let forget = "UPDATE sessions SET unsynced_since = NULL";
-            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, forget));
+            let mut dropped: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, forget));
             let _ = poll(&mut dropped);
             daemon.replica.hand.lock().unwrap().commit();
         }
@@ -225,7 +228,7 @@ impl Host {
         let Some(daemon) = &mut self.daemon else { return };
         let mut answer = command.clone().carry_out(daemon.replica.store.clone(), at);
         assert!(poll(&mut answer).is_none(), "no commit happens meanwhile");
-        daemon.waiting.push(Waiting { command, at, answer });
+        daemon.waiting.push(PendingCommand { command, at, answer });
     }
 
     /// Writes the heartbeats that [`Bug::HeartbeatsInMemory`] kept.
@@ -261,7 +264,7 @@ impl Host {
     pub fn sync(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
-            Some(Worker::Idle(mut idle)) => {
+            Some(WorkerState::Idle(mut idle)) => {
                 let tick = idle.0.tick();
                 let pending = now(idle.0.has_pending());
                 let unsynced = if pending { Unsynced::Urgent } else { Unsynced::Nothing };
@@ -269,13 +272,14 @@ impl Host {
                     idle.1.run_now(tick);
                 }
                 let action = idle.1.next_action(tick, unsynced);
-                let waits = matches!(action, Action::Wait { .. });
-                daemon.worker = Some(if waits { Worker::Idle(idle) } else { Worker::Busy(perform(*idle, action)) });
+                let waits = matches!(action, SyncAction::Wait { .. });
+                daemon.worker =
+                    Some(if waits { WorkerState::Idle(idle) } else { WorkerState::Busy(perform(*idle, action)) });
                 !waits
             }
-            Some(Worker::Busy(mut busy)) => {
+            Some(WorkerState::Busy(mut busy)) => {
                 let done = poll(&mut busy);
-                daemon.worker = Some(done.map_or(Worker::Busy(busy), |idle| Worker::Idle(Box::new(idle))));
+                daemon.worker = Some(done.map_or(WorkerState::Busy(busy), |idle| WorkerState::Idle(Box::new(idle))));
                 true
             }
             None => false,
@@ -284,7 +288,7 @@ impl Host {
 
     /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
     pub fn nudge(&mut self, identity_changed: bool) {
-        if let Some(Worker::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
+        if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             if identity_changed {
                 idle.1.reconnect(INTERVALS, now);
@@ -298,7 +302,7 @@ impl Host {
     /// Whether the store's sessions have this host's name.
     pub fn is_filed(&self) -> bool {
         let name = self.name();
-        let filed = |daemon: &Daemon| daemon.replica.hand.lock().unwrap().filed_under();
+        let filed = |daemon: &SimDaemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
@@ -318,7 +322,7 @@ impl Host {
     pub fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
-        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, reset));
+        let mut done: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, reset));
         assert!(poll(&mut done).is_none());
         daemon.replica.hand.lock().unwrap().commit();
     }
@@ -332,7 +336,7 @@ impl Host {
     }
 }
 
-fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: Action) -> Job<(SimDriver, Scheduler)> {
+fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: SyncAction) -> Job<(SimDriver, Scheduler)> {
     Box::pin(async move {
         driver.perform(action, INTERVALS, STALE_AFTER, &mut scheduler).await;
         (driver, scheduler)
@@ -344,7 +348,7 @@ impl SimReplica {
         self.bug == Some(bug)
     }
 
-    fn version(&self, settled: &Settled) -> i64 {
+    fn version(&self, settled: &SessionResult) -> i64 {
         self.hand.lock().unwrap().get(settled.instance_id.as_str()).map_or(0, |record| record.version)
     }
 }
@@ -371,19 +375,19 @@ impl Replica for SimReplica {
         self.store.learn_tables(tables, at).await
     }
 
-    async fn acknowledge(&self, mut result: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn acknowledge(&self, mut result: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
             result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            result.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            result.sessions.retain(|s| !matches!(s.how, SessionOutcome::Rejected { .. }));
         }
         if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
-            ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
+            ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
         let renamed = self.store.settle(result, at).await?;
         if self.has(Bug::AckClearsLaterColumns) {
-            ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
+            ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
         }
         if self.has(Bug::CollisionNotAliased) {
@@ -393,7 +397,7 @@ impl Replica for SimReplica {
     }
 
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        let nothing = Settling { acked_batch, next_batches: [acked_batch; 2], ..Settling::default() };
+        let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
         if self.has(Bug::NoResync) {
             return self.store.settle(nothing, at).await.map(|_| (0, 0));
         }
@@ -401,7 +405,7 @@ impl Replica for SimReplica {
             self.store.settle(nothing, at).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
                 WHERE mirror_round IS NULL";
-            return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
+            return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
     }
@@ -429,7 +433,7 @@ impl Replica for SimReplica {
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
             let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";
-            ByHand::execute(&self.store, rewrite).await?;
+            ManualStore::execute(&self.store, rewrite).await?;
         }
         Ok(imported)
     }

@@ -43,14 +43,14 @@ const SEEDS: u64 = 2_000;
 const LONG_CAMPAIGN: Duration = Duration::from_secs(3600);
 
 /// A run that broke a guarantee.
-struct Failure {
+struct FailedRun {
     step: u64,
     violation: Violation,
     log: Vec<String>,
 }
 
 /// Runs one seed. Returns the events.
-fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<Failure>> {
+fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<FailedRun>> {
     let name = format!("{seed}-{bug:?}-{:?}", std::thread::current().id());
     let mut world = World::new(seed, &name, bug);
     let steps = STEPS + seed % (STEPS / 2);
@@ -60,13 +60,13 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<Failure>> {
     });
     match broken {
         None => Ok(world.log()),
-        Some((step, violation)) => Err(Box::new(Failure { step, violation, log: world.log() })),
+        Some((step, violation)) => Err(Box::new(FailedRun { step, violation, log: world.log() })),
     }
 }
 
 fn must_hold(seed: u64) {
     let Err(failure) = run(seed, None) else { return };
-    let Failure { step, violation, log } = *failure;
+    let FailedRun { step, violation, log } = *failure;
     for line in log {
         println!("{}", line.replace(&"e".repeat(64), "e.."));
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::command::{Command, Key};
 use super::setup::{HOSTS, STALE_AFTER, Violation};
-use crate::domain::{Column, InstanceId, Session, Status, Timestamp};
+use crate::domain::{Column, Heartbeat, InstanceId, Session, Status, Timestamp};
 use crate::store::{Process, Record};
 
 /// One state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct SessionState {
     pub status: Status,
     pub percent: u8,
     pub epic: Option<String>,
@@ -21,7 +21,7 @@ pub struct State {
     pub closed_at: Option<Timestamp>,
 }
 
-impl State {
+impl SessionState {
     /// Whether a column has the same value in both.
     pub fn agrees(&self, column: Column, other: &Self) -> bool {
         match column {
@@ -47,17 +47,17 @@ pub const WRITTEN: [Column; 2] = [Column::ContextPercent, Column::CurrentEpic];
 
 /// A change of one of them: what it made of the column is in the state.
 #[derive(Clone, Debug)]
-pub struct Write {
+pub struct ColumnWrite {
     column: Column,
-    value: State,
+    value: SessionState,
     at: Timestamp,
     foreign: bool,
     /// Its time is wrong, because the host's clock was.
     odd: bool,
 }
 
-impl Write {
-    fn fits(&self, column: Column, state: &State) -> bool {
+impl ColumnWrite {
+    fn fits(&self, column: Column, state: &SessionState) -> bool {
         self.column == column && self.value.agrees(column, state)
     }
 
@@ -76,17 +76,17 @@ pub struct ExpectedSession {
     pub host: usize,
     pub process: Option<Process>,
     /// All its states, newest last.
-    pub states: Vec<State>,
+    pub states: Vec<SessionState>,
     /// The oldest of these that central may still have.
     pub in_central: usize,
     /// How many states there were before the group that is being committed.
     before_group: usize,
     /// The states that clients without a daemon gave its row.
-    pub foreign: Vec<State>,
+    pub foreign: Vec<SessionState>,
     /// All changes of its columns, by its host and by others.
-    pub writes: Vec<Write>,
+    pub writes: Vec<ColumnWrite>,
     /// For each column, the change that central has.
-    central_has: BTreeMap<Column, Write>,
+    central_has: BTreeMap<Column, ColumnWrite>,
     pub closed_elsewhere: BTreeSet<Timestamp>,
     /// It had a heartbeat from the future once.
     pub future: bool,
@@ -99,26 +99,59 @@ pub struct ExpectedSession {
 }
 
 impl ExpectedSession {
-    pub fn now(&self) -> &State {
+    pub fn now(&self) -> &SessionState {
         self.states.last().expect("a state")
     }
 
-    fn push_state(&mut self, change: impl FnOnce(&mut State)) {
+    fn push_state(&mut self, change: impl FnOnce(&mut SessionState)) {
         let mut next = self.now().clone();
         change(&mut next);
         self.states.push(next);
     }
 
-    fn beat(&mut self, at: Timestamp, true_now: Timestamp, clock_right: bool) {
+    fn beat(&mut self, When { at, true_now }: When) {
         let before = self.now().heartbeat;
         let set_back = before.since(at) >= STALE_AFTER;
         let heartbeat = if set_back { at } else { before.max(at) };
         self.future |= heartbeat > true_now;
-        self.odd = !(clock_right && heartbeat == at);
+        self.odd = !(at == true_now && heartbeat == at);
         self.push_state(|state| {
             state.status = Status::Active;
             state.heartbeat = heartbeat;
         });
+    }
+
+    fn acknowledge_heartbeat(&mut self, beat: &Heartbeat, when: When) {
+        self.beat(when);
+        let state = self.states.last_mut().expect("a state");
+        state.percent = beat.context_percent.unwrap_or(state.percent);
+        state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
+        let is_written = [beat.context_percent.is_some(), beat.current_epic.is_some()];
+        for (column, _) in WRITTEN.into_iter().zip(is_written).filter(|(_, is_written)| *is_written) {
+            self.wrote(column, when.at, when.true_now);
+        }
+    }
+
+    fn acknowledge_close(&mut self, created_at: Timestamp, at: Timestamp, record: Option<&Record>) {
+        // Another client may have closed it in central before, and the host imported that in the same commit.
+        let kept = record.and_then(|record| record.session.closed_at);
+        let before = kept.filter(|at| self.closed_elsewhere.contains(at));
+        self.process = None;
+        self.push_state(|state| {
+            state.status = Status::Closed;
+            state.closed_at = Some(before.unwrap_or(at.max(created_at)));
+        });
+    }
+
+    fn is_silent(&self, at: Timestamp) -> bool {
+        let heartbeat = self.now().heartbeat;
+        at.since(heartbeat).max(heartbeat.since(at)) >= STALE_AFTER
+    }
+
+    fn turn_stale(&mut self) {
+        if self.now().status == Status::Active {
+            self.push_state(|state| state.status = Status::Stale);
+        }
     }
 
     /// A client wrote a column; the newest state has its value.
@@ -128,20 +161,25 @@ impl ExpectedSession {
         let at = after_the_last.map_or(at, |last| last.max(at));
         let odd = at.since(true_now).max(true_now.since(at)) > Duration::from_millis(1);
         let value = self.now().clone();
-        self.writes.push(Write { column, value, at, foreign: false, odd });
+        self.writes.push(ColumnWrite { column, value, at, foreign: false, odd });
     }
 
     /// Another client changed columns in central.
     pub fn edited(&mut self, before: &Session, after: &Session, at: Timestamp) {
-        let value = State::of(after);
+        let value = SessionState::of(after);
         for column in WRITTEN.into_iter().filter(|column| column.differs(before, after)) {
-            self.writes.push(Write { column, value: value.clone(), at, foreign: true, odd: false });
+            self.writes.push(ColumnWrite { column, value: value.clone(), at, foreign: true, odd: false });
         }
         self.foreign.push(value);
     }
 
     /// G4: central's column has a value that it had, and no earlier change replaced a later one.
-    fn check_column(&mut self, column: Column, had: &State, before: Option<&State>) -> Result<(), Violation> {
+    fn check_column(
+        &mut self,
+        column: Column,
+        had: &SessionState,
+        before: Option<&SessionState>,
+    ) -> Result<(), Violation> {
         if before.is_some_and(|before| before.agrees(column, had)) && self.central_has.contains_key(&column) {
             return Ok(());
         }
@@ -164,11 +202,24 @@ impl ExpectedSession {
     }
 
     /// What the latest change made of a column, if that is certain.
-    pub fn latest(&self, column: Column) -> Option<&State> {
+    pub fn latest(&self, column: Column) -> Option<&SessionState> {
         let writes = self.writes.iter().filter(|write| write.column == column);
         let latest = writes.clone().max_by_key(|write| write.at)?;
         let certain = !writes.clone().any(|write| write.odd) || writes.clone().all(|write| !write.foreign);
         certain.then_some(&latest.value)
+    }
+
+    /// Whether central may have this status, heartbeat and time of closing at the end of a run.
+    pub fn fits(&self, has: &SessionState) -> bool {
+        let is_closed_there = has.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at));
+        let closed_at_fits =
+            has.closed_at == self.now().closed_at || is_closed_there || self.now().closed_at > has.closed_at;
+        let is_newest = has.heartbeat == self.now().heartbeat;
+        let is_foreign = self.foreign.iter().any(|foreign| foreign.heartbeat == has.heartbeat);
+        // Changes by others are not adopted while the session is silent here.
+        let status_fits =
+            has.status == self.now().status || is_closed_there || ((is_foreign || self.odd) && self.is_open());
+        status_fits && closed_at_fits && (is_newest || is_foreign || self.odd)
     }
 
     pub fn is_open(&self) -> bool {
@@ -197,51 +248,19 @@ impl Model {
 
     /// Applies a command that a host acknowledged.
     pub fn acknowledge(&mut self, host: usize, command: &Command, when: When, record: Option<&Record>) {
-        let When { at, true_now } = when;
         match command {
             Command::Register { process, .. } => {
-                let session = &record.expect("the session").session;
-                let state = State::of(session);
-                let expected = ExpectedSession {
-                    id: session.instance_id.clone(),
-                    host,
-                    process: *process,
-                    in_central: 0,
-                    before_group: 1,
-                    foreign: Vec::new(),
-                    writes: Vec::new(),
-                    central_has: BTreeMap::new(),
-                    closed_elsewhere: BTreeSet::new(),
-                    future: state.heartbeat > true_now,
-                    odd: at != true_now,
-                    dropped: false,
-                    events: Vec::new(),
-                    states: vec![state],
-                };
-                let expected = self.sessions.entry(session.created_at).insert_entry(expected).into_mut();
-                WRITTEN.into_iter().for_each(|column| expected.wrote(column, at, true_now));
+                self.register(host, *process, when, &record.expect("the session").session);
             }
             Command::Heartbeat { key, beat, .. } => {
-                let Some(expected) = self.sessions.get_mut(key) else { return };
-                expected.beat(at, true_now, at == true_now);
-                let state = expected.states.last_mut().expect("a state");
-                state.percent = beat.context_percent.unwrap_or(state.percent);
-                state.epic = beat.current_epic.clone().unwrap_or_else(|| state.epic.clone());
-                let stated = [beat.context_percent.is_some(), beat.current_epic.is_some()];
-                for (column, _) in WRITTEN.into_iter().zip(stated).filter(|(_, stated)| *stated) {
-                    expected.wrote(column, at, true_now);
+                if let Some(expected) = self.sessions.get_mut(key) {
+                    expected.acknowledge_heartbeat(beat, when);
                 }
             }
             Command::Close { key, .. } => {
-                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) else { return };
-                // Another client may have closed it in central before, and the host imported that in the same commit.
-                let kept = record.and_then(|record| record.session.closed_at);
-                let before = kept.filter(|at| expected.closed_elsewhere.contains(at));
-                expected.process = None;
-                expected.push_state(|state| {
-                    state.status = Status::Closed;
-                    state.closed_at = Some(before.unwrap_or(at.max(*key)));
-                });
+                if let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.is_open()) {
+                    expected.acknowledge_close(*key, when.at, record);
+                }
             }
             Command::Append { key, number, odd, .. } => {
                 if let Some(expected) = self.sessions.get_mut(key).filter(|_| !odd) {
@@ -250,41 +269,49 @@ impl Model {
             }
             Command::SeenAlive { sessions } => {
                 for (key, _) in sessions {
-                    if let Some(expected) =
-                        self.sessions.get_mut(key).filter(|expected| expected.is_open() && expected.process.is_some())
-                    {
-                        expected.beat(at, true_now, at == true_now);
+                    let is_watched = |expected: &&mut ExpectedSession| expected.is_open() && expected.process.is_some();
+                    if let Some(expected) = self.sessions.get_mut(key).filter(is_watched) {
+                        expected.beat(when);
                     }
                 }
             }
             Command::Died { key, process, .. } => {
-                let Some(expected) = self.sessions.get_mut(key).filter(|expected| expected.process == Some(*process))
-                else {
-                    return;
-                };
-                expected.process = None;
-                if expected.now().status == Status::Active {
-                    expected.push_state(|state| state.status = Status::Stale);
+                if let Some(expected) = self.sessions.get_mut(key).filter(|s| s.process == Some(*process)) {
+                    expected.process = None;
+                    expected.turn_stale();
                 }
             }
-            Command::Sweep => {
-                for expected in self.sessions.values_mut().filter(|expected| expected.host == host) {
-                    let state = expected.now();
-                    let silent = at.since(state.heartbeat).max(state.heartbeat.since(at)) >= STALE_AFTER;
-                    if state.status == Status::Active && silent {
-                        expected.push_state(|state| state.status = Status::Stale);
-                    }
-                }
-            }
+            Command::Sweep => self.of_host(host).filter(|s| s.is_silent(when.at)).for_each(ExpectedSession::turn_stale),
             Command::Prune { before } => self.pruned[host] = self.pruned[host].max(Some(*before)),
-            Command::DropParked => {
-                self.sessions
-                    .values_mut()
-                    .filter(|expected| expected.host == host)
-                    .for_each(|expected| expected.dropped = true);
-            }
+            Command::DropParked => self.of_host(host).for_each(|expected| expected.dropped = true),
             Command::FileUnder { .. } | Command::RetryParked | Command::FailCommit => {}
         }
+    }
+
+    fn of_host(&mut self, host: usize) -> impl Iterator<Item = &mut ExpectedSession> {
+        self.sessions.values_mut().filter(move |expected| expected.host == host)
+    }
+
+    fn register(&mut self, host: usize, process: Option<Process>, when: When, session: &Session) {
+        let state = SessionState::of(session);
+        let expected = ExpectedSession {
+            id: session.instance_id.clone(),
+            host,
+            process,
+            in_central: 0,
+            before_group: 1,
+            foreign: Vec::new(),
+            writes: Vec::new(),
+            central_has: BTreeMap::new(),
+            closed_elsewhere: BTreeSet::new(),
+            future: state.heartbeat > when.true_now,
+            odd: when.at != when.true_now,
+            dropped: false,
+            events: Vec::new(),
+            states: vec![state],
+        };
+        let expected = self.sessions.entry(session.created_at).insert_entry(expected).into_mut();
+        WRITTEN.into_iter().for_each(|column| expected.wrote(column, when.at, when.true_now));
     }
 
     /// G1, G4: a host's store holds exactly what it acknowledged.
@@ -302,9 +329,9 @@ impl Model {
                 return Err(violation("G4", expected, "resolves to another session"));
             }
             if expected.is_open() && record.session.status == Status::Closed {
-                expected.closed_there(&State::of(&record.session))?;
+                expected.closed_there(&SessionState::of(&record.session))?;
             }
-            let kept = State::of(&record.session);
+            let kept = SessionState::of(&record.session);
             if kept != *expected.now() && !expected.adopts(&kept) {
                 return Err(violation("G1", expected, &format!("is kept as {:?}", record.session)));
             }
@@ -325,15 +352,15 @@ impl Model {
                 return Err(violation("G4", expected, &format!("did not stay closed: {before:?} to {row:?}")));
             }
         }
-        let had = State::of(row);
-        let before = before.map(State::of);
+        let had = SessionState::of(row);
+        let before = before.map(SessionState::of);
         for column in WRITTEN {
             expected.check_column(column, &had, before.as_ref())?;
         }
         if expected.foreign.iter().any(|foreign| foreign.heartbeat == had.heartbeat) {
             return Ok(());
         }
-        let matches = |state: &State| {
+        let matches = |state: &SessionState| {
             let cut = expected.future && state.heartbeat > had.heartbeat && had.heartbeat <= now;
             (state.heartbeat == had.heartbeat || cut) && (state.status == had.status || had.status != Status::Active)
         };
@@ -351,7 +378,7 @@ impl Model {
 impl ExpectedSession {
     /// Whether changes by clients without a daemon, which the host adopted, explain the state that the store has. They may
     /// have come before or after the host's own changes of the same commit, so either may have set each field.
-    fn adopts(&mut self, kept: &State) -> bool {
+    fn adopts(&mut self, kept: &SessionState) -> bool {
         let group = self.before_group.saturating_sub(1);
         let own = &self.states[group..];
         let Some(before) = own.first() else { return false };
@@ -359,7 +386,7 @@ impl ExpectedSession {
             own.iter().any(|state| state.agrees(column, kept))
                 || self.writes.iter().any(|write| write.foreign && write.fits(column, kept))
         };
-        let of = |field: &dyn Fn(&State) -> bool| own.iter().chain(&self.foreign).any(field);
+        let of = |field: &dyn Fn(&SessionState) -> bool| own.iter().chain(&self.foreign).any(field);
         let adopted = !self.foreign.is_empty()
             && WRITTEN.into_iter().all(written)
             && of(&|state| state.heartbeat == kept.heartbeat)
@@ -372,7 +399,7 @@ impl ExpectedSession {
     }
 
     /// Another client closed it in central, and its host has imported that.
-    fn closed_there(&mut self, kept: &State) -> Result<(), Violation> {
+    fn closed_there(&mut self, kept: &SessionState) -> Result<(), Violation> {
         if !kept.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at)) {
             return Err(violation("G4", self, &format!("was closed without a command: {kept:?}")));
         }

@@ -19,15 +19,15 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::command::{Answered, Key, REJECTED_EVENT};
 use super::fake_central::{FakeCentral, Snapshot};
-use super::host::{Host, MirrorCost};
-use super::model::{Model, State, When, violation};
+use super::host::{MirrorCost, SimHost};
+use super::model::{Model, SessionState, When, violation};
 use super::network::{LinkQuality, Network};
 use super::random::Random;
 use super::setup::{HOSTS, INTERVALS, STALE_AFTER, Violation, now};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
 };
-use crate::store::by_hand::Disk;
+use crate::store::testing::manual_store::Disk;
 use crate::store::{ColumnChanges, Process, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
 
@@ -50,7 +50,7 @@ pub struct World {
     random: Random,
     true_time: Arc<AtomicI64>,
     network: Network,
-    hosts: Vec<Host>,
+    hosts: Vec<SimHost>,
     model: Model,
     /// The rows of clients that have no daemon.
     foreign_rows: BTreeMap<String, Session>,
@@ -74,7 +74,7 @@ impl World {
         let central = FakeCentral::new(Arc::new(central_now));
         let mut random = Random::new(seed);
         let network = Network::new(central, Random::new(random.next()), bug);
-        let host = |i| Host::new(i, Disk::new(&format!("{name}-{i}")), network.clone(), true_time.clone());
+        let host = |i| SimHost::new(i, Disk::new(&format!("{name}-{i}")), network.clone(), true_time.clone());
         let mut world = Self {
             hosts: (0..HOSTS).map(host).collect(),
             random,
@@ -92,7 +92,7 @@ impl World {
             nudges: [0; HOSTS],
         };
         world.network.central.reject(REJECTED_EVENT);
-        world.hosts.iter_mut().for_each(Host::start);
+        world.hosts.iter_mut().for_each(SimHost::start);
         world
     }
 

@@ -26,8 +26,8 @@ pub use folder::{Entry, ReadError, Sharing, SpoolFolder};
 pub use monitor::{SpoolMonitor, Summary};
 pub use request::{SpooledRequest, Write};
 
+use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_in};
 use crate::platform::files;
-use crate::platform::places::{Env, Os, Places, STATE_DIR_VAR, path_in};
 
 /// The spool within a state folder.
 const FOLDER: &str = "spool";
@@ -60,7 +60,7 @@ impl Spool {
         if let Some(named) = path_in(env, STATE_DIR_VAR) {
             return Some(Self::in_folder(&named));
         }
-        let own = Places::of(Os::here(), is_root, env).state_dir;
+        let own = DefaultPaths::of(Os::here(), is_root, env).state_dir;
         let user = rustix::process::geteuid().as_raw();
         // The system's folder may belong to the service's own user, who is not root.
         let is_mine = |dir: &Path| fs::metadata(dir).is_ok_and(|found| found.uid() == user);

@@ -131,7 +131,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     async fn push_nothing(&mut self) -> Result<(), CentralError> {
         self.send_alone(&BatchPart::default()).await?;
-        self.ledger.advance((self.environment.random)());
+        self.ledger.advance((self.context.random)());
         Ok(())
     }
 

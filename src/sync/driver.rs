@@ -19,13 +19,13 @@ use super::ledger::LedgerPosition;
 use super::link_reporter::LinkReporter;
 use super::pull_state::PullState;
 use super::replica::Replica;
-use super::scheduler::{Action, FailureKind, Scheduler, SyncIntervals, Tick};
+use super::scheduler::{FailureKind, Scheduler, SyncAction, SyncIntervals, Tick};
 use crate::clock::Clock;
 use crate::domain::{HistoryTables, LinkStatus, Timestamp};
 use crate::store::{Skip, StoreError};
 
 /// The driver's sources of time and randomness. A run with the same ones can be repeated.
-pub struct Environment {
+pub struct DriverContext {
     pub clock: Clock,
     /// Reads a monotonic clock.
     pub ticks: Box<dyn Fn() -> Tick + Send + Sync>,
@@ -57,13 +57,13 @@ impl From<StoreError> for SyncError {
 pub struct Driver<R, C> {
     pub(super) replica: R,
     pub(super) central: C,
-    pub(super) environment: Environment,
+    pub(super) context: DriverContext,
     pub(super) reporter: LinkReporter,
     pub(super) ledger: LedgerPosition,
     /// The host id under which the handshake was accepted.
     pub(super) host_id: Uuid,
     /// The action other than a push that failed last: until it succeeds, the link is reported as down.
-    failing: Option<Action>,
+    failing: Option<SyncAction>,
     pub(super) held: HeldRows,
     /// Central's tables for records, as of the last check.
     pub(super) tables: HistoryTables,
@@ -75,12 +75,12 @@ pub struct Driver<R, C> {
 }
 
 impl<R: Replica, C: Central> Driver<R, C> {
-    pub fn new(replica: R, central: C, environment: Environment, link: watch::Sender<LinkStatus>) -> Self {
-        let reporter = LinkReporter::new(link, environment.clock.clone());
+    pub fn new(replica: R, central: C, context: DriverContext, link: watch::Sender<LinkStatus>) -> Self {
+        let reporter = LinkReporter::new(link, context.clock.clone());
         Self {
             replica,
             central,
-            environment,
+            context,
             reporter,
             ledger: LedgerPosition::default(),
             host_id: Uuid::nil(),
@@ -94,15 +94,15 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     pub fn tick(&self) -> Tick {
-        (self.environment.ticks)()
+        (self.context.ticks)()
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        (self.environment.clock)()
+        (self.context.clock)()
     }
 
     pub(super) fn random(&self) -> u64 {
-        (self.environment.random)()
+        (self.context.random)()
     }
 
     /// Whether anything can be pushed now.
@@ -123,7 +123,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
     /// Performs one action, and reports its outcome to the scheduler and to `status`.
     pub async fn perform(
         &mut self,
-        action: Action,
+        action: SyncAction,
         intervals: SyncIntervals,
         stale_after: Duration,
         scheduler: &mut Scheduler,
@@ -135,34 +135,34 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     async fn attempt(
         &mut self,
-        action: Action,
+        action: SyncAction,
         intervals: SyncIntervals,
         scheduler: &mut Scheduler,
     ) -> Result<(), SyncError> {
         match action {
-            Action::Handshake => {
+            SyncAction::Handshake => {
                 self.handshake().await?;
                 scheduler.handshake_accepted(self.tick());
                 scheduler.tables_checked(self.tables.is_any_blocked(), false, self.tick());
             }
-            Action::CheckTables => {
+            SyncAction::CheckTables => {
                 let freed = self.check_tables().await?;
                 scheduler.tables_checked(self.tables.is_any_blocked(), freed, self.tick());
             }
-            Action::Push { limit } => {
+            SyncAction::Push { limit } => {
                 self.push(limit, scheduler).await?;
             }
-            Action::Pull => {
+            SyncAction::Pull => {
                 let more = self.pull(intervals).await?;
                 scheduler.pulled(more, self.pulling.began, self.tick());
             }
-            Action::Listen => {
+            SyncAction::Listen => {
                 let is_listening = self.central.listen().await;
                 self.reporter.listening(is_listening);
                 scheduler.listened(is_listening, self.tick());
             }
-            Action::Sweep => self.sweep(intervals, scheduler).await?,
-            Action::Wait { .. } => {}
+            SyncAction::Sweep => self.sweep(intervals, scheduler).await?,
+            SyncAction::Wait { .. } => {}
         }
         Ok(())
     }
@@ -213,9 +213,9 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
     }
 
-    fn report(&mut self, action: Action, outcome: Result<(), SyncError>, scheduler: &mut Scheduler) {
-        let is_push = matches!(action, Action::Push { .. });
-        if outcome.is_ok() && action == Action::Pull {
+    fn report(&mut self, action: SyncAction, outcome: Result<(), SyncError>, scheduler: &mut Scheduler) {
+        let is_push = matches!(action, SyncAction::Push { .. });
+        if outcome.is_ok() && action == SyncAction::Pull {
             self.reporter.store_works();
         }
         match outcome {
@@ -225,14 +225,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
             }
             Ok(()) => {}
             Err(SyncError::Central(error)) => {
-                if !is_push && action != Action::Handshake {
+                if !is_push && action != SyncAction::Handshake {
                     self.failing = Some(action);
                 }
                 scheduler.failed(failure_kind(&error), self.tick(), self.random());
                 self.reporter.lost(&error);
             }
             // The mirror waits until there is room; the link stays up.
-            Err(SyncError::Store(error @ StoreError::Full(_))) if action == Action::Pull => {
+            Err(SyncError::Store(error @ StoreError::Full(_))) if action == SyncAction::Pull => {
                 self.reporter.store_failed(&error);
                 scheduler.pulled(false, self.pulling.began, self.tick());
             }

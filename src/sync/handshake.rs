@@ -28,7 +28,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         if self.ledger.is_restored(accepted.batch, &stored) {
             self.push_everything_again(accepted.batch, stored.acked).await?;
         }
-        self.ledger.start(accepted.batch, &self.environment.random);
+        self.ledger.start(accepted.batch, &self.context.random);
         self.host_id = identity.host_id;
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
@@ -44,7 +44,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             acked_batch,
             former_host_ids: identity.former_host_ids.clone(),
             replace: identity.replace,
-            version: self.environment.version,
+            version: self.context.version,
             stale_after: self.stale_after,
         }
     }

@@ -1,6 +1,6 @@
 //! Decides what sync does next. Pure: time and randomness are arguments, and nothing here performs I/O.
 //!
-//! The worker asks for the [`Action`] that is due, the driver performs it, and the driver reports the outcome by one
+//! The worker asks for the [`SyncAction`] that is due, the driver performs it, and the driver reports the outcome by one
 //! of the methods below ([`Scheduler::pushed`], [`Scheduler::failed`], ...). While disconnected there is one timer, for
 //! the next handshake. While connected each activity has a timer of its own, and the first one that is due wins, in
 //! the order push, check of the tables, pull, listen, sweep.
@@ -83,7 +83,7 @@ const OPERATOR_ATTEMPTS_AHEAD: u32 = 4;
 
 /// What the driver has to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum SyncAction {
     /// Connect and register this host.
     Handshake,
     /// Push what is pending, up to the limit; with nothing pending, an empty batch.
@@ -202,22 +202,22 @@ impl Scheduler {
     }
 
     /// The action that is due at `now`, given what is unsynced.
-    pub fn next_action(&self, now: Tick, unsynced: Unsynced) -> Action {
+    pub fn next_action(&self, now: Tick, unsynced: Unsynced) -> SyncAction {
         let timers = match &self.connection {
-            Connection::Down { retry_at } if *retry_at <= now => return Action::Handshake,
-            Connection::Down { retry_at } => return Action::Wait { until: *retry_at },
+            Connection::Down { retry_at } if *retry_at <= now => return SyncAction::Handshake,
+            Connection::Down { retry_at } => return SyncAction::Wait { until: *retry_at },
             Connection::Up(timers) => timers,
         };
         let in_order = [
-            (timers.push_at(unsynced), Action::Push { limit: self.limit }),
-            (timers.table_check_at, Action::CheckTables),
-            (timers.pull_at, Action::Pull),
-            (timers.listen_at, Action::Listen),
-            (timers.sweep_at, Action::Sweep),
+            (timers.push_at(unsynced), SyncAction::Push { limit: self.limit }),
+            (timers.table_check_at, SyncAction::CheckTables),
+            (timers.pull_at, SyncAction::Pull),
+            (timers.listen_at, SyncAction::Listen),
+            (timers.sweep_at, SyncAction::Sweep),
         ];
         let until = in_order.iter().map(|(at, _)| *at).min().unwrap_or(now);
         let due = in_order.into_iter().find(|(at, _)| *at <= now);
-        due.map_or(Action::Wait { until }, |(_, action)| action)
+        due.map_or(SyncAction::Wait { until }, |(_, action)| action)
     }
 
     fn timers(&mut self) -> Option<&mut Timers> {

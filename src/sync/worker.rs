@@ -12,14 +12,14 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::central::Central;
-use super::driver::{Driver, Environment};
+use super::driver::{Driver, DriverContext};
 use super::replica::LocalReplica;
-use super::scheduler::{Action, BATCH_ROWS, Scheduler, SyncIntervals, Unsynced};
+use super::scheduler::{BATCH_ROWS, Scheduler, SyncAction, SyncIntervals, Unsynced};
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::domain::{LinkState, LinkStatus};
 use crate::shutdown::Shutdown;
-use crate::store::{PinnedIdentity, Store};
+use crate::store::{Identity, PinnedIdentity, Store};
 
 /// The limit of the last push before the end.
 const FINAL_PUSH_LIMIT: Duration = Duration::from_secs(3);
@@ -91,18 +91,28 @@ impl<S: Clone, F> Worker<S, F> {
         if !std::mem::take(&mut self.is_restarted) {
             self.link.send_replace(LinkStatus::new(LinkState::Connecting, (self.clock)()));
         }
-        let mut shutdown = self.shutdown.clone();
-        let mut changes = self.settings.clone();
-        let mut commits = self.store.commits();
-        let mut identities = self.identity.watch();
         let started = Instant::now();
         let mut driver = self.driver(central, started, settings.call_limit);
         let mut scheduler = Scheduler::new(settings.intervals, BATCH_ROWS);
+        match self.run_actions(settings, started, &mut driver, &mut scheduler).await {
+            LoopEnd::SettingsChanged => {}
+            LoopEnd::Shutdown => final_push(driver, scheduler).await,
+        }
+    }
+
+    async fn run_actions<C: Central>(
+        &self,
+        settings: &SyncSettings<S>,
+        started: Instant,
+        driver: &mut Driver<LocalReplica, C>,
+        scheduler: &mut Scheduler,
+    ) -> LoopEnd {
+        let mut events = self.events();
         // The store's count of urgent changes before the last successful push.
         let mut pushed = None;
         loop {
             let now = driver.tick();
-            commits.borrow_and_update();
+            events.commits.borrow_and_update();
             let urgent = Some(self.store.news());
             let unsynced = match driver.has_pending().await {
                 false => Unsynced::Nothing,
@@ -110,33 +120,32 @@ impl<S: Clone, F> Worker<S, F> {
                 true => Unsynced::Urgent,
             };
             let action = scheduler.next_action(now, unsynced);
-            let Action::Wait { until } = action else {
-                self.watchdog.expect_within(settings.call_limit);
-                tokio::select! {
-                    () = driver.perform(action, settings.intervals, settings.stale_after, &mut scheduler) => {}
-                    () = shutdown.requested() => return final_push(driver, scheduler).await,
+            if let SyncAction::Wait { until } = action {
+                self.watchdog.expect_within(LONGEST_WAIT);
+                let until = started + until.min(now + LONGEST_WAIT);
+                match events.wait(until, settings.intervals, driver, scheduler).await {
+                    Some(end) => return end,
+                    None => continue,
                 }
-                if matches!(action, Action::Push { .. }) && scheduler.is_up() {
-                    pushed = urgent;
-                }
-                continue;
-            };
-            let until = until.min(now + LONGEST_WAIT);
-            self.watchdog.expect_within(LONGEST_WAIT);
-            tokio::select! {
-                () = tokio::time::sleep_until(started + until) => {}
-                Ok(()) = commits.changed(), if scheduler.is_up() => {}
-                notification = driver.next_notification(), if scheduler.is_up() => {
-                    driver.handle_notification(notification, &mut scheduler);
-                }
-                () = self.nudge.notified() => {
-                    driver.retry_held();
-                    scheduler.run_now(driver.tick());
-                }
-                _ = identities.changed() => scheduler.reconnect(settings.intervals, driver.tick()),
-                _ = changes.changed() => return,
-                () = shutdown.requested() => return final_push(driver, scheduler).await,
             }
+            self.watchdog.expect_within(settings.call_limit);
+            tokio::select! {
+                () = driver.perform(action, settings.intervals, settings.stale_after, scheduler) => {}
+                () = events.shutdown.requested() => return LoopEnd::Shutdown,
+            }
+            if matches!(action, SyncAction::Push { .. }) && scheduler.is_up() {
+                pushed = urgent;
+            }
+        }
+    }
+
+    fn events(&self) -> Events<S> {
+        Events {
+            shutdown: self.shutdown.clone(),
+            settings: self.settings.clone(),
+            commits: self.store.commits(),
+            identities: self.identity.watch(),
+            nudge: self.nudge.clone(),
         }
     }
 
@@ -148,13 +157,55 @@ impl<S: Clone, F> Worker<S, F> {
             watchdog.expect_within(call_limit);
             started.elapsed()
         };
-        let environment = Environment {
+        let context = DriverContext {
             clock: self.clock.clone(),
             ticks: Box::new(ticks),
             random: Box::new(self.random),
             version: self.version,
         };
-        Driver::new(replica, central, environment, self.link.clone())
+        Driver::new(replica, central, context, self.link.clone())
+    }
+}
+
+/// Why the loop with one central ended.
+enum LoopEnd {
+    SettingsChanged,
+    Shutdown,
+}
+
+/// What ends a wait of the loop, besides its timer and central's notifications.
+struct Events<S> {
+    shutdown: Shutdown,
+    settings: watch::Receiver<SyncSettings<S>>,
+    commits: watch::Receiver<u64>,
+    identities: watch::Receiver<Identity>,
+    nudge: Arc<Notify>,
+}
+
+impl<S> Events<S> {
+    /// Waits for the first event, and reports it to the scheduler. Returns why the loop has to end, if it has to.
+    async fn wait<C: Central>(
+        &mut self,
+        until: Instant,
+        intervals: SyncIntervals,
+        driver: &mut Driver<LocalReplica, C>,
+        scheduler: &mut Scheduler,
+    ) -> Option<LoopEnd> {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            Ok(()) = self.commits.changed(), if scheduler.is_up() => {}
+            notification = driver.next_notification(), if scheduler.is_up() => {
+                driver.handle_notification(notification, scheduler);
+            }
+            () = self.nudge.notified() => {
+                driver.retry_held();
+                scheduler.run_now(driver.tick());
+            }
+            _ = self.identities.changed() => scheduler.reconnect(intervals, driver.tick()),
+            _ = self.settings.changed() => return Some(LoopEnd::SettingsChanged),
+            () = self.shutdown.requested() => return Some(LoopEnd::Shutdown),
+        }
+        None
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an agent's hooks and status line report, and what they get.
+//! Reports of an agent's hooks and status line, and the response to them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,55 +8,56 @@ use crate::domain::agent::{Kind, Report, Sign, Source, TypeRule, project_named, 
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
 use crate::domain::{InstanceId, Invalid, Project};
 
-/// A sign of life of an agent, by which its session begins, is taken up again, or ends.
+/// A report of an agent's start, heartbeat or end, which creates, resumes or ends its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentReport {
-    /// `start`: it starts or continues a conversation; `beat`: a heartbeat; `leave`: its process leaves this
-    /// conversation for another; `end`: it ends, and its work is done; `gone`: its process ends, and its work is not
-    /// done; `found`: its process was found running (with `pid`, which must be the caller's); `exited`: that process,
-    /// of `pid` and `pid_started`, ended and removed its own file before.
+    /// `start`: the agent starts or continues a conversation; `beat`: a heartbeat; `leave`: its process switches to
+    /// another conversation; `end`: it ends with its work done; `gone`: its process ends with its work not done;
+    /// `found`: its process was discovered (requires `pid`, a process of the client's); `exited`: the process with `pid`
+    /// and `pid_started` removed its own file and ended.
     #[schema(pattern = "^(start|beat|leave|end|gone|found|exited)$")]
     pub sign: String,
-    /// What made it start: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
+    /// The cause of a `start`: `startup`, `resume`, `clear`, `compact` or `fork`. Default: `startup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(startup|resume|clear|compact|fork)$")]
     pub source: Option<String>,
-    /// The agent's own id of the session; it may change.
+    /// The agent's own id of its conversation; it may change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
-    /// The agent's transcript.
+    /// The file of the agent's transcript.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
-    /// The folder in which it runs.
+    /// The agent's working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub working_dir: Option<String>,
-    /// Default: from the folder's name.
+    /// Default: derived from the name of the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
     pub project: Option<String>,
-    /// The agent's process on this host; one that does not run is passed over.
+    /// The agent's process on this host; ignored if it does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2147483647)]
     pub pid: Option<i32>,
     /// When that process started, in the system's own unit (on Linux, field 22 of /proc/PID/stat).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid_started: Option<i64>,
+    /// How much of the context window is used, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
     pub context_percent: Option<i64>,
-    /// The id that the agent was told while no daemon could be asked; it will lead to the session.
+    /// The id that was given to the agent while the daemon did not respond; it becomes an alias of the session's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
     pub promised_id: Option<String>,
-    /// How it runs: `interactive`, `headless` (one prompt, such as `claude -p`) or `background`.
+    /// How the agent runs: `interactive`, `headless` (one prompt, such as `claude -p`) or `background`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(interactive|headless|background)$")]
     pub kind: Option<String>,
-    /// The session of the program that runs the agent (INSTANCE_ID), which the agent joins while no other
+    /// The session of the program that started the agent (INSTANCE_ID). The agent uses that session unless another
     /// conversation runs in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
@@ -68,7 +69,10 @@ fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceI
 }
 
 impl AgentReport {
-    /// The report it is; `rules` say of which type a session is that it begins.
+    /// The validated report; `rules` determine the type of the session that it may create.
+    ///
+    /// # Errors
+    /// A field is invalid.
     pub fn validate(&self, rules: &[TypeRule]) -> Result<Report, Invalid> {
         if self.pid.is_some_and(|pid| pid < 1) {
             return Err(Invalid::new("pid", "it must be 1 or more"));
@@ -119,8 +123,8 @@ impl AgentReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentBody {
     pub session: SessionBody,
-    /// The line under the agent's answers.
+    /// The line that the agent prints under its answers.
     pub footer: String,
-    /// Whether it began with this report.
+    /// Whether this report created the session.
     pub created: bool,
 }

@@ -1,4 +1,4 @@
-//! What `sessiond doctor --json` prints.
+//! The output of `sessiond doctor --json`.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::domain::{Finding, Verdict};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct DoctorBody {
-    /// Nothing is wrong.
+    /// Whether no finding is `wrong`.
     pub well: bool,
     pub findings: Vec<FindingBody>,
 }
@@ -14,7 +14,7 @@ pub struct DoctorBody {
 #[derive(Clone, Debug, Serialize)]
 pub struct FindingBody {
     pub check: &'static str,
-    /// good, odd or wrong
+    /// `good`, `odd` or `wrong`.
     pub verdict: &'static str,
     pub found: String,
     #[serde(skip_serializing_if = "String::is_empty")]

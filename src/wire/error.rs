@@ -1,9 +1,9 @@
-//! Errors as both ends know them: a code, one line of what was wrong, and one of what to do.
+//! Errors: a code, one line of what failed, and one line of what to do. Each code has an HTTP status and an exit code.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The body of every answer that is not a success.
+/// The body of every response that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     pub error: ErrorDetail,
@@ -12,9 +12,9 @@ pub struct ErrorBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetail {
     pub code: ErrorCode,
-    /// What was wrong, in one line.
+    /// What failed, in one line.
     pub message: String,
-    /// What to do now, in one line.
+    /// What to do, in one line.
     pub hint: String,
 }
 
@@ -36,21 +36,21 @@ pub enum ErrorCode {
     Internal,
     Unavailable,
     DiskFull,
-    /// The client's own: the words of the command line are off.
+    /// Only of the client: the command line is wrong.
     Usage,
-    /// The client's own: several sessions match.
+    /// Only of the client: several sessions match.
     Ambiguous,
-    /// The client's own: no daemon answers.
+    /// Only of the client: no daemon listens on the socket.
     Unreachable,
-    /// The client's own, and the daemon's at start: configuration or identity.
+    /// Only of the client, and of the daemon's start: the configuration or the identity is wrong.
     Configuration,
-    /// A newer sessiond has a code that this one does not know.
+    /// A code of a newer version of sessiond.
     #[serde(other)]
     Unknown,
 }
 
 impl ErrorCode {
-    /// The HTTP status that carries it.
+    /// The HTTP status of a response with this code.
     pub const fn status(self) -> u16 {
         match self {
             Self::BadRequest | Self::Usage => 400,
@@ -68,7 +68,7 @@ impl ErrorCode {
         }
     }
 
-    /// The exit code of docs/contract.md.
+    /// The exit code of a verb that fails with this code, as docs/operations.md lists them.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::BadRequest | Self::Usage | Self::TooLarge | Self::MethodNotAllowed => 2,
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_code_is_still_an_error() {
+    fn accepts_codes_of_newer_versions() {
         let body: ErrorBody =
             serde_json::from_str(r#"{"error": {"code": "from_the_future", "message": "m", "hint": "h"}}"#).unwrap();
         assert_eq!(body.error.code, ErrorCode::Unknown);

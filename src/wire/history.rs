@@ -1,4 +1,4 @@
-//! Events, commands and checkpoints on the wire, by the names of central's columns.
+//! Events, commands and checkpoints. Their fields have the names of central's columns.
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,17 @@ use uuid::Uuid;
 use crate::domain::history::{CommandDetails, valid_checkpoint_type, valid_command_type, valid_event_type};
 use crate::domain::{Happening, HistoryRecord, Invalid, Kind, Timestamp};
 
-/// Something that happened in a session. Secrets in it are blanked before it is stored.
+/// An event of a session. Secrets in it are redacted before it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventRequest {
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
     pub event_type: String,
-    /// Whatever there is to say of it. Default: {}.
+    /// Data of the event, of any structure. Default: {}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub event_data: Option<Map<String, Value>>,
-    /// The event that it came of.
+    /// The event that caused this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
     pub parent_uuid: Option<String>,
@@ -33,18 +33,18 @@ impl EventRequest {
 }
 
 fn parse_uuid(text: &str) -> Result<Uuid, Invalid> {
-    // With its dashes, as every other client writes it.
+    // Only the form with dashes, which every other client writes.
     Uuid::try_parse(text)
         .ok()
         .filter(|_| text.len() == 36)
         .ok_or_else(|| Invalid::new("parent_uuid", "it must be a UUID"))
 }
 
-/// A command that was run in a session. Secrets in it are blanked before it is stored.
+/// A command that was run in a session. Secrets in it are redacted before it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandRequest {
-    /// `mcp_tool` or `explicit`. Default: `mcp_tool` if it names a tool.
+    /// `mcp_tool` or `explicit`. Default: `mcp_tool` if there is a tool_name, else `explicit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(mcp_tool|explicit)$")]
     pub command_type: Option<String>,
@@ -63,7 +63,7 @@ pub struct CommandRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 8192)]
     pub error_message: Option<String>,
-    /// Default: whether there is no error_message.
+    /// Default: true if there is no error_message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,7 +90,8 @@ impl CommandRequest {
     }
 }
 
-/// Where a session stands, to go on from. Secrets in it are blanked before it is stored.
+/// A checkpoint: the state of a session's work, from which it can be continued. Secrets in it are redacted before it
+/// is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointRequest {
@@ -99,7 +100,7 @@ pub struct CheckpointRequest {
     pub checkpoint_type: String,
     #[schema(value_type = Object)]
     pub work_state: Map<String, Value>,
-    /// Default: what the session's last heartbeat said.
+    /// Default: the context_percent of the session's last heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
     pub context_window_percent: Option<i64>,
@@ -111,14 +112,14 @@ impl CheckpointRequest {
     }
 }
 
-/// How a record stands with central.
+/// Whether central has a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecordState {
     /// Whether central has it.
     pub synced: bool,
-    /// Whether central will never take it as it is; it is kept here all the same.
+    /// Whether central refused the record permanently; it is kept on this host.
     pub parked: bool,
-    /// Why it is parked, and what to do.
+    /// Why the record is parked, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -139,7 +140,7 @@ pub struct EventBody {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CommandBody {
-    /// What central's command_log keeps in context_data, as it has no key of its own for it.
+    /// Central's command_log keeps this id in context_data, since the table has no column for it.
     pub record_id: String,
     pub instance_id: String,
     pub command_type: String,
@@ -153,7 +154,7 @@ pub struct CommandBody {
     pub success: bool,
     pub execution_time_ms: Option<i64>,
     pub tags: Vec<String>,
-    /// When it was run.
+    /// When the command was run.
     pub created_at: String,
     #[serde(flatten)]
     pub state: RecordState,
@@ -165,7 +166,7 @@ pub struct CheckpointBody {
     pub instance_id: String,
     pub checkpoint_type: String,
     pub context_window_percent: Option<i64>,
-    /// When it was made.
+    /// When the checkpoint was made.
     pub timestamp: String,
     #[schema(value_type = Object)]
     pub work_state: Value,
@@ -173,13 +174,13 @@ pub struct CheckpointBody {
     pub state: RecordState,
 }
 
-/// What a record becomes on the wire.
+/// The JSON form of a kind of record.
 pub trait RecordBody {
-    fn of(record: HistoryRecord, state: RecordState) -> Self;
+    fn new(record: HistoryRecord, state: RecordState) -> Self;
 }
 
 impl RecordBody for EventBody {
-    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+    fn new(mut record: HistoryRecord, state: RecordState) -> Self {
         Self {
             event_id: record.record_id.to_string(),
             instance_id: record.instance_id.to_string(),
@@ -193,7 +194,7 @@ impl RecordBody for EventBody {
 }
 
 impl RecordBody for CommandBody {
-    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+    fn new(mut record: HistoryRecord, state: RecordState) -> Self {
         let tags = record.body.remove("tags").and_then(|tags| serde_json::from_value(tags).ok());
         Self {
             record_id: record.record_id.to_string(),
@@ -214,7 +215,7 @@ impl RecordBody for CommandBody {
 }
 
 impl RecordBody for CheckpointBody {
-    fn of(mut record: HistoryRecord, state: RecordState) -> Self {
+    fn new(mut record: HistoryRecord, state: RecordState) -> Self {
         Self {
             checkpoint_id: record.record_id.to_string(),
             instance_id: record.instance_id.to_string(),
@@ -234,7 +235,7 @@ fn text(record: &mut HistoryRecord, field: &str) -> Option<String> {
     }
 }
 
-/// Other clients may have put other things where an object should be.
+/// The field as an object. Where another client of central wrote another type, it is wrapped as `{"value": ...}`.
 fn object(record: &mut HistoryRecord, field: &str) -> Value {
     match record.body.remove(field) {
         Some(object @ Value::Object(_)) => object,
@@ -243,42 +244,42 @@ fn object(record: &mut HistoryRecord, field: &str) -> Value {
     }
 }
 
-/// Which records; what is left out does not filter.
+/// Which records to list. A filter that is left out matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryParams {
-    /// Only those of this type.
+    /// Only records of this type.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
     pub record_type: Option<String>,
-    /// From this moment on, in RFC 3339.
+    /// Only records from this time on, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(format = DateTime)]
     pub since: Option<String>,
-    /// Before this moment, in RFC 3339.
+    /// Only records before this time, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(format = DateTime)]
     pub until: Option<String>,
-    /// Only those with this text somewhere, in any letter case.
+    /// Only records that contain this text, ignoring case.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 256)]
     pub contains: Option<String>,
-    /// At most so many. Default: 50.
+    /// The most records to list. Default: 50.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
-    /// Without so many of the newest. Default: 0.
+    /// How many of the newest records to skip. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 0, maximum = 1000000000)]
     pub offset: Option<u32>,
-    /// Only those that are older than this record, by its id: the last of the page before.
+    /// Only records older than the record with this id, which is the last of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     pub after: Option<String>,
 }
 
-/// The same, as it is meant.
+/// Validated [`HistoryParams`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryFilter {
     pub record_type: Option<String>,
@@ -291,11 +292,14 @@ pub struct HistoryFilter {
 }
 
 impl HistoryParams {
-    const LIMIT: u32 = 50;
-    const MOST: u32 = 1000;
-    const FURTHEST: u32 = 1_000_000_000;
-    const CONTAINS: usize = 256;
+    const DEFAULT_LIMIT: u32 = 50;
+    const MAX_LIMIT: u32 = 1000;
+    const MAX_OFFSET: u32 = 1_000_000_000;
+    /// In characters.
+    const MAX_CONTAINS: usize = 256;
 
+    /// # Errors
+    /// A parameter is invalid.
     pub fn validate(self, kind: Kind) -> Result<HistoryFilter, Invalid> {
         let valid_type = match kind {
             Kind::Event => valid_event_type,
@@ -304,34 +308,34 @@ impl HistoryParams {
         };
         let record_type = self.record_type.as_deref().map(valid_type).transpose();
         let contains = self.contains.map(|text| match text.chars().count() {
-            1..=Self::CONTAINS => Ok(text),
-            _ => Err(Invalid::new("contains", format!("it must have 1 to {} characters", Self::CONTAINS))),
+            1..=Self::MAX_CONTAINS => Ok(text),
+            _ => Err(Invalid::new("contains", format!("it must have 1 to {} characters", Self::MAX_CONTAINS))),
         });
         Ok(HistoryFilter {
             record_type: record_type.map_err(|error| Invalid { field: "type", ..error })?,
-            since: self.since.as_deref().map(|at| moment("since", at)).transpose()?,
-            until: self.until.as_deref().map(|at| moment("until", at)).transpose()?,
+            since: self.since.as_deref().map(|at| parse_time("since", at)).transpose()?,
+            until: self.until.as_deref().map(|at| parse_time("until", at)).transpose()?,
             contains: contains.transpose()?,
-            limit: within("limit", self.limit.unwrap_or(Self::LIMIT), 1, Self::MOST)?,
-            offset: within("offset", self.offset.unwrap_or(0), 0, Self::FURTHEST)?,
-            after: self.after.as_deref().map(record_id).transpose()?,
+            limit: in_range("limit", self.limit.unwrap_or(Self::DEFAULT_LIMIT), 1, Self::MAX_LIMIT)?,
+            offset: in_range("offset", self.offset.unwrap_or(0), 0, Self::MAX_OFFSET)?,
+            after: self.after.as_deref().map(parse_record_id).transpose()?,
         })
     }
 }
 
-fn record_id(text: &str) -> Result<Uuid, Invalid> {
+fn parse_record_id(text: &str) -> Result<Uuid, Invalid> {
     Uuid::parse_str(text).map_err(|_| Invalid::new("after", "it must be the id of a record, as a list shows it"))
 }
 
-fn within(field: &'static str, value: u32, least: u32, most: u32) -> Result<usize, Invalid> {
-    let rule = || Invalid::new(field, format!("it must be {least} to {most}"));
-    if (least..=most).contains(&value) { Ok(value as usize) } else { Err(rule()) }
+fn in_range(field: &'static str, value: u32, min: u32, max: u32) -> Result<usize, Invalid> {
+    let rule = || Invalid::new(field, format!("it must be {min} to {max}"));
+    if (min..=max).contains(&value) { Ok(value as usize) } else { Err(rule()) }
 }
 
-fn moment(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
+fn parse_time(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
     DateTime::parse_from_rfc3339(text)
         .map(|at| Timestamp::from_micros(at.timestamp_micros()))
-        .map_err(|_| Invalid::new(field, "it must be a moment in RFC 3339, such as 2026-01-30T12:00:00Z"))
+        .map_err(|_| Invalid::new(field, "it must be a time in RFC 3339, such as 2026-01-30T12:00:00Z"))
 }
 
 /// Events of a session, newest first.
@@ -339,7 +343,7 @@ fn moment(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
 pub struct EventList {
     pub instance_id: String,
     pub events: Vec<EventBody>,
-    /// Whether there are older ones: ask for them with `offset`.
+    /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
 }
 
@@ -348,7 +352,7 @@ pub struct EventList {
 pub struct CommandList {
     pub instance_id: String,
     pub commands: Vec<CommandBody>,
-    /// Whether there are older ones: ask for them with `offset`.
+    /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
 }
 
@@ -357,6 +361,6 @@ pub struct CommandList {
 pub struct CheckpointList {
     pub instance_id: String,
     pub checkpoints: Vec<CheckpointBody>,
-    /// Whether there are older ones: ask for them with `offset`.
+    /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
 }

@@ -1,5 +1,7 @@
-//! The JSON that travels over the socket, as docs/contract.md describes it. Both ends use these types, and
-//! the OpenAPI document is generated from them.
+//! The JSON of requests and responses, as docs/contract.md describes it.
+//!
+//! Daemon and client share these types, and the OpenAPI document is generated from them. `validate` turns a request
+//! into a type of `domain`, or names the field that is wrong.
 
 mod agent;
 mod doctor;
@@ -18,8 +20,8 @@ pub use history::{
 };
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
-    HeartbeatRequest, ListQuery, MOST_SESSIONS, MachineBody, Matches, RegisterRequest, SessionBody, SessionList,
-    SessionSeen, WatchQuery,
+    HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, MachineBody, Matches, RegisterRequest, SessionBody,
+    SessionList, SessionView, WatchQuery,
 };
 pub use status::{
     BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,

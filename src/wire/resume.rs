@@ -1,4 +1,4 @@
-//! Going on from a session, and what is known of it, on the wire.
+//! Resuming a session, and its reconstructed context.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,12 +11,12 @@ use crate::domain::resume::Successor;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 use crate::domain::{Hint, Invalid, MachineName};
 
-/// Goes on from the session that the hint means.
+/// Resumes the session that the hint names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
-    /// A whole id in any letter case, an epic, a project, or 4 to 6 characters of an id's hash: the first of these
-    /// that any session has. Left out: the session that was alive last.
+    /// An id in any letter case, an epic, a project, or 4 to 6 characters of an id's hash: the first of these
+    /// that matches any session. Default: the session with the most recent heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub hint: Option<String>,
@@ -24,42 +24,52 @@ pub struct ResumeRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10)]
     pub choice: Option<i64>,
-    /// Go on from a closed session, too, if the hint is its whole id.
+    /// Whether to continue also a closed session, which the hint must name by its whole id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<bool>,
-    /// A running process on this host; when it ends, the session turns stale at once.
+    /// A running process on this host; when it ends, the session becomes stale at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2147483647)]
     pub pid: Option<i32>,
-    /// Of the conversation that goes on; what is left out stays as it was if the session is taken up.
+    /// Claude Code's id of the conversation that continues. If this and the next two fields are left out, a session that
+    /// is resumed in place keeps its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
-    /// The folder in which it runs from now on, on this host.
+    /// The session's working directory from now on, on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub working_dir: Option<String>,
 }
 
 impl ResumeRequest {
-    const MOST_CANDIDATES: i64 = 10;
+    const MAX_CANDIDATES: i64 = 10;
 
+    /// The possible meanings of the hint, in the order in which they are tried.
+    ///
+    /// # Errors
+    /// The hint is empty or too long.
     pub fn meanings(&self) -> Result<Vec<Hint>, Invalid> {
         Hint::meanings(self.hint.as_deref())
     }
 
+    /// # Errors
+    /// The choice is not a number from 1 to 10.
     pub fn choice(&self) -> Result<Option<usize>, Invalid> {
         let valid = |choice: i64| {
-            let counted = usize::try_from(choice).ok().filter(|_| (1..=Self::MOST_CANDIDATES).contains(&choice));
+            let counted = usize::try_from(choice).ok().filter(|_| (1..=Self::MAX_CANDIDATES).contains(&choice));
             counted.ok_or_else(|| Invalid::new("choice", format!("{choice} is not a number from 1 to 10")))
         };
         self.choice.map(valid).transpose()
     }
 
-    /// Who goes on: the user `uid` on `machine`.
+    /// The session that continues, of the user `uid` on `machine`.
+    ///
+    /// # Errors
+    /// A field is invalid.
     pub fn successor(&self, machine: MachineName, uid: u32) -> Result<Successor, Invalid> {
         Ok(Successor {
             machine,
@@ -71,48 +81,50 @@ impl ResumeRequest {
     }
 }
 
-/// The session that goes on, and what it goes on from.
+/// The resumed session, and the one that it continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResumeBody {
     pub session: SessionBody,
-    /// `taken_up`: it is the same session; `new_session`: one of this host that inherits from it.
+    /// `taken_up`: the same session was resumed in place; `new_session`: a successor was registered on this host.
     pub resumed: String,
-    /// As what the hint was taken: `id`, `hash`, `epic`, `project` or `newest`.
+    /// The meaning of the hint that matched: `id`, `hash`, `epic`, `project` or `newest`.
     pub found_by: String,
-    /// The session that was found, as it was.
+    /// The session that was found, as it was before.
     pub from: SessionBody,
-    /// What that one was at.
+    /// The reconstructed context of that session.
     pub context: ContextBody,
-    /// The same as Markdown, for whoever goes on.
+    /// The context as Markdown, for the agent that continues.
     pub handoff: String,
 }
 
-/// What a session was at, and where.
+/// The reconstructed context of a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContextBody {
     pub instance_id: String,
     pub host_machine: String,
-    /// The folder in which it ran, on its machine.
+    /// The session's working directory, on its machine.
     pub working_dir: Option<String>,
-    /// Its transcript, on its machine.
+    /// The file of the session's transcript, on its machine.
     pub claude_session_path: Option<String>,
-    /// Whether its machine's daemon speaks to central, as far as this host can know; null for a machine without one.
+    /// Whether its machine's daemon is connected to central, as far as this host knows; null for a machine without a
+    /// daemon.
     pub reachable: Option<bool>,
-    /// False: later work of it may be known only on its machine.
+    /// False if its machine may have later work that this host does not know.
     pub machine_synced: bool,
-    /// When its machine's daemon last spoke to central.
+    /// When its machine's daemon last reported to central.
     pub last_seen: Option<String>,
-    /// What to type here to go on there.
+    /// The command to run here to continue the session on its machine.
     pub command: Option<String>,
-    /// `checkpoint`, `events`, `commands` or `session`: the best source that there is.
+    /// What the context is reconstructed from: `checkpoint`, `events`, `commands` or `session`.
     pub source: String,
-    /// In percent, by the source and its age.
+    /// In percent; depends on the source and its age.
     pub confidence: u8,
+    /// Why the confidence is what it is.
     pub reason: String,
     pub work_state: WorkStateBody,
     /// Newest first.
     pub recent_actions: Vec<ActionBody>,
-    /// The most urgent first.
+    /// Most urgent first.
     pub next_steps: Vec<String>,
 }
 
@@ -120,9 +132,9 @@ pub struct ContextBody {
 pub struct WorkStateBody {
     pub current_epic: Option<String>,
     pub last_completed_epic: Option<String>,
-    /// How many, or what the session itself said of it.
+    /// A number, or the value that the session recorded.
     pub tests_passed: Option<Value>,
-    /// The last error that nothing later made good.
+    /// The last error after which no success was recorded.
     pub last_error: Option<String>,
 }
 
@@ -133,8 +145,8 @@ pub struct ActionBody {
 }
 
 impl ContextBody {
-    pub fn new(told: &Handoff<'_>) -> Self {
-        let Handoff { session, context, place, command, now, stale_after } = *told;
+    pub fn new(handoff: &Handoff<'_>) -> Self {
+        let Handoff { session, context, place, command, now, stale_after } = *handoff;
         let work = context.work_state.clone();
         let action = |action: &Action| ActionBody { at: action.at.to_string(), what: action.what.clone() };
         Self {

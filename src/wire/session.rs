@@ -1,4 +1,4 @@
-//! Sessions and machines on the wire, and the requests that concern them.
+//! Sessions and machines, and the requests that concern them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<String>,
-    /// How much of the context window is used. Default: 0.
+    /// How much of the context window is used, in percent. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
     pub context_percent: Option<i64>,
-    /// A running process on this host; when it ends, the session turns stale at once.
+    /// A running process on this host; when it ends, the session becomes stale at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2147483647)]
     pub pid: Option<i32>,
@@ -41,14 +41,17 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
-    /// The folder in which it runs, on this host.
+    /// The session's working directory, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub working_dir: Option<String>,
 }
 
 impl RegisterRequest {
-    /// The registration it asks for, on `this` machine unless it names another.
+    /// The validated registration, on `this` machine unless it names another.
+    ///
+    /// # Errors
+    /// A field is invalid.
     pub fn validate(&self, this: &MachineName) -> Result<Registration, Invalid> {
         Ok(Registration {
             project: Project::parse(&self.project)?,
@@ -64,25 +67,27 @@ impl RegisterRequest {
     }
 }
 
-/// A sign of life. What it does not name stays as it is.
+/// A heartbeat. Fields that are left out stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeartbeatRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
     pub context_percent: Option<i64>,
-    /// Left out: the epic stays. null: it is cleared.
+    /// Null clears the epic.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<Option<String>>,
 }
 
-/// Tells null, `Some(None)`, from a field that is left out, `None`.
+/// Distinguishes null, `Some(None)`, from a field that is left out, `None`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl HeartbeatRequest {
+    /// # Errors
+    /// A field is invalid.
     pub fn validate(&self) -> Result<Heartbeat, Invalid> {
         let epic = |epic: &Option<String>| epic.as_deref().map(valid_epic).transpose();
         Ok(Heartbeat {
@@ -92,13 +97,13 @@ impl HeartbeatRequest {
     }
 }
 
-/// A session: the columns of supervisor_sessions under their own names, and how it stands here.
+/// A session: the columns of supervisor_sessions under their own names, and its state on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionBody {
     pub instance_id: String,
     pub project: String,
     pub instance_type: String,
-    /// `active`, `stale` or `closed`, judged now.
+    /// `active`, `stale` or `closed`, at the time of the response.
     pub status: String,
     pub context_percent: u8,
     pub current_epic: Option<String>,
@@ -109,40 +114,40 @@ pub struct SessionBody {
     pub host_machine: String,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
-    /// The session that this one goes on from.
+    /// The session that this one continues.
     #[serde(default)]
     pub resumed_from: Option<String>,
-    /// The folder in which it runs, on its machine.
+    /// The session's working directory, on its machine.
     #[serde(default)]
     pub working_dir: Option<String>,
     /// Seconds since the last heartbeat.
     pub age_seconds: u64,
-    /// Whether the session is kept by this host.
+    /// Whether the session was registered on this host.
     pub local: bool,
-    /// When this host last knew it to be so.
+    /// The time up to which this host knows the session's state.
     pub as_of: String,
     /// Whether central has this state.
     pub synced: bool,
-    /// Whether what is known here is what the session's own machine knows: it is not while that machine's daemon,
-    /// or this one, is away from central.
-    #[serde(default = "yes")]
+    /// Whether this is the state that the session's own machine has; false while that machine's daemon or this one is
+    /// not connected to central.
+    #[serde(default = "synced_by_default")]
     pub machine_synced: bool,
-    /// The id it was registered under, where another session turned out to hold that id in central.
+    /// The id under which the session was registered, if central had another session with that id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_id: Option<String>,
-    /// Its context window is more than 80 % full, and it made no checkpoint since: make one. Told by heartbeats.
+    /// The context window is more than 80 % full and there is no checkpoint since then: make one. Reported by heartbeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_suggested: bool,
 }
 
-/// Daemons of before told of no other machine's sessions.
-const fn yes() -> bool {
+/// The default for responses of earlier versions, which knew only this host's sessions.
+const fn synced_by_default() -> bool {
     true
 }
 
-/// What turns a session into its body: how, and when, this host sees it.
+/// A session as this host knows it, from which its body is made.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionSeen<'a> {
+pub struct SessionView<'a> {
     pub session: &'a Session,
     pub local: bool,
     pub as_of: Timestamp,
@@ -152,7 +157,7 @@ pub struct SessionSeen<'a> {
     pub checkpoint_due: bool,
 }
 
-impl SessionSeen<'_> {
+impl SessionView<'_> {
     pub fn body(&self, now: Timestamp, stale_after: Duration) -> SessionBody {
         let s = self.session;
         SessionBody {
@@ -181,7 +186,7 @@ impl SessionSeen<'_> {
     }
 }
 
-/// Which sessions to list; what is left out does not filter.
+/// Which sessions to list. A filter that is left out matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -205,20 +210,20 @@ pub struct ListQuery {
     /// Also sessions that were closed longer ago than `sessions.keep_closed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
-    /// At most so many. Default: all.
+    /// The most sessions to list. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(max_length = 256)]
     pub after: Option<String>,
 }
 
-/// The most sessions of one page.
-pub const MOST_SESSIONS: u32 = 1000;
+/// The most sessions on one page.
+pub const MAX_SESSIONS_PER_PAGE: u32 = 1000;
 
-/// Which sessions to watch; what is left out does not filter.
+/// Which sessions to watch. A filter that is left out matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -232,12 +237,12 @@ pub struct WatchQuery {
     /// Only this host's sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
-    /// The id of the last event that was seen, for those who cannot send `Last-Event-ID`.
+    /// The id of the last event received, for clients that cannot send `Last-Event-ID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
-/// Sessions by project, most recent heartbeat first, and how many of them are in which state.
+/// Sessions by project, most recent heartbeat first, and their numbers by status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionList {
     pub instances: Vec<SessionBody>,
@@ -245,18 +250,18 @@ pub struct SessionList {
     pub active_count: u64,
     pub stale_count: u64,
     pub as_of: String,
-    /// What `after` is to be for the next page; null where there is none. The counts are those of all pages.
+    /// The `after` of the next page; null on the last one. The counts are those of all pages.
     #[serde(default)]
     pub next: Option<String>,
 }
 
-/// The sessions that a prefix fits: up to ten, most recent heartbeat first.
+/// The sessions that match a prefix: up to ten, most recent heartbeat first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Matches {
     pub matches: Vec<SessionBody>,
 }
 
-/// A machine, from the sessions on it.
+/// A machine, and a summary of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MachineBody {
     pub host_machine: String,
@@ -267,11 +272,11 @@ pub struct MachineBody {
     pub last_activity: Option<String>,
     /// The distinct projects, joined by ", ".
     pub projects: String,
-    /// Whether its daemon speaks to central, as far as this host can know; null for a machine without one.
+    /// Whether its daemon is connected to central, as far as this host knows; null for a machine without a daemon.
     pub reachable: Option<bool>,
-    /// When its daemon last spoke to central.
+    /// When its daemon last reported to central.
     pub last_seen: Option<String>,
-    /// When this host last knew it to be so.
+    /// The time up to which this host knows the machine's state.
     pub as_of: String,
 }
 
@@ -297,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn null_clears_and_absence_leaves() {
+    fn null_clears_the_epic_and_absence_keeps_it() {
         let parse = |text: &str| serde_json::from_str::<HeartbeatRequest>(text).unwrap().current_epic;
         assert_eq!(parse("{}"), None);
         assert_eq!(parse(r#"{"current_epic": null}"#), Some(None));
@@ -305,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_survives_its_own_serialisation() {
+    fn a_heartbeat_round_trips_through_json() {
         let clear = HeartbeatRequest { context_percent: Some(3), current_epic: Some(None) };
         let text = serde_json::to_string(&clear).unwrap();
         assert_eq!(serde_json::from_str::<HeartbeatRequest>(&text).unwrap(), clear);

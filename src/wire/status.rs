@@ -1,4 +1,4 @@
-//! What `sessiond status` shows, and the requests that tend to the daemon itself.
+//! The output of `sessiond status`, and the requests that administer the daemon.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ pub struct StatusBody {
     pub machine: MachineIdentity,
     pub central: CentralBody,
     pub backlog: BacklogBody,
-    /// How many sessions and records central does not take as they are: see `sessiond parked list`.
+    /// How many sessions and records central refused permanently; `sessiond parked list` lists them.
     pub parked: u64,
     pub sessions: SessionCounts,
     pub store: StoreBody,
     pub config: ConfigBody,
-    /// What clients left while no daemon answered and is not imported.
+    /// Requests that clients spooled while the daemon did not respond.
     #[serde(default)]
     pub spool: SpoolBody,
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct MachineIdentity {
     pub name: String,
     pub host_id: String,
     pub pinned_at: String,
-    /// The other host that goes by this name, if there is one.
+    /// The other host that is registered with this name in central, if there is one.
     pub conflict: Option<ConflictBody>,
 }
 
@@ -55,44 +55,43 @@ pub struct CentralBody {
     pub configured: bool,
     /// `connected`, `connecting`, `unreachable`, `refused`, `schema_missing`, `identity_conflict` or `off`.
     pub state: String,
-    /// Since when it is in that state.
+    /// When it changed to that state.
     pub since: String,
-    /// What is wrong and what to do, in one line; null while all is well.
+    /// What is wrong and what to do, in one line; null if nothing is.
     pub last_error: Option<String>,
     pub last_sync_at: Option<String>,
     pub round_trip_ms: Option<f64>,
-    /// Whether central tells at once of what others change; else it is asked every `central.pull_interval`.
+    /// Whether central announces changes at once; else they are pulled every `central.pull_interval`.
     #[serde(default)]
     pub listening: bool,
-    /// How far this machine's clock is ahead of central's, in seconds, negative where it is behind; null while they
-    /// agree.
+    /// How far this machine's clock is ahead of central's, in seconds, negative if it is behind; null if they agree.
     #[serde(default)]
     pub clock_ahead_seconds: Option<f64>,
-    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    /// Rows of other clients that could not be read and were skipped, since the daemon started.
     #[serde(default)]
     pub unreadable_rows: u64,
 }
 
-/// What waits for central.
+/// Changes that are not synced to central yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BacklogBody {
     pub sessions: u64,
     pub records: u64,
-    /// When the oldest change that waits was made.
+    /// When the oldest of these changes was made.
     pub oldest_at: Option<String>,
-    /// Kinds of records that central does not take at present, whatever else is pushed.
+    /// Kinds of records that central cannot store at present.
     #[serde(default)]
     pub blocked: Vec<BlockedBody>,
 }
 
-/// A kind of records that waits for a person.
+/// A kind of records that central cannot store until an operator changes central.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BlockedBody {
     /// `event`, `command` or `checkpoint`.
     pub kind: String,
     /// Central's table for them.
     pub table: String,
-    /// How many of the records that wait these are.
+    /// How many records of this kind are not synced.
     pub records: u64,
     /// What central lacks, and what to do, in one line.
     pub reason: String,
@@ -110,10 +109,10 @@ pub struct StoreBody {
     pub path: String,
     pub bytes: u64,
     pub durability: String,
-    /// The damaged files that were set aside, since when, and what to do; null once they are removed.
+    /// The damaged files that were quarantined, and what to do; null once they are removed.
     #[serde(default)]
     pub damage: Option<String>,
-    /// Why sync cannot use the store, and since when; null while it can.
+    /// Why sync cannot use the store, and since what time; null while it can.
     #[serde(default)]
     pub sync_error: Option<String>,
 }
@@ -122,28 +121,28 @@ pub struct StoreBody {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SocketBody {
     pub path: String,
-    /// Whether the service manager made it; then only that one can make it anew.
+    /// Whether the service manager created the socket; then only the service manager can create it again.
     pub inherited: bool,
-    /// Why clients cannot reach the daemon by this path, and what to do; null while they can.
+    /// Why clients cannot connect by this path, and what to do; null while they can.
     pub error: Option<String>,
 }
 
-/// Requests that clients left while no daemon answered.
+/// Requests that clients spooled while the daemon did not respond.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SpoolBody {
-    /// How many are still to be imported.
+    /// How many are not imported yet.
     pub waiting: u64,
     /// When the oldest of them was made.
     pub oldest_at: Option<String>,
-    /// How many files are left alone, since they are not for this daemon to import.
+    /// How many files are ignored, because this daemon may not import them.
     pub ignored: u64,
-    /// How many can never be imported; copies are in `quarantine` in the state folder.
+    /// How many cannot be imported, permanently; copies are in `quarantine` in the state folder.
     pub quarantined: u64,
-    /// The folders in which there is something, and why.
+    /// The folders with requests that are not imported, and why.
     pub folders: Vec<SpoolFolderBody>,
-    /// The newest of those in quarantine.
+    /// The newest quarantined requests.
     pub quarantine: Vec<QuarantinedBody>,
-    /// All folders that the daemon reads, also those in which there is nothing.
+    /// All folders that the daemon reads, also empty ones.
     #[serde(default)]
     pub read: Vec<String>,
 }
@@ -153,7 +152,7 @@ pub struct SpoolFolderBody {
     pub path: String,
     pub waiting: u64,
     pub oldest_at: Option<String>,
-    /// Why the oldest waits; null while it is being imported.
+    /// Why the oldest is not imported yet; null while it is being imported.
     pub reason: Option<String>,
     pub ignored: u64,
     pub ignored_reason: Option<String>,
@@ -161,11 +160,11 @@ pub struct SpoolFolderBody {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantinedBody {
-    /// The name of the copy.
+    /// The file name of the copy.
     pub name: String,
     /// The user who made the request.
     pub uid: u32,
-    /// The file in which it was found.
+    /// The file in the spool from which it was copied.
     pub file: String,
     pub reason: String,
     pub quarantined_at: String,
@@ -173,31 +172,35 @@ pub struct QuarantinedBody {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigBody {
-    /// The file that is in force, if there is one.
+    /// The configuration file in use, if there is one.
     pub path: Option<String>,
-    /// Why the file as it is now is not in force.
+    /// Why the present content of the file could not be loaded; the previous settings stay in use.
     pub error: Option<String>,
 }
 
-/// Pushes now. With `wait_ms` the answer comes when nothing waits any more, or that much later.
+/// Pushes to central now. With `wait_ms` the response is sent when the backlog is empty, or after that time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyncRequest {
+    /// To wait longer than ten seconds, repeat the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    /// To wait longer than ten seconds, ask again.
     #[schema(minimum = 0, maximum = 10000)]
     pub wait_ms: Option<u64>,
 }
 
 impl SyncRequest {
-    const LONGEST_MS: u64 = 10_000;
+    const MAX_WAIT_MS: u64 = 10_000;
 
-    /// How long the answer may wait.
+    /// How long to wait.
+    ///
+    /// # Errors
+    /// It is more than ten seconds.
     pub fn validate(&self) -> Result<Duration, Invalid> {
         match self.wait_ms.unwrap_or(0) {
-            ms @ ..=Self::LONGEST_MS => Ok(Duration::from_millis(ms)),
+            ms @ ..=Self::MAX_WAIT_MS => Ok(Duration::from_millis(ms)),
             ms => {
-                Err(Invalid::new("wait_ms", format!("{ms} is too long; at most {}, then ask again", Self::LONGEST_MS)))
+                let rule = format!("{ms} is too long; wait at most {} and repeat the request", Self::MAX_WAIT_MS);
+                Err(Invalid::new("wait_ms", rule))
             }
         }
     }
@@ -210,10 +213,10 @@ pub struct SyncBody {
     pub parked: u64,
 }
 
-/// A session, or a record of one, that central will never take as it is.
+/// A session, or a record of one, that central refused permanently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedBody {
-    /// By this it is retried or dropped: the record's id, or else the session's.
+    /// The id by which it is retried or dropped: the record's, or else the session's.
     pub id: String,
     pub instance_id: String,
     /// `event`, `command` or `checkpoint`; null for the session itself.
@@ -225,7 +228,7 @@ pub struct ParkedBody {
     pub parked_at: String,
 }
 
-/// Which parked sessions and records, by their ids; all of them if empty.
+/// The ids of parked sessions and records; all of them if empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParkedIds {
@@ -233,7 +236,7 @@ pub struct ParkedIds {
     pub ids: Vec<String>,
 }
 
-/// How many parked sessions and records it concerned.
+/// How many parked sessions and records were retried or dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedCount {
     pub count: u64,

@@ -1,5 +1,5 @@
-//! A host of the fleet: the daemon's own store and sync. Only what is read of other hosts is counted and let go:
-//! a thousand mirrors on one machine would be fifty million rows.
+//! A host of the fleet: the daemon's own store and sync. Rows of other hosts are counted but not stored, because a
+//! thousand mirrors on one machine would be fifty million rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,33 +22,33 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::filling::registration;
+use crate::fixtures::registration;
 
 pub const STALE_AFTER: Duration = Duration::from_secs(120);
 
-/// What is counted of a host while it lives.
+/// Counters of a host.
 #[derive(Default)]
-struct Counts {
+struct HostCounts {
     read: AtomicU64,
-    greetings: AtomicU64,
-    /// Microseconds that the longest push took.
+    handshakes: AtomicU64,
+    /// Duration of the longest push, in microseconds.
     longest_push: AtomicU64,
 }
 
-pub struct Member {
+pub struct FleetHost {
     store: Store,
     identity: Arc<PinnedIdentity>,
     ids: Vec<String>,
-    counts: Arc<Counts>,
+    counts: Arc<HostCounts>,
     settings: watch::Sender<SyncSettings<PostgresOptions>>,
     _stop: Stop,
     shutdown: shutdown::Shutdown,
     _dir: TempDir,
 }
 
-impl Member {
+impl FleetHost {
     pub async fn new(number: usize, sessions: u64, url: &str, heartbeat_interval: Duration) -> Self {
-        // In memory, where there is some: a thousand hosts do not share one disk.
+        // In memory if possible, because real hosts do not share one disk.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
         let options = Options { durability: Durability::Full, max_size: 1 << 30 };
         let (store, _writer) = Store::open(dir.path(), options, clock::system()).expect("a store");
@@ -89,17 +89,17 @@ impl Member {
         self.counts.read.load(Relaxed)
     }
 
-    pub fn greetings(&self) -> u64 {
-        self.counts.greetings.load(Relaxed)
+    pub fn handshakes(&self) -> u64 {
+        self.counts.handshakes.load(Relaxed)
     }
 
-    /// Since it was asked last.
+    /// The longest push since the last call.
     pub fn longest_push(&self) -> Duration {
         Duration::from_micros(self.counts.longest_push.swap(0, Relaxed))
     }
 
-    /// Each session gives a sign of life once in an interval, each at a moment of its own.
-    pub fn beat(&self, interval: Duration) -> impl Future<Output = ()> + Send + use<> {
+    /// Sends a heartbeat of each session once in an interval, evenly distributed.
+    pub fn send_heartbeats(&self, interval: Duration) -> impl Future<Output = ()> + Send + use<> {
         let (store, ids) = (self.store.clone(), self.ids.clone());
         async move {
             sleep(interval.mul_f64(random() as f64 / u64::MAX as f64)).await;
@@ -113,14 +113,14 @@ impl Member {
         }
     }
 
-    /// Carries the store to central, as the daemon does.
+    /// Runs the daemon's sync.
     pub fn sync(&self) -> impl Future<Output = ()> + Send + use<> {
         let counts = self.counts.clone();
         let worker = Worker {
             store: self.store.clone(),
             identity: self.identity.clone(),
             settings: self.settings.subscribe(),
-            make_central: move |options: &PostgresOptions| Counted {
+            make_central: move |options: &PostgresOptions| CountingCentral {
                 central: Postgres::new(options.clone()),
                 counts: counts.clone(),
             },
@@ -141,16 +141,16 @@ fn random() -> u64 {
     Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1
 }
 
-/// The real central, of which is counted what it is asked.
-struct Counted {
+/// The real central; counts its requests.
+struct CountingCentral {
     central: Postgres,
-    counts: Arc<Counts>,
+    counts: Arc<HostCounts>,
 }
 
-impl Central for Counted {
+impl Central for CountingCentral {
     async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         let accepted = self.central.handshake(host).await?;
-        self.counts.greetings.fetch_add(1, Relaxed);
+        self.counts.handshakes.fetch_add(1, Relaxed);
         Ok(accepted)
     }
 

@@ -1,4 +1,4 @@
-//! Target 8: how many hosts one central carries, what gives out first, and what follows an outage.
+//! Target 8: how many hosts one central can serve, what limits them, and how they reconnect after an outage.
 
 mod host;
 
@@ -9,28 +9,28 @@ use tokio::task::JoinSet;
 
 use crate::Scale;
 use crate::central::{central, number};
-use crate::report::{Report, Unit, Wanted};
+use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
 use crate::support::postgres::{Server, Stop};
-use host::{Member, STALE_AFTER};
+use host::{FleetHost, STALE_AFTER};
 
 const SESSIONS: u64 = 50;
-/// A daemon at the defaults of the configuration.
+/// The default heartbeat_interval.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const PROCESSORS: f64 = 2.0;
 
 pub fn measure(scale: &Scale, report: &mut Report) {
     _ = sessiond::platform::limits::raise_open_files();
     let stages: &[usize] = scale.choose(&[100, 250, 500, 1000], &[5]);
-    // Each host has two connections: one that works and one that listens.
+    // Each host has two connections: one for sync and one that listens for changes.
     let mut server = central(&["central"], &["max_connections=2200"]);
     let runtime =
         tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build().expect("a runtime");
-    let mut fleet = Fleet { members: Vec::new(), tasks: JoinSet::new() };
+    let mut fleet = Fleet { hosts: Vec::new(), tasks: JoinSet::new() };
     for stage in stages {
         runtime.block_on(fleet.grow(*stage, &server, scale));
-        let age = runtime.block_on(fleet.watch(&server, scale, report));
-        // Living sessions are taken for dead from here on: more hosts would tell nothing new.
+        let age = runtime.block_on(fleet.measure(&server, scale, report));
+        // Live sessions become stale from here on, so that a larger fleet is not measured.
         if age > STALE_AFTER.as_secs_f64() {
             break;
         }
@@ -42,76 +42,76 @@ pub fn measure(scale: &Scale, report: &mut Report) {
 }
 
 struct Fleet {
-    members: Vec<Member>,
+    hosts: Vec<FleetHost>,
     tasks: JoinSet<()>,
 }
 
 impl Fleet {
-    /// Brings in hosts one after another, as they come to a fleet, and lets them settle.
+    /// Adds hosts one after another, and waits until they are in a steady state.
     async fn grow(&mut self, to: usize, server: &Server, scale: &Scale) {
         let began = Instant::now();
-        while self.members.len() < to {
-            let member = Member::new(self.members.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
-            self.tasks.spawn(member.sync());
-            self.tasks.spawn(member.beat(HEARTBEAT));
-            self.members.push(member);
+        while self.hosts.len() < to {
+            let host = FleetHost::new(self.hosts.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
+            self.tasks.spawn(host.sync());
+            self.tasks.spawn(host.send_heartbeats(HEARTBEAT));
+            self.hosts.push(host);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let settle = scale.time(Duration::from_secs(20), Duration::from_secs(2));
         tokio::time::sleep(settle.saturating_sub(began.elapsed() / 2)).await;
     }
 
-    /// The age of the sessions in central, p99, in seconds.
-    async fn watch(&self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
+    /// Measures the fleet. Returns the age of the sessions in central, p99, in seconds.
+    async fn measure(&self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
         let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
         let before = (cpu(server), writing(server), self.read(), Instant::now());
         tokio::time::sleep(lasts).await;
         let seconds = before.3.elapsed().as_secs_f64();
         let share = (cpu(server) - before.0) / seconds / PROCESSORS;
-        let hosts = self.members.len();
-        let mut tell =
-            |what: &str, value, unit| report.number(8, &format!("{hosts} hosts: {what}"), value, unit, Wanted::Nothing);
-        tell("central's share of two processors", share, Unit::Share);
-        tell("transactions that write", (writing(server) - before.1) / seconds, Unit::Rate);
-        tell("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
+        let hosts = self.hosts.len();
+        let mut add =
+            |what: &str, value, unit| report.number(8, &format!("{hosts} hosts: {what}"), value, unit, Goal::None);
+        add("central's share of two processors", share, Unit::Share);
+        add("transactions that write", (writing(server) - before.1) / seconds, Unit::Rate);
+        add("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
         let age = age(server);
-        tell("age of the sessions in central, p99", age, Unit::Time);
+        add("age of the sessions in central, p99", age, Unit::Time);
         let mut waits = Samples::default();
-        self.members.iter().for_each(|member| waits.add(member.longest_push()));
-        tell("longest push, p50 of hosts", waits.p50(), Unit::Time);
+        self.hosts.iter().for_each(|host| waits.add(host.longest_push()));
+        add("longest push, p50 of hosts", waits.p50(), Unit::Time);
         age
     }
 
-    /// Rows of other hosts that all members have read so far.
+    /// Rows of other hosts that all hosts have read since the start.
     fn read(&self) -> u64 {
-        self.members.iter().map(Member::rows_read).sum()
+        self.hosts.iter().map(FleetHost::rows_read).sum()
     }
 
     async fn outage(&self, server: &mut Server, scale: &Scale, report: &mut Report) {
-        let greetings = || self.members.iter().map(Member::greetings).sum::<u64>();
+        let handshakes = || self.hosts.iter().map(FleetHost::handshakes).sum::<u64>();
         server.stop(Stop::Immediate);
         tokio::time::sleep(scale.time(Duration::from_secs(60), Duration::from_secs(3))).await;
         server.resume();
-        let (began, all) = (Instant::now(), self.members.len() as u64);
-        let (mut last, mut peak, mut first) = (greetings(), 0, None);
-        let came = greetings();
-        while greetings() - came < all && began.elapsed() < Duration::from_secs(90) {
+        let (began, all) = (Instant::now(), self.hosts.len() as u64);
+        let (mut last, mut peak, mut first) = (handshakes(), 0, None);
+        let came = handshakes();
+        while handshakes() - came < all && began.elapsed() < Duration::from_secs(90) {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let now = greetings();
+            let now = handshakes();
             first = first.or(Some(now - last));
             peak = peak.max(now - last);
             last = now;
         }
-        let mut tell = |what: &str, value, unit| {
-            report.number(8, &format!("after an outage of a minute, {all} hosts: {what}"), value, unit, Wanted::Nothing)
+        let mut add = |what: &str, value, unit| {
+            report.number(8, &format!("after an outage of a minute, {all} hosts: {what}"), value, unit, Goal::None)
         };
-        tell("come back in the first second", first.unwrap_or(0) as f64, Unit::Count);
-        tell("come back in the busiest second", peak as f64, Unit::Count);
-        tell("all are back after", began.elapsed().as_secs_f64(), Unit::Time);
+        add("come back in the first second", first.unwrap_or(0) as f64, Unit::Count);
+        add("come back in the busiest second", peak as f64, Unit::Count);
+        add("all are back after", began.elapsed().as_secs_f64(), Unit::Time);
     }
 }
 
-/// Seconds that all processes of a server have had of a processor.
+/// CPU seconds used by all processes of a server.
 fn cpu(server: &Server) -> f64 {
     const TICKS: f64 = 100.0;
     let pid_file = fs::read_to_string(server.folder().join("data/postmaster.pid")).expect("it runs");
@@ -122,10 +122,11 @@ fn cpu(server: &Server) -> f64 {
         let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(fields);
         times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
     };
-    // The postmaster's last two fields are what children that have ended had.
+    // The postmaster's last two fields are the times of children that have ended.
     (of(postmaster, 4) + children.split_whitespace().map(|pid| of(pid, 2)).sum::<f64>()) / TICKS
 }
 
+/// The number of transactions that have written.
 fn writing(server: &Server) -> f64 {
     number(server, "central", "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
 }

@@ -1,4 +1,4 @@
-//! Agents: what their hooks and status lines report.
+//! Agents: the reports of their hooks and status lines.
 
 use std::sync::Arc;
 
@@ -6,23 +6,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::sessions::{body, resolve};
-use crate::api::extract::{Body, Peer};
+use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::Invalid;
 use crate::domain::agent::Sign;
 use crate::domain::footer::footer;
-use crate::store::{Process, Sighting};
+use crate::store::{Process, ReceivedReport};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
 
-/// Report a sign of life of an agent; whichever of its voices comes first begins its session.
+/// Report an agent's heartbeat, start or end. The first report of an agent's conversation creates its session.
 #[utoipa::path(post, path = "/v1/agents", request_body = AgentReport, responses(
-    (status = 200, body = AgentBody), (status = 201, description = "a session began", body = AgentBody),
-    (status = 400, body = ErrorBody), (status = 404, description = "the end of an agent that is not known", body = ErrorBody)))]
+    (status = 200, body = AgentBody), (status = 201, description = "a session was created", body = AgentBody),
+    (status = 400, body = ErrorBody), (status = 404, description = "the report ends an agent that is not known", body = ErrorBody)))]
 pub async fn report(
     State(api): State<Arc<Api>>,
     peer: Peer,
-    Body(request): Body<AgentReport>,
+    JsonBody(request): JsonBody<AgentReport>,
 ) -> Result<(StatusCode, Json<AgentBody>), ApiError> {
     let (report, stale_after) = {
         let settings = api.settings.borrow();
@@ -33,7 +33,7 @@ pub async fn report(
         Sign::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
-    let sighting = Sighting { report, process, host_machine: api.identity.current().name, lives: api.lives };
+    let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();
@@ -46,33 +46,33 @@ pub async fn report(
     Ok((status, Json(answer)))
 }
 
-/// An agent's process may have ended meanwhile, or be hidden from the daemon: its session is recorded all the same.
+/// The agent's process; `None` if it has ended or is hidden from the daemon, which does not invalidate the report.
 async fn running(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Option<Process> {
     let process = resolve(api, peer, request.pid?).await.ok()?;
-    request.pid_started.is_none_or(|told| told == process.started).then_some(process)
+    request.pid_started.is_none_or(|reported| reported == process.started).then_some(process)
 }
 
-/// The process that was found, which must run and be the caller's: nothing else shows that there is an agent.
+/// The discovered process, which must run and be the client's: nothing else proves that there is an agent.
 async fn found(api: &Arc<Api>, peer: Peer, request: &AgentReport) -> Result<Process, ApiError> {
-    let pid = request.pid.ok_or_else(|| Invalid::new("pid", "a report of the sign found needs it"))?;
+    let pid = request.pid.ok_or_else(|| Invalid::new("pid", "the sign `found` requires it"))?;
     let process = resolve(api, peer, pid).await.map_err(|error| Invalid::new("pid", error.to_string()))?;
     match request.pid_started {
-        Some(told) if told != process.started => {
-            Err(Invalid::new("pid_started", format!("process {pid} did not start then")).into())
+        Some(reported) if reported != process.started => {
+            Err(Invalid::new("pid_started", format!("process {pid} started at another time")).into())
         }
         _ => Ok(process),
     }
 }
 
-/// The process that ended. Its numbers are those of the caller: a process of another namespace is no session's, and then
-/// the session counts as running elsewhere, or as stale.
+/// The process that ended. Its pid is not translated from the client's pid namespace: a process of another namespace
+/// matches no session, which then stays as it is.
 fn exited(api: &Arc<Api>, request: &AgentReport) -> Result<Process, ApiError> {
     let (Some(pid), Some(started)) = (request.pid, request.pid_started) else {
-        return Err(Invalid::new("pid_started", "a report of the sign exited needs it and pid").into());
+        return Err(Invalid::new("pid_started", "the sign `exited` requires pid and pid_started").into());
     };
     let process = Process { pid, started };
-    if (api.lives)(process) {
-        return Err(Invalid::new("pid", format!("process {pid} runs")).into());
+    if (api.is_running)(process) {
+        return Err(Invalid::new("pid", format!("process {pid} still runs")).into());
     }
     Ok(process)
 }

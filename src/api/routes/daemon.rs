@@ -1,4 +1,4 @@
-//! The daemon itself: status, sync, metrics, and the document that describes the API.
+//! The daemon itself: status, sync, metrics, and the OpenAPI document.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use tokio::time::{Instant, timeout_at};
 
 use super::identity;
-use crate::api::extract::Body;
+use crate::api::extract::JsonBody;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, SocketState};
 use crate::domain::text::one_line;
@@ -23,21 +23,21 @@ use crate::wire::{
     SocketBody, SpoolBody, SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
 };
 
-/// How the daemon, its link to central, its backlog and its store stand.
+/// Show the state of the daemon, its link to central, its backlog and its store.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody)))]
 pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
     let now = (api.clock)();
     let settings = api.settings.borrow().clone();
     let backlog = api.store.backlog().await?;
     let counts = api.store.counts(now, settings.stale_after).await?;
-    // Borrowed once: a second borrow beside the first waits for a writer between them, and that one for the first.
+    // Borrowed once: a writer that waits between two borrows would deadlock with them.
     let link = api.link.borrow().clone();
     Ok(Json(StatusBody {
         daemon: DaemonBody {
-            version: api.about.version.to_owned(),
-            pid: api.about.pid,
-            started_at: api.about.started_at.to_string(),
-            uptime_seconds: now.since(api.about.started_at).as_secs(),
+            version: api.daemon.version.to_owned(),
+            pid: api.daemon.pid,
+            started_at: api.daemon.started_at.to_string(),
+            uptime_seconds: now.since(api.daemon.started_at).as_secs(),
         },
         machine: identity::body(&api),
         central: central(&link),
@@ -45,9 +45,9 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
         parked: backlog.parked,
         sessions: SessionCounts { active: counts.active, stale: counts.stale, closed: counts.closed },
         store: StoreBody {
-            path: api.about.store_path.clone(),
+            path: api.daemon.store_path.clone(),
             bytes: api.store.bytes(),
-            durability: api.about.durability.to_owned(),
+            durability: api.daemon.durability.to_owned(),
             damage: api.store.damage().map(damage),
             sync_error: sync_error(&link),
         },
@@ -57,21 +57,24 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
     }))
 }
 
-/// Push to central now. With `wait_ms` the answer comes when nothing waits any more, or that much later.
+/// Push to central now. With `wait_ms` the response is sent when the backlog is empty, or after that time.
 #[utoipa::path(post, path = "/v1/sync", request_body = Option<SyncRequest>, responses(
     (status = 200, body = SyncBody), (status = 400, body = ErrorBody)))]
-pub async fn sync(State(api): State<Arc<Api>>, Body(request): Body<SyncRequest>) -> Result<Json<SyncBody>, ApiError> {
+pub async fn sync(
+    State(api): State<Arc<Api>>,
+    JsonBody(request): JsonBody<SyncRequest>,
+) -> Result<Json<SyncBody>, ApiError> {
     let wait = request.validate()?;
-    api.nudge.notify_one();
-    // Without a central there is nothing to wait for.
+    api.push_now.notify_one();
+    // Without a central the backlog never becomes empty.
     let wait = if api.link.borrow().state == LinkState::Off { Duration::ZERO } else { wait };
-    let backlog = drained(&api, Instant::now() + wait).await?;
+    let backlog = wait_until_synced(&api, Instant::now() + wait).await?;
     let link = api.link.borrow().clone();
     Ok(Json(SyncBody { central: central(&link), backlog: backlog_body(&backlog, &link), parked: backlog.parked }))
 }
 
-/// The backlog once it is empty, or as it is at the deadline.
-async fn drained(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
+/// Returns the backlog once it is empty, or at the deadline.
+async fn wait_until_synced(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
     let mut commits = api.store.commits();
     loop {
         commits.borrow_and_update();
@@ -82,7 +85,7 @@ async fn drained(api: &Api, deadline: Instant) -> Result<Backlog, StoreError> {
     }
 }
 
-/// Prometheus text.
+/// Export the metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", responses(
     (status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
@@ -91,17 +94,17 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
     let counts = api.store.counts(now, stale_after).await?;
     let backlog = api.store.backlog().await?;
     let link = api.link.borrow().clone();
-    let text = api.metrics.text(counts, &backlog, &link, api.store.bytes(), now);
+    let text = api.metrics.export(counts, &backlog, &link, api.store.bytes(), now);
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 
-/// This document. It is not described by itself.
+/// This document, which does not list its own route.
 pub async fn openapi(document: Arc<str>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string())
 }
 
 /// How many quarantined requests the status lists, newest first.
-const SHOWN: usize = 10;
+const QUARANTINED_SHOWN: usize = 10;
 
 fn spool(monitor: &SpoolMonitor) -> SpoolBody {
     let (folders, kept) = monitor.snapshot();
@@ -113,7 +116,7 @@ fn spool(monitor: &SpoolMonitor) -> SpoolBody {
         quarantined: kept.len() as u64,
         folders: folders.iter().filter(shown).map(|(path, folder)| spool_folder(path, folder)).collect(),
         read: folders.iter().map(|(path, _)| path.display().to_string()).collect(),
-        quarantine: kept.into_iter().rev().take(SHOWN).map(quarantined).collect(),
+        quarantine: kept.into_iter().rev().take(QUARANTINED_SHOWN).map(quarantined).collect(),
     }
 }
 
@@ -149,13 +152,13 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
 
 fn sync_error(link: &LinkStatus) -> Option<String> {
     let (since, error) = link.store_error.as_ref()?;
-    Some(format!("sync cannot use the store since {since}: {error}; it is tried again by itself"))
+    Some(format!("sync cannot use the store since {since}: {error}; it retries by itself"))
 }
 
 fn damage(file: String) -> String {
     format!(
-        "it was damaged, and what could be read of it carried over (the log says what): {file} is what it was, in \
-         the state folder; remove that once nobody needs it"
+        "the store was damaged and rebuilt from what could be read (the log lists it); the damaged file is {file} in \
+         the state folder; remove it once you do not need it"
     )
 }
 

@@ -1,4 +1,4 @@
-//! Events, commands and checkpoints: taking them down and asking for them.
+//! Events, commands and checkpoints: recording and listing them.
 
 use std::sync::Arc;
 
@@ -9,34 +9,34 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::sessions;
-use crate::api::extract::{Body, Id, IdempotencyKey, Params, Peer};
+use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{Happening, Kind};
-use crate::store::{History, HistoryQuery, KeptRecord, Lookup, RequestKey};
+use crate::store::{History, HistoryQuery, Lookup, RequestKey, StoredRecord};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
     EventList, EventRequest, HistoryFilter, HistoryParams, Matches, RecordBody, RecordState,
 };
 
-/// Take down an event of a session, be it closed. What looks like a secret in it is blanked.
+/// Record an event of a session, which may be closed. Text that looks like a secret is redacted.
 #[utoipa::path(post, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32),
-    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "a request repeated with the same key within 24 hours gets the first response")),
     request_body = EventRequest, responses((status = 201, body = EventBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
+    (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
 pub async fn add_event(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
     key: IdempotencyKey,
-    Body(request): Body<EventRequest>,
+    JsonBody(request): JsonBody<EventRequest>,
 ) -> Result<(StatusCode, Json<EventBody>), ApiError> {
-    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
-    add(&api, peer, id, key, request.validate()?).await
+    let key = key.for_request(&format!("POST /v1/sessions/{id}"), &request)?;
+    record(&api, peer, id, key, request.validate()?).await
 }
 
-/// Events of a session, newest first.
+/// List the events of a session, newest first.
 #[utoipa::path(get, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = EventList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
@@ -46,27 +46,27 @@ pub async fn events(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, events, more| EventList { instance_id, events, more };
-    ask(&api, id, Kind::Event, params, list).await
+    list_records(&api, id, Kind::Event, params, list).await
 }
 
-/// Take down a command of a session, be it closed. What looks like a secret in it is blanked.
+/// Record a command of a session, which may be closed. Text that looks like a secret is redacted.
 #[utoipa::path(post, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32),
-    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "a request repeated with the same key within 24 hours gets the first response")),
     request_body = CommandRequest, responses((status = 201, body = CommandBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
+    (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
 pub async fn add_command(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
     key: IdempotencyKey,
-    Body(request): Body<CommandRequest>,
+    JsonBody(request): JsonBody<CommandRequest>,
 ) -> Result<(StatusCode, Json<CommandBody>), ApiError> {
-    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
-    add(&api, peer, id, key, request.validate()?).await
+    let key = key.for_request(&format!("POST /v1/sessions/{id}"), &request)?;
+    record(&api, peer, id, key, request.validate()?).await
 }
 
-/// Commands of a session, newest first.
+/// List the commands of a session, newest first.
 #[utoipa::path(get, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = CommandList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
@@ -76,27 +76,27 @@ pub async fn commands(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, commands, more| CommandList { instance_id, commands, more };
-    ask(&api, id, Kind::Command, params, list).await
+    list_records(&api, id, Kind::Command, params, list).await
 }
 
-/// Take down a checkpoint of a session, be it closed. What looks like a secret in it is blanked.
+/// Record a checkpoint of a session, which may be closed. Text that looks like a secret is redacted.
 #[utoipa::path(post, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32),
-    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "a request repeated with the same key within 24 hours gets the first response")),
     request_body = CheckpointRequest, responses((status = 201, body = CheckpointBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
-    (status = 409, description = "the session is another machine's, or the key came with another request", body = ErrorBody)))]
+    (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
 pub async fn add_checkpoint(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
     key: IdempotencyKey,
-    Body(request): Body<CheckpointRequest>,
+    JsonBody(request): JsonBody<CheckpointRequest>,
 ) -> Result<(StatusCode, Json<CheckpointBody>), ApiError> {
-    let key = key.of(&format!("POST /v1/sessions/{id}"), &request)?;
-    add(&api, peer, id, key, request.validate()?).await
+    let key = key.for_request(&format!("POST /v1/sessions/{id}"), &request)?;
+    record(&api, peer, id, key, request.validate()?).await
 }
 
-/// Checkpoints of a session, newest first.
+/// List the checkpoints of a session, newest first.
 #[utoipa::path(get, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = CheckpointList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
@@ -106,10 +106,10 @@ pub async fn checkpoints(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, checkpoints, more| CheckpointList { instance_id, checkpoints, more };
-    ask(&api, id, Kind::Checkpoint, params, list).await
+    list_records(&api, id, Kind::Checkpoint, params, list).await
 }
 
-async fn add<T: RecordBody>(
+async fn record<T: RecordBody>(
     api: &Api,
     peer: Peer,
     id: String,
@@ -126,12 +126,12 @@ async fn add<T: RecordBody>(
     Ok((StatusCode::CREATED, Json(body(kept))))
 }
 
-fn body<T: RecordBody>(kept: KeptRecord) -> T {
-    let KeptRecord { record, synced, parked } = kept;
-    T::of(record, RecordState { synced, parked: parked.is_some(), note: parked })
+fn body<T: RecordBody>(kept: StoredRecord) -> T {
+    let StoredRecord { record, synced, parked } = kept;
+    T::new(record, RecordState { synced, parked: parked.is_some(), note: parked })
 }
 
-async fn ask<T: RecordBody, L: Serialize>(
+async fn list_records<T: RecordBody, L: Serialize>(
     api: &Api,
     id: String,
     kind: Kind,
@@ -148,7 +148,7 @@ async fn ask<T: RecordBody, L: Serialize>(
             return Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response());
         }
     };
-    let _turn = api.unread.turn().await;
+    let _permit = api.response_budget.list_permit().await;
     let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset, after };
     let History { records, more } = api.store.history(session.clone(), query).await?;
     let records = records.into_iter().map(body).collect();

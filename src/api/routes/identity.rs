@@ -1,11 +1,11 @@
-//! Who this host is, and changing that.
+//! This host's identity: showing and changing it.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use uuid::Uuid;
 
-use crate::api::extract::{Body, Peer};
+use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::MachineName;
@@ -17,19 +17,19 @@ pub async fn show(State(api): State<Arc<Api>>) -> Json<MachineIdentity> {
     Json(body(&api))
 }
 
-/// Give this host another name; its sessions move along.
+/// Rename this host and move its sessions to the new name.
 #[utoipa::path(post, path = "/v1/identity/rename", request_body = IdentityRename, responses(
     (status = 200, body = MachineIdentity), (status = 400, body = ErrorBody)))]
 pub async fn rename(
     State(api): State<Arc<Api>>,
     peer: Peer,
-    Body(request): Body<IdentityRename>,
+    JsonBody(request): JsonBody<IdentityRename>,
 ) -> Result<Json<MachineIdentity>, ApiError> {
-    peer.may_tend(&api.about)?;
+    peer.require_administrator(&api.daemon)?;
     let name = MachineName::parse(&request.name)?;
     if name != api.identity.current().name {
         let host_id = Uuid::from_u64_pair((api.random)(), (api.random)());
-        // The pin first: should the second step not happen, the next start makes up for it.
+        // The pinned name first: if the second step fails, the next start repeats it.
         api.identity.rename(name.clone(), host_id, (api.clock)())?;
         let sessions = api.store.file_under(name.clone(), (api.clock)()).await?;
         tracing::warn!(%name, sessions, "this host was renamed");
@@ -37,16 +37,17 @@ pub async fn rename(
     Ok(Json(body(&api)))
 }
 
-/// Take this host's name over from the host that has it in central.
+/// Take over this host's name from the host that is registered with it in central.
 #[utoipa::path(post, path = "/v1/identity/replace", responses(
     (status = 200, body = MachineIdentity)))]
 pub async fn replace(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<MachineIdentity>, ApiError> {
-    peer.may_tend(&api.about)?;
+    peer.require_administrator(&api.daemon)?;
     api.identity.replace()?;
-    tracing::warn!("told to take this host's name over in central");
+    tracing::warn!("this host's name will be taken over in central, as requested");
     Ok(Json(body(&api)))
 }
 
+/// The identity as the routes show it.
 pub fn body(api: &Api) -> MachineIdentity {
     let identity = api.identity.current();
     let conflict = api.link.borrow().conflict.clone();

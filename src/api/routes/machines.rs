@@ -1,4 +1,4 @@
-//! Machines, from the sessions on them.
+//! Machines, computed from their sessions.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The routes, a file for each thing they concern.
+//! The routes, one file for each resource.
 
 pub mod agents;
 pub mod daemon;

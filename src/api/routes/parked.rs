@@ -1,10 +1,10 @@
-//! Sessions and records that central will never take as they are.
+//! Parked sessions and records: those that central refused permanently.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 
-use crate::api::extract::{Body, Peer};
+use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
@@ -24,31 +24,31 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, 
     Ok(Json(body.collect()))
 }
 
-/// Push what is parked again.
+/// Push parked sessions and records again.
 #[utoipa::path(post, path = "/v1/parked/retry", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
 pub async fn retry(
     State(api): State<Arc<Api>>,
     peer: Peer,
-    Body(which): Body<ParkedIds>,
+    JsonBody(which): JsonBody<ParkedIds>,
 ) -> Result<Json<ParkedCount>, ApiError> {
-    peer.may_tend(&api.about)?;
+    peer.require_administrator(&api.daemon)?;
     let count = api.store.retry_parked(which.ids).await?;
-    api.nudge.notify_one();
+    api.push_now.notify_one();
     Ok(Json(ParkedCount { count: count as u64 }))
 }
 
-/// Give up pushing what is parked as it is; a later change of a session is pushed again.
+/// Drop parked changes: they are not pushed any more. Later changes of a session are.
 #[utoipa::path(post, path = "/v1/parked/drop", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
 pub async fn drop(
     State(api): State<Arc<Api>>,
     peer: Peer,
-    Body(which): Body<ParkedIds>,
+    JsonBody(which): JsonBody<ParkedIds>,
 ) -> Result<Json<ParkedCount>, ApiError> {
-    peer.may_tend(&api.about)?;
+    peer.require_administrator(&api.daemon)?;
     let count = api.store.drop_parked(which.ids).await?;
     Ok(Json(ParkedCount { count: count as u64 }))
 }

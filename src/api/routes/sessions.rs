@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::api::extract::{Body, Id, IdempotencyKey, Params, Peer};
+use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
@@ -16,45 +16,45 @@ use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
 use crate::platform::caller::PidError;
 use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
-    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MOST_SESSIONS, Matches, RegisterRequest, SessionBody,
-    SessionList, SessionSeen,
+    ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody,
+    SessionList, SessionView,
 };
 
 /// Register a session on this host.
-#[utoipa::path(post, path = "/v1/sessions", params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "repeats under the same key, within 24 hours, get the first answer")),
+#[utoipa::path(post, path = "/v1/sessions", params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "a request repeated with the same key within 24 hours gets the first response")),
     request_body = RegisterRequest, responses((status = 201, body = SessionBody), (status = 400, body = ErrorBody),
-    (status = 409, description = "the key came with another request", body = ErrorBody)))]
+    (status = 409, description = "the key was used for another request", body = ErrorBody)))]
 pub async fn register(
     State(api): State<Arc<Api>>,
     peer: Peer,
     key: IdempotencyKey,
-    Body(request): Body<RegisterRequest>,
+    JsonBody(request): JsonBody<RegisterRequest>,
 ) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
     let this = api.identity.current().name;
     let registration = request.validate(&this)?;
     if registration.host_machine != this && !api.settings.borrow().allow_other {
-        let rule = format!("this daemon takes only sessions of {this}; machine.allow_other = true lifts that");
+        let rule = format!("this daemon accepts only sessions of {this}; machine.allow_other = true allows others");
         return Err(Invalid::new("host_machine", rule).into());
     }
     let process = named_process(&api, peer, request.pid).await?;
     let draws = std::array::from_fn(|_| (api.random)());
     let (caller, now) = (peer.caller(), (api.clock)());
-    let Some(key) = key.of("POST /v1/sessions", &request)? else {
+    let Some(key) = key.for_request("POST /v1/sessions", &request)? else {
         let record = api.store.register(registration, process, caller, draws, now).await?;
         return Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))));
     };
     let session = NewSession { what: registration, process, caller, draws, at: now };
-    let answering = api.clone();
-    // A body of plain fields can always be written.
-    let answer = move |record: &Record| serde_json::to_string(&body(&answering, record, now)).unwrap_or_default();
-    let session = match api.store.register_once(key, session, answer).await? {
+    let shared = api.clone();
+    // A body of plain fields can always be serialized.
+    let response = move |record: &Record| serde_json::to_string(&body(&shared, record, now)).unwrap_or_default();
+    let session = match api.store.register_once(key, session, response).await? {
         Once::First(record) => body(&api, &record, now),
-        Once::Again(answer) => parse_body(answer.as_bytes())?,
+        Once::Again(response) => parse_body(response.as_bytes())?,
     };
     Ok((StatusCode::CREATED, Json(session)))
 }
 
-/// The process to watch. One that cannot be seen from here is not watched.
+/// The process to watch; `None` also for one in a pid namespace that the daemon cannot see.
 pub(super) async fn named_process(api: &Arc<Api>, peer: Peer, pid: Option<i32>) -> Result<Option<Process>, ApiError> {
     let Some(pid) = pid else { return Ok(None) };
     match resolve(api, peer, pid).await {
@@ -62,7 +62,7 @@ pub(super) async fn named_process(api: &Arc<Api>, peer: Peer, pid: Option<i32>) 
         Err(PidError::NotVisible(_)) => Ok(None),
         Err(error @ PidError::NotRunning(_)) => Err(Invalid::new("pid", error.to_string()).into()),
         Err(error @ PidError::NotOwned { .. }) => {
-            let hint = "name a process of your own, or leave pid out";
+            let hint = "give the pid of a process of your own, or none";
             Err(ApiError::new(ErrorCode::Forbidden, format!("pid: {error}"), hint))
         }
     }
@@ -83,7 +83,7 @@ pub async fn list(
 ) -> Result<Json<SessionList>, ApiError> {
     let now = (api.clock)();
     let stale_after = api.settings.borrow().stale_after;
-    let _turn = api.unread.turn().await;
+    let _permit = api.response_budget.list_permit().await;
     let mut filter = filter(&query)?;
     filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
     if query.limit.is_some() || query.after.is_some() {
@@ -103,9 +103,9 @@ pub async fn list(
 }
 
 async fn page(api: &Api, filter: Filter, query: &ListQuery, now: Timestamp) -> Result<SessionList, ApiError> {
-    let limit = query.limit.unwrap_or(MOST_SESSIONS);
-    if !(1..=MOST_SESSIONS).contains(&limit) {
-        return Err(Invalid::new("limit", format!("it must be 1 to {MOST_SESSIONS}")).into());
+    let limit = query.limit.unwrap_or(MAX_SESSIONS_PER_PAGE);
+    if !(1..=MAX_SESSIONS_PER_PAGE).contains(&limit) {
+        return Err(Invalid::new("limit", format!("it must be 1 to {MAX_SESSIONS_PER_PAGE}")).into());
     }
     let after = query.after.as_deref().map(Cursor::parse).transpose()?;
     let stale_after = api.settings.borrow().stale_after;
@@ -137,8 +137,8 @@ pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<
     Ok(Filter { project: project.map(Project::parse).transpose()?, machine, ..Filter::default() })
 }
 
-/// Show the session with this id, or the one whose id begins so.
-#[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, min_length = 1, max_length = 32, description = "an id, or the beginning of one")),
+/// Show the session with this id or unique prefix of an id.
+#[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, min_length = 1, max_length = 32, description = "an id, or a prefix of one")),
     responses((status = 200, body = SessionBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
@@ -153,7 +153,7 @@ pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, A
     }
 }
 
-/// A sign of life; what it does not name stays as it is.
+/// Record a heartbeat. Fields that it does not have stay unchanged.
 #[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", params(("id" = String, Path, min_length = 1, max_length = 32)), request_body = Option<HeartbeatRequest>,
     responses((status = 200, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody)))]
@@ -161,7 +161,7 @@ pub async fn heartbeat(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
-    Body(request): Body<HeartbeatRequest>,
+    JsonBody(request): JsonBody<HeartbeatRequest>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let stale_after = api.settings.borrow().stale_after;
     let now = (api.clock)();
@@ -169,7 +169,7 @@ pub async fn heartbeat(
     Ok(Json(body(&api, &record, now)))
 }
 
-/// End a session. Closing it again changes nothing.
+/// Close a session, permanently. Closing it again changes nothing.
 #[utoipa::path(post, path = "/v1/sessions/{id}/close", params(("id" = String, Path, min_length = 1, max_length = 32)), responses(
     (status = 200, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
@@ -183,12 +183,12 @@ pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Resul
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FooterQuery {
-    /// Whether a line `---` comes first: `separator`, `separator=true` or `separator=1`.
+    /// Whether the footer begins with a line `---`: `separator`, `separator=true` or `separator=1`.
     #[param(pattern = "^(true|false|1|0|)$")]
     separator: Option<String>,
 }
 
-/// The line under an agent's answers.
+/// Show the footer: the line that an agent prints under its answers.
 #[utoipa::path(get, path = "/v1/sessions/{id}/footer", params(("id" = String, Path, min_length = 1, max_length = 32), FooterQuery), responses(
     (status = 200, body = String, content_type = "text/plain"), (status = 300, body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -213,10 +213,11 @@ pub async fn footer(
     }
 }
 
+/// The session as the routes show it.
 pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
     let stale_after = api.settings.borrow().stale_after;
     let place = place(api, record, now);
-    let seen = SessionSeen {
+    let view = SessionView {
         session: &record.session,
         local: place.local,
         as_of: place.as_of.unwrap_or(record.session.created_at),
@@ -225,10 +226,10 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         former_id: record.former_id.as_deref(),
         checkpoint_due: record.checkpoint_due,
     };
-    seen.body(now, stale_after)
+    view.body(now, stale_after)
 }
 
-/// What is known of a session, and how far that can be trusted; not whether it ran on this machine.
+/// Where a session's state comes from and as of when it is known; `here` is left false.
 pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> Place {
     let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
     Place { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of }

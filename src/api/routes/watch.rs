@@ -1,4 +1,8 @@
-//! Each change of any session, as it happens: server-sent events.
+//! Changes of sessions as server-sent events.
+//!
+//! The store numbers changes from the daemon's start; an event's id is the daemon's start time and that number. A
+//! client that reconnects with the last id it saw gets all changes since. Where the id is of an earlier start, or the
+//! store does not keep the changes since then any more, the client gets an event `reset` and lists the sessions again.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,14 +25,14 @@ use crate::wire::{ErrorBody, SessionBody, WatchQuery};
 
 /// How many changes are read at once.
 const PAGE: usize = 100;
-/// So often a line says that the connection still stands.
+/// How often a comment shows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a client waits before it connects again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Watch sessions change, on this machine and on all others: an event `session` for each change, with the session
-/// as it is by then. `Last-Event-ID`, or `after`, goes on from where a connection broke; where that is too long
-/// ago, an event `reset` says so, and the sessions are to be listed anew.
+/// Watch changes of sessions on all machines: an event `session` for each change, with the session's state when it is
+/// sent. `Last-Event-ID` or `after` continues after the last event of an earlier connection; where changes since then
+/// are not kept any more, an event `reset` is sent, and the client must list the sessions again.
 #[utoipa::path(get, path = "/v1/watch", params(WatchQuery), responses(
     (status = 200, description = "events `session` and `reset`; the data of `session` is one", body = SessionBody,
         content_type = "text/event-stream"),
@@ -45,45 +49,49 @@ pub async fn watch(
     let given = headers.get("last-event-id").and_then(|id| id.to_str().ok()).or(query.after.as_deref());
     let newest = api.store.changes().newest();
     let start = match given {
-        None => Start::At(*newest.borrow()),
-        Some(given) => seen(&api, given).map_or(Start::Anew, Start::At),
+        None => Start::After(*newest.borrow()),
+        Some(given) => change_number(&api, given).map_or(Start::Reset, Start::After),
     };
-    let events = Events { newest, filter, seen: 0, ready: VecDeque::new(), api };
-    Ok(Sse::new(unfold(events.starting(start), Events::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let stream = EventStream { newest, filter, last_sent: 0, ready: VecDeque::new(), api };
+    let events = unfold(stream.starting(start), EventStream::next);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
+/// Where a stream begins.
 enum Start {
-    At(u64),
-    Anew,
+    /// After the change with this number.
+    After(u64),
+    /// With an event `reset`.
+    Reset,
 }
 
-/// The number in an id of an event of this daemon's life.
-fn seen(api: &Api, id: &str) -> Option<u64> {
-    let (life, number) = id.split_once('-')?;
-    (life == self::life(api)).then(|| number.parse().ok()).flatten()
+/// The change's number in an event's id; `None` if the id is not from this run of the daemon.
+fn change_number(api: &Api, id: &str) -> Option<u64> {
+    let (run, number) = id.split_once('-')?;
+    (run == run_id(api)).then(|| number.parse().ok()).flatten()
 }
 
-/// Tells this daemon's life from the others: numbers begin anew with each.
-fn life(api: &Api) -> String {
-    format!("{:x}", api.about.started_at.micros())
+/// Identifies this run of the daemon; each run numbers its changes from 0.
+fn run_id(api: &Api) -> String {
+    format!("{:x}", api.daemon.started_at.micros())
 }
 
-struct Events {
+struct EventStream {
     api: Arc<Api>,
     newest: watch::Receiver<u64>,
     filter: Filter,
-    /// The newest change that has been told.
-    seen: u64,
+    /// The number of the newest change that has been sent.
+    last_sent: u64,
     ready: VecDeque<Event>,
 }
 
-impl Events {
+impl EventStream {
     fn starting(mut self, start: Start) -> Self {
         match start {
-            Start::At(seen) => self.seen = seen,
-            Start::Anew => self.reset(),
+            Start::After(number) => self.last_sent = number,
+            Start::Reset => self.reset(),
         }
-        // Headers alone do not tell a client that it is heard.
+        // Some clients report the connection as open only once the body begins.
         self.ready.push_front(Event::default().comment("watching").retry(RETRY));
         self
     }
@@ -95,33 +103,33 @@ impl Events {
             }
             let mut shutdown = self.api.shutdown.clone();
             tokio::select! {
-                news = self.newest.wait_for(|newest| *newest != self.seen) => { news.ok()?; }
+                newest = self.newest.wait_for(|newest| *newest != self.last_sent) => { newest.ok()?; }
                 () = shutdown.requested() => return None,
             }
-            self.read().await;
+            self.read_changes().await;
         }
     }
 
-    /// Reads what changed since.
-    async fn read(&mut self) {
-        match self.api.store.changed_after(self.seen, PAGE).await {
+    /// Reads the next changes.
+    async fn read_changes(&mut self) {
+        match self.api.store.changed_after(self.last_sent, PAGE).await {
             Ok(Some((covered, records))) => {
-                self.seen += covered;
-                let told = records.iter().filter(|(_, record)| self.filter.fits(record));
-                self.ready = told.filter_map(|(number, record)| self.event(*number, record)).collect();
+                self.last_sent += covered;
+                let matching = records.iter().filter(|(_, record)| self.filter.fits(record));
+                self.ready = matching.filter_map(|(number, record)| self.event(*number, record)).collect();
             }
             Ok(None) => self.reset(),
-            // The store is being rebuilt; the next change comes once it is there.
+            // The store is being rebuilt; the next change is announced after that.
             Err(error) => {
-                tracing::warn!(%error, "changes could not be read for somebody who watches");
+                tracing::warn!(%error, "changes could not be read for a client that watches them");
                 self.reset();
             }
         }
     }
 
     fn reset(&mut self) {
-        self.seen = *self.newest.borrow_and_update();
-        self.ready.push_back(Event::default().event("reset").id(self.id(self.seen)).data("{}"));
+        self.last_sent = *self.newest.borrow_and_update();
+        self.ready.push_back(Event::default().event("reset").id(self.id(self.last_sent)).data("{}"));
     }
 
     fn event(&self, number: u64, record: &Record) -> Option<Event> {
@@ -130,6 +138,6 @@ impl Events {
     }
 
     fn id(&self, number: u64) -> String {
-        format!("{}-{number}", life(&self.api))
+        format!("{}-{number}", run_id(&self.api))
     }
 }

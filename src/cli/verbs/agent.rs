@@ -22,7 +22,7 @@ use crate::claude::{agent_process, other_agents, project, statusline};
 use crate::cli::error::CliError;
 use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
-use crate::client::{Client, Shown};
+use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
@@ -127,7 +127,7 @@ impl<'a> AgentReporter<'a> {
         let cache = offline.state_dir.as_deref().map(SessionCache::in_folder);
         let named = (offline.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
         let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON_RESERVE, MAX_TIMEOUT);
-        let client = client.clone().until(deadline);
+        let client = client.clone().deadline(deadline);
         Self { client, offline, now, deadline, cache, agent: None, owns_environment: true }
     }
 
@@ -161,7 +161,7 @@ impl<'a> AgentReporter<'a> {
     fn report(&self, report: AgentReport) -> Option<ReportedSession> {
         let report = self.with_process_and_project(report);
         let process = report.pid.zip(report.pid_started);
-        match self.client.report(&report) {
+        match self.client.report_agent(&report) {
             Ok(answer) => {
                 self.update_cache(&report, CachedSession::from_body(&answer.session, process));
                 Some(ReportedSession {
@@ -307,8 +307,8 @@ impl<'a> AgentReporter<'a> {
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
             match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {
-                Ok(Shown::Several(_)) => {}
-                Ok(Shown::One(context)) => {
+                Ok(Resolved::Several(_)) => {}
+                Ok(Resolved::One(context)) => {
                     text.push_str("\n\n");
                     text.push_str(&shortened(&context, MAX_CONTEXT_CHARS.saturating_sub(text.chars().count())));
                 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::claude::settings::{self, SettingsError};
 use crate::claude::versions::{self, LeftOut};
-use crate::cli::difference::difference;
 use crate::cli::error::CliError;
+use crate::cli::line_diff::line_diff;
 use crate::cli::output::Output;
 use crate::domain::text::escaped_line;
-use crate::platform::places::{Env, path_in};
+use crate::platform::default_paths::{Env, path_in};
 use crate::platform::program::installed_path;
-use crate::platform::replace::{end_of_links, owned_as, replace};
+use crate::platform::replace::{copy_owner, replace_file, resolve_links};
 use crate::wire::ErrorCode;
 
 /// A change of Claude Code's settings.
@@ -44,17 +44,13 @@ pub fn change_settings(
         return out.print_line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.print_lines(&format!(
-            "{}\n{}",
-            escaped_line(&file.display().to_string()),
-            difference(text, &after)
-        ));
+        return out.print_lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), line_diff(text, &after)));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,
         Some(_) => Some(back_up(&file, out).map_err(|error| file_error(&file, &error))?),
     };
-    replace(&file, after.as_bytes()).map_err(|error| file_error(&file, &error))?;
+    replace_file(&file, after.as_bytes()).map_err(|error| file_error(&file, &error))?;
     let kept = backup.map(|backup| format!("; the former file is kept as {}", backup.display())).unwrap_or_default();
     out.print_line(&format!("changed {}{kept}", file.display()))
 }
@@ -95,7 +91,7 @@ pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
 /// The file of the user's settings, with symbolic links followed: the link stays, and its target may not exist yet.
 fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     let file = claude_home(env)?.join("settings.json");
-    end_of_links(&file).map_err(|error| file_error(&file, &error))
+    resolve_links(&file).map_err(|error| file_error(&file, &error))
 }
 
 /// The path by which hooks run this program: the agent's PATH may differ.
@@ -121,6 +117,6 @@ fn back_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
     let date = out.style.now.to_string().replace([':', '-'], "");
     let backup = file.with_file_name(format!("settings.json.before-sessiond-{date}"));
     fs::copy(file, &backup)?;
-    owned_as(file, &backup)?;
+    copy_owner(file, &backup)?;
     Ok(backup)
 }

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Project;
 use crate::domain::agent::Sign;
-use crate::platform::places::Env;
+use crate::platform::default_paths::Env;
 use crate::wire::{AgentReport, ErrorCode};
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut O
     let reports = found.iter().filter_map(|(running, project)| report_of(running, Sign::Found, project));
     let mut count = 0;
     for report in reports {
-        let answer = client.report(&report)?;
+        let answer = client.report_agent(&report)?;
         let session = answer.session;
         out.print_line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
         count += 1;
@@ -100,7 +100,7 @@ impl Recorder for Reports {
     async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
         let Some(report) = report_of(running, sign, &project) else { return false };
         let client = self.client.clone();
-        let answer = tokio::task::spawn_blocking(move || client.report(&report)).await;
+        let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;
         match answer {
             Ok(Ok(_)) => self.note(None),
             // The end of a session that is not known.

@@ -22,8 +22,8 @@ use crate::claude::project;
 use crate::cli::error::CliError;
 use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
-use crate::client::{Client, register_from};
-use crate::platform::process::{ignores, started};
+use crate::client::{Client, register_with_env};
+use crate::platform::process::{is_signal_ignored, start_time};
 use crate::spool::Write;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
@@ -64,8 +64,9 @@ pub fn exec(
     let session = register(client, args, offline, out)?;
     let id = &session.instance_id;
     // From here on no signal to this process is lost.
-    let signals = SignalsInfo::<WithOrigin>::new(FORWARDED_SIGNALS.iter().filter(|signal| !ignores(**signal)))
-        .map_err(|error| failed("signals cannot be handled", &error))?;
+    let signals =
+        SignalsInfo::<WithOrigin>::new(FORWARDED_SIGNALS.iter().filter(|signal| !is_signal_ignored(**signal)))
+            .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
     command.args(arguments).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
     let mut child = match command.spawn() {
@@ -105,7 +106,7 @@ fn register(
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match register_from(client, &mut request, offline.env) {
+    match register_with_env(client, &mut request, offline.env) {
         Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out),
         answer => Ok(answer?),
     }
@@ -120,7 +121,7 @@ fn report_process(
     out: &mut Output<'_>,
 ) {
     let pid = i32::try_from(child.id()).ok();
-    let pid_started = pid.and_then(started);
+    let pid_started = pid.and_then(start_time);
     // A program that has already ended is not watched.
     if pid_started.is_some() {
         report(client, AgentReport { pid, pid_started, ..report_of(session, "beat") }, offline, out);
@@ -138,7 +139,7 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
 
 /// Reports to the daemon; a failure is only noted, and the program runs nevertheless.
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
-    let told = match client.report(&report) {
+    let told = match client.report_agent(&report) {
         Err(error) if is_unreachable(&error) => offline.write_to_spool(Write::Agent { report }, offline.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };

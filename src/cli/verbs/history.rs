@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, TableColumn, TextTable};
 use crate::cli::text::age_since;
-use crate::client::{Client, Recorded};
+use crate::client::{Client, Resolved};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
 };
@@ -217,8 +217,8 @@ fn fetch<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -
         after: None,
     };
     match client.history(&args.id, kind, &params)? {
-        Recorded::Of(list) => Ok(list),
-        Recorded::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(list) => Ok(*list),
+        Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
     }
 }
 

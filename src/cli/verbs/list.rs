@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, FieldList, TableColumn, TextTable};
 use crate::cli::text::{age, count, time_with_age};
-use crate::client::{Client, Shown};
+use crate::client::{Client, Resolved};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
 
@@ -132,9 +132,9 @@ fn summary(sessions: &SessionList) -> String {
 
 pub fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
-        Shown::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
-        Shown::One(session) if args.json => out.print_json(&session),
-        Shown::One(session) => out.print_rendered(&sheet(&session, &out.style).render(&out.style)),
+        Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(session) if args.json => out.print_json(&session),
+        Resolved::One(session) => out.print_rendered(&sheet(&session, &out.style).render(&out.style)),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::age_since;
-use crate::client::{Client, Shown};
+use crate::client::{Client, Resolved};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
 
 #[derive(Debug, Args)]
@@ -69,8 +69,8 @@ pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result
         working_dir: args.working_dir,
     };
     let resumed = match client.resume(&request)? {
-        Shown::One(resumed) => resumed,
-        Shown::Several(Matches { matches }) => {
+        Resolved::One(resumed) => resumed,
+        Resolved::Several(Matches { matches }) => {
             let hint = "choose one with --choose N, or give its whole id";
             return Err(CliError { hint: hint.to_owned(), ..CliError::ambiguous(&asked, matches) });
         }
@@ -104,14 +104,14 @@ pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Res
     let several = |several: Matches| CliError::ambiguous(&args.id, several.matches);
     if args.handoff {
         return match client.handoff(&args.id)? {
-            Shown::Several(matches) => Err(several(matches)),
-            Shown::One(handoff) => out.print_lines(&handoff),
+            Resolved::Several(matches) => Err(several(matches)),
+            Resolved::One(handoff) => out.print_lines(&handoff),
         };
     }
     match client.context(&args.id)? {
-        Shown::Several(matches) => Err(several(matches)),
-        Shown::One(context) if args.json => out.print_json(&*context),
-        Shown::One(context) => out.print_rendered(&sheet(&context, &out.style).render(&out.style)),
+        Resolved::Several(matches) => Err(several(matches)),
+        Resolved::One(context) if args.json => out.print_json(&*context),
+        Resolved::One(context) => out.print_rendered(&sheet(&context, &out.style).render(&out.style)),
     }
 }
 

@@ -10,12 +10,12 @@ use crate::cli::command_line::percent;
 use crate::cli::error::CliError;
 use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
-use crate::client::{Client, register_from};
+use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
-use crate::platform::process::started;
+use crate::platform::process::start_time;
 use crate::spool::Write;
-use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionSeen};
+use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
@@ -114,7 +114,7 @@ pub fn register(
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = match register_from(client, &mut request, offline.env) {
+    let session = match register_with_env(client, &mut request, offline.env) {
         Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out)?,
         answer => answer?,
     };
@@ -138,7 +138,7 @@ pub fn spool_registration(
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
     let pid_started = match request.pid {
-        Some(pid) => Some(started(pid).ok_or_else(|| {
+        Some(pid) => Some(start_time(pid).ok_or_else(|| {
             CliError::usage(
                 format!("pid: no process {pid} runs on this machine"),
                 "name one that does, or leave it out",
@@ -150,7 +150,7 @@ pub fn spool_registration(
     offline.write_to_spool(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
     note_spooled(out);
     let session = Session::register(id, what, now);
-    let seen = SessionSeen {
+    let seen = SessionView {
         session: &session,
         local: true,
         as_of: now,

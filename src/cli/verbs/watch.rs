@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::client::{Change, Client};
+use crate::client::{Client, WatchEvent};
 use crate::domain::text::escaped_line;
 use crate::wire::{SessionBody, WatchQuery};
 
@@ -26,18 +26,18 @@ pub fn watch(
     list(out)?;
     loop {
         match changes.next_change() {
-            Ok(Change::Session(session)) if json => out.print_json_line(&session)?,
-            Ok(Change::Session(session)) => out.print_line(&line(&session))?,
-            Ok(Change::Reset) => list(out)?,
+            Ok(WatchEvent::Session(session)) if json => out.print_json_line(&session)?,
+            Ok(WatchEvent::Session(session)) => out.print_line(&line(&session))?,
+            Ok(WatchEvent::Reset) => list(out)?,
             Err(_) => {
-                query.after.clone_from(&changes.last);
+                query.after.clone_from(&changes.last_id);
                 changes = connect_again(client, &query, out);
             }
         }
     }
 }
 
-fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> crate::client::Changes {
+fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> crate::client::WatchStream {
     let mut told = false;
     loop {
         match client.watch(query) {

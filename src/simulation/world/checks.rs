@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::simulation::fake_history::FakeRow;
-use crate::simulation::model::WRITTEN;
+use crate::simulation::model::{ExpectedSession, WRITTEN};
+use crate::store::{Parked, ParkedRecord};
 
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {
@@ -115,7 +116,8 @@ impl World {
         if self.restored || self.copied {
             return Ok(());
         }
-        let kept: Vec<_> = self.hosts.iter().flat_map(Host::records).map(|record| record.session.created_at).collect();
+        let kept: Vec<_> =
+            self.hosts.iter().flat_map(SimHost::records).map(|record| record.session.created_at).collect();
         for (key, expected) in
             self.model.sessions.iter().filter(|(key, expected)| !kept.contains(key) && !expected.dropped)
         {
@@ -135,73 +137,63 @@ impl World {
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
             let parked = daemon.replica.hand.lock().unwrap().parked();
-            let name = host.name();
             for record in host.records() {
                 let session = &record.session;
                 let expected = &self.model.sessions[&session.created_at];
-                let odd = |record: &crate::store::ParkedRecord| record.record_type == REJECTED_EVENT;
-                let of_it = parked.iter().filter(|parked| parked.instance_id == session.instance_id);
-                let (records, itself): (Vec<_>, Vec<_>) = of_it.partition(|parked| parked.record.is_some());
-                if !expected.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(odd)) {
-                    return Err(violation(
-                        "G7",
-                        expected,
-                        &format!("has records parked without a reason: {records:?}"),
-                    ));
-                }
-                if let Some(parked) = itself.first() {
-                    let rejected = self.rejected.contains(&session.instance_id);
-                    let ghost = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
-                    if !rejected && !ghost {
-                        return Err(violation(
-                            "G7",
-                            expected,
-                            &format!("is parked without a reason: {}", parked.error),
-                        ));
-                    }
-                    continue;
-                }
-                if expected.dropped {
-                    continue;
-                }
-                let Some(row) = self.rows.get(session.instance_id.as_str()) else {
-                    return Err(violation("G2", expected, "is not in central"));
-                };
-                if (&row.host_machine, row.created_at) != (&name, session.created_at) {
-                    return Err(violation("G2", expected, &format!("is in central as {row:?}")));
-                }
-                let events = numbers(&self.network.central.history(session.instance_id.as_str()));
-                if events != expected.events {
-                    return Err(violation(
-                        "G2",
-                        expected,
-                        &format!("has events {:?}, in central {events:?}", expected.events),
-                    ));
-                }
-                let (has, closed_there) = (State::of(row), |at| expected.closed_elsewhere.contains(&at));
-                let closed_at_fits = has.closed_at == expected.now().closed_at
-                    || has.closed_at.is_some_and(closed_there)
-                    || (expected.now().closed_at > has.closed_at);
-                let newest = has.heartbeat == expected.now().heartbeat;
-                let foreign = expected.foreign.iter().any(|f| f.heartbeat == has.heartbeat);
-                let odd = expected.odd || self.restored;
-                for column in WRITTEN {
-                    let latest = expected.latest(column).filter(|_| !odd);
-                    if !column.differs(session, row) && latest.is_none_or(|latest| latest.agrees(column, &has)) {
-                        continue;
-                    }
-                    let what = format!("has {} as in {session:?}, in central {row:?}", column.name());
-                    return Err(violation("G2", expected, &what));
-                }
-                // Changes by others are not adopted while the session is silent here.
-                let status_fits = has.status == expected.now().status
-                    || has.closed_at.is_some_and(closed_there)
-                    || ((foreign || expected.odd) && expected.is_open());
-                let same = status_fits && closed_at_fits && (newest || foreign || expected.odd);
-                if !same {
-                    return Err(violation("G2", expected, &format!("is in central as {row:?}")));
+                let of_session = parked.iter().filter(|parked| parked.instance_id == session.instance_id);
+                let is_parked = self.check_parked(expected, session, of_session)?;
+                if !is_parked && !expected.dropped {
+                    self.compare_session(host, expected, session)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// G7: what is parked of a session has a reason. Returns whether the session itself is.
+    fn check_parked<'a>(
+        &self,
+        expected: &ExpectedSession,
+        session: &Session,
+        parked: impl Iterator<Item = &'a Parked>,
+    ) -> Result<bool, Violation> {
+        let is_odd = |record: &ParkedRecord| record.record_type == REJECTED_EVENT;
+        let (records, itself): (Vec<_>, Vec<_>) = parked.partition(|parked| parked.record.is_some());
+        if !expected.dropped && !records.iter().all(|parked| parked.record.as_ref().is_some_and(is_odd)) {
+            return Err(violation("G7", expected, &format!("has records parked without a reason: {records:?}")));
+        }
+        let Some(parked) = itself.first() else { return Ok(false) };
+        let is_rejected = self.rejected.contains(&session.instance_id);
+        let is_copy = (self.copied || self.restored) && parked.error.starts_with("it belongs to machine");
+        match is_rejected || is_copy {
+            true => Ok(true),
+            false => Err(violation("G7", expected, &format!("is parked without a reason: {}", parked.error))),
+        }
+    }
+
+    /// G2: central has a session, its events and its newest values.
+    fn compare_session(&self, host: &SimHost, expected: &ExpectedSession, session: &Session) -> Result<(), Violation> {
+        let Some(row) = self.rows.get(session.instance_id.as_str()) else {
+            return Err(violation("G2", expected, "is not in central"));
+        };
+        if (&row.host_machine, row.created_at) != (&host.name(), session.created_at) {
+            return Err(violation("G2", expected, &format!("is in central as {row:?}")));
+        }
+        let events = numbers(&self.network.central.history(session.instance_id.as_str()));
+        if events != expected.events {
+            let what = format!("has events {:?}, in central {events:?}", expected.events);
+            return Err(violation("G2", expected, &what));
+        }
+        let has = SessionState::of(row);
+        for column in WRITTEN {
+            let latest = expected.latest(column).filter(|_| !expected.odd && !self.restored);
+            if column.differs(session, row) || latest.is_some_and(|latest| !latest.agrees(column, &has)) {
+                let what = format!("has {} as in {session:?}, in central {row:?}", column.name());
+                return Err(violation("G2", expected, &what));
+            }
+        }
+        if !expected.fits(&has) {
+            return Err(violation("G2", expected, &format!("is in central as {row:?}")));
         }
         Ok(())
     }

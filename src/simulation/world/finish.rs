@@ -186,7 +186,7 @@ impl World {
     }
 }
 
-fn backlog(host: &Host) -> u64 {
+fn backlog(host: &SimHost) -> u64 {
     let backlog = host.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().backlog().unwrap());
     backlog.map_or(0, |backlog| backlog.sessions + backlog.records)
 }

@@ -1,4 +1,4 @@
-//! A look at central for `sessiond doctor`: from the name of its host to the rights on each table. Changes nothing.
+//! The checks of central by `sessiond doctor`: from the name of its host to the rights on each table. Changes nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::{migrate, sql, zone};
 use crate::clock::Clock;
 use crate::domain::Finding;
 
-/// A clock that differs by less is as right as clocks are.
+/// Smaller differences of clocks are not reported.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// What the daemon needs, table by table; a table that this central does not have is passed over.
+/// The rights that the daemon needs on each table; a table that this central does not have is skipped.
 const RIGHTS: &str = "\
     SELECT t, r FROM (VALUES ('supervisor_sessions', 'SELECT'), ('supervisor_sessions', 'INSERT'), \
         ('supervisor_sessions', 'UPDATE'), ('sessiond_hosts', 'SELECT'), ('sessiond_hosts', 'INSERT'), \
@@ -29,7 +29,7 @@ const NAIVE_COLUMNS: &str = "\
     SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('supervisor_sessions') \
         AND attname IN ('last_heartbeat', 'created_at', 'closed_at') AND atttypid = 'timestamp'::regtype";
 
-/// Those triggers that stamp a heartbeat without asking whether it is replayed.
+/// The triggers that stamp heartbeats without checking whether they are replayed.
 const OLD_TRIGGERS: &str = "\
     SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
     WHERE t.tgrelid = to_regclass('supervisor_sessions') AND NOT t.tgisinternal \
@@ -39,7 +39,7 @@ const TLS: &str = "SELECT coalesce((SELECT version FROM pg_stat_ssl WHERE pid = 
 const PORT: &str = "SELECT current_setting('port')::int";
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// Looks at central, as far as one gets.
+/// Checks central, as far as each check allows the next.
 pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
     let mut findings = Vec::new();
     for server in options.servers().into_iter().flatten() {
@@ -52,12 +52,13 @@ pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
             return findings;
         }
     };
-    findings.push(Finding::good("central.login", format!("{place} lets us in")));
+    findings.push(Finding::good("central.login", format!("{place} accepts the login")));
     if login.is_exposed {
         findings.push(in_clear());
     }
-    let looked = timeout(options.statement_timeout, look(&mut connection, options, clock, &mut findings)).await;
-    match looked {
+    let checked =
+        timeout(options.statement_timeout, check_server(&mut connection, options, clock, &mut findings)).await;
+    match checked {
         Ok(Ok(())) => {}
         Ok(Err(error)) => findings.push(Finding::wrong(
             "central.schema",
@@ -67,7 +68,7 @@ pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
         Err(_) => findings.push(Finding::wrong(
             "central.login",
             format!("{place} does not answer within central.statement_timeout"),
-            "look what the server is busy with: locks, disk, load",
+            "check what the server is busy with: locks, disk, load",
         )),
     }
     findings
@@ -106,7 +107,7 @@ async fn reach((host, port): (String, u16), limit: Duration, findings: &mut Vec<
     }
 }
 
-async fn look(
+async fn check_server(
     connection: &mut PgConnection,
     options: &PostgresOptions,
     clock: &Clock,
@@ -151,12 +152,12 @@ fn tls(version: &str) -> Finding {
     }
 }
 
-/// A server behind another port than ours is not the one we speak to.
+/// A server that listens on another port than the one connected to is behind a pooler or a forwarded port.
 fn pooler(port: i32, ours: &[u16]) -> Finding {
     if ours.iter().any(|ours| i32::from(*ours) == port) {
-        return Finding::good("central.pooler", "none that shows: the server listens where we connected to");
+        return Finding::good("central.pooler", "none detected: the server listens on the port connected to");
     }
-    let found = format!("a pooler or a forwarded port stands between: the server itself listens on {port}");
+    let found = format!("a pooler or a forwarded port is in between: the server itself listens on {port}");
     Finding::good("central.pooler", format!("{found}; sessiond keeps nothing in a connection, so that does no harm"))
 }
 
@@ -167,7 +168,7 @@ fn skew(micros: i64) -> Finding {
     if by <= CLOCK_TOLERANCE {
         return Finding::good("central.clock", format!("central's clock is {shown} {direction} this one"));
     }
-    let advice = "set both machines' clocks by NTP: one that is wrong makes live sessions look stale";
+    let advice = "set both machines' clocks by NTP: a wrong one makes live sessions stale";
     Finding::wrong("central.clock", format!("central's clock is {shown} {direction} this one"), advice)
 }
 
@@ -195,11 +196,11 @@ fn trigger(old: i64) -> Finding {
     if old == 0 {
         return Finding::good("central.trigger", "no trigger stamps what is replayed");
     }
-    let found = "a trigger stamps \"now\" on heartbeats that are replayed: somebody put the old function back";
+    let found = "a trigger stamps \"now\" on heartbeats that are replayed: the old function was restored";
     Finding::odd(
         "central.trigger",
         found,
-        "run migrations/central/1770000000000_sessiond.sql again; till then each push sets it right",
+        "run migrations/central/1770000000000_sessiond.sql again; until then each push corrects it",
     )
 }
 

@@ -62,8 +62,8 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     }
 }
 
-/// Row level security denies one row, where a missing right denies them all; both have the same code. A trigger
-/// that says so speaks of its row, too.
+/// Row level security denies one row, a missing right denies all of them; both have the same code. A trigger that raises
+/// this code means its row too.
 fn is_about_this_row(code: &str, routine: Option<&str>) -> bool {
     code == "42501" && matches!(routine, Some("ExecWithCheckOptions" | "exec_stmt_raise"))
 }
@@ -72,10 +72,10 @@ fn kind(code: &str) -> ErrorClass {
     match (code.get(..2).unwrap_or_default(), code) {
         (_, "42P01" | "42703" | "42883" | "3F000") => ErrorClass::SchemaMissing,
         ("28", _) | (_, "3D000" | "42501") => ErrorClass::Refused,
-        // A lock was waited for too long, or two waited for each other.
+        // A lock timeout, or a deadlock.
         (_, "55P03" | "40P01") => ErrorClass::Locked,
-        // Connection; transaction state, read-only among it; statements lost in a pooler; conflict with
-        // others; resources; object in use; stopped by an operator; the server's own trouble.
+        // Connection; transaction state, including read-only; statements lost in a pooler; conflict with other
+        // transactions; resources; object in use; stopped by an operator; internal errors of the server.
         ("08" | "25" | "26" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) | (_, "0A000" | "42P05") => {
             ErrorClass::Retry
         }
@@ -83,7 +83,7 @@ fn kind(code: &str) -> ErrorClass {
     }
 }
 
-/// What people may do about an error that may pass by itself.
+/// What an operator can do about a transient error.
 fn advice(code: &str) -> &'static str {
     match code {
         "25006" => "after a failover, name the other host in central.url too",
@@ -93,7 +93,7 @@ fn advice(code: &str) -> &'static str {
     }
 }
 
-/// What there is to do where nothing is.
+/// The advice if nothing has to be done.
 pub(super) const BY_ITSELF: &str = "it is tried again by itself";
 
 fn remedy(code: &str) -> &'static str {
@@ -107,7 +107,7 @@ fn remedy(code: &str) -> &'static str {
 
 fn of_transport(error: &io::Error, place: &str) -> CentralError {
     let text = error.to_string();
-    // rustls wraps its verdict on a certificate in an error of I/O.
+    // rustls reports a certificate that it does not accept as an I/O error.
     if error.kind() == io::ErrorKind::InvalidData {
         let advice = if text.contains("UnsupportedCertVersion") {
             "its certificate is of X.509 version 1, which cannot be verified: make one of version 3, or encrypt without \
@@ -133,7 +133,7 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
     }))
 }
 
-/// Whatever central says, a message is one line.
+/// Makes a message one line without control characters.
 pub(super) fn one_line(text: &str) -> String {
     text.split(is_unsafe).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_by_what_they_mean() {
+    fn codes_are_classified() {
         for code in [
             "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "57014", "40001", "53300", "53100", "25006", "25P03",
             "58030", "XX000", "26000",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_certificate_is_for_a_person_a_broken_wire_is_not() {
+    fn bad_certificate_needs_an_operator_and_a_broken_connection_does_not() {
         let broken = io::Error::new(io::ErrorKind::ConnectionReset, "reset");
         assert!(matches!(of_transport(&broken, "db"), CentralError::Retry(_)));
         let unknown = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: at most one live host has a machine name (a unique index). A row under this host's id with a claim that
 //! is not its own was made by a copy of its state folder; a row of another host with its name is a rival. Either is a
-//! conflict that an operator resolves, unless this host was told to replace the other.
+//! conflict that an operator resolves, unless this host has to replace the other.
 //!
 //! Hosts under whose ids this host was registered before a rename are retired first. A ledger before what this host
 //! knows to be applied belongs to a restored backup, whose claim says nothing.
@@ -53,7 +53,7 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
         let rivals = link.rows(sqlx::query(sql::FIND_RIVALS).bind(host.host_id).bind(host.machine.as_str())).await;
         let rivals = rivals.map_err(own_row_locked)?;
         for rival in rivals {
-            if let Some(conflict) = Entry::read(&rival)?.conflict_with(host) {
+            if let Some(conflict) = HostRow::read(&rival)?.conflict_with(host) {
                 return Err(CentralError::Conflict(conflict));
             }
         }
@@ -107,7 +107,7 @@ fn name(row: &PgRow) -> Result<MachineName, CentralError> {
 }
 
 /// A row of `sessiond_hosts`.
-struct Entry {
+struct HostRow {
     host_id: Uuid,
     machine_name: String,
     claim: Uuid,
@@ -117,7 +117,7 @@ struct Entry {
     batch: i64,
 }
 
-impl Entry {
+impl HostRow {
     fn read(row: &PgRow) -> Result<Self, CentralError> {
         Ok(Self {
             host_id: column(row, 0)?,

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
-pub use migrate::{MigrateError, Obstacle, Report, Request, Step, migrate, migrate_with};
+pub use migrate::{MigrateError, MigrateRequest, MigrationReport, MigrationStep, Obstacle, migrate, migrate_with};
 
 use self::link::Link;
 use self::listen::ChangeListener;
@@ -50,13 +50,13 @@ use crate::domain::{HistoryTables, InstanceId, Timestamp};
 #[derive(Debug)]
 pub struct Postgres {
     options: PostgresOptions,
-    session: Option<Session>,
+    session: Option<AcceptedConnection>,
     listener: Option<ChangeListener>,
 }
 
 /// A connection on which the handshake was accepted.
 #[derive(Debug)]
-struct Session {
+struct AcceptedConnection {
     link: Link,
     host: RegisteredHost,
 }
@@ -67,12 +67,16 @@ impl Postgres {
     }
 
     /// Takes the session out for the length of a call: a call that is cancelled drops its connection.
-    fn take(&mut self) -> Result<Session, CentralError> {
+    fn take(&mut self) -> Result<AcceptedConnection, CentralError> {
         self.session.take().ok_or_else(|| CentralError::Retry("not connected to central".into()))
     }
 
     /// Puts the session back if it can still be used.
-    async fn put_back<T>(&mut self, mut session: Session, result: Result<T, CentralError>) -> Result<T, CentralError> {
+    async fn put_back<T>(
+        &mut self,
+        mut session: AcceptedConnection,
+        result: Result<T, CentralError>,
+    ) -> Result<T, CentralError> {
         let usable = match &result {
             Ok(_) => true,
             Err(CentralError::Retry(_) | CentralError::Conflict(_)) => false,
@@ -97,7 +101,7 @@ impl Central for Postgres {
             former_names: accepted.former_names.clone(),
             shapes,
         };
-        self.session = Some(Session { link, host: registered });
+        self.session = Some(AcceptedConnection { link, host: registered });
         Ok(accepted)
     }
 

@@ -5,7 +5,7 @@
 //!
 //! A session that the upsert did not write is looked up: another `created_at` means an id collision, another machine that
 //! this store is a copy. The trigger of an earlier installation may replace heartbeats by the current time although
-//! it is told not to; that is detected in the returned rows, and repaired in the same transaction.
+//! a setting of the transaction forbids it; that is detected in the returned rows, and repaired in the same transaction.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,8 +1,8 @@
 //! Writes events, commands and checkpoints into the tables of the earlier services, whose clients write there too.
 //!
 //! **Invariant**: a record is written once, however often it is pushed: events and checkpoints keep their id as the primary
-//! key, commands carry it in `context_data`. The ledger's row is locked meanwhile, so nobody else pushes this host's
-//! records.
+//! key, commands carry it in `context_data`. The ledger's row is locked meanwhile, so no other connection pushes
+//! this host's records.
 //!
 //! Events and checkpoints are numbered per session. Earlier clients take max + 1 at any time and hold no lock, and so
 //! does the push. If another client took a number first, all are drawn again; after [`ATTEMPTS`] failures the table is

@@ -1,11 +1,11 @@
 //! The sweep: turns sessions stale that no live host vouches for.
 //!
-//! The host that vouches for a session is the one whose daemon wrote its row last (`changed_by`). While that host is live, its
-//! daemon decides about the session; the machine name alone says nothing, because earlier clients write rows under a
-//! machine's name that a daemon has too. Every session is measured by the `stale_after` of its own host.
+//! The host that vouches for a session is the one whose daemon wrote its row last (`changed_by`). While that host is
+//! live, its daemon decides about the session. The machine name alone says nothing, because earlier clients write rows
+//! under a machine's name that a daemon has too. Every session is measured by the `stale_after` of its own host.
 //!
 //! One call works in turns of a bounded number of rows, each in a transaction of its own, and ends after [`BUDGET`]:
-//! a backlog of any size keeps no statement near `statement_timeout`, and other steps wait at most that long. A turn
+//! a backlog of any size keeps no statement near `statement_timeout`, and other actions wait at most that long. A turn
 //! that fails leaves the turns before it committed.
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! In which zone earlier clients wrote their times without a zone.
+//! Determines the time zone in which earlier clients wrote times without a zone.
 //!
-//! They wrote in the zone of their session: the one set for their role, else for the database, else the server's own.
-//! sqlx asks for UTC when it connects, which is then what the server shows as its default too; so the settings are
-//! read where they are kept. A client library that sets a zone of its own leaves no trace; `--time-zone` is for that.
+//! They wrote in the zone of their session: that of their role, else of the database, else of the server. sqlx sets UTC
+//! when it connects, and the server then shows that as its default; so the settings are read from the catalog, and from
+//! the server's files where this login may read them. A client library that sets a zone itself leaves no trace; the
+//! operator gives it by `--time-zone`.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::migrate::MigrateError;
 
-/// The server's own default where nothing is set.
+/// The server's built-in default.
 const BUILT_IN: &str = "GMT";
 
-/// Names of the one zone without any offset, ever.
+/// The names of the zone that never has an offset.
 const UTC: [&str; 18] = [
     "utc",
     "etc/utc",
@@ -38,7 +39,7 @@ const UTC: [&str; 18] = [
 
 const KNOWN: &str = "SELECT EXISTS (SELECT FROM pg_timezone_names WHERE lower(name) = lower($1))";
 
-/// What is set for `$role` in this database, for the role, for the database, for all, in this order.
+/// The setting for `$role` in this database, else for the role, else for the database, else for all.
 macro_rules! setting {
     ($role:literal) => {
         concat!(
@@ -71,7 +72,7 @@ const OPTIONS: &str = "SELECT pg_read_file('postmaster.opts', 0, 65536, true)";
 const OF_FILES: &str =
     "SELECT setting FROM pg_file_settings WHERE lower(name) = 'timezone' AND applied ORDER BY seqno DESC LIMIT 1";
 
-/// Are times in this zone the same as in UTC?
+/// Whether times in this zone are those of UTC.
 pub(super) fn is_utc(zone: &str) -> bool {
     UTC.contains(&zone.to_ascii_lowercase().as_str())
 }
@@ -84,7 +85,7 @@ pub(super) async fn is_known(connection: &mut PgConnection, zone: &str) -> Resul
     is(connection, sqlx::query(KNOWN).bind(zone.to_owned())).await
 }
 
-/// The zone in which the roles that write sessions write; an error if they differ or it cannot be found out.
+/// The zone of the roles that write sessions. An error if they differ, or if it cannot be determined.
 pub(super) async fn of_writers(connection: &mut PgConnection) -> Result<Result<String, MigrateError>, sqlx::Error> {
     let mut zones: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut own = None;
@@ -112,7 +113,7 @@ pub(super) async fn of_writers(connection: &mut PgConnection) -> Result<Result<S
     Ok(zones.into_keys().next().ok_or(MigrateError::ZoneUnknown))
 }
 
-/// The zone of this role's sessions, if it can be found out.
+/// The zone of this role's sessions, if it can be determined.
 pub(super) async fn find(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     match text(connection, OF_ROLE_OR_DATABASE).await? {
         Some(zone) => Ok(Some(zone)),

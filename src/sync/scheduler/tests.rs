@@ -25,51 +25,55 @@ fn up(now: Tick) -> Scheduler {
 #[test]
 fn handshake_comes_first_then_push_pull_and_sweep() {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Urgent), Action::Handshake);
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Urgent), SyncAction::Handshake);
     scheduler.handshake_accepted(at(0));
-    assert!(matches!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Push { .. }));
+    assert!(matches!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Push { .. }));
     scheduler.pushed(false, at(0), at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Pull);
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
     scheduler.pulled(true, at(0), at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Pull);
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
     scheduler.pulled(false, at(0), at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Listen);
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Listen);
     scheduler.listened(true, at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Pull, "what changed before the subscription");
+    assert_eq!(
+        scheduler.next_action(at(0), Unsynced::Nothing),
+        SyncAction::Pull,
+        "what changed before the subscription"
+    );
     scheduler.pulled(false, at(0), at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Sweep);
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Sweep);
     scheduler.swept(false, at(0));
-    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), Action::Wait { until: at(15) });
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Wait { until: at(15) });
 }
 
 #[test]
 fn incomplete_sweep_continues_soon() {
     let mut scheduler = up(at(0));
     scheduler.swept(true, at(5));
-    assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), Action::Wait { until: at(5) + SWEEP_GAP });
-    assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), Action::Sweep);
+    assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Wait { until: at(5) + SWEEP_GAP });
+    assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::Sweep);
 }
 
 #[test]
 fn urgent_change_waits_for_the_push_gap_and_an_idle_host_pushes_an_empty_batch() {
     let mut scheduler = up(at(100));
-    assert_eq!(scheduler.next_action(at(100), Unsynced::Urgent), Action::Wait { until: at(101) });
-    assert!(matches!(scheduler.next_action(at(101), Unsynced::Urgent), Action::Push { .. }));
+    assert_eq!(scheduler.next_action(at(100), Unsynced::Urgent), SyncAction::Wait { until: at(101) });
+    assert!(matches!(scheduler.next_action(at(101), Unsynced::Urgent), SyncAction::Push { .. }));
     scheduler.pulled(false, at(120), at(120));
-    assert!(matches!(scheduler.next_action(at(129), Unsynced::Nothing), Action::Wait { .. }));
-    assert!(matches!(scheduler.next_action(at(130), Unsynced::Nothing), Action::Push { .. }));
+    assert!(matches!(scheduler.next_action(at(129), Unsynced::Nothing), SyncAction::Wait { .. }));
+    assert!(matches!(scheduler.next_action(at(130), Unsynced::Nothing), SyncAction::Push { .. }));
 }
 
 #[test]
 fn heartbeats_are_pushed_twice_per_interval() {
     let mut scheduler = up(at(0));
     scheduler.pulled(false, at(14), at(14));
-    assert_eq!(scheduler.next_action(at(14), Unsynced::HeartbeatsOnly), Action::Wait { until: at(15) });
-    assert!(matches!(scheduler.next_action(at(14), Unsynced::Urgent), Action::Push { .. }));
-    assert!(matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), Action::Push { .. }));
+    assert_eq!(scheduler.next_action(at(14), Unsynced::HeartbeatsOnly), SyncAction::Wait { until: at(15) });
+    assert!(matches!(scheduler.next_action(at(14), Unsynced::Urgent), SyncAction::Push { .. }));
+    assert!(matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
     scheduler.pushed(true, at(15), at(15));
     assert!(
-        matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), Action::Push { .. }),
+        matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }),
         "the remaining rows"
     );
 }
@@ -77,15 +81,19 @@ fn heartbeats_are_pushed_twice_per_interval() {
 #[test]
 fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
     let mut scheduler = up(at(0));
-    let Action::Push { limit } = scheduler.next_action(at(30), Unsynced::Urgent) else { panic!("a push is due") };
+    let SyncAction::Push { limit } = scheduler.next_action(at(30), Unsynced::Urgent) else { panic!("a push is due") };
     scheduler.pushed(true, at(30), at(30));
     let double = BatchLimit { rows: limit.rows * 2, bytes: limit.bytes * 2 };
-    assert_eq!(scheduler.next_action(at(30), Unsynced::Urgent), Action::Push { limit: double });
+    assert_eq!(scheduler.next_action(at(30), Unsynced::Urgent), SyncAction::Push { limit: double });
     scheduler.pushed(true, at(30), at(30) + SLOW_BATCH);
-    assert_eq!(scheduler.next_action(at(31), Unsynced::Urgent), Action::Push { limit: double }, "the batch was slow");
+    assert_eq!(
+        scheduler.next_action(at(31), Unsynced::Urgent),
+        SyncAction::Push { limit: double },
+        "the batch was slow"
+    );
     scheduler.failed(FailureKind::Transient, at(31), 0);
     scheduler.handshake_accepted(at(31));
-    assert_eq!(scheduler.next_action(at(31), Unsynced::Urgent), Action::Push { limit });
+    assert_eq!(scheduler.next_action(at(31), Unsynced::Urgent), SyncAction::Push { limit });
 }
 
 #[test]
@@ -93,10 +101,10 @@ fn notification_causes_a_pull_at_most_once_per_gap() {
     let mut scheduler = up(at(0));
     scheduler.pushed(false, at(10), at(10));
     scheduler.change_notified(at(10));
-    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), Action::Pull);
+    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull);
     scheduler.pulled(false, at(10), at(10));
     scheduler.change_notified(at(10));
-    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), Action::Wait { until: at(10) + PULL_GAP });
+    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Wait { until: at(10) + PULL_GAP });
 }
 
 #[test]
@@ -104,13 +112,13 @@ fn lost_listener_is_replaced_at_once_then_after_a_wait() {
     let mut scheduler = up(at(0));
     scheduler.pushed(false, at(10), at(10));
     scheduler.listener_lost(at(10));
-    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), Action::Pull, "what was missed");
+    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull, "what was missed");
     scheduler.pulled(false, at(10), at(10));
-    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), Action::Listen);
+    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Listen);
     scheduler.listened(false, at(10));
     scheduler.pulled(false, at(20), at(20));
-    assert_eq!(scheduler.next_action(at(24), Unsynced::Nothing), Action::Wait { until: at(25) });
-    assert_eq!(scheduler.next_action(at(25), Unsynced::Nothing), Action::Listen);
+    assert_eq!(scheduler.next_action(at(24), Unsynced::Nothing), SyncAction::Wait { until: at(25) });
+    assert_eq!(scheduler.next_action(at(25), Unsynced::Nothing), SyncAction::Listen);
 }
 
 #[test]
@@ -121,14 +129,14 @@ fn slow_central_is_pulled_less_often() {
     scheduler.change_notified(at(21));
     assert_eq!(
         scheduler.next_action(at(21), Unsynced::Nothing),
-        Action::Wait { until: at(20) + INTERVALS.pull_interval }
+        SyncAction::Wait { until: at(20) + INTERVALS.pull_interval }
     );
     scheduler.pulled(false, at(20), at(40));
     scheduler.pushed(false, at(80), at(80));
     scheduler.swept(false, at(80));
     assert_eq!(
         scheduler.next_action(at(80), Unsynced::Nothing),
-        Action::Wait { until: at(40) + LONGEST_PULL_WAIT * INTERVALS.pull_interval }
+        SyncAction::Wait { until: at(40) + LONGEST_PULL_WAIT * INTERVALS.pull_interval }
     );
 }
 
@@ -136,25 +144,29 @@ fn slow_central_is_pulled_less_often() {
 fn blocked_tables_are_checked_again_and_freed_records_are_pushed() {
     let mut scheduler = up(at(0));
     scheduler.tables_checked(true, false, at(0));
-    assert_eq!(scheduler.next_action(at(9), Unsynced::Nothing), Action::Wait { until: at(10) });
-    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), Action::CheckTables);
+    assert_eq!(scheduler.next_action(at(9), Unsynced::Nothing), SyncAction::Wait { until: at(10) });
+    assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::CheckTables);
     scheduler.tables_checked(true, false, at(10));
     scheduler.run_now(at(11));
     scheduler.pushed(false, at(11), at(11));
-    assert_eq!(scheduler.next_action(at(11), Unsynced::Nothing), Action::CheckTables, "run_now includes the check");
+    assert_eq!(scheduler.next_action(at(11), Unsynced::Nothing), SyncAction::CheckTables, "run_now includes the check");
     scheduler.tables_checked(false, true, at(11));
-    assert!(matches!(scheduler.next_action(at(11), Unsynced::HeartbeatsOnly), Action::Push { .. }));
+    assert!(matches!(scheduler.next_action(at(11), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
 }
 
 #[test]
 fn held_rows_are_pushed_again_after_the_gap() {
     let mut scheduler = up(at(0));
     scheduler.retry_held_at(Some(at(5)));
-    assert_eq!(scheduler.next_action(at(4), Unsynced::Nothing), Action::Wait { until: at(5) });
-    assert!(matches!(scheduler.next_action(at(5), Unsynced::Nothing), Action::Push { .. }));
+    assert_eq!(scheduler.next_action(at(4), Unsynced::Nothing), SyncAction::Wait { until: at(5) });
+    assert!(matches!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Push { .. }));
     scheduler.pushed(false, at(5), at(5));
     scheduler.retry_held_at(Some(at(5)));
-    assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), Action::Wait { until: at(6) }, "not before the gap");
+    assert_eq!(
+        scheduler.next_action(at(5), Unsynced::Nothing),
+        SyncAction::Wait { until: at(6) },
+        "not before the gap"
+    );
 }
 
 #[test]
@@ -164,7 +176,7 @@ fn longest_wait_limits_the_backoff() {
     for _ in 0..20 {
         scheduler.failed(FailureKind::Transient, at(50), u64::MAX);
     }
-    assert_eq!(scheduler.next_action(at(50), Unsynced::Urgent), Action::Wait { until: at(55) });
+    assert_eq!(scheduler.next_action(at(50), Unsynced::Urgent), SyncAction::Wait { until: at(55) });
 }
 
 #[test]
@@ -173,17 +185,17 @@ fn backs_off_and_run_now_ends_the_wait() {
     for _ in 0..20 {
         scheduler.failed(FailureKind::Transient, at(50), u64::MAX);
     }
-    assert_eq!(scheduler.next_action(at(50), Unsynced::Urgent), Action::Wait { until: at(50) + CAP });
+    assert_eq!(scheduler.next_action(at(50), Unsynced::Urgent), SyncAction::Wait { until: at(50) + CAP });
     scheduler.run_now(at(51));
-    assert_eq!(scheduler.next_action(at(51), Unsynced::Urgent), Action::Handshake);
+    assert_eq!(scheduler.next_action(at(51), Unsynced::Urgent), SyncAction::Handshake);
 }
 
 #[test]
 fn out_of_step_reconnects_at_once_the_first_time_only() {
     let mut scheduler = up(at(0));
     scheduler.failed(FailureKind::OutOfStep, at(1), u64::MAX);
-    assert_eq!(scheduler.next_action(at(1), Unsynced::Urgent), Action::Handshake);
+    assert_eq!(scheduler.next_action(at(1), Unsynced::Urgent), SyncAction::Handshake);
     scheduler.handshake_accepted(at(1));
     scheduler.failed(FailureKind::OutOfStep, at(1), u64::MAX);
-    assert!(matches!(scheduler.next_action(at(1), Unsynced::Urgent), Action::Wait { .. }));
+    assert!(matches!(scheduler.next_action(at(1), Unsynced::Urgent), SyncAction::Wait { .. }));
 }

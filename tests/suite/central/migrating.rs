@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessiond::sync::postgres::{MigrateError, Report, Request, migrate, migrate_with};
+use sessiond::sync::postgres::{MigrateError, MigrateRequest, MigrationReport, migrate, migrate_with};
 
 use super::migrations::{file, old};
 use super::postgres::options;
@@ -14,8 +14,9 @@ async fn ask(
     name: &str,
     zones: &[&str],
     offline: bool,
-) -> (Result<Report, MigrateError>, Vec<String>) {
-    let request = Request { time_zones: zones.iter().map(ToString::to_string).collect(), dry_run: false, offline };
+) -> (Result<MigrationReport, MigrateError>, Vec<String>) {
+    let request =
+        MigrateRequest { time_zones: zones.iter().map(ToString::to_string).collect(), dry_run: false, offline };
     let mut said = Vec::new();
     let result = migrate_with(&options(&server.url(name)), &request, &mut |line| said.push(line.to_owned())).await;
     (result, said)

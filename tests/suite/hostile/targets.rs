@@ -15,11 +15,11 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sessiond::api::{About, Api, ApiSettings, Front, Metrics, Peer};
+use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler};
 use sessiond::claude::hook::{self, HookEvent};
 use sessiond::claude::input::Input;
 use sessiond::claude::{settings, statusline};
-use sessiond::client::http::Response;
+use sessiond::client::http::HttpResponse;
 use sessiond::config::{self, Environment, Overrides, Settings};
 use sessiond::domain::context::reconstruct;
 use sessiond::domain::handoff::Handoff;
@@ -28,7 +28,7 @@ use sessiond::domain::{
     Hint, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, LinkState, LinkStatus, MachineName, Place, Project,
     Recollection, Registration, Session, Status, Timestamp,
 };
-use sessiond::platform::places::Os;
+use sessiond::platform::default_paths::Os;
 use sessiond::spool::SpooledRequest;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::postgres::PostgresOptions;
@@ -140,7 +140,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     };
     let left = Recollection {
         checkpoint: records(Kind::Checkpoint).into_iter().next(),
-        events: records(Kind::HookEvent).into(),
+        events: records(Kind::Event).into(),
         commands: records(Kind::Command).into(),
     };
     let what = Registration {
@@ -259,7 +259,7 @@ pub fn answers(data: &[u8]) {
 }
 
 fn answer(reader: impl BufRead) -> io::Result<(u16, Vec<u8>)> {
-    let mut response = Response::read(reader)?;
+    let mut response = HttpResponse::read(reader)?;
     let mut body = Vec::new();
     response.body.read_to_end(&mut body)?;
     Ok((response.status, body))
@@ -354,7 +354,7 @@ pub fn central_url(data: &[u8]) {
 /// The API without its socket, over a store of its own.
 struct Served {
     runtime: tokio::runtime::Runtime,
-    front: Front,
+    handler: RequestHandler,
     requests: u32,
     // What its receivers listen to, and the folder it works in.
     _senders: (tokio::sync::watch::Sender<ApiSettings>, tokio::sync::watch::Sender<LinkStatus>),
@@ -385,19 +385,19 @@ impl Served {
             identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(folder.path()), identity)),
             settings: settings.subscribe(),
             link: link.subscribe(),
-            nudge: Arc::default(),
+            push_now: Arc::default(),
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,
             resolve_pid: |_, pid| Ok(sessiond::store::Process { pid, started: 1 }),
-            lives: |_| false,
+            is_running: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
             imported: tokio::sync::watch::channel(true).1,
             shutdown: sessiond::shutdown::channel().1,
-            unread: sessiond::api::Unread::new(|| {}),
+            response_budget: sessiond::api::ResponseBudget::new(|| {}),
             spool: sessiond::spool::SpoolMonitor::default(),
             socket: tokio::sync::watch::channel(sessiond::api::SocketState::default()).1,
-            about: About {
+            daemon: DaemonInfo {
                 version: "test",
                 pid: 1,
                 uid: 0,
@@ -407,14 +407,20 @@ impl Served {
             },
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { runtime, front: Front::new(Arc::new(api)), requests: 0, _senders: (settings, link), _folder: folder }
+        Self {
+            runtime,
+            handler: RequestHandler::new(Arc::new(api)),
+            requests: 0,
+            _senders: (settings, link),
+            _folder: folder,
+        }
     }
 
     fn ask(&mut self, mut request: Request<Body>) -> (u16, String, Vec<u8>) {
         self.requests += 1;
         request.extensions_mut().insert(Peer::of_user(0));
         self.runtime.block_on(async {
-            let answer = self.front.clone().answer(request).await;
+            let answer = self.handler.clone().handle(request).await;
             let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().expect("it is text"));
             let (status, kind) = (answer.status().as_u16(), kind.to_owned());
             let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is there");

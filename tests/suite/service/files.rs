@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use plist::{Dictionary, Value};
-use sessiond::platform::places::{Os, Places};
-use sessiond::service::{self, Scope, Setup, Site};
+use sessiond::platform::default_paths::{DefaultPaths, Os};
+use sessiond::service::{self, InstallTarget, Scope, Setup};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -164,14 +164,15 @@ const PROGRAM: &str = "/opt/a & <b> --c's/bin/sessiond";
 /// The property list as `sessiond install` writes it on a Mac.
 fn installed(scope: Scope) -> String {
     let home = |name: &str| (name == "HOME").then(|| "/Users/m & m".into());
-    let places = if scope == Scope::System { Places::system(Os::MacOs) } else { Places::user(Os::MacOs, &home) };
-    let site = Site {
+    let paths =
+        if scope == Scope::System { DefaultPaths::system(Os::MacOs) } else { DefaultPaths::user(Os::MacOs, &home) };
+    let site = InstallTarget {
         os: Os::MacOs,
         scope,
         uid: 501,
         home: Some("/Users/m & m".into()),
         program: PROGRAM.into(),
-        places,
+        paths,
         systemd: None,
         packaged: false,
     };

@@ -17,6 +17,9 @@ use uuid::Uuid;
 
 use super::fake_history::{FakeHistory, FakeRow};
 
+#[path = "fake_central_calls.rs"]
+mod calls;
+
 /// What goes wrong with the next call.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -86,7 +89,7 @@ impl Tables {
     }
 }
 
-struct State {
+struct CentralState {
     clock: Clock,
     tables: Tables,
     faults: VecDeque<Fault>,
@@ -103,14 +106,14 @@ struct State {
 
 /// The database. Clones share it.
 #[derive(Clone)]
-pub struct FakeCentral(Arc<Mutex<State>>);
+pub struct FakeCentral(Arc<Mutex<CentralState>>);
 
 /// A backup.
 pub struct Snapshot(Tables);
 
 impl FakeCentral {
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(CentralState {
             clock,
             tables: Tables::default(),
             faults: VecDeque::new(),
@@ -176,7 +179,7 @@ impl FakeCentral {
     }
 
     /// Another client changes something.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut CentralState) -> T) -> T {
         let mut state = self.lock();
         let before = state.tables.clone();
         let result = change(&mut state);
@@ -292,7 +295,7 @@ impl FakeCentral {
         self.lock().pushes
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CentralState> {
         self.0.lock().expect("no test panicked while it held the lock")
     }
 
@@ -300,7 +303,7 @@ impl FakeCentral {
     fn transact<T>(
         &self,
         by: Uuid,
-        call: impl FnOnce(&mut State) -> Result<T, CentralError>,
+        call: impl FnOnce(&mut CentralState) -> Result<T, CentralError>,
     ) -> Result<T, CentralError> {
         let mut state = self.lock();
         let fault = state.faults.pop_front();
@@ -357,7 +360,7 @@ impl FakeLink {
 impl Central for FakeLink {
     async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         self.me = None;
-        let accepted = self.central.transact(host.host_id, |state| handshake(state, host))?;
+        let accepted = self.central.transact(host.host_id, |state| calls::handshake(state, host))?;
         self.me = Some(RegisteredHost {
             host_id: host.host_id,
             claim: host.claim,
@@ -371,13 +374,13 @@ impl Central for FakeLink {
 
     async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| push(state, &me, batch));
+        let answer = self.central.transact(me.host_id, |state| calls::push(state, &me, batch));
         self.finish_call(answer)
     }
 
     async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
         let me = self.me()?;
-        let locked = |state: &mut State| {
+        let locked = |state: &mut CentralState| {
             let rows = &state.tables.sessions;
             let is_locked = |id: &&InstanceId| state.locked.contains(id.as_str()) && rows.contains_key(id.as_str());
             Ok(ids.iter().filter(is_locked).cloned().collect())
@@ -398,14 +401,14 @@ impl Central for FakeLink {
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(sweep(state, stale_after, interval)));
+        let answer = self.central.transact(me.host_id, |state| Ok(calls::sweep(state, stale_after, interval)));
         self.finish_call(answer)
     }
 
     async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
-            true => Ok(pull(&state.tables, &me, reading)),
+            true => Ok(calls::pull(&state.tables, &me, reading)),
             // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
         });
@@ -414,7 +417,7 @@ impl Central for FakeLink {
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(hosts(&state.tables)));
+        let answer = self.central.transact(me.host_id, |state| Ok(calls::hosts(&state.tables)));
         self.finish_call(answer)
     }
 
@@ -425,256 +428,4 @@ impl Central for FakeLink {
     async fn next_notification(&mut self) -> Notification {
         std::future::pending().await
     }
-}
-
-fn handshake(state: &mut State, host: &HostRegistration) -> Result<Accepted, CentralError> {
-    let now = (state.clock)();
-    let hosts = &mut state.tables.hosts;
-    for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
-        if let Some(former) = hosts.get_mut(id)
-            && host.own_claims.contains(&former.claim)
-            && (!former.retired || former.replaced_by.is_some_and(|by| host.former_host_ids.contains(&by)))
-        {
-            former.retired = true;
-            former.replaced_by = Some(host.host_id);
-        }
-    }
-    for (id, rival) in hosts.iter_mut() {
-        let namesake = *id != host.host_id && rival.name == host.machine && !rival.retired;
-        let usurped = *id == host.host_id
-            && (rival.retired || rival.batch >= host.acked_batch && !host.own_claims.contains(&rival.claim));
-        if host.replace && namesake {
-            rival.retired = true;
-            rival.replaced_by = Some(host.host_id);
-        } else if !host.replace && (namesake || usurped) {
-            return Err(conflict(rival.replaced_by.unwrap_or(*id), rival));
-        }
-    }
-    let batch = hosts.get(&host.host_id).map_or(0, |own| own.batch);
-    let own = Entry {
-        name: host.machine.clone(),
-        claim: host.claim,
-        batch,
-        last_seen: now,
-        retired: false,
-        replaced_by: None,
-        stale_after: Some(host.stale_after),
-    };
-    hosts.insert(host.host_id, own);
-    let mine = |(id, entry): (&Uuid, &Entry)| {
-        let was_mine = entry.replaced_by == Some(host.host_id) || host.own_claims.contains(&entry.claim);
-        (*id != host.host_id && host.former_host_ids.contains(id) && was_mine).then(|| entry.name.clone())
-    };
-    let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
-    let tables = state.tables.history.tables.clone();
-    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string() })
-}
-
-fn conflict(by: Uuid, entry: &Entry) -> CentralError {
-    CentralError::Conflict(Conflict {
-        host_id: by.to_string(),
-        machine_name: entry.name.to_string(),
-        last_seen: Some(entry.last_seen),
-        message: format!(
-            "another host ({by}) goes by the name {}; run `sessiond identity rename NAME` or `sessiond identity \
-                 replace`",
-            entry.name
-        ),
-    })
-}
-
-fn push(state: &mut State, me: &RegisteredHost, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
-    let now = (state.clock)();
-    let own = state.tables.hosts.get_mut(&me.host_id).ok_or(CentralError::OutOfStep)?;
-    if own.retired || own.batch >= batch.after && !me.own_claims.contains(&own.claim) {
-        return Err(conflict(own.replaced_by.unwrap_or(me.host_id), own));
-    }
-    if own.claim != me.claim || own.batch != batch.after {
-        return Err(CentralError::OutOfStep);
-    }
-    own.batch = batch.number;
-    own.last_seen = now;
-    if let Some(why) = state.broken.clone().filter(|_| !batch.sessions.is_empty()) {
-        return Err(CentralError::Reject(why));
-    }
-    // A value that no schema of central takes.
-    let rejection =
-        |what: String| Rejection { code: "22P05".into(), message: format!("{what} is not to central's taste (22P05)") };
-    if let Some(bad) = batch.sessions.iter().find(|s| state.rejected.contains(s.instance_id.as_str())) {
-        return Err(CentralError::Reject(rejection(bad.instance_id.to_string())));
-    }
-    if let Some(bad) = batch.records.iter().find(|r| state.rejected.contains(&r.record_type)) {
-        return Err(CentralError::Reject(rejection(bad.record_id.to_string())));
-    }
-    let about = batch.sessions.iter().map(|s| &s.instance_id).chain(batch.records.iter().map(|r| &r.instance_id));
-    if let Some(id) = about.into_iter().find(|id| state.locked.contains(id.as_str())) {
-        return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
-    }
-    state.pushes += 1;
-    let Tables { sessions, times, history, .. } = &mut state.tables;
-    let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
-    let pushed = batch.sessions.iter().zip(&applied);
-    let absent: BTreeSet<_> =
-        pushed.filter(|(_, a)| a.is_without_session()).map(|(s, _)| s.instance_id.as_str()).collect();
-    applied.extend(history.apply(batch.records, |id| !absent.contains(id) && sessions.contains_key(id), now)?);
-    Ok(applied)
-}
-
-fn apply(
-    rows: &mut BTreeMap<String, Session>,
-    times: &mut BTreeMap<String, ColumnTimes>,
-    me: &RegisteredHost,
-    offered: &TimedSession,
-    now: Timestamp,
-) -> RowOutcome {
-    let session = &offered.session;
-    let mut pushed = session.clone();
-    let changes: ColumnTimes = offered.times.iter().map(|(column, at)| (column, at.min(now))).collect();
-    let known = times.entry(session.instance_id.to_string()).or_default();
-    pushed.last_heartbeat = pushed.last_heartbeat.min(now);
-    pushed.closed_at = pushed.closed_at.map(|at| at.min(now));
-    let Some(row) = rows.get_mut(session.instance_id.as_str()) else {
-        rows.insert(session.instance_id.to_string(), pushed);
-        *known = changes;
-        return RowOutcome::Stored;
-    };
-    if row.created_at != pushed.created_at {
-        return RowOutcome::IdCollision;
-    }
-    if row.host_machine != pushed.host_machine && !me.former_names.contains(&row.host_machine) {
-        return RowOutcome::ForeignMachine { machine: row.host_machine.to_string() };
-    }
-    merge_columns((row, known), &pushed, &changes);
-    merge(row, pushed, now);
-    match (row.status, session.status) {
-        (Status::Closed, Status::Active | Status::Stale) => {
-            RowOutcome::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
-        }
-        _ => RowOutcome::Stored,
-    }
-}
-
-/// The later change of each column counts.
-fn merge_columns((row, known): (&mut Session, &mut ColumnTimes), pushed: &Session, changes: &ColumnTimes) {
-    for (column, at) in changes.iter() {
-        if known.get(column).is_none_or(|known| at > known) {
-            column.copy(pushed, row);
-            known.set(column, at);
-        }
-    }
-}
-
-fn merge(row: &mut Session, pushed: Session, now: Timestamp) {
-    row.host_machine = pushed.host_machine;
-    if row.status != Status::Closed && pushed.status == Status::Closed {
-        row.status = Status::Closed;
-        row.closed_at = pushed.closed_at;
-    }
-    if pushed.last_heartbeat < row.last_heartbeat && row.last_heartbeat <= now {
-        return;
-    }
-    row.last_heartbeat = pushed.last_heartbeat;
-    if row.status != Status::Closed {
-        row.status = pushed.status;
-    }
-}
-
-fn sweep(state: &mut State, stale_after: Duration, interval: Duration) -> SweepResult {
-    let now = (state.clock)();
-    let tables = &mut state.tables;
-    if tables.swept_at.is_some_and(|at| at > now.minus(interval)) {
-        return SweepResult::default();
-    }
-    tables.swept_at = Some(now);
-    let Tables { sessions, changed, hosts, .. } = tables;
-    let limit = |host: &Entry| host.stale_after.unwrap_or(stale_after);
-    let mut turned = 0;
-    for (id, session) in sessions.iter_mut().filter(|(_, session)| session.status == Status::Active) {
-        let by = changed.get(id).and_then(|last| last.by);
-        let reporter = by.and_then(|by| hosts.get(&by)).filter(|host| !host.retired);
-        let namesake = hosts.values().find(|host| !host.retired && host.name == session.host_machine);
-        let allowed = reporter.or(namesake).map_or(stale_after, limit);
-        let reported = reporter.is_some_and(|host| host.last_seen > now.minus(limit(host)));
-        if session.last_heartbeat < now.minus(allowed) && !reported {
-            session.status = Status::Stale;
-            turned += 1;
-        }
-    }
-    SweepResult { sessions: turned, more: false }
-}
-
-/// Rows of one page.
-const PAGE: usize = 2;
-
-fn pull(tables: &Tables, me: &RegisteredHost, reading: &Reading) -> Changes {
-    let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
-    if reading.after.is_none() && reading.since > oldest_running {
-        return Changes { rest: Rest::Everything, ..Changes::default() };
-    }
-    let next_since = reading.after.as_ref().map_or(oldest_running, |position| position.next_since);
-    let (mut part, mut transaction, mut after) = reading.position();
-    let mut changes = Changes::default();
-    if part == Part::Deletions {
-        let mut gone = deletions(tables, (transaction, after));
-        gone.truncate(PAGE);
-        changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
-        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
-            return next_page(changes, (part, *transaction, &gone.instance_id), next_since);
-        }
-        (part, transaction, after) = (Part::Sessions, reading.since, "");
-    }
-    if part == Part::Sessions {
-        let mut found = sessions(tables, me, reading, (transaction, after));
-        found.truncate(PAGE);
-        changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
-        if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
-            return next_page(changes, (part, *transaction, id), next_since);
-        }
-    }
-    Changes { rest: Rest::Nothing { next_since }, ..changes }
-}
-
-fn is_own(tables: &Tables, me: &RegisteredHost, id: &str) -> bool {
-    let machine = &tables.sessions[id].host_machine;
-    *machine == me.name || me.former_names.contains(machine)
-}
-
-fn timed(tables: &Tables, me: &RegisteredHost, id: &str) -> TimedSession {
-    let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
-    TimedSession { session: tables.sessions[id].clone(), times }
-}
-
-fn next_page(changes: Changes, (part, transaction, after): (Part, u64, &str), next_since: u64) -> Changes {
-    let position = Position { instance_id: after.to_owned(), ..Position::start(part, transaction, next_since) };
-    Changes { rest: Rest::More(position), ..changes }
-}
-
-/// What was deleted after a place, and not brought back.
-fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, Gone)> {
-    let is_there =
-        |gone: &Gone| tables.sessions.get(&gone.instance_id).is_some_and(|s| s.created_at == gone.created_at);
-    let mut gone: Vec<_> = tables.tombstones.iter().collect();
-    gone.sort_by_key(|(at, gone)| (*at, gone.instance_id.clone()));
-    gone.retain(|(at, gone)| (*at, gone.instance_id.as_str()) > place && *at <= tables.transaction && !is_there(gone));
-    gone
-}
-
-/// What changed after a place, or everything, by id.
-fn sessions<'a>(tables: &'a Tables, me: &RegisteredHost, reading: &Reading, place: (u64, &str)) -> Vec<(u64, &'a str)> {
-    if reading.is_whole() {
-        return tables.sessions.keys().map(|id| (0, id.as_str())).filter(|(_, id)| *id > place.1).collect();
-    }
-    let mut changed = tables.changed.iter().map(|(id, last)| (last.transaction, id.as_str(), last)).collect::<Vec<_>>();
-    changed.sort_by_key(|(at, id, _)| (*at, *id));
-    changed.retain(|(at, id, _)| (*at, *id) > place && *at <= tables.transaction);
-    changed.retain(|(_, id, last)| {
-        let unread = (reading.since..=tables.transaction).contains(&last.others);
-        last.by != Some(me.host_id) || !is_own(tables, me, id) || unread
-    });
-    changed.into_iter().map(|(at, id, _)| (at, id)).collect()
-}
-
-fn hosts(tables: &Tables) -> Vec<HostSeen> {
-    let live = tables.hosts.values().filter(|host| !host.retired);
-    live.map(|host| HostSeen { machine: host.name.clone(), last_seen: host.last_seen }).collect()
 }

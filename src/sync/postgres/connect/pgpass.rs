@@ -1,11 +1,11 @@
-//! Passwords from a file such as `~/.pgpass`: lines of `host:port:database:user:password`, where `*` fits all and a
-//! backslash takes the meaning from what follows. The first line that fits counts.
+//! Passwords from a file such as `~/.pgpass`: lines of `host:port:database:user:password`, where `*` matches
+//! everything and a backslash escapes the next character. The first matching line counts.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The password for a login; none where the file is missing or open to others, as libpq has it.
+/// The password for a login. As in libpq, `None` if the file is missing or other users can read it.
 pub(super) fn password(file: &Path, wanted: [&str; 4]) -> Option<String> {
     let about = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
     if about.mode() & 0o077 != 0 {

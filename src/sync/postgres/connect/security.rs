@@ -1,7 +1,7 @@
-//! What a URL and the environment demand of the connection to one server, after libpq's conventions.
+//! The requirements of the connection to one server, from a URL and the environment, by libpq's conventions.
 //!
-//! Every parameter of libpq is enforced, without effect here, or refused by name; none is dropped silently. Where
-//! nothing is said, a server on another machine needs TLS (libpq's default, `prefer`, sends a password in clear to any
+//! Every parameter of libpq is enforced, without effect here, or refused by name; none is ignored silently. Without
+//! parameters a server on another machine needs TLS (libpq's default, `prefer`, sends a password in clear to any
 //! server that answers without TLS), and one on this machine does not.
 
 use std::env;
@@ -24,16 +24,16 @@ pub(super) enum SslMode {
     VerifyFull,
 }
 
-/// Whose certificates are trusted.
+/// The certificate authorities that are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Roots {
-    /// `~/.postgresql/root.crt`, as libpq; where that is missing, the system's.
+    /// `~/.postgresql/root.crt`, as libpq; if that is missing, the system's.
     Usual,
     System,
     File(PathBuf),
 }
 
-/// A way to prove who the user is, as require_auth names them.
+/// An authentication method, by its name in require_auth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Password,
@@ -41,7 +41,7 @@ pub(super) enum Method {
     Gss,
     Sspi,
     Scram,
-    /// The server asks for nothing.
+    /// No authentication.
     Nothing,
 }
 
@@ -54,88 +54,88 @@ const METHODS: [(&str, Method); 6] = [
     ("none", Method::Nothing),
 ];
 
-/// What the connection to one server must fulfil.
+/// The requirements of the connection to one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Security {
     mode: Option<SslMode>,
     roots: Roots,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
-    /// Name the server in the handshake.
+    /// Send the server's name in the TLS handshake (SNI).
     pub sni: bool,
-    /// TLS 1.3 alone.
+    /// Only TLS 1.3.
     pub tls13: bool,
-    /// Begin with TLS instead of asking for it (sslnegotiation=direct).
+    /// Begin with TLS instead of requesting it (sslnegotiation=direct).
     pub direct: bool,
-    /// The methods that are allowed; `None`: all.
+    /// The allowed methods; `None`: all.
     methods: Option<Vec<Method>>,
 }
 
-/// What becomes of a parameter.
-enum Kind {
-    /// sqlx takes it.
+/// How a parameter is used.
+enum ParameterUse {
+    /// Passed to sqlx.
     Login,
-    /// It is enforced here.
+    /// Enforced here.
     Enforced,
-    /// libpq's, and makes no difference here.
+    /// A parameter of libpq without effect here.
     Harmless,
 }
 
-/// Parameters of libpq, and the older spellings that sqlx has for some.
-const PARAMETERS: [(&str, Kind); 49] = [
-    ("host", Kind::Login),
-    ("port", Kind::Login),
-    ("dbname", Kind::Login),
-    ("user", Kind::Login),
-    ("password", Kind::Login),
-    ("application_name", Kind::Login),
-    ("options", Kind::Login),
-    ("hostaddr", Kind::Enforced),
-    ("passfile", Kind::Enforced),
-    ("sslmode", Kind::Enforced),
-    ("ssl-mode", Kind::Enforced),
-    ("sslrootcert", Kind::Enforced),
-    ("ssl-root-cert", Kind::Enforced),
-    ("ssl-ca", Kind::Enforced),
-    ("sslcert", Kind::Enforced),
-    ("ssl-cert", Kind::Enforced),
-    ("sslkey", Kind::Enforced),
-    ("ssl-key", Kind::Enforced),
-    ("sslsni", Kind::Enforced),
-    ("sslnegotiation", Kind::Enforced),
-    ("ssl_min_protocol_version", Kind::Enforced),
-    ("require_auth", Kind::Enforced),
-    // These are refused where their value demands something.
-    ("channel_binding", Kind::Enforced),
-    ("gssencmode", Kind::Enforced),
-    ("sslcertmode", Kind::Enforced),
-    ("target_session_attrs", Kind::Enforced),
-    ("client_encoding", Kind::Enforced),
-    ("requirepeer", Kind::Enforced),
-    ("sslcrl", Kind::Enforced),
-    ("sslcrldir", Kind::Enforced),
-    ("sslpassword", Kind::Enforced),
-    ("ssl_max_protocol_version", Kind::Enforced),
-    ("connect_timeout", Kind::Harmless),
-    ("fallback_application_name", Kind::Harmless),
-    ("gssdelegation", Kind::Harmless),
-    ("gsslib", Kind::Harmless),
-    ("keepalives", Kind::Harmless),
-    ("keepalives_count", Kind::Harmless),
-    ("keepalives_idle", Kind::Harmless),
-    ("keepalives_interval", Kind::Harmless),
-    ("krbsrvname", Kind::Harmless),
-    ("load_balance_hosts", Kind::Harmless),
-    ("max_protocol_version", Kind::Harmless),
-    ("min_protocol_version", Kind::Harmless),
-    ("scram_client_key", Kind::Enforced),
-    ("scram_server_key", Kind::Enforced),
-    ("sslcompression", Kind::Harmless),
-    ("sslkeylogfile", Kind::Enforced),
-    ("tcp_user_timeout", Kind::Harmless),
+/// The parameters of libpq, and the older spellings that sqlx accepts for some.
+const PARAMETERS: [(&str, ParameterUse); 49] = [
+    ("host", ParameterUse::Login),
+    ("port", ParameterUse::Login),
+    ("dbname", ParameterUse::Login),
+    ("user", ParameterUse::Login),
+    ("password", ParameterUse::Login),
+    ("application_name", ParameterUse::Login),
+    ("options", ParameterUse::Login),
+    ("hostaddr", ParameterUse::Enforced),
+    ("passfile", ParameterUse::Enforced),
+    ("sslmode", ParameterUse::Enforced),
+    ("ssl-mode", ParameterUse::Enforced),
+    ("sslrootcert", ParameterUse::Enforced),
+    ("ssl-root-cert", ParameterUse::Enforced),
+    ("ssl-ca", ParameterUse::Enforced),
+    ("sslcert", ParameterUse::Enforced),
+    ("ssl-cert", ParameterUse::Enforced),
+    ("sslkey", ParameterUse::Enforced),
+    ("ssl-key", ParameterUse::Enforced),
+    ("sslsni", ParameterUse::Enforced),
+    ("sslnegotiation", ParameterUse::Enforced),
+    ("ssl_min_protocol_version", ParameterUse::Enforced),
+    ("require_auth", ParameterUse::Enforced),
+    // These are refused if their value requires something that is not implemented.
+    ("channel_binding", ParameterUse::Enforced),
+    ("gssencmode", ParameterUse::Enforced),
+    ("sslcertmode", ParameterUse::Enforced),
+    ("target_session_attrs", ParameterUse::Enforced),
+    ("client_encoding", ParameterUse::Enforced),
+    ("requirepeer", ParameterUse::Enforced),
+    ("sslcrl", ParameterUse::Enforced),
+    ("sslcrldir", ParameterUse::Enforced),
+    ("sslpassword", ParameterUse::Enforced),
+    ("ssl_max_protocol_version", ParameterUse::Enforced),
+    ("connect_timeout", ParameterUse::Harmless),
+    ("fallback_application_name", ParameterUse::Harmless),
+    ("gssdelegation", ParameterUse::Harmless),
+    ("gsslib", ParameterUse::Harmless),
+    ("keepalives", ParameterUse::Harmless),
+    ("keepalives_count", ParameterUse::Harmless),
+    ("keepalives_idle", ParameterUse::Harmless),
+    ("keepalives_interval", ParameterUse::Harmless),
+    ("krbsrvname", ParameterUse::Harmless),
+    ("load_balance_hosts", ParameterUse::Harmless),
+    ("max_protocol_version", ParameterUse::Harmless),
+    ("min_protocol_version", ParameterUse::Harmless),
+    ("scram_client_key", ParameterUse::Enforced),
+    ("scram_server_key", ParameterUse::Enforced),
+    ("sslcompression", ParameterUse::Harmless),
+    ("sslkeylogfile", ParameterUse::Enforced),
+    ("tcp_user_timeout", ParameterUse::Harmless),
 ];
 
-/// What would make a connection safer or stranger in ways that are not implemented.
+/// Values that would need features which are not implemented.
 const REFUSED: [&str; 8] = [
     "requirepeer",
     "sslcrl",
@@ -147,7 +147,7 @@ const REFUSED: [&str; 8] = [
     "sslkeylogfile",
 ];
 
-/// The variables that stand for parameters, where a URL leaves those out.
+/// The environment variables of parameters that a URL omits.
 const VARIABLES: [(&str, &str); 17] = [
     ("PGSSLMODE", "sslmode"),
     ("PGSSLROOTCERT", "sslrootcert"),
@@ -168,25 +168,25 @@ const VARIABLES: [(&str, &str); 17] = [
     ("PGCLIENTENCODING", "client_encoding"),
 ];
 
-/// Whether sqlx is to get a parameter.
+/// Whether a parameter is passed to sqlx.
 ///
 /// # Errors
-/// The parameter is none of libpq's.
+/// libpq has no such parameter.
 pub(super) fn is_for_login(key: &str) -> Result<bool, InvalidOptions> {
     if key.starts_with("options[") && key.ends_with(']') {
         return Ok(true);
     }
     match PARAMETERS.iter().find(|(name, _)| *name == key) {
-        Some((_, kind)) => Ok(matches!(kind, Kind::Login)),
+        Some((_, kind)) => Ok(matches!(kind, ParameterUse::Login)),
         None => Err(invalid(format!("the parameter \"{}\" is unknown", quotation(key)))),
     }
 }
 
 impl Security {
-    /// Reads the parameters of a URL, and for those it leaves out, the environment.
+    /// Reads the parameters of a URL, and the environment for those that it omits.
     ///
     /// # Errors
-    /// A value that is none, a file that cannot be read, a demand that cannot be kept.
+    /// An invalid value, a file that cannot be read, or a requirement that cannot be met.
     pub fn of(parameters: &[(String, String)]) -> Result<Self, InvalidOptions> {
         Self::with(parameters, &|name| env::var(name).ok())
     }
@@ -217,7 +217,7 @@ impl Security {
         security.check()
     }
 
-    /// `shown`: how the user spells the parameter.
+    /// `shown`: the name under which the user gave the parameter.
     fn set(&mut self, shown: &str, key: &str, value: &str) -> Result<(), InvalidOptions> {
         let wrong = |rule: &str| Err(invalid(format!("{shown}: \"{}\" {rule}", quotation(value))));
         match (key, value) {
@@ -271,10 +271,10 @@ impl Security {
         Ok(self)
     }
 
-    /// The mode in force for a server on this machine, or on another.
+    /// The effective mode for a server on this machine or on another.
     pub fn mode(&self, is_local: bool) -> SslMode {
         match (self.mode, &self.roots) {
-            // As libpq: who names an authority wants it asked.
+            // As libpq does: naming an authority means verifying with it.
             (Some(SslMode::Require), Roots::File(_)) => SslMode::VerifyCa,
             (Some(mode), _) => mode,
             (None, _) if self.direct => SslMode::Require,
@@ -284,13 +284,13 @@ impl Security {
         }
     }
 
-    /// Whether the user may be identified by a method, on a connection that others may listen on or not.
+    /// Whether a method is allowed, on an exposed connection or not.
     pub fn allows(&self, method: Method, is_exposed: bool) -> bool {
         let is_clear = method == Method::Password && is_exposed;
         !is_clear && self.methods.as_ref().is_none_or(|methods| methods.contains(&method))
     }
 
-    /// Whether the methods have to be watched although nobody else can listen.
+    /// Whether the methods have to be checked even if the connection is not exposed.
     pub fn names_methods(&self) -> bool {
         self.methods.is_some()
     }
@@ -299,7 +299,7 @@ impl Security {
         &self.roots
     }
 
-    /// The files of the client's own certificate and its key.
+    /// The files of the client's certificate and its key.
     pub fn identity(&self) -> Option<(&PathBuf, &PathBuf)> {
         self.certificate.as_ref().zip(self.key.as_ref())
     }
@@ -315,7 +315,7 @@ impl SslMode {
     }
 }
 
-/// libpq's spelling of what sqlx spells in other ways, too.
+/// libpq's name of a parameter for which sqlx has other names too.
 fn canonical(key: &str) -> &str {
     match key {
         "ssl-mode" => "sslmode",
@@ -338,7 +338,7 @@ fn mode_of(text: &str) -> Option<SslMode> {
     })
 }
 
-/// Later, a missing file would look like a central that cannot be reached.
+/// Checks a file early: later, a missing file would be reported as an unreachable central.
 fn readable(shown: &str, path: &str) -> Result<PathBuf, InvalidOptions> {
     match File::open(path) {
         Ok(_) => Ok(path.into()),
@@ -346,7 +346,7 @@ fn readable(shown: &str, path: &str) -> Result<PathBuf, InvalidOptions> {
     }
 }
 
-/// `a,b` are the methods allowed; `!a,!b` those that are not.
+/// Parses require_auth: `a,b` allows these methods, `!a,!b` all others.
 fn methods(list: &str) -> Option<Vec<Method>> {
     let find = |name: &str| METHODS.iter().find(|(known, _)| *known == name).map(|(_, method)| *method);
     let names: Vec<_> = list.split(',').map(str::trim).collect();

@@ -1,8 +1,8 @@
-//! TLS with a server, as sslmode has it.
+//! TLS with a server, by sslmode.
 //!
-//! sqlx's own TLS is not used: it trusts the public authorities beside the one that sslrootcert names, so with
-//! verify-ca any server with a public certificate would pass; and it cannot take X.509 version 1 certificates, which
-//! Postgres's own recipe makes.
+//! sqlx's own TLS is not used: it trusts the public authorities in addition to the one that sslrootcert names, so with
+//! verify-ca any server with a public certificate would pass; and it rejects X.509 version 1 certificates, which
+//! the instructions of the Postgres manual create.
 
 use std::env;
 use std::fs;
@@ -24,10 +24,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::security::{Roots, Security, SslMode};
 
-/// What sslnegotiation=direct has to name.
+/// The ALPN protocol that sslnegotiation=direct requires.
 const ALPN: &[u8] = b"postgresql";
 
-/// Where systems keep the authorities that they trust.
+/// The files in which systems keep their trusted authorities.
 const SYSTEM_ROOTS: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -37,10 +37,10 @@ const SYSTEM_ROOTS: [&str; 6] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Shakes hands with the server called `name`.
+/// Performs the TLS handshake with the server `name`.
 ///
 /// # Errors
-/// Why there is no TLS with it, for the operator: unusable files, or a certificate that is not trusted.
+/// A message for the operator: unusable files, or a certificate that is not trusted.
 pub(super) async fn handshake(
     stream: TcpStream,
     name: &str,
@@ -91,7 +91,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{} holds no usable key: {error}", path.display()))
 }
 
-/// The certificates that are trusted, and the file they are from.
+/// The trusted certificates, and their file.
 fn trusted(roots: &Roots) -> Result<(PathBuf, Vec<CertificateDer<'static>>), String> {
     let own = || env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.exists());
     let path = match roots {
@@ -109,18 +109,18 @@ fn system_roots() -> Option<PathBuf> {
     named.into_iter().chain(SYSTEM_ROOTS.iter().map(PathBuf::from)).find(|path| path.exists())
 }
 
-/// Decides about the server's certificate.
+/// Verifies the server's certificate.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None where sslmode asks only for encryption.
+    /// `None` if sslmode requires only encryption.
     trust: Option<Trust>,
 }
 
 #[derive(Debug)]
 struct Trust {
     authorities: Arc<WebPkiServerVerifier>,
-    /// Certificates in the file: a server's own, signed by itself, is trusted as it is.
+    /// The certificates of the file: a self-signed one of a server is trusted directly.
     pinned: Vec<CertificateDer<'static>>,
     checks_name: bool,
 }
@@ -187,7 +187,7 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         match &self.trust {
-            // Anybody may have made a certificate that nobody verifies, so its signature proves nothing.
+            // Without verification of the certificate its signature proves nothing.
             None => Ok(HandshakeSignatureValid::assertion()),
             Some(trust) => trust.authorities.verify_tls12_signature(message, certificate, signed),
         }

@@ -1,4 +1,4 @@
-//! The wire to one server: TCP, and TLS where sslmode asks for it.
+//! The connection to one server: TCP, and TLS if sslmode requires it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +11,15 @@ use tokio_rustls::client::TlsStream;
 use super::security::{Security, SslMode};
 use super::tls;
 
-/// The message by which a client asks for TLS: its length, and a number that is no version of the protocol.
+/// The SSLRequest message: its length, and a code in place of the protocol version.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// A connection over which nothing comes is examined after so long, so that one whose other end is gone is noticed.
+/// TCP keepalive: a silent connection is probed after so long, so that a lost one is detected.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 3;
 
-/// An open wire.
+/// An open connection.
 pub(super) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -28,7 +28,7 @@ pub(super) enum Wire {
 /// Connects to the first address that answers.
 ///
 /// # Errors
-/// No address, or none that can be connected to.
+/// The name has no address, or no connection succeeds.
 pub(super) async fn connect(name: &str, address: Option<IpAddr>, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = match address {
         Some(address) => vec![(address, port).into()],
@@ -62,10 +62,10 @@ pub(super) fn is_local(stream: &TcpStream) -> bool {
     stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
 }
 
-/// Agrees with the server on TLS, or on none.
+/// Negotiates TLS, or no TLS, with the server.
 ///
 /// # Errors
-/// `InvalidData`: no TLS where it is demanded, or none that can be trusted; an operator has to decide.
+/// `InvalidData`: no TLS although it is required, or no trusted certificate. An operator has to act.
 pub(super) async fn negotiate(
     mut stream: TcpStream,
     name: &str,

@@ -1,9 +1,10 @@
-//! A way for sqlx to use a wire that is not its own.
+//! Lets sqlx use connections that sessiond opened.
 //!
-//! sqlx opens its connections itself, so it is given a Unix socket in a folder of this user alone, behind which each
-//! connection continues over TLS, or watched in clear. While a server in clear asks who the user is, each of its
-//! requests is examined before sqlx sees it: a password in clear text is never sent to another machine (G10), whatever
-//! the server asks for.
+//! sqlx opens its connections itself. So it is given a Unix socket in a folder that only this user can read; the tunnel
+//! passes each connection to it on over TLS or unencrypted.
+//!
+//! **Invariant**: a password in clear text is never sent to another machine (G10). On an unencrypted connection each
+//! authentication request of the server is checked before sqlx receives it; one for a forbidden method ends the login.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -19,9 +20,9 @@ use uuid::Uuid;
 use super::security::{Method, Security, SslMode};
 use super::transport::{self, Wire};
 
-/// Bytes that are passed on at once.
+/// The size of the copy buffer, in bytes.
 const BUFFER: usize = 64 << 10;
-/// No request of a server about who the user is, is longer.
+/// The longest authentication request of a server, in bytes.
 const LONGEST_REQUEST: usize = 64 << 10;
 
 /// One server, and how to reach it.
@@ -34,7 +35,7 @@ pub(super) struct Target {
     pub security: Security,
 }
 
-/// A folder with a socket that leads to a server, until this is dropped.
+/// A folder with a socket that leads to a server. Dropping it removes both.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     folder: PathBuf,
@@ -42,7 +43,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Opens a tunnel whose first connection continues over a wire that is open already; each further one opens its own.
+    /// Opens a tunnel whose first connection uses a wire that is open already; each further one opens its own.
     ///
     /// # Errors
     /// The folder or the socket cannot be made.
@@ -55,7 +56,7 @@ impl Tunnel {
         Ok(Self { folder, task: tokio::spawn(serve(listener, target, first)) })
     }
 
-    /// Where sqlx looks for the server's socket.
+    /// The folder in which sqlx finds the server's socket.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -70,7 +71,7 @@ impl Drop for Tunnel {
 
 async fn serve(listener: UnixListener, target: Target, first: Wire) {
     let mut first = Some(first);
-    // Those that end with this task.
+    // Connections that end with this task.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
@@ -100,7 +101,7 @@ async fn pass(client: UnixStream, wire: Option<Wire>, target: &Target) -> io::Re
     }
 }
 
-/// `is_exposed`: others may listen.
+/// `is_exposed`: the connection is unencrypted and leads to another machine.
 async fn relay(
     mut client: UnixStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
@@ -113,14 +114,14 @@ async fn relay(
     copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await.map(|_| ())
 }
 
-/// Passes the login on, message by message. Returns whether the connection goes on after it.
+/// Passes the login on, message by message. Returns whether it was accepted.
 async fn watch(
     client: &mut UnixStream,
     server: &mut (impl AsyncRead + AsyncWrite + Unpin),
     security: &Security,
     is_exposed: bool,
 ) -> io::Result<bool> {
-    let mut login = Login { security, is_exposed, asked: false, pending: Vec::new() };
+    let mut login = LoginExchange { security, is_exposed, asked: false, pending: Vec::new() };
     let (mut up, mut down) = ([0; 4096], [0; 4096]);
     loop {
         tokio::select! {
@@ -139,12 +140,12 @@ async fn watch(
                 }
                 login.pending.extend_from_slice(&down[..count]);
                 match login.examine()? {
-                    Verdict::Continue(messages) => client.write_all(&messages).await?,
-                    Verdict::Accepted(messages) => {
+                    LoginDecision::Continue(messages) => client.write_all(&messages).await?,
+                    LoginDecision::Accepted(messages) => {
                         client.write_all(&messages).await?;
                         return Ok(true);
                     }
-                    Verdict::Refused(why) => {
+                    LoginDecision::Refused(why) => {
                         client.write_all(&error_response(why)).await?;
                         return Ok(false);
                     }
@@ -154,42 +155,42 @@ async fn watch(
     }
 }
 
-/// What the server has sent of a login, as far as it has not been passed on.
-struct Login<'a> {
+/// The messages of the server during a login that were not passed on yet.
+struct LoginExchange<'a> {
     security: &'a Security,
     is_exposed: bool,
-    /// It has asked who the user is.
+    /// The server has sent an authentication request.
     asked: bool,
     pending: Vec<u8>,
 }
 
 #[derive(Debug, PartialEq)]
-enum Verdict {
-    /// These are harmless; more is to come.
+enum LoginDecision {
+    /// These messages may be passed on; the login continues.
     Continue(Vec<u8>),
-    /// The login is over; these are its end, and what follows.
+    /// The login is complete; these are its last messages, and what follows.
     Accepted(Vec<u8>),
     Refused(&'static str),
 }
 
-impl Login<'_> {
-    /// Takes the complete messages that are there.
-    fn examine(&mut self) -> io::Result<Verdict> {
+impl LoginExchange<'_> {
+    /// Checks the complete messages that were received.
+    fn examine(&mut self) -> io::Result<LoginDecision> {
         let mut harmless = 0;
         while let Some(message) = first_message(&self.pending[harmless..])? {
             if let Some(method) = method(message) {
                 let is_asked_for = method != Some(Method::Nothing);
                 if let Some(why) = method.filter(|_| is_asked_for || !self.asked).and_then(|m| self.objection(m)) {
-                    return Ok(Verdict::Refused(why));
+                    return Ok(LoginDecision::Refused(why));
                 }
                 if !is_asked_for {
-                    return Ok(Verdict::Accepted(std::mem::take(&mut self.pending)));
+                    return Ok(LoginDecision::Accepted(std::mem::take(&mut self.pending)));
                 }
                 self.asked = true;
             }
             harmless += message.len();
         }
-        Ok(Verdict::Continue(self.pending.drain(..harmless).collect()))
+        Ok(LoginDecision::Continue(self.pending.drain(..harmless).collect()))
     }
 
     fn objection(&self, method: Method) -> Option<&'static str> {
@@ -204,19 +205,19 @@ impl Login<'_> {
     }
 }
 
-/// A message of the server: its type, its length without that, and its body. None while it is not complete.
+/// A message of the server: its type, its length without the type, and its body. `None` while it is incomplete.
 fn first_message(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
     let Some(length) = bytes.get(1..5).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes) else {
         return Ok(None);
     };
     let whole = (length as usize).saturating_add(1);
     if whole > LONGEST_REQUEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the server does not speak as Postgres does"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the server does not use the Postgres protocol"));
     }
     Ok(bytes.get(..whole))
 }
 
-/// How a server wants to know who the user is. `Some(None)`: a step of what it asked for before; `None`: it is another
+/// The method that an authentication request asks for. `Some(None)`: a further step of the method before; `None`: another
 /// message.
 fn method(message: &[u8]) -> Option<Option<Method>> {
     if message.first() != Some(&b'R') {
@@ -250,10 +251,10 @@ mod tests {
     const SCRAM: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
     const SCRAM_STEP: &[u8] = b"R\0\0\0\x0a\0\0\0\x0bxy";
 
-    fn verdicts(is_exposed: bool, parameters: &[(&str, &str)], messages: &[&[u8]]) -> Vec<Verdict> {
+    fn verdicts(is_exposed: bool, parameters: &[(&str, &str)], messages: &[&[u8]]) -> Vec<LoginDecision> {
         let parameters: Vec<_> = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let security = Security::of(&parameters).unwrap();
-        let mut login = Login { security: &security, is_exposed, asked: false, pending: Vec::new() };
+        let mut login = LoginExchange { security: &security, is_exposed, asked: false, pending: Vec::new() };
         let each = messages.iter().map(|bytes| {
             login.pending.extend_from_slice(bytes);
             login.examine().unwrap()
@@ -263,14 +264,18 @@ mod tests {
 
     #[test]
     fn a_request_for_the_password_in_clear_is_refused_where_others_listen() {
-        assert!(matches!(verdicts(true, &[], &[CLEAR])[..], [Verdict::Refused(why)] if why.contains("clear text")));
-        assert_eq!(verdicts(false, &[], &[CLEAR]), [Verdict::Continue(CLEAR.to_vec())]);
-        // However it is cut, and whatever comes before it.
+        assert!(
+            matches!(verdicts(true, &[], &[CLEAR])[..], [LoginDecision::Refused(why)] if why.contains("clear text"))
+        );
+        assert_eq!(verdicts(false, &[], &[CLEAR]), [LoginDecision::Continue(CLEAR.to_vec())]);
+        // Wherever the message is cut, and whatever precedes it.
         let notice = b"N\0\0\0\x06ab";
         let (head, tail) = CLEAR.split_at(6);
         let cut = verdicts(true, &[], &[notice, head, tail]);
-        assert!(matches!(&cut[..], [Verdict::Continue(n), Verdict::Continue(none), Verdict::Refused(_)]
-            if n == notice && none.is_empty()));
+        assert!(
+            matches!(&cut[..], [LoginDecision::Continue(n), LoginDecision::Continue(none), LoginDecision::Refused(_)]
+            if n == notice && none.is_empty())
+        );
     }
 
     #[test]
@@ -278,19 +283,26 @@ mod tests {
         let end = [OK, b"Z\0\0\0\x05I"].concat();
         assert_eq!(
             verdicts(true, &[], &[SCRAM, SCRAM_STEP, &end]),
-            [Verdict::Continue(SCRAM.to_vec()), Verdict::Continue(SCRAM_STEP.to_vec()), Verdict::Accepted(end.clone())]
+            [
+                LoginDecision::Continue(SCRAM.to_vec()),
+                LoginDecision::Continue(SCRAM_STEP.to_vec()),
+                LoginDecision::Accepted(end.clone())
+            ]
         );
         let after = verdicts(true, &[], &[SCRAM, CLEAR]);
-        assert!(matches!(after[1], Verdict::Refused(_)), "a change of mind is no way round");
+        assert!(matches!(after[1], LoginDecision::Refused(_)), "a second request is checked too");
     }
 
     #[test]
     fn require_auth_is_enforced() {
         let only_scram = &[("require_auth", "scram-sha-256")];
-        assert!(matches!(verdicts(false, only_scram, &[OK])[0], Verdict::Refused(_)), "a server that asks for nothing");
-        assert!(matches!(verdicts(false, only_scram, &[CLEAR])[0], Verdict::Refused(_)));
-        assert!(matches!(verdicts(false, only_scram, &[SCRAM, OK])[1], Verdict::Accepted(_)));
-        assert!(matches!(verdicts(false, &[("require_auth", "!password")], &[OK])[0], Verdict::Accepted(_)));
+        assert!(
+            matches!(verdicts(false, only_scram, &[OK])[0], LoginDecision::Refused(_)),
+            "a server that asks for nothing"
+        );
+        assert!(matches!(verdicts(false, only_scram, &[CLEAR])[0], LoginDecision::Refused(_)));
+        assert!(matches!(verdicts(false, only_scram, &[SCRAM, OK])[1], LoginDecision::Accepted(_)));
+        assert!(matches!(verdicts(false, &[("require_auth", "!password")], &[OK])[0], LoginDecision::Accepted(_)));
     }
 
     #[test]

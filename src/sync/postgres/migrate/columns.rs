@@ -1,54 +1,54 @@
-//! The columns that hold times without a zone: which, how large their tables, in which zone, and with what default.
+//! The columns with times without a zone: their tables and sizes, the zone of their rows, and their defaults.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::super::zone;
-use super::error::{Failure, MigrateError};
+use super::error::{MigrateError, MigrateFailure};
 
 /// A table at most this large is converted at once: readers wait less than a second.
 const SMALL: i64 = 16 << 20;
 
-/// Bytes of a table and its indexes that a server rewrites in a second, a slow disk assumed.
+/// How many bytes of a table and its indexes a server with a slow disk rewrites per second.
 const REWRITTEN: i64 = 40 << 20;
 
-/// One column that holds times without a zone.
+/// A column with times without a zone.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(super) struct NaiveColumn {
     pub table: String,
     pub name: String,
-    /// In which its rows are.
+    /// The zone of its rows.
     pub zone: String,
-    /// Its default, as it will be when the column has a zone.
+    /// Its default once the column has a zone.
     pub default: Option<String>,
 }
 
-/// A table of central as it is found.
+/// A table of central before the migration.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct CentralTable {
     pub name: String,
     pub rows: i64,
     pub bytes: i64,
     pub partitioned: bool,
 }
 
-impl Table {
+impl CentralTable {
     pub fn is_large(&self) -> bool {
         self.bytes > SMALL
     }
 
-    /// How long reading and writing all of it takes, roughly.
+    /// A rough estimate of how long reading and writing all of it takes, in seconds.
     pub fn seconds(&self) -> i64 {
         (self.bytes / REWRITTEN).max(1)
     }
 
-    /// Its size, for people.
+    /// Its size as text.
     pub fn size(&self) -> String {
         format!("{}: about {} rows, {}", self.name, self.rows, bytesize::ByteSize(self.bytes.unsigned_abs()))
     }
 }
 
-/// Rows are an estimate of the server's, and -1 where it has none yet.
+/// The tables with the server's estimate of rows, -1 if it has none yet.
 const TABLES: &str = "\
     WITH found AS (SELECT name, c.oid, c.relkind, \
             (SELECT coalesce(sum(pg_total_relation_size(p)), 0)::bigint FROM (SELECT c.oid::regclass AS p UNION \
@@ -59,23 +59,23 @@ const TABLES: &str = "\
         JOIN pg_class c ON c.oid = to_regclass(name)) \
     SELECT name, coalesce(rows, -1), bytes, relkind = 'p' FROM found";
 
-pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<Table>, sqlx::Error> {
+pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<CentralTable>, sqlx::Error> {
     let rows = sqlx::query(TABLES).fetch_all(connection).await?;
     let table = |row: &PgRow| {
         let partitioned = row.try_get(3)?;
-        Ok(Table { name: row.try_get(0)?, rows: row.try_get(1)?, bytes: row.try_get(2)?, partitioned }.guessed())
+        Ok(CentralTable { name: row.try_get(0)?, rows: row.try_get(1)?, bytes: row.try_get(2)?, partitioned }.guessed())
     };
     rows.iter().map(table).collect()
 }
 
-impl Table {
-    /// A guess where the server has no statistics yet: a row with its index entries takes half a kilobyte.
+impl CentralTable {
+    /// Estimates the rows if the server has no statistics: a row with its index entries takes half a kilobyte.
     fn guessed(self) -> Self {
         Self { rows: if self.rows < 0 { self.bytes / 512 } else { self.rows }, ..self }
     }
 }
 
-/// A column, its default, whether that is the time of now as the session's zone has it, and the zone that it names.
+/// Each naive column, its default, whether that is the current time in the session's zone, and the zone that it names.
 const NAIVE: &str = r"
     SELECT t.name, a.attname::text, d.text,
         d.text ~* '^\(?(CURRENT_TIMESTAMP|LOCALTIMESTAMP|now\(\)|(transaction|statement|clock)_timestamp\(\))(\(\d\))?\)?(::timestamp(\(\d\))? without time zone|::timestamp(\(\d\))?)?$',
@@ -89,10 +89,10 @@ const NAIVE: &str = r"
         WHERE adrelid = a.attrelid AND adnum = a.attnum) AS d ON true
     ORDER BY t.name DESC, a.attnum";
 
-/// What else has rows has those of sessions.
+/// If another table has rows, this one has rows too.
 const HAS_ROWS: &str = "SELECT EXISTS (SELECT FROM supervisor_sessions)";
 
-/// The zones that the operator gave: one for all columns, or one for a column.
+/// The zones given by the operator: one for all columns, or one per column.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Given {
     all: Option<String>,
@@ -100,7 +100,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, Failure> {
+    pub async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, MigrateFailure> {
         let mut all = Self::default();
         for text in given {
             let (column, zone) = match text.split_once('=') {
@@ -133,11 +133,11 @@ impl Given {
     }
 }
 
-/// The columns without a zone, and the zone in which existing rows were taken to be, if there are both.
+/// The naive columns, and the zone that was assumed for existing rows, if there are any.
 pub(super) async fn naive(
     connection: &mut PgConnection,
     given: &Given,
-) -> Result<(Vec<Column>, Option<String>), Failure> {
+) -> Result<(Vec<NaiveColumn>, Option<String>), MigrateFailure> {
     let rows = sqlx::query(NAIVE).fetch_all(&mut *connection).await?;
     let named = |row: &PgRow| Ok(format!("{}.{}", row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
     let names = rows.iter().map(named).collect::<Result<Vec<_>, sqlx::Error>>()?;
@@ -170,7 +170,7 @@ pub(super) async fn naive(
             _ => general.clone(),
         };
         let is_now: Option<bool> = row.try_get(3)?;
-        columns.push(Column {
+        columns.push(NaiveColumn {
             table: row.try_get(0)?,
             name: row.try_get(1)?,
             default: default.map(|text| with_zone(&text, is_now == Some(true) || of_default.is_some(), &zone)),
@@ -186,7 +186,7 @@ pub(super) async fn naive(
     Ok((columns, has_rows.then_some(shown)))
 }
 
-/// A default that yields the same moment when its column has a zone.
+/// The default that yields the same time once its column has a zone.
 fn with_zone(default: &str, is_now: bool, zone: &str) -> String {
     if !is_now {
         format!("(({default})::timestamp AT TIME ZONE '{}')", zone.replace('\'', "''"))

@@ -1,19 +1,19 @@
 //! Gives the columns of one table a zone, within a transaction that the caller begins and commits.
 //!
-//! Views on the table forbid it, so each is dropped and made again with its options, owner, grants, grants on columns,
-//! comments, defaults, rules, triggers and indexes. Everything that hangs on the columns themselves stays, because the
-//! columns stay. Where all rows are in UTC the server need not rewrite the table, only build the indexes on the columns
-//! again; those can be left to [`super::online`], which builds them without blocking anybody.
+//! Postgres refuses this while views use the table, so each view is dropped and created again with its options, owner,
+//! grants, grants on columns, comments, defaults, rules, triggers and indexes. What belongs to the columns themselves
+//! stays, because the columns stay. If all rows are in UTC the server need not rewrite the table, only build the indexes
+//! on the columns again; those can be left to [`super::online`], which builds them without blocking others.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::super::zone;
-use super::columns::Column;
-use super::error::{Failure, MigrateError};
+use super::columns::NaiveColumn;
+use super::error::{MigrateError, MigrateFailure};
 use crate::sync::central::{CentralError, Rejection};
 
-/// Each view that depends on the table, however indirectly, the outermost first: how it is dropped, and how made again.
+/// Each view that depends on the table, directly or not, outermost first: the statements that drop and create it.
 const VIEWS: &str = r"
     WITH RECURSIVE dependent (oid, depth) AS (
         SELECT $1::regclass::oid, 0
@@ -69,7 +69,7 @@ const VIEWS: &str = r"
         ) || ARRAY[format('ALTER %s %s OWNER TO %I', v.kind, v.name, pg_get_userbyid(v.relowner))]
     FROM views v ORDER BY v.depth DESC, v.name";
 
-/// The columns of views that hold times with a zone: those must not lose it.
+/// The columns of views with times that have a zone, which they must keep.
 const ZONED: &str = r"
     WITH RECURSIVE dependent (oid) AS (
         SELECT $1::regclass::oid
@@ -83,11 +83,11 @@ const ZONED: &str = r"
     FROM dependent JOIN pg_class c USING (oid) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     WHERE c.relkind IN ('v', 'm') AND NOT a.attisdropped AND a.atttypid = $2::regtype ORDER BY 1";
 
-/// Where the indexes are remembered that were dropped and are to be built again, until they are.
+/// The table of the indexes that were dropped and have to be built again.
 pub(super) const REBUILDS: &str = "\
     CREATE TABLE IF NOT EXISTS sessiond_index_rebuilds (name TEXT PRIMARY KEY, definition TEXT NOT NULL, comment TEXT)";
 
-/// Those indexes that may be missing for a while: they enforce nothing and identify nothing.
+/// The indexes that may be missing for a while: they enforce no constraint and identify no rows.
 const INDEXES: &str = r"
     SELECT DISTINCT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid),
         obj_description(i.indexrelid, 'pg_class')
@@ -100,13 +100,13 @@ const INDEXES: &str = r"
         AND NOT i.indisreplident AND NOT i.indisclustered
         AND NOT EXISTS (SELECT FROM pg_attribute s WHERE s.attrelid = i.indexrelid AND s.attstattarget > 0)";
 
-/// `later`: leave the indexes to be built after the transaction.
+/// `later`: the indexes are built after the transaction.
 pub(super) async fn convert(
     connection: &mut PgConnection,
     table: &str,
-    columns: &[&Column],
+    columns: &[&NaiveColumn],
     later: bool,
-) -> Result<(), Failure> {
+) -> Result<(), MigrateFailure> {
     run(connection, format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
     let row = sqlx::query("SELECT current_setting('search_path'), $1::regclass::oid, current_schema()")
         .bind(table)
@@ -116,7 +116,7 @@ pub(super) async fn convert(
     if later {
         run(connection, REBUILDS.into()).await?;
     }
-    // With an empty path, every name in a definition comes out qualified, and is read as it was meant.
+    // With an empty search_path every name in a definition is qualified, and resolves to the same object later.
     let oid: sqlx::postgres::types::Oid = row.try_get(1)?;
     set(connection, "search_path", "").await?;
     let name: String =
@@ -132,7 +132,7 @@ pub(super) async fn convert(
     for sql in statements(&name, columns) {
         run(connection, sql).await?;
     }
-    // Those dropped last come back first.
+    // In the reverse order of dropping.
     for view in views.iter().rev() {
         for sql in view.try_get::<Vec<String>, _>(1)? {
             run(connection, sql).await?;
@@ -150,32 +150,32 @@ pub(super) async fn convert(
     Ok(())
 }
 
-/// The changes of the table. A default is converted along with its column, by way of the naive time, so it is set anew.
-fn statements(table: &str, columns: &[&Column]) -> Vec<String> {
+/// The changes of the table. Postgres converts a default with its column, by the naive time, so it is set again.
+fn statements(table: &str, columns: &[&NaiveColumn]) -> Vec<String> {
     let in_utc = columns.iter().all(|column| zone::is_utc(&column.zone));
-    let each = |of: &dyn Fn(&Column) -> Option<String>| {
+    let each = |of: &dyn Fn(&NaiveColumn) -> Option<String>| {
         let parts: Vec<String> = columns.iter().filter_map(|column| of(column)).collect();
         (!parts.is_empty()).then(|| format!("ALTER TABLE {table} {}", parts.join(", ")))
     };
-    let quoted = |column: &Column| column.name.clone();
+    let quoted = |column: &NaiveColumn| column.name.clone();
     let no_default = each(&|c| c.default.as_ref().map(|_| format!("ALTER {} DROP DEFAULT", quoted(c))));
     let change = each(&|c| {
         let using = format!(" USING {} AT TIME ZONE '{}'", quoted(c), c.zone.replace('\'', "''"));
         Some(format!("ALTER {} TYPE TIMESTAMPTZ{}", quoted(c), if in_utc { "" } else { &using }))
     });
     let new_default = each(&|c| c.default.as_ref().map(|text| format!("ALTER {} SET DEFAULT {text}", quoted(c))));
-    // The cast itself goes by the session's zone; with UTC it changes no row.
+    // The cast uses the session's zone; with UTC it changes no row.
     let session = in_utc.then(|| "SET LOCAL TIME ZONE 'UTC'".to_owned());
     [session, no_default, change, new_default].into_iter().flatten().collect()
 }
 
-/// Drops the indexes on the columns, and remembers them.
+/// Drops the indexes on the columns, and records them.
 async fn set_aside(
     connection: &mut PgConnection,
     table: sqlx::postgres::types::Oid,
-    columns: &[&Column],
+    columns: &[&NaiveColumn],
     schema: &str,
-) -> Result<(), Failure> {
+) -> Result<(), MigrateFailure> {
     let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
     let indexes = sqlx::query(INDEXES).bind(table).bind(names).fetch_all(&mut *connection).await?;
     for index in &indexes {

@@ -12,7 +12,7 @@ pub struct Obstacle {
     pub object: String,
     /// The statement that removes it.
     pub remove: String,
-    /// The statement that brings it back afterwards.
+    /// The statement that restores it afterwards.
     pub restore: String,
 }
 
@@ -65,25 +65,25 @@ fn obstacles(obstacles: &[Obstacle]) -> String {
     one_line(&format!("columns of central cannot get a time zone: {}", each.collect::<Vec<_>>().join(" | ")))
 }
 
-/// What went wrong, before it is known where.
-pub(in super::super) enum Failure {
+/// An error before the address of central is added to it.
+pub(in super::super) enum MigrateFailure {
     Sql(sqlx::Error),
     Migrate(MigrateError),
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for MigrateFailure {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<MigrateError> for Failure {
+impl From<MigrateError> for MigrateFailure {
     fn from(error: MigrateError) -> Self {
         Self::Migrate(error)
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for Failure {
+impl From<sqlx::migrate::MigrateError> for MigrateFailure {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError as Theirs;
         match error {
@@ -97,12 +97,11 @@ impl From<sqlx::migrate::MigrateError> for Failure {
     }
 }
 
-/// Postgres will refuse these again: a feature it does not have, other objects that depend on one, a definition
-/// that contradicts itself.
+/// Errors that another attempt would meet again: an unsupported feature, dependent objects, an invalid definition.
 const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
 
-impl Failure {
-    /// Another process held a lock for too long, or had to be given way to.
+impl MigrateFailure {
+    /// Another process held a lock for too long, or a deadlock was resolved in its favour.
     pub fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Sql(error) if code(error).is_some_and(|code| code == "55P03" || code == "40P01"))
     }

@@ -1,8 +1,8 @@
-//! Bringing central's schema up to date.
+//! Updates central's schema.
 //!
-//! Everything is looked at first: which files are pending, which columns have no time zone and in which zone their
-//! rows are, which objects forbid the change, how long it takes. Then nothing is changed, with an error that says what
-//! to do; or the files are applied in one transaction. On large tables that would keep readers out for long, so there
+//! Everything is checked first: which files are pending, which columns have no time zone and in which zone their
+//! rows are, which objects forbid the change, how long it takes. Then either nothing is changed, with an error that says
+//! what to do, or the files are applied in one transaction. On large tables that would keep readers out for long, so there
 //! [`online`] does the slow parts before, in steps that can be repeated; what it cannot do without keeping readers
 //! out needs `--offline`.
 
@@ -22,13 +22,13 @@ mod wait;
 
 pub use error::{MigrateError, Obstacle};
 
-use self::columns::{Column, Given, Table};
-use self::error::Failure;
-use self::wait::Waiting;
+use self::columns::{CentralTable, Given, NaiveColumn};
+use self::error::MigrateFailure;
+use self::wait::MigrationConnection;
 use super::connect::{Connected, PostgresOptions};
 use super::zone;
 
-/// A table of its own: `_sqlx_migrations` may be some other service's.
+/// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
 const FILES: [(i64, &str, &str); 6] = [
@@ -58,33 +58,33 @@ const FILES: [(i64, &str, &str); 6] = [
 
 const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");
 
-/// The file that is applied again when a table was added after it.
+/// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
 
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// As its file is called, without the extension.
+pub struct MigrationStep {
+    /// The name of its file, without the extension.
     pub name: String,
     pub sql: &'static str,
 }
 
-/// What is asked for.
+/// The arguments of a migration.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct MigrateRequest {
     /// The zones of existing times: `ZONE` for all columns, or `TABLE.COLUMN=ZONE`.
     pub time_zones: Vec<String>,
-    /// Only find out what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
-    /// Large tables may be locked for as long as it takes.
+    /// Large tables may be locked for long.
     pub offline: bool,
 }
 
-/// What was done, or on a dry run, what would be.
+/// What was done, or would be done by a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub steps: Vec<Step>,
-    /// The zone in which existing naive times were taken to be, if there were any.
+pub struct MigrationReport {
+    pub steps: Vec<MigrationStep>,
+    /// The zone that was assumed for existing naive times, if there were any.
     pub time_zone: Option<String>,
     /// What is rewritten, with an estimate, and warnings.
     pub notes: Vec<String>,
@@ -95,30 +95,33 @@ pub async fn migrate(
     options: &PostgresOptions,
     time_zone: Option<String>,
     dry_run: bool,
-) -> Result<Report, MigrateError> {
-    let request = Request { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
+) -> Result<MigrationReport, MigrateError> {
+    let request = MigrateRequest { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
     migrate_with(options, &request, &mut |_| {}).await
 }
 
-/// Applies what is pending. `say` is given what is about to be done, and what is waited for.
+/// Applies what is pending. `say` receives lines of progress: what is done next, and what it waits for.
 ///
 /// # Errors
-/// Nothing was changed, but for steps of a large central that the next call finds done.
+/// After an error nothing was changed, except for steps on a large central that the next call skips.
 pub async fn migrate_with(
     options: &PostgresOptions,
-    request: &Request,
+    request: &MigrateRequest,
     say: &mut (dyn FnMut(&str) + Send),
-) -> Result<Report, MigrateError> {
-    // A login may hold the tunnel that its connection goes through.
+) -> Result<MigrationReport, MigrateError> {
+    // The login may own the tunnel of its connection.
     let Connected { connection, place, login: _login } = options.connect().await?;
     let (watcher, _login_of_watcher) =
         options.connect().await.ok().map(|connected| (connected.connection, connected.login)).unzip();
-    let mut waiting = Waiting { connection, watcher, say };
+    let mut waiting = MigrationConnection { connection, watcher, say };
     run(&mut waiting, request).await.map_err(|failure| failure.explain(&place))
 }
 
-async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Failure> {
-    let plan = waiting.attempt(async |c: &mut PgConnection| Plan::read(c, &request.time_zones).await).await?;
+async fn run(
+    waiting: &mut MigrationConnection<'_>,
+    request: &MigrateRequest,
+) -> Result<MigrationReport, MigrateFailure> {
+    let plan = waiting.attempt(async |c: &mut PgConnection| MigrationPlan::read(c, &request.time_zones).await).await?;
     if !plan.obstacles.is_empty() {
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
@@ -128,7 +131,7 @@ async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Fai
         if !request.offline && !reasons.is_empty() {
             notes.push("run with --offline: without it, nothing is changed".into());
         }
-        return Ok(Report { steps: plan.pending, time_zone: plan.zone, notes });
+        return Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes });
     }
     notes.iter().for_each(|note| (waiting.say)(note));
     if !request.offline && !reasons.is_empty() {
@@ -140,21 +143,21 @@ async fn run(waiting: &mut Waiting<'_>, request: &Request) -> Result<Report, Fai
     } else if plan.rebuilds {
         online::rebuild(waiting).await?;
     }
-    let columns: &[Column] = if online { &[] } else { &plan.columns };
+    let columns: &[NaiveColumn] = if online { &[] } else { &plan.columns };
     if !plan.pending.is_empty() {
         waiting.attempt(async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
     }
     online::analyze(&mut waiting.connection, &plan.columns).await;
-    Ok(Report { steps: plan.pending, time_zone: plan.zone, notes })
+    Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes })
 }
 
-/// Central as it is found, and what is to be done.
-struct Plan {
-    tables: Vec<Table>,
-    columns: Vec<Column>,
+/// The state of central, and what has to be done.
+struct MigrationPlan {
+    tables: Vec<CentralTable>,
+    columns: Vec<NaiveColumn>,
     zone: Option<String>,
-    pending: Vec<Step>,
-    /// Indexes wait to be built again since an earlier migration was interrupted.
+    pending: Vec<MigrationStep>,
+    /// An earlier migration was interrupted before it had built all indexes again.
     rebuilds: bool,
     obstacles: Vec<Obstacle>,
     encoding: String,
@@ -163,8 +166,8 @@ struct Plan {
 pub(super) const ENCODING: &str =
     "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
 
-impl Plan {
-    async fn read(connection: &mut PgConnection, time_zones: &[String]) -> Result<Self, Failure> {
+impl MigrationPlan {
+    async fn read(connection: &mut PgConnection, time_zones: &[String]) -> Result<Self, MigrateFailure> {
         let given = Given::read(connection, time_zones).await?;
         let (columns, zone) = columns::naive(connection, &given).await?;
         Ok(Self {
@@ -179,35 +182,36 @@ impl Plan {
     }
 
     /// The tables on which the pending files do more than change the catalog.
-    fn worked_on(&self) -> impl Iterator<Item = &Table> {
+    fn worked_on(&self) -> impl Iterator<Item = &CentralTable> {
         let history = FILES.iter().filter(|(version, ..)| *version <= HISTORY);
         let names: Vec<String> = history.map(|(version, name, _)| format!("{version}_{name}")).collect();
         let builds = self.pending.iter().any(|step| names.contains(&step.name));
         self.tables.iter().filter(move |table| builds || self.columns_of(table).next().is_some())
     }
 
-    fn columns_of<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Column> {
+    fn columns_of<'a>(&'a self, table: &'a CentralTable) -> impl Iterator<Item = &'a NaiveColumn> {
         self.columns.iter().filter(|column| column.table == table.name)
     }
 
-    fn is_rewritten(&self, table: &Table) -> bool {
+    fn is_rewritten(&self, table: &CentralTable) -> bool {
         self.columns_of(table).any(|column| !zone::is_utc(&column.zone))
     }
 
-    /// Would one transaction keep readers out for more than a second?
+    /// Whether one transaction would block readers for more than a second.
     fn is_slow(&self) -> bool {
-        self.worked_on().any(Table::is_large)
+        self.worked_on().any(CentralTable::is_large)
     }
 
-    /// What keeps readers out for more than a second, whichever way it is done.
+    /// What blocks readers for more than a second even in small steps.
     fn offline_reasons(&self) -> Vec<String> {
-        let locked = |table: &&Table| table.is_large() && (table.partitioned || self.is_rewritten(table));
+        let locked = |table: &&CentralTable| table.is_large() && (table.partitioned || self.is_rewritten(table));
         self.worked_on().filter(locked).map(|table| self.note(table, true)).collect()
     }
 
-    /// What is said beforehand.
+    /// The notes of the report.
     fn notes(&self, offline: bool) -> Vec<String> {
-        let worth = |table: &&Table| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
+        let worth =
+            |table: &&CentralTable| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
         let mut notes: Vec<String> = self.worked_on().filter(worth).map(|table| self.note(table, offline)).collect();
         if self.encoding != "UTF8" {
             notes.push(format!(
@@ -219,15 +223,15 @@ impl Plan {
         notes
     }
 
-    fn note(&self, table: &Table, offline: bool) -> String {
+    fn note(&self, table: &CentralTable, offline: bool) -> String {
         let names = self.columns_of(table).map(|c| format!("{} ({})", c.name, c.zone)).collect::<Vec<_>>().join(", ");
         let seconds = table.seconds();
         let zoned = if names.is_empty() { String::new() } else { format!("; a time zone is given to {names}") };
         let how = if self.is_rewritten(table) {
-            format!("the table is rewritten, which takes about {seconds} s, and nobody can read or write it meanwhile")
+            format!("the table is rewritten, which takes about {seconds} s, and it cannot be read or written meanwhile")
         } else if table.is_large() && (offline || table.partitioned) {
             format!(
-                "indexes are built, which takes about {seconds} s, and nobody can read or write the table meanwhile"
+                "indexes are built, which takes about {seconds} s, and the table cannot be read or written meanwhile"
             )
         } else if table.is_large() {
             format!("indexes are built, which takes about {seconds} s, while others read and write the table")
@@ -239,9 +243,13 @@ impl Plan {
 }
 
 /// Applies the pending files, all or none.
-async fn apply(connection: &mut PgConnection, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+async fn apply(
+    connection: &mut PgConnection,
+    tables: &[CentralTable],
+    columns: &[NaiveColumn],
+) -> Result<(), MigrateFailure> {
     for table in tables {
-        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
             convert::convert(connection, &table.name, &of_table, false).await?;
         }
@@ -255,15 +263,15 @@ async fn apply(connection: &mut PgConnection, tables: &[Table], columns: &[Colum
     }
     views::put_back(connection, &kept).await?;
     if !kept.is_empty() {
-        // A view with the columns of the second file, which came back just now, gets those of the earlier services.
+        // A restored view with the columns of the second file gets those of the earlier services.
         connection.execute(sqlx::raw_sql(VIEWS)).await?;
     }
-    // sqlx names its statements here; a pooler would hand them on.
+    // sqlx names its statements here; a pooler would pass them to other clients.
     connection.execute("DEALLOCATE ALL").await?;
     Ok(())
 }
 
-/// The earlier services may bring a table of theirs after the last file was applied, which it then passed by.
+/// Whether the earlier services created a table after the last file was applied, which therefore skipped it.
 const IS_LEFT_BEHIND: &str = "\
     SELECT EXISTS (SELECT FROM unnest(ARRAY['event_store', 'command_log', 'checkpoints']) AS name \
         WHERE to_regclass(name) IS NOT NULL AND (NOT EXISTS (SELECT FROM pg_trigger \
@@ -275,13 +283,13 @@ async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Err
     sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
 }
 
-pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<Step>, sqlx::Error> {
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<MigrationStep>, sqlx::Error> {
     let applied = applied(connection).await?;
     let again = is_left_behind(connection).await?;
     Ok(FILES
         .iter()
         .filter(|(version, ..)| !applied.contains(version) || (again && *version >= HISTORY))
-        .map(|(version, name, sql)| Step { name: format!("{version}_{name}"), sql })
+        .map(|(version, name, sql)| MigrationStep { name: format!("{version}_{name}"), sql })
         .collect())
 }
 

@@ -1,13 +1,13 @@
-//! Objects because of which Postgres refuses to change the type of a column, found before anything is changed.
+//! Finds the objects because of which Postgres refuses to change the type of a column, before anything is changed.
 //!
-//! Views, indexes, constraints and statistics are put back by the migration itself. Triggers, rules, policies,
-//! generated columns, functions and publications are the operator's to remove: each does something for somebody while
-//! it is there, so it is named with the statement that removes it and the one that brings it back.
+//! Views, indexes, constraints and statistics are restored by the migration itself. Triggers, rules, policies,
+//! generated columns, functions and publications have to be removed by the operator, because
+//! something may depend on their effect. The error names the statements that remove and restore them.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::columns::Column;
+use super::columns::NaiveColumn;
 use super::error::Obstacle;
 
 /// `$1` and `$2`: table and name of each column, `$3` its zone. An expression that must be immutable reads the
@@ -93,7 +93,7 @@ const OBSTACLES: &str = r"
     JOIN pg_attribute a ON a.atttypid IN (y.oid, y.typarray) AND NOT a.attisdropped
     JOIN pg_class u ON u.oid = a.attrelid AND u.relkind IN ('r', 'p', 'm')";
 
-/// What else than views depends on the views that have to be made anew.
+/// Objects other than views that depend on the views which have to be created again.
 const ON_VIEWS: &str = r"
     WITH RECURSIVE dependent (oid) AS (
         SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name
@@ -129,8 +129,8 @@ const ON_VIEWS: &str = r"
         SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
         WHERE r.oid = u.objid AND c.relkind IN ('v', 'm')))";
 
-pub(super) async fn find(connection: &mut PgConnection, columns: &[Column]) -> Result<Vec<Obstacle>, sqlx::Error> {
-    let of = |of: fn(&Column) -> &String| columns.iter().map(|column| of(column).clone()).collect::<Vec<_>>();
+pub(super) async fn find(connection: &mut PgConnection, columns: &[NaiveColumn]) -> Result<Vec<Obstacle>, sqlx::Error> {
+    let of = |of: fn(&NaiveColumn) -> &String| columns.iter().map(|column| of(column).clone()).collect::<Vec<_>>();
     let tables = of(|column| &column.table);
     let on_columns = sqlx::query(OBSTACLES).bind(tables.clone()).bind(of(|c| &c.name)).bind(of(|c| &c.zone));
     let mut rows = on_columns.fetch_all(&mut *connection).await?;

@@ -1,10 +1,10 @@
-//! What a large central gets before the migration files are applied, so that they have next to nothing left to do.
+//! Prepares a large central before the migration files are applied, so that these take little time.
 //!
 //! The files are applied in one transaction, which keeps the locks of its first statement until its last. On a table
-//! of a million rows, building indexes and checking constraints in there keeps readers out for many seconds. So these
-//! are done before, in steps that block nobody, or for less than a second: columns are added, constraints added
-//! unchecked and checked later, indexes built concurrently. Each step is left out if it is done already, so that a
-//! migration that was interrupted is continued by the next one.
+//! of a million rows, building indexes and checking constraints in it would block readers for many seconds. So this
+//! is done before, in steps that block others for less than a second: columns are added, constraints added
+//! unchecked and checked later, indexes built concurrently. Each step is skipped if it is done already, so that the next
+//! migration continues an interrupted one.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
-use super::columns::{Column, Table};
+use super::columns::{CentralTable, NaiveColumn};
 use super::convert::{convert, run};
-use super::error::{Failure, MigrateError};
-use super::wait::{Waiting, watch};
+use super::error::{MigrateError, MigrateFailure};
+use super::wait::{MigrationConnection, watch};
 
-/// The columns that indexes need, as the migration files add them, and a constraint that is not checked yet.
+/// The columns that indexes need, as in the migration files, and a constraint that is not validated yet.
 const COLUMNS: &str = r"
     ALTER TABLE supervisor_sessions
         ADD COLUMN IF NOT EXISTS host_machine VARCHAR(64) NOT NULL DEFAULT 'odin3',
@@ -45,7 +45,7 @@ const HAS_COLUMNS: &str = "\
 
 const CHECK: &str = "ALTER TABLE supervisor_sessions VALIDATE CONSTRAINT valid_host_machine";
 
-/// The indexes of the migration files: table, name, and what follows.
+/// The indexes of the migration files: table, name, and the rest of the statement.
 const INDEXES: [(&str, &str, &str); 12] = [
     ("supervisor_sessions", "idx_supervisor_sessions_project_status", "(project, status)"),
     ("supervisor_sessions", "idx_supervisor_sessions_instance_id", "(instance_id)"),
@@ -65,13 +65,17 @@ const INDEXES: [(&str, &str, &str); 12] = [
     ("checkpoints", "idx_sessiond_checkpoints", "(instance_id, sequence_num)"),
 ];
 
-/// Whether an index is there, and is whole: one whose building was interrupted stays behind invalid.
+/// Returns whether an index exists, and is valid: an interrupted build leaves an invalid one.
 const STATE: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)";
 
-/// The longest that building an index waits for the transactions that are older than it. It blocks nobody meanwhile.
+/// The longest that building an index waits for the transactions that are older than it. It blocks no other transaction.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns: &[Column]) -> Result<(), Failure> {
+pub(super) async fn prepare(
+    waiting: &mut MigrationConnection<'_>,
+    tables: &[CentralTable],
+    columns: &[NaiveColumn],
+) -> Result<(), MigrateFailure> {
     let has_columns: bool = sqlx::query(HAS_COLUMNS).fetch_one(&mut waiting.connection).await?.try_get(0)?;
     if !has_columns {
         (waiting.say)("adding columns to supervisor_sessions");
@@ -80,7 +84,7 @@ pub(super) async fn prepare(waiting: &mut Waiting<'_>, tables: &[Table], columns
     unlimited(&mut waiting.connection, true).await?;
     run(&mut waiting.connection, CHECK.into()).await?;
     for table in tables {
-        let of_table: Vec<&Column> = columns.iter().filter(|column| column.table == table.name).collect();
+        let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
             (waiting.say)(&format!("giving the times of {} a zone", table.name));
             let large = table.is_large();
@@ -104,8 +108,8 @@ pub(super) async fn has_rebuilds(connection: &mut PgConnection) -> Result<bool, 
     sqlx::query(HAS_REBUILDS).fetch_one(connection).await?.try_get(0)
 }
 
-/// Builds those indexes again that were dropped with the type of their column.
-pub(super) async fn rebuild(waiting: &mut Waiting<'_>) -> Result<(), Failure> {
+/// Builds the indexes that were dropped for the change of a column's type.
+pub(super) async fn rebuild(waiting: &mut MigrationConnection<'_>) -> Result<(), MigrateFailure> {
     if !has_rebuilds(&mut waiting.connection).await? {
         return Ok(());
     }
@@ -125,8 +129,8 @@ pub(super) async fn rebuild(waiting: &mut Waiting<'_>) -> Result<(), Failure> {
     Ok(unlimited(&mut waiting.connection, false).await?)
 }
 
-/// Builds an index while others read and write, unless it is there.
-async fn build(waiting: &mut Waiting<'_>, name: &str, sql: String) -> Result<(), Failure> {
+/// Builds an index concurrently, unless it exists.
+async fn build(waiting: &mut MigrationConnection<'_>, name: &str, sql: String) -> Result<(), MigrateFailure> {
     let state = sqlx::query(STATE).bind(name).fetch_optional(&mut waiting.connection).await?;
     match state.map(|row| row.try_get::<bool, _>(0)).transpose()? {
         Some(true) => return Ok(()),
@@ -137,7 +141,7 @@ async fn build(waiting: &mut Waiting<'_>, name: &str, sql: String) -> Result<(),
     let pid = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut waiting.connection).await?.try_get(0)?;
     let mut blockers = Vec::new();
     let outcome = tokio::select! {
-        outcome = run(&mut waiting.connection, sql) => outcome.map_err(Failure::from),
+        outcome = run(&mut waiting.connection, sql) => outcome.map_err(MigrateFailure::from),
         () = watch(waiting.watcher.as_mut(), pid, &mut blockers) => Ok(()),
     };
     match outcome {
@@ -159,12 +163,12 @@ async fn unlimited(connection: &mut PgConnection, lifted: bool) -> Result<(), sq
     run(connection, sql).await
 }
 
-/// New statistics of the columns whose old ones are gone with their type.
-pub(super) async fn analyze(connection: &mut PgConnection, columns: &[Column]) {
+/// Collects new statistics of the columns, whose old ones were deleted with their type.
+pub(super) async fn analyze(connection: &mut PgConnection, columns: &[NaiveColumn]) {
     let mut tables: Vec<&str> = columns.iter().map(|column| column.table.as_str()).collect();
     tables.dedup();
     for table in tables {
-        // The server does so by itself as well, only later.
+        // Autovacuum does this too, but later.
         _ = timeout(PATIENCE, run(connection, format!("ANALYZE {table}"))).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Keeps the two views of the earlier services as they are while the files are applied.
+//! Preserves the two views of the earlier services while the files are applied.
 //!
 //! `1769950000000_add_host_machine.sql` replaces them: with other columns, and without the grants on columns, comments
-//! and options of those that are there. So a view that has all columns is renamed for that time, which takes all that
-//! belongs to it along, and takes the place of the file's afterwards.
+//! and options of the existing ones. So a view that has all columns is renamed with everything that belongs to it, and
+//! replaces that of the file afterwards.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -18,7 +18,7 @@ const COMPLETE: &str = r"
     JOIN pg_class c ON c.oid = to_regclass(v.name) AND c.relkind = 'v'
     WHERE v.columns <@ ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped)";
 
-/// Renames the views that are to be kept, and answers their names.
+/// Renames the views that are kept, and returns their names.
 pub(super) async fn keep(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(COMPLETE).fetch_all(&mut *connection).await?;
     let kept = rows.iter().map(|row: &PgRow| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;

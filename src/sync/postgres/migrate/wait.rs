@@ -1,8 +1,8 @@
-//! Transactions that wait for a lock no longer than readers can bear, and name the process that holds it.
+//! Transactions that wait only briefly for a lock, and name the process that holds it.
 //!
-//! A statement that waits for an exclusive lock holds up everybody who comes after it. So each attempt waits one
-//! second at most, gives way, and is repeated a few times. While it waits, a second connection asks the server which
-//! processes are in its way; without that connection (a limit on connections) the error names none.
+//! A statement that waits for an exclusive lock blocks all that come after it. So each attempt waits one second at most,
+//! rolls back, and is repeated a few times. While it waits, a second connection asks the server which processes block
+//! it; without that connection (a limit on connections) the error names none.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use sqlx::{Connection, Row};
 use tokio::time::sleep;
 
 use super::super::errors::one_line;
-use super::error::{Failure, MigrateError};
+use super::error::{MigrateError, MigrateFailure};
 
 /// How long one attempt waits for a lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 const ATTEMPTS: u32 = 6;
 
-/// The pause after the first attempt; each later one is as much longer.
+/// The pause after the first attempt; each later one is longer by the same amount.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often the second connection looks.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the second connection checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The limits of the role and the database are for clients; some are unknown to older servers.
 const LIMITS: &str = "\
     SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN $1 ELSE '0' END, true) FROM pg_settings WHERE name IN \
         ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')";
 
-/// Two migrations at once would get in each other's way.
+/// Makes migrations run one after another.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sessiond migrate'))";
 
 const BLOCKERS: &str = "\
@@ -39,20 +39,20 @@ const BLOCKERS: &str = "\
         a.pid \
     FROM unnest(pg_blocking_pids($1)) AS b (pid) JOIN pg_stat_activity a USING (pid)";
 
-/// The connection of a migration, and the one that sees what it waits for.
-pub(super) struct Waiting<'a> {
+/// The connection of a migration, and one that reads what it waits for.
+pub(super) struct MigrationConnection<'a> {
     pub connection: PgConnection,
     pub watcher: Option<PgConnection>,
     /// Shows a line of progress.
     pub say: &'a mut (dyn FnMut(&str) + Send),
 }
 
-impl Waiting<'_> {
-    /// Runs `work` in a transaction, again and again while a lock is not to be had.
+impl MigrationConnection<'_> {
+    /// Runs `work` in a transaction, and repeats it while a lock is not available.
     pub async fn attempt<T>(
         &mut self,
-        work: impl AsyncFn(&mut PgConnection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl AsyncFn(&mut PgConnection) -> Result<T, MigrateFailure>,
+    ) -> Result<T, MigrateFailure> {
         let mut attempt = 0;
         loop {
             let mut blockers = Vec::new();
@@ -96,7 +96,7 @@ pub(super) fn named(blockers: &[String]) -> String {
 pub(super) async fn watch(watcher: Option<&mut PgConnection>, pid: i32, blockers: &mut Vec<String>) {
     if let Some(watcher) = watcher {
         loop {
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
             match sqlx::query(BLOCKERS).bind(pid).fetch_all(&mut *watcher).await {
                 Ok(rows) if rows.is_empty() => {}
                 Ok(rows) => {

@@ -1,7 +1,7 @@
 //! Reads the newest records of sessions, in pages that are bounded by their bytes.
 //!
-//! The sizes of the records are read first, so that neither side ever holds more than a page of them; a session
-//! whose records do not fit is continued by the next page, newest records first.
+//! The sizes of the records are read first, so that neither side ever holds more than a page of them. If the
+//! records of a session do not fit, the next page continues, newest records first.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -49,7 +49,7 @@ pub(super) async fn read(
     let wanted: Vec<&str> = keys.iter().map(|(id, _)| id.as_str()).collect();
     let tables = tables(link).await?;
     let sizes = sizes(link, tables, &wanted).await?;
-    let plan = Plan::of(&keys, &sizes, position, reading.page.bytes);
+    let plan = PagePlan::of(&keys, &sizes, position, reading.page.bytes);
     for (index, (kind, sql, _)) in KINDS.into_iter().enumerate() {
         if tables[index] {
             records(link, kind, sql, &plan.spans(index), changes).await?;
@@ -124,13 +124,13 @@ async fn sizes(link: &mut Link, tables: [bool; 3], wanted: &[&str]) -> Result<Ve
 }
 
 /// Which records of which sessions go into a page.
-struct Plan {
+struct PagePlan {
     spans: Vec<Spans>,
-    /// The last session of which all goes into it.
+    /// The last session whose records are all in the page.
     last: Option<(String, u64)>,
-    /// The session of which only a part does.
+    /// The session whose records are partly in the page.
     partly: Option<Partly>,
-    /// How many sessions go whole.
+    /// How many sessions are complete in the page.
     whole: u32,
 }
 
@@ -141,7 +141,7 @@ struct Spans {
     taken: [u32; 3],
 }
 
-impl Plan {
+impl PagePlan {
     /// Fills a page with records, at least with one.
     fn of(keys: &[(String, u64)], sizes: &[Size], position: &Position, limit: u32) -> Self {
         let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0 };
@@ -249,7 +249,7 @@ mod tests {
     fn a_page_holds_no_more_bytes_and_the_next_one_continues() {
         let start = Position::start(Part::History, 5, 9);
         let sizes = [size(0, 0, 60), size(0, 0, 30), size(1, 0, 20), size(1, 2, 500)];
-        let first = Plan::of(&keys(&["a", "b"]), &sizes, &start, 120);
+        let first = PagePlan::of(&keys(&["a", "b"]), &sizes, &start, 120);
         assert_eq!(first.spans(0), [("a", 0, 2), ("b", 0, 1)]);
         assert_eq!(first.spans(2), []);
         let next = first.next(&start, 50);
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(next.partly, Some(Partly { instance_id: "b".into(), read: [1, 0, 0] }));
 
         let rest = [size(0, 0, 20), size(0, 2, 500)];
-        let second = Plan::of(&keys(&["b"]), &rest, &next, 120);
+        let second = PagePlan::of(&keys(&["b"]), &rest, &next, 120);
         assert_eq!((second.spans(0), second.spans(2)), (vec![], vec![("b", 0, 1)]), "one record, however large");
         assert!(second.partly.is_none());
         assert_eq!(second.next(&next, 50).instance_id, "b");
@@ -267,7 +267,7 @@ mod tests {
     fn records_read_of_one_session_are_not_skipped_in_another() {
         let partly = Some(Partly { instance_id: "b".into(), read: [1, 0, 0] });
         let position = Position { partly, ..Position::start(Part::History, 5, 9) };
-        let plan = Plan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
+        let plan = PagePlan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
         assert_eq!(plan.spans(0), [("a", 0, 1)]);
     }
 }
