@@ -11,7 +11,7 @@ use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
 use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_in};
-use crate::spool::{Spool, SpooledRequest, Write};
+use crate::spool::{ClientWrite, Spool, SpooledRequest};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// Writes requests to the spool, and provides what a daemon would otherwise provide: ids and the machine's name.
@@ -50,9 +50,9 @@ impl<'a> OfflineWriter<'a> {
     ///
     /// # Errors
     /// `error`, if there is no spool or it cannot be written.
-    pub fn write_to_spool(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
+    pub fn write_to_spool(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
-        spool.leave(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
+        spool.write(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
             message: format!("{}, and the spool {} cannot be written: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })

@@ -14,7 +14,7 @@ use crate::api::extract::{Id, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::context::reconstruct;
-use crate::domain::handoff::{Going, Handoff, go_on};
+use crate::domain::handoff::{Handoff, ResumeProgress, resume_command};
 use crate::domain::time::age;
 use crate::domain::{Place, Session, Timestamp};
 use crate::store::{Lookup, NewOwner, Record, ResumeTarget, Resumed, Resumption};
@@ -52,7 +52,7 @@ pub async fn resume(
 }
 
 async fn resumed_body(api: &Api, resumed: Resumed, now: Timestamp) -> Result<ResumeBody, ApiError> {
-    let (context, handoff) = reconstructed(api, &resumed.from, Going::Already, now).await?;
+    let (context, handoff) = reconstructed(api, &resumed.from, ResumeProgress::Resumed, now).await?;
     Ok(ResumeBody {
         session: body(api, &resumed.session, now),
         resumed: if resumed.is_taken_up() { "taken_up" } else { "new_session" }.to_owned(),
@@ -92,7 +92,7 @@ pub async fn context(
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => {
-            let (context, handoff) = reconstructed(&api, &record, Going::NotYet, now).await?;
+            let (context, handoff) = reconstructed(&api, &record, ResumeProgress::NotResumed, now).await?;
             Ok(if markdown { markdown_response(handoff) } else { Json(context).into_response() })
         }
         Lookup::Several(records) => Ok(several(&api, &records, now)),
@@ -115,14 +115,14 @@ fn markdown_response(handoff: String) -> Response {
 async fn reconstructed(
     api: &Api,
     record: &Record,
-    going: Going,
+    progress: ResumeProgress,
     now: Timestamp,
 ) -> Result<(ContextBody, String), ApiError> {
     let session = &record.session;
     let left = api.store.recall(session.instance_id.clone()).await?;
     let place = Place { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
     let context = reconstruct(session, &left, now);
-    let command = go_on(session, place.here, going);
+    let command = resume_command(session, place.here, progress);
     let stale_after = api.settings.borrow().stale_after;
     let handoff = Handoff { session, context: &context, place: &place, command: command.as_deref(), now, stale_after };
     Ok((ContextBody::new(&handoff), handoff.markdown()))

@@ -26,7 +26,7 @@ use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
 #[derive(Debug, Args)]
@@ -205,7 +205,7 @@ impl<'a> AgentReporter<'a> {
             ..known
         };
         self.update_cache(&report, known.clone());
-        if let Err(error) = self.offline.write_to_spool(Write::Agent { report }, self.now, error) {
+        if let Err(error) = self.offline.write_to_spool(ClientWrite::Agent { report }, self.now, error) {
             self.log_complaint(&error.line());
         }
         let footer = known.footer(self.now)?;
@@ -253,7 +253,7 @@ impl<'a> AgentReporter<'a> {
     fn record(&self, reported: &ReportedSession, record: HookRecord) {
         let id = reported.id.clone();
         let write = match record {
-            HookRecord::Checkpoint(work_state) => Write::Checkpoint {
+            HookRecord::Checkpoint(work_state) => ClientWrite::Checkpoint {
                 id,
                 request: CheckpointRequest {
                     checkpoint_type: "context_window".to_owned(),
@@ -261,7 +261,7 @@ impl<'a> AgentReporter<'a> {
                     context_window_percent: None,
                 },
             },
-            HookRecord::ContextWindowUpdated(data) => Write::Event {
+            HookRecord::ContextWindowUpdated(data) => ClientWrite::Event {
                 id,
                 request: EventRequest {
                     event_type: "context_window_updated".to_owned(),
@@ -273,8 +273,8 @@ impl<'a> AgentReporter<'a> {
         let told = match (&reported.session, write.clone()) {
             // The report before it was spooled; order is kept.
             (None, _) => Err(offline::no_daemon()),
-            (_, Write::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
-            (_, Write::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
+            (_, ClientWrite::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
+            (_, ClientWrite::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
         match told {

@@ -24,7 +24,7 @@ use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
 use crate::platform::process::{is_signal_ignored, start_time};
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
@@ -140,7 +140,9 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
 /// Reports to the daemon; a failure is only noted, and the program runs nevertheless.
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let told = match client.report_agent(&report) {
-        Err(error) if is_unreachable(&error) => offline.write_to_spool(Write::Agent { report }, offline.now(), error),
+        Err(error) if is_unreachable(&error) => {
+            offline.write_to_spool(ClientWrite::Agent { report }, offline.now(), error)
+        }
         answer => answer.map(drop).map_err(CliError::from),
     };
     if let Err(error) = told {
@@ -151,7 +153,7 @@ fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out
 fn close(client: &Client, id: &str, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let closed = match client.close(id) {
         Err(error) if is_unreachable(&error) => {
-            offline.write_to_spool(Write::Close { id: id.to_owned() }, offline.now(), error)
+            offline.write_to_spool(ClientWrite::Close { id: id.to_owned() }, offline.now(), error)
         }
         answer => answer.map(drop).map_err(CliError::from),
     };

@@ -14,7 +14,7 @@ use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::start_time;
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
 #[derive(Debug, Args)]
@@ -147,7 +147,7 @@ pub fn spool_registration(
         None => None,
     };
     let id = offline.draw_id(&what.project, what.instance_type);
-    offline.write_to_spool(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
+    offline.write_to_spool(ClientWrite::Register { id: id.to_string(), request, pid_started }, now, error)?;
     note_spooled(out);
     let session = Session::register(id, what, now);
     let seen = SessionView {
@@ -180,7 +180,7 @@ pub fn heartbeat(
                 .validate()
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
             return spool_write(
-                Write::Heartbeat { id: args.id.clone(), request },
+                ClientWrite::Heartbeat { id: args.id.clone(), request },
                 &args.id,
                 args.json,
                 offline,
@@ -208,7 +208,7 @@ pub fn close(
 ) -> Result<(), CliError> {
     match client.close(&args.id) {
         Err(error) if is_unreachable(&error) => {
-            spool_write(Write::Close { id: args.id.clone() }, &args.id, args.json, offline, error, out)
+            spool_write(ClientWrite::Close { id: args.id.clone() }, &args.id, args.json, offline, error, out)
         }
         answer => {
             let session = answer?;
@@ -223,7 +223,7 @@ pub fn close(
 
 /// Spools a change of a session whose state is unknown here.
 fn spool_write(
-    write: Write,
+    write: ClientWrite,
     id: &str,
     json: bool,
     offline: &OfflineWriter<'_>,
