@@ -59,8 +59,8 @@ impl Local for ThisProcess {
         let overrides = overrides(&verb.options().settings)?;
         let change = match verb {
             IdentityVerb::Show { .. } => None,
-            IdentityVerb::Replace { .. } => Some(daemon::Change::Replace),
-            IdentityVerb::Rename { name, .. } => Some(daemon::Change::Rename(machine_name(name)?)),
+            IdentityVerb::Replace { .. } => Some(daemon::IdentityChange::Replace),
+            IdentityVerb::Rename { name, .. } => Some(daemon::IdentityChange::Rename(machine_name(name)?)),
         };
         with_environment(|environment| {
             let identity = daemon::identity_offline(&overrides, environment, change)?;

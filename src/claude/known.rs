@@ -2,7 +2,7 @@
 //! the state folder of the user.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::footer::footer;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration, Session, Timestamp};
-use crate::platform::files::{make_private_folder, private_file};
+use crate::platform::files::{WriteDurability, make_private_folder, write_atomically};
 use crate::wire::SessionBody;
 
 const FOLDER: &str = "agents";
@@ -101,11 +101,7 @@ impl Notes {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         }
         let path = self.path(uuid);
-        // Hooks and the status line run side by side: each has a draft of its own.
-        let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        let mut file = private_file();
-        file.create(true).truncate(true).write(true).open(&draft)?.write_all(&serde_json::to_vec(known)?)?;
-        fs::rename(draft, path)
+        write_atomically(&path, &serde_json::to_vec(known)?, 0o600, WriteDurability::Unsynced)
     }
 
     pub fn forget(&self, uuid: &str) {

@@ -8,7 +8,7 @@ use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
 use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_in};
-use crate::spool::{Spool, SpooledRequest, Write};
+use crate::spool::{ClientWrite, Spool, SpooledRequest};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// Where a client keeps what it cannot tell anybody now.
@@ -41,9 +41,9 @@ impl<'a> Away<'a> {
     ///
     /// # Errors
     /// `error` itself, where there is no place for it either.
-    pub fn leave(&self, write: Write, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
+    pub fn leave(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
-        spool.leave(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
+        spool.write(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
             message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })

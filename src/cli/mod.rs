@@ -82,7 +82,7 @@ fn dispatch(
 ) -> Result<u8, CliError> {
     let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
     let named = endpoint.is_named();
-    let away = &Away::new(env, local, &endpoint, clock::system(), random);
+    let away = &Away::new(env, local, &endpoint, clock::system(), crate::platform::random::random);
     let client = &Client::new(endpoint);
     let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
@@ -120,12 +120,6 @@ fn dispatch(
         Verb::Completions(args) => verbs::service::completions(args.shell, out),
     };
     done.map(|()| 0)
-}
-
-/// A uniformly random number.
-fn random() -> u64 {
-    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-    high ^ low
 }
 
 #[cfg(test)]

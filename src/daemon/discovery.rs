@@ -1,4 +1,4 @@
-//! Discovery of agents by the daemon itself: what is found goes into the store.
+//! Records the agents that the discovery finds in the store.
 
 use std::sync::Arc;
 
@@ -13,9 +13,10 @@ use crate::domain::Project;
 use crate::domain::agent::{Report, Sign, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
-use crate::store::{Caller, PinnedIdentity, Process, Sighting, Store, StoreError};
+use crate::store::{Caller, PinnedIdentity, Process, ReceivedReport, Store, StoreError};
 
-pub struct Discovery {
+/// Watches for agents, as `claude.watch` says, and records them.
+pub struct AgentRecorder {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub settings: watch::Receiver<ApiSettings>,
@@ -24,7 +25,8 @@ pub struct Discovery {
     pub random: fn() -> u64,
 }
 
-impl Discovery {
+impl AgentRecorder {
+    /// Runs until shutdown; a change of the settings restarts the watch.
     pub async fn run(self, mut shutdown: Shutdown) {
         let mut claude = self.claude.clone();
         loop {
@@ -44,7 +46,7 @@ impl Discovery {
     }
 }
 
-impl Recorder for Discovery {
+impl Recorder for AgentRecorder {
     async fn record(&self, running: &Running, sign: Sign, project: Project) -> bool {
         let started = match sign {
             Sign::Found => match start_of(running) {
@@ -69,7 +71,7 @@ impl Recorder for Discovery {
             promised_id: None,
             outer_id: None,
         };
-        let sighting = Sighting {
+        let sighting = ReceivedReport {
             report,
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,

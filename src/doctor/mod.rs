@@ -63,7 +63,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
 }
 
 fn central(settings: &Settings, served: &Served<'_>) -> Vec<Finding> {
-    let options = match daemon::central_of(settings) {
+    let options = match daemon::central_options(settings) {
         Ok(Some(options)) => options,
         Ok(None) => {
             let found = "none is configured; sessions stay on this machine";

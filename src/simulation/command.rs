@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::setup::STALE_AFTER;
 use crate::domain::{Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Timestamp};
-use crate::store::by_hand::ByHand;
+use crate::store::testing::manual_store::ManualStore;
 use crate::store::{Caller, Process, Record, Store, StoreError};
 
 /// The answer of the store to a command.
@@ -95,11 +95,11 @@ impl Command {
                 Self::Sweep => store.sweep(at, STALE_AFTER).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
                 Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
-                Self::RetryParked => ByHand::unpark_all(&store, false).await.map(|_| None),
-                Self::DropParked => ByHand::unpark_all(&store, true).await.map(|_| None),
+                Self::RetryParked => ManualStore::unpark_all(&store, false).await.map(|_| None),
+                Self::DropParked => ManualStore::unpark_all(&store, true).await.map(|_| None),
                 Self::FailCommit => {
                     let dangling = "PRAGMA defer_foreign_keys = ON; INSERT INTO aliases VALUES ('a', 'nothing', 0)";
-                    ByHand::execute(&store, dangling).await.map(|()| None)
+                    ManualStore::execute(&store, dangling).await.map(|()| None)
                 }
             }
         })

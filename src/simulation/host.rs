@@ -17,9 +17,10 @@ use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
 use crate::domain::mirror::{Changes, Reading};
 use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
-use crate::store::by_hand::{ByHand, Disk};
+use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
-    Draws, Identity, PageResult, Process, Record, Renamed, Settled, Settlement, Settling, Store, StoreError,
+    BatchResult, Draws, Identity, PageResult, Process, Record, Renamed, SessionOutcome, SessionResult, Store,
+    StoreError,
 };
 use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;
@@ -47,7 +48,7 @@ struct PendingCommand {
 #[derive(Clone)]
 pub struct SimReplica {
     pub store: Store,
-    pub hand: Arc<Mutex<ByHand>>,
+    pub hand: Arc<Mutex<ManualStore>>,
     pub identity: Arc<Mutex<Identity>>,
     /// Rows that pulls have written.
     written: Arc<AtomicU64>,
@@ -140,7 +141,7 @@ impl SimHost {
     pub fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
-        let (store, hand) = ByHand::open(&self.disk);
+        let (store, hand) = ManualStore::open(&self.disk);
         hand.set_full(self.full);
         if self.network.has(Bug::ClaimAtEachStart) {
             self.claim_and_forget(claim);
@@ -209,7 +210,7 @@ impl SimHost {
             && let Some(daemon) = &self.daemon
         {
             let forget = "UPDATE sessions SET unsynced_since = NULL";
-            let mut dropped: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, forget));
+            let mut dropped: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, forget));
             let _ = poll(&mut dropped);
             daemon.replica.hand.lock().unwrap().commit();
         }
@@ -321,7 +322,7 @@ impl SimHost {
     pub fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
-        let mut done: Job<_> = Box::pin(ByHand::execute(&daemon.replica.store, reset));
+        let mut done: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, reset));
         assert!(poll(&mut done).is_none());
         daemon.replica.hand.lock().unwrap().commit();
     }
@@ -347,7 +348,7 @@ impl SimReplica {
         self.bug == Some(bug)
     }
 
-    fn version(&self, settled: &Settled) -> i64 {
+    fn version(&self, settled: &SessionResult) -> i64 {
         self.hand.lock().unwrap().get(settled.instance_id.as_str()).map_or(0, |record| record.version)
     }
 }
@@ -374,19 +375,19 @@ impl Replica for SimReplica {
         self.store.learn_tables(tables, at).await
     }
 
-    async fn acknowledge(&self, mut result: Settling, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn acknowledge(&self, mut result: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
             result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
         if self.has(Bug::RetryRejected) {
-            result.sessions.retain(|s| !matches!(s.how, Settlement::Rejected { .. }));
+            result.sessions.retain(|s| !matches!(s.how, SessionOutcome::Rejected { .. }));
         }
         if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
-            ByHand::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
+            ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
         let renamed = self.store.settle(result, at).await?;
         if self.has(Bug::AckClearsLaterColumns) {
-            ByHand::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
+            ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
         }
         if self.has(Bug::CollisionNotAliased) {
@@ -396,7 +397,7 @@ impl Replica for SimReplica {
     }
 
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        let nothing = Settling { acked_batch, next_batches: [acked_batch; 2], ..Settling::default() };
+        let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
         if self.has(Bug::NoResync) {
             return self.store.settle(nothing, at).await.map(|_| (0, 0));
         }
@@ -404,7 +405,7 @@ impl Replica for SimReplica {
             self.store.settle(nothing, at).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
                 WHERE mirror_round IS NULL";
-            return ByHand::execute(&self.store, all).await.map(|()| (0, 0));
+            return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
     }
@@ -432,7 +433,7 @@ impl Replica for SimReplica {
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
             let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";
-            ByHand::execute(&self.store, rewrite).await?;
+            ManualStore::execute(&self.store, rewrite).await?;
         }
         Ok(imported)
     }

@@ -27,7 +27,7 @@ use super::setup::{HOSTS, INTERVALS, STALE_AFTER, Violation, now};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, Timestamp,
 };
-use crate::store::by_hand::Disk;
+use crate::store::testing::manual_store::Disk;
 use crate::store::{ColumnChanges, Process, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
 

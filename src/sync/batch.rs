@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::central::RowOutcome;
 use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
-use crate::store::{Pending, Record, Settled, SettledRecord, Settlement, Settling, WITHOUT_SESSION};
+use crate::store::{BatchResult, Pending, Record, RecordResult, SessionOutcome, SessionResult, WITHOUT_SESSION};
 
 /// The table in central that a row goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,9 +135,9 @@ impl BatchPart {
     }
 
     /// The result that the store records. `outcomes`: of each session in order, then of each record.
-    pub fn result(self, outcomes: Vec<RowOutcome>, settlement: impl Fn(RowOutcome) -> Settlement) -> Settling {
+    pub fn result(self, outcomes: Vec<RowOutcome>, settlement: impl Fn(RowOutcome) -> SessionOutcome) -> BatchResult {
         let mut outcomes = outcomes.into_iter();
-        let sessions: Vec<Settled> = self
+        let sessions: Vec<SessionResult> = self
             .sessions
             .into_iter()
             .zip(self.versions)
@@ -152,13 +152,13 @@ impl BatchPart {
             _ => Some(settled_record(&record, None)),
         });
         let records = records.collect();
-        Settling { sessions, records, ..Settling::default() }
+        BatchResult { sessions, records, ..BatchResult::default() }
     }
 
     /// The result of a part of which central rejects every row.
-    pub fn rejected(self, error: &str) -> Settling {
-        let rejected = Settlement::Rejected { error: error.to_owned() };
-        Settling {
+    pub fn rejected(self, error: &str) -> BatchResult {
+        let rejected = SessionOutcome::Rejected { error: error.to_owned() };
+        BatchResult {
             sessions: self
                 .sessions
                 .into_iter()
@@ -166,15 +166,15 @@ impl BatchPart {
                 .map(|(session, version)| settled(session, version, rejected.clone()))
                 .collect(),
             records: self.records.iter().map(|record| settled_record(record, Some(error.to_owned()))).collect(),
-            ..Settling::default()
+            ..BatchResult::default()
         }
     }
 }
 
-fn settled(session: TimedSession, version: i64, how: Settlement) -> Settled {
-    Settled { instance_id: session.session.instance_id, version, how }
+fn settled(session: TimedSession, version: i64, how: SessionOutcome) -> SessionResult {
+    SessionResult { instance_id: session.session.instance_id, version, how }
 }
 
-fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> SettledRecord {
-    SettledRecord { record_id: record.record_id, rejected }
+fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> RecordResult {
+    RecordResult { record_id: record.record_id, rejected }
 }

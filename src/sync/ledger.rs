@@ -11,7 +11,7 @@
 //! of those that the store knows. A batch of an abandoned connection that arrives late finds the ledger advanced and
 //! does nothing.
 
-use crate::store::{Ledger, Settling};
+use crate::store::{BatchResult, Ledger};
 
 #[derive(Default)]
 pub(super) struct LedgerPosition {
@@ -61,8 +61,8 @@ impl LedgerPosition {
     }
 
     /// Adds the position to the result of a batch, so that the store records both at once.
-    pub fn stamp(&self, result: Settling) -> Settling {
-        Settling { acked_batch: self.applied, next_batches: self.next, ..result }
+    pub fn stamp(&self, result: BatchResult) -> BatchResult {
+        BatchResult { acked_batch: self.applied, next_batches: self.next, ..result }
     }
 }
 

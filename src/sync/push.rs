@@ -18,7 +18,7 @@ use super::pull::log_renamed;
 use super::replica::Replica;
 use super::scheduler::{Scheduler, Tick};
 use crate::domain::Timestamp;
-use crate::store::{BatchLimit, Pending, Place, Settlement, Settling, Skip, StoreError};
+use crate::store::{BatchLimit, BatchResult, OutboxPosition, Pending, SessionOutcome, Skip, StoreError};
 use std::collections::HashSet;
 
 /// So many batches follow one another before the store is asked anew what has waited longest, and for records.
@@ -35,7 +35,7 @@ struct Sent {
 
 /// What to read while central works on a batch: what stands behind a place.
 struct ReadAhead<'a> {
-    behind: Option<Place>,
+    behind: Option<OutboxPosition>,
     limit: BatchLimit,
     skip: &'a Skip,
 }
@@ -89,7 +89,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     /// Fails if this host was renamed since the handshake. Checked after the sessions were read: a rename changes the
     /// identity first, and a session with the new name must not be pushed under the old host id.
-    async fn check_identity(&mut self, unrecorded: &mut Option<Settling>) -> Result<(), SyncError> {
+    async fn check_identity(&mut self, unrecorded: &mut Option<BatchResult>) -> Result<(), SyncError> {
         if self.replica.identity().host_id == self.host_id {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     /// Sends a batch, and meanwhile records the result of the one before and reads the next one.
-    async fn send(&mut self, part: &BatchPart, unrecorded: Option<Settling>, ahead: ReadAhead<'_>) -> Sent {
+    async fn send(&mut self, part: &BatchPart, unrecorded: Option<BatchResult>, ahead: ReadAhead<'_>) -> Sent {
         let after = self.ledger.applied();
         let batch = Batch { after, number: self.ledger.send_next(), sessions: &part.sessions, records: &part.records };
         let acked = unrecorded.as_ref().map(|result| result.acked_batch);
@@ -141,7 +141,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     /// Central has applied an undivided batch. Returns the result to record.
-    fn batch_accepted(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> Settling {
+    fn batch_accepted(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> BatchResult {
         for table in part.tables() {
             if self.held.clear(table) {
                 tracing::info!(table = table.name(), "central accepts the rows that waited for this table");
@@ -157,26 +157,26 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     /// Central has applied the next batch of the ledger. Returns the result to record.
-    pub(super) fn applied(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> Settling {
+    pub(super) fn applied(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> BatchResult {
         self.ledger.advance((self.context.random)());
         self.ledger.stamp(part.result(outcomes, |outcome| self.settlement(outcome)))
     }
 
     /// Has the store record the result of a batch.
-    pub(super) async fn record(&mut self, result: Settling) -> Result<(), StoreError> {
+    pub(super) async fn record(&mut self, result: BatchResult) -> Result<(), StoreError> {
         let acked = result.acked_batch;
         acknowledge(&self.replica, Some(result), self.now()).await?;
         self.ledger.recorded(acked);
         Ok(())
     }
 
-    fn settlement(&self, outcome: RowOutcome) -> Settlement {
+    fn settlement(&self, outcome: RowOutcome) -> SessionOutcome {
         match outcome {
             // `SessionMissing` is an outcome of records only.
-            RowOutcome::Stored | RowOutcome::SessionMissing => Settlement::Taken,
-            RowOutcome::ClosedElsewhere { closed_at } => Settlement::ClosedElsewhere { closed_at },
-            RowOutcome::IdCollision => Settlement::Collided { draws: std::array::from_fn(|_| self.random()) },
-            RowOutcome::ForeignMachine { machine } => Settlement::Rejected {
+            RowOutcome::Stored | RowOutcome::SessionMissing => SessionOutcome::Taken,
+            RowOutcome::ClosedElsewhere { closed_at } => SessionOutcome::ClosedElsewhere { closed_at },
+            RowOutcome::IdCollision => SessionOutcome::Collided { draws: std::array::from_fn(|_| self.random()) },
+            RowOutcome::ForeignMachine { machine } => SessionOutcome::Rejected {
                 error: format!(
                     "it belongs to machine {machine}; this state folder seems to be a copy of that machine's"
                 ),
@@ -185,7 +185,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 }
 
-async fn acknowledge(replica: &impl Replica, result: Option<Settling>, at: Timestamp) -> Result<(), StoreError> {
+async fn acknowledge(replica: &impl Replica, result: Option<BatchResult>, at: Timestamp) -> Result<(), StoreError> {
     if let Some(result) = result {
         log_renamed(&replica.acknowledge(result, at).await?);
     }

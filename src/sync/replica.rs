@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::domain::mirror::{Changes, HostSeen, Reading};
 use crate::domain::{HistoryTables, Kind, MachineName, Timestamp};
 use crate::store::{
-    BatchLimit, Draws, Identity, Ledger, PageResult, Pending, PinnedIdentity, Place, Renamed, Settling, Skip, Store,
-    StoreError,
+    BatchLimit, BatchResult, Draws, Identity, Ledger, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
+    Skip, Store, StoreError,
 };
 
 /// The local side of sync: this host's identity and its store.
@@ -55,7 +55,7 @@ pub trait Replica: Send + Sync {
     /// The unsynced sessions behind this place in the order of [`Self::pending`]; no records.
     fn pending_behind(
         &self,
-        place: Place,
+        place: OutboxPosition,
         limit: BatchLimit,
         skip: Skip,
     ) -> impl Future<Output = Result<Pending, StoreError>> + Send {
@@ -80,7 +80,7 @@ pub trait Replica: Send + Sync {
     /// Applies what central did with a batch. Returns the sessions that got a new id.
     fn acknowledge(
         &self,
-        result: Settling,
+        result: BatchResult,
         at: Timestamp,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send {
         self.store().settle(result, at)

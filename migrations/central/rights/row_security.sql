@@ -46,23 +46,47 @@ CREATE OR REPLACE FUNCTION sessiond_may_record(instance TEXT, asking NAME) RETUR
             WHERE s.instance_id = instance AND r.role_name IN (asking, session_user))
 $$;
 
--- The row of before and the row as it will be must both be of the role's machines, whatever their status. Any host
--- turns the sessions of vanished hosts stale, and that is all it may do to another machine's row. A central where
--- this was run before gets the function by 1790000000000_silent_sessions_and_views.sql as well.
+-- Whether column times differ in that of the status only, which may not lie in the future: it would keep
+-- the owner's own changes out. A row without any gets that of its heartbeat, as sessiond_mark_columns() does it.
+CREATE OR REPLACE FUNCTION sessiond_is_status_time(was JSONB, will JSONB, heartbeat BIGINT) RETURNS BOOLEAN
+    LANGUAGE sql VOLATILE AS $$
+    SELECT was = will OR coalesce(
+        jsonb_typeof(will) = 'object' AND jsonb_typeof(will->'status') = 'number'
+        AND (will->>'status')::numeric <= (extract(epoch FROM clock_timestamp()) * 1000000)::numeric
+        AND will = jsonb_build_object('status', will->'status')
+            || CASE jsonb_typeof(was) WHEN 'object' THEN was - 'status'
+                WHEN 'null' THEN jsonb_build_object('other', heartbeat) END,
+        false)
+$$;
+
+-- Both the row before the change and the row after it must belong to the role's machines, whatever their status. The one
+-- exception: any host may turn the sessions of vanished hosts stale. Columns that older centrals lack are read by way
+-- of JSON. A central where this was run before gets the same two functions by 1792000000000_guard_of_column_times.sql.
 CREATE OR REPLACE FUNCTION sessiond_guard() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 DECLARE
-    -- The last two are set by a trigger, not by whoever writes.
-    free CONSTANT TEXT[] := '{status, changed_xid, changed_by}';
+    -- What turning stale may change. Triggers set all of it but the status.
+    free CONSTANT TEXT[] := '{status, changed_xid, changed_by, others_xid, column_times}';
+    was  CONSTANT JSONB := to_jsonb(OLD);
+    will CONSTANT JSONB := to_jsonb(NEW);
 BEGIN
-    IF sessiond_may_write(OLD.host_machine, current_user) AND sessiond_may_write(NEW.host_machine, current_user) THEN
+    IF sessiond_may_write(OLD.host_machine, current_user)
+        AND sessiond_may_write(NEW.host_machine, current_user)
+    THEN
         RETURN NEW;
     END IF;
-    IF OLD.status <> 'active' OR NEW.status <> 'stale' OR to_jsonb(NEW) - free IS DISTINCT FROM to_jsonb(OLD) - free THEN
-        RAISE insufficient_privilege USING MESSAGE = format('role %s may not write sessions of machine %s',
-            current_user,
-            CASE WHEN sessiond_may_write(OLD.host_machine, current_user) THEN NEW.host_machine ELSE OLD.host_machine END);
+    IF OLD.status = 'active' AND NEW.status = 'stale'
+        AND will - free = was - free
+        AND coalesce(will->'others_xid', 'null')
+            IN (coalesce(was->'others_xid', 'null'), was->'changed_xid')
+        AND sessiond_is_status_time(coalesce(was->'column_times', 'null'),
+            coalesce(will->'column_times', 'null'), (extract(epoch FROM OLD.last_heartbeat) * 1000000)::bigint)
+    THEN
+        RETURN NEW;
     END IF;
-    RETURN NEW;
+    RAISE insufficient_privilege USING MESSAGE = format(
+        'role %s may not write sessions of machine %s', current_user,
+        CASE WHEN sessiond_may_write(OLD.host_machine, current_user) THEN NEW.host_machine
+            ELSE OLD.host_machine END);
 END
 $$;
 

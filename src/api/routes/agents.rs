@@ -12,7 +12,7 @@ use crate::api::{Api, ApiError};
 use crate::domain::Invalid;
 use crate::domain::agent::Sign;
 use crate::domain::footer::footer;
-use crate::store::{Process, Sighting};
+use crate::store::{Process, ReceivedReport};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
 
 /// Report an agent's heartbeat, start or end. The first report of an agent's conversation creates its session.
@@ -33,7 +33,7 @@ pub async fn report(
         Sign::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
-    let sighting = Sighting { report, process, host_machine: api.identity.current().name, lives: api.is_running };
+    let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();

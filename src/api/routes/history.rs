@@ -13,7 +13,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{Happening, Kind};
-use crate::store::{History, HistoryQuery, KeptRecord, Lookup, RequestKey};
+use crate::store::{History, HistoryQuery, Lookup, RequestKey, StoredRecord};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
     EventList, EventRequest, HistoryFilter, HistoryParams, Matches, RecordBody, RecordState,
@@ -126,8 +126,8 @@ async fn record<T: RecordBody>(
     Ok((StatusCode::CREATED, Json(body(kept))))
 }
 
-fn body<T: RecordBody>(kept: KeptRecord) -> T {
-    let KeptRecord { record, synced, parked } = kept;
+fn body<T: RecordBody>(kept: StoredRecord) -> T {
+    let StoredRecord { record, synced, parked } = kept;
     T::new(record, RecordState { synced, parked: parked.is_some(), note: parked })
 }
 
@@ -142,11 +142,7 @@ async fn list_records<T: RecordBody, L: Serialize>(
     let session = match api.store.find(id.clone()).await? {
         Lookup::One(record) => record.session.instance_id,
         Lookup::None => return Err(ApiError::not_found(&id)),
-        Lookup::Several(records) => {
-            let now = (api.clock)();
-            let matches = records.iter().map(|record| sessions::body(api, record, now)).collect();
-            return Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response());
-        }
+        Lookup::Several(records) => return Ok(sessions::several_matches(api, &records, (api.clock)())),
     };
     let _permit = api.response_budget.list_permit().await;
     let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset, after };

@@ -23,7 +23,7 @@ use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
 /// What a hook may take, less what it needs to leave a letter after that.
@@ -183,7 +183,7 @@ impl<'a> Voice<'a> {
             ..known
         };
         self.remember(&report, known.clone());
-        if let Err(error) = self.away.leave(Write::Agent { report }, self.now, error) {
+        if let Err(error) = self.away.leave(ClientWrite::Agent { report }, self.now, error) {
             self.complain(&error.line());
         }
         let footer = known.footer(self.now)?;
@@ -231,7 +231,7 @@ impl<'a> Voice<'a> {
     fn note(&self, heard: &Heard, note: Note) {
         let id = heard.id.clone();
         let write = match note {
-            Note::Checkpoint(work_state) => Write::Checkpoint {
+            Note::Checkpoint(work_state) => ClientWrite::Checkpoint {
                 id,
                 request: CheckpointRequest {
                     checkpoint_type: "context_window".to_owned(),
@@ -239,7 +239,7 @@ impl<'a> Voice<'a> {
                     context_window_percent: None,
                 },
             },
-            Note::ContextWindowUpdated(data) => Write::Event {
+            Note::ContextWindowUpdated(data) => ClientWrite::Event {
                 id,
                 request: EventRequest {
                     event_type: "context_window_updated".to_owned(),
@@ -251,8 +251,8 @@ impl<'a> Voice<'a> {
         let told = match (&heard.session, write.clone()) {
             // It comes after a report that waits.
             (None, _) => Err(away::nobody()),
-            (_, Write::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
-            (_, Write::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
+            (_, ClientWrite::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
+            (_, ClientWrite::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
         match told {

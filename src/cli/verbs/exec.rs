@@ -20,7 +20,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
 use crate::platform::process::{is_signal_ignored, start_time};
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
 /// What is passed on to the program. Stops and continuations are left to the terminal and its shell, which know
@@ -103,7 +103,7 @@ fn about(session: &SessionBody, sign: &str) -> AgentReport {
 /// What cannot be told is no reason for the program not to run.
 fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Output<'_>) {
     let told = match client.report_agent(&report) {
-        Err(error) if met_nobody(&error) => away.leave(Write::Agent { report }, away.now(), error),
+        Err(error) if met_nobody(&error) => away.leave(ClientWrite::Agent { report }, away.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };
     if let Err(error) = told {
@@ -113,7 +113,7 @@ fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Outpu
 
 fn close(client: &Client, id: &str, away: &Away<'_>, out: &mut Output<'_>) {
     let closed = match client.close(id) {
-        Err(error) if met_nobody(&error) => away.leave(Write::Close { id: id.to_owned() }, away.now(), error),
+        Err(error) if met_nobody(&error) => away.leave(ClientWrite::Close { id: id.to_owned() }, away.now(), error),
         answer => answer.map(drop).map_err(CliError::from),
     };
     // The program's own end is what counts for whoever waits for it.

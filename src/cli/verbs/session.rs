@@ -12,7 +12,7 @@ use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::start_time;
-use crate::spool::Write;
+use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
 pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -60,7 +60,7 @@ pub fn leave_registration(
         None => None,
     };
     let id = away.draw(&what.project, what.instance_type);
-    away.leave(Write::Register { id: id.to_string(), request, pid_started }, now, error)?;
+    away.leave(ClientWrite::Register { id: id.to_string(), request, pid_started }, now, error)?;
     spooled(out);
     let session = Session::register(id, what, now);
     let seen = SessionView {
@@ -87,7 +87,14 @@ pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mu
             request
                 .validate()
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
-            return leave(Write::Heartbeat { id: args.id.clone(), request }, &args.id, args.json, away, error, out);
+            return leave(
+                ClientWrite::Heartbeat { id: args.id.clone(), request },
+                &args.id,
+                args.json,
+                away,
+                error,
+                out,
+            );
         }
         answer => answer?,
     };
@@ -101,7 +108,7 @@ pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mu
 pub fn close(client: &Client, args: &CloseArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.close(&args.id) {
         Err(error) if met_nobody(&error) => {
-            leave(Write::Close { id: args.id.clone() }, &args.id, args.json, away, error, out)
+            leave(ClientWrite::Close { id: args.id.clone() }, &args.id, args.json, away, error, out)
         }
         answer => {
             let session = answer?;
@@ -112,7 +119,7 @@ pub fn close(client: &Client, args: &CloseArgs, away: &Away<'_>, out: &mut Outpu
 
 /// Leaves a change of a session whose state nobody here can tell.
 fn leave(
-    write: Write,
+    write: ClientWrite,
     id: &str,
     json: bool,
     away: &Away<'_>,

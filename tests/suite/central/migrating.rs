@@ -1,13 +1,17 @@
 //! `sessiond migrate` on centrals that are in use: what stands in the way, what is asked, what stays as it was.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sessiond::sync::postgres::{MigrateError, MigrateRequest, MigrationReport, migrate, migrate_with};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 use super::migrations::{file, old};
 use super::postgres::options;
 use crate::support::postgres::Server;
-use crate::support::{eventually, legacy_history};
+use crate::support::{campaign, eventually, legacy_history};
 
 async fn ask(
     server: &Server,
@@ -154,6 +158,88 @@ fn large(server: &Server, name: &str) {
          COMMENT ON COLUMN supervisor_sessions.created_at IS 'begin'; \
          CREATE ROLE reader; GRANT SELECT (created_at) ON supervisor_sessions TO reader",
     );
+}
+
+/// Queries that lock views and tables in different orders; each answers one row, found by an index.
+const READS: [&str; 6] = [
+    "SELECT count(*) FROM supervisor_sessions WHERE instance_id = 'many-PS-000001'",
+    "SELECT count(*) FROM (SELECT FROM command_log WHERE instance_id = 'many-PS-000001' LIMIT 10) AS found",
+    "SELECT count(*) FROM (SELECT age_seconds FROM sessions_with_machine WHERE instance_id = 'many-PS-000002') AS found",
+    "SELECT count(*) FROM (SELECT FROM mine WHERE instance_id = 'many-PS-000002' LIMIT 1) AS a, \
+         (SELECT FROM active_sessions_by_machine WHERE host_machine = 'none' LIMIT 1) AS b",
+    "SELECT count(*) FROM (SELECT FROM active_sessions_by_machine WHERE host_machine = 'none' LIMIT 1) AS b, \
+         (SELECT FROM mine WHERE instance_id = 'many-PS-000002' LIMIT 1) AS a",
+    "SELECT count(*) FROM (SELECT FROM command_log WHERE instance_id = 'many-PS-000001' LIMIT 10) AS c \
+         CROSS JOIN (SELECT FROM mine WHERE instance_id = 'many-PS-000003' LIMIT 1) AS a",
+];
+
+/// Reads over and over until the migration has ended. Returns the longest wait, when and by what query, and how many
+/// reads there were.
+async fn read_until(url: String, first: usize, done: Arc<AtomicBool>) -> ((Duration, Duration, &'static str), usize) {
+    let mut client = PgConnection::connect(&url).await.unwrap();
+    let started = Instant::now();
+    let (mut longest, mut count) = ((Duration::ZERO, Duration::ZERO, ""), 0);
+    while !done.load(Ordering::Relaxed) {
+        let read = READS[(first + count) % READS.len()];
+        let began = Instant::now();
+        // As psql sends it: a plan that was prepared before the change of a type would be refused after it.
+        let rows = sqlx::raw_sql(read).fetch_all(&mut client).await;
+        assert_eq!(rows.unwrap_or_else(|error| panic!("{read}: {error}")).len(), 1);
+        longest = longest.max((began.elapsed(), began - started, read));
+        count += 1;
+    }
+    (longest, count)
+}
+
+/// Migrates a central of that size while it is read.
+async fn migrate_beside_readers(sessions: u64, commands: u64) {
+    let server = Server::start(&["timezone=UTC"]);
+    old(&server, "x");
+    server.psql_file("x", &legacy_history(false));
+    server.psql(
+        "x",
+        &format!(
+            "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, created_at) \
+             SELECT 'many-PS-' || lpad(to_hex(n), 6, '0'), 'many', 'PS', '2026-07-01 12:00', '2026-01-01 12:00' \
+                 FROM generate_series(1, {sessions}) AS n; \
+             INSERT INTO command_log (instance_id, command_type, action, created_at) \
+             SELECT 'many-PS-' || lpad(to_hex(1 + n % {sessions}), 6, '0'), 'explicit', 'build', '2026-07-01 12:00' \
+                 FROM generate_series(1, {commands}) AS n; \
+             CREATE VIEW mine AS SELECT * FROM sessions_with_machine; ANALYZE"
+        ),
+    );
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> =
+        (0..READS.len()).map(|n| tokio::spawn(read_until(server.url("x"), n, done.clone()))).collect();
+    let began = Instant::now();
+    let (migrated, said) = ask(&server, "x", &[], false).await;
+    let took = began.elapsed();
+    done.store(true, Ordering::Relaxed);
+    migrated.unwrap();
+    let (mut longest, mut count) = ((Duration::ZERO, Duration::ZERO, ""), 0);
+    for reader in readers {
+        let (waited, reads) = reader.await.unwrap();
+        (longest, count) = (longest.max(waited), count + reads);
+    }
+    let attempts = said.iter().filter(|line| line.starts_with("waiting for a lock")).count();
+    println!(
+        "{sessions} sessions, {commands} commands: migrated in {took:?}, {attempts} attempts repeated; {count} reads, \
+         longest {longest:?}"
+    );
+    assert_eq!(server.psql("x", NAIVE), "0");
+    assert!(count > READS.len());
+    // A second on an idle machine.
+    assert!(longest.0 < Duration::from_secs(10), "a reader waited {longest:?}");
+}
+
+#[tokio::test]
+async fn readers_neither_fail_nor_wait_long_while_a_central_is_migrated() {
+    migrate_beside_readers(20_000, 60_000).await;
+}
+
+#[tokio::test]
+async fn readers_neither_fail_nor_wait_long_while_a_large_central_is_migrated() {
+    migrate_beside_readers(campaign(120_000, 1_000_000), campaign(100_000, 3_000_000)).await;
 }
 
 const INDEXES: &str = "SELECT indexrelid::regclass, indisvalid, pg_get_indexdef(indexrelid), obj_description(indexrelid) \

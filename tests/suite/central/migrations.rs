@@ -17,6 +17,7 @@ pub fn file(index: usize) -> PathBuf {
         "1780000000000_mirror_and_history",
         "1790000000000_silent_sessions_and_views",
         "1791000000000_merge_by_column",
+        "1792000000000_guard_of_column_times",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }
@@ -38,6 +39,7 @@ async fn every_state_leads_to_the_same_schema() {
         &[0, 1, 2],
         &[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4],
         &[0, 1, 2, 3, 4, 5, 5, 3],
+        &[0, 1, 2, 3, 4, 5, 6, 6],
     ]
     .into_iter()
     .enumerate()
@@ -46,7 +48,7 @@ async fn every_state_leads_to_the_same_schema() {
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
         let report = migrate(&options(&server.url(&name)), None, false).await.unwrap();
-        assert_eq!(report.steps.len(), 6);
+        assert_eq!(report.steps.len(), 7);
         assert_eq!(migrate(&options(&server.url(&name)), None, false).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
@@ -83,7 +85,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
     let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
-    assert_eq!(report.steps.len(), 6);
+    assert_eq!(report.steps.len(), 7);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),

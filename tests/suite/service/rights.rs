@@ -42,7 +42,7 @@ fn host(server: &Server, machine: &str, role: &str) -> Host {
 }
 
 #[test]
-fn the_role_can_do_all_that_a_daemon_does_and_no_more() {
+fn role_has_exactly_the_rights_of_a_daemon() {
     let server = central();
     grant(&server, "narrow");
     let narrow = host(&server, "odin3", "narrow");
@@ -95,7 +95,7 @@ fn the_role_can_do_all_that_a_daemon_does_and_no_more() {
 }
 
 #[test]
-fn a_role_that_lacks_a_right_is_told_which() {
+fn missing_right_is_named() {
     let server = central();
     grant(&server, "poor");
     server.psql("central", "REVOKE UPDATE ON sessiond_sweep FROM poor");
@@ -109,7 +109,7 @@ fn a_role_that_lacks_a_right_is_told_which() {
 }
 
 #[test]
-fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
+fn row_security_limits_a_role_to_its_machines_rows() {
     let server = central();
     bind(&server, "of_odin3", "odin3");
     bind(&server, "of_laptop", "laptop");
@@ -203,7 +203,7 @@ fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
     let escaped = format!("SET ROLE writers; UPDATE supervisor_sessions SET current_epic = 'x' {}", row(&theirs));
     may(&escaped).unwrap_err();
     server.psql("central", "REVOKE writers FROM of_laptop");
-    // What every host does for the others: judge the silent.
+    // What every host does for the others: turn their silent sessions stale.
     may(&format!("UPDATE supervisor_sessions SET status = 'stale' {}", row(&theirs))).unwrap();
     // Whoever is not listed goes on as before.
     grant(&server, "another_client");
@@ -216,6 +216,78 @@ fn event_of(id: &str) -> String {
         "INSERT INTO event_store (event_id, instance_id, event_type, sequence_num, timestamp, event_data, metadata) \
          VALUES (gen_random_uuid(), '{id}', 'test_failed', 1, now(), '{{}}', '{{}}')"
     )
+}
+
+/// What turns a session stale: (settings of the transaction, what else is set, whether it is allowed).
+const STALE: [(&str, &str, bool); 11] = [
+    // A client, a daemon, and a daemon of before there were column times.
+    ("", "", true),
+    ("sessiond.columns = 'on'", "", true),
+    ("sessiond.replay = 'on'", "", true),
+    ("sessiond.columns = 'on'", ", column_times = column_times || '{\"status\": 1}'", true),
+    ("sessiond.columns = 'on'", ", column_times = column_times || '{\"status\": 99999999999999999}'", false),
+    ("sessiond.columns = 'on'", ", column_times = column_times || '{\"status\": \"x\"}'", false),
+    ("sessiond.columns = 'on'", ", column_times = column_times || '{\"other\": 99999999999999999}'", false),
+    ("sessiond.columns = 'on'", ", column_times = '[]'", false),
+    ("sessiond.columns = 'on'", ", column_times = NULL", false),
+    // The trigger sets it where another host changed the row before, and not here.
+    ("sessiond.host = '00000000-0000-4000-8000-000000000001'", ", others_xid = '1'", false),
+    ("sessiond.columns = 'on'", ", current_epic = 'x'", false),
+];
+
+#[test]
+fn any_machine_s_role_turns_silent_sessions_stale_and_changes_nothing_else() {
+    let server = central();
+    bind(&server, "of_laptop", "laptop");
+    let theirs = "WHERE host_machine = 'odin3'";
+    for (number, times) in ["DEFAULT", "NULL", "'{\"other\": 5, \"status\": 7}'", "'[]'"].into_iter().enumerate() {
+        server.psql(
+            "central",
+            &format!(
+                "DELETE FROM supervisor_sessions; \
+                 SET sessiond.host = '00000000-0000-4000-8000-000000000001'; INSERT INTO supervisor_sessions \
+                 (instance_id, project, instance_type, host_machine, last_heartbeat, column_times) \
+                 VALUES ('a-PS-00000{number}', 'a', 'PS', 'odin3', now() - interval '1 hour', {times})"
+            ),
+        );
+        for (settings, set, allowed) in STALE {
+            // Times that are no object, which only the owner can have written, must not be in a daemon's way. NULL
+            // with a value appended stays NULL.
+            if times == "'[]'" && (set.contains("column_times") || allowed && !settings.contains("columns"))
+                || times == "NULL" && set.contains("column_times =")
+            {
+                continue;
+            }
+            let local = if settings.is_empty() { String::new() } else { format!("SET LOCAL {settings}; ") };
+            let update = format!("UPDATE supervisor_sessions SET status = 'stale'{set} {theirs}");
+            let result = server.psql_as(
+                "of_laptop",
+                "central",
+                &format!(
+                    "BEGIN; SET LOCAL sessiond.host = '00000000-0000-4000-8000-000000000002'; {local}{update}; ROLLBACK"
+                ),
+            );
+            assert_eq!(result.is_ok(), allowed, "{times}: {settings} {set}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn migrate_replaces_a_guard_that_refuses_column_times() {
+    let server = central();
+    bind(&server, "of_laptop", "laptop");
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central");
+    server.psql_file("central", &migrations.join("1790000000000_silent_sessions_and_views.sql"));
+    server.psql(
+        "central",
+        "DELETE FROM sessiond_migrations WHERE version = 1792000000000; \
+         INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) \
+         VALUES ('a-PS-aaaaaa', 'a', 'PS', 'odin3')",
+    );
+    let stale = "UPDATE supervisor_sessions SET status = 'stale' RETURNING status";
+    server.psql_as("of_laptop", "central", stale).unwrap_err();
+    Host::new("owner").ok(&["migrate", "--central-url", &server.url("central")]);
+    assert_eq!(server.psql_as("of_laptop", "central", stale).unwrap(), "stale");
 }
 
 #[test]
@@ -234,7 +306,7 @@ fn a_renamed_host_keeps_its_rows_under_row_security() {
 }
 
 #[test]
-fn migrate_closes_the_hole_of_an_earlier_guard() {
+fn migrate_replaces_an_earlier_flawed_guard() {
     let server = central();
     bind(&server, "of_laptop", "laptop");
     // The guard of an earlier row_security.sql.

@@ -40,7 +40,7 @@ impl FakeHistory {
                 applied.push(RowOutcome::SessionMissing);
                 continue;
             }
-            if record.kind == Kind::Event && !self.tables.takes(&record.record_type) {
+            if record.kind == Kind::Event && !self.tables.accepts(&record.record_type) {
                 return Err(CentralError::Reject(Rejection {
                     code: "23514".to_owned(),
                     message: format!("{} is no type of event here (23514)", record.record_type),

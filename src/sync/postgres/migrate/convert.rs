@@ -1,4 +1,5 @@
-//! Gives the columns of one table a zone, within a transaction that the caller begins and commits.
+//! Gives the columns of one table a zone, within a transaction that the caller begins and commits. It already holds the
+//! locks of the table and its views.
 //!
 //! Postgres refuses this while views use the table, so each view is dropped and created again with its options, owner,
 //! grants, grants on columns, comments, defaults, rules, triggers and indexes. What belongs to the columns themselves
@@ -107,7 +108,6 @@ pub(super) async fn convert(
     columns: &[&NaiveColumn],
     later: bool,
 ) -> Result<(), MigrateFailure> {
-    run(connection, format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
     let row = sqlx::query("SELECT current_setting('search_path'), $1::regclass::oid, current_schema()")
         .bind(table)
         .fetch_one(&mut *connection)

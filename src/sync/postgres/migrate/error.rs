@@ -81,6 +81,8 @@ fn obstacles(obstacles: &[Obstacle]) -> String {
 pub(in super::super) enum MigrateFailure {
     Sql(sqlx::Error),
     Migrate(MigrateError),
+    /// The time to take all locks was over.
+    LockTimeout(sqlx::Error),
 }
 
 impl From<sqlx::Error> for MigrateFailure {
@@ -113,22 +115,33 @@ impl From<sqlx::migrate::MigrateError> for MigrateFailure {
 const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
 
 impl MigrateFailure {
-    /// Another process held a lock for too long, or a deadlock was resolved in its favour.
+    /// An error of the statement that takes all locks: where the server ended it, its time was over.
+    pub fn of_locks(error: sqlx::Error) -> Self {
+        if code(&error) == Some("57014") { Self::LockTimeout(error) } else { Self::Sql(error) }
+    }
+
+    /// Another process held a lock for too long, or this one was ended by a deadlock.
     pub fn is_lock_timeout(&self) -> bool {
-        matches!(self, Self::Sql(error) if code(error).is_some_and(|code| code == "55P03" || code == "40P01"))
+        match self {
+            Self::LockTimeout(_) => true,
+            Self::Sql(error) => matches!(code(error), Some("55P03" | "40P01")),
+            Self::Migrate(_) => false,
+        }
     }
 
     /// The error with the address of central.
     pub fn explain(self, place: &str) -> MigrateError {
         match self {
-            Self::Sql(error) => match database(&error).filter(|error| PERMANENT.contains(&error.code())) {
-                Some(error) => {
-                    let about = error.detail().or(error.hint()).map(|more| format!(": {more}")).unwrap_or_default();
-                    let why = format!("central {place}: {} ({}){about}", error.message(), error.code());
-                    MigrateError::Central(CentralError::Reject(Rejection::without_code(one_line(&why))))
+            Self::Sql(error) | Self::LockTimeout(error) => {
+                match database(&error).filter(|error| PERMANENT.contains(&error.code())) {
+                    Some(error) => {
+                        let about = error.detail().or(error.hint()).map(|more| format!(": {more}")).unwrap_or_default();
+                        let why = format!("central {place}: {} ({}){about}", error.message(), error.code());
+                        MigrateError::Central(CentralError::Reject(Rejection::without_code(one_line(&why))))
+                    }
+                    None => MigrateError::Central(classify(&error, place)),
                 }
-                None => MigrateError::Central(classify(&error, place)),
-            },
+            }
             Self::Migrate(error) => error,
         }
     }

@@ -15,6 +15,7 @@ use sqlx::{Executor, Row, SqlSafeStr};
 mod columns;
 mod convert;
 mod error;
+mod locks;
 mod obstacles;
 mod online;
 mod views;
@@ -24,6 +25,7 @@ pub use error::{MigrateError, Obstacle};
 
 use self::columns::{CentralTable, Given, NaiveColumn};
 use self::error::MigrateFailure;
+use self::locks::Locks;
 use self::wait::MigrationConnection;
 use super::connect::{Connected, PostgresOptions};
 use super::zone;
@@ -31,7 +33,7 @@ use super::zone;
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 6] = [
+const FILES: [(i64, &str, &str); 7] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -48,15 +50,25 @@ const FILES: [(i64, &str, &str); 6] = [
         "mirror_and_history",
         include_str!("../../../../migrations/central/1780000000000_mirror_and_history.sql"),
     ),
-    (1_790_000_000_000, "silent_sessions_and_views", VIEWS),
+    (
+        VIEWS,
+        "silent_sessions_and_views",
+        include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql"),
+    ),
     (
         1_791_000_000_000,
         "merge_by_column",
         include_str!("../../../../migrations/central/1791000000000_merge_by_column.sql"),
     ),
+    (
+        1_792_000_000_000,
+        "guard_of_column_times",
+        include_str!("../../../../migrations/central/1792000000000_guard_of_column_times.sql"),
+    ),
 ];
 
-const VIEWS: &str = include_str!("../../../../migrations/central/1790000000000_silent_sessions_and_views.sql");
+/// The file that is applied again when views were put back after it.
+const VIEWS: i64 = 1_790_000_000_000;
 
 /// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
@@ -121,7 +133,9 @@ async fn run(
     waiting: &mut MigrationConnection<'_>,
     request: &MigrateRequest,
 ) -> Result<MigrationReport, MigrateFailure> {
-    let plan = waiting.attempt(async |c: &mut PgConnection| MigrationPlan::read(c, &request.time_zones).await).await?;
+    let plan = waiting
+        .attempt(&Locks::default(), async |c: &mut PgConnection| MigrationPlan::read(c, &request.time_zones).await)
+        .await?;
     if !plan.obstacles.is_empty() {
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
@@ -145,7 +159,8 @@ async fn run(
     }
     let columns: &[NaiveColumn] = if online { &[] } else { &plan.columns };
     if !plan.pending.is_empty() {
-        waiting.attempt(async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
+        let locks = locks_of_files(columns);
+        waiting.attempt(&locks, async |c: &mut PgConnection| apply(c, &plan.tables, columns).await).await?;
     }
     online::analyze(&mut waiting.connection, &plan.columns).await;
     Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes })
@@ -242,6 +257,24 @@ impl MigrationPlan {
     }
 }
 
+/// What the files change, and the columns that get a zone along with them.
+fn locks_of_files(columns: &[NaiveColumn]) -> Locks<'_> {
+    Locks {
+        tables: vec![
+            "supervisor_sessions",
+            "event_store",
+            "command_log",
+            "checkpoints",
+            "sessiond_hosts",
+            "sessiond_sweep",
+            "sessiond_tombstones",
+            "sessiond_history",
+        ],
+        with_views: columns.iter().map(|column| column.table.as_str()).collect(),
+        views: vec!["active_sessions_by_machine", "sessions_with_machine"],
+    }
+}
+
 /// Applies the pending files, all or none.
 async fn apply(
     connection: &mut PgConnection,
@@ -256,15 +289,12 @@ async fn apply(
     }
     let kept = views::keep(connection).await?;
     migrator().run_direct(None, &mut *connection, false).await?;
-    if is_left_behind(connection).await? {
-        for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= HISTORY) {
-            connection.execute(sqlx::raw_sql(sql)).await?;
-        }
-    }
     views::put_back(connection, &kept).await?;
-    if !kept.is_empty() {
-        // A restored view with the columns of the second file gets those of the earlier services.
-        connection.execute(sqlx::raw_sql(VIEWS)).await?;
+    // A restored view with the columns of the second file gets those of the earlier services. A later file may replace
+    // what an earlier one defines, so all files from the first one that is needed on are applied.
+    let again = if is_left_behind(connection).await? { HISTORY } else { VIEWS };
+    for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= again) {
+        connection.execute(sqlx::raw_sql(sql)).await?;
     }
     // sqlx names its statements here; a pooler would pass them to other clients.
     connection.execute("DEALLOCATE ALL").await?;

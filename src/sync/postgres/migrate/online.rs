@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::columns::{CentralTable, NaiveColumn};
 use super::convert::{convert, run};
 use super::error::{MigrateError, MigrateFailure};
+use super::locks::Locks;
 use super::wait::{MigrationConnection, watch};
 
 /// The columns that indexes need, as in the migration files, and a constraint that is not validated yet.
@@ -79,7 +80,8 @@ pub(super) async fn prepare(
     let has_columns: bool = sqlx::query(HAS_COLUMNS).fetch_one(&mut waiting.connection).await?.try_get(0)?;
     if !has_columns {
         (waiting.say)("adding columns to supervisor_sessions");
-        waiting.attempt(async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
+        let locks = Locks { tables: vec!["supervisor_sessions"], ..Locks::default() };
+        waiting.attempt(&locks, async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
     }
     unlimited(&mut waiting.connection, true).await?;
     run(&mut waiting.connection, CHECK.into()).await?;
@@ -88,7 +90,9 @@ pub(super) async fn prepare(
         if !of_table.is_empty() {
             (waiting.say)(&format!("giving the times of {} a zone", table.name));
             let large = table.is_large();
-            waiting.attempt(async |c: &mut PgConnection| convert(c, &table.name, &of_table, large).await).await?;
+            let name = table.name.as_str();
+            let locks = Locks { tables: vec![name], with_views: vec![name], ..Locks::default() };
+            waiting.attempt(&locks, async |c: &mut PgConnection| convert(c, name, &of_table, large).await).await?;
         }
     }
     for (table, name, what) in INDEXES {

@@ -1,8 +1,9 @@
 //! Transactions that wait only briefly for a lock, and name the process that holds it.
 //!
-//! A statement that waits for an exclusive lock blocks all that come after it. So each attempt waits one second at most,
-//! rolls back, and is repeated a few times. While it waits, a second connection asks the server which processes block
-//! it; without that connection (a limit on connections) the error names none.
+//! A statement that waits for an exclusive lock blocks all that come after it. So each attempt waits half a second at most
+//! for all exclusive locks together (see [`super::locks`]), rolls back, and is repeated a few times. While it waits, a
+//! second connection asks the server which processes block it; without that connection (a limit on connections) the error
+//! names none.
 
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use tokio::time::sleep;
 
 use super::super::errors::one_line;
 use super::error::{MigrateError, MigrateFailure};
+use super::locks::Locks;
 
-/// How long one attempt waits for a lock.
-pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one attempt waits for a lock that keeps no reader out. Autovacuum gives way after `deadlock_timeout`, which is
+/// one second by default.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 8;
 
 /// The pause after the first attempt; each later one is longer by the same amount.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,9 +51,10 @@ pub(super) struct MigrationConnection<'a> {
 }
 
 impl MigrationConnection<'_> {
-    /// Runs `work` in a transaction, and repeats it while a lock is not available.
+    /// Runs `work` in a transaction that holds `locks`, and repeats it while a lock is not available.
     pub async fn attempt<T>(
         &mut self,
+        locks: &Locks<'_>,
         work: impl AsyncFn(&mut PgConnection) -> Result<T, MigrateFailure>,
     ) -> Result<T, MigrateFailure> {
         let mut attempt = 0;
@@ -62,6 +66,7 @@ impl MigrationConnection<'_> {
             sqlx::query(LIMITS).bind(limit).fetch_all(&mut *transaction).await?;
             let working = async {
                 sqlx::query(ALONE).execute(&mut *transaction).await?;
+                locks.take(&mut transaction).await?;
                 work(&mut transaction).await
             };
             let outcome = tokio::select! {

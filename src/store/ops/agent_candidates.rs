@@ -1,0 +1,179 @@
+//! Which sessions an agent's report may belong to: by the agent's own id, by process, by the session that runs the agent,
+//! and by folder.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::domain::agent::{Candidate, Candidates, Report, Sign, Source};
+use crate::domain::{InstanceId, MachineName, Status};
+use crate::store::error::StoreError;
+use crate::store::tables::agent_ids::Use;
+use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::sessions::COLUMNS;
+use crate::store::tables::{agent_ids, sessions};
+
+/// A report, and what is known of where it came from.
+#[derive(Clone, Debug)]
+pub struct ReceivedReport {
+    pub report: Report,
+    /// The agent's process, where it is known when that started.
+    pub process: Option<Process>,
+    pub host_machine: MachineName,
+    /// Whether a process still runs.
+    pub lives: fn(Process) -> bool,
+}
+
+pub(in crate::store) fn candidates(
+    db: &Connection,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Candidates, StoreError> {
+    let report = &sighting.report;
+    let mut known = match &report.claude_session_uuid {
+        Some(uuid) => by_uuid(db, uuid, sighting, caller)?,
+        None => None,
+    };
+    // An id that was given to the agent identifies as its own does.
+    if let (None, Some(promised)) = (&known, &report.promised_id) {
+        known = by_id(db, promised, sighting, caller)?;
+    }
+    let by_process = match sighting.process {
+        Some(process) => by_process(db, process, sighting, caller)?,
+        None => None,
+    };
+    let outer = match &report.outer_id {
+        Some(id) => outer(db, id, sighting, caller)?,
+        None => None,
+    };
+    let by_folder = match (&report.working_dir, report.sign, sighting.process) {
+        (Some(folder), Sign::Start(Source::Clear | Source::Compact), None) => by_folder(db, folder, sighting, caller)?,
+        _ => None,
+    };
+    Ok(Candidates { by_uuid: known, by_process, outer, by_folder })
+}
+
+impl ReceivedReport {
+    /// Whether this process lives and is another than the one that reports.
+    pub(in crate::store) fn is_other(&self, process: Option<Process>) -> bool {
+        let reporting = self.process;
+        process.is_some_and(|other| reporting.is_some_and(|own| own != other) && (self.lives)(other))
+    }
+}
+
+/// A session as the one that a report may belong to; `used` is where the id that led here is used.
+fn candidate(found: Record, used: Option<Use>, sighting: &ReceivedReport) -> Candidate {
+    let used = used.unwrap_or_default();
+    let same_project = found.session.claude_session_uuid.is_none() || found.session.project == sighting.report.project;
+    let current = found.session.claude_session_uuid;
+    let reported = &sighting.report.claude_session_uuid;
+    let last = used.process.or(found.process);
+    Candidate {
+        id: found.session.instance_id,
+        closed: found.session.status == Status::Closed,
+        same_process: last.zip(sighting.process).map(|(last, reporting)| last == reporting),
+        is_current: current.is_none() || reported.is_none() || current == *reported,
+        is_left: used.is_left,
+        runs_elsewhere: sighting.is_other(found.process) || sighting.is_other(used.process),
+        same_project,
+    }
+}
+
+fn by_uuid(
+    db: &Connection,
+    uuid: &str,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    // A session that was registered under this id without a report is not in claude_ids. An open one first.
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s LEFT JOIN claude_ids c ON c.uuid = ?1 AND c.instance_id = s.instance_id \
+             WHERE s.instance_id IN (SELECT instance_id FROM claude_ids WHERE uuid = ?1 \
+                 UNION SELECT instance_id FROM sessions WHERE claude_session_uuid = ?1) \
+                 AND s.owner_uid = ?2 AND s.mirror_round IS NULL \
+             ORDER BY s.status = 'closed', c.uuid IS NULL, s.created_at DESC LIMIT 1"
+        ))?
+        .query_row(params![uuid, caller.uid], sessions::read_record)
+        .optional()?;
+    let Some(found) = found else { return Ok(None) };
+    let used = agent_ids::use_of(db, Some(uuid), &found.session.instance_id)?;
+    Ok(Some(candidate(found, used, sighting)))
+}
+
+pub(in crate::store) fn by_id(
+    db: &Connection,
+    id: &InstanceId,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+    Ok(found.map(|found| candidate(found, None, sighting)))
+}
+
+fn by_process(
+    db: &Connection,
+    process: Process,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE pid = ?1 AND pid_started = ?2 AND owner_uid = ?3 \
+                 AND status <> 'closed' AND mirror_round IS NULL ORDER BY created_at DESC LIMIT 1"
+        ))?
+        .query_row(params![process.pid, process.started, caller.uid], sessions::read_record)
+        .optional()?;
+    let Some(found) = found.map_or_else(|| by_further_process(db, process, caller), |found| Ok(Some(found)))? else {
+        return Ok(None);
+    };
+    let used = agent_ids::use_of(db, found.session.claude_session_uuid.as_deref(), &found.session.instance_id)?;
+    Ok(Some(candidate(found, used, sighting)))
+}
+
+/// The session whose conversation this process uses while another one is watched, such as a shell that started it.
+fn by_further_process(db: &Connection, process: Process, caller: Caller) -> Result<Option<Record>, StoreError> {
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM session_processes p JOIN sessions s ON s.instance_id = p.instance_id \
+                 JOIN claude_ids c ON c.uuid = s.claude_session_uuid AND c.instance_id = s.instance_id \
+             WHERE p.pid = ?1 AND p.pid_started = ?2 AND c.pid = ?1 AND c.pid_started = ?2 AND s.owner_uid = ?3 \
+                 AND s.status <> 'closed' AND s.mirror_round IS NULL LIMIT 1"
+        ))?
+        .query_row(params![process.pid, process.started, caller.uid], sessions::read_record)
+        .optional()?)
+}
+
+/// The session of the program that runs the agent, unless another conversation runs in it: that of an agent which
+/// started this one.
+fn outer(
+    db: &Connection,
+    id: &InstanceId,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+    let Some(found) = found.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
+    let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, sighting))) };
+    let used = agent_ids::use_of(db, Some(current), id)?;
+    let ended = used.is_some_and(|used| used.is_left || used.process.is_some_and(|process| !(sighting.lives)(process)));
+    Ok(ended.then(|| candidate(found, used, sighting)))
+}
+
+/// Of the agent's sessions in a folder, how many are looked at for one without a process.
+const RECENT: i64 = 50;
+
+fn by_folder(
+    db: &Connection,
+    folder: &str,
+    sighting: &ReceivedReport,
+    caller: Caller,
+) -> Result<Option<Candidate>, StoreError> {
+    let recent = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM sessions s WHERE working_dir = ?1 AND owner_uid = ?2 AND mirror_round IS NULL \
+                 AND claude_session_uuid IS NOT NULL ORDER BY last_heartbeat DESC, instance_id LIMIT ?3"
+        ))?
+        .query_map(params![folder, caller.uid, RECENT], sessions::read_record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let idle = recent.into_iter().find(|r| r.process.is_none_or(|process| !(sighting.lives)(process)));
+    Ok(idle.map(|found| candidate(found, None, sighting)))
+}

@@ -1,0 +1,275 @@
+//! Agents' reports in SQLite: the session that one belongs to is found and changed in one transaction, so that no
+//! session is registered twice, whichever of an agent's reports comes first.
+//!
+//! Three tables say what runs a session. `sessions.pid` is the process that is watched. `claude_ids` has every id of
+//! the agent's own that led to a session, with the process that uses the conversation and whether it was left.
+//! `session_processes` has further processes that opened the same conversation; the next of them is watched when the
+//! first ends.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use crate::domain::agent::{Kind, Report, Sign, Source, Verdict, resolve};
+use crate::domain::{Column, Heartbeat, InstanceId, Registration, Session, Status, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::ops::agent_candidates::ReceivedReport;
+use crate::store::ops::{agent_candidates, promised_ids};
+use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
+
+/// What became of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportResult {
+    pub record: Record,
+    /// The session began with this report.
+    pub created: bool,
+    /// Another process than before is to be watched.
+    pub process_changed: bool,
+}
+
+/// # Errors
+/// `NotFound` for a report that begins nothing and belongs to no known session.
+pub(in crate::store) fn apply_report(
+    db: &Connection,
+    sighting: ReceivedReport,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<ReportResult, StoreError> {
+    let known = agent_candidates::candidates(db, &sighting, caller)?;
+    let by_process = known.by_process.clone();
+    let report = &sighting.report;
+    let identifies = report.claude_session_uuid.is_some() || sighting.process.is_some();
+    let verdict = resolve(report.sign, identifies, known);
+    let (id, runs, created) = match &verdict {
+        Verdict::Adopt(id) => (id.clone(), true, false),
+        Verdict::Begin { resumed_from } => (begin(db, &sighting, resumed_from.clone(), caller, draws, at)?, true, true),
+        Verdict::Close(id) | Verdict::Abandon(id) | Verdict::Ignore(id) => (id.clone(), false, false),
+        Verdict::Unknown => return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default())),
+    };
+    let before = existing(db, id.as_str())?.process;
+    match &verdict {
+        Verdict::Adopt(id) => adopt(db, id, &sighting, at, stale_after)?,
+        Verdict::Close(id) | Verdict::Abandon(id) => end(db, id, &sighting, at)?,
+        _ => {}
+    }
+    if let (false, Some(process)) = (runs, sighting.process) {
+        session_processes::remove(db, Some(&id), process)?;
+    }
+    if runs {
+        if let Some(other) = by_process.filter(|other| other.id != id) {
+            leave(db, &other.id, at)?;
+        }
+        remember(db, &sighting, &id)?;
+        note_kind(db, &sighting, &id)?;
+        promised_ids::keep(db, report.promised_id.as_ref(), &id, caller, at)?;
+    }
+    let record = existing(db, id.as_str())?;
+    Ok(ReportResult { process_changed: record.process != before || created, record, created })
+}
+
+fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
+    sessions::get(db, id)?.ok_or_else(|| StoreError::NotFound(id.to_owned()))
+}
+
+/// Applies a report of a process that runs the session.
+fn adopt(
+    db: &Connection,
+    id: &InstanceId,
+    sighting: &ReceivedReport,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<(), StoreError> {
+    let mut record = existing(db, id.as_str())?;
+    let before = record.clone();
+    let report = &sighting.report;
+    let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
+    record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
+    if let Some(process) = sighting.process {
+        if sighting.is_other(before.process) {
+            session_processes::add(db, id, process)?;
+        } else {
+            record.process = Some(process);
+            session_processes::remove(db, None, process)?;
+        }
+    }
+    follow(db, &mut record.session, sighting, before.process)?;
+    record.change_columns_since(&before.session, at);
+    if report.context_percent.is_some() {
+        record.change_column(Column::ContextPercent, at);
+    }
+    if whereabouts(&record.session) != whereabouts(&before.session) {
+        sessions::save_whereabouts(db, &record)?;
+    }
+    sessions::save(db, &mut record, at)?;
+    checkpoints_due::update(db, id, (before.session.context_percent, record.session.context_percent))?;
+    Ok(())
+}
+
+/// Follows the agent to another conversation, transcript or folder, unless another process uses the conversation.
+fn follow(
+    db: &Connection,
+    session: &mut Session,
+    sighting: &ReceivedReport,
+    watched: Option<Process>,
+) -> Result<(), StoreError> {
+    let report = &sighting.report;
+    let current = session.claude_session_uuid.clone();
+    let running = agent_ids::use_of(db, current.as_deref(), &session.instance_id)?.unwrap_or_default();
+    if sighting.is_other(running.process) {
+        return Ok(());
+    }
+    if report.claude_session_uuid.is_some() && report.claude_session_uuid != current {
+        let known = agent_ids::use_of(db, report.claude_session_uuid.as_deref(), &session.instance_id)?;
+        let becomes_current = match report.sign {
+            // A process starts once: under two ids one is a throw-away, and heartbeats tell which.
+            Sign::Start(Source::Startup) => current.is_none() || watched.is_none() || watched != sighting.process,
+            Sign::Start(_) => true,
+            _ => known.is_none_or(|known| !known.is_left) && report.sign != Sign::Leave,
+        };
+        if !becomes_current {
+            return Ok(());
+        }
+        if matches!(report.sign, Sign::Start(_)) {
+            agent_ids::mark_left(db, current.as_deref(), &session.instance_id)?;
+        }
+        if known.is_none() && current.is_some() && report.context_percent.is_none() {
+            // A conversation that begins is empty.
+            session.context_percent = 0;
+        }
+        session.claude_session_uuid.clone_from(&report.claude_session_uuid);
+        session.claude_session_path = None;
+    }
+    move_to(session, report);
+    Ok(())
+}
+
+/// Notes the transcript and the folder that a report of the current conversation names.
+fn move_to(session: &mut Session, report: &Report) {
+    if report.claude_session_path.is_some() {
+        session.claude_session_path.clone_from(&report.claude_session_path);
+    }
+    if report.working_dir.is_some() {
+        session.working_dir.clone_from(&report.working_dir);
+    }
+}
+
+fn whereabouts(session: &Session) -> [&Option<String>; 3] {
+    [&session.claude_session_uuid, &session.claude_session_path, &session.working_dir]
+}
+
+/// The process that reports runs the session no more. It ends, or is to be resumed, unless another process runs it.
+fn end(db: &Connection, id: &InstanceId, sighting: &ReceivedReport, at: Timestamp) -> Result<(), StoreError> {
+    let mut record = existing(db, id.as_str())?;
+    let before = record.session.clone();
+    move_to(&mut record.session, &sighting.report);
+    record.change_columns_since(&before, at);
+    if whereabouts(&record.session) != whereabouts(&before) {
+        sessions::save_whereabouts(db, &record)?;
+    }
+    if let Some(process) = sighting.process {
+        session_processes::remove(db, Some(id), process)?;
+    }
+    record.process = session_processes::take_next_live(db, id, sighting.lives)?;
+    if record.process.is_none() {
+        agent_ids::mark_left(db, record.session.claude_session_uuid.as_deref(), id)?;
+        match sighting.report.sign {
+            Sign::Gone => record.session.status = Status::Stale,
+            _ => {
+                record.session.close(at);
+            }
+        }
+    }
+    sessions::save(db, &mut record, at)
+}
+
+/// The session's process continues another session: nothing runs this one any more.
+fn leave(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
+    let mut record = existing(db, id.as_str())?;
+    if record.session.status != Status::Closed {
+        record.process = session_processes::take_next(db, id)?;
+        if record.process.is_none() {
+            record.session.status = Status::Stale;
+        }
+        sessions::save(db, &mut record, at)?;
+    }
+    Ok(())
+}
+
+/// Notes how the agent runs. One prompt to a conversation does not make an interactive session a headless one.
+fn note_kind(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
+    let Some(kind) = sighting.report.kind else { return Ok(()) };
+    let headless = Kind::Headless.as_str();
+    db.prepare_cached(
+        "UPDATE sessions SET kind = ?2 WHERE instance_id = ?1 AND kind IS NOT ?2 AND (kind IS NULL OR ?2 <> ?3)",
+    )?
+    .execute(params![id.as_str(), kind.as_str(), headless])?;
+    Ok(())
+}
+
+fn begin(
+    db: &Connection,
+    sighting: &ReceivedReport,
+    resumed_from: Option<InstanceId>,
+    caller: Caller,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<InstanceId, StoreError> {
+    let report = &sighting.report;
+    let promised = match &report.promised_id {
+        // The rules may make it a session of another type than was promised; the id tells the type.
+        Some(id) if id.names(&report.project, report.instance_type) && promised_ids::may_begin(db, id)? => Some(id),
+        _ => None,
+    };
+    let instance_id = match promised {
+        Some(id) => id.clone(),
+        None => sessions::free_id(db, &report.project, report.instance_type, draws)?,
+    };
+    let what = Registration {
+        project: report.project.clone(),
+        instance_type: report.instance_type,
+        host_machine: sighting.host_machine.clone(),
+        context_percent: report.context_percent.unwrap_or(0),
+        current_epic: None,
+        claude_session_uuid: report.claude_session_uuid.clone(),
+        claude_session_path: report.claude_session_path.clone(),
+        resumed_from,
+        working_dir: report.working_dir.clone(),
+    };
+    sessions::insert(
+        db,
+        &Record::begun(Session::register(instance_id.clone(), what, at), sighting.process, caller, at),
+    )?;
+    Ok(instance_id)
+}
+
+/// Notes that the agent's own id leads to this session, and which process uses it.
+fn remember(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
+    let Some(uuid) = &sighting.report.claude_session_uuid else { return Ok(()) };
+    let known = agent_ids::use_of(db, Some(uuid), id)?;
+    let before = known.unwrap_or_default();
+    let process = if sighting.is_other(before.process) { before.process } else { sighting.process.or(before.process) };
+    let is_left = match sighting.report.sign {
+        Sign::Start(_) => false,
+        Sign::Leave => !sighting.is_other(before.process),
+        _ => before.is_left,
+    };
+    if known.is_some() && process == before.process && is_left == before.is_left {
+        return Ok(());
+    }
+    // The id moves to this session, but never away from another user's.
+    db.prepare_cached(
+        "DELETE FROM claude_ids WHERE uuid = ?1 AND instance_id <> ?2 AND NOT EXISTS \
+             (SELECT 1 FROM sessions other, sessions own WHERE other.instance_id = claude_ids.instance_id \
+                 AND own.instance_id = ?2 AND other.mirror_round IS NULL AND other.owner_uid <> own.owner_uid)",
+    )?
+    .execute(params![uuid, id.as_str()])?;
+    db.prepare_cached(
+        "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started, is_left) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (uuid) DO UPDATE SET pid = ?3, pid_started = ?4, is_left = ?5 WHERE instance_id = ?2",
+    )?
+    .execute(params![uuid, id.as_str(), process.map(|p| p.pid), process.map(|p| p.started), is_left])?;
+    Ok(())
+}

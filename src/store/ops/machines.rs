@@ -1,0 +1,139 @@
+//! Machines, from the sessions on them and from what central tells of their daemons.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::domain::mirror::HostSeen;
+use crate::domain::{MachineName, MachineSummary, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::sqlite::turns;
+use crate::store::sync_state::mirror_cursor;
+use crate::store::tables::{hosts, sessions};
+
+/// A machine and when this host last knew that to be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownMachine {
+    pub summary: MachineSummary,
+    pub as_of: Timestamp,
+}
+
+/// All machines, most recent activity first.
+pub(in crate::store) fn list(
+    db: &Connection,
+    this: &MachineName,
+    now: Timestamp,
+    stale_after: Duration,
+) -> Result<Vec<KnownMachine>, StoreError> {
+    let mirror_as_of = mirror_cursor::as_of(db)?.unwrap_or(now);
+    let mut machines = by_sessions(db, mirror_as_of, now, stale_after)?;
+    for host in hosts::all(db)? {
+        match machines.iter_mut().find(|known| known.summary.host_machine == host.machine) {
+            Some(known) => known.summary.last_seen = Some(host.last_seen),
+            None => machines.push(KnownMachine { summary: without_sessions(host), as_of: mirror_as_of }),
+        }
+    }
+    if let Some(known) = machines.iter_mut().find(|known| known.summary.host_machine == *this) {
+        known.as_of = now;
+    }
+    machines.sort_by(|a, b| {
+        let key = |m: &KnownMachine| (std::cmp::Reverse(m.summary.last_activity), m.summary.host_machine.clone());
+        key(a).cmp(&key(b))
+    });
+    Ok(machines)
+}
+
+fn by_sessions(
+    db: &Connection,
+    mirror_as_of: Timestamp,
+    now: Timestamp,
+    stale_after: Duration,
+) -> Result<Vec<KnownMachine>, StoreError> {
+    let known = |row: &Row<'_>| {
+        let as_of = if row.get(7)? { mirror_as_of } else { now };
+        Ok(KnownMachine { summary: summary(row)?, as_of })
+    };
+    Ok(db
+        .prepare_cached(
+            "SELECT host_machine, count(*), \
+                 count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2), \
+                 count(*) FILTER (WHERE status <> 'closed' \
+                     AND NOT (status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)), \
+                 count(*) FILTER (WHERE status = 'closed'), max(last_heartbeat), group_concat(DISTINCT project), \
+                 max(mirror_round IS NOT NULL) \
+             FROM sessions GROUP BY host_machine",
+        )?
+        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], known)?
+        .collect::<Result<Vec<_>, _>>()?)
+}
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<MachineSummary> {
+    let projects: String = row.get(6)?;
+    let mut projects: Vec<_> = projects.split(',').collect();
+    projects.sort_unstable();
+    Ok(MachineSummary {
+        host_machine: sessions::parsed(row, 0, MachineName::parse)?,
+        total_sessions: row.get(1)?,
+        active_sessions: row.get(2)?,
+        stale_sessions: row.get(3)?,
+        closed_sessions: row.get(4)?,
+        last_activity: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
+        projects: projects.join(", "),
+        last_seen: None,
+    })
+}
+
+fn without_sessions(host: HostSeen) -> MachineSummary {
+    MachineSummary {
+        host_machine: host.machine,
+        total_sessions: 0,
+        active_sessions: 0,
+        stale_sessions: 0,
+        closed_sessions: 0,
+        last_activity: None,
+        projects: String::new(),
+        last_seen: Some(host.last_seen),
+    }
+}
+
+/// The name under which this store's own sessions are filed, once there is one.
+pub(in crate::store) fn filed_under(db: &Connection) -> Result<Option<String>, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT value FROM facts WHERE name = 'machine_name'")?
+        .query_row([], |row| row.get(0))
+        .optional()?)
+}
+
+/// What one turn filed under the new name, and the row behind which the next one continues.
+pub(in crate::store) struct FileTurn {
+    pub moved: usize,
+    pub next: Option<i64>,
+}
+
+/// Files this host's sessions under its name: those of a former name move along, from behind `after_row` on. The last
+/// turn writes the name down, so that after a crash the next start begins anew.
+pub(in crate::store) fn file_under(
+    db: &Connection,
+    name: &MachineName,
+    after_row: i64,
+    at: Timestamp,
+) -> Result<FileTurn, StoreError> {
+    let mut moved = 0;
+    match filed_under(db)? {
+        // Nothing is written, so that it works on a full disk.
+        Some(former) if former == name.as_str() => return Ok(FileTurn { moved, next: None }),
+        Some(former) => {
+            let part = turns::next_rows(db, ("sessions", "rowid"), after_row, turns::ROWS)?;
+            moved = sessions::rename_machine(db, &former, name, (after_row, part.last), at)?;
+            if !part.is_end {
+                return Ok(FileTurn { moved, next: Some(part.last) });
+            }
+        }
+        None => {}
+    }
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+        params![name.as_str()],
+    )?;
+    Ok(FileTurn { moved, next: None })
+}

@@ -1,0 +1,258 @@
+//! Finding the session that a hint means, and going on from it, in one transaction: of two who resume at once only
+//! one gets the session.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use crate::domain::hint::{Choice, Found};
+use crate::domain::resume::Successor;
+use crate::domain::{Heartbeat, Hint, InstanceId, Status, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::ops::lifecycle;
+use crate::store::ops::lookup::CANDIDATES;
+use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::sessions;
+use crate::store::tables::sessions::COLUMNS;
+
+#[cfg(test)]
+mod tests;
+
+/// Which session is wanted.
+#[derive(Clone, Debug)]
+pub struct ResumeTarget {
+    /// What the hint may mean, what counts first first.
+    pub meanings: Vec<Hint>,
+    /// Which of several candidates, counted from 1.
+    pub choice: Option<usize>,
+    /// A closed session is wanted too, if it is named by its whole id.
+    pub closed: bool,
+}
+
+/// Who goes on with it.
+#[derive(Clone, Debug)]
+pub struct NewOwner {
+    pub successor: Successor,
+    pub process: Option<Process>,
+    /// Random numbers for a new id.
+    pub draws: [u64; 8],
+}
+
+/// What came of a wish to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    Done(Box<Resumed>),
+    /// Up to [`CANDIDATES`], most recent heartbeat first.
+    Several(Vec<Record>),
+    /// It is active.
+    Active(Box<Record>),
+    /// It is closed, and that was not asked for.
+    Closed(Box<Record>),
+    /// The choice is beyond this many candidates.
+    Beyond(usize),
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The session that goes on.
+    pub session: Record,
+    /// The session that was found, as it was.
+    pub from: Record,
+    /// As what the hint was taken.
+    pub found_by: Hint,
+}
+
+impl Resumed {
+    /// Whether it is the same session that goes on.
+    pub fn is_taken_up(&self) -> bool {
+        self.session.session.instance_id == self.from.session.instance_id
+    }
+}
+
+pub(in crate::store) fn resume(
+    db: &Connection,
+    wanted: &ResumeTarget,
+    heir: NewOwner,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<Resumption, StoreError> {
+    for meaning in &wanted.meanings {
+        let choice = match closed(db, meaning)? {
+            Some(record) if wanted.closed => Some(Choice::One(record)),
+            Some(record) => return Ok(Resumption::Closed(Box::new(record))),
+            None => choose(db, meaning, heir.successor.uid, wanted.choice, (at, stale_after))?,
+        };
+        return Ok(match choice {
+            None => continue,
+            Some(Choice::Several(records)) => Resumption::Several(records),
+            Some(Choice::Active(record)) => Resumption::Active(Box::new(record)),
+            Some(Choice::Beyond(of)) => Resumption::Beyond(of),
+            Some(Choice::One(from)) => {
+                let session = go_on(db, &from, heir, at, stale_after)?;
+                Resumption::Done(Box::new(Resumed { session, from, found_by: meaning.clone() }))
+            }
+        });
+    }
+    Ok(Resumption::None)
+}
+
+/// The closed session that is named in full.
+fn closed(db: &Connection, meaning: &Hint) -> Result<Option<Record>, StoreError> {
+    match meaning {
+        Hint::Id(id) => Ok(sessions::get(db, id.as_str())?.filter(|record| record.session.status == Status::Closed)),
+        _ => Ok(None),
+    }
+}
+
+fn go_on(
+    db: &Connection,
+    from: &Record,
+    heir: NewOwner,
+    at: Timestamp,
+    stale_after: Duration,
+) -> Result<Record, StoreError> {
+    let NewOwner { successor, process, draws } = heir;
+    let uid = successor.uid;
+    if !successor.can_adopt(&from.session, from.mirrored, from.owner_uid) {
+        let registration = successor.registration(&from.session);
+        return lifecycle::register(db, registration, process, Caller { uid }, &draws, at);
+    }
+    let mut record = from.clone();
+    successor.apply_to(&mut record.session);
+    record.process = process.or(record.process);
+    let beaten = record.session.heartbeat(&Heartbeat::default(), at, stale_after);
+    beaten.map_err(|_| StoreError::Closed(record.session.instance_id.to_string()))?;
+    record.change_columns_since(&from.session, at);
+    sessions::save(db, &mut record, at)?;
+    sessions::save_whereabouts(db, &record)?;
+    Ok(record)
+}
+
+/// Of the sessions that a meaning has, which one is meant. An epic, a project or no hint at all means the caller's own
+/// sessions, and those of other machines; those of this machine's other users only where there are none of these, and
+/// then the caller has to choose, even among one.
+fn choose(
+    db: &Connection,
+    meaning: &Hint,
+    uid: u32,
+    choice: Option<usize>,
+    now: (Timestamp, Duration),
+) -> Result<Option<Choice<Record>>, StoreError> {
+    if matches!(meaning, Hint::Id(_) | Hint::Hash(_)) {
+        return Ok(find(db, meaning, Owners::Any, uid, now)?.choose(choice));
+    }
+    if let Some(own) = find(db, meaning, Owners::Caller, uid, now)?.choose(choice) {
+        return Ok(Some(own));
+    }
+    let others = find(db, meaning, Owners::Others, uid, now)?;
+    Ok(match choice {
+        None if !others.resumable.is_empty() => Some(Choice::Several(others.resumable)),
+        _ => others.choose(choice),
+    })
+}
+
+/// Whose sessions are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Owners {
+    Any,
+    /// The caller's, and those of other machines, whose users are not known here.
+    Caller,
+    /// Those of this machine's other users.
+    Others,
+}
+
+impl Owners {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Any => " AND ?4 IS NOT NULL",
+            Self::Caller => " AND (mirror_round IS NOT NULL OR owner_uid = ?4)",
+            Self::Others => " AND mirror_round IS NULL AND owner_uid <> ?4",
+        }
+    }
+}
+
+/// The sessions that this one meaning has and that are not closed.
+pub(in crate::store) fn find(
+    db: &Connection,
+    meaning: &Hint,
+    owners: Owners,
+    uid: u32,
+    (now, stale_after): (Timestamp, Duration),
+) -> Result<Found<Record>, StoreError> {
+    let window = (now.minus(stale_after).micros(), now.plus(stale_after).micros());
+    let mut records = match meaning {
+        Hint::Id(id) => sessions::get(db, id.as_str())?.into_iter().collect(),
+        _ => Vec::new(),
+    };
+    for statement in statements(meaning, owners) {
+        let mut statement = db.prepare_cached(&statement)?;
+        let rows = statement.query_map(params![window.0, window.1, key(meaning), uid], sessions::read_record)?;
+        records.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    records.sort_by_cached_key(|r| (Reverse(r.session.last_heartbeat), r.session.instance_id.clone()));
+    // Part of a hash may stand in it twice.
+    records.dedup_by(|a, b| a.session.instance_id == b.session.instance_id);
+    let (active, mut resumable): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|r| r.session.status_at(now, stale_after) == Status::Active);
+    // Who means none in particular is not asked which.
+    let newest_alone = *meaning == Hint::Newest && owners != Owners::Others;
+    resumable.truncate(if newest_alone { 1 } else { CANDIDATES });
+    Ok(Found { resumable, active: active.into_iter().next() })
+}
+
+/// The statements that find the candidates of a meaning, and an active session of it.
+pub(in crate::store) fn statements(meaning: &Hint, owners: Owners) -> Vec<String> {
+    let owned = owners.condition();
+    const ACTIVE: &str = "(status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)";
+    let newest = |which: &str, limit| {
+        format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
+    };
+    // One prompt of `claude -p` is not what a person left.
+    let wanted = if *meaning == Hint::Newest { " AND kind IS NOT 'headless'" } else { "" };
+    let both = |which: &String| {
+        [
+            newest(&format!("{which}{owned}{wanted} AND NOT {ACTIVE}"), CANDIDATES),
+            newest(&format!("{which}{owned} AND {ACTIVE}"), 1),
+        ]
+    };
+    searches(meaning).iter().flat_map(both).collect()
+}
+
+/// By which indexes to look, in the words of the schema: together they hold all of the meaning's sessions that are
+/// not closed.
+fn searches(meaning: &Hint) -> Vec<String> {
+    let resting = |index: &str, condition: &str| {
+        format!(
+            "INDEXED BY {index} WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed'{condition}"
+        )
+    };
+    let running = |condition: &str| {
+        format!("INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active'{condition}")
+    };
+    // What is part of a hash begins one of its ends.
+    let ends = |length| {
+        let end = format!("substr(instance_id, -{length})");
+        format!("INDEXED BY sessions_hash_{length} WHERE status <> 'closed' AND {end} >= ?3 AND {end} < ?3 || '{{'")
+    };
+    let with = |index, condition| vec![resting(index, condition), running(condition)];
+    match meaning {
+        // Looked up by its key.
+        Hint::Id(_) => Vec::new(),
+        Hint::Hash(part) => (part.len()..=InstanceId::HASH).map(ends).collect(),
+        Hint::Epic(_) => with("sessions_resting_epic", " AND current_epic = ?3"),
+        Hint::Project(_) => with("sessions_resting_project", " AND project = ?3"),
+        Hint::Newest => with("sessions_resting", " AND ?3 IS NULL"),
+    }
+}
+
+/// What the statements of a meaning look for.
+fn key(meaning: &Hint) -> Option<&str> {
+    match meaning {
+        Hint::Id(id) => Some(id.as_str()),
+        Hint::Hash(text) | Hint::Epic(text) => Some(text),
+        Hint::Project(project) => Some(project.as_str()),
+        Hint::Newest => None,
+    }
+}

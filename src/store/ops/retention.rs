@@ -1,0 +1,159 @@
+//! Pruning: closed sessions that central has leave this host some time after they ended.
+//!
+//! It runs in turns, each a job of the writer with a bounded number of rows and bytes, so that other writes wait for
+//! one turn at most, however much there is to delete. A session whose history takes several turns keeps the rest of
+//! it until the last one; central has all of it.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::domain::Timestamp;
+use crate::domain::agent::Kind;
+use crate::store::error::StoreError;
+use crate::store::sqlite::turns::{Budget, ROWS};
+use crate::store::sync_state::record_outbox;
+use crate::store::tables::sessions;
+use crate::store::tables::sessions::COLUMNS;
+
+/// Condition on a session `s` that it is a headless one whose last heartbeat was before ?2. Nobody resumes one prompt.
+const IS_ABANDONED: &str = "mirror_round IS NULL AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2";
+
+/// What a turn of [`close_headless`] did.
+pub(in crate::store) struct HeadlessTurn {
+    pub closed: usize,
+    /// The row behind which the next turn continues; none if no stale session is left.
+    pub next: Option<i64>,
+}
+
+/// Closes headless sessions that were killed long ago, as only what is closed is pruned. A turn examines at most
+/// [`ROWS`] stale sessions behind `after_row`.
+pub(in crate::store) fn close_headless(
+    db: &Connection,
+    silent_since: Timestamp,
+    after_row: i64,
+    at: Timestamp,
+) -> Result<HeadlessTurn, StoreError> {
+    let examined: Vec<i64> = db
+        .prepare_cached(
+            "SELECT rowid FROM sessions INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
+                 AND status = 'stale' AND closed_at IS NULL AND rowid > ?1 ORDER BY rowid LIMIT ?2",
+        )?
+        .query_map([after_row, ROWS as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut find =
+        db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?3 AND {IS_ABANDONED}"))?;
+    let mut closed = 0;
+    for row in &examined {
+        let key = params![Kind::Headless.as_str(), silent_since.micros(), row];
+        if let Some(mut found) = find.query_row(key, sessions::read_record).optional()? {
+            found.session.close(at);
+            found.process = None;
+            sessions::save(db, &mut found, at)?;
+            closed += 1;
+        }
+    }
+    let next = examined.last().copied().filter(|_| examined.len() == ROWS);
+    Ok(HeadlessTurn { closed, next })
+}
+
+/// A place in the order in which sessions are pruned: by the time they were closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct PrunePlace {
+    closed_at: i64,
+    row: i64,
+}
+
+impl PrunePlace {
+    pub const FIRST: Self = Self { closed_at: i64::MIN, row: i64::MIN };
+}
+
+/// What one turn did.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store) struct PruneTurn {
+    /// How many sessions left this host.
+    pub pruned: usize,
+    /// Where the next turn continues; none if nothing is left to prune.
+    pub next: Option<PrunePlace>,
+}
+
+struct PruneCandidate {
+    place: PrunePlace,
+    id: String,
+    /// Central has all of it.
+    is_done: bool,
+}
+
+/// Prunes sessions that were closed before `closed_before`, from behind `place` on, until the turn is used up.
+pub(in crate::store) fn turn(
+    db: &Connection,
+    closed_before: Timestamp,
+    place: PrunePlace,
+) -> Result<PruneTurn, StoreError> {
+    let mut turn = PruneTurn { pruned: 0, next: Some(place) };
+    let mut budget = Budget::new();
+    let candidates = candidates(db, closed_before, place)?;
+    let is_last = candidates.len() < ROWS;
+    for candidate in candidates {
+        if candidate.is_done {
+            if !budget.delete_records(db, &candidate.id)? || !budget.take_row() {
+                return Ok(turn);
+            }
+            if !delete_agent_ids(db, &candidate.id, &mut budget)? {
+                return Ok(turn);
+            }
+            hand_to_mirror(db, &candidate.id)?;
+            turn.pruned += 1;
+        }
+        turn.next = Some(candidate.place);
+    }
+    if is_last {
+        turn.next = None;
+    }
+    Ok(turn)
+}
+
+fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> Result<Vec<PruneCandidate>, StoreError> {
+    let candidate = |row: &rusqlite::Row<'_>| {
+        Ok(PruneCandidate {
+            place: PrunePlace { closed_at: row.get(0)?, row: row.get(1)? },
+            id: row.get(2)?,
+            is_done: row.get(3)?,
+        })
+    };
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT closed_at, s.rowid, instance_id, unsynced_since IS NULL AND parked_at IS NULL AND {} \
+             FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
+                 AND status = 'closed' AND closed_at < ?1 AND (closed_at, s.rowid) > (?2, ?3) \
+             ORDER BY closed_at, s.rowid LIMIT ?4",
+            record_outbox::nothing_left(db)?
+        ))?
+        .query_map(params![closed_before.micros(), place.closed_at, place.row, ROWS as i64], candidate)?
+        .collect::<Result<_, _>>()?)
+}
+
+/// Deletes the ids by which an agent knew a session, while the budget lasts. Says whether none is left.
+fn delete_agent_ids(db: &Connection, id: &str, budget: &mut Budget) -> Result<bool, StoreError> {
+    let uuids: Vec<String> = db
+        .prepare_cached("SELECT uuid FROM claude_ids WHERE instance_id = ?1 LIMIT ?2")?
+        .query_map(params![id, ROWS as i64 + 1], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut delete = db.prepare_cached("DELETE FROM claude_ids WHERE uuid = ?1")?;
+    for uuid in uuids {
+        if !budget.take_row() {
+            return Ok(false);
+        }
+        delete.execute([uuid])?;
+    }
+    Ok(true)
+}
+
+/// What is left of a session is what is mirrored of any host's.
+fn hand_to_mirror(db: &Connection, id: &str) -> Result<(), StoreError> {
+    db.prepare_cached("DELETE FROM aliases WHERE instance_id = ?1")?.execute([id])?;
+    db.prepare_cached(
+        "UPDATE sessions SET pid = NULL, pid_started = NULL, \
+             mirror_round = coalesce((SELECT value FROM facts WHERE name = 'mirror_round'), 0) WHERE instance_id = ?1",
+    )?
+    .execute([id])?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Reading what can still be read of a damaged database.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, Row, params_from_iter};
+
+use crate::domain::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::sync_state::{ledger, mirror_cursor};
+
+/// What a salvage brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Carried {
+    pub sessions: usize,
+    /// Whether some of a table could not be read, so that rows may be missing.
+    pub unreadable: bool,
+}
+
+/// The tables worth carrying over; what central told of other machines it will tell again.
+const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
+
+/// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
+/// afterwards: what central has of them is for central to say.
+///
+/// # Errors
+/// What keeps the copy from being written, such as a full disk: a copy that lacks what can be read is none.
+pub(in crate::store) fn carry_over(
+    damaged: &Connection,
+    copy: &mut Connection,
+    now: Timestamp,
+) -> Result<Carried, StoreError> {
+    let copy = copy.transaction()?;
+    let mut carried = Carried::default();
+    for table in TABLES {
+        let rows = copy_table(damaged, &copy, table)?;
+        carried.unreadable |= rows.is_none_or(|(_, complete)| !complete);
+        if table == "sessions" {
+            carried.sessions = rows.map_or(0, |(count, _)| count);
+        }
+    }
+    copy.execute(
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 WHERE mirror_round IS NULL",
+        [now.micros()],
+    )?;
+    mirror_cursor::read_anew(&copy)?;
+    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
+        let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
+        copy.execute(&orphans, [])?;
+    }
+    ledger::forget_synced_records(&copy)?;
+    copy.commit()?;
+    Ok(carried)
+}
+
+/// Copies one table from both ends towards the damage between them; says how many rows came, and
+/// whether the damage was never met. `None`: not even the columns could be read.
+fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Option<(usize, bool)>, StoreError> {
+    let Some(columns) = shared_columns(source, copy, table) else { return Ok(None) };
+    let list = columns.join(", ");
+    let marks = vec!["?"; columns.len()].join(", ");
+    let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
+    let mut count = 0;
+    let mut complete = true;
+    // The primary key's order is the table's own (aliases, facts) or its index's (sessions); a scan
+    // by rowid reads the table itself, whatever became of its indexes.
+    let orders: &[&str] = if matches!(table, "sessions" | "records") {
+        &["NOT INDEXED ORDER BY rowid", "NOT INDEXED ORDER BY rowid DESC"]
+    } else {
+        &["", "ORDER BY 1 DESC"]
+    };
+    for order in orders {
+        let (rows, to_the_end) = copy_rows(source, copy, &format!("SELECT {list} FROM {table} {order}"), &insert)?;
+        count += rows;
+        if to_the_end {
+            return Ok(Some((count, complete)));
+        }
+        complete = false;
+    }
+    Ok(Some((count, complete)))
+}
+
+/// Copies rows until the first that cannot be read; says how many were new, and whether it reached the end.
+fn copy_rows(source: &Connection, copy: &Connection, select: &str, insert: &str) -> Result<(usize, bool), StoreError> {
+    let Ok(mut statement) = source.prepare(select) else { return Ok((0, false)) };
+    let width = statement.column_count();
+    let Ok(mut rows) = statement.query([]) else { return Ok((0, false)) };
+    let mut into = copy.prepare(insert)?;
+    let mut count = 0;
+    loop {
+        match rows.next().map(|row| row.map(|row| values(row, width))) {
+            Ok(None) => return Ok((count, true)),
+            Ok(Some(Ok(values))) => match into.execute(params_from_iter(values)) {
+                Ok(new) => count += new,
+                // A row that breaks a constraint of its own is damage too, and is left behind.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Err(_) | Ok(Some(Err(_))) => return Ok((count, false)),
+        }
+    }
+}
+
+fn values(row: &Row<'_>, width: usize) -> rusqlite::Result<Vec<Value>> {
+    (0..width).map(|column| row.get(column)).collect()
+}
+
+fn shared_columns(source: &Connection, copy: &Connection, table: &str) -> Option<Vec<String>> {
+    let columns = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
+        connection
+            .prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?
+            .query_map([table], |row| row.get(0))?
+            .collect()
+    };
+    let theirs = columns(source).ok()?;
+    let shared: Vec<_> = columns(copy).ok()?.into_iter().filter(|name| theirs.contains(name)).collect();
+    (!shared.is_empty()).then_some(shared)
+}

@@ -1,0 +1,75 @@
+//! What happened in sessions.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use crate::domain::{Happening, HistoryTables, InstanceId, Recollection, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::ops::history::{History, HistoryQuery};
+use crate::store::ops::idempotency::RequestKey;
+use crate::store::ops::{context_query, history, idempotency};
+use crate::store::store::Store;
+use crate::store::sync_state::event_types;
+use crate::store::sync_state::event_types::LearnPlace;
+use crate::store::tables::records::StoredRecord;
+use crate::store::tables::session_record::Caller;
+
+impl Store {
+    /// What is left of a session.
+    pub async fn recall(&self, session: InstanceId) -> Result<Recollection, StoreError> {
+        self.read(move |db| context_query::query(db, &session)).await
+    }
+
+    /// Takes down what happened in a session. `record_id`: random.
+    pub async fn append(
+        &self,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<StoredRecord, StoreError> {
+        let attempt = || {
+            let (id, what) = (id.clone(), what.clone());
+            self.write_for(caller, move |db| history::append(db, &id, what, record_id, caller, at))
+        };
+        self.with_room(attempt).await
+    }
+
+    /// The same, unless that was done under the same key before.
+    pub async fn append_once(
+        &self,
+        key: RequestKey,
+        id: String,
+        what: Happening,
+        record_id: Uuid,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<StoredRecord, StoreError> {
+        let attempt = || {
+            let (key, id, what) = (key.clone(), id.clone(), what.clone());
+            let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
+            self.write_for(caller, move |db| idempotency::append(db, &key, caller, at, work))
+        };
+        self.with_room(attempt).await
+    }
+
+    /// Records of a session, newest first.
+    pub async fn history(&self, id: InstanceId, query: HistoryQuery) -> Result<History, StoreError> {
+        self.read(move |db| history::query(db, &id, &query)).await
+    }
+
+    /// Records which tables central has for records and which types of events it takes, and parks or frees the
+    /// events that this concerns, in turns.
+    pub async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+        let tables = Arc::new(tables);
+        let mut place = Some(LearnPlace::FIRST);
+        while let Some(from) = place {
+            let tables = tables.clone();
+            place = self.writer.submit(move |db| event_types::turn(db, &tables, from, at)).await?;
+        }
+        Ok(())
+    }
+}

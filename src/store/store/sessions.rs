@@ -1,0 +1,307 @@
+//! Sessions: what clients, agents and the liveness check do to them, and lists of them.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::ops::agent_candidates::ReceivedReport;
+use crate::store::ops::agent_reports::ReportResult;
+use crate::store::ops::idempotency::{Once, RequestKey};
+use crate::store::ops::lifecycle::NewSession;
+use crate::store::ops::lookup::{Counts, Filter, Lookup};
+use crate::store::ops::machines::KnownMachine;
+use crate::store::ops::resume::{NewOwner, ResumeTarget, Resumption};
+use crate::store::ops::retention::PrunePlace;
+use crate::store::ops::session_page::{Cursor, SessionPage};
+use crate::store::ops::spooled_writes::{Import, Imported};
+use crate::store::ops::{
+    agent_reports, idempotency, lifecycle, lookup, machines, promised_ids, resume, retention, session_page,
+    spooled_writes,
+};
+use crate::store::sqlite::turns;
+use crate::store::store::Store;
+use crate::store::tables::session_record::{Caller, Process, Record};
+use crate::store::tables::sessions;
+
+impl Store {
+    /// `draws`: random numbers for the id, more than one in case an id is taken.
+    pub async fn register(
+        &self,
+        what: Registration,
+        process: Option<Process>,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+    ) -> Result<Record, StoreError> {
+        let attempt = || {
+            let what = what.clone();
+            self.write_for(caller, move |db| lifecycle::register_unless_known(db, what, process, caller, &draws, at))
+        };
+        let record = self.with_room(attempt).await?;
+        self.announce_process(&record);
+        Ok(record)
+    }
+
+    /// Registers a session unless that was done under the same key before. `answer`: what the client is answered, as
+    /// JSON, to be repeated.
+    pub async fn register_once(
+        &self,
+        key: RequestKey,
+        session: NewSession,
+        answer: impl FnOnce(&Record) -> String + Clone + Send + 'static,
+    ) -> Result<Once<Record, String>, StoreError> {
+        let NewSession { what, process, caller, draws, at } = session;
+        let attempt = || {
+            let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
+            let work = move |db: &Connection| lifecycle::register_unless_known(db, what, process, caller, &draws, at);
+            self.write_for(caller, move |db| idempotency::register(db, &key, caller, at, work, answer))
+        };
+        let registered = self.with_room(attempt).await?;
+        if let Once::First(record) = &registered {
+            self.announce_process(record);
+        }
+        Ok(registered)
+    }
+
+    fn announce_process(&self, record: &Record) {
+        if let Some(process) = record.process {
+            self.processes.add(&record.session.instance_id, process);
+        }
+    }
+
+    /// Goes on from the session that is wanted. Only one of two who resume a session at once gets it.
+    pub async fn resume(
+        &self,
+        wanted: ResumeTarget,
+        heir: NewOwner,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Resumption, StoreError> {
+        let caller = Caller { uid: heir.successor.uid };
+        let resumption = self.write_for(caller, move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        if let Resumption::Done(resumed) = &resumption {
+            self.announce_process(&resumed.session);
+        }
+        Ok(resumption)
+    }
+
+    pub async fn heartbeat(
+        &self,
+        id: String,
+        beat: Heartbeat,
+        caller: Caller,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Record, StoreError> {
+        let news = self.news.clone();
+        self.writer
+            .submit_atomic(move |db| {
+                let (record, is_news) = lifecycle::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+                if is_news {
+                    news.write();
+                }
+                Ok(record)
+            })
+            .await
+    }
+
+    /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
+    pub async fn sight(
+        &self,
+        sighting: ReceivedReport,
+        caller: Caller,
+        draws: [u64; 8],
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<ReportResult, StoreError> {
+        let attempt = || {
+            let sighting = sighting.clone();
+            self.write_for(caller, move |db| agent_reports::apply_report(db, sighting, caller, &draws, at, stale_after))
+        };
+        let sighted = self.with_room(attempt).await?;
+        if sighted.process_changed {
+            self.announce_process(&sighted.record);
+        }
+        Ok(sighted)
+    }
+
+    /// Applies spooled requests, each once however often it is offered, in one transaction.
+    ///
+    /// # Errors
+    /// The store can apply none of them now. What is wrong with a single request is in its own result.
+    pub async fn import(&self, imports: Vec<Import>, stale_after: Duration) -> Result<Vec<Imported>, StoreError> {
+        let brings_process = imports.iter().any(|import| import.deferred.brings_process());
+        let limits = self.user_limits;
+        let imported = self.write(move |db| spooled_writes::import(db, imports, stale_after, limits.as_ref())).await?;
+        if brings_process {
+            self.processes.add_others();
+        }
+        Ok(imported)
+    }
+
+    /// These spool files are gone for good.
+    pub async fn forget_imported(&self, names: Vec<String>) -> Result<(), StoreError> {
+        for part in turns::parts(names) {
+            self.writer.submit(move |db| spooled_writes::forget(db, &part)).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
+        self.write(move |db| lifecycle::close(db, &id, caller, at)).await
+    }
+
+    pub async fn seen_alive(
+        &self,
+        ids: Vec<InstanceId>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<(), StoreError> {
+        let mut parts = turns::parts(ids);
+        let mut part = parts.next().unwrap_or_default();
+        loop {
+            self.write(move |db| lifecycle::seen_alive(db, &part, at, stale_after)).await?;
+            match parts.next() {
+                Some(next) => part = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
+        let is_stale = self.write(move |db| lifecycle::process_died(db, &id, process, at)).await?;
+        if !is_stale {
+            // Another process may run the session.
+            self.processes.add_others();
+        }
+        Ok(is_stale)
+    }
+
+    pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
+        let mut swept = 0;
+        loop {
+            let turn = self.write(move |db| lifecycle::mark_silent_stale(db, now, stale_after, turns::ROWS)).await?;
+            swept += turn;
+            if turn < turns::ROWS {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Closes headless sessions that have been stale since then.
+    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+        let mut closed = 0;
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            let news = self.news.clone();
+            let work = move |db: &Connection| {
+                let turn = retention::close_headless(db, silent_since, from, at)?;
+                if turn.closed > 0 {
+                    news.write();
+                }
+                Ok(turn)
+            };
+            let turn = self.writer.submit(work).await?;
+            closed += turn.closed;
+            place = turn.next;
+        }
+        Ok(closed)
+    }
+
+    /// Lets go of sessions that were closed before then and that central has, a bounded turn after the other.
+    /// Returns how many.
+    pub async fn prune(&self, closed_before: Timestamp) -> Result<usize, StoreError> {
+        let mut pruned = 0;
+        let mut place = Some(PrunePlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.writer.submit(move |db| retention::turn(db, closed_before, from)).await?;
+            pruned += turn.pruned;
+            place = turn.next;
+        }
+        Ok(pruned)
+    }
+
+    /// Deletes promised ids that have expired, a bounded turn after the other.
+    pub async fn expire_promises(&self, at: Timestamp) -> Result<(), StoreError> {
+        if self.read(move |db| promised_ids::any_expired(db, at)).await? {
+            while self.writer.submit(move |db| promised_ids::delete_expired(db, at)).await? {}
+        }
+        Ok(())
+    }
+
+    pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
+        self.read(sessions::watched).await
+    }
+
+    pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
+        self.read(move |db| lookup::find(db, &text)).await
+    }
+
+    pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
+        // In pieces, so that no read keeps SQLite from beginning its log anew for long.
+        let mut records = Vec::new();
+        let mut after_row = Some(i64::MIN);
+        while let Some(after) = after_row {
+            let filter = filter.clone();
+            let piece = self.read(move |db| lookup::list_piece(db, &filter, after, now, stale_after)).await?;
+            records.extend(piece.records);
+            after_row = piece.next;
+        }
+        lookup::in_order(&mut records);
+        Ok(records)
+    }
+
+    /// A page of such a list; see [`session_page`].
+    pub async fn page(
+        &self,
+        filter: Filter,
+        limit: usize,
+        after: Option<Cursor>,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<SessionPage, StoreError> {
+        self.read(move |db| session_page::read(db, &filter, limit, after.clone(), now, stale_after)).await
+    }
+
+    pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
+        self.read(move |db| lookup::counts(db, now, stale_after)).await
+    }
+
+    pub async fn machines(
+        &self,
+        this: MachineName,
+        now: Timestamp,
+        stale_after: Duration,
+    ) -> Result<Vec<KnownMachine>, StoreError> {
+        self.read(move |db| machines::list(db, &this, now, stale_after)).await
+    }
+
+    /// The sessions that changed after change number `seen`, as they are now, each with the number of its change,
+    /// and how many changes that covers; none if it is too long ago.
+    pub async fn changed_after(
+        &self,
+        seen: u64,
+        limit: usize,
+    ) -> Result<Option<(u64, Vec<(u64, Record)>)>, StoreError> {
+        let Some(rows) = self.changes.after(seen, limit) else { return Ok(None) };
+        let covered = rows.len() as u64;
+        let numbered: Vec<_> = (seen + 1..).zip(rows).collect();
+        let records = self.read(move |db| sessions::in_rows(db, &numbered)).await?;
+        Ok(Some((covered, records)))
+    }
+
+    /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
+    pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+        let mut moved = 0;
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            let name = name.clone();
+            let turn = self.write(move |db| machines::file_under(db, &name, from, at)).await?;
+            moved += turn.moved;
+            place = turn.next;
+        }
+        Ok(moved)
+    }
+}

@@ -1,0 +1,210 @@
+//! What sync needs: the backlog, results of batches, the ledger, and the mirror.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::domain::mirror::{self as reading, HostSeen, Reading};
+use crate::domain::{Kind, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::sqlite::turns;
+use crate::store::store::Store;
+use crate::store::sync_state::batch_result::{BatchResult, Renamed};
+use crate::store::sync_state::ledger::{ForgetPlace, Ledger};
+use crate::store::sync_state::mirror::{Draws, Importing, PageResult, Turn};
+use crate::store::sync_state::mirror_share::Limit;
+use crate::store::sync_state::outbox::{Backlog, OutboxPosition, Pending};
+use crate::store::sync_state::parked::{Parked, ParkedRow};
+use crate::store::sync_state::selection::{BatchLimit, Skip};
+use crate::store::sync_state::{batch_result, ledger, mirror, mirror_cursor, mirror_share, outbox, parked};
+use crate::store::tables::hosts;
+
+impl Store {
+    pub async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        self.writer.submit(move |db| hosts::replace(db, &hosts)).await
+    }
+
+    /// The mirror is one of this timeline of central from now on: if it was of another, everything is read anew.
+    pub async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+        self.writer.submit(move |db| mirror_cursor::set_timeline(db, &timeline)).await
+    }
+
+    /// Where the next reading of central begins.
+    pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let stored = self.read(move |db| mirror_cursor::since(db, now)).await?;
+        Ok(self.mirror_position.since(stored))
+    }
+
+    /// Has the next reading read everything.
+    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+        self.writer.submit(mirror_cursor::read_anew).await
+    }
+
+    /// Imports a page of what changed in central, in turns that are each short.
+    pub async fn take_in(
+        &self,
+        reading: Reading,
+        changes: reading::Changes,
+        draws: Box<Draws>,
+        at: Timestamp,
+        stale_after: Duration,
+    ) -> Result<PageResult, StoreError> {
+        let mut imported = PageResult::default();
+        if self.mirror_position.advances_in_memory(&reading, &changes, at) {
+            return Ok(imported);
+        }
+        if reading.is_whole() || !changes.is_empty() {
+            self.mirror_position.page_written();
+        }
+        let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
+        for turn in Turn::of(&reading, changes) {
+            let turn = Arc::new(turn);
+            let delete_history = || {
+                let turn = turn.clone();
+                self.writer.submit(move |db| mirror::delete_history(db, &turn))
+            };
+            while turn.deletes() && delete_history().await? {}
+            if turn.finishes() && how.whole {
+                self.drop_unseen().await?;
+            }
+            let import = || {
+                let (turn, how) = (turn.clone(), how.clone());
+                self.writer.submit(move |db| mirror::import(db, &turn, &how))
+            };
+            let part = self.with_room(import).await?;
+            if turn.finishes() {
+                self.mirror_position.written(at, part.written > 0);
+            }
+            imported.add(part);
+        }
+        while self.writer.submit(|db| mirror_share::make_room(db, Limit::Share)).await? {}
+        Ok(imported)
+    }
+
+    /// Deletes what a reading of everything did not meet, in turns.
+    async fn drop_unseen(&self) -> Result<(), StoreError> {
+        let mut place = Some(i64::MIN);
+        while let Some(from) = place {
+            place = self.writer.submit(move |db| mirror::drop_unseen(db, from)).await?;
+        }
+        Ok(())
+    }
+
+    /// When what is mirrored of other hosts was last known to be true; never, before the first time.
+    pub fn mirror_as_of(&self) -> Option<Timestamp> {
+        self.mirror_position.as_of()
+    }
+
+    /// What of this host central lacks, sessions longest waiting first.
+    pub async fn pending(&self, limit: BatchLimit, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending(db, limit, &skip)).await
+    }
+
+    /// The sessions that central lacks and that stand behind this place among those that wait; no records.
+    pub async fn pending_behind(
+        &self,
+        place: OutboxPosition,
+        limit: BatchLimit,
+        skip: Skip,
+    ) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::pending_behind(db, place, limit, &skip)).await
+    }
+
+    /// Some of what central lacks, what was added last: sessions, or records of one kind.
+    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+        self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
+    }
+
+    /// Does anything wait that could travel now?
+    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::any_waits(db, &skip)).await
+    }
+
+    /// Lets what is parked and due be pushed again.
+    pub async fn release_parked(&self, at: Timestamp) -> Result<usize, StoreError> {
+        if !self.read(move |db| parked::is_parked_due(db, at)).await? {
+            return Ok(0);
+        }
+        self.release_due(at).await
+    }
+
+    /// The writes of [`Store::release_parked`], in turns.
+    pub(in crate::store) async fn release_due(&self, at: Timestamp) -> Result<usize, StoreError> {
+        let mut released = 0;
+        loop {
+            let turn = self.writer.submit(move |db| parked::release_parked(db, at)).await?;
+            released += turn;
+            if turn < turns::ROWS {
+                return Ok(released);
+            }
+        }
+    }
+
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.read(outbox::backlog).await
+    }
+
+    /// Takes in what central did with a batch, a part after the other. Returns the sessions that got a new id.
+    pub async fn settle(&self, settling: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+        let mut renamed = Vec::new();
+        for part in settling.in_parts() {
+            let part = Arc::new(part);
+            let settled = part.clone();
+            let work = move |db: &Connection| {
+                Ok((batch_result::settle(db, &settled, at)?, batch_result::free_returned(db, &settled)?))
+            };
+            let (new, mut more) = self.writer.submit(work).await?;
+            renamed.extend(new);
+            while more {
+                let settled = part.clone();
+                more = self.writer.submit(move |db| batch_result::free_returned(db, &settled)).await?;
+            }
+        }
+        Ok(renamed)
+    }
+
+    pub async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.read(ledger::ledger).await
+    }
+
+    /// Central lost what it once had: everything waits again. Returns how many sessions, and records.
+    pub async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
+        let mut forgotten = (0, 0);
+        let mut place = Some(ForgetPlace::FIRST);
+        while let Some(from) = place {
+            let turn = self.write(move |db| ledger::forget_synced(db, from, acked_batch, at)).await?;
+            forgotten = (forgotten.0 + turn.sessions, forgotten.1 + turn.records);
+            place = turn.next;
+        }
+        Ok(forgotten)
+    }
+
+    pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
+        self.read(parked::list_parked).await
+    }
+
+    /// Lets what is parked be pushed again; all of it if `ids` is empty.
+    pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
+        self.unpark(ids, false).await
+    }
+
+    /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
+    pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
+        self.unpark(ids, true).await
+    }
+
+    /// Nothing happens unless all the ids are parked. What is parked by the time of the call is changed in turns.
+    async fn unpark(&self, ids: Vec<String>, drop: bool) -> Result<usize, StoreError> {
+        let rows = self.read(move |db| parked::parked_rows(db, &ids)).await?;
+        self.unpark_rows(rows, drop).await
+    }
+
+    pub(in crate::store) async fn unpark_rows(&self, rows: Vec<ParkedRow>, drop: bool) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for part in turns::parts(rows) {
+            count += self.write(move |db| parked::unpark(db, &part, drop)).await?;
+        }
+        Ok(count)
+    }
+}

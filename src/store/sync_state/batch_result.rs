@@ -1,0 +1,259 @@
+//! Applying what central did with a batch to the sessions and records that it carried.
+//!
+//! A result counts only for the version that was sent: a change made during the push stays unsynced. Results are applied in
+//! parts, each valid by itself; what is not applied after a crash is pushed again, which central's rules make harmless.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use crate::domain::{InstanceId, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::sqlite::turns::ROWS;
+use crate::store::sync_state::{parked, selection};
+use crate::store::tables::{metadata, sessions};
+
+/// Why a record is parked whose session somebody deleted in central. It is freed when the session is there again.
+pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
+
+/// Central has these sessions: what is parked because one of them was deleted there is pushed again, at most
+/// [`ROWS`] records a turn. Returns how many it freed.
+pub(in crate::store) fn sessions_are_back<'a>(
+    db: &Connection,
+    ids: impl Iterator<Item = &'a InstanceId>,
+) -> Result<usize, StoreError> {
+    let waits = "parked_at IS NOT NULL AND parked_error = ?1";
+    let any: bool = db
+        .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM records WHERE {waits})"))?
+        .query_row([WITHOUT_SESSION], |row| row.get(0))?;
+    if !any {
+        return Ok(0);
+    }
+    Ok(db
+        .prepare_cached(&format!(
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0 WHERE seq IN \
+                 (SELECT seq FROM records WHERE {waits} AND instance_id IN (SELECT value FROM json_each(?2)) LIMIT ?3)"
+        ))?
+        .execute(params![WITHOUT_SESSION, selection::json_ids(ids), ROWS as i64])?)
+}
+
+/// What central did with one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordResult {
+    pub record_id: Uuid,
+    /// Why central will never take it as it is; none: it has it.
+    pub rejected: Option<String>,
+}
+
+pub(in crate::store) fn settle_records(
+    db: &Connection,
+    settled: &[RecordResult],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    for RecordResult { record_id, rejected } in settled {
+        match rejected {
+            None => db
+                .prepare_cached(
+                    "UPDATE records SET unsynced = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL \
+                         WHERE record_id = ?1",
+                )?
+                .execute([record_id.as_bytes()])?,
+            Some(error) => {
+                let parkings: i64 = db
+                    .prepare_cached("SELECT parkings FROM records WHERE record_id = ?1")?
+                    .query_row([record_id.as_bytes()], |row| row.get(0))
+                    .optional()?
+                    .unwrap_or(0);
+                db.prepare_cached(
+                    "UPDATE records SET parked_at = ?2, parked_error = ?3, retry_at = ?4, parkings = ?5 \
+                         WHERE record_id = ?1",
+                )?
+                .execute(params![
+                    record_id.as_bytes(),
+                    at.micros(),
+                    error,
+                    parked::retry_at(parkings, at).micros(),
+                    parkings + 1
+                ])?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// What came of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchResult {
+    pub sessions: Vec<SessionResult>,
+    pub records: Vec<RecordResult>,
+    /// Where central's ledger stands.
+    pub acked_batch: i64,
+    /// The numbers that the next batches will bear: a ledger that stands there is no surprise, whoever asks. Two,
+    /// because a batch is on its way by the time that the one before it is noted.
+    pub next_batches: [i64; 2],
+}
+
+impl BatchResult {
+    /// The same in parts, each true by itself: what is not noted any more is pushed again.
+    pub(in crate::store) fn in_parts(mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        while self.sessions.len() + self.records.len() > ROWS {
+            let rest = self.sessions.split_off(ROWS.min(self.sessions.len()));
+            let sessions = std::mem::replace(&mut self.sessions, rest);
+            let rest = self.records.split_off((ROWS - sessions.len()).min(self.records.len()));
+            let records = std::mem::replace(&mut self.records, rest);
+            parts.push(Self { sessions, records, ..self });
+        }
+        parts.push(self);
+        parts
+    }
+}
+
+/// What central did with one version of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionResult {
+    pub instance_id: InstanceId,
+    pub version: i64,
+    pub how: SessionOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionOutcome {
+    /// Central has this version, or something newer.
+    Taken,
+    /// Somebody else closed the session there.
+    ClosedElsewhere { closed_at: Timestamp },
+    /// Another session goes by this id there; this one needs a new id, from one of these draws.
+    Collided { draws: [u64; 8] },
+    /// Central will never take it as it is.
+    Rejected { error: String },
+}
+
+impl SessionOutcome {
+    /// Is the session not in central under its id, at least not yet?
+    pub const fn leaves_none(&self) -> bool {
+        matches!(self, Self::Collided { .. } | Self::Rejected { .. })
+    }
+}
+
+/// The session that had to give up its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    pub from: InstanceId,
+    pub to: InstanceId,
+}
+
+/// The facts that hold the numbers of the next batches.
+pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
+
+/// Takes in what central did with a batch. Returns the sessions that got a new id.
+pub(in crate::store) fn settle(
+    db: &Connection,
+    settling: &BatchResult,
+    at: Timestamp,
+) -> Result<Vec<Renamed>, StoreError> {
+    let mut renamed = Vec::new();
+    for SessionResult { instance_id, version, how } in &settling.sessions {
+        match how {
+            SessionOutcome::Taken => taken(db, instance_id, *version)?,
+            SessionOutcome::ClosedElsewhere { closed_at } => {
+                taken(db, instance_id, *version)?;
+                closed_elsewhere(db, instance_id, *closed_at)?;
+            }
+            SessionOutcome::Collided { draws } => renamed.extend(give_up_id(db, instance_id, draws, at)?),
+            SessionOutcome::Rejected { error } => rejected(db, instance_id, *version, error, at)?,
+        }
+    }
+    settle_records(db, &settling.records, at)?;
+    metadata::set(db, "acked_batch", &settling.acked_batch)?;
+    for (name, number) in NEXT_BATCHES.into_iter().zip(settling.next_batches) {
+        metadata::set(db, name, &number)?;
+    }
+    Ok(renamed)
+}
+
+/// Frees the records that were parked because a session was not in central, if the batch shows that it is there
+/// again; one turn of it. Says whether there may be more.
+pub(in crate::store) fn free_returned(db: &Connection, settling: &BatchResult) -> Result<bool, StoreError> {
+    let there = settling.sessions.iter().filter(|s| !s.how.leaves_none()).map(|s| &s.instance_id);
+    Ok(sessions_are_back(db, there)? == ROWS)
+}
+
+/// A change made during the push has a newer version, so that its columns go on waiting.
+fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE sessions SET synced_version = max(synced_version, ?2), \
+             unsynced_since = iif(version = ?2, NULL, unsynced_since), \
+             parkings = iif(version = ?2, 0, parkings) WHERE instance_id = ?1",
+    )?
+    .execute(params![id.as_str(), version])?;
+    Ok(())
+}
+
+/// A heartbeat that arrived during the push goes on waiting, and travels with the closed session.
+pub(in crate::store) fn closed_elsewhere(
+    db: &Connection,
+    id: &InstanceId,
+    closed_at: Timestamp,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1 \
+             WHERE instance_id = ?1 AND status <> 'closed'",
+    )?
+    .execute(params![id.as_str(), closed_at.micros()])?;
+    Ok(())
+}
+
+/// Central lacks what it once had of this session.
+pub(in crate::store) fn offer_again(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?2), synced_version = 0 \
+             WHERE instance_id = ?1 AND (unsynced_since IS NULL OR synced_version > 0)",
+    )?
+    .execute(params![id.as_str(), at.micros()])?;
+    Ok(())
+}
+
+/// Another session has this id in central: the one of this host that has it too gets a new one.
+pub(in crate::store) fn give_up_id(
+    db: &Connection,
+    id: &InstanceId,
+    draws: &[u64],
+    at: Timestamp,
+) -> Result<Option<Renamed>, StoreError> {
+    let Some(record) = sessions::exactly(db, id.as_str())?.filter(|record| !record.mirrored) else {
+        return Ok(None);
+    };
+    let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
+    db.execute(
+        "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
+             synced_version = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE instance_id = ?1",
+        params![id.as_str(), new_id.as_str(), at.micros()],
+    )?;
+    db.execute(
+        "INSERT INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)",
+        params![id.as_str(), new_id.as_str(), at.micros()],
+    )?;
+    Ok(Some(Renamed { from: id.clone(), to: new_id }))
+}
+
+/// A change made since then may be one that central takes.
+fn rejected(db: &Connection, id: &InstanceId, version: i64, error: &str, at: Timestamp) -> Result<(), StoreError> {
+    let parkings = db
+        .prepare_cached("SELECT parkings FROM sessions WHERE instance_id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
+    db.prepare_cached(
+        "UPDATE sessions SET parked_at = ?3, parked_error = ?4, retry_at = ?5, parkings = ?6 \
+             WHERE instance_id = ?1 AND version = ?2",
+    )?
+    .execute(params![
+        id.as_str(),
+        version,
+        at.micros(),
+        error,
+        parked::retry_at(parkings, at).micros(),
+        parkings + 1
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! The mirror: the sessions of all other machines, and what others did to this host's own.
+//!
+//! A mirrored session is a row like any other, with the round of reading in which central last had it.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use crate::domain::mirror::{Changes, Gone, Reading, Rest};
+use crate::domain::{HistoryRecord, Session, Status, TimedSession, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::sqlite::turns::Budget;
+use crate::store::sync_state::batch_result::Renamed;
+use crate::store::sync_state::{batch_result, mirror_cursor, mirror_history, mirror_share};
+use crate::store::tables::session_record::Record;
+use crate::store::tables::{metadata, sessions};
+
+/// Random numbers for new ids, should sessions here have to give theirs up.
+pub type Draws = [u64; 64];
+
+/// What the import of a page goes by.
+pub(in crate::store) struct Importing {
+    /// Is everything read, not only what changed?
+    pub whole: bool,
+    pub draws: Box<Draws>,
+    pub at: Timestamp,
+    pub stale_after: Duration,
+}
+
+/// What came of an import.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PageResult {
+    /// The sessions of this host that had to give up their ids to somebody else's.
+    pub renamed: Vec<Renamed>,
+    /// How many rows were written, of any table. Rows that are here as central has them are not.
+    pub written: u64,
+}
+
+impl PageResult {
+    pub(in crate::store) fn add(&mut self, other: Self) {
+        self.renamed.extend(other.renamed);
+        self.written += other.written;
+    }
+}
+
+/// So many rows are imported in one job of the writer: whoever else writes waits no longer.
+const TURN: usize = 250;
+
+/// A session is deleted with its history.
+const DELETED_AT_ONCE: usize = 25;
+
+/// How much older than the truth the time on disk may be.
+const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
+
+/// A part of a page, small enough for one job of the writer.
+#[derive(Default)]
+pub(in crate::store) struct Turn {
+    /// It begins a reading of everything.
+    begins: bool,
+    gone: Vec<Gone>,
+    sessions: Vec<TimedSession>,
+    history: Vec<HistoryRecord>,
+    /// It ends the reading: where the next one begins.
+    next_since: Option<u64>,
+}
+
+impl Turn {
+    /// The parts of a page, in order: deletions first, the end of the reading last.
+    pub fn of(reading: &Reading, changes: Changes) -> Vec<Self> {
+        let rows = changes.sessions.len() + changes.gone.len() * (TURN / DELETED_AT_ONCE) + changes.history.len();
+        let begins = reading.is_whole() && reading.after.is_none();
+        let next_since = match changes.rest {
+            Rest::Nothing { next_since } => Some(next_since),
+            Rest::More(_) | Rest::Everything => None,
+        };
+        let Changes { sessions, gone, history, .. } = changes;
+        // What a reading of everything did not meet is deleted before its end.
+        if rows <= TURN && !(reading.is_whole() && next_since.is_some()) {
+            return vec![Self { begins, gone, sessions, history, next_since }];
+        }
+        let mut turns = vec![Self { begins, ..Self::default() }];
+        turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { gone, ..Self::default() }));
+        turns.extend(chunks(sessions, TURN).map(|sessions| Self { sessions, ..Self::default() }));
+        turns.extend(chunks(history, TURN).map(|history| Self { history, ..Self::default() }));
+        turns.push(Self { next_since, ..Self::default() });
+        turns.retain(|turn| turn.begins || turn.rows() > 0 || turn.finishes());
+        turns
+    }
+
+    fn rows(&self) -> usize {
+        self.gone.len() + self.sessions.len() + self.history.len()
+    }
+
+    /// Does it delete sessions?
+    pub fn deletes(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    /// Does it end the reading?
+    pub fn finishes(&self) -> bool {
+        self.next_since.is_some()
+    }
+}
+
+fn chunks<T>(mut all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let rest = all.split_off(all.len().min(size));
+        let chunk = std::mem::replace(&mut all, rest);
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Imports a part of what changed in central.
+pub(in crate::store) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<PageResult, StoreError> {
+    let before = db.total_changes();
+    let mut round = metadata::get_integer(db, "mirror_round")?.unwrap_or(0);
+    if turn.begins {
+        round += 1;
+        metadata::set_integer(db, "mirror_round", round)?;
+        db.execute("DELETE FROM mirror_seen", [])?;
+    }
+    turn.gone.iter().try_for_each(|gone| delete(db, gone))?;
+    let mut imported = PageResult::default();
+    for session in &turn.sessions {
+        imported.renamed.extend(import_session(db, session, round, how)?);
+    }
+    mirror_history::keep_history(db, &turn.history)?;
+    if let Some(next_since) = turn.next_since {
+        if how.whole {
+            db.execute("DELETE FROM mirror_seen", [])?;
+        }
+        // What made room for this host's own writes is read again once there is room for it.
+        let next_since = if mirror_share::can_be_completed(db)? { 0 } else { next_since };
+        metadata::set_integer(db, "mirror_since", i64::try_from(next_since).unwrap_or(0))?;
+        let recent = mirror_cursor::as_of(db)?.is_some_and(|written| how.at.since(written) < TIME_WRITTEN_EVERY);
+        if db.total_changes() > before || !recent {
+            mirror_cursor::set_as_of(db, how.at)?;
+        }
+    }
+    imported.written = db.total_changes() - before;
+    Ok(imported)
+}
+
+/// Deletes the history of the sessions that this part deletes, one turn of it: a session with long texts lies on many
+/// pages. Says whether there is more.
+pub(in crate::store) fn delete_history(db: &Connection, part: &Turn) -> Result<bool, StoreError> {
+    let mut budget = Budget::new();
+    for gone in &part.gone {
+        let is_here = db
+            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM sessions WHERE {IS_GONE})"))?
+            .query_row(params![gone.instance_id, gone.created_at.micros()], |row| row.get(0))?;
+        if is_here && !budget.delete_records(db, &gone.instance_id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Condition on a mirrored session that it is the deleted one.
+const IS_GONE: &str = "instance_id = ?1 AND created_at = ?2 AND mirror_round IS NOT NULL";
+
+/// How many sessions one turn of [`drop_unseen`] examines.
+const EXAMINED: i64 = 500;
+
+/// Deletes sessions that a reading of everything did not meet, of those behind a row; one turn of it. Returns the row
+/// behind which the next turn continues, or none at the end of the table.
+pub(in crate::store) fn drop_unseen(db: &Connection, after_row: i64) -> Result<Option<i64>, StoreError> {
+    let examined: Vec<(i64, String, bool)> = db
+        .prepare_cached(
+            "SELECT rowid, instance_id, coalesce(mirror_round < (SELECT value FROM facts WHERE name = 'mirror_round'), 0) \
+                 AND NOT EXISTS (SELECT 1 FROM mirror_seen WHERE instance_id = s.instance_id) \
+             FROM sessions s WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        )?
+        .query_map([after_row, EXAMINED], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    let is_end = examined.len() < EXAMINED as usize;
+    let mut delete = db.prepare_cached("DELETE FROM sessions WHERE rowid = ?1")?;
+    let (mut budget, mut deleted, mut last) = (Budget::new(), 0, after_row);
+    for (row, id, is_unseen) in examined {
+        if is_unseen {
+            if deleted == DELETED_AT_ONCE || !budget.delete_records(db, &id)? {
+                return Ok(Some(last));
+            }
+            deleted += delete.execute([row])?;
+        }
+        last = row;
+    }
+    Ok((!is_end).then_some(last))
+}
+
+fn delete(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
+    db.prepare_cached(&format!("DELETE FROM sessions WHERE {IS_GONE}"))?
+        .execute(params![gone.instance_id, gone.created_at.micros()])?;
+    Ok(())
+}
+
+fn import_session(
+    db: &Connection,
+    session: &TimedSession,
+    round: i64,
+    how: &Importing,
+) -> Result<Option<Renamed>, StoreError> {
+    if how.whole {
+        db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
+            .execute([session.instance_id.as_str()])?;
+    }
+    match sessions::exactly(db, session.instance_id.as_str())? {
+        Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
+            merge(db, own, session, how)?;
+            Ok(None)
+        }
+        Some(own) if !own.mirrored => {
+            let renamed = batch_result::give_up_id(db, &own.session.instance_id, how.draws.as_slice(), how.at)?;
+            sessions::upsert_mirrored(db, session, round)?;
+            Ok(renamed)
+        }
+        // It may be read any number of times while a transaction in central runs for long.
+        Some(known) if known.session == session.session => Ok(None),
+        _ => {
+            sessions::upsert_mirrored(db, session, round)?;
+            Ok(None)
+        }
+    }
+}
+
+/// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.
+fn merge(db: &Connection, own: Record, central: &TimedSession, how: &Importing) -> Result<(), StoreError> {
+    let id = own.session.instance_id.clone();
+    let closed = |session: &Session| session.status == Status::Closed;
+    let mut merged = own.clone();
+    // Closed is permanent: a central that lost it, or where somebody opened the session again, is offered it again.
+    let mut lost = closed(&own.session) && !closed(central);
+    lost |= merged.merge_columns(central, how.whole);
+    if !closed(&own.session) && !closed(central) && !how.whole {
+        merged.merge_heartbeat(central, how.at, how.stale_after);
+    }
+    if merged != own {
+        sessions::save_merged(db, &merged)?;
+    }
+    if closed(central) && !closed(&own.session) {
+        batch_result::closed_elsewhere(db, &id, central.closed_at.unwrap_or(how.at))?;
+    }
+    if lost { batch_result::offer_again(db, &id, how.at) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Where the next reading of central begins, as it is on disk.
+//!
+//! The cursor belongs to one timeline of central. Another timeline, a salvaged store, or a mirror that was not confirmed for
+//! longer than central remembers deletions has everything read again.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::domain::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::tables::metadata;
+
+/// Notes of which timeline of central this is the mirror; that of another has to be read anew.
+pub(in crate::store) fn set_timeline(db: &Connection, timeline: &str) -> Result<(), StoreError> {
+    let known: Option<String> = db
+        .prepare_cached("SELECT value FROM facts WHERE name = 'mirror_timeline'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if known.as_deref() == Some(timeline) {
+        return Ok(());
+    }
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES ('mirror_timeline', ?1) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [timeline],
+    )?;
+    read_anew(db)
+}
+
+/// For so long central remembers which sessions were deleted; less than it really does.
+const REMEMBERED: Duration = Duration::from_secs(29 * 86_400);
+
+/// Where the next reading begins; 0: everything is to be read.
+pub(in crate::store) fn since(db: &Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let recent = as_of(db)?.is_some_and(|as_of| now.since(as_of) < REMEMBERED);
+    Ok(metadata::get_integer(db, "mirror_since")?.filter(|_| recent).map_or(0, i64::unsigned_abs))
+}
+
+/// When the mirror was last known to be true.
+pub(in crate::store) fn as_of(db: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    Ok(metadata::get_integer(db, "mirror_as_of")?.map(Timestamp::from_micros))
+}
+
+pub(in crate::store) fn set_as_of(db: &Connection, at: Timestamp) -> Result<(), StoreError> {
+    metadata::set_integer(db, "mirror_as_of", at.micros())
+}
+
+/// Central is another, or was restored: everything is read anew.
+pub(in crate::store) fn read_anew(db: &Connection) -> Result<(), StoreError> {
+    metadata::set_integer(db, "mirror_since", 0)
+}

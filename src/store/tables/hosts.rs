@@ -1,0 +1,36 @@
+//! The table `hosts`: the daemons that report to central, as central last listed them.
+
+use rusqlite::{Connection, Row, params};
+
+use crate::domain::mirror::HostSeen;
+use crate::domain::{MachineName, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::tables::sessions;
+
+/// Replaces what is known of the daemons that report to central; writes only what changed.
+pub(in crate::store) fn replace(db: &Connection, hosts: &[HostSeen]) -> Result<(), StoreError> {
+    let names = serde_json::Value::from_iter(hosts.iter().map(|host| host.machine.as_str())).to_string();
+    db.prepare_cached("DELETE FROM hosts WHERE host_machine NOT IN (SELECT value FROM json_each(?1))")?
+        .execute([names])?;
+    let mut upsert = db.prepare_cached(
+        "INSERT INTO hosts (host_machine, last_seen) VALUES (?1, ?2) \
+         ON CONFLICT (host_machine) DO UPDATE SET last_seen = excluded.last_seen \
+             WHERE hosts.last_seen <> excluded.last_seen",
+    )?;
+    for host in hosts {
+        upsert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
+    }
+    Ok(())
+}
+
+/// The daemons that central knows of.
+pub(in crate::store) fn all(db: &Connection) -> Result<Vec<HostSeen>, StoreError> {
+    let host = |row: &Row<'_>| {
+        let machine = sessions::parsed(row, 0, MachineName::parse)?;
+        Ok(HostSeen { machine, last_seen: Timestamp::from_micros(row.get(1)?) })
+    };
+    Ok(db
+        .prepare_cached("SELECT host_machine, last_seen FROM hosts")?
+        .query_map([], host)?
+        .collect::<Result<_, _>>()?)
+}

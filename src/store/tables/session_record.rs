@@ -1,0 +1,128 @@
+//! A session as this host keeps it, and how its shared columns are merged with central's.
+
+use std::time::Duration;
+
+use crate::domain::session::fresh;
+use crate::domain::{Column, ColumnTimes, Session, Status, TimedSession, Timestamp};
+use crate::store::tables::session_columns::{Change, ColumnChanges};
+
+/// A process on this host that a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub pid: i32,
+    /// When it started, in the platform's own unit: the guard against a reused pid.
+    pub started: i64,
+}
+
+/// A session as this host keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub session: Session,
+    /// Who registered it.
+    pub owner_uid: u32,
+    pub process: Option<Process>,
+    /// Grows with every local change.
+    pub version: i64,
+    /// The newest version that central acknowledged; 0: none, so that all columns are offered.
+    pub synced_version: i64,
+    /// Which version changed each shared column, and when.
+    pub columns: ColumnChanges,
+    /// When the oldest change that central lacks was made.
+    pub unsynced_since: Option<Timestamp>,
+    /// It is another host's, as central last told of it.
+    pub mirrored: bool,
+    /// When the daemon of its machine last spoke to central, for a mirrored session; never, for a machine without.
+    pub machine_seen: Option<Timestamp>,
+    /// The id under which this session was registered, where central's owner of that id was another.
+    pub former_id: Option<String>,
+    /// Its context window is nearly full, and it made no checkpoint since; told by a heartbeat alone.
+    pub checkpoint_due: bool,
+}
+
+impl Record {
+    /// A session that begins here.
+    pub(in crate::store) fn begun(session: Session, process: Option<Process>, caller: Caller, at: Timestamp) -> Self {
+        Self {
+            session,
+            owner_uid: caller.uid,
+            process,
+            version: 1,
+            synced_version: 0,
+            columns: ColumnChanges::begun(at),
+            unsynced_since: Some(at),
+            mirrored: false,
+            machine_seen: None,
+            former_id: None,
+            checkpoint_due: false,
+        }
+    }
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+}
+
+impl Record {
+    /// The next version, which is about to be saved, changes this column. It is later than what was changed before, even
+    /// where the clock was set back.
+    pub(in crate::store) fn change_column(&mut self, column: Column, at: Timestamp) {
+        let version = self.version + 1;
+        let change = &mut self.columns.0[column as usize];
+        let after_the_last = Timestamp::from_micros(change.at.micros().saturating_add(1));
+        *change = Change { version, at: at.max(after_the_last) };
+    }
+
+    /// The next version changes the columns whose values differ from before.
+    pub(in crate::store) fn change_columns_since(&mut self, before: &Session, at: Timestamp) {
+        for column in Column::ALL {
+            if column.differs(before, &self.session) {
+                self.change_column(*column, at);
+            }
+        }
+    }
+
+    fn waits(&self, column: Column) -> bool {
+        self.synced_version == 0 || self.columns.0[column as usize].version > self.synced_version
+    }
+
+    /// The columns that central lacks, and when they were changed.
+    pub fn offered_columns(&self) -> ColumnTimes {
+        let offered = Column::ALL.iter().filter(|column| self.waits(**column));
+        offered.map(|column| (*column, self.columns.0[*column as usize].at)).collect()
+    }
+
+    /// Applies the columns that other clients changed in central. Says whether central lost some that it once acknowledged.
+    ///
+    /// A column that waits here is replaced by a later change only. Of one that does not wait, central's value counts; but
+    /// when everything is read (`whole`), which may bring the past, again only a later one.
+    pub(in crate::store) fn merge_columns(&mut self, central: &TimedSession, whole: bool) -> bool {
+        let mut lost = false;
+        for column in Column::ALL {
+            if !column.differs(&self.session, central) {
+                continue;
+            }
+            let waits = self.waits(*column);
+            let known = &mut self.columns.0[*column as usize];
+            let at = central.times.get(*column).unwrap_or(Timestamp::from_micros(i64::MIN));
+            if at > known.at || !(waits || whole) {
+                column.copy(central, &mut self.session);
+                *known = Change { version: 0, at: at.max(known.at) };
+            } else {
+                lost |= !waits && at < known.at;
+            }
+        }
+        lost
+    }
+
+    /// Applies a later heartbeat that another client sent to central, unless it is from before a process died here.
+    pub(in crate::store) fn merge_heartbeat(&mut self, central: &Session, now: Timestamp, stale_after: Duration) {
+        let died = self.unsynced_since.is_some() && self.session.status == Status::Stale;
+        let later = central.last_heartbeat > self.session.last_heartbeat;
+        if later && !died && fresh(central.last_heartbeat, now, stale_after) {
+            self.session.last_heartbeat = central.last_heartbeat;
+            self.session.status = central.status;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The store as tests drive it.
+
+pub(crate) mod manual_store;

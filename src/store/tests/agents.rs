@@ -1,0 +1,73 @@
+//! Agents' reports against a real store.
+
+use super::*;
+use crate::domain::agent::{Kind, Report, Sign, Source};
+use crate::domain::{InstanceType, Project, Status};
+
+fn sighting(sign: Sign, uuid: &str, kind: Kind, pid: i32) -> ReceivedReport {
+    let report = Report {
+        sign,
+        claude_session_uuid: Some(uuid.to_owned()),
+        claude_session_path: None,
+        working_dir: None,
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        kind: Some(kind),
+        context_percent: None,
+        promised_id: None,
+        outer_id: None,
+    };
+    let process = Some(Process { pid, started: 1 });
+    // Processes with an odd pid live.
+    ReceivedReport { report, process, host_machine: MachineName::guess(), lives: |process| process.pid % 2 == 1 }
+}
+
+async fn report(store: &Store, sighting: ReceivedReport, seed: u64, second: i64) -> ReportResult {
+    let draws = std::array::from_fn(|i| seed * 8 + i as u64);
+    store.sight(sighting, OWNER, draws, at(second), STALE_AFTER).await.unwrap()
+}
+
+const START: Sign = Sign::Start(Source::Startup);
+
+#[tokio::test]
+async fn headless_sessions_that_were_killed_are_closed_some_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let print = report(&store, sighting(START, "u-print", Kind::Headless, 1), 1, 0).await.record.session.instance_id;
+    let person =
+        report(&store, sighting(START, "u-person", Kind::Interactive, 3), 2, 0).await.record.session.instance_id;
+    store.sweep(at(1000), STALE_AFTER).await.unwrap();
+    assert_eq!(store.close_headless(at(0), at(1000)).await.unwrap(), 0, "not yet");
+    assert_eq!(store.close_headless(at(500), at(1000)).await.unwrap(), 1);
+    assert_eq!(only(&store, &print).await.session.status, Status::Closed);
+    assert_eq!(only(&store, &person).await.session.status, Status::Stale);
+}
+
+#[tokio::test]
+async fn next_process_of_a_conversation_is_watched_when_the_first_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let first = Process { pid: 1, started: 1 };
+    let id = report(&store, sighting(START, "u-1", Kind::Interactive, 1), 1, 0).await.record.session.instance_id;
+    let second = report(&store, sighting(Sign::Start(Source::Resume), "u-1", Kind::Headless, 3), 2, 1).await;
+    assert_eq!((second.created, second.record.process), (false, Some(first)));
+    assert!(!store.process_died(id.clone(), first, at(2)).await.unwrap());
+    let record = only(&store, &id).await;
+    assert_eq!((record.session.status, record.process.map(|process| process.pid)), (Status::Active, Some(3)));
+    assert!(store.process_died(id.clone(), record.process.unwrap(), at(3)).await.unwrap());
+    assert_eq!(only(&store, &id).await.session.status, Status::Stale);
+}
+
+#[tokio::test]
+async fn only_a_changed_process_wakes_the_watch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let beat = |pid| sighting(Sign::Beat, "u-1", Kind::Interactive, pid);
+    assert!(report(&store, beat(1), 1, 0).await.process_changed);
+    assert!(!report(&store, beat(1), 2, 1).await.process_changed);
+    // Another process reports, which does not take the session from one that lives.
+    assert!(!report(&store, beat(3), 3, 2).await.process_changed);
+    let (other, _writer) = open(tempfile::tempdir().unwrap().path());
+    report(&other, beat(2), 4, 0).await;
+    assert!(report(&other, beat(5), 5, 1).await.process_changed, "the first had ended");
+}

@@ -1,0 +1,717 @@
+//! The store against real files: what is acknowledged is there, whatever happens to them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod agents;
+mod history;
+mod turns;
+mod turns_scale;
+mod user_limits;
+
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    Happening, Heartbeat, HistoryTables, InstanceId, InstanceType, Kind, MachineName, Project, Registration, Status,
+    Timestamp,
+};
+
+const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 30 };
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
+pub(super) const OWNER: Caller = Caller { uid: 1000 };
+
+/// So many rows, whatever their bytes.
+pub(super) fn rows(rows: usize) -> BatchLimit {
+    BatchLimit { rows, bytes: 1 << 20 }
+}
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
+}
+
+pub(super) fn open(dir: &Path) -> (Store, WriterThread) {
+    try_open(dir, OPTIONS).unwrap()
+}
+
+fn try_open(dir: &Path, options: Options) -> Result<(Store, WriterThread), OpenError> {
+    Store::open(dir, options, Arc::new(|| at(1_000_000)))
+}
+
+pub(super) fn shut((store, writer): (Store, WriterThread)) {
+    drop(store);
+    writer.join();
+}
+
+fn odin(epic: Option<&str>) -> Registration {
+    Registration {
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        host_machine: MachineName::guess(),
+        context_percent: 0,
+        current_epic: epic.map(str::to_owned),
+        claude_session_uuid: None,
+        claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
+    }
+}
+
+pub(super) async fn register(store: &Store, seed: u64, second: i64) -> Record {
+    let draws = std::array::from_fn(|i| seed * 8 + i as u64);
+    store.register(odin(None), None, OWNER, draws, at(second)).await.unwrap()
+}
+
+pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
+    match store.find(id.to_string()).await.unwrap() {
+        Lookup::One(record) => *record,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn settling(sessions: Vec<SessionResult>, acked_batch: i64) -> BatchResult {
+    BatchResult { sessions, acked_batch, next_batches: [acked_batch + 1, acked_batch + 2], records: Vec::new() }
+}
+
+fn taken(record: &Record) -> SessionResult {
+    SessionResult {
+        instance_id: record.session.instance_id.clone(),
+        version: record.version,
+        how: SessionOutcome::Taken,
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let beat = Heartbeat { context_percent: Some(42), current_epic: Some(Some("003".into())) };
+    let id = record.session.instance_id.clone();
+    let beaten = store.heartbeat(id.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap();
+    shut((store, writer));
+
+    let (store, writer) = open(dir.path());
+    assert_eq!(only(&store, &id).await, beaten);
+    assert_eq!((beaten.version, beaten.unsynced_since), (2, Some(at(0))));
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_taken_draw_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let first = store.register(odin(None), None, OWNER, [7; 8], at(0)).await.unwrap();
+    let second = store.register(odin(None), None, OWNER, [7, 7, 9, 9, 9, 9, 9, 9], at(0)).await.unwrap();
+    assert_ne!(first.session.instance_id, second.session.instance_id);
+    assert!(matches!(store.register(odin(None), None, OWNER, [7; 8], at(0)).await, Err(StoreError::Bug(_))));
+}
+
+#[tokio::test]
+async fn only_the_owner_and_root_change_a_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let id = register(&store, 1, 0).await.session.instance_id.to_string();
+    let stranger = store.heartbeat(id.clone(), Heartbeat::default(), Caller { uid: 7 }, at(1), STALE_AFTER).await;
+    assert_eq!(stranger, Err(StoreError::Forbidden { id: id.clone(), owner: 1000 }));
+    assert_eq!(store.close(id.clone(), Caller { uid: 7 }, at(1)).await.unwrap_err(), stranger.unwrap_err());
+    store.close(id, Caller { uid: 0 }, at(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_undone_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let half_done = store.writer.submit(|db| {
+        db.execute("INSERT INTO facts VALUES ('half', 1)", [])?;
+        Err::<(), _>(StoreError::NotFound("half".into()))
+    });
+    let (failed, fine) = tokio::join!(
+        half_done,
+        store.writer.submit(|db| { Ok(db.execute("INSERT INTO facts VALUES ('whole', 1)", [])?) })
+    );
+    assert_eq!((failed, fine), (Err(StoreError::NotFound("half".into())), Ok(1)));
+    let facts = store
+        .readers
+        .read(|db| Ok(db.query_row("SELECT group_concat(name) FROM facts", [], |row| row.get::<_, String>(0))?));
+    assert_eq!(facts.await.unwrap(), "whole");
+}
+
+#[tokio::test]
+async fn a_full_store_says_so_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = try_open(dir.path(), Options { max_size: 128 << 10, ..OPTIONS }).unwrap();
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let draws = std::array::from_fn(|i| acknowledged.len() as u64 * 8 + i as u64);
+        match store.register(odin(Some(&"e".repeat(256))), None, OWNER, draws, at(0)).await {
+            Ok(record) => acknowledged.push(record),
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 10_000, "128 KiB are never full");
+    };
+    assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+    shut((store, writer));
+    let (store, writer) = open(dir.path());
+    for record in &acknowledged {
+        assert_eq!(&only(&store, &record.session.instance_id).await, record);
+    }
+    let more = store.register(odin(None), None, OWNER, [u64::MAX; 8], at(1)).await;
+    assert!(more.is_ok(), "with room again it goes on: {more:?}");
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_fails_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let (first, second) = (register(&store, 1, 0).await, register(&store, 2, 0).await);
+    let drop_table = |db: &Connection| Ok(db.execute_batch("DROP TABLE checkpoints_due")?);
+    store.writer.submit(drop_table).await.unwrap();
+    let beat = |record: &Record, percent| {
+        let beat = Heartbeat { context_percent: Some(percent), current_epic: None };
+        store.heartbeat(record.session.instance_id.to_string(), beat, OWNER, at(9), STALE_AFTER)
+    };
+    let (failed, done) = tokio::join!(beat(&first, 90), beat(&second, 10));
+    assert!(failed.is_err(), "what it has to note cannot be noted: {failed:?}");
+    assert_eq!(only(&store, &first.session.instance_id).await, first);
+    assert_eq!(only(&store, &second.session.instance_id).await, done.unwrap());
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_is_not_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    // Some begin to wait in the same moment.
+    for (seed, second) in (1..).zip([0, 0, 0, 1]) {
+        register(&store, seed, second).await;
+    }
+    let of = |pending: &Pending| pending.sessions.iter().map(|r| r.session.instance_id.clone()).collect::<Vec<_>>();
+    let all = of(&store.pending(rows(10), Skip::default()).await.unwrap());
+    let pushed = store.pending(rows(2), Skip::default()).await.unwrap();
+    assert_eq!(of(&pushed), all[..2]);
+    store.heartbeat(all[0].to_string(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    let ahead = store.pending_behind(pushed.last.unwrap(), rows(2), Skip::default()).await.unwrap();
+    assert_eq!(of(&ahead), all[2..]);
+    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), at(6)).await.unwrap();
+    store.heartbeat(all[1].to_string(), Heartbeat::default(), OWNER, at(7), STALE_AFTER).await.unwrap();
+    let behind = store.pending_behind(ahead.last.unwrap(), rows(2), Skip::default()).await.unwrap();
+    assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
+    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), at(8)).await.unwrap();
+    assert_eq!(
+        of(&store.pending(rows(10), Skip::default()).await.unwrap()),
+        [all[0].clone(), all[1].clone()],
+        "changed on its way"
+    );
+    let ledger = Ledger { acked: 2, next: vec![3, 4] };
+    assert_eq!(store.ledger().await.unwrap(), ledger);
+}
+
+#[tokio::test]
+async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
+    let id = pushed.session.instance_id.to_string();
+    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    store.settle(settling(vec![taken(&pushed)], 1), at(6)).await.unwrap();
+    let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
+    assert_eq!(waiting.session.last_heartbeat, at(5));
+    store.settle(settling(vec![taken(&waiting)], 2), at(7)).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.ledger().await.unwrap().acked, 2);
+    assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), (1, 0));
+    assert_eq!(store.backlog().await.unwrap().sessions, 1);
+}
+
+#[tokio::test]
+async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
+    let id = pushed.session.instance_id.to_string();
+    store.heartbeat(id, Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    let closed = SessionResult { how: SessionOutcome::ClosedElsewhere { closed_at: at(3) }, ..taken(&pushed) };
+    store.settle(settling(vec![closed], 1), at(6)).await.unwrap();
+    let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0).session;
+    assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
+}
+
+#[tokio::test]
+async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let old = record.session.instance_id.clone();
+    let collided = SessionResult { how: SessionOutcome::Collided { draws: [99; 8] }, ..taken(&record) };
+    let renamed = store.settle(settling(vec![collided], 1), at(1)).await.unwrap();
+    let new = &renamed[0].to;
+    assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
+    let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    assert_eq!((&beaten.session.instance_id, beaten.former_id.as_deref()), (new, Some(old.as_str())));
+    assert_eq!(only(&store, &old).await, beaten);
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, [beaten]);
+    // The id that was given up is not drawn again.
+    let next = store.register(odin(None), None, OWNER, [8, 99, 5, 5, 5, 5, 5, 5], at(3)).await.unwrap();
+    assert_ne!((&next.session.instance_id, &next.session.instance_id), (&old, new));
+}
+
+#[tokio::test]
+async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let id = record.session.instance_id.to_string();
+    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, []);
+    assert_eq!(store.backlog().await.unwrap().parked, 1);
+    assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
+    let unknown = store.retry_parked(vec![id.clone(), "nobody".into()]).await;
+    assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
+    assert_eq!(store.retry_parked(vec![]).await, Ok(1));
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
+    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
+    assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+}
+
+#[tokio::test]
+async fn a_change_of_a_parked_session_frees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let id = record.session.instance_id.to_string();
+    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
+    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
+    assert_eq!(store.backlog().await.unwrap().parked, 0);
+    // What was rejected is not what there is by now.
+    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap().parked, 0);
+}
+
+#[tokio::test]
+async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let record = register(&store, 1, 0).await;
+    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    let mut now = 0;
+    for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        store.settle(settling(vec![rejected.clone()], 0), at(now)).await.unwrap();
+        assert_eq!(store.release_parked(at(now + wait - 1)).await, Ok(0), "after {wait} s");
+        now += wait;
+        assert_eq!(store.release_parked(at(now)).await, Ok(1), "after {wait} s");
+    }
+    // Parked by a clock that was a day ahead.
+    store.settle(settling(vec![rejected], 0), at(now + 86_400)).await.unwrap();
+    assert_eq!(store.release_parked(at(now)).await, Ok(1));
+}
+
+#[tokio::test]
+async fn what_is_held_back_stays_out_of_a_batch_and_the_rest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let first = register(&store, 1, 0).await.session.instance_id;
+    let second = register(&store, 2, 1).await.session.instance_id;
+    let ids = |pending: Pending| pending.sessions.into_iter().map(|r| r.session.instance_id).collect::<Vec<_>>();
+    let skip = Skip { sessions: vec![first.clone()], ..Skip::default() };
+    assert_eq!(ids(store.pending(rows(1), skip.clone()).await.unwrap()), std::slice::from_ref(&second));
+    assert!(store.any_waits(skip).await.unwrap());
+    let both = Skip { sessions: vec![first.clone(), second.clone()], ..Skip::default() };
+    assert!(!store.any_waits(both).await.unwrap());
+    let all = Skip { all_sessions: true, ..Skip::default() };
+    assert!(!store.any_waits(all).await.unwrap());
+    assert_eq!(ids(store.newest_pending(None, 1, Skip::default()).await.unwrap()), [second]);
+    // By bytes as well as by rows, and always one.
+    let few = store.pending(BatchLimit { rows: 10, bytes: 1 }, Skip::default()).await.unwrap();
+    assert_eq!((few.more, ids(few)), (true, vec![first]));
+}
+
+#[tokio::test]
+async fn silence_death_and_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let process = Process { pid: 42, started: 7 };
+    let watched = store.register(odin(None), Some(process), OWNER, [1; 8], at(0)).await.unwrap().session.instance_id;
+    let silent = register(&store, 2, 0).await.session.instance_id;
+    store.seen_alive(vec![watched.clone()], at(100), STALE_AFTER).await.unwrap();
+    assert_eq!(store.sweep(at(130), STALE_AFTER).await, Ok(1));
+    assert_eq!(only(&store, &silent).await.session.status, Status::Stale);
+    assert_eq!(only(&store, &watched).await.session.status, Status::Active);
+
+    let other = Process { pid: 42, started: 8 };
+    assert_eq!(store.process_died(watched.clone(), other, at(131)).await, Ok(false), "a reused pid is another process");
+    assert_eq!(store.process_died(watched.clone(), process, at(131)).await, Ok(true));
+    let dead = only(&store, &watched).await;
+    assert_eq!((dead.session.status, dead.session.last_heartbeat, dead.process), (Status::Stale, at(100), None));
+    assert_eq!(store.watched().await.unwrap(), []);
+
+    let closed = store.close(silent.to_string(), OWNER, at(140)).await.unwrap();
+    assert_eq!(store.prune(at(9999)).await, Ok(0), "central does not have it yet");
+    store.settle(settling(vec![taken(&closed)], 1), at(141)).await.unwrap();
+    assert_eq!(store.prune(at(140)).await, Ok(0));
+    assert_eq!(store.prune(at(9999)).await, Ok(1));
+    let counts = store.counts(at(141), STALE_AFTER).await.unwrap();
+    assert_eq!(counts, Counts { active: 0, stale: 1, closed: 0 });
+}
+
+#[tokio::test]
+async fn prefixes_show_up_to_ten_candidates_most_recent_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    for i in 0..12 {
+        register(&store, i, i as i64).await;
+    }
+    let Lookup::Several(candidates) = store.find("odin-PS-".into()).await.unwrap() else { panic!("twelve match") };
+    assert_eq!(candidates.len(), CANDIDATES);
+    assert!(candidates.is_sorted_by_key(|r| std::cmp::Reverse(r.session.last_heartbeat)));
+    assert_eq!(candidates[0].session.last_heartbeat, at(11));
+    for nothing in ["odin-MS", "%", "odin-PS-_", "Odin", "odin-PS-zzzzzzz"] {
+        assert_eq!(store.find(nothing.into()).await.unwrap(), Lookup::None, "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn every_beginning_of_an_id_finds_all_that_begin_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let mut ids = Vec::new();
+    for (number, project) in ["odin", "odin2", "odin-core", "od", "o", "odin-core-a", "z"].into_iter().enumerate() {
+        let what = Registration { project: Project::parse(project).unwrap(), ..odin(None) };
+        let draws = std::array::from_fn(|i| (number * 8 + i) as u64);
+        let record = store.register(what, None, OWNER, draws, at(number as i64)).await.unwrap();
+        ids.push(record.session.instance_id.to_string());
+    }
+    for beginning in ids.iter().flat_map(|id| (1..id.len()).map(|length| &id[..length])) {
+        let mut found = match store.find(beginning.to_owned()).await.unwrap() {
+            Lookup::One(record) => vec![*record],
+            Lookup::Several(records) => records,
+            Lookup::None => Vec::new(),
+        };
+        found.reverse();
+        let found: Vec<_> = found.iter().map(|record| record.session.instance_id.as_str()).collect();
+        let begin_so: Vec<_> = ids.iter().filter(|id| id.starts_with(beginning)).collect();
+        assert_eq!(found, begin_so, "{beginning}");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_machine_takes_its_sessions_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    store.file_under(MachineName::guess(), at(0)).await.unwrap();
+    let id = register(&store, 1, 0).await.session.instance_id;
+    let laptop = MachineName::parse("laptop").unwrap();
+    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(1));
+    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(0));
+    let moved = only(&store, &id).await;
+    assert_eq!((&moved.session.host_machine, moved.version), (&laptop, 2));
+}
+
+#[test]
+fn two_daemons_cannot_share_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = FolderLock::take(dir.path()).unwrap();
+    let error = FolderLock::take(dir.path()).unwrap_err().to_string();
+    assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+    drop(lock);
+    FolderLock::take(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn room_in_the_log_is_no_damage_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    let first = register(&store, 1, 0).await;
+    store.make_room().await.unwrap();
+    let log = dir.path().join("sessiond.db-wal");
+    let length = std::fs::metadata(&log).unwrap().len();
+    let second = register(&store, 2, 1).await;
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), length, "it does not grow any more");
+
+    // What a crash leaves.
+    let crashed = tempfile::tempdir().unwrap();
+    for file in ["sessiond.db", "sessiond.db-wal"] {
+        std::fs::copy(dir.path().join(file), crashed.path().join(file)).unwrap();
+    }
+    shut((store, writer));
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+    let (store, writer) = open(crashed.path());
+    for record in [first, second] {
+        assert_eq!(only(&store, &record.session.instance_id).await, record);
+    }
+    assert_eq!(set_aside(crashed.path()), 0);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_off_is_copied_once_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, writer) = open(dir.path());
+    for n in 0..10 {
+        register(&store, n, 10 * i64::try_from(n).unwrap()).await;
+    }
+    let names = ["sessiond.db", "sessiond.db-wal"];
+    let files = names.map(|name| (name, std::fs::read(dir.path().join(name)).unwrap()));
+    shut((store, writer));
+    let crashed = tempfile::tempdir().unwrap();
+    for cut in [2000, 2000, 1000, 3000] {
+        for (name, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if name.ends_with("-wal") {
+                let sound = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+                bytes[sound - cut..].fill(0);
+            }
+            std::fs::write(crashed.path().join(name), bytes).unwrap();
+        }
+        let (store, writer) = open(crashed.path());
+        assert_eq!(store.damage(), None, "nothing that was acknowledged is missing");
+        shut((store, writer));
+        let copies: Vec<_> = std::fs::read_dir(crashed.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.contains("cut-off") || name.contains("damaged"))
+            .collect();
+        assert_eq!(copies, ["sessiond.db.cut-off-wal"]);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_store_is_refused_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    shut(open(dir.path()));
+    let path = dir.path().join("sessiond.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(try_open(dir.path(), OPTIONS), Err(OpenError::Newer { found: 99, .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_state_folder_is_made_together_with_those_above_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("var/lib/state");
+    drop(FolderLock::take(&state).unwrap());
+    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert!(matches!(FolderLock::take(&dir.path().join("file/state")), Err(OpenError::Folder { .. })));
+}
+
+async fn filled(dir: &Path, sessions: u64) -> Vec<Record> {
+    let (store, writer) = open(dir);
+    let mut records = Vec::new();
+    for i in 0..sessions {
+        records.push(register(&store, i, i as i64).await);
+    }
+    shut((store, writer));
+    records
+}
+
+fn set_aside(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("sessiond.db.damaged-") && name.ends_with('Z')).count()
+}
+
+#[tokio::test]
+async fn a_damaged_page_costs_at_most_what_was_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 400).await;
+    spoil_a_page(dir.path());
+
+    let (store, writer) = open(dir.path());
+    assert_eq!(set_aside(dir.path()), 1);
+    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    assert!(kept.len() > 300, "only {} of 400 came over", kept.len());
+    for record in &kept {
+        let original = records.iter().find(|r| r.session.instance_id == record.session.instance_id).unwrap();
+        assert_eq!(record.session, original.session);
+    }
+    assert_eq!(store.backlog().await.unwrap().sessions, kept.len() as u64, "all of it is offered to central again");
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sessiond.db");
+    std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
+    let (store, writer) = open(dir.path());
+    register(&store, 1, 0).await;
+    assert_eq!(set_aside(dir.path()), 1);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn damage_met_while_it_runs_is_mended_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 400).await;
+    let (store, writer) = open(dir.path());
+    spoil_a_page(dir.path());
+    meet_damage(&store).await;
+    register(&store, 1000, 1).await;
+    assert_eq!(set_aside(dir.path()), 1);
+    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    assert!(kept.len() > records.len() * 3 / 4, "only {} of 400 came over", kept.len());
+    shut((store, writer));
+}
+
+async fn meet_damage(store: &Store) {
+    let damage = store.writer.submit(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
+    assert!(matches!(damage, Err(StoreError::Damaged(_))));
+}
+
+/// Overwrites a page in the last third of the database, where its rows are; the schema comes first.
+fn spoil_a_page(dir: &Path) {
+    let path = dir.join("sessiond.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let page = bytes.len() / 4096 * 2 / 3 * 4096;
+    bytes[page..page + 4096].fill(0xA5);
+    std::fs::write(&path, &bytes).unwrap();
+}
+
+/// Changes the id of a store's one session in the index, where it is found by.
+fn spoil_the_index(dir: &Path, id: &InstanceId) {
+    let path = dir.join("sessiond.db");
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_sessions_1'";
+    let page: u32 = Connection::open(&path).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let leaf = &mut bytes[(page as usize - 1) * 4096..][..4096];
+    let at = leaf.windows(id.as_str().len()).position(|bytes| bytes == id.as_str().as_bytes()).unwrap();
+    leaf[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_index_that_disagrees_with_its_table_is_found_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = filled(dir.path(), 1).await.remove(0);
+    let id = record.session.instance_id.clone();
+    spoil_the_index(dir.path(), &id);
+
+    let (store, writer) = open(dir.path());
+    let beat = || store.heartbeat(id.to_string(), Heartbeat::default(), OWNER, at(1), STALE_AFTER);
+    assert!(matches!(beat().await, Err(StoreError::NotFound(_))), "the start does not look so closely");
+    let new = register(&store, 2, 1).await;
+    store.verify().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(only(&store, &id).await.session, record.session);
+    assert_eq!(only(&store, &new.session.instance_id).await.session, new.session, "nor is lost what came meanwhile");
+    beat().await.unwrap();
+    store.verify().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn damage_that_is_none_at_a_closer_look_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = filled(dir.path(), 10).await;
+    let (store, writer) = open(dir.path());
+    meet_damage(&store).await;
+    register(&store, 1000, 1).await;
+    assert_eq!(set_aside(dir.path()), 0);
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), records.len() + 1);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_again_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 1).await;
+    let (store, writer) = open(dir.path());
+    let (path, elsewhere) = (dir.path().join("sessiond.db"), dir.path().join("elsewhere"));
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    meet_damage(&store).await;
+    assert!(matches!(store.ping().await, Err(StoreError::Io(_))), "nothing can be written, and it says so");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&elsewhere, &path).unwrap();
+    register(&store, 1000, 1).await;
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 2);
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_written_is_no_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 400).await;
+    let mut copy = Connection::open(dir.path().join("copy")).unwrap();
+    copy.execute_batch(include_str!("../../../migrations/local/0001_sessions.sql")).unwrap();
+    copy.pragma_update(None, "max_page_count", 20).unwrap();
+    let damaged = Connection::open(dir.path().join("sessiond.db")).unwrap();
+    let carried = recovery::salvage::carry_over(&damaged, &mut copy, at(0));
+    assert!(matches!(carried, Err(StoreError::Full(_))), "{carried:?}");
+}
+
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_is_finished_and_keeps_the_damaged_files_together() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3).await;
+    // As left by a power cut after the first of the damaged files was set aside.
+    std::fs::rename(dir.path().join("sessiond.db"), dir.path().join("sessiond.db.salvaged-20260130T120000.000000Z"))
+        .unwrap();
+    std::fs::write(dir.path().join("sessiond.db.damaged-20260130T120000.000000Z"), "damaged").unwrap();
+    for suffix in ["-wal", "-shm", "-journal"] {
+        std::fs::write(dir.path().join(format!("sessiond.db{suffix}")), "damaged").unwrap();
+    }
+    let (store, writer) = open(dir.path());
+    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 3);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let aside = dir.path().join(format!("sessiond.db.damaged-20260130T120000.000000Z{suffix}"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "damaged", "{suffix}");
+    }
+    shut((store, writer));
+}
+
+#[tokio::test]
+async fn the_writer_syncs_as_its_durability_demands() {
+    for (durability, synchronous, fullfsync) in [(Durability::Full, 2, 1), (Durability::Normal, 1, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = try_open(dir.path(), Options { durability, ..OPTIONS }).unwrap();
+        let pragma = async |name| {
+            let value = move |db: &Connection| Ok(db.pragma_query_value(None, name, |row| row.get::<_, i64>(0))?);
+            store.writer.submit(value).await.unwrap()
+        };
+        assert_eq!(pragma("synchronous").await, synchronous, "{durability:?}");
+        assert_eq!(pragma("fullfsync").await, fullfsync, "{durability:?}");
+        assert_eq!(
+            pragma("checkpoint_fullfsync").await,
+            1,
+            "{durability:?}: a checkpoint out of order damages the store"
+        );
+        let journal = store
+            .writer
+            .submit(|db| Ok(db.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))?))
+            .await;
+        assert_eq!(journal.unwrap(), "wal");
+        shut((store, writer));
+    }
+}
+
+#[tokio::test]
+async fn damage_that_only_a_reader_meets_is_mended_too() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 400).await;
+    let (store, writer) = open(dir.path());
+    spoil_a_page(dir.path());
+    let met = store.read(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
+    assert!(matches!(met, Err(StoreError::Damaged(_))));
+    store.ping().await.unwrap();
+    assert_eq!(set_aside(dir.path()), 1);
+    assert!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len() > 300);
+    shut((store, writer));
+}
+
+#[test]
+fn sqlite_is_new_enough() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}

@@ -1,0 +1,526 @@
+//! Users who share a store: what each may have in it, and the ids that each may promise.
+
+use serde_json::Map;
+
+use super::*;
+use crate::domain::agent::{Report, Sign, Source};
+use crate::domain::mirror::{Changes as Page, Reading, Rest};
+use crate::domain::{HistoryRecord, InstanceType, Project, Session, TimedSession};
+use crate::store::ops::promised_ids::{KEPT_FOR, MOST};
+
+const ALICE: Caller = OWNER;
+const MALLORY: Caller = Caller { uid: 1001 };
+const DAEMON: Caller = Caller { uid: 900 };
+const ROOT: Caller = Caller { uid: 0 };
+
+const SHARE: u64 = 100 << 10;
+const LIMITS: UserLimits = UserLimits { own_uid: DAEMON.uid, bytes: SHARE, open_sessions: 8 };
+
+struct Shared {
+    store: Store,
+    writer: WriterThread,
+    dir: tempfile::TempDir,
+    draw: std::cell::Cell<u64>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = open(dir.path());
+        Self { store: store.limiting_users(LIMITS), writer, dir, draw: std::cell::Cell::new(1) }
+    }
+
+    fn next(&self) -> u64 {
+        self.draw.replace(self.draw.get() + 1)
+    }
+
+    fn draws(&self) -> [u64; 8] {
+        std::array::from_fn(|_| self.next())
+    }
+
+    async fn register(&self, caller: Caller) -> Result<Record, StoreError> {
+        self.store.register(odin(), None, caller, self.draws(), at(0)).await
+    }
+
+    async fn append(&self, id: &InstanceId, bytes: usize, caller: Caller) -> Result<StoredRecord, StoreError> {
+        let what = text(bytes);
+        self.store.append(id.to_string(), what, Uuid::from_u128(self.next().into()), caller, at(1)).await
+    }
+
+    /// Appends until that is refused.
+    async fn fill(&self, id: &InstanceId, caller: Caller) -> StoreError {
+        for _ in 0..1_000 {
+            if let Err(error) = self.append(id, 5_000, caller).await {
+                return error;
+            }
+        }
+        panic!("nothing was refused");
+    }
+
+    async fn sight(&self, sighting: ReceivedReport, caller: Caller) -> Result<ReportResult, StoreError> {
+        self.store.sight(sighting, caller, self.draws(), at(2), STALE_AFTER).await
+    }
+
+    async fn promise(&self, promised: &InstanceId, uuid: &str, caller: Caller) -> ReportResult {
+        self.sight(sighting(START, uuid, Some(promised)), caller).await.unwrap()
+    }
+
+    async fn import(&self, deferred: SpooledWrite, caller: Caller) -> Imported {
+        let name = self.next().to_string();
+        let import = Import { name, key: None, deferred, caller, draws: self.draws(), at: at(3) };
+        self.store.import(vec![import], STALE_AFTER).await.unwrap().remove(0)
+    }
+
+    async fn mirror(&self, session: Session) {
+        let page = Page {
+            sessions: vec![TimedSession::untimed(session.clone())],
+            history: vec![HistoryRecord {
+                record_id: Uuid::from_u128(u128::from(self.next()) << 64),
+                instance_id: session.instance_id,
+                kind: Kind::Event,
+                record_type: "error".into(),
+                at: at(1),
+                body: Map::new(),
+            }],
+            rest: Rest::Nothing { next_since: 9 },
+            ..Page::default()
+        };
+        let draws = Box::new(std::array::from_fn(|_| self.next()));
+        self.store.take_in(Reading::since(1), page, draws, at(4), STALE_AFTER).await.unwrap();
+    }
+
+    /// Central acknowledges all there is.
+    async fn reach_central(&self) {
+        loop {
+            let limit = BatchLimit { rows: 999, bytes: 1 << 30 };
+            let Pending { sessions, records, .. } = self.store.pending(limit, Skip::default()).await.unwrap();
+            if sessions.is_empty() && records.is_empty() {
+                return;
+            }
+            let taken = |record: Record| SessionResult {
+                instance_id: record.session.instance_id,
+                version: record.version,
+                how: SessionOutcome::Taken,
+            };
+            let settling = BatchResult {
+                sessions: sessions.into_iter().map(taken).collect(),
+                records: records.iter().map(|r| RecordResult { record_id: r.record_id, rejected: None }).collect(),
+                ..BatchResult::default()
+            };
+            self.store.settle(settling, at(7)).await.unwrap();
+        }
+    }
+
+    /// Bytes and open sessions of a user, as the triggers keep them and as they are counted from all rows.
+    async fn usage(&self, caller: Caller) -> [Option<(i64, i64)>; 2] {
+        let read = |view: &'static str| {
+            let of_user = format!("SELECT sum(bytes), sum(open_sessions) FROM {view} WHERE uid = {}", caller.uid);
+            self.store.read(move |db| {
+                Ok(db.query_row(&of_user, [], |row| {
+                    Ok(row.get::<_, Option<i64>>(0)?.zip(row.get(1)?).filter(|usage| *usage != (0, 0)))
+                })?)
+            })
+        };
+        [read("user_usage").await.unwrap(), read("counted_usage").await.unwrap()]
+    }
+
+    async fn check_usage(&self) {
+        for caller in [ALICE, MALLORY, DAEMON, ROOT] {
+            let [kept, counted] = self.usage(caller).await;
+            assert_eq!(kept, counted, "{caller:?}");
+        }
+    }
+
+    async fn promised_by(&self, caller: Caller) -> i64 {
+        let count = format!("SELECT count(*) FROM aliases WHERE promised_by = {}", caller.uid);
+        self.store.read(move |db| Ok(db.query_row(&count, [], |row| row.get(0))?)).await.unwrap()
+    }
+
+    fn end(self) {
+        shut((self.store, self.writer));
+    }
+}
+
+fn odin() -> Registration {
+    Registration {
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        host_machine: MachineName::guess(),
+        context_percent: 0,
+        current_epic: None,
+        claude_session_uuid: None,
+        claude_session_path: None,
+        resumed_from: None,
+        working_dir: None,
+    }
+}
+
+fn id(number: u64) -> InstanceId {
+    InstanceId::parse(&format!("odin-PS-{number:06x}")).unwrap()
+}
+
+fn text(bytes: usize) -> Happening {
+    let data = Map::from_iter([("text".to_owned(), "x".repeat(bytes).into())]);
+    Happening::event("error", data, None).unwrap()
+}
+
+const START: Sign = Sign::Start(Source::Startup);
+
+fn sighting(sign: Sign, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
+    let report = Report {
+        sign,
+        claude_session_uuid: Some(uuid.to_owned()),
+        claude_session_path: None,
+        working_dir: None,
+        project: Project::parse("odin").unwrap(),
+        instance_type: InstanceType::Ps,
+        kind: None,
+        context_percent: None,
+        promised_id: promised.cloned(),
+        outer_id: None,
+    };
+    ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true }
+}
+
+fn drawn(id: &InstanceId) -> SpooledWrite {
+    SpooledWrite::Register { id: id.clone(), what: Box::new(odin()), process: None }
+}
+
+const FULL: StoreError = StoreError::UserFull { uid: MALLORY.uid, share: SHARE };
+
+#[tokio::test]
+async fn a_user_at_their_share_is_refused_and_others_are_not() {
+    let shared = Shared::new();
+    let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
+    let of_alice = shared.register(ALICE).await.unwrap().session.instance_id;
+    assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
+    let [Some((kept, _)), _] = shared.usage(MALLORY).await else { panic!("nothing is kept") };
+    assert!((SHARE as i64 - 6_000..=SHARE as i64).contains(&kept), "{kept}");
+    // What would go beyond the share is refused whole, by each way into the store.
+    let append = SpooledWrite::Append {
+        id: of_mallory.to_string(),
+        what: Box::new(text(6_000)),
+        record_id: Uuid::from_u128(1 << 90),
+    };
+    assert_eq!(shared.import(append, MALLORY).await, Some(Err(FULL)));
+    let key = RequestKey::new("k".into(), "append", b"");
+    let again =
+        shared.store.append_once(key, of_mallory.to_string(), text(6_000), Uuid::from_u128(1 << 91), MALLORY, at(1));
+    assert_eq!(again.await, Err(FULL));
+    shared.check_usage().await;
+
+    shared.append(&of_alice, 5_000, ALICE).await.unwrap();
+    shared.register(ALICE).await.unwrap();
+    shared.end();
+}
+
+#[tokio::test]
+async fn each_way_to_begin_a_session_is_refused_at_the_share() {
+    let shared = Shared::new();
+    let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
+    assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
+    while shared.append(&of_mallory, 500, MALLORY).await.is_ok() {}
+    assert_eq!(shared.register(MALLORY).await, Err(FULL));
+    let key = RequestKey::new("k".into(), "register", b"");
+    let session = NewSession { what: odin(), process: None, caller: MALLORY, draws: shared.draws(), at: at(1) };
+    assert_eq!(shared.store.register_once(key, session, |_| "{}".into()).await, Err(FULL));
+    assert_eq!(shared.sight(sighting(START, "u-1", None), MALLORY).await, Err(FULL));
+    assert_eq!(shared.import(drawn(&id(1)), MALLORY).await, Some(Err(FULL)));
+    assert_eq!(
+        shared.import(SpooledWrite::Report(Box::new(sighting(START, "u-2", None))), MALLORY).await,
+        Some(Err(FULL))
+    );
+    shared.check_usage().await;
+    assert_eq!(shared.import(drawn(&id(1)), ALICE).await, Some(Ok(())));
+    shared.end();
+}
+
+#[tokio::test]
+async fn what_adds_nothing_is_possible_at_the_share() {
+    let shared = Shared::new();
+    let sighted = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
+    assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
+    while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
+    let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())) };
+    shared.store.heartbeat(of_mallory.to_string(), beat, MALLORY, at(5), STALE_AFTER).await.unwrap();
+    shared.sight(sighting(Sign::Beat, "u-1", None), MALLORY).await.unwrap();
+    shared.sight(sighting(Sign::End, "u-1", None), MALLORY).await.unwrap();
+    assert_eq!(only(&shared.store, &sighted).await.session.status, Status::Closed);
+    shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
+    shared.check_usage().await;
+    shared.end();
+}
+
+#[tokio::test]
+async fn root_and_the_daemons_own_user_are_not_limited() {
+    let shared = Shared::new();
+    for caller in [ROOT, DAEMON] {
+        for _ in 0..LIMITS.open_sessions + 1 {
+            shared.register(caller).await.unwrap();
+        }
+        let id = shared.register(caller).await.unwrap().session.instance_id;
+        shared.append(&id, 2 * SHARE as usize, caller).await.unwrap();
+    }
+    shared.check_usage().await;
+    shared.end();
+}
+
+#[tokio::test]
+async fn open_sessions_of_a_user_are_bounded() {
+    let shared = Shared::new();
+    let mut ids = Vec::new();
+    for _ in 0..LIMITS.open_sessions {
+        ids.push(shared.register(MALLORY).await.unwrap().session.instance_id);
+    }
+    // Silence does not make room: a stale session can become active again.
+    shared.store.sweep(at(10_000), STALE_AFTER).await.unwrap();
+    let refused = shared.register(MALLORY).await;
+    assert_eq!(refused, Err(StoreError::UserSessions { uid: MALLORY.uid, most: LIMITS.open_sessions }));
+    shared.register(ALICE).await.unwrap();
+    shared.store.close(ids[0].to_string(), MALLORY, at(1)).await.unwrap();
+    shared.register(MALLORY).await.unwrap();
+    shared.check_usage().await;
+    shared.end();
+}
+
+#[tokio::test]
+async fn pruning_gives_the_room_back() {
+    let shared = Shared::new();
+    let of_mallory = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
+    shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
+    shared.check_usage().await;
+    shared.reach_central().await;
+    assert_eq!(shared.store.prune(at(8)).await, Ok(1));
+    assert_eq!(shared.usage(MALLORY).await, [None, None]);
+    let ids =
+        shared.store.read(|db| Ok(db.query_row("SELECT count(*) FROM claude_ids", [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(ids.await, Ok(0), "a pruned session is not reported on any more");
+    shared.register(MALLORY).await.unwrap();
+    shared.end();
+}
+
+#[tokio::test]
+async fn usage_is_what_is_counted_from_all_rows() {
+    let shared = Shared::new();
+    let first = shared.sight(sighting(START, "u-1", Some(&id(1))), ALICE).await.unwrap().record.session.instance_id;
+    shared.check_usage().await;
+    // Another folder, another conversation, further processes.
+    for (number, folder) in [(2, "/home/alice/odin"), (3, "/a"), (4, "/home/alice/odin/b")] {
+        let mut moved = sighting(Sign::Start(Source::Resume), "u-1", None);
+        moved.report.working_dir = Some(folder.into());
+        moved.report.claude_session_path = Some(format!("{folder}/x.jsonl"));
+        moved.process = Some(Process { pid: number, started: 1 });
+        shared.sight(moved, ALICE).await.unwrap();
+        shared.check_usage().await;
+    }
+    let mut cleared = sighting(Sign::Start(Source::Clear), "u-2", None);
+    cleared.process = Some(Process { pid: 2, started: 1 });
+    shared.sight(cleared, ALICE).await.unwrap();
+    shared.check_usage().await;
+    // A key, and the same key once more when it is too old.
+    for second in [0, 200_000] {
+        let key = RequestKey::new("k".into(), "append", b"");
+        let record_id = Uuid::from_u128(u128::from(shared.next()));
+        shared.store.append_once(key, first.to_string(), text(9), record_id, ALICE, at(second)).await.unwrap();
+        shared.check_usage().await;
+    }
+    // Central knows another session by this id: ours is renamed, theirs is mirrored.
+    let now = only(&shared.store, &first).await.session;
+    shared
+        .mirror(Session { created_at: at(-9), host_machine: MachineName::parse("odin4").unwrap(), ..now.clone() })
+        .await;
+    assert_ne!(only(&shared.store, &first).await.session.instance_id, first);
+    shared.check_usage().await;
+    // Deleted by hand, with all that belongs to them.
+    shared.store.writer.submit(|db| Ok(db.execute("DELETE FROM sessions", [])?)).await.unwrap();
+    shared.check_usage().await;
+    let [Some((keys, 0)), _] = shared.usage(ALICE).await else { panic!("the keys are counted") };
+    assert!(keys < 1_000, "{keys}");
+    shared.end();
+}
+
+#[tokio::test]
+async fn sessions_of_other_machines_count_for_no_user() {
+    let shared = Shared::new();
+    let session =
+        Session { host_machine: MachineName::parse("odin4").unwrap(), ..Session::register(id(7), odin(), at(0)) };
+    shared.mirror(session.clone()).await;
+    shared.mirror(Session { working_dir: Some("/w".into()), context_percent: 9, ..session }).await;
+    shared.check_usage().await;
+    assert_eq!(shared.usage(ROOT).await, [None, None]);
+    shared.end();
+}
+
+#[tokio::test]
+async fn a_bare_heartbeat_writes_one_row() {
+    let shared = Shared::new();
+    let id = shared.register(ALICE).await.unwrap().session.instance_id;
+    let changes = || shared.store.writer.submit(|db| Ok(db.total_changes()));
+    let before = changes().await.unwrap();
+    shared.store.heartbeat(id.to_string(), Heartbeat::default(), ALICE, at(1), STALE_AFTER).await.unwrap();
+    // The other is the look for a parked row, which is none.
+    assert_eq!(changes().await.unwrap() - before, 1);
+    shared.end();
+}
+
+#[tokio::test]
+async fn the_usage_of_an_earlier_store_is_counted() {
+    let shared = Shared::new();
+    let first = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    assert_eq!(shared.fill(&first, MALLORY).await, FULL);
+    let closed = shared.register(MALLORY).await;
+    assert_eq!(closed, Err(FULL));
+    let path = shared.dir.path().join("sessiond.db");
+    let Shared { store, writer, dir, .. } = shared;
+    shut((store, writer));
+    // As the version before made it.
+    let old = Connection::open(path).unwrap();
+    let triggers: Vec<String> = old
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for name in triggers {
+        old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
+    old.execute_batch(
+        "DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
+         ALTER TABLE aliases DROP COLUMN promised_by; PRAGMA user_version = 9",
+    )
+    .unwrap();
+    drop(old);
+
+    let (store, writer) = open(dir.path());
+    let shared = Shared { store: store.limiting_users(LIMITS), writer, dir, draw: std::cell::Cell::new(1 << 20) };
+    shared.check_usage().await;
+    assert_eq!(shared.usage(MALLORY).await[0].map(|(_, open)| open), Some(1));
+    assert_eq!(shared.append(&first, 6_000, MALLORY).await, Err(FULL));
+    shared.end();
+}
+
+#[tokio::test]
+async fn limits_follow_the_size_of_the_store() {
+    let of = |max_size| UserLimits::of_store(max_size, 1).bytes;
+    assert_eq!([of(1 << 30), of(16 << 20), of(1 << 20), of(1)], [256 << 20, 4 << 20, 256 << 10, 256 << 10]);
+}
+
+#[tokio::test]
+async fn a_promised_id_leads_to_its_session() {
+    let shared = Shared::new();
+    let sighted = shared.promise(&id(1), "u-1", ALICE).await.record.session.instance_id;
+    assert_eq!(sighted, id(1), "it is free, so the session has it");
+    let adopted = shared.promise(&id(2), "u-1", ALICE).await.record.session.instance_id;
+    assert_eq!((&adopted, only(&shared.store, &id(2)).await.session.instance_id), (&sighted, id(1)));
+    shared.end();
+}
+
+#[tokio::test]
+async fn a_promise_gives_way_to_a_session_of_that_id() {
+    let shared = Shared::new();
+    let of_mallory = shared.promise(&id(1), "u-m", MALLORY).await.record.session.instance_id;
+    for promised in [2, 3, 4] {
+        shared.promise(&id(promised), "u-m", MALLORY).await;
+    }
+    assert_eq!(shared.promised_by(MALLORY).await, 3);
+    // Alice was given these ids while no daemon ran: by a register, by an agent, and on another machine.
+    assert_eq!(shared.import(drawn(&id(2)), ALICE).await, Some(Ok(())));
+    let report = Box::new(sighting(START, "u-a", Some(&id(3))));
+    assert_eq!(shared.import(SpooledWrite::Report(report), ALICE).await, Some(Ok(())));
+    let session =
+        Session { host_machine: MachineName::parse("odin4").unwrap(), ..Session::register(id(4), odin(), at(0)) };
+    shared.mirror(session).await;
+    for (number, owner) in [(2, ALICE), (3, ALICE)] {
+        let found = only(&shared.store, &id(number)).await;
+        assert_eq!((found.session.instance_id, found.owner_uid), (id(number), owner.uid));
+    }
+    let mirrored = only(&shared.store, &id(4)).await;
+    assert_eq!((mirrored.session.instance_id, mirrored.mirrored), (id(4), true));
+    assert_eq!(shared.promised_by(MALLORY).await, 0);
+    assert_eq!(only(&shared.store, &of_mallory).await.owner_uid, MALLORY.uid);
+    shared.end();
+}
+
+#[tokio::test]
+async fn a_promise_of_an_id_in_use_is_refused() {
+    let shared = Shared::new();
+    let of_alice = shared.register(ALICE).await.unwrap().session.instance_id;
+    shared.promise(&id(9), "u-a", ALICE).await;
+    shared.promise(&id(10), "u-a", ALICE).await;
+    for taken in [&of_alice, &id(9), &id(10)] {
+        let sighted = shared.promise(taken, "u-m", MALLORY).await.record;
+        assert_eq!(sighted.owner_uid, MALLORY.uid);
+        assert_ne!(sighted.session.instance_id, *taken);
+        assert_eq!(only(&shared.store, taken).await.owner_uid, ALICE.uid);
+    }
+    assert_eq!(shared.promised_by(MALLORY).await, 0);
+    shared.end();
+}
+
+#[tokio::test]
+async fn a_former_id_stays_with_its_session() {
+    let shared = Shared::new();
+    let of_alice = shared.register(ALICE).await.unwrap().session;
+    let other = Session { created_at: at(-9), host_machine: MachineName::parse("odin4").unwrap(), ..of_alice.clone() };
+    shared.mirror(other).await;
+    let former = of_alice.instance_id;
+    assert_eq!(shared.import(drawn(&former), MALLORY).await, Some(Ok(())));
+    assert_eq!(only(&shared.store, &former).await.owner_uid, ALICE.uid);
+    shared.end();
+}
+
+#[tokio::test]
+async fn promises_of_a_user_are_bounded() {
+    let shared = Shared::new();
+    shared.promise(&id(0xa00001), "u-a", ALICE).await;
+    shared.promise(&id(0xa00002), "u-a", ALICE).await;
+    for number in 0..=MOST as u64 + 5 {
+        shared.promise(&id(0xb00000 + number), "u-m", MALLORY).await;
+    }
+    assert_eq!(shared.promised_by(MALLORY).await, MOST as i64);
+    assert_eq!(only(&shared.store, &id(0xa00002)).await.owner_uid, ALICE.uid);
+    shared.end();
+}
+
+#[tokio::test]
+async fn promises_expire_unless_their_session_is_active() {
+    let shared = Shared::new();
+    let [active, stale] = ["u-1", "u-2"].map(|uuid| {
+        let number = if uuid == "u-1" { 1 } else { 2 };
+        (uuid, id(number), id(number + 0x10))
+    });
+    for (uuid, first, promised) in [&active, &stale] {
+        shared.promise(first, uuid, ALICE).await;
+        shared.promise(promised, uuid, ALICE).await;
+    }
+    let later = at(2).plus(KEPT_FOR);
+    shared.store.heartbeat(active.1.to_string(), Heartbeat::default(), ALICE, later, STALE_AFTER).await.unwrap();
+    shared.store.sweep(later, STALE_AFTER).await.unwrap();
+    shared.store.expire_promises(later).await.unwrap();
+    assert_eq!(shared.promised_by(ALICE).await, 2, "not yet");
+    shared.store.expire_promises(later.plus(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(shared.promised_by(ALICE).await, 1);
+    assert_eq!(only(&shared.store, &active.2).await.session.instance_id, active.1);
+    assert_eq!(shared.store.find(stale.2.to_string()).await, Ok(Lookup::None));
+    shared.end();
+}
+
+#[tokio::test]
+async fn a_conversation_of_another_user_is_not_taken() {
+    let shared = Shared::new();
+    let of_alice = shared.sight(sighting(START, "u-1", None), ALICE).await.unwrap().record.session.instance_id;
+    let of_mallory = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    assert_ne!(of_alice, of_mallory);
+    let leads_to = "SELECT instance_id FROM claude_ids WHERE uuid = 'u-1'";
+    let found = shared.store.read(move |db| Ok(db.query_row(leads_to, [], |row| row.get::<_, String>(0))?)).await;
+    assert_eq!(found, Ok(of_alice.to_string()));
+    for (caller, id) in [(ALICE, of_alice), (MALLORY, of_mallory)] {
+        let beat = shared.sight(sighting(Sign::Beat, "u-1", None), caller).await.unwrap();
+        assert_eq!((beat.created, beat.record.session.instance_id), (false, id));
+    }
+    shared.check_usage().await;
+    shared.end();
+}
