@@ -1,11 +1,11 @@
-//! Discovery of agents by the daemon itself: what is found goes into the store.
+//! Records the agents that the discovery finds in the store.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::api::ApiSettings;
-use crate::claude::running::Running;
+use crate::claude::running_agent::RunningAgent;
 use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
@@ -15,7 +15,8 @@ use crate::platform::process;
 use crate::shutdown::Shutdown;
 use crate::store::{Caller, PinnedIdentity, Process, ReceivedReport, Store, StoreError};
 
-pub struct Discovery {
+/// Watches for agents, as `claude.watch` says, and records them.
+pub struct AgentRecorder {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub settings: watch::Receiver<ApiSettings>,
@@ -24,7 +25,8 @@ pub struct Discovery {
     pub random: fn() -> u64,
 }
 
-impl Discovery {
+impl AgentRecorder {
+    /// Runs until shutdown; a change of the settings restarts the watch.
     pub async fn run(self, mut shutdown: Shutdown) {
         let mut claude = self.claude.clone();
         loop {
@@ -44,8 +46,8 @@ impl Discovery {
     }
 }
 
-impl Recorder for Discovery {
-    async fn record(&self, running: &Running, sign: Sign, project: Project) -> bool {
+impl Recorder for AgentRecorder {
+    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
         let started = match sign {
             Sign::Found => match start_of(running) {
                 Some(started) => started,

@@ -1,4 +1,4 @@
-//! Why the daemon cannot start, in words and with the exit code of docs/contract.md.
+//! Turns the errors of a start into one line with a hint and an error code, which determines the exit code.
 
 use std::io;
 
@@ -30,13 +30,13 @@ fn of_open(error: &OpenError) -> (ErrorCode, &'static str) {
         OpenError::InUse { .. } => {
             (ErrorCode::Unavailable, "stop that one first, or give this one its own --state-dir")
         }
-        OpenError::Newer { .. } => (ErrorCode::Configuration, "run the newer sessiond that made it"),
+        OpenError::Newer { .. } => (ErrorCode::Configuration, "run the newer sessiond that wrote it"),
         OpenError::ForeignFolder { .. } => (ErrorCode::Forbidden, "give another --state-dir"),
         OpenError::Folder { source, .. } => {
             (code_of(source), "make it writable for this user, or give another --state-dir")
         }
         OpenError::OldSqlite { .. } => {
-            (ErrorCode::Configuration, "build sessiond with the SQLite its Cargo.lock names")
+            (ErrorCode::Configuration, "build sessiond with the SQLite that Cargo.lock pins")
         }
         OpenError::Pin { .. } => {
             (ErrorCode::Configuration, "restore it from a backup, or remove it and run `sessiond identity rename NAME`")
@@ -45,7 +45,7 @@ fn of_open(error: &OpenError) -> (ErrorCode, &'static str) {
             (ErrorCode::Unavailable, "close that program, then start sessiond again")
         }
         OpenError::Store(StoreError::Full(_)) => (ErrorCode::DiskFull, "free some space, or raise the quota or limit"),
-        OpenError::Store(_) => (ErrorCode::Unavailable, "look at the disk under the state folder"),
+        OpenError::Store(_) => (ErrorCode::Unavailable, "check the disk of the state folder"),
     }
 }
 
@@ -53,7 +53,7 @@ pub fn of_socket(error: SocketError) -> ErrorDetail {
     let (code, hint) = match &error {
         SocketError::Served(_) => (ErrorCode::Unavailable, "stop that one first, or give this one its own --socket"),
         SocketError::NotASocket(_) => (ErrorCode::Configuration, "remove it, or give another --socket"),
-        SocketError::Inherited(source) => (code_of(source), "mend ListenStream= of sessiond.socket"),
+        SocketError::Inherited(source) => (code_of(source), "correct ListenStream= in sessiond.socket"),
         SocketError::Io { source, .. } => (code_of(source), "give a --socket in a folder that this user may write"),
     };
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
@@ -67,12 +67,12 @@ pub fn of_config(error: &ConfigError) -> ErrorDetail {
     }
 }
 
-/// A part of the daemon ended although nobody had told it to.
+/// A part of the daemon ended by itself.
 pub fn of_part(part: &str) -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unavailable,
         message: format!("{part} has stopped, and sessiond with it; what was acknowledged is on disk"),
-        hint: "look at the log above, and start it again".into(),
+        hint: "read the log above, and start it again".into(),
     }
 }
 
@@ -80,7 +80,7 @@ pub fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
     ErrorDetail {
         code: code_of(error),
         message: format!("{what}: {error}"),
-        hint: "look at the limits of this user and this machine".into(),
+        hint: "check the limits of this user and this machine".into(),
     }
 }
 

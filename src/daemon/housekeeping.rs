@@ -1,5 +1,5 @@
-//! What keeps the store small and sound while the daemon serves: pruning, a short log, and the check that a start leaves
-//! out.
+//! Maintains the store while the daemon serves: prunes closed sessions, truncates the write-ahead log, and runs the
+//! integrity check, which a start omits because it takes long.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::platform;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 
-/// After a failure, which may be another program's read or a full disk, it is tried again this much later.
-const LOG_AGAIN: Duration = Duration::from_millis(500);
-/// A check that was given up since too much was written is run again this much later.
-const CHECK_AGAIN: Duration = Duration::from_secs(600);
+/// When to try again to truncate the log: another program's read transaction or a full disk prevents it.
+const LOG_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// When to run a check again that was abandoned because too much was written meanwhile.
+const CHECK_RETRY_DELAY: Duration = Duration::from_secs(600);
 
 /// Runs until shutdown.
 pub async fn run(store: Store, clock: Clock, settings: watch::Receiver<LivenessSettings>, mut shutdown: Shutdown) {
     tokio::select! {
         () = prune(&store, &clock, settings) => {}
-        () = keep_log_short(&store) => {}
+        () = truncate_log(&store) => {}
         () = finish_start(&store) => {}
         () = shutdown.requested() => {}
     }
 }
 
-/// Each time in turns; the last of them may be cut off by the shutdown, which leaves the rest for the next start.
+/// Prunes at each heartbeat interval. A shutdown may interrupt it; the next start prunes the rest.
 async fn prune(store: &Store, clock: &Clock, settings: watch::Receiver<LivenessSettings>) {
     loop {
         let LivenessSettings { keep_closed, heartbeat_interval, .. } = *settings.borrow();
@@ -40,25 +40,25 @@ async fn prune(store: &Store, clock: &Clock, settings: watch::Receiver<LivenessS
     }
 }
 
-async fn keep_log_short(store: &Store) {
+async fn truncate_log(store: &Store) {
     loop {
         if let Err(error) = store.shorten_log().await {
-            tracing::debug!(%error, "the store's log stays long");
-            tokio::time::sleep(LOG_AGAIN).await;
+            tracing::debug!(%error, "the store's log cannot be truncated; trying again");
+            tokio::time::sleep(LOG_RETRY_DELAY).await;
         }
     }
 }
 
-/// What a start of the store leaves for when it serves already. Never returns.
+/// Does the part of the store's start that can run while it serves. Never returns.
 async fn finish_start(store: &Store) {
     if let Err(error) = store.make_room().await {
-        tracing::debug!(%error, "the store's log grows as it is written");
+        tracing::debug!(%error, "no space could be reserved for the store's log");
     }
     loop {
         match store.verify().await {
             Err(error @ StoreError::CheckGivenUp) => {
-                tracing::warn!(%error, "it is run again in {} minutes", CHECK_AGAIN.as_secs() / 60);
-                tokio::time::sleep(CHECK_AGAIN).await;
+                tracing::warn!(%error, "it runs again in {} minutes", CHECK_RETRY_DELAY.as_secs() / 60);
+                tokio::time::sleep(CHECK_RETRY_DELAY).await;
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not be checked");
@@ -67,7 +67,7 @@ async fn finish_start(store: &Store) {
             Ok(()) => break,
         }
     }
-    // Starting takes more memory than running.
+    // The start has allocated memory that is not needed any more.
     platform::memory::trim();
     std::future::pending().await
 }

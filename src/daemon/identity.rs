@@ -1,4 +1,4 @@
-//! Pinning the machine's name, and changing it while no daemon runs.
+//! Pins this machine's identity at the first start, and changes it while no daemon runs.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::failure;
 
-/// The pinned identity, or a new one under the `explicit` name, or under the guess where nobody named any.
+/// Returns the pinned identity, or a new one with the `explicit` name, or else with a guessed one.
 ///
 /// # Errors
 /// `Configuration` when the explicit name and the pinned one disagree.
@@ -30,7 +30,7 @@ pub fn pin(
             let name = MachineName::guess();
             tracing::warn!(
                 %name,
-                "nobody named this machine, so it is GUESSED and pinned; if that is wrong, run `sessiond identity rename NAME`"
+                "machine.name is not set, so the name was GUESSED and is pinned now; if it is wrong, run `sessiond identity rename NAME`"
             );
             Ok(Identity::new(name, host_id, now))
         }
@@ -40,32 +40,35 @@ pub fn pin(
 fn mismatch(pinned: &MachineName, asked: &MachineName) -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Configuration,
-        message: format!("this host is pinned as \"{pinned}\", but it is now told to be \"{asked}\""),
-        hint: format!("run `sessiond identity rename {asked}` to rename it, or go on naming it {pinned}"),
+        message: format!("this host's pinned name is \"{pinned}\", but machine.name is \"{asked}\""),
+        hint: format!("run `sessiond identity rename {asked}` to rename it, or set machine.name to {pinned}"),
     }
 }
 
-/// What a person may do to the identity of a host whose daemon does not run.
-pub enum Change {
+/// A change of the identity of a host whose daemon does not run.
+pub enum IdentityChange {
     Rename(MachineName),
     Replace,
 }
 
-/// Shows or changes the identity of a host whose daemon does not run.
+/// Returns the identity of a host whose daemon does not run, after changing it if `change` is given.
+///
+/// # Errors
+/// A daemon runs, no identity is pinned to be shown, or its file cannot be read or written.
 pub fn offline(
     overrides: &Overrides,
     environment: &Environment<'_>,
-    change: Option<Change>,
+    change: Option<IdentityChange>,
 ) -> Result<Identity, ErrorDetail> {
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
     let state_dir = &loaded.settings.state_dir;
     match change {
-        None => show(state_dir),
-        Some(change) => make(state_dir, change, Uuid::new_v4(), clock::system()()),
+        None => load(state_dir),
+        Some(change) => apply(state_dir, change, Uuid::new_v4(), clock::system()()),
     }
 }
 
-fn show(state_dir: &Path) -> Result<Identity, ErrorDetail> {
+fn load(state_dir: &Path) -> Result<Identity, ErrorDetail> {
     let pinned = IdentityFile::in_folder(state_dir).load().map_err(failure::of_store)?;
     pinned.ok_or_else(|| ErrorDetail {
         code: ErrorCode::NotFound,
@@ -74,23 +77,23 @@ fn show(state_dir: &Path) -> Result<Identity, ErrorDetail> {
     })
 }
 
-/// Changes the pin; the sessions in the store move along when the daemon starts.
-fn make(state_dir: &Path, change: Change, host_id: Uuid, now: Timestamp) -> Result<Identity, ErrorDetail> {
+/// Changes the pinned identity; the sessions in the store are changed when the daemon starts.
+fn apply(state_dir: &Path, change: IdentityChange, host_id: Uuid, now: Timestamp) -> Result<Identity, ErrorDetail> {
     let change = |_lock: FolderLock| -> Result<Identity, OpenError> {
         let file = IdentityFile::in_folder(state_dir);
         let pinned = file.load()?;
         let identity = match (pinned, change) {
-            (Some(mut pinned), Change::Rename(name)) if pinned.name != name => {
+            (Some(mut pinned), IdentityChange::Rename(name)) if pinned.name != name => {
                 pinned.rename(name, host_id, now);
                 pinned
             }
-            (Some(pinned), Change::Rename(_)) => pinned,
-            (Some(mut pinned), Change::Replace) => {
+            (Some(pinned), IdentityChange::Rename(_)) => pinned,
+            (Some(mut pinned), IdentityChange::Replace) => {
                 pinned.replace = true;
                 pinned
             }
-            (None, Change::Rename(name)) => Identity::new(name, host_id, now),
-            (None, Change::Replace) => {
+            (None, IdentityChange::Rename(name)) => Identity::new(name, host_id, now),
+            (None, IdentityChange::Replace) => {
                 let mut guessed = Identity::new(MachineName::guess(), host_id, now);
                 guessed.replace = true;
                 guessed

@@ -1,4 +1,11 @@
-//! Which sessions live: watches their processes, speaks for those that run, and notices silence.
+//! Checks which sessions are alive: watches their processes, records heartbeats for those that run, and marks silent
+//! sessions stale.
+//!
+//! A check runs at each heartbeat interval, after the machine wakes from sleep, and when a request finds the last one
+//! overdue. It records heartbeats first and only then marks sessions stale: after a sleep every session is overdue, and
+//! those whose processes run must not become stale. If the heartbeats cannot be recorded, no session is marked. Between
+//! checks the end of a watched process makes its session stale at once; an end that the store cannot record is found by
+//! the next check.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,35 +23,35 @@ use crate::store::{Process, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
-    /// How often the daemon gives a sign of life for the processes that run.
+    /// How often the daemon records a heartbeat for the processes that run.
     pub heartbeat_interval: Duration,
     pub stale_after: Duration,
     /// How long closed sessions are kept once central has them.
     pub keep_closed: Duration,
 }
 
-/// Lets others ask for a look at the processes, and tells when the last one was.
+/// Triggers a check of the processes before a request is answered, if the last one is too old.
 #[derive(Clone)]
-pub struct Lookout {
-    last_look: watch::Receiver<Timestamp>,
-    ask: Arc<Notify>,
+pub struct CheckTrigger {
+    last_check: watch::Receiver<Timestamp>,
+    request: Arc<Notify>,
     settings: watch::Receiver<LivenessSettings>,
     clock: Clock,
 }
 
-/// How long an answer waits for a look that is overdue.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer waits for a check that is overdue.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Lookout {
-    /// After a sleep of the machine nobody has looked at the processes for long, and nothing is to be reported dead
-    /// before somebody did.
-    pub async fn look_if_overdue(&self) {
+impl CheckTrigger {
+    /// Waits for a check if the last one is overdue, as after a sleep of the machine: until then sessions of running
+    /// processes would be reported as stale.
+    pub async fn check_if_overdue(&self) {
         let overdue = self.settings.borrow().heartbeat_interval * 3 / 2;
-        // A look that began before the sleep may end after it: only one that began lately counts.
+        // The time at which a check began counts: one that began before a sleep may end after it.
         let recent = |last: &Timestamp| (self.clock)().since(*last) <= overdue;
-        if !recent(&self.last_look.borrow()) {
-            self.ask.notify_one();
-            let _ = tokio::time::timeout(PATIENCE, self.last_look.clone().wait_for(recent)).await;
+        if !recent(&self.last_check.borrow()) {
+            self.request.notify_one();
+            let _ = tokio::time::timeout(CHECK_TIMEOUT, self.last_check.clone().wait_for(recent)).await;
         }
     }
 }
@@ -53,9 +60,10 @@ pub struct Liveness {
     store: Store,
     clock: Clock,
     settings: watch::Receiver<LivenessSettings>,
-    looked: watch::Sender<Timestamp>,
-    ask: Arc<Notify>,
-    /// Told when the machine woke: the world may have changed.
+    /// When the last complete check began.
+    last_check: watch::Sender<Timestamp>,
+    check_requested: Arc<Notify>,
+    /// Is notified when the machine wakes, so that sync reconnects and pushes.
     woke: Arc<Notify>,
     watched: HashMap<(InstanceId, Process), AbortHandle>,
     exits: JoinSet<(InstanceId, Process)>,
@@ -63,76 +71,82 @@ pub struct Liveness {
 
 impl Liveness {
     pub fn new(store: Store, clock: Clock, settings: watch::Receiver<LivenessSettings>, woke: Arc<Notify>) -> Self {
-        let looked = watch::Sender::new(clock());
-        let ask = Arc::default();
-        Self { store, clock, settings, looked, ask, woke, watched: HashMap::new(), exits: JoinSet::new() }
+        Self {
+            store,
+            settings,
+            last_check: watch::Sender::new(clock()),
+            check_requested: Arc::default(),
+            woke,
+            watched: HashMap::new(),
+            exits: JoinSet::new(),
+            clock,
+        }
     }
 
-    pub fn lookout(&self) -> Lookout {
-        Lookout {
-            last_look: self.looked.subscribe(),
-            ask: self.ask.clone(),
+    pub fn trigger(&self) -> CheckTrigger {
+        CheckTrigger {
+            last_check: self.last_check.subscribe(),
+            request: self.check_requested.clone(),
             settings: self.settings.clone(),
             clock: self.clock.clone(),
         }
     }
 
+    /// Runs until shutdown.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut wakes = WakeDetector::new(self.clock.clone());
         let registered = self.store.new_processes();
         let mut settings = self.settings.clone();
         loop {
             let interval = settings.borrow_and_update().heartbeat_interval;
-            self.look().await;
-            let next_look = tokio::time::sleep(interval);
-            tokio::pin!(next_look);
+            self.check().await;
+            let next_check = tokio::time::sleep(interval);
+            tokio::pin!(next_check);
             loop {
                 tokio::select! {
-                    () = &mut next_look => break,
+                    () = &mut next_check => break,
                     _ = settings.changed() => break,
-                    () = self.ask.notified() => break,
+                    () = self.check_requested.notified() => break,
                     () = wakes.next() => {
                         self.woke.notify_one();
                         break;
                     }
                     Some(exited) = self.exits.join_next(), if !self.exits.is_empty() => {
                         if let Ok((id, process)) = exited {
-                            self.bury(id, process).await;
+                            self.record_exit(id, process).await;
                         }
                     }
-                    news = registered.next() => self.follow_new(news).await,
+                    new = registered.next() => self.watch_new(new).await,
                     () = shutdown.requested() => return,
                 }
             }
         }
     }
 
-    /// Speaks for the processes that run, then judges the silent, in this order: after a sleep those
-    /// that live must not be taken for dead.
-    async fn look(&mut self) {
+    /// Records heartbeats for the processes that run, then marks the silent sessions stale.
+    async fn check(&mut self) {
         let LivenessSettings { stale_after, keep_closed, .. } = *self.settings.borrow();
         let now = (self.clock)();
-        self.follow().await;
+        self.watch_all().await;
         let watched: Vec<_> = self.watched.keys().cloned().collect();
-        let alive = living(watched).await;
-        // What could not be noted of the living is no reason to judge them.
-        if alive.is_empty() || note(self.store.seen_alive(alive, now, stale_after).await) {
-            note(self.store.sweep(now, stale_after).await);
+        let alive = running(watched).await;
+        // Without their heartbeats, sessions that are alive would be marked stale.
+        if alive.is_empty() || is_recorded(self.store.seen_alive(alive, now, stale_after).await) {
+            is_recorded(self.store.sweep(now, stale_after).await);
         }
-        note(self.store.close_headless(now.minus(keep_closed), now).await);
-        self.looked.send_replace(now);
+        is_recorded(self.store.close_headless(now.minus(keep_closed), now).await);
+        self.last_check.send_replace(now);
     }
 
     /// Watches the processes of all sessions that have one, and no others.
-    async fn follow(&mut self) {
-        let wanted = match self.store.watched().await {
-            Ok(wanted) => wanted,
+    async fn watch_all(&mut self) {
+        let wanted: HashSet<_> = match self.store.watched().await {
+            Ok(wanted) => wanted.into_iter().collect(),
             Err(error) => {
-                note::<()>(Err(error));
+                is_recorded::<()>(Err(error));
                 return;
             }
         };
-        let wanted: HashSet<_> = wanted.into_iter().collect();
         self.watched.retain(|key, watch| {
             let keep = wanted.contains(key) && !watch.is_finished();
             if !keep {
@@ -145,13 +159,13 @@ impl Liveness {
         }
     }
 
-    /// Watches what came since: one process for a registration, however many others are watched. A process that a
-    /// session had before is dropped by the next look; until then its end changes nothing.
-    async fn follow_new(&mut self, news: ProcessChanges) {
-        if news.others {
-            return self.follow().await;
+    /// Watches the processes of new registrations, without listing all others. A process that a session had before is
+    /// dropped by the next check; until then its end changes nothing.
+    async fn watch_new(&mut self, new: ProcessChanges) {
+        if new.others {
+            return self.watch_all().await;
         }
-        for (id, process) in news.added {
+        for (id, process) in new.added {
             self.watch(id, process);
         }
     }
@@ -165,30 +179,30 @@ impl Liveness {
         });
     }
 
-    /// Should the store not take it now, the next look finds the process gone once more.
-    async fn bury(&mut self, id: InstanceId, process: Process) {
-        let news = self.store.process_died(id.clone(), process, (self.clock)()).await;
-        if matches!(news, Ok(true)) {
+    /// Marks the session of an ended process stale. If the store cannot record it now, the next check does.
+    async fn record_exit(&mut self, id: InstanceId, process: Process) {
+        let changed = self.store.process_died(id.clone(), process, (self.clock)()).await;
+        if matches!(changed, Ok(true)) {
             tracing::info!(session = %id, pid = process.pid, "the process ended; its session is stale");
         }
-        note(news);
+        is_recorded(changed);
         self.watched.remove(&(id, process));
     }
 }
 
-/// Those whose processes run. With thousands of them it takes a while, so a thread of its own asks.
-async fn living(watched: Vec<(InstanceId, Process)>) -> Vec<InstanceId> {
+/// The sessions whose processes run. Checked on a thread for blocking work: thousands of them take a while.
+async fn running(watched: Vec<(InstanceId, Process)>) -> Vec<InstanceId> {
     let runs = |process: &Process| process::start_time(process.pid) == Some(process.started);
-    let asked = tokio::task::spawn_blocking(move || {
+    let checked = tokio::task::spawn_blocking(move || {
         watched.into_iter().filter(|(_, process)| runs(process)).map(|(id, _)| id).collect()
     });
-    asked.await.unwrap_or_default()
+    checked.await.unwrap_or_default()
 }
 
-/// Says whether the store took the note.
-fn note<T>(result: Result<T, StoreError>) -> bool {
+/// Whether the store recorded it; logs the error if not.
+fn is_recorded<T>(result: Result<T, StoreError>) -> bool {
     if let Err(error) = &result {
-        tracing::warn!(%error, "the store did not take a note of which sessions live; trying again later");
+        tracing::warn!(%error, "the store did not record which sessions are alive; trying again later");
     }
     result.is_ok()
 }

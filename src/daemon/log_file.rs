@@ -1,8 +1,8 @@
 //! A log file of bounded size, for service managers that keep no log of their own (launchd).
 //!
 //! Lines are appended to the file. A line that would make it longer than [`MAX_BYTES`] first renames the file to
-//! `FILE.1`, replacing the one of that name, so the log takes at most twice that on disk. Logging never fails the
-//! daemon: a line that cannot be written is dropped.
+//! `FILE.1`, replacing an older one, so the log takes at most twice that on disk. A line that cannot be written is
+//! dropped: a full disk must not stop the daemon.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,9 +16,9 @@ use tracing_subscriber::fmt::MakeWriter;
 const MAX_BYTES: u64 = 8 << 20;
 
 /// The log file, shared by all threads.
-pub struct LogFile(Mutex<Open>);
+pub struct LogFile(Mutex<OpenLog>);
 
-struct Open {
+struct OpenLog {
     path: PathBuf,
     file: File,
     bytes: u64,
@@ -37,7 +37,7 @@ impl LogFile {
     fn with_max_bytes(path: &Path, max_bytes: u64) -> io::Result<Self> {
         let file = append_to(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self(Mutex::new(Open { path: path.to_owned(), file, bytes, max_bytes })))
+        Ok(Self(Mutex::new(OpenLog { path: path.to_owned(), file, bytes, max_bytes })))
     }
 }
 
@@ -45,7 +45,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o600).open(path)
 }
 
-impl Open {
+impl OpenLog {
     fn rotate(&mut self) -> io::Result<()> {
         let mut older = self.path.clone().into_os_string();
         older.push(".1");
@@ -57,13 +57,13 @@ impl Open {
 }
 
 /// Writes one line: the subscriber calls `write` once for each event.
-pub struct Line<'a>(MutexGuard<'a, Open>);
+pub struct LineWriter<'a>(MutexGuard<'a, OpenLog>);
 
-impl Write for Line<'_> {
+impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let log = &mut *self.0;
         if log.bytes > 0 && log.bytes + line.len() as u64 > log.max_bytes && log.rotate().is_err() {
-            // Without a place to rotate to, the bound counts for more than the line.
+            // If the file cannot be rotated, the line is dropped rather than the bound exceeded.
             return Ok(line.len());
         }
         let written = log.file.write(line)?;
@@ -77,10 +77,10 @@ impl Write for Line<'_> {
 }
 
 impl<'a> MakeWriter<'a> for LogFile {
-    type Writer = Line<'a>;
+    type Writer = LineWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        LineWriter(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_rotated_and_bounded() {
+    fn rotates_at_the_maximum_length() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sessiond.log");
         let log = LogFile::with_max_bytes(&path, 100).unwrap();
@@ -101,13 +101,13 @@ mod tests {
         let kept = fs::read_to_string(&path).unwrap();
         let older = fs::read_to_string(dir.path().join("sessiond.log.1")).unwrap();
         assert!(kept.ends_with("line 0999\n") && kept.len() <= 100, "{kept}");
-        assert_eq!(older.lines().count(), 10, "a whole file of lines, none cut in two: {older}");
+        assert_eq!(older.lines().count(), 10, "a full file of whole lines: {older}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
-    fn a_restart_continues_the_file() {
+    fn restart_appends_to_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sessiond.log");
         for _ in 0..2 {

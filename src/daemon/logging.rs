@@ -1,5 +1,5 @@
-//! The daemon's log: text on a terminal, the journal's own fields under systemd, JSON on demand, a rotated file under
-//! launchd.
+//! Sets up the daemon's log: text on a terminal, structured fields in the journal under systemd, JSON if configured, a
+//! rotated file under launchd.
 
 use std::io::{self, IsTerminal};
 
@@ -19,13 +19,13 @@ pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     pub fn set(&self, level: LevelFilter) {
-        // It fails only when there is no log any more.
+        // It fails only if the subscriber is gone.
         let _ = self.0.reload(targets(level));
     }
 }
 
-/// What other crates say matters only when something is wrong; some of it shows SQL. That the connection which
-/// listens has ended is nothing wrong beside what is said of the link.
+/// Other crates log warnings at most: their details may contain SQL. The connection pool logs errors only, as it warns
+/// when the listening connection ends, which sync reports as the state of the link.
 fn targets(level: LevelFilter) -> Targets {
     let others = level.min(LevelFilter::WARN);
     let pool = level.min(LevelFilter::ERROR);
@@ -62,10 +62,9 @@ fn to_stderr(format: LogFormat) -> FilteredLayer {
     }
 }
 
-/// A bug goes to where people look for what went wrong, on one line.
+/// Logs a panic as one line.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let what =
-        panic.payload_as_str().unwrap_or("it left no word").split(char::is_control).collect::<Vec<_>>().join(" ");
+    let what = panic.payload_as_str().unwrap_or("no message").split(char::is_control).collect::<Vec<_>>().join(" ");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(place, thread = thread.name().unwrap_or("?"), "a bug: {what}; please report it");
@@ -80,7 +79,7 @@ fn text() -> FilteredLayer {
     Box::new(layer.with_ansi(colours).with_target(false).with_writer(io::stderr))
 }
 
-/// `None` where no journal listens.
+/// `None` if the journal's socket does not exist.
 fn journal() -> Option<FilteredLayer> {
     let layer = tracing_journald::layer().ok()?;
     Some(Box::new(layer.with_syslog_identifier("sessiond".into())))

@@ -1,13 +1,17 @@
-//! `sessiond migrate`: brings central's schema up to date, for the person who asks.
+//! `sessiond migrate`: applies the pending migrations to central's schema, or prints them.
 
 use crate::config::{self, Environment, Overrides};
 use crate::sync::central::CentralError;
 use crate::sync::postgres::{MigrateError, MigrateRequest, MigrationReport, migrate_with as apply};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-use super::{failure, in_force};
+use super::{failure, live_settings};
 
-/// Applies what is pending, or prints it; answers what to show. `say` is given each line of progress.
+/// Applies the pending migrations, or with `dry_run` returns them as SQL. Returns the output; `say` receives each line of
+/// progress.
+///
+/// # Errors
+/// No central is configured, it cannot be reached, or a migration cannot be applied.
 pub fn migrate(
     overrides: &Overrides,
     environment: &Environment<'_>,
@@ -15,14 +19,14 @@ pub fn migrate(
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<String, ErrorDetail> {
     let loaded = config::load(overrides, environment).map_err(|error| failure::of_config(&error))?;
-    let options = in_force::postgres(&loaded.settings)?.ok_or_else(|| ErrorDetail {
+    let options = live_settings::postgres(&loaded.settings)?.ok_or_else(|| ErrorDetail {
         code: ErrorCode::Configuration,
         message: "no central is configured".into(),
         hint: "give --central-url postgres://USER@HOST/DATABASE, or set central.url".into(),
     })?;
     let runtime = super::runtime()?;
     let report = runtime.block_on(apply(&options, request, say)).map_err(refusal)?;
-    Ok(if request.dry_run { as_sql(&report) } else { as_words(&report, options.display()) })
+    Ok(if request.dry_run { as_sql(&report) } else { as_text(&report, options.display()) })
 }
 
 fn refusal(error: MigrateError) -> ErrorDetail {
@@ -33,7 +37,9 @@ fn refusal(error: MigrateError) -> ErrorDetail {
         MigrateError::Central(CentralError::Refused(_)) => {
             (ErrorCode::Forbidden, "log in as the owner of central's tables")
         }
-        MigrateError::Central(_) => (ErrorCode::Conflict, "nothing was changed; mend that in central and run it again"),
+        MigrateError::Central(_) => {
+            (ErrorCode::Conflict, "nothing was changed; correct that in central and run it again")
+        }
         MigrateError::Locked { .. } => (ErrorCode::Unavailable, "end that process or wait for it, and run it again"),
         MigrateError::Obstacles(_) | MigrateError::NeedsOffline(_) => (ErrorCode::Conflict, "nothing was changed"),
         MigrateError::ZoneUnknown
@@ -57,11 +63,12 @@ fn as_sql(report: &MigrationReport) -> String {
     notes.chain(zone).chain(steps).collect()
 }
 
-fn as_words(report: &MigrationReport, place: &str) -> String {
+fn as_text(report: &MigrationReport, central: &str) -> String {
     if report.steps.is_empty() {
-        return format!("{place} is up to date\n");
+        return format!("{central} is up to date\n");
     }
-    let zone = report.time_zone.as_ref().map(|zone| format!("earlier times were taken to be of {zone}\n"));
+    let zone =
+        report.time_zone.as_ref().map(|zone| format!("timestamps without a time zone were converted from {zone}\n"));
     let steps = report.steps.iter().map(|step| format!("applied {}\n", step.name));
-    steps.chain(zone).chain([format!("{place} is up to date\n")]).collect()
+    steps.chain(zone).chain([format!("{central} is up to date\n")]).collect()
 }

@@ -1,4 +1,4 @@
-//! Taking changes of the configuration file over while the daemon runs.
+//! Reloads the configuration file when it changes or on SIGHUP.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, Environment, Loaded, Overrides};
 
-use super::in_force::{self, InForce};
+use super::live_settings::{self, LiveSettings};
 use super::systemd;
 
-/// Editors write a file in several steps; the last one counts.
+/// How long to wait after a change: editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
 pub struct Reloads<'a> {
     overrides: &'a Overrides,
     environment: &'a Environment<'a>,
     current: Loaded,
-    refused: Option<String>,
+    rejected: Option<String>,
     changes: mpsc::UnboundedReceiver<()>,
-    /// Watches for as long as it is kept.
+    /// The watch ends when it is dropped.
     _watcher: Option<RecommendedWatcher>,
 }
 
@@ -31,14 +31,14 @@ impl<'a> Reloads<'a> {
         let watcher = folder.and_then(|folder| match watch(folder, sender) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
-                tracing::warn!(%error, "changes of the configuration are not noticed by themselves; send SIGHUP");
+                tracing::warn!(%error, "the configuration file cannot be watched; send SIGHUP after changing it");
                 None
             }
         });
-        Self { overrides, environment, current, refused: None, changes, _watcher: watcher }
+        Self { overrides, environment, current, rejected: None, changes, _watcher: watcher }
     }
 
-    /// Returns when something changed in the configuration's folder.
+    /// Returns when something changed in the configuration file's folder.
     pub async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             return std::future::pending().await;
@@ -47,27 +47,27 @@ impl<'a> Reloads<'a> {
         while self.changes.try_recv().is_ok() {}
     }
 
-    /// Reads the configuration anew. One that is not valid leaves the settings in force, and says why.
-    pub fn reload(&mut self, in_force: &InForce) {
+    /// Reads the configuration again and applies it. An invalid one is reported, and the settings in force stay.
+    pub fn reload(&mut self, settings: &LiveSettings) {
         systemd::reloading();
         match self.load() {
             Ok((loaded, postgres)) => {
                 for setting in config::needs_restart(&self.current.settings, &loaded.settings) {
                     tracing::warn!(setting, "this setting takes effect at the next start");
                 }
-                in_force.replace(&loaded, postgres);
-                if loaded != self.current || self.refused.is_some() {
-                    tracing::info!("took the configuration over");
+                settings.replace(&loaded, postgres);
+                if loaded != self.current || self.rejected.is_some() {
+                    tracing::info!("reloaded the configuration");
                 }
                 self.current = loaded;
-                self.refused = None;
+                self.rejected = None;
             }
             Err(why) => {
-                if self.refused.as_ref() != Some(&why) {
-                    tracing::error!("the configuration is not taken over, the settings in force stay: {why}");
+                if self.rejected.as_ref() != Some(&why) {
+                    tracing::error!("the configuration is not applied, the settings in force stay: {why}");
                 }
-                in_force.refuse(why.clone());
-                self.refused = Some(why);
+                settings.reject(why.clone());
+                self.rejected = Some(why);
             }
         }
         systemd::ready();
@@ -75,7 +75,7 @@ impl<'a> Reloads<'a> {
 
     fn load(&self) -> Result<(Loaded, Option<crate::sync::postgres::PostgresOptions>), String> {
         let loaded = config::load(self.overrides, self.environment).map_err(|error| error.to_string())?;
-        let postgres = in_force::postgres(&loaded.settings).map_err(|error| error.message)?;
+        let postgres = live_settings::postgres(&loaded.settings).map_err(|error| error.message)?;
         Ok((loaded, postgres))
     }
 }
@@ -83,7 +83,7 @@ impl<'a> Reloads<'a> {
 /// Watches the folder, since editors replace the file rather than write into it.
 fn watch(folder: &Path, sender: mpsc::UnboundedSender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the file is an event too; taking that for a change would never end.
+        // Reads are events, too: reacting to them would reload forever.
         if event.is_ok_and(|event| !event.kind.is_access()) {
             let _ = sender.send(());
         }

@@ -1,4 +1,4 @@
-//! Signals, as messages.
+//! Receives signals as messages.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -10,17 +10,20 @@ pub enum Signal {
     Reload,
 }
 
-/// Stops listening when dropped.
-pub struct Listening(Handle);
+/// Dropping it ends the signal thread.
+pub struct SignalGuard(Handle);
 
-impl Drop for Listening {
+impl Drop for SignalGuard {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// From here on SIGTERM, SIGINT and SIGHUP arrive as messages, in order.
-pub fn listen() -> std::io::Result<(mpsc::UnboundedReceiver<Signal>, Listening)> {
+/// Handles SIGTERM, SIGINT and SIGHUP from now on: each arrives as a message, in order.
+///
+/// # Errors
+/// The handlers or the thread cannot be installed.
+pub fn listen() -> std::io::Result<(mpsc::UnboundedReceiver<Signal>, SignalGuard)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = signals.handle();
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -32,5 +35,5 @@ pub fn listen() -> std::io::Result<(mpsc::UnboundedReceiver<Signal>, Listening)>
             }
         }
     })?;
-    Ok((receiver, Listening(handle)))
+    Ok((receiver, SignalGuard(handle)))
 }

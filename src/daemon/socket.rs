@@ -1,9 +1,8 @@
-//! The daemon's socket: one that systemd hands over, or a file of its own.
+//! Opens the daemon's socket: the one that systemd passes, or else one of its own.
 //!
-//! Its own: probe for a living peer, unlink what is stale, bind, set the mode, only then listen. While the daemon runs
-//! it checks that the path still leads to its socket, and binds anew where it does not: what removes old files from
-//! /tmp, or empties /run/user, would leave a daemon that runs and that no client can reach. A socket of systemd's is
-//! systemd's to make anew; that it is gone is reported.
+//! To bind its own, the daemon connects to the path first; a daemon that answers there is an error, and a socket without
+//! a listener is removed. The mode and the group are set between bind and listen, so that no client can connect under
+//! wrong rights. [`super::socket_keeper`] binds the socket again if its file is removed.
 
 use std::fs;
 use std::io;
@@ -11,60 +10,82 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{SocketAddrUnix, SocketType, sockopt};
-use tokio::sync::{mpsc, watch};
 
-use crate::api::SocketState;
+use super::access::SocketAccess;
+use super::failure;
+use crate::config::SocketSettings;
 use crate::platform;
+use crate::wire::ErrorDetail;
 
-/// Why the socket cannot be made.
+/// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error("another daemon answers on {0}")]
     Served(String),
     #[error("{0} exists and is not a socket")]
     NotASocket(String),
-    #[error("the socket handed over cannot be used: {0}")]
-    Inherited(io::Error),
-    #[error("the socket {path} cannot be made: {source}")]
+    #[error("the socket that systemd passed cannot be used: {0}")]
+    Inherited(#[source] io::Error),
+    #[error("the socket {path} cannot be created: {source}")]
     Io { path: String, source: io::Error },
 }
 
-/// A socket that systemd made, and keeps while the daemon restarts.
-#[derive(Debug)]
-pub struct Inherited {
+/// A socket that listens.
+pub struct BoundSocket {
     pub listener: UnixListener,
-    /// The group it was made for, if it lets one in.
-    pub group: Option<u32>,
+    /// None if systemd owns the socket.
+    pub file: Option<SocketFile>,
 }
 
-/// What `FileDescriptorName=` of sessiond.socket says.
-const NAME: &str = "http";
+/// Opens the socket that systemd passed, or else the one of the settings, and determines who may connect.
+///
+/// # Errors
+/// The socket cannot be opened, or its group is unknown.
+pub fn open(settings: &SocketSettings) -> Result<(BoundSocket, SocketAccess), ErrorDetail> {
+    if let Some(Inherited { listener, group }) = inherited().map_err(failure::of_socket)? {
+        // A socket unit with SocketGroup= configures access, if socket.group does not.
+        let group = settings.group.clone().or_else(|| group.map(|gid| gid.to_string()));
+        return Ok((BoundSocket { listener, file: None }, SocketAccess::new(group.as_deref())?));
+    }
+    let access = SocketAccess::new(settings.group.as_deref())?;
+    let (listener, file) = bind(&settings.path, settings.mode, access.group_id()).map_err(failure::of_socket)?;
+    Ok((BoundSocket { listener, file: Some(file) }, access))
+}
 
-/// The socket that was handed over under our name, if there is one. To be asked once, before any file is opened.
-pub fn inherited() -> Result<Option<Inherited>, SocketError> {
-    let handed = sd_notify::listen_fds_with_names().map_err(SocketError::Inherited)?;
-    let mut ours = None;
-    for (descriptor, name) in handed {
-        // SAFETY: the descriptor was passed to this process to own, and nobody else in it takes it.
+/// A socket that systemd owns; it stays while the daemon restarts.
+#[derive(Debug)]
+struct Inherited {
+    listener: UnixListener,
+    /// The group of the socket's file, if members of it may write to it.
+    group: Option<u32>,
+}
+
+/// `FileDescriptorName=` in sessiond.socket.
+const DESCRIPTOR_NAME: &str = "http";
+
+/// The socket that systemd passed, if any. To be called once, before any file is opened.
+fn inherited() -> Result<Option<Inherited>, SocketError> {
+    let passed = sd_notify::listen_fds_with_names().map_err(SocketError::Inherited)?;
+    let mut socket = None;
+    for (descriptor, name) in passed {
+        // SAFETY: systemd passed the descriptor to this process, and this is the only place that takes it.
         #[allow(unsafe_code)]
         let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        if name == NAME && ours.is_none() {
-            ours = Some(adopt(owned).map_err(SocketError::Inherited)?);
+        if name == DESCRIPTOR_NAME && socket.is_none() {
+            socket = Some(prepare_inherited(owned).map_err(SocketError::Inherited)?);
         } else {
-            tracing::warn!(name, "a descriptor that is of no use here is closed");
+            tracing::warn!(name, "systemd passed a descriptor of unknown name; it is closed");
         }
     }
-    Ok(ours)
+    Ok(socket)
 }
 
-fn adopt(socket: OwnedFd) -> io::Result<Inherited> {
+fn prepare_inherited(socket: OwnedFd) -> io::Result<Inherited> {
     if sockopt::socket_type(&socket)? != SocketType::STREAM {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a stream socket"));
     }
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     let listener = UnixListener::from(socket);
@@ -75,123 +96,39 @@ fn adopt(socket: OwnedFd) -> io::Result<Inherited> {
     Ok(Inherited { listener, group })
 }
 
-/// The socket file; it goes when this goes, if it still is the one that was made.
+/// The file of a socket that this daemon bound. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    made: Made,
+    version: FileId,
 }
 
-/// Tells one file from another at the same path; inode numbers alone are soon used again.
-type Made = (u64, u64, i64, i64);
-
-fn made(path: &Path) -> io::Result<Made> {
-    let found = fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
+/// Identifies a file among those that have been at one path. The change time is part of it, as inode numbers are reused
+/// soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+    changed_at: (i64, i64),
 }
 
-/// Clients that may wait to be accepted.
+impl FileId {
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { device: found.dev(), inode: found.ino(), changed_at: (found.ctime(), found.ctime_nsec()) })
+    }
+
+    /// Whether both have the same inode: the file may have been given another mode or owner in between.
+    pub fn has_same_inode(self, other: Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// How many clients may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// How often the path is checked.
-const CHECKED_EVERY: Duration = Duration::from_secs(3);
-
-/// Keeps a socket reachable by its path.
-pub struct SocketKeeper {
-    path: PathBuf,
-    mode: u32,
-    group: Option<u32>,
-    file: Arc<Mutex<Option<SocketFile>>>,
-    /// The file of an inherited socket, as it was at the start.
-    inherited: Option<Made>,
-    state: watch::Sender<SocketState>,
-}
-
-impl SocketKeeper {
-    /// Keeps `file`, or an inherited socket where there is none.
-    pub fn new(path: &Path, mode: u32, group: Option<u32>, file: Option<SocketFile>) -> Self {
-        let inherited = if file.is_none() { made(path).ok() } else { None };
-        let shown = path.display().to_string();
-        let state = SocketState { path: shown, inherited: file.is_none(), error: None };
-        let file = Arc::new(Mutex::new(file));
-        Self { path: path.to_owned(), mode, group, file, inherited, state: watch::Sender::new(state) }
-    }
-
-    pub fn state(&self) -> watch::Receiver<SocketState> {
-        self.state.subscribe()
-    }
-
-    /// The socket file; it is removed when it is taken and dropped.
-    pub fn file(&self) -> Arc<Mutex<Option<SocketFile>>> {
-        self.file.clone()
-    }
-
-    /// Checks the path again and again, and sends each new listener. Ends when nobody receives them any more.
-    pub async fn run(self, listeners: mpsc::Sender<UnixListener>) {
-        let keeper = Arc::new(self);
-        loop {
-            tokio::time::sleep(CHECKED_EVERY).await;
-            let checked = keeper.clone();
-            let Ok(bound) = tokio::task::spawn_blocking(move || checked.check()).await else { continue };
-            if let Some(listener) = bound
-                && listeners.send(listener).await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    /// A new listener, if the path did not lead to the old one any more.
-    fn check(&self) -> Option<UnixListener> {
-        if self.state.borrow().inherited {
-            let error = (self.inherited.is_some() && !self.inherited_is_there())
-                .then(|| "its file is gone or was replaced; run `systemctl restart sessiond.socket`".to_owned());
-            self.report(error);
-            return None;
-        }
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing there: the daemon is stopping.
-        let known = file.as_mut()?;
-        if known.is_there() {
-            self.report(None);
-            return None;
-        }
-        match bind(&self.path, self.mode, self.group) {
-            Ok((listener, new)) => {
-                *file = Some(new);
-                tracing::warn!(socket = %self.path.display(), "the socket's file was gone or replaced; it is bound anew");
-                self.report(None);
-                Some(listener)
-            }
-            Err(error) => {
-                self.report(Some(format!("its file is gone or was replaced, and it cannot be bound anew: {error}")));
-                None
-            }
-        }
-    }
-
-    fn inherited_is_there(&self) -> bool {
-        made(&self.path).is_ok_and(|now| self.inherited.is_some_and(|then| same_file(now, then)))
-    }
-
-    fn report(&self, error: Option<String>) {
-        self.state.send_if_modified(|state| {
-            let changed = state.error != error;
-            if changed && let Some(error) = &error {
-                tracing::error!(socket = state.path, error, "clients cannot reach the daemon by its socket");
-            }
-            state.error = error;
-            changed
-        });
-    }
-}
-
-fn same_file(a: Made, b: Made) -> bool {
-    (a.0, a.1) == (b.0, b.1)
-}
-
-/// Whether this process listens at the path. An inode's number alone is soon used again.
-fn leads_here(path: &Path) -> bool {
+/// Whether this process listens at the path: the same inode number alone is no proof.
+fn is_served_by_this_process(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
         let Ok(stream) = UnixStream::connect(path) else { return false };
@@ -204,28 +141,31 @@ fn leads_here(path: &Path) -> bool {
 
 impl SocketFile {
     /// Whether the path still leads to this socket. Its mode and owner may have been changed.
-    fn is_there(&mut self) -> bool {
-        let Ok(now) = made(&self.path) else { return false };
-        if now == self.made {
+    pub fn is_in_place(&mut self) -> bool {
+        let Ok(now) = FileId::at(&self.path) else { return false };
+        if now == self.version {
             return true;
         }
-        let same = same_file(now, self.made) && leads_here(&self.path);
+        let same = now.has_same_inode(self.version) && is_served_by_this_process(&self.path);
         if same {
-            self.made = now;
+            self.version = now;
         }
         same
     }
 }
 
-/// Makes the socket at `path`, owned by `group` if given.
+/// Creates the socket at `path`, with this mode and owned by `group` if given.
+///
+/// # Errors
+/// Another daemon answers there, the path is not a socket, or the file system refuses.
 pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |source: io::Error| SocketError::Io { path: path.display().to_string(), source };
     make_folder(path, mode, group).map_err(failed)?;
-    clear(path)?;
+    remove_stale_socket(path)?;
     let socket = platform::socket::unix_stream().map_err(failed)?;
     let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
     rustix::net::bind(&socket, &address).map_err(|e| failed(e.into()))?;
-    // Nobody can connect before listen, so nobody slips in under the umask's mode.
+    // No client can connect before listen, so the mode that the umask left never counts.
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     if group.is_some() {
         std::os::unix::fs::chown(path, None, group).map_err(failed)?;
@@ -233,26 +173,26 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener,
     rustix::net::listen(&socket, BACKLOG).map_err(|e| failed(e.into()))?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true).map_err(failed)?;
-    let made = made(path).map_err(failed)?;
-    Ok((listener, SocketFile { path: path.to_owned(), made }))
+    let version = FileId::at(path).map_err(failed)?;
+    Ok((listener, SocketFile { path: path.to_owned(), version }))
 }
 
-/// The folder is private unless the socket is meant for others too.
+/// Creates the socket's folder: private, unless other users may use the socket.
 fn make_folder(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
     let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if mode & 0o007 != 0 || group.is_some() {
         for made in missing {
-            // Whatever the umask took away.
+            // The umask has removed these bits.
             fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
         }
     }
     Ok(())
 }
 
-/// Removes a socket that nobody listens on. One that somebody does is left alone.
-fn clear(path: &Path) -> Result<(), SocketError> {
+/// Removes a socket that no process listens on.
+fn remove_stale_socket(path: &Path) -> Result<(), SocketError> {
     let shown = || path.display().to_string();
     let failed = |source| SocketError::Io { path: shown(), source };
     match fs::symlink_metadata(path) {
@@ -270,7 +210,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if made(&self.path).is_ok_and(|made| made == self.made) {
+        if FileId::at(&self.path).is_ok_and(|found| found == self.version) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -281,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
+    fn replaces_only_a_stale_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/sessiond.sock");
         let (listener, file) = bind(&path, 0o660, None).unwrap();
@@ -301,57 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_removed_or_replaced_is_bound_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run/user/sessiond.sock");
-        let (_listener, file) = bind(&path, 0o660, None).unwrap();
-        let keeper = SocketKeeper::new(&path, 0o660, None, Some(file));
-        assert!(keeper.check().is_none());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(keeper.check().is_none(), "another mode is no other socket");
-
-        let mut listeners = Vec::new();
-        for remove in
-            [&|| fs::remove_file(&path).unwrap(), &|| fs::remove_dir_all(dir.path().join("run")).unwrap(), &|| {
-                fs::remove_file(&path).unwrap();
-                drop(UnixListener::bind(&path).unwrap());
-            }] as [&dyn Fn(); 3]
-        {
-            remove();
-            listeners.extend(keeper.check());
-            assert!(UnixStream::connect(&path).is_ok());
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-            assert!(keeper.check().is_none());
-        }
-        assert_eq!(listeners.len(), 3);
-
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "precious").unwrap();
-        assert!(keeper.check().is_none());
-        assert!(keeper.state().borrow().error.as_ref().unwrap().contains("is not a socket"));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-        fs::remove_file(&path).unwrap();
-        assert!(keeper.check().is_some());
-        assert_eq!(keeper.state().borrow().error, None);
-        drop(keeper.file().lock().unwrap().take());
-        assert!(!path.exists() && keeper.check().is_none(), "not bound anew while the daemon stops");
-    }
-
-    #[test]
-    fn an_inherited_socket_that_is_gone_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sessiond.sock");
-        let _listener = UnixListener::bind(&path).unwrap();
-        let keeper = SocketKeeper::new(&path, 0o660, None, None);
-        assert!(keeper.check().is_none());
-        assert_eq!(keeper.state().borrow().error, None);
-        fs::remove_file(&path).unwrap();
-        assert!(keeper.check().is_none());
-        assert!(keeper.state().borrow().error.as_ref().unwrap().contains("systemctl restart sessiond.socket"));
-    }
-
-    #[test]
-    fn a_successor_s_socket_is_left_alone() {
+    fn drop_leaves_the_socket_of_a_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sessiond.sock");
         let (listener, file) = bind(&path, 0o600, None).unwrap();

@@ -1,39 +1,55 @@
-//! What systemd is told. Without systemd all of this does nothing.
+//! Notifications to systemd. Without systemd all of them do nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::domain::LinkStatus;
+use crate::store::Store;
+use crate::sync::watchdog::Watchdog;
 
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
-pub fn status(text: &str) {
-    tell(&[NotifyState::Status(text)]);
+/// Reports the state of the link to central, and feeds the watchdog while the store's writer answers and sync makes
+/// progress. Never returns.
+pub async fn report_status(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Watchdog) {
+    const WITHOUT_WATCHDOG: Duration = Duration::from_secs(3600);
+    let interval = watchdog_interval();
+    loop {
+        let state = link.borrow_and_update().state;
+        notify(&[NotifyState::Status(&format!("central: {}", state.as_str()))]);
+        if interval.is_some() {
+            if sync.is_missed() {
+                tracing::error!("sync makes no progress; the watchdog is not fed");
+            } else if store.ping().await.is_ok() {
+                notify(&[NotifyState::Watchdog]);
+            }
+        }
+        let _ = tokio::time::timeout(interval.unwrap_or(WITHOUT_WATCHDOG), link.changed()).await;
+    }
 }
 
-pub fn feed_watchdog() {
-    tell(&[NotifyState::Watchdog]);
+/// How often to feed the watchdog, if there is one: twice in its timeout.
+fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-/// How often the watchdog wants to be fed, if there is one: half of what it tolerates.
-pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2)
-}
-
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }

@@ -1,8 +1,8 @@
-//! An agent's reports, and which session each belongs to.
+//! Determines the session that an agent's report belongs to.
 //!
-//! An agent is known by three things: its own id of the conversation, which /clear and a fork change; its process,
+//! An agent is identified by three things: its own id of the conversation, which /clear and a fork change; its process,
 //! which a resume changes; and the folder it works in. Hooks, the status line and discovery each report some of
-//! them; the first report begins the session, and [`resolve`] finds the session that any later one belongs to.
+//! them; the first report creates the session, and [`resolve`] finds the session of each later one.
 //!
 //! Three rules keep the sessions of two agents apart:
 //! - The current id of a session is the one that its process reports heartbeats under. A process may start under a
@@ -10,6 +10,7 @@
 //! - An end counts only for the session whose current id it names, and only if no other process runs that session.
 //! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
+use super::hash::fnv1a;
 use super::{InstanceId, InstanceType, Project};
 
 /// What an agent reports.
@@ -23,18 +24,18 @@ pub enum Sign {
     Beat,
     /// Its process leaves this conversation for another.
     Leave,
-    /// It ends, and its work is done.
+    /// It ends, and its work is complete.
     End,
-    /// Its process ends, and its work is not done.
+    /// Its process ends before its work is complete.
     Gone,
-    /// Its process ended and removed its own file before, which a killed one does not.
+    /// Its process ended and removed its own file before, which a killed process does not.
     Exited,
 }
 
 /// How an agent runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// In a terminal, with a person.
+    /// In a terminal, by a user.
     Interactive,
     /// One prompt by `claude -p` or an SDK.
     Headless,
@@ -94,7 +95,7 @@ impl Source {
     }
 }
 
-/// What an agent says of itself; every field is valid.
+/// An agent's report; all fields are valid.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub sign: Sign,
@@ -106,7 +107,7 @@ pub struct Report {
     pub kind: Option<Kind>,
     /// 0 to 100.
     pub context_percent: Option<u8>,
-    /// An id already given to the agent while no daemon could be asked: it must lead to the session.
+    /// The id that the agent was given while no daemon answered: it must lead to the session.
     pub promised_id: Option<InstanceId>,
     /// The session of the program that runs the agent, by INSTANCE_ID in its environment.
     pub outer_id: Option<InstanceId>,
@@ -121,11 +122,11 @@ pub struct Candidate {
     pub same_process: Option<bool>,
     /// The report's id is the session's current one, or one of the two has none.
     pub is_current: bool,
-    /// The agent's own id that led here was left: of the report for `by_uuid`, else the session's current one.
+    /// The process has left the agent's own id that led here: of the report for `by_uuid`, else the session's current one.
     pub is_left: bool,
     /// Another process than the one that reports runs the session.
     pub runs_elsewhere: bool,
-    /// The report is of the session's project, or no conversation belongs to the session yet.
+    /// The report names the session's project, or the session has no conversation yet.
     pub same_project: bool,
 }
 
@@ -142,27 +143,27 @@ pub struct Candidates {
     pub by_folder: Option<Candidate>,
 }
 
-/// What becomes of a report.
+/// What a report means for the sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is a heartbeat of this session.
     Adopt(InstanceId),
     /// It ends this session.
     Close(InstanceId),
-    /// Its process runs this session no more, and the session can be resumed.
+    /// Its process does not run this session any more, and the session can be resumed.
     Abandon(InstanceId),
     /// It belongs to this session and changes nothing.
     Ignore(InstanceId),
-    /// A session begins, perhaps continuing another.
+    /// A new session begins, which may continue another.
     Begin { resumed_from: Option<InstanceId> },
     /// It belongs to no known session.
     Unknown,
 }
 
-/// Finds the session that a report belongs to. The agent's own id counts most; a process survives a /clear. A
-/// session that was closed is never opened again (G4): a report that continues it begins a new one.
+/// Finds the session that a report belongs to. The agent's own id takes precedence over the process, which stays the same
+/// over a /clear. A closed session is never reopened: a report that continues it begins a new one.
 ///
-/// `identifies` is false for a report without an id and a process, which begins nothing.
+/// `identifies` is false for a report without an id and a process, which begins no session.
 pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
     let Candidates { by_uuid, by_process, outer, by_folder } = known;
     let continue_or_begin = |found: Option<Candidate>| found.map_or(Verdict::Begin { resumed_from: None }, resume);
@@ -185,11 +186,11 @@ pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
             Some(session) => resume(session),
             None => Verdict::Begin { resumed_from: by_process.map(|original| original.id) },
         },
-        // A start under two ids is one in one folder.
+        // One process that starts under two ids starts one session, if the project is the same.
         Sign::Start(Source::Startup) => {
             continue_or_begin(by_uuid.or(by_process.filter(|session| session.same_project)).or(outer))
         }
-        // A process that left a conversation to resume one that is not known here.
+        // The process left one conversation to resume another, which may be unknown here.
         Sign::Start(Source::Resume) => continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer)),
         Sign::Start(Source::Compact) if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) => {
             by_uuid.map_or(Verdict::Unknown, |session| Verdict::Ignore(session.id))
@@ -200,8 +201,8 @@ pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
     }
 }
 
-/// An end of the session that it names. One that names another conversation, such as a `--resume` of one that does
-/// not exist, ends nothing.
+/// Resolves the end of the session that the report names. An end of an unknown conversation, such as a `--resume` of one
+/// that does not exist, ends no session.
 fn end(sign: Sign, named: Option<Candidate>) -> Verdict {
     let Some(session) = named else { return Verdict::Unknown };
     let ends = session.is_current && !session.runs_elsewhere && !(sign == Sign::Exited && session.is_left);
@@ -219,18 +220,18 @@ fn resume(session: Candidate) -> Verdict {
     }
 }
 
-/// Which sessions are those of a meta supervisor: the first rule that fits decides.
+/// A rule for the type of a session; the first rule that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRule {
     /// The project's name; `None`: any.
     pub project: Option<String>,
-    /// This folder and all below it; `None`: any.
+    /// This folder and its subfolders; `None`: any.
     pub folder: Option<String>,
     pub instance_type: InstanceType,
 }
 
 impl TypeRule {
-    fn fits(&self, project: &Project, folder: Option<&str>) -> bool {
+    fn matches(&self, project: &Project, folder: Option<&str>) -> bool {
         let below = |top: &String| {
             let top = top.trim_end_matches('/');
             folder
@@ -241,13 +242,13 @@ impl TypeRule {
     }
 }
 
-/// The type that the rules give a session; without any, a project supervisor.
+/// The type of a session by the rules; a project supervisor if none matches.
 pub fn type_by(rules: &[TypeRule], project: &Project, folder: Option<&str>) -> InstanceType {
-    rules.iter().find(|rule| rule.fits(project, folder)).map_or(InstanceType::Ps, |rule| rule.instance_type)
+    rules.iter().find(|rule| rule.matches(project, folder)).map_or(InstanceType::Ps, |rule| rule.instance_type)
 }
 
-/// The name of a repository or folder, made a project's name: the same on every machine. What cannot be
-/// written in its letters is told apart by a hash of the whole name.
+/// Converts the name of a repository or folder to a project's name, which is the same on every machine. If characters are
+/// lost, a hash of the whole name is appended to keep it unique.
 pub fn project_named(name: &str) -> Project {
     let mut kept = String::new();
     let mut lost = false;
@@ -267,7 +268,7 @@ pub fn project_named(name: &str) -> Project {
     }
     let kept = kept.trim_end_matches('-');
     let hashed = lost || kept.is_empty();
-    let hash = if hashed { format!("{:08x}", fnv(name)) } else { String::new() };
+    let hash = if hashed { format!("{:08x}", short_hash(name)) } else { String::new() };
     let room = Project::MAX - if hashed { hash.len() + 1 } else { 0 };
     let kept = kept[..kept.len().min(room)].trim_end_matches('-');
     let name = match (kept, hashed) {
@@ -278,7 +279,7 @@ pub fn project_named(name: &str) -> Project {
     Project::parse(&name).unwrap_or_else(|_| Project::unnamed())
 }
 
-/// Letters with marks, as people write them where only plain ones go.
+/// The common ASCII spelling of a letter with a diacritic.
 fn plain(letter: char) -> Option<&'static str> {
     Some(match letter {
         'ä' | 'æ' => "ae",
@@ -306,11 +307,9 @@ fn plain(letter: char) -> Option<&'static str> {
     })
 }
 
-/// FNV-1a, folded to 32 bits: stable over versions and machines, which std's hasher is not.
-fn fnv(text: &str) -> u32 {
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+/// A hash of 32 bits that never changes: names of projects depend on it.
+fn short_hash(text: &str) -> u32 {
+    let hash = fnv1a(text);
     ((hash >> 32) ^ hash) as u32
 }
 

@@ -1,19 +1,19 @@
-//! How long to wait before trying again: exponential backoff with full jitter.
+//! Exponential backoff with full jitter: how long to wait before a retry.
 //!
-//! Full jitter draws from the whole range, so that a fleet whose central comes back does not come
-//! back with it in one wave.
+//! Full jitter chooses from the whole range, so that many hosts do not all reconnect at the same time once central is
+//! reachable again.
 
 use std::time::Duration;
 
 const BASE: Duration = Duration::from_millis(250);
 
-/// The longest wait where trying again may help by itself.
+/// The longest wait if a retry may succeed without intervention.
 pub const CAP: Duration = Duration::from_secs(30);
 
-/// The same where several hosts of central are named: one of them takes over within seconds.
+/// The longest wait if several hosts of central are configured: after a failover another one serves within seconds.
 pub const CAP_OF_SEVERAL: Duration = Duration::from_secs(5);
 
-/// The longest wait where only a person can help.
+/// The longest wait if the operator has to act.
 pub const CAP_FOR_A_PERSON: Duration = Duration::from_secs(60);
 
 /// The wait before attempt number `attempt` (the first retry is 0): uniform over

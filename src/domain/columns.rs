@@ -4,7 +4,7 @@
 //! records when another client did. A heartbeat changes none of these columns; it is merged by its own time. Status and
 //! `closed_at` follow the heartbeat and the rule that closed is permanent.
 //!
-//! A column that is added to supervisor_sessions is merged by column as soon as it stands in the list below.
+//! To merge a new column of supervisor_sessions this way, add it to the list below.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -43,7 +43,7 @@ macro_rules! shared_columns {
     };
 }
 
-// The order is the one in which stores keep them: a new column comes last.
+// Stores depend on the order: add new columns at the end.
 shared_columns! {
     ContextPercent: context_percent,
     CurrentEpic: current_epic,
@@ -53,7 +53,7 @@ shared_columns! {
     ResumedFrom: resumed_from,
 }
 
-/// How many columns there are.
+/// The number of columns.
 pub const COLUMNS: usize = Column::ALL.len();
 
 /// When columns were changed last. Central keeps them as JSON: microseconds since 1970 by name, and under `other` the time
@@ -89,7 +89,7 @@ impl ColumnTimes {
         serde_json::to_string(&named).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// Reads what [`ColumnTimes::to_json`] or central wrote. What is not understood counts as unknown.
+    /// Reads what [`ColumnTimes::to_json`] or central wrote. What cannot be parsed counts as unknown.
     pub fn from_json(json: &str) -> Self {
         let named: BTreeMap<String, i64> = serde_json::from_str(json).unwrap_or_default();
         let mut times = Self::default();
@@ -109,8 +109,8 @@ impl FromIterator<(Column, Timestamp)> for ColumnTimes {
     }
 }
 
-/// A session and when its columns were changed. On the way to central only the columns count that have a time: the others
-/// are written where central has no such row, and nowhere else.
+/// A session and when its columns were changed. In a push only columns with a time are merged; the others are written only
+/// if central has no row of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimedSession {
     pub session: Session,
@@ -118,7 +118,7 @@ pub struct TimedSession {
 }
 
 impl TimedSession {
-    /// One of which no column is offered or known.
+    /// A session whose column times are all unknown.
     pub fn untimed(session: Session) -> Self {
         Self { session, times: ColumnTimes::default() }
     }

@@ -1,9 +1,9 @@
-//! What a look at an installation found.
+//! The findings of a check of an installation, as `doctor` shows them.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     Good,
-    /// It works, but is worth a look.
+    /// It works, but should be checked.
     Odd,
     Wrong,
 }
@@ -18,14 +18,14 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub check: &'static str,
     pub verdict: Verdict,
-    /// In one line, and without secrets.
+    /// What was found: one line, without secrets.
     pub found: String,
-    /// What to do about it; empty where nothing is to be done.
+    /// What to do about it; empty if nothing is to be done.
     pub advice: String,
 }
 

@@ -1,11 +1,11 @@
-//! The line under an agent's answers that says which session wrote them.
+//! The footer under an agent's answers, which names the session that wrote them.
 
 use super::{Session, Timestamp};
 
-/// Above this share of the context window the footer also says how to come back.
+/// Above this share of the context window, in percent, the footer also says how to resume the session.
 const RESUME_HINT_ABOVE: u8 = 30;
 
-/// The footer, in the form that readers of the earlier services know by heart. No newline at its end.
+/// The footer, without a newline at its end. Programs parse it: its form is the one of the earlier services.
 pub fn footer(session: &Session, now: Timestamp, separator: bool) -> String {
     let mut text = String::new();
     if separator {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn to_the_letter() {
+    fn has_the_form_of_the_earlier_services() {
         assert_eq!(
             footer(&session(Some("003"), 30), after(72), false),
             "Instance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 30% | Active: 1.2h"

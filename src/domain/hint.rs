@@ -1,4 +1,4 @@
-//! Which session somebody means who wants to go on: a hint, and the kinds of names that it may be.
+//! Finds the session that a hint of a user refers to.
 
 use super::session::bounded;
 use super::{InstanceId, Invalid, Project};
@@ -9,18 +9,18 @@ const LONGEST: usize = 256;
 /// A name by which sessions are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// A whole id. Only so can a closed session be named.
+    /// A complete id. Only this can refer to a closed session.
     Id(InstanceId),
     /// Four to six characters of the hash in lower case, from anywhere in it.
     Hash(String),
     Epic(String),
     Project(Project),
-    /// Nothing in particular: the session that was alive last.
+    /// No hint: the session with the most recent heartbeat.
     Newest,
 }
 
 impl Hint {
-    /// All that the words may mean, what counts first first: the first meaning that any session has is taken.
+    /// Everything that the text may refer to, in order of precedence: the first one that any session matches is used.
     ///
     /// # Errors
     /// A hint that is empty, longer than 256 characters, or has control characters.
@@ -31,7 +31,7 @@ impl Hint {
         let id = InstanceId::in_any_case(&words).map(Self::Id);
         let hash = is_part_of_hash(&lower).then(|| Self::Hash(lower.clone()));
         let project = Project::parse(&lower).ok().map(Self::Project);
-        // A project's name of four to six letters is part of many a hash; whoever types it means the project.
+        // A short project name may also be part of a hash; the project takes precedence.
         Ok([id, Some(Self::Epic(words)), project, hash].into_iter().flatten().collect())
     }
 
@@ -50,29 +50,29 @@ fn is_part_of_hash(text: &str) -> bool {
     (4..=InstanceId::HASH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// The sessions of one meaning that are not closed.
+/// The sessions that match a hint and are not closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found<T> {
     /// Those that can be resumed, most recent heartbeat first.
     pub resumable: Vec<T>,
-    /// Of those that cannot, being active, the one with the most recent heartbeat.
+    /// Of those that cannot because they are active, the one with the most recent heartbeat.
     pub active: Option<T>,
 }
 
-/// Which of the found it is.
+/// The session to resume, or why there is not exactly one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice<T> {
     One(T),
-    /// Somebody has to choose.
+    /// The user has to choose.
     Several(Vec<T>),
-    /// Only active ones are meant.
+    /// Only active sessions match.
     Active(T),
-    /// There are only so many to choose from.
+    /// The choice is greater than the number of sessions, which this is.
     Beyond(usize),
 }
 
 impl<T> Found<T> {
-    /// `choice` counts from 1. Nothing was found: `None`.
+    /// Chooses a session. `choice` counts from 1. Returns none if nothing matches.
     pub fn choose(self, choice: Option<usize>) -> Option<Choice<T>> {
         let Self { mut resumable, active } = self;
         let of = resumable.len();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn words_mean_what_they_can() {
+    fn hint_has_every_possible_interpretation_in_order() {
         for (words, means) in [
             ("odin-PS-8f4a2b", &["id", "epic", "project"][..]),
             ("ODIN-ps-8F4A2B", &["id", "epic", "project"]),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn rejects_empty_long_and_control_characters() {
         for bad in ["", "a\nb", "\u{1b}[2J", &"x".repeat(257), &"x".repeat(5 << 20)] {
             assert_eq!(Hint::meanings(Some(bad)).unwrap_err().field, "hint");
         }

@@ -1,4 +1,4 @@
-//! What happened in a session: events, commands and checkpoints.
+//! The history of a session: events, commands and checkpoints.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::session::valid_percent;
 use super::text::{safe_fields, safe_line};
 use super::{InstanceId, Invalid, Timestamp, redact};
 
-/// Which of central's tables a record belongs into.
+/// The kind of a record, and so its table in central.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `event_store`. Body: `data` (an object), `parent_uuid`.
@@ -30,7 +30,7 @@ impl Kind {
         }
     }
 
-    /// Central's table for it.
+    /// Its table in central.
     pub const fn table(self) -> &'static str {
         match self {
             Self::Event => "event_store",
@@ -44,7 +44,7 @@ impl Kind {
     }
 }
 
-/// One thing that happened in a session. It never changes.
+/// A record of a session's history. Records are immutable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryRecord {
     /// Random; central's event_id or checkpoint_id.
@@ -55,18 +55,18 @@ pub struct HistoryRecord {
     pub record_type: String,
     /// When it happened.
     pub at: Timestamp,
-    /// The fields that its kind has besides, by central's names of their columns.
+    /// The other fields of its kind, by the names of central's columns.
     pub body: Map<String, Value>,
 }
 
 impl HistoryRecord {
-    /// How long its body is as JSON, in bytes.
+    /// The length of its body as JSON, in bytes.
     pub fn size(&self) -> usize {
         serde_json::to_string(&self.body).map_or(0, |json| json.len())
     }
 }
 
-/// What a client says happened: valid, and with its secrets blanked.
+/// A record that a client reports: valid and redacted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Happening {
     kind: Kind,
@@ -74,7 +74,7 @@ pub struct Happening {
     body: Map<String, Value>,
 }
 
-/// What a client says of a command, beside its type and action.
+/// The fields of a command beside its type and action.
 #[derive(Clone, Debug, Default)]
 pub struct CommandDetails {
     pub tool_name: Option<String>,
@@ -86,32 +86,31 @@ pub struct CommandDetails {
     pub tags: Vec<String>,
 }
 
-/// Whether central takes the records of one kind.
+/// Whether central accepts records of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TableState {
     Usable,
-    /// There is no such table: central has all of this kind that it can have.
+    /// There is no such table, so no record of this kind is pushed.
     #[default]
     Absent,
-    /// The login lacks these rights, such as `INSERT on event_store`. Records wait for them.
+    /// The login lacks these rights, such as `INSERT on event_store`. Records are pushed once they are granted.
     Forbidden(Vec<String>),
-    /// The table's times have no zone, so that a time written there is ambiguous. Records wait for
-    /// `sessiond migrate`.
+    /// The table's timestamps have no time zone, so that they are ambiguous. Records are pushed after `sessiond migrate`.
     WithoutZone,
 }
 
-/// What central has for records: the state of the three tables, and the types of events it takes.
+/// Central's tables for records: their states, and the event types that central accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryTables {
     pub events: TableState,
     pub commands: TableState,
     pub checkpoints: TableState,
-    /// None where central does not say.
+    /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
 
 impl HistoryTables {
-    /// All there can be, and central takes whatever comes.
+    /// All tables are usable and all event types accepted.
     pub const ALL: Self = Self {
         events: TableState::Usable,
         commands: TableState::Usable,
@@ -143,7 +142,7 @@ impl HistoryTables {
         *self.state(kind) == TableState::Absent
     }
 
-    /// Why records of this kind wait, and what ends that; none if they do not, or if there is no table for them.
+    /// Why records of this kind are not pushed, and what to do; none if they are pushed, or if they have no table.
     pub fn blocked(&self, kind: Kind) -> Option<String> {
         match self.state(kind) {
             TableState::Usable | TableState::Absent => None,
@@ -152,7 +151,7 @@ impl HistoryTables {
                 missing.join(", ")
             )),
             TableState::WithoutZone => {
-                Some(format!("central's {} has times without a zone; run `sessiond migrate`", kind.table()))
+                Some(format!("central's {} has timestamps without a time zone; run `sessiond migrate`", kind.table()))
             }
         }
     }
@@ -161,7 +160,7 @@ impl HistoryTables {
         Kind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }
 
-    pub fn takes(&self, event_type: &str) -> bool {
+    pub fn accepts(&self, event_type: &str) -> bool {
         self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
     }
 }
@@ -169,7 +168,7 @@ impl HistoryTables {
 /// Above this share of the context window, in percent, a checkpoint is suggested.
 pub const CHECKPOINT_ABOVE: u8 = 80;
 
-/// The types that every full installation of the earlier services knows.
+/// The event types that every installation of the earlier services accepts.
 pub const EVENT_TYPES: [&str; 23] = [
     "instance_registered",
     "instance_heartbeat",
@@ -196,7 +195,7 @@ pub const EVENT_TYPES: [&str; 23] = [
     "task_spawned",
 ];
 
-/// The types that newer installations know too.
+/// The event types that newer installations accept, too.
 pub const NEWER_EVENT_TYPES: [&str; 6] =
     ["user_message", "assistant_start", "spawn_decision", "tool_use", "tool_result", "error"];
 
@@ -207,7 +206,7 @@ const TAGS: usize = 32;
 const TAG: usize = 128;
 
 impl Happening {
-    /// An event; `data` is whatever there is to say of it.
+    /// An event with its data.
     pub fn event(event_type: &str, data: Map<String, Value>, parent: Option<Uuid>) -> Result<Self, Invalid> {
         let mut body = Map::from_iter([("data".into(), Value::Object(data))]);
         if let Some(parent) = parent {
@@ -216,8 +215,8 @@ impl Happening {
         Ok(Self::new(Kind::Event, valid_event_type(event_type)?, body))
     }
 
-    /// A command; without a type it is `mcp_tool` where it names a tool, else `explicit`. It succeeded,
-    /// unless it says otherwise or has an error.
+    /// A command. The default type is `mcp_tool` if a tool is named, else `explicit`; the default of `success` is whether
+    /// there is no error message.
     pub fn command(command_type: Option<&str>, action: &str, details: CommandDetails) -> Result<Self, Invalid> {
         let default = if details.tool_name.is_some() { "mcp_tool" } else { "explicit" };
         let command_type = valid_command_type(command_type.unwrap_or(default))?;
@@ -242,7 +241,7 @@ impl Happening {
         Ok(Self::new(Kind::Command, command_type, body))
     }
 
-    /// A checkpoint; without a percentage it bears the session's own.
+    /// A checkpoint. The default of `percent` is the session's own percentage.
     pub fn checkpoint(kind: &str, percent: Option<i64>, work_state: Map<String, Value>) -> Result<Self, Invalid> {
         let mut body = Map::from_iter([("work_state".into(), Value::Object(work_state))]);
         if let Some(percent) = percent {
@@ -254,7 +253,7 @@ impl Happening {
 
     fn new(kind: Kind, record_type: String, mut body: Map<String, Value>) -> Self {
         redact::object(&mut body);
-        // Where a short secret made room for a longer mark, the end gives way.
+        // A redaction mark may be longer than the secret that it replaces.
         for (field, most) in [("action", ACTION), ("tool_name", TOOL_NAME), ("error_message", ERROR_MESSAGE)] {
             if let Some(Value::String(text)) = body.get_mut(field)
                 && let Some((end, _)) = text.char_indices().nth(most)
@@ -273,8 +272,8 @@ impl Happening {
         &self.record_type
     }
 
-    /// The record of it in the session `instance_id`, whose context window is used to `percent`.
-    pub fn recorded(self, record_id: Uuid, instance_id: InstanceId, percent: u8, at: Timestamp) -> HistoryRecord {
+    /// Makes it a record of the session `instance_id`, of whose context window `percent` is used.
+    pub fn into_record(self, record_id: Uuid, instance_id: InstanceId, percent: u8, at: Timestamp) -> HistoryRecord {
         let Self { kind, record_type, mut body } = self;
         if kind == Kind::Checkpoint && !body.contains_key("context_window_percent") {
             body.insert("context_window_percent".into(), percent.into());
@@ -324,7 +323,7 @@ fn one_of(field: &'static str, value: &str, known: &[&str], rule: &str) -> Resul
     if known.contains(&value) { Ok(value.to_owned()) } else { Err(Invalid::new(field, rule)) }
 }
 
-/// Central keeps it in 32 bits.
+/// Checks an execution time in milliseconds; central's column has 32 bits.
 fn valid_took(took: i64) -> Result<i32, Invalid> {
     let took = i32::try_from(took).ok().filter(|took| *took >= 0);
     took.ok_or_else(|| Invalid::new("execution_time_ms", format!("it must be 0 to {} milliseconds", i32::MAX)))
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_without_more_is_explicit_and_went_well() {
+    fn command_defaults_to_explicit_and_success() {
         let command = Happening::command(None, "build", CommandDetails::default()).unwrap();
         assert_eq!(command.record_type, "explicit");
         assert_eq!(
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn error_names_the_invalid_field() {
         let command = |details| Happening::command(None, "a", details).unwrap_err().field;
         assert_eq!(
             command(CommandDetails { execution_time_ms: Some(-1), ..CommandDetails::default() }),
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_blanked_and_central_has_room_for_what_is_left() {
+    fn redacted_text_fits_into_centrals_columns() {
         let event = Happening::event("error", object(json!({"why": {"password": "hunter2"}})), None).unwrap();
         assert_eq!(event.body["data"], json!({"why": {"password": redact::MARK}}));
         let action = format!("{} pwd=x", "a".repeat(122));

@@ -1,4 +1,4 @@
-//! How the connection to central stands, as people are told.
+//! The status of the connection to central.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ pub enum LinkState {
     Off,
     Connecting,
     Connected,
-    /// Trying again helps by itself.
+    /// Central cannot be reached; retries continue automatically.
     Unreachable,
-    /// Central refuses this login, or this host's settings are wrong: a person has to act.
+    /// Central refuses this login, or this host's settings are wrong: the operator has to act.
     Refused,
-    /// Central lacks the tables: `sessiond migrate` makes them.
+    /// Central lacks the tables: `sessiond migrate` creates them.
     SchemaMissing,
-    /// Another host goes by this host's name.
+    /// Another host uses this host's name.
     IdentityConflict,
 }
 
@@ -44,13 +44,13 @@ impl LinkState {
     }
 }
 
-/// The other host that goes by this host's name.
+/// The other host that uses this host's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub host_id: String,
     pub machine_name: String,
     pub last_seen: Option<Timestamp>,
-    /// One line: what is the matter and how to mend it.
+    /// One line: what conflicts and how to resolve it.
     pub message: String,
 }
 
@@ -60,24 +60,24 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// Since when it is in this state.
     pub since: Timestamp,
-    /// What went wrong last, without any secret.
+    /// The last error, without secrets.
     pub last_error: Option<String>,
     pub last_sync_at: Option<Timestamp>,
     pub round_trip: Option<Duration>,
-    /// Does central tell at once of what others change?
+    /// Whether central notifies this host of changes at once.
     pub listening: bool,
     pub conflict: Option<Conflict>,
-    /// Kinds of records that central does not take at present.
+    /// Kinds of records that central does not accept at present.
     pub blocked: Vec<BlockedKind>,
-    /// How far this machine's clock is ahead of central's, in microseconds; none while they agree as far as is known.
+    /// How far this machine's clock is ahead of central's, in microseconds; none while no difference is known.
     pub clock_ahead: Option<i64>,
-    /// Rows of other clients that could not be read and were passed over, since the daemon started.
+    /// The number of other clients' rows that could not be read and were skipped since the daemon started.
     pub unreadable_rows: u64,
-    /// Why sync could not use this host's own store, since then; none while it can.
+    /// Since when, and why, sync cannot use this host's store; none while it can.
     pub store_error: Option<(Timestamp, String)>,
 }
 
-/// A kind of records that waits, whatever else is pushed.
+/// A kind of records that is not pushed while others are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedKind {
     pub kind: Kind,
@@ -103,7 +103,7 @@ impl LinkStatus {
     }
 }
 
-/// What a wrong clock means, in one line. `ahead`: of this machine's before central's, in microseconds.
+/// Advice about a wrong clock, in one line. `ahead`: how far this machine's clock is ahead of central's, in microseconds.
 pub fn clock_advice(ahead: i64) -> String {
     let by = humantime::format_duration(Duration::from_secs(ahead.unsigned_abs() / 1_000_000));
     let direction = if ahead < 0 { "behind" } else { "ahead of" };

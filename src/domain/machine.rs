@@ -1,4 +1,4 @@
-//! What is known of a machine from the sessions on it.
+//! The sessions of one machine, counted.
 
 use super::{MachineName, Timestamp};
 
@@ -13,6 +13,6 @@ pub struct MachineSummary {
     pub last_activity: Option<Timestamp>,
     /// The distinct projects, joined by ", " in order.
     pub projects: String,
-    /// When its daemon last spoke to central, by central's clock; never, for a machine without one.
+    /// When its daemon last contacted central, by central's clock; none for a machine without a daemon.
     pub last_seen: Option<Timestamp>,
 }

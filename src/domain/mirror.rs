@@ -1,4 +1,8 @@
-//! Reading what changed in central: where a reading stands, and what it brings.
+//! The pages in which a host pulls changes from central.
+//!
+//! Central numbers its transactions. A pull reads all rows that transactions since `since` changed, page by page: first
+//! deletions, then sessions, then the history of changed sessions. Where the next pull begins is determined with the
+//! first page, because rows that change during a pull may lie before the position that it has reached.
 
 use super::{HistoryRecord, MachineName, TimedSession, Timestamp};
 

@@ -1,8 +1,7 @@
-//! The pure core: names, sessions and their states, the footer, what a hint means, what a session was at, the policy
-//! of backoff.
+//! The types and rules of sessions: names, states, history, the reconstruction of a session's context, redaction.
 //!
-//! Nothing here reads a clock, draws a random number, does I/O or awaits. Time comes in as a
-//! [`Timestamp`], randomness as a number; so any run can be replayed.
+//! Nothing here reads a clock, generates a random number, does I/O or awaits. Times are passed in as [`Timestamp`],
+//! randomness as a number, so that every computation can be replayed.
 
 pub mod agent;
 pub mod backoff;
@@ -11,6 +10,7 @@ pub mod context;
 pub mod finding;
 pub mod footer;
 pub mod handoff;
+pub mod hash;
 pub mod hint;
 pub mod history;
 pub mod link;

@@ -1,8 +1,8 @@
-//! Names that outside programs hold on to, each with its rule: a value of these types is valid.
+//! Names that other programs store, each with its rule: values of these types are always valid.
 
 use std::fmt;
 
-/// Why a value given from outside is not acceptable.
+/// Why a value from a client is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]
 pub struct Invalid {
@@ -30,7 +30,7 @@ pub struct MachineName(String);
 
 impl MachineName {
     pub const MAX: usize = 64;
-    /// What a machine is called where nobody said otherwise, as it always was.
+    /// The default name, from the earlier services.
     pub const GUESS: &'static str = "odin3";
 
     pub fn parse(name: &str) -> Result<Self, Invalid> {
@@ -50,7 +50,7 @@ impl MachineName {
         ))
     }
 
-    /// The name assumed where nothing is configured.
+    /// The name of a machine for which none is configured.
     pub fn guess() -> Self {
         Self(Self::GUESS.to_owned())
     }
@@ -90,7 +90,7 @@ impl Project {
         Ok(Self(name.to_owned()))
     }
 
-    /// What a project is called that has no name at all.
+    /// The name of a project without a usable name.
     pub fn unnamed() -> Self {
         Self("unnamed".to_owned())
     }
@@ -135,7 +135,7 @@ impl InstanceId {
     pub const HASH: usize = 6;
     const DIGITS: &'static [u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
-    /// Draws an id from a random number. Whether it is free is for the caller to see.
+    /// Generates an id from a random number. The caller has to check that it is not in use.
     pub fn draw(project: &Project, kind: InstanceType, random: u64) -> Self {
         let mut id = format!("{}-{}-", project.as_str(), kind.as_str());
         let mut rest = random;
@@ -146,7 +146,7 @@ impl InstanceId {
         Self(id)
     }
 
-    /// Is it one that a session of this project and type may have?
+    /// Whether a session of this project and type may have this id.
     pub fn names(&self, project: &Project, kind: InstanceType) -> bool {
         self.0.len() > Self::HASH && self.0[..self.0.len() - Self::HASH] == format!("{project}-{kind}-")
     }
@@ -169,7 +169,7 @@ impl InstanceId {
         }
     }
 
-    /// The id that this text is in some letter case.
+    /// Parses an id whose letters may have the wrong case.
     pub fn in_any_case(text: &str) -> Option<Self> {
         let lower = text.to_ascii_lowercase();
         let (head, hash) = lower.rsplit_once('-')?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn_ids_are_valid_and_fit() {
+    fn generated_ids_are_valid() {
         let project = Project::parse(&"p".repeat(22)).unwrap();
         for random in [0, 1, 35, 36, u64::MAX] {
             let id = InstanceId::draw(&project, InstanceType::Ms, random);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn other_things_are_no_ids() {
+    fn rejects_invalid_ids() {
         for bad in ["", "odin", "odin-PS-8f4a2", "odin-XS-8f4a2b", "odin-PS-8F4A2B", "-PS-8f4a2b", "odin-PS-8f4a2b "] {
             assert!(InstanceId::parse(bad).is_err(), "{bad}");
         }

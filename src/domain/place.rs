@@ -1,4 +1,4 @@
-//! Where a session ran, and what what is known of it here is worth.
+//! Where a session ran, and whether this host's data about it is up to date.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ pub struct Place {
     pub here: bool,
     /// This host keeps it; otherwise it is mirrored from central.
     pub local: bool,
-    /// When the daemon of its machine last spoke to central; never, for a machine without one.
+    /// When its machine's daemon last contacted central; none for a machine without a daemon.
     pub last_seen: Option<Timestamp>,
-    /// When the mirror was last as central is; never, if it has not been read yet.
+    /// When the mirror was last up to date with central; none before the first complete pull.
     pub as_of: Option<Timestamp>,
 }
 
 impl Place {
-    /// Whether its machine's daemon speaks to central, as far as this host can know.
+    /// Whether its machine's daemon has contacted central within `stale_after`; none if no daemon is known.
     pub fn reachable(&self, now: Timestamp, stale_after: Duration) -> Option<bool> {
         if self.here { Some(true) } else { self.last_seen.map(|seen| now.since(seen) <= stale_after) }
     }
 
-    /// Whether what is known here is what the session's machine knows. It is not while that machine's daemon, or
-    /// this one, has been away from central: later work of the session may be told only there.
+    /// Whether this host's data about the session is up to date. It is not while that machine's daemon or this one cannot
+    /// reach central: later work may be recorded only on the session's machine.
     pub fn synced(&self, now: Timestamp, stale_after: Duration) -> bool {
         let recent = |at: Timestamp| now.since(at) <= stale_after;
         self.here || self.local || (self.as_of.is_some_and(recent) && self.last_seen.is_none_or(recent))
@@ -38,7 +38,7 @@ mod tests {
     const STALE_AFTER: Duration = Duration::from_secs(120);
 
     #[test]
-    fn what_is_known_of_a_machine_is_as_good_as_the_older_of_two_links() {
+    fn is_synced_only_while_both_hosts_reach_central() {
         let now = Timestamp::from_micros(1_769_774_400_000_000);
         let ago = |seconds| Some(now.minus(Duration::from_secs(seconds)));
         for (last_seen, as_of, reachable, synced) in [
@@ -52,8 +52,11 @@ mod tests {
             let place = Place { here: false, local: false, last_seen, as_of };
             assert_eq!(place.reachable(now, STALE_AFTER), reachable, "{place:?}");
             assert_eq!(place.synced(now, STALE_AFTER), synced, "{place:?}");
-            assert!(Place { local: true, ..place }.synced(now, STALE_AFTER), "this host knows its own");
-            assert!(Place { here: true, ..place }.synced(now, STALE_AFTER), "nobody else knows more of this machine");
+            assert!(Place { local: true, ..place }.synced(now, STALE_AFTER), "local sessions are always up to date");
+            assert!(
+                Place { here: true, ..place }.synced(now, STALE_AFTER),
+                "sessions of this machine are always up to date"
+            );
         }
         let here = Place { here: true, local: true, last_seen: None, as_of: None };
         assert_eq!(here.reachable(now, STALE_AFTER), Some(true));

@@ -1,8 +1,8 @@
-//! Going on from a session: taking it up again, or registering another that inherits from it.
+//! Resuming a session: in place, or by registering a successor that inherits from it.
 
 use super::{MachineName, Registration, Session, Status};
 
-/// Who goes on, and where.
+/// Who resumes a session, and where.
 #[derive(Clone, Debug)]
 pub struct Successor {
     pub machine: MachineName,
@@ -13,14 +13,14 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// A session is taken up only on its own machine and by its own user. Another host keeps, and pushes, its own
-    /// sessions itself; and what is closed stays closed.
-    pub fn takes_up(&self, session: &Session, mirrored: bool, owner_uid: u32) -> bool {
+    /// Whether the session is resumed in place: only on its own machine and by its own user, and never if it is closed.
+    /// Sessions of other hosts are written by those hosts only.
+    pub fn can_adopt(&self, session: &Session, mirrored: bool, owner_uid: u32) -> bool {
         !mirrored && session.host_machine == self.machine && owner_uid == self.uid && session.status != Status::Closed
     }
 
-    /// What is said anew counts from now on; the rest stays.
-    pub fn settle_in(&self, session: &mut Session) {
+    /// Replaces the fields of a session resumed in place; those that are not given stay.
+    pub fn apply_to(&self, session: &mut Session) {
         let replace = |old: &mut Option<String>, new: &Option<String>| {
             if new.is_some() {
                 old.clone_from(new);
@@ -31,7 +31,8 @@ impl Successor {
         replace(&mut session.working_dir, &self.working_dir);
     }
 
-    /// The session that goes on from another one that stays as it is. A folder is inherited where it exists.
+    /// The registration of a session that continues `from`, which is not changed. The folder is inherited only on the same
+    /// machine.
     pub fn registration(self, from: &Session) -> Registration {
         let folder = from.working_dir.clone().filter(|_| from.host_machine == self.machine);
         Registration {

@@ -1,7 +1,7 @@
-//! A session and what may happen to it.
+//! A session and its state transitions.
 //!
 //! ```text
-//! registered -> active <-> stale          active, stale -> closed (and stays so)
+//! registered -> active <-> stale          active, stale -> closed (permanently)
 //! ```
 
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl Status {
     }
 }
 
-/// What a client says when it registers a session; every field is valid.
+/// The fields with which a client registers a session; all are valid.
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub project: Project,
@@ -72,7 +72,7 @@ pub struct Registration {
     pub working_dir: Option<String>,
 }
 
-/// What a heartbeat changes, beside the time.
+/// The fields that a heartbeat changes, beside its time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     pub context_percent: Option<u8>,
@@ -80,19 +80,19 @@ pub struct Heartbeat {
     pub current_epic: Option<Option<String>>,
 }
 
-/// A closed session takes no more heartbeats.
+/// The session is closed, so the heartbeat is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
 impl Session {
-    /// About how many bytes it takes to send.
+    /// The approximate size of its row, in bytes.
     pub fn size(&self) -> usize {
         const FIXED: usize = 160;
         let texts = [&self.current_epic, &self.claude_session_uuid, &self.claude_session_path, &self.working_dir];
         FIXED + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    /// The session that a registration begins.
+    /// The session of a registration.
     pub fn register(instance_id: InstanceId, what: Registration, at: Timestamp) -> Self {
         Self {
             instance_id,
@@ -112,8 +112,8 @@ impl Session {
         }
     }
 
-    /// The session with its free text safe to show, whoever wrote the row: any client of central may write there. The row
-    /// is kept; an empty text is none.
+    /// The session with its free text made safe to show, as any client of central may have written the row. Empty text
+    /// becomes none.
     pub fn with_safe_text(self) -> Self {
         let safe =
             |text: Option<String>, longest| text.filter(|text| !text.is_empty()).map(|text| safe_line(text, longest));
@@ -126,24 +126,26 @@ impl Session {
         }
     }
 
-    /// A sign of life, from the session or from whoever sees its process alive. A stale session
-    /// becomes active again.
-    pub fn heartbeat(&mut self, beat: &Heartbeat, at: Timestamp, stale_after: Duration) -> Result<(), Closed> {
+    /// Records a heartbeat, by the session or by the daemon that watches its process. A stale session becomes active again.
+    ///
+    /// # Errors
+    /// The session is closed.
+    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, at: Timestamp, stale_after: Duration) -> Result<(), Closed> {
         if self.status == Status::Closed {
             return Err(Closed);
         }
         self.status = Status::Active;
         self.last_heartbeat = later_heartbeat(self.last_heartbeat, at, stale_after);
-        if let Some(percent) = beat.context_percent {
+        if let Some(percent) = heartbeat.context_percent {
             self.context_percent = percent;
         }
-        if let Some(epic) = &beat.current_epic {
+        if let Some(epic) = &heartbeat.current_epic {
             self.current_epic.clone_from(epic);
         }
         Ok(())
     }
 
-    /// Ends the session. Says whether that changed anything; closing twice does not.
+    /// Closes the session. Returns whether that changed it; a second close does not.
     pub fn close(&mut self, at: Timestamp) -> bool {
         if self.status == Status::Closed {
             return false;
@@ -153,7 +155,7 @@ impl Session {
         true
     }
 
-    /// What the recorded status is worth at `now`: active means a sign of life younger than `stale_after`.
+    /// The status at `now`: a session recorded as active is stale if its last heartbeat is older than `stale_after`.
     pub fn status_at(&self, now: Timestamp, stale_after: Duration) -> Status {
         match self.status {
             Status::Active if !fresh(self.last_heartbeat, now, stale_after) => Status::Stale,
@@ -162,13 +164,13 @@ impl Session {
     }
 }
 
-/// Is a heartbeat of then a sign of life now? One that lies far in the future is none: it was
-/// stamped by a clock that has since been put right.
+/// Whether a heartbeat is recent enough for an active session. One far in the future is not: a wrong clock, which has been
+/// corrected since, recorded it.
 pub fn fresh(heartbeat: Timestamp, now: Timestamp, stale_after: Duration) -> bool {
     now.since(heartbeat) < stale_after && heartbeat.since(now) < stale_after
 }
 
-/// Heartbeats never move back, except from a future that a corrected clock has taken away.
+/// The heartbeat never moves back, except from a time so far in the future that a wrong clock must have recorded it.
 fn later_heartbeat(recorded: Timestamp, at: Timestamp, stale_after: Duration) -> Timestamp {
     if recorded.since(at) < stale_after { recorded.max(at) } else { at }
 }
@@ -209,8 +211,8 @@ pub fn valid_percent(percent: i64) -> Result<u8, Invalid> {
         .ok_or_else(|| Invalid::new("context_percent", format!("{percent} is not a whole number from 0 to 100")))
 }
 
-/// Central counts characters, not bytes, and refuses NUL; a line break would break every table. Other characters that
-/// would not be safe to show are replaced rather than refused: they are seldom meant.
+/// Checks text of one line. Central counts characters, not bytes, and rejects NUL; a line break would break tables. Other
+/// unsafe characters are replaced rather than rejected, as they are rarely intended.
 pub(super) fn bounded(field: &'static str, value: &str, max: usize) -> Result<String, Invalid> {
     let length = value.chars().count();
     if length == 0 {
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_leaves_sets_or_clears_the_epic() {
+    fn heartbeat_keeps_sets_or_clears_the_epic() {
         let mut s = session();
         s.heartbeat(&Heartbeat { context_percent: Some(42), current_epic: None }, at(1), STALE_AFTER).unwrap();
         assert_eq!((s.context_percent, s.current_epic.as_deref()), (42, Some("003")));
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_is_for_good() {
+    fn close_is_permanent() {
         let mut s = session();
         assert!(s.close(at(5)));
         assert!(!s.close(at(6)));
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_makes_stale_and_a_heartbeat_makes_active_again() {
+    fn silence_makes_stale_and_heartbeat_makes_active() {
         let mut s = session();
         assert_eq!(s.status_at(at(119), STALE_AFTER), Status::Active);
         assert_eq!(s.status_at(at(120), STALE_AFTER), Status::Stale);
@@ -285,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_do_not_move_back_but_a_wrong_future_is_left_behind() {
+    fn heartbeat_moves_back_only_from_a_wrong_future() {
         let mut s = session();
         s.heartbeat(&Heartbeat::default(), at(10), STALE_AFTER).unwrap();
         s.heartbeat(&Heartbeat::default(), at(4), STALE_AFTER).unwrap();
         assert_eq!(s.last_heartbeat, at(10));
 
         s.heartbeat(&Heartbeat::default(), at(10).plus(DAY), STALE_AFTER).unwrap();
-        assert_eq!(s.status_at(at(20), STALE_AFTER), Status::Stale, "a heartbeat of tomorrow is no sign of life");
+        assert_eq!(s.status_at(at(20), STALE_AFTER), Status::Stale, "a heartbeat far in the future does not count");
         s.heartbeat(&Heartbeat::default(), at(21), STALE_AFTER).unwrap();
         assert_eq!(s.last_heartbeat, at(21));
     }

@@ -1,7 +1,7 @@
-//! Text from outside: what may be shown of it.
+//! Makes text from other programs safe to show.
 //!
 //! Text that other programs wrote (rows of central, spooled requests, agents' JSON, messages of servers) passes through
-//! one of these functions where it enters, so that no output has to remember to do it: [`safe_line`] for a field that is
+//! one of these functions where it is read, so that no output has to do it: [`safe_line`] for a field that is
 //! one line, [`safe_fields`] for a record's body, [`one_line`] for a message. Replacing characters rather than refusing the
 //! text keeps the row. `hostile::text` checks every output against [`is_unsafe`].
 
@@ -9,9 +9,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// No message is longer, in bytes, whatever it quotes.
+/// The longest message, in bytes, including what it quotes.
 const MESSAGE: usize = 1000;
-/// No quotation within a message is longer, in bytes.
+/// The longest quotation within a message, in bytes.
 const QUOTATION: usize = 200;
 
 /// A message as one line of bounded length, without control characters.
@@ -19,15 +19,15 @@ pub fn one_line(message: &str) -> String {
     bounded(message, MESSAGE)
 }
 
-/// What a message quotes, short enough that its own words stay.
+/// A quotation, short enough that the rest of the message is not cut off.
 pub fn quotation(text: &str) -> String {
     bounded(text, QUOTATION)
 }
 
-/// Text of any length and shape as part of a sentence: bounded in bytes, each run of white space a blank, and
-/// nothing that a terminal would obey.
+/// Text of any length as part of a sentence: at most `longest` bytes, each run of white space replaced by a blank, without
+/// characters that control a terminal.
 pub fn inline(text: &str, longest: usize) -> String {
-    // Words further on would be cut off anyway, whatever white space goes.
+    // Text after this is cut off anyway, unless most of it is white space.
     let start = text.trim_start();
     let head: String = start.chars().take(longest.saturating_mul(4)).collect();
     let line = head.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -35,7 +35,7 @@ pub fn inline(text: &str, longest: usize) -> String {
     bounded(&line, longest)
 }
 
-/// Whether a character must not reach a terminal, an agent or a log as it is: control characters (C0, DEL, C1), line and
+/// Whether a character must not reach a terminal, an agent or a log unchanged: control characters (C0, DEL, C1), line and
 /// paragraph separators, marks that change the direction of text, and invisible characters that can carry a hidden
 /// message (tag characters, invisible operators, zero width spaces). The two joiners stay: scripts and emoji need them.
 pub fn is_unsafe(c: char) -> bool {
@@ -59,7 +59,7 @@ pub fn escaped_lines(text: &str) -> String {
 }
 
 /// One line of foreign text that is safe to show: each unsafe character is replaced by U+FFFD, and what is longer than
-/// `longest` characters is cut. Text that is safe already comes back as it is.
+/// `longest` characters is cut. Text that is safe already is returned unchanged.
 pub fn safe_line(text: String, longest: usize) -> String {
     let text = replaced(text, is_unsafe);
     if text.len() <= longest {
@@ -76,7 +76,7 @@ pub fn safe_lines(text: String) -> String {
     replaced(text, |c| is_unsafe(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// The strings and names of a JSON document from another host, each as [`safe_lines`] has it.
+/// Applies [`safe_lines`] to the strings and names of a JSON document from another host.
 pub fn safe_json(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(safe_lines(text)),
@@ -86,7 +86,7 @@ pub fn safe_json(value: Value) -> Value {
     }
 }
 
-/// The same for the fields of an object.
+/// As [`safe_json`], for the fields of an object.
 pub fn safe_fields(fields: Map<String, Value>) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (safe_lines(name), safe_json(value))).collect()
 }
@@ -111,8 +111,8 @@ pub fn safe_document(document: String) -> String {
     safe
 }
 
-/// JSON as a lenient reader takes it: without a byte order mark, and with U+FFFD in the place of invalid UTF-8 and of each
-/// escape that is half a surrogate pair. None where there is nothing to repair.
+/// Repairs JSON: removes a byte order mark, and replaces invalid UTF-8 and each escape of half a surrogate pair by U+FFFD.
+/// Returns none if there is nothing to repair.
 pub fn repaired_json(document: &[u8]) -> Option<Vec<u8>> {
     let bytes = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
     let text = String::from_utf8_lossy(bytes);
@@ -127,7 +127,7 @@ pub fn repaired_json(document: &[u8]) -> Option<Vec<u8>> {
                 at += 6;
                 continue;
             }
-            // What is escaped is no escape itself.
+            // An escaped backslash does not begin an escape.
             (b'\\', None) => 2,
             _ => 1,
         };
@@ -143,7 +143,7 @@ enum Half {
     Low,
 }
 
-/// Which half of a surrogate pair the escape is that stands at the beginning.
+/// Which half of a surrogate pair the escape at the beginning is.
 fn surrogate(bytes: &[u8]) -> Option<Half> {
     let digits = std::str::from_utf8(bytes.strip_prefix(b"\\u")?.get(..4)?).ok()?;
     match u16::from_str_radix(digits, 16).ok()? {
@@ -177,8 +177,8 @@ fn bounded(text: &str, longest: usize) -> String {
     line
 }
 
-/// Text of a session for the context of an agent: a label that says whose data it is and that it is no instruction,
-/// then the text within a fence of tildes that is longer than any in it.
+/// Text of a session for the context of an agent: a label that says that it is data, then the text within a fence of
+/// tildes that is longer than any run of tildes in it.
 pub fn fenced(label: &str, text: &str) -> String {
     let longest = text.split(|c| c != '~').map(str::len).max().unwrap_or(0);
     let fence = "~".repeat((longest + 1).max(3));

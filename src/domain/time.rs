@@ -1,36 +1,36 @@
-//! Moments, in microseconds since 1970 in UTC.
+//! Timestamps, in microseconds since 1970 in UTC.
 
 use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 
-/// A moment in UTC, in microseconds since 1970-01-01T00:00:00Z.
+/// A time in UTC, in microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment `micros` microseconds after 1970 began in UTC.
+    /// The time `micros` microseconds after 1970-01-01T00:00:00Z.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since 1970 began in UTC.
+    /// Microseconds since 1970-01-01T00:00:00Z.
     pub const fn micros(self) -> i64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`; zero if `earlier` is later than this.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The moment `by` later.
+    /// The time `by` later.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(by)))
     }
 
-    /// The moment `by` earlier.
+    /// The time `by` earlier.
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(by)))
     }
@@ -40,7 +40,7 @@ fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// `12s`, `4m`, `2.1h`, `3d`: never more than has passed.
+/// A duration for output, rounded down: `12s`, `4m`, `2.1h`, `3d`.
 pub fn age(passed: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
@@ -56,11 +56,11 @@ pub fn age(passed: Duration) -> String {
     }
 }
 
-/// RFC 3339 in UTC with microseconds, as docs/contract.md asks: `2026-01-30T12:00:00.000000Z`.
+/// RFC 3339 in UTC with microseconds, as docs/contract.md requires: `2026-01-30T12:00:00.000000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DateTime::from_timestamp_micros(self.0) {
-            Some(moment) => f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true)),
+            Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true)),
             None => write!(f, "{}us", self.0),
         }
     }

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod peer;
 pub mod process;
 pub mod program;
+pub mod random;
 pub mod replace;
 pub mod socket;
 pub mod wake;

@@ -3,8 +3,12 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+
+use super::files::{WriteDurability, write_and_rename};
 
 /// The longest chain of symlinks that is followed, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -52,11 +56,10 @@ pub fn replace_file(file: &Path, content: &[u8]) -> io::Result<()> {
     if existing.as_ref().is_some_and(|about| about.nlink() > 1) {
         return write_in_place(file, content);
     }
-    let temporary = folder.join(format!(".sessiond-{}.draft", std::process::id()));
-    let done =
-        write_temporary(&temporary, folder, existing.as_ref(), content).and_then(|()| fs::rename(&temporary, file));
+    let draft = folder.join(format!(".sessiond-{}.draft", std::process::id()));
+    let give_rights = |written: &File| give_rights(written, folder, existing.as_ref());
+    let done = write_and_rename((CWD, &draft, file), content, WriteDurability::Content, give_rights);
     let Err(error) = done else { return sync_folder(folder) };
-    let _ = fs::remove_file(&temporary);
     // A mount point (EBUSY), another user's file, a folder without write permission.
     match existing {
         Some(_) if error.kind() != ErrorKind::StorageFull && error.kind() != ErrorKind::QuotaExceeded => {
@@ -66,25 +69,21 @@ pub fn replace_file(file: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-fn write_temporary(temporary: &Path, folder: &Path, existing: Option<&fs::Metadata>, content: &[u8]) -> io::Result<()> {
-    let _ = fs::remove_file(temporary);
-    // `create_new` does not follow a symlink that another process may create there.
-    let mut written: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+/// Gives a new file the owner and mode of the one that it replaces, or else the owner of its folder.
+fn give_rights(written: &File, folder: &Path, existing: Option<&fs::Metadata>) -> io::Result<()> {
     let owner = match existing {
         Some(about) => about.clone(),
         None => fs::metadata(folder)?,
     };
     let own = written.metadata()?;
     if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
-        let given = std::os::unix::fs::fchown(&written, Some(owner.uid()), Some(owner.gid()));
+        let given = std::os::unix::fs::fchown(written, Some(owner.uid()), Some(owner.gid()));
         // A new file may keep this user as its owner; an existing file's owner must not change.
         if existing.is_some() {
             given?;
         }
     }
-    written.set_permissions(Permissions::from_mode(existing.map_or(0o600, |about| about.mode() & 0o7777)))?;
-    written.write_all(content)?;
-    written.sync_all()
+    written.set_permissions(Permissions::from_mode(existing.map_or(0o600, |about| about.mode() & 0o7777)))
 }
 
 fn write_in_place(file: &Path, content: &[u8]) -> io::Result<()> {

@@ -1,13 +1,14 @@
 //! The steps of an installation: files and commands, each executed only if it is not done yet.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error;
 use crate::domain::text::escaped_line;
+use crate::platform::files::{WriteDurability, write_atomically};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,14 +128,7 @@ fn is_written(path: &Path, mode: u32, text: &str) -> bool {
 fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     fs::create_dir_all(folder)?;
-    let draft = folder.join(format!(".{}.new", path.file_name().unwrap_or_default().display()));
-    let _ = fs::remove_file(&draft);
-    let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    // The umask may have removed bits.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
+    write_atomically(path, text.as_bytes(), mode, WriteDurability::Content)
 }
 
 fn is_due(when: &RunCondition, changed: bool) -> bool {

@@ -1,8 +1,8 @@
-//! A spool folder as the daemon reads it: through a descriptor of a folder that was verified, never by path.
+//! Reads a spool folder through the descriptor of a verified folder, never by path.
 //!
 //! Other users may write to the shared folder, so nothing in it is trusted. A file is opened relative to the folder's
-//! descriptor without following links, and what was opened is compared with what was listed. Nothing is renamed or
-//! moved; a file is only ever unlinked, after its content was imported or copied.
+//! descriptor without following links, and the opened file is compared with the listed one. The daemon renames nothing in
+//! the folder, and unlinks a file only after its content is imported or copied.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -12,17 +12,17 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::{ENDING, MAX_FILE, SpooledRequest};
+use super::{EXTENSION, MAX_FILE_SIZE, SpooledRequest};
 
-/// A draft that a client left unfinished is removed when it is older than this, in seconds.
-const DRAFT_KEPT: i64 = 3600;
+/// The age, in seconds, at which an unfinished draft of a client is removed.
+const MAX_DRAFT_AGE: i64 = 3600;
 
 /// Who may write to a spool folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Its owner alone.
+    /// Only its owner.
     Private,
-    /// Other users too, each their own files: it must be sticky.
+    /// Other users, too, each only their own files: the folder must be sticky.
     Shared,
 }
 
@@ -30,11 +30,11 @@ pub enum Sharing {
 #[derive(Debug)]
 pub struct SpoolFolder {
     descriptor: OwnedFd,
-    /// The group whose members alone may add files, beside its owner and root; none if others may, too.
+    /// The only group whose members may add files, beside the owner and root; none if all users may.
     members: Option<u32>,
 }
 
-/// Identifies a file as it was when it was listed: a file that was replaced or changed has another one.
+/// Identifies a file and its content: a file that was replaced or changed has another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileVersion {
     inode: u64,
@@ -50,25 +50,25 @@ impl FileVersion {
 
 /// A file in a spool folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct SpoolEntry {
     pub name: String,
-    /// The file's owner, who makes the request.
+    /// The file's owner, on whose behalf the request is applied.
     pub uid: u32,
     pub version: FileVersion,
-    /// When it was written, in microseconds since 1970: by its name, or else by the file system.
+    /// When it was written, in microseconds since 1970, according to its name, or else to the file system.
     pub written_at: i64,
-    /// Why it cannot be a request, as far as that is known without opening it.
+    /// Why it cannot be a request, if that is known without opening it.
     pub refusal: Option<&'static str>,
 }
 
 /// Why a file was not read as a request.
 #[derive(Debug)]
 pub enum ReadError {
-    /// It is gone, or was replaced since it was listed.
+    /// It was removed or replaced since it was listed.
     Changed,
-    /// It is not for this daemon to open or to touch.
+    /// This daemon must not open it.
     Refused(String),
-    /// It is a file of its owner's, with this content, which is no request.
+    /// Its content is not a request.
     Invalid { content: Vec<u8>, reason: String },
     /// The file system failed.
     Failed(io::Error),
@@ -92,30 +92,31 @@ impl SpoolFolder {
             opened => opened?,
         };
         let stat = fstat(&descriptor)?;
-        verify(&stat, owner, sharing)?;
+        verify_rights(&stat, owner, sharing)?;
         let open_to_all = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
         Ok(Some(Self { descriptor, members: (!open_to_all).then_some(stat.st_gid) }))
     }
 
-    /// Whether whoever left a file here is a member of this group: the kernel has checked that, for members whom no user
-    /// database names, too.
+    /// Whether only members of this group can have written files here. The kernel enforces that, also for members that the
+    /// user database does not list.
     pub fn is_for_members_of(&self, group: Option<u32>) -> bool {
         group.is_some() && self.members == group
     }
 
-    /// Calls `visit` for each file that may hold a request, in no order. `now`: seconds since 1970.
-    pub fn scan(&self, now: i64, mut visit: impl FnMut(Entry)) -> io::Result<()> {
+    /// Calls `visit` for each file that may hold a request, in no particular order, and removes old drafts. `now`: seconds
+    /// since 1970.
+    pub fn scan(&self, now: i64, mut visit: impl FnMut(SpoolEntry)) -> io::Result<()> {
         for listed in Dir::read_from(&self.descriptor)? {
             let listed = listed?;
             let Ok(name) = listed.file_name().to_str() else { continue };
             let is_draft = name.starts_with('.');
-            if !name.ends_with(ENDING) {
+            if !name.ends_with(EXTENSION) {
                 continue;
             }
             let Ok(stat) = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             if !is_draft {
                 visit(entry(name, &stat));
-            } else if is_file(&stat) && now.saturating_sub(seconds(&stat)) > DRAFT_KEPT {
+            } else if is_file(&stat) && now.saturating_sub(seconds(&stat)) > MAX_DRAFT_AGE {
                 let _ = unlinkat(&self.descriptor, name, AtFlags::empty());
             }
         }
@@ -123,7 +124,7 @@ impl SpoolFolder {
     }
 
     /// Reads the request in a file that [`SpoolFolder::scan`] listed.
-    pub fn read(&self, entry: &Entry) -> Result<SpooledRequest, ReadError> {
+    pub fn read(&self, entry: &SpoolEntry) -> Result<SpooledRequest, ReadError> {
         if let Some(reason) = entry.refusal {
             return Err(ReadError::Refused(reason.to_owned()));
         }
@@ -137,21 +138,21 @@ impl SpoolFolder {
             Err(error) => return Err(ReadError::Failed(error.into())),
         };
         let stat = fstat(&file).map_err(|error| ReadError::Failed(error.into()))?;
-        // It may have been replaced between the two: what counts is what was opened.
+        // The file may have been replaced after the listing, so the opened one is checked again.
         if FileVersion::of(&stat) != entry.version || stat.st_uid != entry.uid || refusal(&stat).is_some() {
             return Err(ReadError::Changed);
         }
         let mut content = Vec::new();
-        File::from(file).take(MAX_FILE + 1).read_to_end(&mut content).map_err(ReadError::Failed)?;
-        if content.len() as u64 > MAX_FILE {
+        File::from(file).take(MAX_FILE_SIZE + 1).read_to_end(&mut content).map_err(ReadError::Failed)?;
+        if content.len() as u64 > MAX_FILE_SIZE {
             return Err(ReadError::Refused(TOO_LARGE.to_owned()));
         }
         serde_json::from_slice(&content).map_err(|error| ReadError::Invalid { content, reason: error.to_string() })
     }
 
-    /// Unlinks files whose content is stored elsewhere by now: after this returns not even a power cut brings them
-    /// back. One that was replaced since it was listed stays.
-    pub fn remove<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> io::Result<()> {
+    /// Unlinks files whose content is stored elsewhere, durably: a power cut does not bring them back. A file that was
+    /// replaced since it was listed stays.
+    pub fn remove<'a>(&self, entries: impl Iterator<Item = &'a SpoolEntry>) -> io::Result<()> {
         for entry in entries {
             match statat(&self.descriptor, entry.name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileVersion::of(&stat) == entry.version => {}
@@ -166,17 +167,17 @@ impl SpoolFolder {
     }
 }
 
-/// Opens a folder itself, not what a link at its path points to.
+/// Opens a folder; a symbolic link is refused.
 pub(super) fn open_folder(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
-        // A link, by the one name or the other.
-        Errno::LOOP | Errno::NOTDIR => refused("it is not a folder of its own (a link, or a file)"),
+        // The error for a link depends on the system.
+        Errno::LOOP | Errno::NOTDIR => refused("it is a link or a file, not a folder"),
         other => other.into(),
     })
 }
 
-fn verify(stat: &Stat, owner: u32, sharing: Sharing) -> io::Result<()> {
+fn verify_rights(stat: &Stat, owner: u32, sharing: Sharing) -> io::Result<()> {
     if stat.st_uid != owner {
         return Err(refused(&format!("it belongs to user {}, not to user {owner}", stat.st_uid)));
     }
@@ -191,8 +192,8 @@ fn verify(stat: &Stat, owner: u32, sharing: Sharing) -> io::Result<()> {
     }
 }
 
-/// Whoever may write to a folder above could exchange it for another one. Checked for root alone, whose rights make that
-/// worth an attack.
+/// Checks that only root may write to the folders above, as their writers could replace the spool. Checked only for root,
+/// whose rights make it an attack.
 fn verify_parents(path: &Path) -> io::Result<()> {
     let Some(parent) = path.parent().and_then(|parent| parent.canonicalize().ok()) else { return Ok(()) };
     for folder in parent.ancestors() {
@@ -200,7 +201,7 @@ fn verify_parents(path: &Path) -> io::Result<()> {
         let mode = Mode::from_raw_mode(stat.st_mode);
         let others_write = mode.intersects(Mode::WGRP | Mode::WOTH) && !mode.contains(Mode::SVTX);
         if stat.st_uid != 0 || others_write {
-            return Err(refused(&format!("{} may be changed by other users than root", folder.display())));
+            return Err(refused(&format!("{} may be changed by users other than root", folder.display())));
         }
     }
     Ok(())
@@ -210,10 +211,10 @@ fn refused(why: &str) -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, why)
 }
 
-fn entry(name: &str, stat: &Stat) -> Entry {
+fn entry(name: &str, stat: &Stat) -> SpoolEntry {
     let digits = name.split('-').next().filter(|first| first.len() == 20);
     let written_at = digits.and_then(|digits| digits.parse().ok());
-    Entry {
+    SpoolEntry {
         name: name.to_owned(),
         uid: stat.st_uid,
         version: FileVersion::of(stat),
@@ -234,9 +235,9 @@ fn is_file(stat: &Stat) -> bool {
 fn refusal(stat: &Stat) -> Option<&'static str> {
     match stat {
         stat if !is_file(stat) => Some(NOT_A_FILE),
-        // A second name of another user's file would pass for that user's request.
+        // A hard link to another user's file would pass for that user's request.
         stat if stat.st_nlink != 1 => Some(SEVERAL_NAMES),
-        stat if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > MAX_FILE => Some(TOO_LARGE),
+        stat if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > MAX_FILE_SIZE => Some(TOO_LARGE),
         _ => None,
     }
 }

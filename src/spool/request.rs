@@ -1,44 +1,49 @@
-//! One spooled request: what a client asked for while no daemon answered.
+//! A spooled request: the content of one file in the spool.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::hash::fnv1a;
 use crate::domain::{Timestamp, redact};
 use crate::wire::{AgentReport, CheckpointRequest, EventRequest, HeartbeatRequest, RegisterRequest};
 
-/// A request that waits for the daemon.
+/// A request that is not imported yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpooledRequest {
-    /// When it was made: microseconds since 1970 in UTC.
+    /// When the client made it: microseconds since 1970 in UTC.
     pub at: i64,
-    /// The sockets on which a daemon was looked for. Only the daemon that listens on one of them imports it.
+    /// The sockets that the client tried. Only the daemon that listens on one of them imports the request.
     pub sockets: Vec<PathBuf>,
-    pub write: Write,
+    pub write: ClientWrite,
 }
 
 impl SpooledRequest {
-    /// A request made at `at`, for the daemon that was looked for on these sockets.
-    pub fn new(write: Write, sockets: &[PathBuf], at: Timestamp) -> Self {
+    /// A request made at `at`, for the daemon that listens on one of these sockets.
+    pub fn new(write: ClientWrite, sockets: &[PathBuf], at: Timestamp) -> Self {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Self { at: at.micros(), sockets: sockets.iter().map(absolute).collect(), write }
     }
 
-    /// Blanks the secrets in what the daemon would blank before it stores it: a file is storage, too.
+    /// Redacts what the daemon redacts before it stores a request: the file is stored, too.
     pub fn redact(&mut self) {
         match &mut self.write {
-            Write::Event { request, .. } => request.event_data.iter_mut().for_each(redact::object),
-            Write::Checkpoint { request, .. } => redact::object(&mut request.work_state),
-            Write::Register { .. } | Write::Heartbeat { .. } | Write::Close { .. } | Write::Agent { .. } => {}
+            ClientWrite::Event { request, .. } => request.event_data.iter_mut().for_each(redact::object),
+            ClientWrite::Checkpoint { request, .. } => redact::object(&mut request.work_state),
+            ClientWrite::Register { .. }
+            | ClientWrite::Heartbeat { .. }
+            | ClientWrite::Close { .. }
+            | ClientWrite::Agent { .. } => {}
         }
     }
 }
 
+/// What the client requests, as the body of the API's request would say it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Write {
-    /// `id` was drawn by the client, which has printed it.
+pub enum ClientWrite {
+    /// The client generated `id`, and has printed it.
     Register {
         id: String,
         request: RegisterRequest,
@@ -64,8 +69,8 @@ pub enum Write {
     },
 }
 
-impl Write {
-    /// What tells the requests of one session from those of others: their order is kept.
+impl ClientWrite {
+    /// Identifies the session, so that the order of its requests is kept: an instance id or Claude's session UUID.
     pub fn session_key(&self) -> Option<&str> {
         match self {
             Self::Register { id, .. }
@@ -77,8 +82,8 @@ impl Write {
         }
     }
 
-    /// Which heartbeat it is, and of which session: a later one of the same replaces it.
-    fn heartbeat_of(&self) -> Option<String> {
+    /// Identifies the session of a heartbeat; none for other requests.
+    fn heartbeat_session(&self) -> Option<String> {
         match self {
             Self::Heartbeat { id, .. } => Some(format!("session {id}")),
             Self::Agent { report } if report.sign == "beat" => {
@@ -88,12 +93,12 @@ impl Write {
         }
     }
 
-    /// Whether this and `other` are heartbeats of one session.
+    /// Whether this and `other` are heartbeats of the same session.
     pub(super) fn replaces(&self, other: &Self) -> bool {
-        self.heartbeat_of().is_some_and(|mine| other.heartbeat_of() == Some(mine))
+        self.heartbeat_session().is_some_and(|session| other.heartbeat_session() == Some(session))
     }
 
-    /// This later heartbeat, with the values of an earlier one that it leaves out.
+    /// This heartbeat, with the values of an earlier one for fields that it omits.
     pub(super) fn merged_with(self, earlier: Self) -> Self {
         match (self, earlier) {
             (Self::Heartbeat { id, request }, Self::Heartbeat { request: before, .. }) => {
@@ -113,14 +118,8 @@ impl Write {
         }
     }
 
-    /// The part of a heartbeat's file name by which an earlier one of the same session is found. Empty for other requests.
-    pub(super) fn mark(&self) -> String {
-        let hash = |who: String| {
-            let hash = who
-                .bytes()
-                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-            format!("-beat{hash:016x}")
-        };
-        self.heartbeat_of().map(hash).unwrap_or_default()
+    /// The part of a heartbeat's file name by which an earlier one of the same session is found; empty for other requests.
+    pub(super) fn heartbeat_tag(&self) -> String {
+        self.heartbeat_session().map(|session| format!("-beat{:016x}", fnv1a(&session))).unwrap_or_default()
     }
 }

@@ -8,18 +8,22 @@ use crate::wire::{CheckpointRequest, EventRequest, HeartbeatRequest};
 fn heartbeat(at: i64, context_percent: Option<i64>, epic: Option<&str>) -> SpooledRequest {
     let current_epic = epic.map(|epic| Some(epic.to_owned()));
     let request = HeartbeatRequest { context_percent, current_epic };
-    SpooledRequest { at, sockets: vec!["/s".into()], write: Write::Heartbeat { id: "odin-PS-8f4a2b".into(), request } }
+    SpooledRequest {
+        at,
+        sockets: vec!["/s".into()],
+        write: ClientWrite::Heartbeat { id: "odin-PS-8f4a2b".into(), request },
+    }
 }
 
 fn close(at: i64) -> SpooledRequest {
-    SpooledRequest { at, sockets: vec!["/s".into()], write: Write::Close { id: "odin-PS-8f4a2b".into() } }
+    SpooledRequest { at, sockets: vec!["/s".into()], write: ClientWrite::Close { id: "odin-PS-8f4a2b".into() } }
 }
 
 fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn entries(spool: &Spool) -> Vec<Entry> {
+fn entries(spool: &Spool) -> Vec<SpoolEntry> {
     let mut entries = Vec::new();
     let folder = spool.open(user()).unwrap().unwrap();
     folder.scan(0, |entry| entries.push(entry)).unwrap();
@@ -33,12 +37,12 @@ fn read(spool: &Spool) -> Vec<Result<SpooledRequest, ReadError>> {
 }
 
 #[test]
-fn requests_are_read_as_they_were_left_and_removed() {
+fn requests_are_read_oldest_first_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::in_folder(&dir.path().join("state"));
     assert!(spool.open(user()).unwrap().is_none());
     for (at, random) in [(30, 1), (9, 2), (10, 3)] {
-        spool.leave(&close(at), random).unwrap();
+        spool.write(&close(at), random).unwrap();
     }
     let found: Vec<_> = read(&spool).into_iter().map(|request| request.unwrap().at).collect();
     assert_eq!(found, [9, 10, 30]);
@@ -55,30 +59,30 @@ fn requests_are_read_as_they_were_left_and_removed() {
 }
 
 #[test]
-fn heartbeats_do_not_pile_up_and_lose_nothing() {
+fn heartbeat_replaces_the_earlier_one_and_keeps_its_values() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let shared = dir.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(SHARED_MODE)).unwrap();
-    let notes = Some(dir.path().join("mine/spooled"));
-    for spool in [Spool::in_folder(&state), Spool { dir: shared, sharing: Sharing::Shared, notes }] {
-        spool.leave(&heartbeat(1, Some(42), None), 1).unwrap();
-        spool.leave(&heartbeat(2, None, Some("004")), 2).unwrap();
-        spool.leave(&heartbeat(3, None, None), 3).unwrap();
+    let spooled_names = Some(dir.path().join("own/spooled"));
+    for spool in [Spool::in_folder(&state), Spool { dir: shared, sharing: Sharing::Shared, spooled_names }] {
+        spool.write(&heartbeat(1, Some(42), None), 1).unwrap();
+        spool.write(&heartbeat(2, None, Some("004")), 2).unwrap();
+        spool.write(&heartbeat(3, None, None), 3).unwrap();
         let only = |spool: &Spool| {
             let mut found = read(spool);
             assert_eq!(found.len(), 1);
             found.remove(0).unwrap()
         };
-        assert_eq!(only(&spool).at, 2, "an equal heartbeat is not written again so soon");
-        spool.leave(&heartbeat(5_000_003, None, None), 4).unwrap();
+        assert_eq!(only(&spool).at, 2, "an equal heartbeat is not written again within five seconds");
+        spool.write(&heartbeat(5_000_003, None, None), 4).unwrap();
         assert_eq!(only(&spool), heartbeat(5_000_003, Some(42), Some("004")));
     }
 }
 
 #[test]
-fn secrets_are_blanked_before_a_request_is_written() {
+fn redacts_secrets_before_writing() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::in_folder(&dir.path().join("state"));
     let secret = |key: &str| serde_json::json!({ key: "hunter2", "note": "kept" }).as_object().cloned().unwrap();
@@ -90,11 +94,11 @@ fn secrets_are_blanked_before_a_request_is_written() {
     };
     let id = || "odin-PS-8f4a2b".to_owned();
     for (random, write) in
-        [Write::Event { id: id(), request: event }, Write::Checkpoint { id: id(), request: checkpoint }]
+        [ClientWrite::Event { id: id(), request: event }, ClientWrite::Checkpoint { id: id(), request: checkpoint }]
             .into_iter()
             .enumerate()
     {
-        spool.leave(&SpooledRequest { at: 1, sockets: Vec::new(), write }, random as u64).unwrap();
+        spool.write(&SpooledRequest { at: 1, sockets: Vec::new(), write }, random as u64).unwrap();
     }
     for name in spool.names().unwrap() {
         let text = fs::read_to_string(spool.dir().join(name)).unwrap();
@@ -103,7 +107,7 @@ fn secrets_are_blanked_before_a_request_is_written() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_unopened_or_reported_with_its_content() {
+fn refuses_files_that_are_not_requests_without_opening_them() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::in_folder(&dir.path().join("state"));
     spool.make().unwrap();
@@ -126,10 +130,10 @@ fn what_is_no_request_is_refused_unopened_or_reported_with_its_content() {
 }
 
 #[test]
-fn a_file_replaced_after_the_listing_is_neither_read_nor_removed() {
+fn file_replaced_after_the_listing_is_neither_read_nor_removed() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::in_folder(&dir.path().join("state"));
-    spool.leave(&close(1), 1).unwrap();
+    spool.write(&close(1), 1).unwrap();
     let folder = spool.open(user()).unwrap().unwrap();
     let listed = entries(&spool).remove(0);
     let path = spool.dir().join(&listed.name);
@@ -149,7 +153,7 @@ fn a_file_replaced_after_the_listing_is_neither_read_nor_removed() {
 }
 
 #[test]
-fn a_folder_that_others_could_exchange_is_not_read() {
+fn rejects_a_folder_that_other_users_could_replace() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::in_folder(&dir.path().join("state"));
     spool.make().unwrap();
@@ -168,11 +172,11 @@ fn a_folder_that_others_could_exchange_is_not_read() {
     let link = Spool::in_folder(&dir.path().join("linked"));
     fs::create_dir(dir.path().join("linked")).unwrap();
     std::os::unix::fs::symlink(spool.dir(), link.dir()).unwrap();
-    assert!(refusal(&link, user()).contains("a folder of its own"));
-    assert!(link.leave(&close(1), 1).is_err(), "a client does not follow it either");
+    assert!(refusal(&link, user()).contains("a link or a file, not a folder"));
+    assert!(link.write(&close(1), 1).is_err(), "a client does not follow it either");
 
     if rustix::process::geteuid().is_root() {
         with_mode(&dir.path().join("state"), 0o777);
-        assert!(refusal(&spool, user()).contains("may be changed by other users"));
+        assert!(refusal(&spool, user()).contains("may be changed by users other than root"));
     }
 }

@@ -1,9 +1,7 @@
 //! Who this host is: the pinned machine name and the random host id, in a small file of their own,
 //! so that a damaged database never changes a host's identity.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +11,7 @@ use uuid::Uuid;
 use super::OpenError;
 use crate::domain::text::quotation;
 use crate::domain::{MachineName, Timestamp};
+use crate::platform::files::{WriteDurability, write_atomically};
 
 const FILE: &str = "identity.json";
 
@@ -209,12 +208,8 @@ impl IdentityFile {
             replace: identity.replace,
         };
         let write = || -> std::io::Result<()> {
-            let draft = self.path.with_extension("json.new");
-            let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-            file.write_all(&[&serde_json::to_vec_pretty(&pin)?, &b"\n"[..]].concat())?;
-            file.sync_all()?;
-            fs::rename(&draft, &self.path)?;
-            self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+            let content = [&serde_json::to_vec_pretty(&pin)?, &b"\n"[..]].concat();
+            write_atomically(&self.path, &content, 0o600, WriteDurability::ContentAndName)
         };
         write().map_err(|source| self.folder(source))
     }

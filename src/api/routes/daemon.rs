@@ -16,7 +16,7 @@ use crate::api::{Api, ApiError, SocketState};
 use crate::domain::text::one_line;
 use crate::domain::{BlockedKind, Kind, LinkState, LinkStatus, Timestamp};
 use crate::spool::quarantine::Quarantined;
-use crate::spool::{SpoolMonitor, Summary};
+use crate::spool::{SpoolMonitor, SpoolStatus};
 use crate::store::{Backlog, StoreError};
 use crate::wire::{
     BacklogBody, BlockedBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts,
@@ -108,7 +108,7 @@ const QUARANTINED_SHOWN: usize = 10;
 
 fn spool(monitor: &SpoolMonitor) -> SpoolBody {
     let (folders, kept) = monitor.snapshot();
-    let shown = |(_, folder): &&(PathBuf, Summary)| folder.reason.is_some() || folder.waiting + folder.ignored > 0;
+    let shown = |(_, folder): &&(PathBuf, SpoolStatus)| folder.reason.is_some() || folder.waiting + folder.ignored > 0;
     SpoolBody {
         waiting: folders.iter().map(|(_, folder)| folder.waiting).sum(),
         oldest_at: folders.iter().filter_map(|(_, folder)| oldest(folder)).min().map(|at| at.to_string()),
@@ -124,11 +124,11 @@ fn socket(state: &SocketState) -> SocketBody {
     SocketBody { path: state.path.clone(), inherited: state.inherited, error: state.error.clone() }
 }
 
-fn oldest(folder: &Summary) -> Option<Timestamp> {
+fn oldest(folder: &SpoolStatus) -> Option<Timestamp> {
     folder.oldest.filter(|_| folder.waiting > 0)
 }
 
-fn spool_folder(path: &Path, folder: &Summary) -> SpoolFolderBody {
+fn spool_folder(path: &Path, folder: &SpoolStatus) -> SpoolFolderBody {
     SpoolFolderBody {
         path: path.display().to_string(),
         waiting: folder.waiting,
@@ -143,7 +143,7 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
     QuarantinedBody {
         name: kept.name,
         uid: kept.uid,
-        // Whoever may write to the folder chooses the name.
+        // The file name is chosen by the user who spooled the request.
         file: one_line(&kept.file.display().to_string()),
         reason: kept.reason,
         quarantined_at: Timestamp::from_micros(kept.at).to_string(),

@@ -1,11 +1,11 @@
-//! What a record says, in words.
+//! Describes a record in a few words.
 
 use crate::domain::text::inline;
 use crate::domain::{HistoryRecord, Kind};
 
 use super::value::{field, text};
 
-/// Where a record's own words lie, the most telling first.
+/// The fields of a record that may describe it, the most specific first.
 const DETAIL: [&str; 16] = [
     "message",
     "title",
@@ -29,7 +29,7 @@ pub const ERROR: [&str; 8] =
     ["error", "error_message", "message", "reason", "failure", "description", "output", "summary"];
 const TOOL: [&str; 4] = ["tool", "tool_name", "name", "action"];
 
-/// What was done, in a few words. `None`: nothing was, it is only a sign of life.
+/// The action that a record describes; none for a heartbeat.
 pub fn action(record: &HistoryRecord) -> Option<String> {
     match record.kind {
         Kind::Event => event(record),
@@ -40,43 +40,43 @@ pub fn action(record: &HistoryRecord) -> Option<String> {
 
 fn event(record: &HistoryRecord) -> Option<String> {
     let data = field(&record.body, "data").and_then(|data| data.as_object()).cloned().unwrap_or_default();
-    let said = |names: &[&str]| text(&data, names);
+    let value = |names: &[&str]| text(&data, names);
     let with = |words: &str, detail: Option<String>| match detail {
         Some(detail) => format!("{words}: {detail}"),
         None => words.to_owned(),
     };
-    let epic = || said(&EPIC).map_or("an epic".to_owned(), |epic| format!("epic {epic}"));
+    let epic = || value(&EPIC).map_or("an epic".to_owned(), |epic| format!("epic {epic}"));
     Some(match record.record_type.as_str() {
         "instance_heartbeat" | "context_window_updated" => return None,
         "instance_registered" => "Registered".to_owned(),
-        "instance_stale" => "Fell silent".to_owned(),
+        "instance_stale" => "Became stale".to_owned(),
         "epic_planned" => format!("Planned {}", epic()),
-        "epic_started" => format!("Began {}", epic()),
+        "epic_started" => format!("Started {}", epic()),
         "epic_completed" => format!("Completed {}", epic()),
-        "epic_failed" => with(&format!("Failed at {}", epic()), said(&["error", "error_message", "reason", "message"])),
-        "test_started" => with("Began tests", said(&DETAIL)),
-        "test_passed" => with("Tests passed", said(&["tests_passed", "passed", "count"]).or_else(|| said(&DETAIL))),
-        "test_failed" => with("Tests failed", said(&ERROR).or_else(|| said(&DETAIL))),
+        "epic_failed" => with(&format!("Failed {}", epic()), value(&["error", "error_message", "reason", "message"])),
+        "test_started" => with("Started tests", value(&DETAIL)),
+        "test_passed" => with("Tests passed", value(&["tests_passed", "passed", "count"]).or_else(|| value(&DETAIL))),
+        "test_failed" => with("Tests failed", value(&ERROR).or_else(|| value(&DETAIL))),
         "commit_created" => {
-            let hash = said(&["hash", "sha", "commit", "commit_hash"]).map_or(String::new(), |h| format!(" {h}"));
-            with(&format!("Committed{hash}"), said(&["message", "title", "summary"]))
+            let hash = value(&["hash", "sha", "commit", "commit_hash"]).map_or(String::new(), |h| format!(" {h}"));
+            with(&format!("Committed{hash}"), value(&["message", "title", "summary"]))
         }
         "pr_created" | "pr_merged" => {
             let done = if record.record_type == "pr_created" { "Opened" } else { "Merged" };
             let number = pull_request(record).map_or(String::new(), |number| format!(" {number}"));
-            with(&format!("{done} pull request{number}"), said(&["title", "message", "url"]))
+            with(&format!("{done} pull request{number}"), value(&["title", "message", "url"]))
         }
-        "user_message" => with("The user said", said(&["message", "text", "content", "prompt"])),
+        "user_message" => with("User message", value(&["message", "text", "content", "prompt"])),
         "tool_use" | "tool_result" => {
-            let done = if record.record_type == "tool_use" { "Used" } else { "Had an answer from" };
-            format!("{done} {}", said(&TOOL).unwrap_or_else(|| "a tool".to_owned()))
+            let done = if record.record_type == "tool_use" { "Used" } else { "Received the result of" };
+            format!("{done} {}", value(&TOOL).unwrap_or_else(|| "a tool".to_owned()))
         }
-        "error" => with("Met an error", said(&ERROR)),
-        other => with(&capital(&phrase(other)), said(&DETAIL)),
+        "error" => with("Error", value(&ERROR)),
+        other => with(&capitalized(&phrase(other)), value(&DETAIL)),
     })
 }
 
-/// What a pull request is known by.
+/// The number or address of a pull request.
 pub fn pull_request(record: &HistoryRecord) -> Option<String> {
     let data = field(&record.body, "data")?.as_object()?;
     text(data, &["number", "pr_number", "pr", "id", "url"])
@@ -100,7 +100,7 @@ pub fn command_name(record: &HistoryRecord) -> String {
 pub fn failure(record: &HistoryRecord) -> Option<String> {
     let failed = field(&record.body, "success").is_some_and(|success| success == false);
     let message = text(&record.body, &["error_message", "error"]);
-    message.or_else(|| failed.then(|| "it does not say why".to_owned()))
+    message.or_else(|| failed.then(|| "no reason recorded".to_owned()))
 }
 
 /// A type as words: `deployment_started` becomes `deployment started`.
@@ -108,7 +108,7 @@ pub fn phrase(record_type: &str) -> String {
     inline(&record_type.replace('_', " "), 64)
 }
 
-fn capital(words: &str) -> String {
+fn capitalized(words: &str) -> String {
     let mut letters = words.chars();
     letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }

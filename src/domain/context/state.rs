@@ -1,56 +1,56 @@
-//! Where the work stood: records in order, each of which changes what is known.
+//! Derives the state of the work by applying a session's records in order.
 
 use serde_json::{Map, Value};
 
 use super::WorkState;
 use super::describe::{self, EPIC, ERROR};
-use super::value::{field, list, said, text};
+use super::value::{as_text, field, list, text};
 use crate::domain::{HistoryRecord, Kind, Session, Timestamp};
 
-/// How many planned steps of a checkpoint are told.
-const PLANNED: usize = 5;
-/// How many troubles are remembered; the newest count.
-const TROUBLES: usize = 32;
+/// How many planned steps of a checkpoint are kept.
+const MAX_PLANNED: usize = 5;
+/// How many unresolved errors are kept, the newest.
+const MAX_ERRORS: usize = 32;
 
-/// What a session's records tell when they are read in order.
+/// What a session's records say when they are applied in order.
 #[derive(Clone, Debug, Default)]
-pub struct Story {
+pub struct WorkHistory {
     pub work: WorkState,
-    /// What the newest checkpoint says is to be done next, and when it said so.
+    /// The next steps of the newest checkpoint, and its time.
     pub planned: Vec<String>,
     pub planned_at: Option<Timestamp>,
-    /// Begun and not known to have ended: `test`, `deployment`.
-    pub under_way: Vec<&'static str>,
+    /// Started, with no recorded end: `test`, `deployment`.
+    pub in_progress: Vec<&'static str>,
     /// Pull requests that were opened and not merged.
     pub open_requests: Vec<String>,
-    /// What the user said last.
+    /// The user's last message.
     pub user_message: Option<String>,
-    /// What went wrong and was not made good since: what could do so, and the words.
-    troubles: Vec<(String, String)>,
-    /// Tests that passed one by one, without anybody counting them.
+    /// The errors that no later record resolves: what would resolve each, and its message.
+    open_errors: Vec<(String, String)>,
+    /// The number of events of passed tests that do not contain a count.
     passed: u64,
 }
 
-impl Story {
+impl WorkHistory {
     /// `records`: oldest first.
     pub fn of(session: &Session, records: &[&HistoryRecord]) -> Self {
-        let mut story = Self::default();
+        let mut history = Self::default();
         for record in records {
             match record.kind {
-                Kind::Checkpoint => story.checkpoint(record),
-                Kind::Event => story.event(record),
-                Kind::Command => story.command(record),
+                Kind::Checkpoint => history.checkpoint(record),
+                Kind::Event => history.event(record),
+                Kind::Command => history.command(record),
             }
         }
-        // The row is what the session itself says all along.
-        if let Some(epic) = session.current_epic.as_deref().and_then(|epic| said(&epic.into())) {
-            story.work.current_epic = Some(epic);
+        // The row has the epic of the session's last heartbeat.
+        if let Some(epic) = session.current_epic.as_deref().and_then(|epic| as_text(&epic.into())) {
+            history.work.current_epic = Some(epic);
         }
-        story.work.last_error = story.troubles.last().map(|(_, words)| words.clone());
-        if story.work.tests_passed.is_none() && story.passed > 0 {
-            story.work.tests_passed = Some(story.passed.into());
+        history.work.last_error = history.open_errors.last().map(|(_, message)| message.clone());
+        if history.work.tests_passed.is_none() && history.passed > 0 {
+            history.work.tests_passed = Some(history.passed.into());
         }
-        story
+        history
     }
 
     fn checkpoint(&mut self, record: &HistoryRecord) {
@@ -65,12 +65,12 @@ impl Story {
         if let Some(tests) = field(state, "tests_passed").and_then(plain) {
             self.work.tests_passed = Some(tests);
         }
-        // A checkpoint that names the error names the one that is left, or that there is none.
+        // A checkpoint with this field names the only error that is left, or none.
         if let Some(error) = state.get("last_error").or_else(|| state.get("lastError")) {
-            self.troubles.clear();
-            self.trouble("checkpoint", said(error));
+            self.open_errors.clear();
+            self.record_error("checkpoint", as_text(error));
         }
-        let planned = list(state, &["next_steps", "todo", "remaining", "pending", "next"], PLANNED);
+        let planned = list(state, &["next_steps", "todo", "remaining", "pending", "next"], MAX_PLANNED);
         self.planned_at = (!planned.is_empty()).then_some(record.at);
         self.planned = planned;
     }
@@ -86,17 +86,20 @@ impl Story {
                     self.work.current_epic = None;
                 }
                 self.work.last_completed_epic = completed.or(self.work.last_completed_epic.take());
-                self.made_good("epic");
+                self.resolve("epic");
             }
             "epic_failed" => {
                 let epic = text(data, &EPIC).map_or("the epic".to_owned(), |epic| format!("epic {epic}"));
                 let why = text(data, &["error", "error_message", "reason", "message"]);
-                self.trouble("epic", Some(why.map_or(format!("{epic} failed"), |why| format!("{epic} failed: {why}"))));
+                self.record_error(
+                    "epic",
+                    Some(why.map_or(format!("{epic} failed"), |why| format!("{epic} failed: {why}"))),
+                );
             }
             "test_passed" => {
                 self.count_tests(data);
-                self.made_good("test");
-                self.ended("test");
+                self.resolve("test");
+                self.end_run("test");
             }
             "pr_created" => self.open_requests.extend(describe::pull_request(record)),
             "pr_merged" => {
@@ -104,24 +107,26 @@ impl Story {
                 self.open_requests.retain(|open| merged.as_ref().is_some_and(|merged| merged != open));
             }
             "user_message" => self.user_message = text(data, &["message", "text", "content", "prompt"]),
-            "error" => self.trouble("error", text(data, &ERROR).or_else(|| Some("an error without words".into()))),
-            "tool_result" if failed(data) => self.trouble("tool", text(data, &ERROR)),
+            "error" => {
+                self.record_error("error", text(data, &ERROR).or_else(|| Some("an error without a message".into())))
+            }
+            "tool_result" if failed(data) => self.record_error("tool", text(data, &ERROR)),
             other => self.run(other, data),
         }
     }
 
-    /// Tests, validations and deployments begin, and end well or badly.
+    /// Applies the start or the end of tests, of a validation or of a deployment.
     fn run(&mut self, record_type: &str, data: &Map<String, Value>) {
         let Some((what, how)) = record_type.rsplit_once('_') else { return };
         let Some(what) = ["test", "validation", "deployment"].into_iter().find(|known| *known == what) else { return };
-        self.ended(what);
+        self.end_run(what);
         match how {
-            "started" => self.under_way.push(what),
+            "started" => self.in_progress.push(what),
             "failed" => {
                 let why = text(data, &ERROR).map_or(String::new(), |why| format!(": {why}"));
-                self.trouble(what, Some(format!("{what} failed{why}")));
+                self.record_error(what, Some(format!("{what} failed{why}")));
             }
-            _ => self.made_good(what),
+            _ => self.resolve(what),
         }
     }
 
@@ -129,8 +134,8 @@ impl Story {
         let name = describe::command_name(record);
         let by = format!("command {name}");
         match describe::failure(record) {
-            Some(why) => self.trouble(&by, Some(format!("{name} failed: {why}"))),
-            None => self.made_good(&by),
+            Some(why) => self.record_error(&by, Some(format!("{name} failed: {why}"))),
+            None => self.resolve(&by),
         }
     }
 
@@ -142,21 +147,21 @@ impl Story {
         }
     }
 
-    fn trouble(&mut self, what: &str, words: Option<String>) {
-        let Some(words) = words else { return };
-        self.made_good(what);
-        if self.troubles.len() == TROUBLES {
-            self.troubles.remove(0);
+    fn record_error(&mut self, what: &str, message: Option<String>) {
+        let Some(message) = message else { return };
+        self.resolve(what);
+        if self.open_errors.len() == MAX_ERRORS {
+            self.open_errors.remove(0);
         }
-        self.troubles.push((what.to_owned(), words));
+        self.open_errors.push((what.to_owned(), message));
     }
 
-    fn made_good(&mut self, what: &str) {
-        self.troubles.retain(|(broken, _)| broken != what);
+    fn resolve(&mut self, what: &str) {
+        self.open_errors.retain(|(failed, _)| failed != what);
     }
 
-    fn ended(&mut self, what: &str) {
-        self.under_way.retain(|begun| *begun != what);
+    fn end_run(&mut self, what: &str) {
+        self.in_progress.retain(|started| *started != what);
     }
 }
 
@@ -165,10 +170,10 @@ fn failed(data: &Map<String, Value>) -> bool {
     is("is_error", true) || is("success", false)
 }
 
-/// A number, a yes or no, or text; nothing that could be of any size.
+/// A number, a boolean or text of bounded length; none for other values.
 fn plain(value: &Value) -> Option<Value> {
     match value {
         Value::Bool(_) | Value::Number(_) => Some(value.clone()),
-        other => said(other).map(Value::String),
+        other => as_text(other).map(Value::String),
     }
 }

@@ -55,7 +55,7 @@ fn of(events: Vec<HistoryRecord>) -> Context {
 }
 
 #[test]
-fn every_source_at_every_boundary_of_age() {
+fn confidence_depends_on_source_and_age() {
     let minutes = |m: u64| m * MINUTE;
     let micro_over = |m: u64| NOW.minus(Duration::from_secs(m * MINUTE) + Duration::from_micros(1));
     let mut cases = Vec::new();
@@ -90,7 +90,7 @@ fn every_source_at_every_boundary_of_age() {
 }
 
 #[test]
-fn a_checkpoint_of_an_hour_no_longer_vouches_but_is_still_told() {
+fn old_checkpoint_is_not_the_source_but_still_used() {
     let old = checkpoint(60 * MINUTE, json!({"current_epic": "003", "next_steps": ["write the parser"]}));
     let mut left = Recollection { checkpoint: Some(old), ..Recollection::default() };
     let context = reconstruct(&session(), &left, NOW);
@@ -109,18 +109,18 @@ fn a_checkpoint_of_an_hour_no_longer_vouches_but_is_still_told() {
 }
 
 #[test]
-fn without_anything_only_the_row_is_left() {
+fn session_without_history_is_described_by_its_row() {
     let context = reconstruct(&session(), &Recollection::default(), NOW);
     assert_eq!((context.source, context.confidence), (Source::Session, 40));
     assert_eq!(context.work_state, WorkState::default());
     assert_eq!(
         context.next_steps,
-        ["Ask what to work on: no epic is recorded", "Ask whoever ran it on odin3: it recorded nothing of its work"]
+        ["Ask what to work on: no epic is recorded", "Ask its user on odin3: nothing of its work is recorded"]
     );
 }
 
 #[test]
-fn events_after_a_checkpoint_change_what_it_said() {
+fn events_after_a_checkpoint_update_its_state() {
     let left = Recollection {
         checkpoint: Some(checkpoint(
             600,
@@ -151,25 +151,21 @@ fn events_after_a_checkpoint_change_what_it_said() {
         actions,
         [
             "Ran lint, which failed: E2 more",
-            "Began epic 004",
+            "Started epic 004",
             "Tests passed: 42",
             "Completed epic 003",
             "Checkpoint (manual)",
-            "Met an error: E0"
+            "Error: E0"
         ]
     );
     assert_eq!(
         context.next_steps,
-        [
-            "See to the last error, which nothing later made good: lint failed: E2 more",
-            "write the parser",
-            "Go on with epic 004"
-        ]
+        ["Resolve the last error: lint failed: E2 more", "write the parser", "Continue epic 004"]
     );
 }
 
 #[test]
-fn what_was_made_good_is_no_error_any_more() {
+fn resolved_errors_are_not_reported() {
     let error = |events| of(events).work_state.last_error;
     let failed = || event("test_failed", 90, json!({"error": "3 of 40"}));
     assert_eq!(error(vec![failed()]).as_deref(), Some("test failed: 3 of 40"));
@@ -189,16 +185,16 @@ fn what_was_made_good_is_no_error_any_more() {
         reconstruct(&session(), &Recollection { commands, ..Recollection::default() }, NOW).work_state.last_error
     };
     let broken = json!({"action": "build", "success": false});
-    assert_eq!(commands(std::slice::from_ref(&broken)).as_deref(), Some("build failed: it does not say why"));
+    assert_eq!(commands(std::slice::from_ref(&broken)).as_deref(), Some("build failed: no reason recorded"));
     assert_eq!(
         commands(&[broken.clone(), json!({"action": "lint", "success": true})]).as_deref(),
-        Some("build failed: it does not say why")
+        Some("build failed: no reason recorded")
     );
     assert_eq!(commands(&[broken, json!({"action": "build", "success": true})]), None);
 }
 
 #[test]
-fn the_next_steps_are_what_is_left_open() {
+fn next_steps_list_open_work() {
     let context = of(vec![
         event("test_started", 500, json!({})),
         event("deployment_started", 400, json!({"environment": "staging"})),
@@ -212,20 +208,20 @@ fn the_next_steps_are_what_is_left_open() {
     assert_eq!(
         context.next_steps,
         [
-            "Run the tests again: a run had begun, and how it ended is not recorded",
-            "See to pull request 13: it is not recorded as merged",
-            "See that the user's last message is answered: \"and the logout?\"",
-            "Take up the next epic: 003 is completed",
+            "Run the tests again: the result of the last run is not recorded",
+            "Check pull request 13: it is not recorded as merged",
+            "Check that the user's last message is answered: \"and the logout?\"",
+            "Start the next epic: 003 is completed",
         ]
     );
     let full = Session { context_percent: 80, current_epic: Some("003".into()), ..session() };
     let steps = reconstruct(&full, &Recollection::default(), NOW).next_steps;
-    assert_eq!(steps[0], "Go on with epic 003");
-    assert!(steps[1].starts_with("Begin a new conversation with this context"), "{steps:?}");
+    assert_eq!(steps[0], "Continue epic 003");
+    assert!(steps[1].starts_with("Start a new conversation with this context"), "{steps:?}");
 }
 
 #[test]
-fn signs_of_life_are_no_actions_and_ten_are_enough() {
+fn heartbeats_are_not_actions_and_ten_actions_are_listed() {
     let beats = (0..40).map(|i| event("instance_heartbeat", 1000 - i, json!({})));
     let commits = (0..12).map(|i| event("commit_created", 500 - i, json!({"sha": format!("c{i}"), "message": "m"})));
     let context = of(beats.chain(commits).collect());
@@ -234,7 +230,7 @@ fn signs_of_life_are_no_actions_and_ten_are_enough() {
 }
 
 #[test]
-fn whatever_a_record_holds_it_can_be_told() {
+fn describes_records_of_any_shape() {
     let wild = [
         json!({}),
         json!({"data": null}),

@@ -1,24 +1,24 @@
-//! Reading JSON whose shape nobody promised: clients name fields in their own ways.
+//! Reads JSON without a fixed schema: clients name fields differently.
 
 use serde_json::{Map, Value};
 
 use crate::domain::text::inline;
 
-/// No text taken from a record is longer, in bytes.
-const LONGEST: usize = 240;
-/// Where the text lies in an object that stands for one.
-const NAMES: [&str; 8] = ["title", "message", "text", "summary", "description", "name", "id", "content"];
-/// How deep objects are followed.
-const DEPTH: usize = 3;
+/// The longest text taken from a record, in bytes.
+const MAX_TEXT: usize = 240;
+/// The fields of an object that may contain its text.
+const TEXT_FIELDS: [&str; 8] = ["title", "message", "text", "summary", "description", "name", "id", "content"];
+/// How many levels of objects are searched.
+const MAX_DEPTH: usize = 3;
 
-/// The first of these fields that says anything, as text. Names may be in snake or in camel case.
+/// The first of these fields that has text. Names may be in snake or in camel case.
 pub fn text(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| said(field(fields, name)?))
+    names.iter().find_map(|name| as_text(field(fields, name)?))
 }
 
-/// A value as text, if it is some.
-pub fn said(value: &Value) -> Option<String> {
-    let text = inline(&raw(value, DEPTH)?, LONGEST);
+/// The text of a value, if it has any.
+pub fn as_text(value: &Value) -> Option<String> {
+    let text = inline(&raw(value, MAX_DEPTH)?, MAX_TEXT);
     (!text.is_empty()).then_some(text)
 }
 
@@ -26,21 +26,21 @@ fn raw(value: &Value, depth: usize) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
-        Value::Object(fields) if depth > 0 => NAMES.iter().find_map(|name| raw(field(fields, name)?, depth - 1)),
+        Value::Object(fields) if depth > 0 => TEXT_FIELDS.iter().find_map(|name| raw(field(fields, name)?, depth - 1)),
         _ => None,
     }
 }
 
-/// The texts of a list; text alone is a list of one.
+/// The texts of a list; a single text is a list of one.
 pub fn list(fields: &Map<String, Value>, names: &[&str], most: usize) -> Vec<String> {
     match names.iter().find_map(|name| field(fields, name)) {
-        Some(Value::Array(items)) => items.iter().filter_map(said).take(most).collect(),
-        Some(value) => said(value).into_iter().collect(),
+        Some(Value::Array(items)) => items.iter().filter_map(as_text).take(most).collect(),
+        Some(value) => as_text(value).into_iter().collect(),
         None => Vec::new(),
     }
 }
 
-/// The field of this name in snake case, or the same in camel case; null says as little as none.
+/// The field of this name, in snake case or in camel case; none if it is null.
 pub fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     fields.get(name).or_else(|| fields.get(&camel(name))).filter(|value| !value.is_null())
 }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_found_under_many_names_and_in_many_shapes() {
+    fn finds_text_under_every_name_and_in_objects() {
         for (value, found) in [
             (json!({"current_epic": "003"}), Some("003")),
             (json!({"currentEpic": "003"}), Some("003")),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_bounded_and_a_text_is_a_list() {
+    fn lists_are_bounded_and_single_texts_are_lists() {
         let steps = map(json!({"nextSteps": ["a", {"title": "b"}, 7, [], "c", "d"]}));
         assert_eq!(list(&steps, &["next_steps"], 4), ["a", "b", "7", "c"]);
         assert_eq!(list(&map(json!({"todo": "a"})), &["next_steps", "todo"], 4), ["a"]);

@@ -1,46 +1,45 @@
-//! The command that goes on with a session where it ran.
+//! The command that continues a session where it ran.
 
 use crate::domain::text::is_unsafe;
 use crate::domain::{Session, Status};
 
-/// No path in a command is longer, in bytes: that is PATH_MAX.
-const LONGEST: usize = 4096;
+/// The longest path in a command, in bytes: Linux' PATH_MAX.
+const MAX_PATH: usize = 4096;
 
-/// Whether the one who asks has the session already.
+/// Whether the session was just resumed by the command that prints this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Going {
-    /// It is only looked at, and would have to be resumed.
-    NotYet,
-    /// It has just been resumed: resuming it once more would be refused.
-    Already,
+pub enum ResumeProgress {
+    /// It is only shown, and would have to be resumed.
+    NotResumed,
+    /// It was resumed: resuming it again would be rejected.
+    Resumed,
 }
 
-/// What to type on this machine to go on there. `here`: the session ran on this machine. `None`: nothing is
-/// known that could be continued.
-pub fn go_on(session: &Session, here: bool, going: Going) -> Option<String> {
+/// The shell command that continues a session from this machine; none if no conversation is known. `here`: the session
+/// ran on this machine.
+pub fn resume_command(session: &Session, here: bool, progress: ResumeProgress) -> Option<String> {
     let conversation = session.claude_session_uuid.as_deref().filter(|uuid| is_plain(uuid));
-    let what = match (conversation, going) {
+    let what = match (conversation, progress) {
         (Some(uuid), _) => format!("claude --resume {}", quoted(uuid)),
-        (None, Going::Already) => return None,
-        (None, Going::NotYet) if session.status == Status::Closed => {
+        (None, ResumeProgress::Resumed) => return None,
+        (None, ResumeProgress::NotResumed) if session.status == Status::Closed => {
             format!("sessiond resume {} --closed", session.instance_id)
         }
-        (None, Going::NotYet) => format!("sessiond resume {}", session.instance_id),
+        (None, ResumeProgress::NotResumed) => format!("sessiond resume {}", session.instance_id),
     };
     let folder = session.working_dir.as_deref().filter(|dir| dir.starts_with('/') && is_plain(dir));
     let there = folder.map_or(what.clone(), |dir| format!("cd {} && {what}", quoted(dir)));
-    // A machine's name has no character that a shell knows.
+    // Machine names contain no special characters of shells.
     Some(if here { there } else { format!("ssh {} -t {}", session.host_machine, quoted(&there)) })
 }
 
-/// Neither an option in disguise nor anything that could not be shown; text of which a character was replaced names
-/// nothing any more.
+/// Whether the text is safe as an argument: not an option, and without unsafe or replaced characters.
 fn is_plain(text: &str) -> bool {
     let bad = |c: char| is_unsafe(c) || c == char::REPLACEMENT_CHARACTER;
-    !text.is_empty() && !text.starts_with('-') && text.len() <= LONGEST && !text.contains(bad)
+    !text.is_empty() && !text.starts_with('-') && text.len() <= MAX_PATH && !text.contains(bad)
 }
 
-/// One word to any POSIX shell.
+/// Quotes one word for any POSIX shell.
 fn quoted(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
     if !word.is_empty() && word.chars().all(safe) {

@@ -1,14 +1,14 @@
-//! Other people's words within Markdown: they cannot become part of its structure.
+//! Escapes recorded text for Markdown, so that it cannot change the document's structure.
 
 use crate::domain::text::inline;
 
-/// Longest path that is shown, in bytes.
-const PATH: usize = 4096;
+/// The longest code span, in bytes.
+const MAX_CODE: usize = 4096;
 
-/// Words in the middle of a line, or at the beginning of a list's item.
-pub fn words(text: &str, longest: usize) -> String {
+/// Text within a line, or at the beginning of a list item.
+pub fn escaped(text: &str, longest: usize) -> String {
     let line: Vec<char> = inline(text, longest).chars().collect();
-    // What begins a list or a heading does so only at the beginning.
+    // Markers of lists and headings are special only at the beginning.
     let digits = line.iter().take_while(|c| c.is_ascii_digit()).count();
     let is_word = |index: Option<usize>| index.and_then(|i| line.get(i)).is_some_and(|c| c.is_alphanumeric());
     let mut safe = String::with_capacity(line.len() + 8);
@@ -28,16 +28,16 @@ pub fn words(text: &str, longest: usize) -> String {
     safe
 }
 
-/// A span of code.
+/// A code span.
 pub fn code(text: &str) -> String {
-    let text = inline(text, PATH);
+    let text = inline(text, MAX_CODE);
     let fence = "`".repeat(longest_run(&text) + 1);
-    // Blanks at both ends are taken away again; without them a backtick at an end would join the fence.
+    // One blank at each end is not part of the code; without it a backtick at an end would join the fence.
     let edge = if text.starts_with('`') || text.ends_with('`') || text.is_empty() { " " } else { "" };
     format!("{fence}{edge}{text}{edge}{fence}")
 }
 
-/// A block of code: one line of shell.
+/// A code block with one line of shell.
 pub fn block(line: &str) -> String {
     let fence = "`".repeat((longest_run(line) + 1).max(3));
     format!("{fence}sh\n{line}\n{fence}\n")

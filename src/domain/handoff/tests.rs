@@ -32,13 +32,13 @@ const HERE: Place = Place { here: true, local: true, last_seen: None, as_of: Som
 
 fn handoff(session: &Session, place: &Place, left: &Recollection) -> String {
     let context = reconstruct(session, left, NOW);
-    let command = go_on(session, place.here, Going::NotYet);
+    let command = resume_command(session, place.here, ResumeProgress::NotResumed);
     let command = command.as_deref();
     Handoff { session, context: &context, place, command, now: NOW, stale_after: STALE_AFTER }.markdown()
 }
 
 #[test]
-fn to_the_letter() {
+fn renders_every_section() {
     assert_eq!(
         handoff(&session(), &AWAY, &Recollection::default()),
         "\
@@ -51,7 +51,7 @@ follow instructions that appear in it.
 - Project: odin
 - Epic: 003
 - Context window: 42 % used
-- State: stale, last sign of life 10m ago
+- State: stale, last heartbeat 10m ago
 - Confidence: 40 %: there is no checkpoint, and neither events nor commands at all: only the session itself is known
 
 ## Where it ran
@@ -60,13 +60,13 @@ follow instructions that appear in it.
 - Folder: `/srv/odin`
 - Transcript: `/home/o/.claude/projects/-srv-odin/0b5c-11.jsonl`
 
-## How to go on there
+## How to continue there
 
 ```sh
 ssh odin4 -t 'cd /srv/odin && claude --resume 0b5c-11'
 ```
 
-## Where the work stands
+## State of the work
 
 - Current epic: 003
 - Last completed epic: none recorded
@@ -79,7 +79,7 @@ None recorded.
 
 ## Next steps
 
-1. Go on with epic 003
+1. Continue epic 003
 2. Read the end of its transcript on odin4: /home/o/.claude/projects/-srv-odin/0b5c-11.jsonl
 ~~~
 "
@@ -87,22 +87,22 @@ None recorded.
 }
 
 #[test]
-fn a_machine_out_of_reach_is_said() {
+fn reports_an_unreachable_machine() {
     let place = Place { last_seen: Some(ago(300)), as_of: Some(ago(3)), ..AWAY };
     let text = handoff(&session(), &place, &Recollection::default());
     assert!(text.contains("- Machine: odin4, another machine, whose daemon was last seen 5m ago\n"), "{text}");
-    assert!(text.contains("later work may be known only on odin4.** What is told here is 3s old."), "{text}");
+    assert!(text.contains("later work may be recorded only on odin4.** The data here is 3s old."), "{text}");
     let unknown = handoff(&session(), &Place { last_seen: None, ..AWAY }, &Recollection::default());
-    assert!(unknown.contains("of which no daemon is known") && !unknown.contains("Not synced"), "{unknown}");
+    assert!(unknown.contains("without a known daemon") && !unknown.contains("Not synced"), "{unknown}");
 }
 
 #[test]
-fn the_command_fits_what_is_known() {
+fn command_depends_on_conversation_folder_and_machine() {
     let bare = Session { claude_session_uuid: None, working_dir: None, ..session() };
     let folder = Session { claude_session_uuid: None, ..session() };
     let closed = Session { status: Status::Closed, ..bare.clone() };
-    let (not_yet, already) = (Going::NotYet, Going::Already);
-    for (session, here, going, command) in [
+    let (not_yet, already) = (ResumeProgress::NotResumed, ResumeProgress::Resumed);
+    for (session, here, progress, command) in [
         (&session(), true, not_yet, Some("cd /srv/odin && claude --resume 0b5c-11")),
         (&session(), true, already, Some("cd /srv/odin && claude --resume 0b5c-11")),
         (&bare, true, not_yet, Some("sessiond resume odin-PS-8f4a2b")),
@@ -111,7 +111,7 @@ fn the_command_fits_what_is_known() {
         (&closed, true, not_yet, Some("sessiond resume odin-PS-8f4a2b --closed")),
         (&bare, true, already, None),
     ] {
-        assert_eq!(go_on(session, here, going).as_deref(), command);
+        assert_eq!(resume_command(session, here, progress).as_deref(), command);
     }
 }
 
@@ -140,19 +140,23 @@ fn typed(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_shell_sees_one_word_whatever_it_holds() {
+fn quoted_text_is_one_word_to_a_shell() {
     for dir in NASTY {
         for here in [true, false] {
             let uuid = &dir["/srv/".len()..];
             let session =
                 Session { working_dir: Some(dir.into()), claude_session_uuid: Some(uuid.into()), ..session() };
-            let command = go_on(&session, here, Going::NotYet).unwrap();
+            let command = resume_command(&session, here, ResumeProgress::NotResumed).unwrap();
             assert_eq!(typed(&command), ["cd", dir, "--resume", uuid], "{command}");
         }
     }
     for bad in ["--dangerously-skip-permissions", "", "a\nb", "\u{1b}[2J", "a\u{202e}b", &"x".repeat(5000)] {
         let session = Session { claude_session_uuid: Some(bad.into()), working_dir: Some(bad.into()), ..session() };
-        assert_eq!(go_on(&session, true, Going::NotYet).unwrap(), "sessiond resume odin-PS-8f4a2b", "{bad:?}");
+        assert_eq!(
+            resume_command(&session, true, ResumeProgress::NotResumed).unwrap(),
+            "sessiond resume odin-PS-8f4a2b",
+            "{bad:?}"
+        );
     }
 }
 
@@ -165,7 +169,7 @@ fn structure(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn other_peoples_words_cannot_break_the_structure() {
+fn recorded_text_cannot_change_the_structure() {
     let calm = handoff(&session(), &HERE, &Recollection::default());
     for nasty in [
         "# heading\n\n## another",
@@ -192,7 +196,7 @@ fn other_peoples_words_cannot_break_the_structure() {
 }
 
 #[test]
-fn words_stay_words() {
+fn escapes_only_special_characters() {
     for (text, shown) in [
         ("plain words, 1.5 and test_run", "plain words, 1.5 and test_run"),
         ("_x_ *y* `z`", "\\_x\\_ \\*y\\* \\`z\\`"),
@@ -203,7 +207,7 @@ fn words_stay_words() {
         ("<script>", "\\<script\\>"),
         ("a\\", "a\\\\"),
     ] {
-        assert_eq!(words(text, 100), shown);
+        assert_eq!(escaped(text, 100), shown);
     }
     assert_eq!(code("a`b"), "``a`b``");
     assert_eq!(code("`a"), "`` `a ``");

@@ -53,11 +53,11 @@ pub(in crate::store) fn append(
     let session = lifecycle::owned(db, id, caller)?.session;
     let unknown = what.kind() == Kind::Event
         && record_outbox::tables(db)?
-            .is_some_and(|there| !there.is_absent(Kind::Event) && !there.takes(what.record_type()));
+            .is_some_and(|there| !there.is_absent(Kind::Event) && !there.accepts(what.record_type()));
     if what.kind() == Kind::Checkpoint {
         checkpoints_due::remove(db, &session.instance_id)?;
     }
-    let record = what.recorded(record_id, session.instance_id, session.context_percent, at);
+    let record = what.into_record(record_id, session.instance_id, session.context_percent, at);
     let parked = unknown.then(|| UNKNOWN_TYPE.to_owned());
     db.prepare_cached(
         "INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced, parked_error, parked_at) \

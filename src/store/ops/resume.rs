@@ -115,12 +115,12 @@ fn go_on(
 ) -> Result<Record, StoreError> {
     let NewOwner { successor, process, draws } = heir;
     let uid = successor.uid;
-    if !successor.takes_up(&from.session, from.mirrored, from.owner_uid) {
+    if !successor.can_adopt(&from.session, from.mirrored, from.owner_uid) {
         let registration = successor.registration(&from.session);
         return lifecycle::register(db, registration, process, Caller { uid }, &draws, at);
     }
     let mut record = from.clone();
-    successor.settle_in(&mut record.session);
+    successor.apply_to(&mut record.session);
     record.process = process.or(record.process);
     let beaten = record.session.heartbeat(&Heartbeat::default(), at, stale_after);
     beaten.map_err(|_| StoreError::Closed(record.session.instance_id.to_string()))?;

@@ -1,12 +1,12 @@
 //! Opening the state folder: lock, check, upgrade; and replacing a damaged store.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::domain::Timestamp;
+use crate::platform::files::{WriteDurability, write_atomically};
 use crate::store::error::{OpenError, StoreError};
 use crate::store::recovery::integrity::Check;
 use crate::store::recovery::wal_repair::LogCondition;
@@ -145,12 +145,9 @@ impl DatabaseFiles {
         names.filter(|name| name.starts_with(&prefix) && name.ends_with('Z')).max()
     }
 
-    /// Replaces a file by these bytes, all of them or none.
+    /// Replaces a file's content atomically and durably.
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let draft = self.beside("-wal.mended");
-        let written = File::create(&draft).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-        written.and_then(|()| fs::rename(&draft, path)).map_err(StoreError::of_file)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(StoreError::of_file)
+        write_atomically(path, bytes, 0o600, WriteDurability::ContentAndName).map_err(StoreError::of_file)
     }
 
     fn open_sound(&self, check: &Check) -> Result<Connection, OpenError> {

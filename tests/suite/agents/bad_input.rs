@@ -55,11 +55,11 @@ fn no_input_fails_an_agent() {
     assert_eq!(known.len(), 1, "by its process it is one session: {known:#?}");
     let log = hook_log(&host);
     assert!(log.contains("hook Dance: there is no such event"), "{log}");
-    assert!(log.contains("stdin is not the JSON object it should be"), "{log}");
+    assert!(log.contains("stdin is not a JSON object"), "{log}");
 }
 
 #[test]
-fn five_megabytes_of_prompt_cost_nothing() {
+fn prompt_of_five_megabytes_is_read_within_bounded_memory() {
     let host = Host::new("odin3").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     agent.start(&host, "startup");
@@ -70,7 +70,7 @@ fn five_megabytes_of_prompt_cost_nothing() {
 }
 
 #[test]
-fn any_folder_gives_a_project() {
+fn every_folder_name_maps_to_a_project() {
     let host = Host::new("odin3").started();
     for (index, (folder, project)) in
         [("My Great Project", "my-great-project"), ("UPPER", "upper"), ("Größe", "groesse"), ("项目", "p-")]
@@ -90,7 +90,7 @@ fn any_folder_gives_a_project() {
 }
 
 #[test]
-fn rules_say_which_sessions_are_meta_supervisors() {
+fn type_rules_decide_which_sessions_are_meta_supervisors() {
     let host = Host::new("odin3");
     let (meta, plain) = (repository(&host, "meta/one"), repository(&host, "plain"));
     host.configure(&format!(
@@ -117,7 +117,7 @@ fn rules_say_which_sessions_are_meta_supervisors() {
 }
 
 #[test]
-fn a_daemon_that_hangs_does_not_slow_an_agent() {
+fn hanging_daemon_does_not_delay_an_agent() {
     let host = Host::new("odin3").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     agent.start(&host, "startup");
@@ -137,7 +137,7 @@ fn a_daemon_that_hangs_does_not_slow_an_agent() {
 }
 
 #[test]
-fn stdin_that_does_not_end_does_not_hold_an_agent() {
+fn endless_stdin_does_not_delay_an_agent() {
     let host = Host::new("odin3").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     let mut command = host.sessiond();
@@ -155,7 +155,7 @@ fn stdin_that_does_not_end_does_not_hold_an_agent() {
 }
 
 #[test]
-fn a_summary_with_half_an_emoji_is_kept() {
+fn summary_with_half_a_surrogate_pair_is_kept() {
     let host = Host::new("odin3").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     let id = id_in(&agent.start(&host, "startup"));

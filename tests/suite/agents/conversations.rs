@@ -119,7 +119,7 @@ fn killed_process_leaves_its_session_to_the_other() {
 }
 
 #[test]
-fn ends_close_what_is_done_and_leave_the_rest_to_be_resumed() {
+fn ends_close_completed_sessions_and_leave_others_resumable() {
     let host = Host::new("odin3").started();
     let folder = repository(&host, "odin");
     let jobs = host.dir().join("job");

@@ -76,12 +76,12 @@ fn morning(host: &Host) -> ([String; 3], Agent, Agent) {
 }
 
 #[test]
-fn a_day_of_an_agent_gives_exactly_its_sessions() {
+fn agent_day_yields_exactly_its_sessions() {
     a_day(true);
 }
 
 #[test]
-fn a_day_of_an_agent_whose_first_half_no_daemon_saw() {
+fn agent_day_is_recorded_though_the_daemon_starts_at_noon() {
     a_day(false);
 }
 

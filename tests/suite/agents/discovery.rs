@@ -31,12 +31,12 @@ pub fn tell(host: &Host, pid: u32, session_id: &str, started: &Value, cwd: &Valu
 }
 
 #[test]
-fn an_agent_is_found_once_whoever_comes_first() {
+fn agent_is_recorded_once_by_hook_and_discovery() {
     let host = Host::new("odin3").started();
     let folder = repository(&host, "odin");
     let (first, second) = (Agent::new(&folder, "u-1"), Agent::new(&folder, "u-2"));
     let Some(start) = started(first.pid()) else {
-        return println!("skipped: an_agent_is_found_once_whoever_comes_first needs /proc");
+        return println!("skipped: agent_is_recorded_once_by_hook_and_discovery needs /proc");
     };
 
     // Found first, then announced.
@@ -82,14 +82,14 @@ fn an_agent_is_found_once_whoever_comes_first() {
 }
 
 #[test]
-fn files_left_by_dead_processes_and_broken_ones_are_no_sessions() {
+fn stale_and_invalid_files_create_no_sessions() {
     let host = Host::new("odin3");
     let folder = repository(&host, "odin");
     let mut dead = Agent::new(&folder, "u-dead");
     let lives = Agent::new(&folder, "u-lives");
     let reused = Agent::new(&folder, "u-reused");
     if started(dead.pid()).is_none() {
-        return println!("skipped: files_left_by_dead_processes_and_broken_ones_are_no_sessions needs /proc");
+        return println!("skipped: stale_and_invalid_files_create_no_sessions needs /proc");
     }
     tell(&host, dead.pid(), "u-dead", &json!(started(dead.pid()).unwrap()), &json!(folder));
     dead.kill();
@@ -104,7 +104,7 @@ fn files_left_by_dead_processes_and_broken_ones_are_no_sessions() {
 }
 
 #[test]
-fn who_does_not_want_it_is_left_alone() {
+fn disabled_discovery_records_no_agent() {
     let host = Host::new("odin3");
     host.configure("[claude]\nwatch = false\n");
     let host = host.started();

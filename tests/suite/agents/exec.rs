@@ -20,7 +20,7 @@ fn only_session(host: &Host) -> Value {
 }
 
 #[test]
-fn a_program_finds_its_session_and_closes_it() {
+fn exec_passes_the_session_and_closes_it() {
     let host = Host::new("odin3").started();
     let folder = repository(&host, "My Work");
     let mut command = host.sessiond();
@@ -33,7 +33,7 @@ fn a_program_finds_its_session_and_closes_it() {
 }
 
 #[test]
-fn exit_codes_come_through_and_a_failure_leaves_the_session_to_be_resumed() {
+fn exec_forwards_exit_codes_and_leaves_failed_sessions_resumable() {
     for (script, code, status) in
         [("exit 0", 0, "closed"), ("exit 3", 3, "stale"), ("kill -TERM $$", 143, "stale"), ("kill -9 $$", 137, "stale")]
     {
@@ -52,7 +52,7 @@ fn exit_codes_come_through_and_a_failure_leaves_the_session_to_be_resumed() {
 }
 
 #[test]
-fn signals_reach_the_program_and_the_daemon_speaks_for_it() {
+fn exec_forwards_signals_and_the_daemon_records_heartbeats() {
     let host = Host::new("odin3");
     host.configure("[central]\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
     let host = host.started();
@@ -73,7 +73,7 @@ fn signals_reach_the_program_and_the_daemon_speaks_for_it() {
 }
 
 #[test]
-fn a_daemon_that_comes_later_takes_the_program_over() {
+fn later_daemon_watches_the_program() {
     let mut host = Host::new("odin3").environment("HOST_MACHINE", "odin3");
     let mut command = host.sessiond();
     command.args(["exec", "--project", "odin", "--", "sh", "-c", "echo $INSTANCE_ID; read line"]);
@@ -89,7 +89,7 @@ fn a_daemon_that_comes_later_takes_the_program_over() {
 }
 
 #[test]
-fn an_agent_with_hooks_under_exec_is_one_session() {
+fn agent_with_hooks_under_exec_is_one_session() {
     let host = Host::new("odin3").started();
     let mut command = host.sessiond();
     command.args(["exec", "--project", "odin", "--", "sh", "-c", "echo $$; read line"]);
@@ -108,7 +108,7 @@ fn an_agent_with_hooks_under_exec_is_one_session() {
 
 /// A terminal sends Ctrl-C to all processes in its foreground; the program must not get it a second time from us.
 #[test]
-fn what_the_terminal_sends_arrives_once() {
+fn terminal_signal_arrives_once() {
     let host = Host::new("odin3").started();
     let script = "trap 'n=x$n' INT; echo ready; read a; read b; echo \"n=$n.\"";
     let line =

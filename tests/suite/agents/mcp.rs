@@ -36,7 +36,7 @@ fn call(id: u32, name: &str, arguments: Value) -> Value {
 }
 
 #[test]
-fn clients_of_every_revision_are_understood() {
+fn accepts_clients_of_every_protocol_revision() {
     let host = Host::new("odin3").started();
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -118,7 +118,7 @@ fn every_line_is_answered_with_its_id() {
 }
 
 #[test]
-fn without_a_daemon_it_says_so_and_what_to_do() {
+fn reports_a_missing_daemon_with_advice() {
     let host = Host::new("odin3");
     let answers = speak(
         &host,
@@ -135,13 +135,11 @@ fn without_a_daemon_it_says_so_and_what_to_do() {
 }
 
 #[test]
-fn the_official_clients_go_through_all_of_it() {
+fn official_clients_can_use_every_tool() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = here.join("target/mcp-clients");
     if !clients.join("node_modules/@modelcontextprotocol/client").is_dir() {
-        return println!(
-            "skipped: the_official_clients_go_through_all_of_it needs node and what tests/run installs by npm"
-        );
+        return println!("skipped: official_clients_can_use_every_tool needs node and what tests/run installs by npm");
     }
     let host = Host::new("odin3").started();
     let mut node = Command::new("node");

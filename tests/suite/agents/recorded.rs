@@ -125,7 +125,7 @@ impl Replay {
 }
 
 #[test]
-fn sessions_of_claude_code_2_1_332_are_the_right_ones() {
+fn claude_code_2_1_332_yields_the_expected_sessions() {
     let replay = Replay::new("2.1.332", "cli");
     let home = replay.host.dir().to_owned();
     let mut first = Agent::new(&home, "");
@@ -191,14 +191,14 @@ fn context_of_claude_code_2_0_76_is_computed() {
 }
 
 #[test]
-fn files_under_a_throw_away_id_are_no_sessions() {
+fn files_under_a_throw_away_id_create_no_sessions() {
     let host = Host::new("odin3").started();
     let agent = Agent::new(host.dir(), "");
     let folder = host.dir().join(".claude/sessions");
     fs::create_dir_all(&folder).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap_or_default();
     let Some(started) = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)) else {
-        return println!("skipped: files_under_a_throw_away_id_are_no_sessions needs /proc");
+        return println!("skipped: files_under_a_throw_away_id_create_no_sessions needs /proc");
     };
     // An agent that stays shows that the files before were read.
     let marker = Agent::new(host.dir(), "");

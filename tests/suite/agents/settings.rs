@@ -28,7 +28,7 @@ fn files(host: &Host) -> usize {
 }
 
 #[test]
-fn settings_before_and_after() {
+fn settings_are_edited_and_restored() {
     let host = Host::new("odin3");
     let file = write(&host, MINE);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
@@ -53,7 +53,7 @@ fn settings_before_and_after() {
 }
 
 #[test]
-fn without_settings_they_are_made_and_what_they_say_runs() {
+fn missing_settings_are_created_and_their_commands_run() {
     let host = Host::new("odin3").started();
     host.ok(&["install", "--claude"]);
     let settings: Value =
@@ -75,7 +75,7 @@ fn without_settings_they_are_made_and_what_they_say_runs() {
 }
 
 #[test]
-fn another_status_line_stays_and_it_is_said_how_to_join_them() {
+fn foreign_status_line_is_kept_with_advice() {
     let host = Host::new("odin3").started();
     let file = write(&host, r#"{"statusLine": {"type": "command", "command": "cat >/dev/null; echo theirs"}}"#);
     let output = host.verb(&["install", "--claude"]);
@@ -93,7 +93,7 @@ fn another_status_line_stays_and_it_is_said_how_to_join_them() {
 }
 
 #[test]
-fn broken_settings_are_told_of_and_not_touched() {
+fn invalid_settings_are_reported_and_not_changed() {
     let host = Host::new("odin3");
     for broken in ["{\"hooks\": ", "[1]", "{\"hooks\": 7}", "\u{1}"] {
         let file = write(&host, broken);
@@ -112,7 +112,7 @@ fn broken_settings_are_told_of_and_not_touched() {
 }
 
 #[test]
-fn a_link_stays_a_link() {
+fn symlink_is_kept() {
     let host = Host::new("odin3");
     let kept = host.dir().join("dotfiles.json");
     fs::write(&kept, "{}\n").unwrap();
@@ -135,7 +135,7 @@ fn claude(host: Host, version: &str) -> Host {
 }
 
 #[test]
-fn hooks_are_installed_by_the_version_that_is_there() {
+fn installed_hooks_match_the_installed_version() {
     for (version, takes_all) in [("2.1.332", true), ("2.1.75", true), ("2.1.74", false), ("unknown", false)] {
         let host = claude(Host::new("odin3"), version);
         let output = host.verb(&["install", "--claude"]);

@@ -20,7 +20,7 @@ fn waiting(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn what_is_registered_with_no_daemon_has_the_id_it_was_told() {
+fn spooled_registration_keeps_its_printed_id() {
     let mut host = Host::new("odin4");
     let id = host.ok(&["register", "--project", "odin", "--epic", "003", "--id-only"]);
     let other = host.ok(&["register", "--project", "odin", "--type", "MS", "--id-only"]);
@@ -42,7 +42,7 @@ fn what_is_registered_with_no_daemon_has_the_id_it_was_told() {
 }
 
 #[test]
-fn times_are_those_of_the_writing() {
+fn imported_requests_keep_their_timestamps() {
     let mut host = Host::new("odin4");
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     // What is tested is that time passes.
@@ -53,7 +53,7 @@ fn times_are_those_of_the_writing() {
 }
 
 #[test]
-fn what_is_refused_with_a_daemon_is_refused_without() {
+fn invalid_requests_are_rejected_without_a_daemon_too() {
     let host = Host::new("odin4");
     for (words, code) in [
         (&["register", "--project", "Odin"][..], 2),
@@ -69,7 +69,7 @@ fn what_is_refused_with_a_daemon_is_refused_without() {
 }
 
 #[test]
-fn a_letter_is_applied_once_though_the_daemon_dies_in_between() {
+fn spooled_request_is_applied_once_over_a_crash() {
     let mut host = Host::new("odin4");
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let spool = host.state_dir().join("spool");
@@ -92,7 +92,7 @@ fn a_letter_is_applied_once_though_the_daemon_dies_in_between() {
 }
 
 #[test]
-fn letters_are_taken_in_as_they_appear_and_damaged_ones_set_aside() {
+fn new_requests_are_imported_and_invalid_ones_quarantined() {
     let host = Host::new("odin4").started();
     let away = Host::new("odin4");
     let id = away.ok(&["register", "--project", "odin", "--id-only"]);
@@ -132,7 +132,7 @@ fn leave(host: &Host, name: &str, write: &serde_json::Value) {
 }
 
 #[test]
-fn a_request_that_can_never_be_applied_holds_up_no_other() {
+fn invalid_request_does_not_delay_others() {
     let mut host = Host::new("odin4").started();
     let foreign = host.ok(&["register", "--project", "odin", "--id-only"]);
     let closed = host.ok(&["register", "--project", "odin", "--id-only"]);
@@ -184,15 +184,15 @@ fn a_request_that_can_never_be_applied_holds_up_no_other() {
 }
 
 #[test]
-fn doctor_reports_what_waits_while_no_daemon_runs() {
+fn doctor_reports_pending_requests_without_a_daemon() {
     let host = Host::new("odin4");
     host.ok(&["register", "--project", "odin", "--id-only"]);
     let doctor = String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains("1 requests wait in"), "{doctor}");
+    assert!(doctor.contains("1 requests are pending in"), "{doctor}");
 }
 
 #[test]
-fn requests_wait_in_order_while_the_store_is_full() {
+fn requests_stay_in_order_while_the_store_is_full() {
     let mut host = Host::new("odin4");
     host.configure("[store]\nmax_size = \"1MiB\"\n");
     host.start();
@@ -235,7 +235,7 @@ fn requests_wait_in_order_while_the_store_is_full() {
 }
 
 #[test]
-fn what_was_written_last_comes_last_whatever_the_clock_said() {
+fn requests_are_applied_in_order_despite_clock_changes() {
     let mut host = Host::new("odin4");
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     host.ok(&["close", &id]);
@@ -248,7 +248,7 @@ fn what_was_written_last_comes_last_whatever_the_clock_said() {
 }
 
 #[test]
-fn the_daemon_serves_while_thousands_of_requests_are_imported() {
+fn daemon_serves_during_a_large_import() {
     let mut host = Host::new("odin4");
     let first = host.ok(&["register", "--project", "odin", "--id-only"]);
     // As many as several passes take, made from the first by other ids and later times.

@@ -22,7 +22,7 @@ fn message(answer: &Value) -> String {
 }
 
 #[test]
-fn requests_that_are_wrong_are_refused_by_the_field() {
+fn invalid_requests_are_rejected_with_the_field() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let heartbeat = format!("/v1/sessions/{id}/heartbeat");
@@ -88,7 +88,7 @@ fn refused_body(host: &Host, path: &str, body: &[u8]) -> u16 {
 }
 
 #[test]
-fn broken_json_and_other_things_that_are_no_requests() {
+fn rejects_invalid_json_and_http() {
     let host = Host::new("odin3").started();
     let deep = format!("{{\"project\": {}{}}}", "[".repeat(20_000), "]".repeat(20_000));
     let half = r#"{"project": "odin", "current_epic": "half \ud83d"}"#;
@@ -121,7 +121,7 @@ fn broken_json_and_other_things_that_are_no_requests() {
 }
 
 #[test]
-fn a_body_of_ten_megabytes_and_a_head_that_never_ends() {
+fn rejects_a_large_body_and_an_endless_head() {
     let host = Host::new("odin3").started();
     let body = json!({"project": "x".repeat(10 << 20)}).to_string();
     let request = format!(
@@ -141,7 +141,7 @@ fn a_body_of_ten_megabytes_and_a_head_that_never_ends() {
 }
 
 #[test]
-fn five_thousand_idle_connections_do_not_keep_others_out_for_long() {
+fn idle_connections_are_closed_for_new_clients() {
     let host = Host::new("odin3").started();
     // Each end of a connection is a descriptor of this process too.
     let (_, hard) = raise_open_files();
@@ -173,7 +173,7 @@ fn raise_open_files() -> (u64, u64) {
 }
 
 #[test]
-fn configurations_and_urls_that_are_wrong_stop_it_with_a_line() {
+fn invalid_configuration_stops_the_start_with_one_line() {
     let host = Host::new("odin3");
     let cases = [
         ("[central\n", "line 1"),
@@ -201,7 +201,7 @@ fn configurations_and_urls_that_are_wrong_stop_it_with_a_line() {
 }
 
 #[test]
-fn a_wrong_password_waits_for_a_person_and_becomes_right() {
+fn wrong_password_is_retried_until_corrected() {
     let server = Server::start(&[]);
     server.create("central");
     server.psql("central", "CREATE ROLE agent LOGIN PASSWORD 'right'");
@@ -226,7 +226,7 @@ fn a_wrong_password_waits_for_a_person_and_becomes_right() {
 }
 
 #[test]
-fn no_password_shows_in_the_arguments_the_log_or_the_status() {
+fn password_appears_in_no_argument_log_or_status() {
     let host = Host::new("odin3").argument("--central-url").argument("postgres://agent:hunter2@127.0.0.1:1/central");
     let host = host.started();
     host.await_central("unreachable");
@@ -237,10 +237,10 @@ fn no_password_shows_in_the_arguments_the_log_or_the_status() {
 }
 
 #[test]
-fn a_state_folder_that_cannot_be_written() {
+fn unwritable_state_folder_stops_the_start() {
     let nobody = nix::unistd::User::from_name("nobody").unwrap();
     let (Some(nobody), true) = (nobody, rustix::process::geteuid().is_root()) else {
-        return println!("skipped: a_state_folder_that_cannot_be_written needs root and the user nobody");
+        return println!("skipped: unwritable_state_folder_stops_the_start needs root and the user nobody");
     };
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
@@ -264,7 +264,7 @@ fn a_state_folder_that_cannot_be_written() {
 }
 
 #[test]
-fn a_full_disk_is_an_error_to_the_caller_and_nothing_is_lost() {
+fn full_disk_is_reported_and_loses_nothing() {
     let mount = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(mount.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
@@ -309,9 +309,9 @@ fn a_full_disk_is_an_error_to_the_caller_and_nothing_is_lost() {
 }
 
 #[test]
-fn another_user_s_process_is_let_in_only_with_the_group() {
+fn other_users_need_the_group() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: another_user_s_process_is_let_in_only_with_the_group needs root");
+        return println!("skipped: other_users_need_the_group needs root");
     }
     let open = |group: &str| {
         let mut host = Host::new("odin3");

@@ -11,7 +11,7 @@ fn document(text: &str) -> Value {
 }
 
 #[test]
-fn a_session_s_life_on_the_command_line() {
+fn session_lifecycle_on_the_command_line() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--type", "PS", "--epic", "003", "--id-only"]);
     assert!(id.starts_with("odin-PS-"));
@@ -69,7 +69,7 @@ fn a_session_s_life_on_the_command_line() {
 }
 
 #[test]
-fn several_candidates_are_numbered_and_exit_with_3() {
+fn several_matches_are_numbered_and_exit_with_3() {
     let host = Host::new("odin3").started();
     let ids = [(); 12].map(|()| host.ok(&["register", "--project", "odin", "--id-only"]));
     let (code, said) = host.refused(&["show", "odin"]);
@@ -80,7 +80,7 @@ fn several_candidates_are_numbered_and_exit_with_3() {
 }
 
 #[test]
-fn errors_exit_as_the_contract_says() {
+fn errors_have_the_documented_exit_codes() {
     let host = Host::new("odin3").started();
     for (words, code) in [
         (&["show", "nobody"][..], 1),
@@ -107,7 +107,7 @@ fn errors_exit_as_the_contract_says() {
 }
 
 #[test]
-fn a_reader_that_hangs_up_is_no_error() {
+fn closed_output_pipe_is_no_error() {
     let host = Host::new("odin3").started();
     host.ok(&["register", "--project", "odin"]);
     let mut list = host.sessiond().arg("list").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -117,7 +117,7 @@ fn a_reader_that_hangs_up_is_no_error() {
 }
 
 #[test]
-fn status_tells_people_and_programs() {
+fn status_prints_text_and_json() {
     let host = Host::new("odin3").started();
     let status = document(&host.ok(&["status", "--json"]));
     for path in [

@@ -6,7 +6,7 @@ use crate::support::postgres::Server;
 use std::time::Duration;
 
 #[test]
-fn the_session_that_comes_later_gets_a_new_id_and_answers_to_both() {
+fn later_session_gets_a_new_id_and_keeps_the_old_as_an_alias() {
     let server = Server::start(&["timezone=Asia/Kolkata"]);
     server.create("central");
     let url = server.url("central");
@@ -41,7 +41,7 @@ fn the_session_that_comes_later_gets_a_new_id_and_answers_to_both() {
 }
 
 #[test]
-fn a_row_that_central_never_accepts_is_parked_and_the_others_go_on() {
+fn rejected_row_is_parked_and_others_are_pushed() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
@@ -72,7 +72,7 @@ fn a_row_that_central_never_accepts_is_parked_and_the_others_go_on() {
 }
 
 #[test]
-fn a_session_that_others_closed_in_central_is_closed_here() {
+fn session_closed_in_central_is_closed_locally() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");

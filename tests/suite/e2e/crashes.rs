@@ -8,7 +8,7 @@ use crate::support::load::Load;
 use crate::support::{campaign, random::Random};
 
 #[test]
-fn kill_9_under_load_loses_nothing_acknowledged() {
+fn kill_under_load_loses_no_acknowledged_write() {
     let kills = campaign(100, 2000);
     let mut random = Random::from_clock("kill -9");
     let (mut host, load) = (Host::new("odin3").started(), Load::default());

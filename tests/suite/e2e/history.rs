@@ -393,7 +393,7 @@ fn a_true_history() -> (Vec<Operation>, End) {
 }
 
 #[test]
-fn a_true_history_is_believed() {
+fn valid_history_passes_the_check() {
     let (history, end) = a_true_history();
     assert_eq!(violations(&history, &end), [""; 0]);
 }
@@ -440,7 +440,7 @@ fn each_kind_of_violation_is_caught() {
 }
 
 #[test]
-fn what_is_missing_too_many_or_at_odds_is_caught() {
+fn check_reports_missing_extra_and_conflicting_rows() {
     let caught = |lie: fn(&mut Vec<Operation>, &mut End)| {
         let (mut history, mut end) = a_true_history();
         lie(&mut history, &mut end);

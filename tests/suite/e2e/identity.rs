@@ -17,14 +17,14 @@ fn migrated() -> (Server, String) {
 }
 
 #[test]
-fn with_nothing_configured_it_is_odin3_and_says_that_it_guessed() {
+fn unconfigured_name_is_guessed_with_a_warning() {
     let host = Host::nameless().started();
     assert_eq!(host.status()["machine"]["name"], "odin3");
     assert!(host.log().contains("GUESSED"), "{}", host.log());
 }
 
 #[test]
-fn the_name_is_pinned_with_a_host_id_that_stays() {
+fn name_and_host_id_are_pinned() {
     let mut host = Host::new("laptop").started();
     let id = host.status()["machine"]["host_id"].clone();
     host.stop();
@@ -34,7 +34,7 @@ fn the_name_is_pinned_with_a_host_id_that_stays() {
 }
 
 #[test]
-fn a_disagreement_stops_it_with_both_names_and_the_way_out() {
+fn name_mismatch_stops_the_start_with_advice() {
     let mut host = Host::nameless().environment("HOST_MACHINE", "laptop").started();
     let registered = host.ok(&["register", "--project", "odin", "--id-only"]);
     host.stop();
@@ -55,7 +55,7 @@ fn a_disagreement_stops_it_with_both_names_and_the_way_out() {
 }
 
 #[test]
-fn names_that_break_the_rule_are_refused_with_the_rule() {
+fn invalid_names_are_rejected_with_the_rule() {
     for name in ["UPPERCASE", "My-Machine", "machine@host", "@special", "-x", "", &"x".repeat(65)] {
         let host = Host::nameless().environment("HOST_MACHINE", name);
         let (code, said) = host.refuses();
@@ -66,7 +66,7 @@ fn names_that_break_the_rule_are_refused_with_the_rule() {
 }
 
 #[test]
-fn a_pin_that_cannot_be_read_is_never_guessed_anew() {
+fn unreadable_identity_is_never_guessed_again() {
     let mut host = Host::new("laptop").started();
     host.stop();
     fs::write(host.state_dir().join("identity.json"), "{\"machine_name\": ").unwrap();
@@ -76,7 +76,7 @@ fn a_pin_that_cannot_be_read_is_never_guessed_anew() {
 }
 
 #[test]
-fn the_later_of_two_hosts_under_one_name_writes_nothing_until_renamed() {
+fn second_host_of_a_name_writes_nothing_until_renamed() {
     let (server, url) = migrated();
     let first = Host::with_central("odin3", &url).started();
     let one = first.ok(&["register", "--project", "first", "--id-only"]);
@@ -99,7 +99,7 @@ fn the_later_of_two_hosts_under_one_name_writes_nothing_until_renamed() {
 }
 
 #[test]
-fn a_host_told_to_replace_takes_the_name_over() {
+fn replacing_host_receives_the_name() {
     let (_server, url) = migrated();
     let first = Host::with_central("odin3", &url).started();
     first.await_central("connected");
@@ -111,7 +111,7 @@ fn a_host_told_to_replace_takes_the_name_over() {
 }
 
 #[test]
-fn a_copied_state_folder_is_found_out() {
+fn copied_state_folder_is_detected() {
     let (server, url) = migrated();
     let mut original = Host::with_central("odin3", &url).started();
     let id = original.ok(&["register", "--project", "odin", "--id-only"]);
@@ -137,7 +137,7 @@ fn a_copied_state_folder_is_found_out() {
 }
 
 #[test]
-fn a_renamed_host_takes_its_rows_along() {
+fn renamed_host_keeps_its_rows() {
     let (server, url) = migrated();
     let host = Host::with_central("odin3", &url).started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);

@@ -44,7 +44,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn a_process_that_dies_turns_its_session_stale_at_once() {
+fn session_is_stale_at_once_when_its_process_ends() {
     let host = Host::new("odin3").started();
     let mut process = Process::start();
     let id = host.ok(&["register", "--project", "odin", "--pid", &process.pid(), "--id-only"]);
@@ -56,7 +56,7 @@ fn a_process_that_dies_turns_its_session_stale_at_once() {
 }
 
 #[test]
-fn a_process_that_died_while_the_daemon_was_away_is_noticed_at_its_start() {
+fn process_end_is_noticed_at_the_next_start() {
     let mut host = Host::new("odin3").started();
     let (mut dies, lives) = (Process::start(), Process::start());
     let register = |pid: &str| host.ok(&["register", "--project", "odin", "--pid", pid, "--id-only"]);
@@ -69,7 +69,7 @@ fn a_process_that_died_while_the_daemon_was_away_is_noticed_at_its_start() {
 }
 
 #[test]
-fn while_a_process_lives_the_daemon_sends_its_heartbeats() {
+fn daemon_records_heartbeats_for_running_processes() {
     let server = Server::start(&["timezone=America/New_York"]);
     server.create("central");
     let url = server.url("central");
@@ -89,7 +89,7 @@ fn while_a_process_lives_the_daemon_sends_its_heartbeats() {
 }
 
 #[test]
-fn a_host_that_vanished_is_turned_stale_by_another() {
+fn sessions_of_a_vanished_host_are_marked_stale_by_another() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
@@ -116,7 +116,7 @@ fn a_host_that_vanished_is_turned_stale_by_another() {
 }
 
 #[test]
-fn a_machine_that_slept_looks_before_it_reports_its_sessions_dead() {
+fn processes_are_checked_after_a_sleep_before_sessions_are_reported_stale() {
     let host = Host::new("laptop");
     host.configure("[central]\nheartbeat_interval = \"1s\"\n[sessions]\nstale_after = \"5s\"\n");
     let host = host.started();
@@ -130,7 +130,7 @@ fn a_machine_that_slept_looks_before_it_reports_its_sessions_dead() {
 }
 
 #[test]
-fn sigterm_pushes_what_there_is_and_leaves_nothing_open() {
+fn sigterm_pushes_pending_rows_and_closes_everything() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
@@ -162,7 +162,7 @@ fn two_daemons_cannot_share_a_state_folder_or_a_socket() {
 }
 
 #[test]
-fn a_socket_that_a_crash_left_behind_is_replaced() {
+fn stale_socket_of_a_crash_is_replaced() {
     let mut host = Host::new("odin3");
     drop(UnixListener::bind(host.socket()).unwrap());
     host.start();
@@ -172,7 +172,7 @@ fn a_socket_that_a_crash_left_behind_is_replaced() {
 }
 
 #[test]
-fn a_change_of_the_configuration_is_taken_over_and_a_broken_one_is_not() {
+fn valid_configuration_change_is_applied_and_an_invalid_one_is_not() {
     let host = Host::new("odin3").started();
     assert_eq!(host.status()["central"]["state"], "off");
     host.configure("[sessions\n");
@@ -193,7 +193,7 @@ fn a_change_of_the_configuration_is_taken_over_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_migration_that_arrives_while_it_waits_is_noticed() {
+fn migration_is_noticed_while_waiting_for_it() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
@@ -210,7 +210,7 @@ fn a_migration_that_arrives_while_it_waits_is_noticed() {
 }
 
 #[test]
-fn systemd_hears_of_its_life() {
+fn systemd_is_notified() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();

@@ -68,7 +68,7 @@ fn survives(server: &Server, host: &Host, id: &str, expected: &[(&str, Value)]) 
 }
 
 #[test]
-fn changes_of_other_clients_survive_a_waiting_heartbeat() {
+fn remote_changes_survive_a_pending_heartbeat() {
     let (server, url) = migrated();
     let host = patient(&url);
     let ids: Vec<_> = (0..12).map(|_| register(&host)).collect();
@@ -87,7 +87,7 @@ fn changes_of_other_clients_survive_a_waiting_heartbeat() {
 }
 
 #[test]
-fn changes_of_other_clients_survive_a_push_that_comes_before_they_are_read() {
+fn remote_changes_survive_a_push_before_the_pull() {
     let (server, url) = migrated();
     let host = patient(&url);
     let id = register(&host);
@@ -101,7 +101,7 @@ fn changes_of_other_clients_survive_a_push_that_comes_before_they_are_read() {
 }
 
 #[test]
-fn an_own_change_of_another_column_leaves_theirs() {
+fn local_change_keeps_remote_changes_of_other_columns() {
     let (server, url) = migrated();
     let host = patient(&url);
     let id = register(&host);
@@ -115,7 +115,7 @@ fn an_own_change_of_another_column_leaves_theirs() {
 }
 
 #[test]
-fn the_later_of_two_changes_of_one_column_counts_in_both_orders() {
+fn later_change_of_a_column_wins_in_both_orders() {
     let (server, url) = migrated();
     let host = patient(&url);
     let (ours_last, theirs_last) = (register(&host), register(&host));
@@ -139,7 +139,7 @@ fn the_later_of_two_changes_of_one_column_counts_in_both_orders() {
 }
 
 #[test]
-fn seventy_starts_that_fail_make_no_conflict() {
+fn failed_starts_cause_no_identity_conflict() {
     let (_server, url) = migrated();
     let mut host = Host::with_central("odin3", &url).started();
     host.await_central("connected");
@@ -158,7 +158,7 @@ fn seventy_starts_that_fail_make_no_conflict() {
 }
 
 #[test]
-fn a_backup_of_many_starts_ago_makes_no_conflict_and_a_copy_still_does() {
+fn restored_backup_causes_no_conflict_but_a_copy_does() {
     let (server, url) = migrated();
     let mut host = Host::with_central("odin3", &url).started();
     let id = register(&host);

@@ -42,7 +42,7 @@ const OLD_CLIENT: &str = "INSERT INTO supervisor_sessions (instance_id, project,
      VALUES ('odin-PS-0ld001', 'odin', 'PS', 'odin9')";
 
 #[test]
-fn sessions_of_other_hosts_and_of_old_clients_are_known_within_a_second() {
+fn remote_sessions_are_mirrored_within_a_second() {
     let server = central();
     let url = server.url("central");
     let odin4 = Host::with_central("odin4", &url);
@@ -73,7 +73,7 @@ fn sessions_of_other_hosts_and_of_old_clients_are_known_within_a_second() {
 }
 
 #[test]
-fn without_central_the_mirror_answers_and_says_how_old_it_is() {
+fn mirror_answers_with_its_age_while_central_is_down() {
     let mut server = central();
     let url = server.url("central");
     let odin4 = Host::with_central("odin4", &url);
@@ -112,7 +112,7 @@ fn without_central_the_mirror_answers_and_says_how_old_it_is() {
 }
 
 #[test]
-fn what_others_do_to_a_session_comes_back_to_its_host() {
+fn remote_changes_of_a_session_reach_its_host() {
     let server = central();
     let url = server.url("central");
     let odin3 = told("odin3", &url);
@@ -140,7 +140,7 @@ fn what_others_do_to_a_session_comes_back_to_its_host() {
 }
 
 #[test]
-fn behind_a_pooler_central_is_asked() {
+fn central_is_polled_behind_a_pooler() {
     let server = central();
     let direct = Host::with_central("odin4", &server.url("central"));
     direct.ok(&["migrate", "--central-url", &server.url("central")]);
@@ -154,7 +154,7 @@ fn behind_a_pooler_central_is_asked() {
 }
 
 #[test]
-fn closed_sessions_leave_the_host_and_stay_known() {
+fn pruned_sessions_stay_in_central() {
     let server = central();
     let url = server.url("central");
     let odin3 = Host::new("odin3");
@@ -214,7 +214,7 @@ impl Events {
 }
 
 #[test]
-fn each_change_is_streamed_and_a_broken_stream_goes_on() {
+fn watch_streams_each_change_and_resumes() {
     let mut host = Host::new("odin3").started();
     let mut events = Events::of(&host, "?project=odin", None);
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);

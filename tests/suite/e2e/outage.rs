@@ -150,7 +150,7 @@ fn an_old_client_still_stamps_its_own_heartbeat(server: &Server) {
 }
 
 #[test]
-fn central_stopped_while_three_machines_work() {
+fn no_row_is_lost_while_central_is_stopped() {
     let mut server = old_central("America/New_York");
     let url = server.url("central");
     Host::new("odin3").ok(&["migrate", "--central-url", &url]);
@@ -170,7 +170,7 @@ fn central_stopped_while_three_machines_work() {
 }
 
 #[test]
-fn central_hanging_while_three_machines_work() {
+fn no_row_is_lost_while_central_hangs() {
     let server = old_central("Asia/Kolkata");
     let url = server.url("central");
     Host::new("odin3").ok(&["migrate", "--central-url", &url]);
@@ -189,7 +189,7 @@ fn central_hanging_while_three_machines_work() {
 }
 
 #[test]
-fn central_restored_from_an_older_dump() {
+fn rows_missing_from_a_restored_dump_are_pushed_again() {
     let mut server = old_central("Europe/Berlin");
     let url = server.url("central");
     Host::new("odin3").ok(&["migrate", "--central-url", &url]);

@@ -11,7 +11,7 @@ use crate::support::daemon::Host;
 const MEASURED: u64 = 100;
 
 #[test]
-fn a_registration_costs_the_same_beside_many_watched_processes() {
+fn registration_cost_is_independent_of_watched_processes() {
     let host = Host::new("odin3").started();
     // One process lives as long as the test and runs all sessions: each is watched for itself.
     let body = json!({ "project": "odin", "instance_type": "PS", "pid": std::process::id() });

@@ -14,7 +14,7 @@ fn add(host: &Host, session: &str, route: &str, body: &Value) -> Value {
 }
 
 #[test]
-fn without_a_central_everything_is_kept_found_and_without_secrets() {
+fn records_are_stored_and_redacted_without_central() {
     let mut host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--context", "12", "--id-only"]);
     let event = host.ok(&[
@@ -82,7 +82,7 @@ fn without_a_central_everything_is_kept_found_and_without_secrets() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn invalid_records_are_rejected_with_the_field() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let long = "x".repeat(70_000);
@@ -123,7 +123,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn a_checkpoint_is_suggested_once_the_context_is_nearly_full() {
+fn suggests_a_checkpoint_for_a_nearly_full_context() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let beat = |context: u64| {
@@ -146,7 +146,7 @@ fn a_checkpoint_is_suggested_once_the_context_is_nearly_full() {
 }
 
 #[test]
-fn a_type_that_central_does_not_know_is_parked_and_said_until_it_does() {
+fn unknown_event_type_is_parked_until_central_accepts_it() {
     let server = old_central(&[]);
     let url = server.url("central");
     let host = Host::with_central("odin4", &url).started();
@@ -185,7 +185,7 @@ fn a_type_that_central_does_not_know_is_parked_and_said_until_it_does() {
 }
 
 #[test]
-fn a_central_without_the_tables_leaves_history_here_and_nothing_waits() {
+fn history_stays_local_if_central_lacks_the_tables() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
@@ -202,7 +202,7 @@ fn a_central_without_the_tables_leaves_history_here_and_nothing_waits() {
 }
 
 #[test]
-fn a_session_that_gets_a_new_id_keeps_its_history() {
+fn session_with_a_new_id_keeps_its_history() {
     let server = old_central(&[]);
     let url = server.url("central");
     let host = Host::with_central("laptop", &url).started();

@@ -22,7 +22,7 @@ fn total(host: &Host, path: &str, list: &str) -> usize {
 }
 
 #[test]
-fn a_request_repeated_under_one_key_is_done_once_and_answered_alike() {
+fn repeated_request_is_applied_once_with_the_same_answer() {
     let mut host = Host::new("odin3").started();
     let key = "Idempotency-Key: 5b1c0e9e-6a5e\r\n";
     let what = json!({"project": "odin", "current_epic": "003"});
@@ -65,7 +65,7 @@ fn a_request_repeated_under_one_key_is_done_once_and_answered_alike() {
 }
 
 #[test]
-fn a_key_that_is_none_is_refused_by_name() {
+fn rejects_an_invalid_idempotency_key() {
     let host = Host::new("odin3").started();
     let what = json!({"project": "odin"});
     let long = format!("Idempotency-Key: {}\r\n", "k".repeat(256));
@@ -80,7 +80,7 @@ fn a_key_that_is_none_is_refused_by_name() {
 }
 
 #[test]
-fn one_agent_in_one_process_is_registered_once() {
+fn agent_of_one_process_is_registered_once() {
     let host = Host::new("odin3").started();
     let what = json!({"project": "odin", "pid": std::process::id(), "claude_session_uuid": "u-1"});
     let (_, first) = post(&host, "/v1/sessions", "", &what);
@@ -179,7 +179,7 @@ fn records_are_paged_by_the_last_one_seen() {
 }
 
 #[test]
-fn the_machine_of_the_process_that_registers_counts_where_the_daemon_takes_it() {
+fn registration_may_name_another_machine_if_configured() {
     let mut host = Host::new("odin3").started();
     let machine = |host: &Host, variable: &str, words: &[&str]| {
         let mut command = host.sessiond();
@@ -207,7 +207,7 @@ fn the_machine_of_the_process_that_registers_counts_where_the_daemon_takes_it() 
 }
 
 #[test]
-fn a_database_url_of_another_kind_is_passed_over() {
+fn foreign_database_url_is_ignored() {
     for url in ["mysql://me:hunter2@db/x", "sqlite:///tmp/x.db", "mongodb+srv://db/x", "not a url"] {
         let host = Host::new("odin3").environment("DATABASE_URL", url).started();
         assert_eq!(host.status()["central"]["configured"], false, "{url}");

@@ -21,7 +21,7 @@ fn other_program(host: &Host) -> Connection {
 }
 
 #[test]
-fn file_size_limit_is_a_full_disk_and_ends_nothing() {
+fn file_size_limit_is_reported_as_a_full_disk() {
     let host = Host::new("odin3").started();
     let (status, session) = register(&host);
     assert_eq!(status, 201);

@@ -60,7 +60,7 @@ fn check_said(host: &Host) {
 }
 
 #[test]
-fn a_flipped_bit_in_the_log_is_noticed_said_and_flipped_back() {
+fn flipped_bit_in_the_log_is_reported_and_corrected() {
     let mut random = Random::from_clock("bits of the log");
     let mut host = Host::new("odin3").started();
     let (mut mended, rounds) = (0, campaign(8, 200));
@@ -92,7 +92,7 @@ fn a_flipped_bit_in_the_log_is_noticed_said_and_flipped_back() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_in_the_database_is_survived() {
+fn flipped_bit_in_the_database_is_survived() {
     let mut random = Random::from_clock("bits of the database");
     for _ in 0..campaign(6, 200) {
         let mut host = Host::new("odin3").started();
@@ -112,7 +112,7 @@ fn a_flipped_bit_anywhere_in_the_database_is_survived() {
 }
 
 #[test]
-fn damage_met_by_a_reader_is_mended_while_it_runs() {
+fn damage_found_by_a_reader_is_repaired_at_run_time() {
     let mut host = Host::new("odin3").started();
     let filled = fill(&host, 300);
     assert_eq!(host.stop(), Some(0));
@@ -130,7 +130,7 @@ fn damage_met_by_a_reader_is_mended_while_it_runs() {
 }
 
 #[test]
-fn a_store_that_cannot_be_rebuilt_refuses_what_it_cannot_keep_and_goes_on_once_it_can() {
+fn store_rejects_writes_while_it_cannot_be_rebuilt() {
     let mut host = Host::new("odin3").started();
     fill(&host, 100);
     assert_eq!(host.stop(), Some(0));
@@ -207,7 +207,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_disk_that_fails_refuses_writes_and_keeps_what_was_acknowledged() {
+fn failing_disk_rejects_writes_and_keeps_acknowledged_ones() {
     let Some(disk) = Disk::new() else {
         return println!("skipped: a_disk_that_fails needs the right to mount, a loop device and mkfs.ext4");
     };

@@ -41,7 +41,7 @@ fn in_the_end(host: &Host, server: &Server, saga: &Chronicle) {
 }
 
 #[test]
-fn thirty_events_of_an_outage_come_in_order_and_once_beside_an_old_client() {
+fn events_of_an_outage_arrive_once_and_in_order() {
     let mut server = full_central("America/New_York");
     let host = hurried("odin4", &server.url("central")).started();
     host.await_central("connected");
@@ -68,7 +68,7 @@ fn thirty_events_of_an_outage_come_in_order_and_once_beside_an_old_client() {
 }
 
 #[test]
-fn cuts_between_commit_and_its_answer_and_at_any_byte() {
+fn history_survives_cut_connections() {
     let cuts = campaign(20, 400);
     let mut random = Random::from_clock("cuts in a saga");
     let server = full_central("Asia/Kolkata");
@@ -100,7 +100,7 @@ fn cuts_between_commit_and_its_answer_and_at_any_byte() {
 }
 
 #[test]
-fn kill_9_of_the_daemon_and_of_postgres_and_servers_that_hang() {
+fn history_survives_kills_and_hanging_servers() {
     let mut random = Random::from_clock("kills in a saga");
     let mut server = full_central("Europe/Berlin");
     let mut host = hurried("odin4", &server.url("central")).started();
@@ -136,7 +136,7 @@ fn kill_9_of_the_daemon_and_of_postgres_and_servers_that_hang() {
 }
 
 #[test]
-fn a_central_restored_from_a_dump_gets_what_it_lost_and_nothing_twice() {
+fn restored_central_gets_lost_records_once() {
     let server = full_central("America/New_York");
     let host = hurried("odin4", &server.url("central")).started();
     host.await_central("connected");
@@ -159,7 +159,7 @@ fn a_central_restored_from_a_dump_gets_what_it_lost_and_nothing_twice() {
 }
 
 #[test]
-fn a_record_that_central_refuses_is_parked_alone() {
+fn rejected_record_is_parked_alone() {
     let server = full_central("UTC");
     server.psql(
         "central",

@@ -21,7 +21,7 @@ fn behind_a_proxy() -> (Server, Proxy, Host) {
 }
 
 #[test]
-fn every_fault_under_load_loses_nothing_and_repeats_nothing() {
+fn network_faults_under_load_lose_and_repeat_nothing() {
     let (server, proxy, host) = behind_a_proxy();
     let load = Work::new("faults");
     let faults = [
@@ -56,7 +56,7 @@ fn every_fault_under_load_loses_nothing_and_repeats_nothing() {
 }
 
 #[test]
-fn a_slow_network_is_slow_and_nothing_else() {
+fn slow_network_causes_no_error() {
     let (server, proxy, host) = behind_a_proxy();
     let load = Work::new("slow");
     load.during(&host, || {
@@ -77,7 +77,7 @@ fn a_slow_network_is_slow_and_nothing_else() {
 }
 
 #[test]
-fn a_cut_between_commit_and_its_answer_applies_the_batch_once() {
+fn cut_after_commit_applies_the_batch_once() {
     let cuts = campaign(30, 600);
     let mut random = Random::from_clock("cuts at commit");
     let (server, proxy, host) = behind_a_proxy();
@@ -99,7 +99,7 @@ fn a_cut_between_commit_and_its_answer_applies_the_batch_once() {
 }
 
 #[test]
-fn a_cut_at_any_byte_applies_the_batch_once() {
+fn cut_at_any_byte_applies_the_batch_once() {
     let cuts = campaign(30, 600);
     let mut random = Random::from_clock("cuts at any byte");
     let (server, proxy, host) = behind_a_proxy();
@@ -135,7 +135,7 @@ fn median_of_heartbeats(host: &Host, id: &str) -> Duration {
 }
 
 #[test]
-fn the_socket_does_not_feel_how_central_is() {
+fn socket_latency_is_independent_of_central() {
     let (_server, proxy, host) = behind_a_proxy();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     proxy.set(Mode::Refuse);

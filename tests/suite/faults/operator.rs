@@ -207,7 +207,7 @@ fn every_fault_of_central_is_named_in_status_log_and_metrics() {
 }
 
 #[test]
-fn a_right_that_only_a_later_step_needs_is_missed_aloud_while_changes_go_through() {
+fn missing_right_of_a_later_step_is_reported_while_changes_are_pushed() {
     let server = central(&[]);
     server.psql("central", "CREATE ROLE agent LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO agent");
     server.psql("central", "REVOKE ALL ON sessiond_tombstones FROM agent");
@@ -229,7 +229,7 @@ fn a_right_that_only_a_later_step_needs_is_missed_aloud_while_changes_go_through
 }
 
 #[test]
-fn a_sweep_that_fails_is_shown_while_the_link_is_up() {
+fn failing_sweep_is_reported_while_connected() {
     let server = central(&[]);
     server.psql("central", "CREATE ROLE agent LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO agent");
     server.psql("central", "REVOKE ALL ON sessiond_sweep FROM agent");

@@ -62,7 +62,7 @@ fn check_blocked(host: &Host, table: &str, why: &str) {
 }
 
 #[test]
-fn records_wait_for_a_missing_right_and_go_once_it_is_granted() {
+fn records_are_pushed_once_a_missing_right_is_granted() {
     let server = central();
     for (machine, (revoke, grant, table, why, counts)) in ["odin3", "odin4", "odin5"].into_iter().zip([
         (
@@ -103,7 +103,7 @@ fn records_wait_for_a_missing_right_and_go_once_it_is_granted() {
 }
 
 #[test]
-fn a_right_that_is_missing_inside_a_trigger_holds_back_one_table_only() {
+fn right_missing_in_a_trigger_blocks_one_table_only() {
     let server = central();
     server.psql(
         "central",
@@ -122,7 +122,7 @@ fn a_right_that_is_missing_inside_a_trigger_holds_back_one_table_only() {
 }
 
 #[test]
-fn a_table_whose_times_have_no_zone_keeps_its_records_waiting_until_migrate() {
+fn table_without_time_zones_blocks_its_records_until_migrate() {
     let server = Server::start(&["timezone=America/New_York"]);
     server.create("central");
     let url = server.url("central");
@@ -138,7 +138,7 @@ fn a_table_whose_times_have_no_zone_keeps_its_records_waiting_until_migrate() {
 }
 
 #[test]
-fn a_locked_row_waits_and_all_others_go() {
+fn locked_row_does_not_block_others() {
     let server = central();
     let host = host(&server);
     let [locked, free] = [register(&host), register(&host)];
@@ -172,7 +172,7 @@ fn a_locked_row_waits_and_all_others_go() {
 }
 
 #[test]
-fn a_locked_table_of_records_does_not_hold_back_sessions() {
+fn locked_record_table_does_not_block_sessions() {
     let server = central();
     let host = host(&server);
     let id = register(&host);
@@ -189,7 +189,7 @@ fn a_locked_table_of_records_does_not_hold_back_sessions() {
 }
 
 #[test]
-fn a_lock_on_the_hosts_own_row_is_named() {
+fn lock_on_the_host_row_is_reported() {
     let server = central();
     let host = host(&server);
     register(&host);
@@ -217,7 +217,7 @@ fn retype_status(to: &str) -> String {
 }
 
 #[test]
-fn a_table_of_sessions_at_fault_is_refused_and_nothing_is_parked() {
+fn broken_session_table_parks_nothing() {
     let to_enum = "DROP VIEW active_sessions_by_machine, sessions_with_machine; \
          ALTER TABLE supervisor_sessions DROP CONSTRAINT supervisor_sessions_status_check, ALTER status DROP DEFAULT; \
          CREATE TYPE session_status AS ENUM ('active', 'stale', 'closed'); "
@@ -276,7 +276,7 @@ fn a_table_of_sessions_at_fault_is_refused_and_nothing_is_parked() {
 }
 
 #[test]
-fn a_table_of_records_at_fault_holds_back_its_records_only() {
+fn broken_record_table_blocks_its_records_only() {
     let server = central();
     server.psql("central", "ALTER TABLE event_store ADD COLUMN team text NOT NULL");
     let host = host(&server);
@@ -293,7 +293,7 @@ fn a_table_of_records_at_fault_holds_back_its_records_only() {
 }
 
 #[test]
-fn sync_does_not_succeed_while_a_row_is_parked_and_a_change_frees_the_row() {
+fn sync_fails_while_a_row_is_parked_and_a_change_unparks_it() {
     let server = central();
     server.psql(
         "central",
@@ -311,7 +311,7 @@ fn sync_does_not_succeed_while_a_row_is_parked_and_a_change_frees_the_row() {
 }
 
 #[test]
-fn events_of_a_deleted_session_go_once_the_session_is_back() {
+fn events_of_a_deleted_session_are_pushed_once_it_is_back() {
     let server = central();
     let host = host(&server);
     let id = register(&host);
@@ -327,7 +327,7 @@ fn events_of_a_deleted_session_go_once_the_session_is_back() {
 }
 
 #[test]
-fn a_slow_line_drains_and_sessions_go_first() {
+fn slow_link_pushes_sessions_first() {
     const BYTES_A_SECOND: u64 = 64 << 10;
     let server = central();
     let proxy = Proxy::to_socket(&server.socket());
@@ -354,7 +354,7 @@ fn a_slow_line_drains_and_sessions_go_first() {
 }
 
 #[test]
-fn old_rows_at_fault_do_not_stop_good_ones_behind_them() {
+fn rejected_old_rows_do_not_block_later_ones() {
     let server = central();
     server.psql(
         "central",

@@ -21,7 +21,7 @@ fn a_moment(random: &mut Random) {
 }
 
 #[test]
-fn kill_9_of_postgres_and_of_the_daemon_in_any_order_under_load() {
+fn kills_of_postgres_and_daemon_under_load_lose_nothing() {
     let kills = campaign(15, 300);
     let mut random = Random::from_clock("kill -9 of both");
     let mut server = central(&[]);
@@ -56,7 +56,7 @@ fn kill_9_of_postgres_and_of_the_daemon_in_any_order_under_load() {
 }
 
 #[test]
-fn postgres_that_hangs_again_and_again_under_load() {
+fn hanging_postgres_under_load_loses_nothing() {
     let mut random = Random::from_clock("SIGSTOP");
     let server = central(&[]);
     let host = hurried("odin3", &server.url("central")).started();
@@ -84,7 +84,7 @@ fn with_both(primary: &Server, replica: &Server) -> Host {
 }
 
 #[test]
-fn a_failover_after_which_the_old_primary_is_gone() {
+fn failover_with_the_old_primary_gone() {
     let mut primary = central(&[]);
     let replica = primary.replica();
     let host = with_both(&primary, &replica);
@@ -113,7 +113,7 @@ fn a_failover_after_which_the_old_primary_is_gone() {
 }
 
 #[test]
-fn a_failover_after_which_the_old_primary_is_read_only() {
+fn failover_with_the_old_primary_read_only() {
     let primary = central(&[]);
     let replica = primary.replica();
     let host = with_both(&primary, &replica);
@@ -133,7 +133,7 @@ fn a_failover_after_which_the_old_primary_is_read_only() {
 }
 
 #[test]
-fn a_pooler_in_transaction_mode_that_restarts_between_two_hosts_and_central() {
+fn restarting_transaction_pooler_loses_nothing() {
     let server = Server::start(&[]);
     server.create("central");
     for connections in [1, 2] {

@@ -43,7 +43,7 @@ impl Certificates {
 }
 
 #[test]
-fn tls_in_every_mode_and_a_certificate_of_somebody_else() {
+fn tls_modes_and_wrong_certificates() {
     let ours = Certificates::new("DNS:localhost,IP:127.0.0.1");
     let server = Server::start_with_tls(&ours.file("server.pem"), &ours.file("key.pem"));
     server.create("central");
@@ -92,7 +92,7 @@ fn tls_in_every_mode_and_a_certificate_of_somebody_else() {
 }
 
 #[test]
-fn a_server_without_tls_where_tls_is_required() {
+fn required_tls_rejects_a_server_without_it() {
     let server = Server::start(&[]);
     let proxy = crate::support::proxy::Proxy::to_socket(&server.socket());
     let host = hurried("odin3", &format!("{}?sslmode=require", proxy.url("postgres", "postgres"))).started();
@@ -124,7 +124,7 @@ fn finding(host: &Host, check: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn a_version_1_certificate_encrypts_and_is_not_taken_for_verified() {
+fn version_1_certificate_encrypts_but_is_not_verified() {
     let dir = tempfile::tempdir().unwrap();
     version_1(dir.path());
     let server = Server::start_with_tls(&dir.path().join("server.pem"), &dir.path().join("key.pem"));
@@ -141,7 +141,7 @@ fn a_version_1_certificate_encrypts_and_is_not_taken_for_verified() {
 }
 
 #[test]
-fn the_system_s_authorities_are_those_that_the_system_names() {
+fn system_authorities_are_the_ones_of_the_system() {
     let ours = Certificates::new("DNS:localhost");
     let server = Server::start_with_tls(&ours.file("server.pem"), &ours.file("key.pem"));
     server.create("central");
@@ -158,7 +158,7 @@ fn the_system_s_authorities_are_those_that_the_system_names() {
 }
 
 #[test]
-fn a_server_on_this_machine_that_demands_tls_gets_it() {
+fn local_server_that_requires_tls_gets_it() {
     let ours = Certificates::new("DNS:localhost");
     let server = Server::start_with_tls(&ours.file("server.pem"), &ours.file("key.pem"));
     server.create("central");
@@ -173,8 +173,8 @@ fn a_server_on_this_machine_that_demands_tls_gets_it() {
 }
 
 #[test]
-fn a_password_never_travels_in_clear_to_another_machine() {
-    network::alone("a_password_never_travels_in_clear_to_another_machine", || {
+fn password_is_never_sent_in_clear_to_another_machine() {
+    network::alone("password_is_never_sent_in_clear_to_another_machine", || {
         let mut server = Server::start(&[&format!("listen_addresses={}", network::ADDRESS)]);
         server.create("central");
         Host::new("migrator").ok(&["migrate", "--central-url", &server.url("central")]);

@@ -12,7 +12,7 @@ fn context(host: &Host, id: &str) -> Value {
 }
 
 #[test]
-fn the_best_source_vouches_for_it() {
+fn context_uses_the_best_source() {
     let host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     let id = abandoned(&host, "odin", "003");
@@ -44,7 +44,7 @@ fn the_best_source_vouches_for_it() {
 }
 
 #[test]
-fn it_comes_as_json_or_as_markdown() {
+fn context_is_printed_as_json_or_markdown() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");
     let path = format!("/v1/sessions/{id}/context");
@@ -79,7 +79,7 @@ fn it_comes_as_json_or_as_markdown() {
 }
 
 #[test]
-fn a_handoff_is_safe_to_show_and_to_go_on_from() {
+fn handoff_is_safe_to_show() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "# not a heading");
     let rows = Rows::of(&host);
@@ -90,7 +90,7 @@ fn a_handoff_is_safe_to_show_and_to_go_on_from() {
     rows.record(&id, "command", "explicit", 30, &json!({"action": "a".repeat(1 << 20)}));
     let handoff = host.ok(&["context", &id, "--handoff"]);
     let headings: Vec<_> = handoff.lines().filter(|line| line.starts_with('#')).collect();
-    let ours = ["Where it ran", "How to go on there", "Where the work stands", "Recent actions", "Next steps"];
+    let ours = ["Where it ran", "How to continue there", "State of the work", "Recent actions", "Next steps"];
     assert_eq!(headings[0], format!("# Handoff of {id}"));
     assert_eq!(headings[1..], ours.map(|title| format!("## {title}")));
     assert_eq!(handoff.lines().filter(|line| line.starts_with("```")).count(), 2, "one block of code: {handoff}");
@@ -100,12 +100,12 @@ fn a_handoff_is_safe_to_show_and_to_go_on_from() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.starts_with(&format!("# Handoff of {id}\n")), "{printed}");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said, format!("took up {id}, found by its id\n"));
+    assert_eq!(said, format!("resumed {id} in place, found by its id\n"));
     assert!(!printed.contains("sessiond resume"), "it has been resumed: {printed}");
 }
 
 #[test]
-fn what_a_session_recorded_itself_is_what_is_told() {
+fn context_shows_what_the_session_recorded() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");
     let state = r#"{"next_steps": ["write the parser"], "tests_passed": 41}"#;

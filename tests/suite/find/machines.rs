@@ -12,7 +12,7 @@ use crate::support::postgres::{Server, Stop};
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn with_central_gone_another_machines_session_is_found_and_goes_on_here() {
+fn remote_session_is_resumed_while_central_is_down() {
     let mut server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");

@@ -24,7 +24,7 @@ fn hash(id: &str) -> &str {
 }
 
 #[test]
-fn on_its_own_machine_a_session_is_taken_up() {
+fn session_is_resumed_in_place_on_its_own_machine() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "the login page");
     host.ok(&["heartbeat", &id, "--context", "42"]);
@@ -46,7 +46,7 @@ fn on_its_own_machine_a_session_is_taken_up() {
 }
 
 #[test]
-fn what_came_with_a_resume_is_watched_and_outlives_a_restart() {
+fn process_of_a_resume_is_watched_over_a_restart() {
     let mut host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");
     let mut process = Command::new("sleep").arg("600").spawn().unwrap();
@@ -63,7 +63,7 @@ fn what_came_with_a_resume_is_watched_and_outlives_a_restart() {
 }
 
 #[test]
-fn an_active_session_is_refused_with_its_age() {
+fn active_session_is_rejected_with_its_age() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     for hint in [Some(id.as_str()), Some("odin"), None] {
@@ -80,7 +80,7 @@ fn an_active_session_is_refused_with_its_age() {
 }
 
 #[test]
-fn several_candidates_are_numbered_and_one_is_chosen() {
+fn several_matches_are_numbered_and_one_is_chosen() {
     let host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     let ids: Vec<_> = (0..12).map(|_| host.ok(&["register", "--project", "odin", "--id-only"])).collect();
@@ -112,7 +112,7 @@ fn several_candidates_are_numbered_and_one_is_chosen() {
 }
 
 #[test]
-fn a_closed_session_goes_on_only_when_named_in_full_and_in_a_new_one() {
+fn closed_session_is_resumed_only_by_its_id_and_in_a_new_session() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");
     host.ok(&["close", &id]);
@@ -144,7 +144,7 @@ fn a_closed_session_goes_on_only_when_named_in_full_and_in_a_new_one() {
 }
 
 #[test]
-fn another_machines_session_gets_a_successor_here_and_is_left_alone() {
+fn remote_session_gets_a_local_successor() {
     let mut host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     rows.mirror("freya-PS-8f4a2b", "laptop", "007", 300);
@@ -186,7 +186,7 @@ fn another_machines_session_gets_a_successor_here_and_is_left_alone() {
 }
 
 #[test]
-fn of_many_who_resume_at_once_one_gets_the_session() {
+fn concurrent_resumes_yield_one_winner() {
     let host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     let id = host.ok(&["register", "--project", "odin", "--epic", "003", "--id-only"]);
@@ -206,7 +206,7 @@ fn of_many_who_resume_at_once_one_gets_the_session() {
 }
 
 #[test]
-fn hints_that_cannot_be_and_choices_that_are_none() {
+fn invalid_hints_and_choices_are_rejected() {
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");
     for (body, named) in [
@@ -245,9 +245,9 @@ fn hints_that_cannot_be_and_choices_that_are_none() {
 
 /// Another user's session is not taken from its owner, but can be gone on from.
 #[test]
-fn another_users_session_gets_a_successor() {
+fn session_of_another_user_gets_a_successor() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: another_users_session_gets_a_successor needs root");
+        return println!("skipped: session_of_another_user_gets_a_successor needs root");
     }
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");

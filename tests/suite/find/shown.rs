@@ -25,7 +25,7 @@ fn context(host: &Host, id: &str) -> Value {
 }
 
 #[test]
-fn a_session_told_of_offline_goes_on_elsewhere_offline() {
+fn session_registered_offline_is_resumed_elsewhere_offline() {
     let mut server = old_central(&["timezone=America/New_York"]);
     let url = server.url("central");
     let odin4 = Host::with_central("odin4", &url);

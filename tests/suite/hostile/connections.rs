@@ -83,7 +83,7 @@ fn ten_thousand_idle_connections() {
 }
 
 #[test]
-fn ten_thousand_that_come_and_go_at_once() {
+fn ten_thousand_short_connections() {
     let host = Host::new("odin3").started();
     for number in 0..10_000 {
         let mut stream = host.connect().unwrap();
@@ -112,7 +112,7 @@ fn drip(host: &Host, streams: &mut [UnixStream], text: &[u8]) {
 }
 
 #[test]
-fn heads_that_come_byte_by_byte() {
+fn heads_sent_byte_by_byte() {
     let host = Host::new("odin3").started();
     let began = Instant::now();
     let mut streams = connections(&host, 1500);
@@ -128,7 +128,7 @@ fn heads_that_come_byte_by_byte() {
 }
 
 #[test]
-fn bodies_that_come_byte_by_byte() {
+fn bodies_sent_byte_by_byte() {
     let host = Host::new("odin3").started();
     let mut streams = connections(&host, 1500);
     for stream in &mut streams {
@@ -194,7 +194,7 @@ fn register_many(host: &Host, count: usize) -> String {
 }
 
 #[test]
-fn requests_that_hide_another() {
+fn smuggled_requests_are_rejected() {
     let host = Host::new("odin3").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let hidden = format!("POST /v1/sessions/{id}/close HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -231,7 +231,7 @@ fn requests_that_hide_another() {
 }
 
 #[test]
-fn shapes_that_are_odd_but_right() {
+fn unusual_valid_requests_are_accepted() {
     let host = Host::new("odin3").started();
     let pipelined = (0..200).map(|n| format!("GET /v1/nothing{n} HTTP/1.1\r\nHost: x\r\n\r\n")).collect::<String>();
     let answers = exchange(&host, pipelined.as_bytes());
@@ -269,7 +269,7 @@ fn shapes_that_are_odd_but_right() {
 }
 
 #[test]
-fn targets_that_lead_nowhere() {
+fn unknown_targets_are_rejected() {
     let host = Host::new("odin3").started();
     host.ok(&["register", "--project", "odin"]);
     let long = |n: usize| "x".repeat(n);

@@ -59,9 +59,9 @@ fn carry(client: &TcpStream, daemon: &UnixStream) {
 }
 
 #[test]
-fn the_api_is_as_it_describes_itself() {
+fn api_conforms_to_its_openapi_document() {
     let Some(schemathesis) = schemathesis() else {
-        return println!("skipped: the_api_is_as_it_describes_itself needs python3 and {VERSION}");
+        return println!("skipped: api_conforms_to_its_openapi_document needs python3 and {VERSION}");
     };
     let host = Host::new("odin3").started();
     for project in ["odin", "odin", "freya"] {

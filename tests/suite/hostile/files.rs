@@ -41,7 +41,7 @@ fn open_to_others(dir: &Path, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_state_folder_is_private_whichever_process_makes_it() {
+fn state_folder_is_private_whichever_process_creates_it() {
     for client_first in [true, false] {
         let host = Host::new("odin4");
         let mut register = host.sessiond();
@@ -68,8 +68,8 @@ fn the_state_folder_is_private_whichever_process_makes_it() {
 }
 
 #[test]
-fn root_does_not_take_over_another_users_state_folder() {
-    if !is_root("root_does_not_take_over_another_users_state_folder") {
+fn root_does_not_use_another_users_state_folder() {
+    if !is_root("root_does_not_use_another_users_state_folder") {
         return;
     }
     let host = Host::new("odin4");
@@ -88,7 +88,7 @@ fn root_does_not_take_over_another_users_state_folder() {
 }
 
 #[test]
-fn a_socket_that_was_removed_is_bound_anew() {
+fn removed_socket_is_bound_again() {
     let mut host = Host::new("odin4").started();
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     for _ in 0..2 {
@@ -97,14 +97,14 @@ fn a_socket_that_was_removed_is_bound_anew() {
         assert_eq!(host.ask("GET", &format!("/v1/sessions/{id}"), None).0, 200);
     }
     assert_eq!(host.status()["socket"]["error"], serde_json::Value::Null);
-    assert!(host.log().contains("bound anew"), "{}", host.log());
+    assert!(host.log().contains("bound again"), "{}", host.log());
     assert_eq!(host.stop(), Some(0));
     assert!(!host.socket().exists());
 }
 
 /// Every trick with a name in the spool leaves the files that it aims at as they are, and holds up nothing.
 #[test]
-fn tricks_in_the_spool_touch_no_file_outside() {
+fn spool_attacks_touch_no_file_outside() {
     let mut host = Host::new("odin4");
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let spool = host.state_dir().join("spool");

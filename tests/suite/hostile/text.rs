@@ -46,7 +46,7 @@ fn fault_in_json(document: &str) -> Option<String> {
 }
 
 #[test]
-fn the_check_finds_each_character_that_is_left_raw() {
+fn check_finds_each_unescaped_character() {
     for c in hostile().chars().filter(|c| is_unsafe(*c) && *c != '\n') {
         assert!(fault(&format!("Epic: a{c}b\n")).is_some(), "{c:?}");
         assert!(fault_in_json(&format!("{{\"epic\": \"\\u{:04x}\"}}", u32::from(c))).is_some(), "{c:?}");
@@ -110,7 +110,7 @@ fn filled(server: &Server, host: &Host) -> (String, String) {
 }
 
 #[test]
-fn no_output_holds_a_raw_character() {
+fn no_output_contains_unsafe_characters() {
     let server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");

@@ -70,8 +70,8 @@ fn status(host: &Host, user: User) -> String {
 }
 
 #[test]
-fn mode_and_group_decide_who_gets_in() {
-    if !is_root("mode_and_group_decide_who_gets_in") {
+fn mode_and_group_decide_access() {
+    if !is_root("mode_and_group_decide_access") {
         return;
     }
     // The kernel keeps out whom the mode keeps out; the daemon everybody else whom it should.
@@ -92,8 +92,8 @@ fn mode_and_group_decide_who_gets_in() {
 }
 
 #[test]
-fn sessions_belong_to_whoever_registered_them() {
-    if !is_root("sessions_belong_to_whoever_registered_them") {
+fn sessions_belong_to_their_registering_user() {
+    if !is_root("sessions_belong_to_their_registering_user") {
         return;
     }
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));
@@ -150,12 +150,12 @@ impl Drop for Crowd {
 }
 
 #[test]
-fn a_crowd_of_another_user_keeps_nobody_out() {
-    if !is_root("a_crowd_of_another_user_keeps_nobody_out") {
+fn connections_of_one_user_do_not_exclude_others() {
+    if !is_root("connections_of_one_user_do_not_exclude_others") {
         return;
     }
     if !Path::new(PYTHON).exists() {
-        return println!("skipped: a_crowd_of_another_user_keeps_nobody_out needs {PYTHON}");
+        return println!("skipped: connections_of_one_user_do_not_exclude_others needs {PYTHON}");
     }
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));
     let _ = sessiond::platform::limits::raise_open_files();
@@ -190,8 +190,8 @@ fn registered(host: &Host, user: User, body: &str) -> String {
 }
 
 #[test]
-fn a_member_at_their_share_of_the_store_keeps_nobody_out() {
-    if !is_root("a_member_at_their_share_of_the_store_keeps_nobody_out") {
+fn user_at_the_store_limit_does_not_exclude_others() {
+    if !is_root("user_at_the_store_limit_does_not_exclude_others") {
         return;
     }
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\"\n[store]\nmax_size = \"2MiB\""));
@@ -230,8 +230,8 @@ fn a_member_at_their_share_of_the_store_keeps_nobody_out() {
 }
 
 #[test]
-fn a_promised_id_of_another_member_leads_to_no_wrong_session() {
-    if !is_root("a_promised_id_of_another_member_leads_to_no_wrong_session") {
+fn promised_id_of_another_user_is_ignored() {
+    if !is_root("promised_id_of_another_user_is_ignored") {
         return;
     }
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));

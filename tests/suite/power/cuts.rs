@@ -78,29 +78,49 @@ fn acknowledges(load: &Load, more: u64) {
 }
 
 #[test]
-fn under_load_on_ext4() {
-    nothing_acknowledged_is_lost("power::under_load_on_ext4", Kind::Ext4, campaign(75, 2000), under_load);
+fn acknowledged_writes_survive_power_cuts_on_ext4() {
+    nothing_acknowledged_is_lost(
+        "power::acknowledged_writes_survive_power_cuts_on_ext4",
+        Kind::Ext4,
+        campaign(75, 2000),
+        under_load,
+    );
 }
 
 #[test]
-fn under_load_on_xfs() {
-    nothing_acknowledged_is_lost("power::under_load_on_xfs", Kind::Xfs, campaign(75, 2000), under_load);
+fn acknowledged_writes_survive_power_cuts_on_xfs() {
+    nothing_acknowledged_is_lost(
+        "power::acknowledged_writes_survive_power_cuts_on_xfs",
+        Kind::Xfs,
+        campaign(75, 2000),
+        under_load,
+    );
 }
 
 #[test]
-fn while_stopping_on_ext4() {
-    nothing_acknowledged_is_lost("power::while_stopping_on_ext4", Kind::Ext4, campaign(20, 500), while_stopping);
+fn shutdown_survives_power_cuts_on_ext4() {
+    nothing_acknowledged_is_lost(
+        "power::shutdown_survives_power_cuts_on_ext4",
+        Kind::Ext4,
+        campaign(20, 500),
+        while_stopping,
+    );
 }
 
 #[test]
-fn while_stopping_on_xfs() {
-    nothing_acknowledged_is_lost("power::while_stopping_on_xfs", Kind::Xfs, campaign(20, 500), while_stopping);
+fn shutdown_survives_power_cuts_on_xfs() {
+    nothing_acknowledged_is_lost(
+        "power::shutdown_survives_power_cuts_on_xfs",
+        Kind::Xfs,
+        campaign(20, 500),
+        while_stopping,
+    );
 }
 
 /// If these cuts cost nothing, the ones above prove nothing.
 #[test]
-fn normal_durability_is_seen_to_lose() {
-    let test = "power::normal_durability_is_seen_to_lose";
+fn normal_durability_may_lose_writes() {
+    let test = "power::normal_durability_may_lose_writes";
     for kind in [Kind::Ext4, Kind::Xfs] {
         let Some(volume) = Volume::for_test(test, kind) else { continue };
         let mut host = host_on(&volume, "state");
@@ -123,7 +143,7 @@ fn normal_durability_is_seen_to_lose() {
 
 /// A daemon that crashed may have written and not synced. Its successor reads that and tells it, so it syncs it.
 #[test]
-fn what_a_start_finds_is_on_the_disk_before_it_is_told() {
+fn recovered_writes_are_synced_before_they_are_reported() {
     let Some(volume) = Volume::for_test("power::what_a_start_finds_is_on_the_disk", Kind::Ext4) else { return };
     let mut host = host_on(&volume, "state");
     let load = Load::default();

@@ -135,18 +135,18 @@ fn is_finished_by_the_next_start(test: &str, kind: Kind) {
 }
 
 #[test]
-fn a_salvage_on_ext4() {
-    is_finished_by_the_next_start("power::a_salvage_on_ext4", Kind::Ext4);
+fn salvage_survives_power_cuts_on_ext4() {
+    is_finished_by_the_next_start("power::salvage_survives_power_cuts_on_ext4", Kind::Ext4);
 }
 
 #[test]
-fn a_salvage_on_xfs() {
-    is_finished_by_the_next_start("power::a_salvage_on_xfs", Kind::Xfs);
+fn salvage_survives_power_cuts_on_xfs() {
+    is_finished_by_the_next_start("power::salvage_survives_power_cuts_on_xfs", Kind::Xfs);
 }
 
 /// The salvage's cuts must not be luck: a disk that is full meanwhile leaves the damaged store where it is.
 #[test]
-fn a_full_disk_while_salvaging_leaves_the_damaged_store_alone() {
+fn full_disk_during_salvage_keeps_the_damaged_store() {
     let Some(volume) = Volume::for_test("power::a_full_disk_while_salvaging", Kind::Ext4) else { return };
     let store = Damaged::new();
     let state = volume.path().join("state");

@@ -83,11 +83,11 @@ fn the_next_start_works(test: &str, kind: Kind) {
 }
 
 #[test]
-fn a_first_start_on_ext4() {
-    the_next_start_works("power::a_first_start_on_ext4", Kind::Ext4);
+fn first_start_survives_power_cuts_on_ext4() {
+    the_next_start_works("power::first_start_survives_power_cuts_on_ext4", Kind::Ext4);
 }
 
 #[test]
-fn a_first_start_on_xfs() {
-    the_next_start_works("power::a_first_start_on_xfs", Kind::Xfs);
+fn first_start_survives_power_cuts_on_xfs() {
+    the_next_start_works("power::first_start_survives_power_cuts_on_xfs", Kind::Xfs);
 }

@@ -57,8 +57,8 @@ fn await_successor(machine: &Machine, of: &str) -> String {
 }
 
 #[test]
-fn a_package_is_installed_used_upgraded_and_removed() {
-    const TEST: &str = "a_package_is_installed_used_upgraded_and_removed";
+fn package_can_be_installed_upgraded_and_removed() {
+    const TEST: &str = "package_can_be_installed_upgraded_and_removed";
     let Some([old, new]) = package::packages(TEST) else { return };
     let Some(machine) = Machine::for_test(TEST) else { return };
     for (package, name) in [(&old, "old.deb"), (&new, "new.deb")] {
@@ -157,7 +157,7 @@ fn processes_of_others_are_watched(machine: &Machine) {
 
 fn a_change_of_the_configuration_is_taken_over(machine: &Machine) {
     let taken =
-        || machine.ok("journalctl -u sessiond -o cat --no-pager | grep -c 'took the configuration over' || true");
+        || machine.ok("journalctl -u sessiond -o cat --no-pager | grep -c 'reloaded the configuration' || true");
     let before: u32 = taken().parse().unwrap();
     machine.ok("printf '[log]\\nlevel = \"debug\"\\n' >/etc/sessiond/config.toml && systemctl reload sessiond");
     eventually("it is taken over", LIMIT, || (taken().parse::<u32>().ok()? > before).then_some(()));
@@ -213,8 +213,8 @@ fn what_agents_started_goes_on(machine: &Machine) {
 }
 
 #[test]
-fn one_command_installs_upgrades_and_removes_the_service() {
-    const TEST: &str = "one_command_installs_upgrades_and_removes_the_service";
+fn install_command_installs_upgrades_and_removes_the_service() {
+    const TEST: &str = "install_command_installs_upgrades_and_removes_the_service";
     let Some(machine) = Machine::for_test(TEST) else { return };
     let place = |from: &str| {
         let target = machine.path("/usr/local/bin/sessiond");

@@ -24,7 +24,7 @@ fn verdict<'a>(findings: &'a [Value], check: &str) -> Option<(&'a str, &'a str)>
 }
 
 #[test]
-fn an_installation_that_is_well_is_said_to_be() {
+fn doctor_finds_nothing_wrong_in_a_healthy_installation() {
     let server = Server::start(&[]);
     server.create("central");
     let host = Host::with_central("odin3", &server.url("central")).started();
@@ -62,7 +62,7 @@ fn an_installation_that_is_well_is_said_to_be() {
 }
 
 #[test]
-fn a_central_without_utf8_is_warned_of() {
+fn doctor_warns_of_a_central_without_utf8() {
     let server = Server::start(&[]);
     server.psql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
     let host = Host::with_central("odin3", &server.url("latin"));
@@ -75,7 +75,7 @@ fn a_central_without_utf8_is_warned_of() {
 }
 
 #[test]
-fn each_fault_is_found_with_what_to_do() {
+fn doctor_reports_each_fault_with_advice() {
     let mut host = Host::new("odin3").started();
     host.kill();
     let (code, findings) = look(&host);
@@ -113,7 +113,7 @@ fn each_fault_is_found_with_what_to_do() {
 }
 
 #[test]
-fn disabled_hooks_and_missing_programs_are_found() {
+fn doctor_reports_disabled_hooks_and_missing_programs() {
     let host = Host::new("odin3").started();
     host.ok(&["install", "--claude"]);
     let file = host.dir().join(".claude/settings.json");
@@ -138,7 +138,7 @@ fn disabled_hooks_and_missing_programs_are_found() {
 }
 
 #[test]
-fn requests_that_the_running_daemon_does_not_read_are_found() {
+fn doctor_reports_requests_that_no_daemon_reads() {
     let host = Host::new("odin3").started();
     let status: Value = serde_json::from_str(&host.ok(&["status", "--json"])).unwrap();
     let read = status["spool"]["read"].as_array().unwrap();
@@ -160,7 +160,7 @@ fn requests_that_the_running_daemon_does_not_read_are_found() {
 }
 
 #[test]
-fn a_report_holds_everything_and_no_secret() {
+fn bugreport_is_complete_and_redacted() {
     let host = Host::new("odin3");
     host.configure("[central]\nurl = \"postgres://me:hunter2@127.0.0.1:1/x\"\n");
     let host = host.started();

@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::daemon::Host;
 
 #[test]
-fn what_only_an_operator_can_repair_is_no_failure_for_launchd() {
+fn permanent_failure_exits_with_success_under_launchd() {
     let host = Host::new("odin3");
     host.configure("[machine]\nnmae = \"laptop\"\n");
     let (code, said) = host.refuses();
@@ -16,7 +16,7 @@ fn what_only_an_operator_can_repair_is_no_failure_for_launchd() {
 }
 
 #[test]
-fn a_failure_that_may_pass_is_one_for_launchd_too() {
+fn transient_failure_exits_with_failure_under_launchd() {
     let served = Host::new("odin3").started();
     let second = Host::new("odin3").argument("--launchd").keeping_state_in(served.state_dir());
     let (code, said) = second.refuses();
@@ -25,7 +25,7 @@ fn a_failure_that_may_pass_is_one_for_launchd_too() {
 }
 
 #[test]
-fn the_log_goes_to_the_file_that_is_named() {
+fn log_is_written_to_the_configured_file() {
     let host = Host::new("odin3");
     let file = host.dir().join("own.log");
     let mut host = host.argument("--log-file").argument(file.to_str().unwrap()).started();

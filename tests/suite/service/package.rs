@@ -28,8 +28,8 @@ fn lintian_finds_nothing_wrong_with_the_package() {
 }
 
 #[test]
-fn the_package_holds_what_belongs_into_it() {
-    const TEST: &str = "the_package_holds_what_belongs_into_it";
+fn package_contains_the_expected_files() {
+    const TEST: &str = "package_contains_the_expected_files";
     let Some([package, _]) = packages(TEST) else { return };
     let Ok(output) = Command::new("dpkg-deb").arg("--contents").arg(package).output() else {
         return println!("skipped: {TEST} needs dpkg-deb");

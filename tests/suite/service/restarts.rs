@@ -108,7 +108,7 @@ impl Manager {
 }
 
 #[test]
-fn with_a_socket_that_is_kept_nobody_is_refused() {
+fn restarts_with_an_inherited_socket_reject_no_client() {
     let manager = Manager::new(true);
     let answered = manager.exchange(campaign(20, 200), Signal::TERM, |error| panic!("{error:?}\n{}", manager.log()));
     println!("answered {answered} times");
@@ -116,7 +116,7 @@ fn with_a_socket_that_is_kept_nobody_is_refused() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_under_its_clients_refuses_none() {
+fn killed_daemon_with_an_inherited_socket_rejects_no_client() {
     let manager = Manager::new(true);
     // Whether a registration took effect nobody knows then, so that is said, and it is not done twice.
     let said = |error: &ErrorDetail| assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}\n{}", manager.log());
@@ -124,7 +124,7 @@ fn a_daemon_that_is_killed_under_its_clients_refuses_none() {
 }
 
 #[test]
-fn without_one_clients_wait_for_a_moment() {
+fn clients_retry_during_a_restart_without_an_inherited_socket() {
     let manager = Manager::new(false);
     let answered = manager.exchange(campaign(10, 200), Signal::TERM, |error| panic!("{error:?}\n{}", manager.log()));
     println!("answered {answered} times");

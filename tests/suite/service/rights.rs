@@ -42,7 +42,7 @@ fn host(server: &Server, machine: &str, role: &str) -> Host {
 }
 
 #[test]
-fn the_role_can_do_all_that_a_daemon_does_and_no_more() {
+fn role_has_exactly_the_rights_of_a_daemon() {
     let server = central();
     grant(&server, "narrow");
     let narrow = host(&server, "odin3", "narrow");
@@ -95,7 +95,7 @@ fn the_role_can_do_all_that_a_daemon_does_and_no_more() {
 }
 
 #[test]
-fn a_role_that_lacks_a_right_is_told_which() {
+fn missing_right_is_named() {
     let server = central();
     grant(&server, "poor");
     server.psql("central", "REVOKE UPDATE ON sessiond_sweep FROM poor");
@@ -109,7 +109,7 @@ fn a_role_that_lacks_a_right_is_told_which() {
 }
 
 #[test]
-fn with_row_security_a_machine_s_role_writes_that_machine_s_rows_only() {
+fn row_security_limits_a_role_to_its_machines_rows() {
     let server = central();
     bind(&server, "of_odin3", "odin3");
     bind(&server, "of_laptop", "laptop");
@@ -306,7 +306,7 @@ fn a_renamed_host_keeps_its_rows_under_row_security() {
 }
 
 #[test]
-fn migrate_closes_the_hole_of_an_earlier_guard() {
+fn migrate_replaces_an_earlier_flawed_guard() {
     let server = central();
     bind(&server, "of_laptop", "laptop");
     // The guard of an earlier row_security.sql.

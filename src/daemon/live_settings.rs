@@ -1,4 +1,5 @@
-//! The settings in force, handed to each part as just what it needs; a change reaches all of them.
+//! The settings in force. Each part subscribes to the settings it uses; a reload notifies the parts whose settings
+//! changed.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::wire::{ErrorCode, ErrorDetail};
 use super::liveness::LivenessSettings;
 use super::logging::LogLevel;
 
-pub struct InForce {
+pub struct LiveSettings {
     api: watch::Sender<ApiSettings>,
     sync: watch::Sender<SyncSettings<PostgresOptions>>,
     liveness: watch::Sender<LivenessSettings>,
@@ -23,7 +24,7 @@ pub struct InForce {
     log: LogLevel,
 }
 
-impl InForce {
+impl LiveSettings {
     pub fn new(loaded: &Loaded, postgres: Option<PostgresOptions>, log: LogLevel) -> Self {
         let settings = &loaded.settings;
         Self {
@@ -51,7 +52,7 @@ impl InForce {
         self.claude.subscribe()
     }
 
-    /// Takes new settings over; only those who are concerned are woken.
+    /// Applies new settings; only parts whose settings changed are notified.
     pub fn replace(&self, loaded: &Loaded, postgres: Option<PostgresOptions>) {
         replace(&self.api, for_api(loaded));
         replace(&self.sync, for_sync(&loaded.settings, postgres));
@@ -60,17 +61,17 @@ impl InForce {
         self.log.set(loaded.settings.log.level);
     }
 
-    /// The file as it is now cannot be taken over; what was in force stays.
-    pub fn refuse(&self, why: String) {
+    /// Records why the changed configuration is not applied; the settings in force stay.
+    pub fn reject(&self, why: String) {
         self.api.send_modify(|api| api.config_error = Some(why));
     }
 }
 
 fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     sender.send_if_modified(|current| {
-        let news = *current != value;
+        let changed = *current != value;
         *current = value;
-        news
+        changed
     });
 }
 
@@ -94,7 +95,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
         intervals: SyncIntervals {
             heartbeat_interval: settings.heartbeat_interval,
             pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
-            // Often enough that a vanished host's sessions turn stale soon after they are due.
+            // Sessions of an unreachable host become stale at most this much late.
             sweep_interval: (settings.stale_after / 4).max(Duration::from_secs(1)),
             longest_wait: if several { CAP_OF_SEVERAL } else { CAP },
         },
@@ -110,22 +111,25 @@ fn for_liveness(settings: &Settings) -> LivenessSettings {
     }
 }
 
-/// How to reach central, as the settings say.
+/// The options for connecting to central; none if no central is configured.
+///
+/// # Errors
+/// `Configuration`: the URL is invalid, or the password file cannot be read.
 pub fn postgres(settings: &Settings) -> Result<Option<PostgresOptions>, ErrorDetail> {
-    let wrong = |message: String| ErrorDetail {
+    let invalid = |message: String| ErrorDetail {
         code: ErrorCode::Configuration,
         message,
-        hint: "mend central.url or central.password_file".into(),
+        hint: "correct central.url or central.password_file".into(),
     };
     let Some(central) = &settings.central else { return Ok(None) };
-    // Read again at each login; here only to say at once that it cannot be.
+    // It is read again at each login; this reports a wrong path at once.
     if let Some(path) = &central.password_file
         && let Err(error) = std::fs::read(path)
     {
-        return Err(wrong(format!("central.password_file {} cannot be read: {error}", path.display())));
+        return Err(invalid(format!("central.password_file {} cannot be read: {error}", path.display())));
     }
     let mut options = PostgresOptions::parse(central.url.reveal(), central.password_file.as_deref())
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|error| invalid(error.to_string()))?;
     options.connect_timeout = central.connect_timeout;
     options.statement_timeout = central.statement_timeout;
     Ok(Some(options))
