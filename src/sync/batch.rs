@@ -16,6 +16,7 @@ pub(super) enum TargetTable {
 }
 
 impl TargetTable {
+    /// All of them, in the order in which they are pushed.
     pub const ALL: [Self; 4] =
         [Self::Sessions, Self::Records(Kind::Event), Self::Records(Kind::Command), Self::Records(Kind::Checkpoint)];
 
@@ -44,6 +45,7 @@ pub(super) struct BatchPart {
 }
 
 impl BatchPart {
+    /// Everything that is pending, in one part.
     pub fn of(pending: Pending) -> Self {
         let offer = |record: Record| {
             let times = record.offered_columns();
@@ -53,6 +55,7 @@ impl BatchPart {
         Self { sessions, versions, records: pending.records }
     }
 
+    /// How many sessions and records it has.
     pub fn len(&self) -> usize {
         self.sessions.len() + self.records.len()
     }
