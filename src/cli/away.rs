@@ -56,7 +56,7 @@ impl<'a> Away<'a> {
 
     /// An id for a session that no daemon can give one now.
     pub fn draw(&self, project: &Project, kind: InstanceType) -> InstanceId {
-        InstanceId::draw(project, kind, (self.random)())
+        InstanceId::generate(project, kind, (self.random)())
     }
 
     /// The name of this machine, as far as it can be known without a daemon.

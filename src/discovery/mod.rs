@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::claude::running::{self, Running};
 use crate::domain::Project;
-use crate::domain::agent::{Kind, Sign};
+use crate::domain::agent::{AgentKind, AgentSignal};
 use crate::platform::process;
 use crate::store::Process;
 use folder::Folder;
@@ -33,7 +33,7 @@ const MAX_JOBS: usize = 200;
 /// Where sightings go: the daemon's store, or its socket.
 pub trait Recorder: Sync {
     /// Records that an agent was found, or how it ended. `false`: try again later.
-    fn record(&self, running: &Running, sign: Sign, project: Project) -> impl Future<Output = bool> + Send;
+    fn record(&self, running: &Running, sign: AgentSignal, project: Project) -> impl Future<Output = bool> + Send;
 }
 
 /// Watches Claude Code's folder `home` and records what runs there; it does not end.
@@ -42,7 +42,7 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
     let mut known = Known::default();
     loop {
         for (running, project) in scan(home.clone()).await {
-            if known.is_new(&running) && recorder.record(&running, Sign::Found, project).await {
+            if known.is_new(&running) && recorder.record(&running, AgentSignal::Found, project).await {
                 known.add(running);
             }
         }
@@ -71,7 +71,7 @@ pub fn start_of(running: &Running) -> Option<i64> {
 /// Notes that the session of a process that ended in order is to be closed. One whose hooks said how it ended stays as they said.
 fn note_end(known: &mut Known, process: Process, home: &Path) {
     let Some(running) = known.remove(process) else { return };
-    if running.kind == Some(Kind::Background) {
+    if running.kind == Some(AgentKind::Background) {
         known.jobs.push(running);
         known.job_checks = JOB_CHECKS;
     } else if !running::has_file(home, process.pid) {
@@ -82,7 +82,7 @@ fn note_end(known: &mut Known, process: Process, home: &Path) {
 /// Records how agents ended, also of those whose end could not be recorded before.
 async fn record_ends(recorder: &impl Recorder, known: &mut Known) {
     for running in std::mem::take(&mut known.ends) {
-        let recorded = recorder.record(&running, Sign::Exited, Project::unnamed()).await;
+        let recorded = recorder.record(&running, AgentSignal::Exited, Project::unnamed()).await;
         if !recorded && known.ends.len() < MAX_JOBS {
             known.ends.push(running);
         }
@@ -97,7 +97,7 @@ async fn settle_jobs(recorder: &impl Recorder, known: &mut Known, home: &Path) {
         let continues = tokio::task::spawn_blocking(move || job.job_continues(&home)).await.ok().flatten();
         match continues {
             Some(false) => {
-                recorder.record(&running, Sign::End, Project::unnamed()).await;
+                recorder.record(&running, AgentSignal::End, Project::unnamed()).await;
             }
             Some(true) if known.jobs.len() < MAX_JOBS => known.jobs.push(running),
             _ => {}
