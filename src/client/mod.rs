@@ -93,7 +93,7 @@ impl Client {
     }
 
     pub fn close(&self, id: &str) -> Result<SessionBody> {
-        self.ask("POST", target::session(id, "/close"), None)
+        self.request("POST", target::session(id, "/close"), None)
     }
 
     pub fn list(&self, query: &ListQuery) -> Result<SessionList> {
@@ -193,7 +193,7 @@ impl Client {
     }
 
     pub fn identity_replace(&self) -> Result<MachineIdentity> {
-        self.ask("POST", "/v1/identity/replace".to_owned(), None)
+        self.request("POST", "/v1/identity/replace".to_owned(), None)
     }
 
     /// Sends any request and returns the response's JSON, also that of a response with several matches.
@@ -206,14 +206,14 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {
-        self.ask("GET", target, None)
+        self.request("GET", target, None)
     }
 
     fn post<T: DeserializeOwned>(&self, target: String, body: &impl Serialize) -> Result<T> {
-        self.ask("POST", target, Some(to_json(body)?))
+        self.request("POST", target, Some(to_json(body)?))
     }
 
-    fn ask<T: DeserializeOwned>(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<T> {
+    fn request<T: DeserializeOwned>(&self, method: &'static str, target: String, body: Option<Vec<u8>>) -> Result<T> {
         let (status, body) = self.exchange(method, target, body)?;
         success(status, &body)
     }

@@ -1,6 +1,7 @@
 //! Valid settings, and how flags, environment, file and defaults are merged into them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -130,6 +131,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// 365.25 days, as in humantime.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
+/// Merges flags, environment and file.
+///
+/// # Errors
+/// Names the first invalid value.
 pub(super) fn merge(
     overrides: &Overrides,
     environment: &Environment<'_>,
@@ -141,29 +146,14 @@ pub(super) fn merge(
     absolute("store.path", file.store.path.as_deref())?;
     absolute("socket.path", file.socket.path.as_deref())?;
     absolute("central.password_file", file.central.password_file.as_deref())?;
+    let (stale_after, heartbeat_interval) = heartbeat_durations(&file)?;
     let state_dir =
         first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, default_paths.state_dir.clone()])
             .ok_or_else(|| ConfigError::key("store.path", "HOME is not set; give the folder with --state-dir"))?;
     let socket_path =
         first([overrides.socket.clone(), path(SOCKET_VAR), file.socket.path, default_paths.socket(Some(&state_dir))])
             .unwrap_or_else(|| state_dir.join("sessiond.sock"));
-    let stale_after =
-        duration("sessions.stale_after", file.sessions.stale_after.as_deref(), 120 * SECOND, 5 * SECOND, DAY)?;
-    // Several heartbeats within stale_after, also where only that is configured.
-    let default_interval = (stale_after / 4).clamp(SECOND, 30 * SECOND);
-    let heartbeat_interval = duration(
-        "central.heartbeat_interval",
-        file.central.heartbeat_interval.as_deref(),
-        default_interval,
-        SECOND,
-        HOUR,
-    )?;
-    if stale_after <= heartbeat_interval {
-        return Err(ConfigError::key(
-            "sessions.stale_after",
-            "it must be longer than central.heartbeat_interval, or live sessions would become stale between heartbeats",
-        ));
-    }
+    let keep_closed = file.sessions.keep_closed.as_deref();
     Ok(Settings {
         machine: MachineSettings {
             name: machine_name(overrides, environment, file.machine.name)?,
@@ -172,13 +162,7 @@ pub(super) fn merge(
         central: central(overrides, environment, file.central)?,
         heartbeat_interval,
         stale_after,
-        keep_closed: duration(
-            "sessions.keep_closed",
-            file.sessions.keep_closed.as_deref(),
-            7 * DAY,
-            60 * SECOND,
-            10 * YEAR,
-        )?,
+        keep_closed: duration("sessions.keep_closed", keep_closed, 7 * DAY, 60 * SECOND..=10 * YEAR)?,
         durability: durability(file.store.durability.as_deref())?,
         max_size: size(file.store.max_size.as_deref())?,
         socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
@@ -186,6 +170,23 @@ pub(super) fn merge(
         log: log(overrides, &file.log)?,
         claude: claude(environment, file.claude)?,
     })
+}
+
+/// `stale_after` and `heartbeat_interval`.
+fn heartbeat_durations(file: &ConfigFile) -> Result<(Duration, Duration), ConfigError> {
+    let stale_after = file.sessions.stale_after.as_deref();
+    let stale_after = duration("sessions.stale_after", stale_after, 120 * SECOND, 5 * SECOND..=DAY)?;
+    // Several heartbeats within stale_after, also where only that is configured.
+    let default = (stale_after / 4).clamp(SECOND, 30 * SECOND);
+    let interval = file.central.heartbeat_interval.as_deref();
+    let interval = duration("central.heartbeat_interval", interval, default, SECOND..=HOUR)?;
+    if stale_after <= interval {
+        return Err(ConfigError::key(
+            "sessions.stale_after",
+            "it must be longer than central.heartbeat_interval, or live sessions would become stale between heartbeats",
+        ));
+    }
+    Ok((stale_after, interval))
 }
 
 /// A value as an error may quote it: central's URL may have been set for the wrong key.
@@ -243,13 +244,13 @@ fn central(
         database_url,
         file.url.map(|url| ("central.url", Secret(url))),
     ]);
-    let limits = (SECOND / 10, 300 * SECOND);
+    let limits = SECOND / 10..=300 * SECOND;
     // Checked also without a URL, so that errors show before central is configured.
-    let pull_interval = duration("central.pull_interval", file.pull_interval.as_deref(), 15 * SECOND, SECOND, HOUR)?;
+    let pull_interval = duration("central.pull_interval", file.pull_interval.as_deref(), 15 * SECOND, SECOND..=HOUR)?;
     let connect_timeout =
-        duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.0, limits.1)?;
+        duration("central.connect_timeout", file.connect_timeout.as_deref(), 5 * SECOND, limits.clone())?;
     let statement_timeout =
-        duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits.0, limits.1)?;
+        duration("central.statement_timeout", file.statement_timeout.as_deref(), 10 * SECOND, limits)?;
     let Some((source, url)) = url else { return Ok(None) };
     if !is_postgres_url(&url) {
         return Err(ConfigError::key(source, "it must begin with postgres:// or postgresql://"));
@@ -303,15 +304,15 @@ fn duration(
     key: &str,
     text: Option<&str>,
     default: Duration,
-    least: Duration,
-    most: Duration,
+    allowed: RangeInclusive<Duration>,
 ) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
     let given = quotable(text);
     let value = humantime::parse_duration(text)
         .map_err(|_| ConfigError::key(key, format!("\"{given}\" is not a duration such as 30s or 7d")))?;
-    if !(least..=most).contains(&value) {
-        let rule = format!("{given} is not between {} and {}", format_limit(least), format_limit(most));
+    if !allowed.contains(&value) {
+        let (min, max) = (format_limit(*allowed.start()), format_limit(*allowed.end()));
+        let rule = format!("{given} is not between {min} and {max}");
         return Err(ConfigError::key(key, rule));
     }
     Ok(value)

@@ -195,13 +195,13 @@ mod tests {
     }
 
     /// Whether each variant reports the exit within the time.
-    fn seen_dead(process: Process, within: Duration) -> Vec<bool> {
+    fn exit_reported(process: Process, within: Duration) -> Vec<bool> {
         run(async {
             let polled = tokio::time::timeout(within, poll_until_exit(process, Duration::from_millis(5))).await.is_ok();
             let seen = tokio::time::timeout(within, wait_for_exit(process)).await.is_ok();
             #[cfg(target_os = "linux")]
             let by_pidfd =
-                tokio::time::timeout(within, linux::wait_for_exit(process)).await.map(|told| told.unwrap()).is_ok();
+                tokio::time::timeout(within, linux::wait_for_exit(process)).await.map(|result| result.unwrap()).is_ok();
             #[cfg(not(target_os = "linux"))]
             let by_pidfd = seen;
             vec![polled, seen, by_pidfd]
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn waits_while_the_process_runs() {
         let sleeper = Sleeper::start();
-        assert_eq!(seen_dead(sleeper.process(), SOON), [false; 3]);
+        assert_eq!(exit_reported(sleeper.process(), SOON), [false; 3]);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         sleeper.0.kill().unwrap();
         sleeper.0.wait().unwrap();
         assert_eq!(start_time(process.pid), None);
-        assert_eq!(seen_dead(process, SOON), [true; 3]);
+        assert_eq!(exit_reported(process, SOON), [true; 3]);
     }
 
     #[test]
@@ -236,21 +236,21 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(start_time(process.pid), None, "it has not been waited for, so it is a zombie");
-        assert_eq!(seen_dead(process, SOON), [true; 3]);
+        assert_eq!(exit_reported(process, SOON), [true; 3]);
     }
 
     #[test]
     fn a_reused_pid_is_another_process() {
         let sleeper = Sleeper::start();
         let process = sleeper.process();
-        assert_eq!(seen_dead(Process { started: process.started - 1, ..process }, SOON), [true; 3]);
+        assert_eq!(exit_reported(Process { started: process.started - 1, ..process }, SOON), [true; 3]);
     }
 
     #[test]
     fn invalid_pids_have_no_process() {
         for pid in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(start_time(pid), None);
-            assert_eq!(seen_dead(Process { pid, started: 1 }, SOON), [true; 3], "{pid}");
+            assert_eq!(exit_reported(Process { pid, started: 1 }, SOON), [true; 3], "{pid}");
         }
     }
 

@@ -143,7 +143,7 @@ fn quarantined(kept: Quarantined) -> QuarantinedBody {
     QuarantinedBody {
         name: kept.name,
         uid: kept.uid,
-        // Whoever may write to the folder chooses the name.
+        // The file name is chosen by the user who spooled the request.
         file: one_line(&kept.file.display().to_string()),
         reason: kept.reason,
         quarantined_at: Timestamp::from_micros(kept.at).to_string(),

@@ -142,11 +142,7 @@ async fn list_records<T: RecordBody, L: Serialize>(
     let session = match api.store.find(id.clone()).await? {
         Lookup::One(record) => record.session.instance_id,
         Lookup::None => return Err(ApiError::not_found(&id)),
-        Lookup::Several(records) => {
-            let now = (api.clock)();
-            let matches = records.iter().map(|record| sessions::body(api, record, now)).collect();
-            return Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response());
-        }
+        Lookup::Several(records) => return Ok(sessions::several_matches(api, &records, (api.clock)())),
     };
     let _permit = api.response_budget.list_permit().await;
     let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset, after };

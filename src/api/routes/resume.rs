@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::sessions::{body, named_process, place};
+use super::sessions::{body, named_process, place, several_matches};
 use crate::api::extract::{Id, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
@@ -43,7 +43,7 @@ pub async fn resume(
     let (now, stale_after) = ((api.clock)(), api.settings.borrow().stale_after);
     match api.store.resume(wanted, heir, now, stale_after).await? {
         Resumption::Done(resumed) => Ok(Json(resumed_body(&api, *resumed, now).await?).into_response()),
-        Resumption::Several(records) => Ok(several(&api, &records, now)),
+        Resumption::Several(records) => Ok(several_matches(&api, &records, now)),
         Resumption::Active(record) => Err(active(&record.session, now, stale_after)),
         Resumption::Closed(record) => Err(closed(&record.session)),
         Resumption::Beyond(candidates) => Err(no_such_choice(candidates)),
@@ -83,32 +83,38 @@ pub async fn context(
     Id(id): Id,
     Params(query): Params<ContextQuery>,
 ) -> Result<Response, ApiError> {
-    let markdown = match query.format.as_deref() {
-        None => prefers_markdown(&headers),
-        Some("json") => false,
-        Some("markdown") => true,
+    let format = match query.format.as_deref() {
+        None => accepted_format(&headers),
+        Some("json") => Format::Json,
+        Some("markdown") => Format::Markdown,
         Some(_) => return Err(ApiError::bad_request("format: it must be json or markdown")),
     };
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => {
             let (context, handoff) = reconstructed(&api, &record, ResumeProgress::NotResumed, now).await?;
-            Ok(if markdown { markdown_response(handoff) } else { Json(context).into_response() })
+            Ok(match format {
+                Format::Json => Json(context).into_response(),
+                Format::Markdown => ([(header::CONTENT_TYPE, MARKDOWN)], handoff).into_response(),
+            })
         }
-        Lookup::Several(records) => Ok(several(&api, &records, now)),
+        Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }
 }
 
-fn prefers_markdown(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
-    let known = types.find(|kind| matches!(kind.trim(), "text/markdown" | "application/json" | "*/*"));
-    known.is_some_and(|kind| kind.trim() == "text/markdown")
+/// The format of a context.
+enum Format {
+    Json,
+    Markdown,
 }
 
-fn markdown_response(handoff: String) -> Response {
-    ([(header::CONTENT_TYPE, MARKDOWN)], handoff).into_response()
+/// The first format that the Accept header lists; qualities are ignored.
+fn accepted_format(headers: &HeaderMap) -> Format {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
+    let first = types.find(|kind| matches!(kind.trim(), "text/markdown" | "application/json" | "*/*"));
+    if first.is_some_and(|kind| kind.trim() == "text/markdown") { Format::Markdown } else { Format::Json }
 }
 
 /// A session's reconstructed context as JSON, and its handoff in Markdown.
@@ -127,11 +133,6 @@ async fn reconstructed(
     let stale_after = api.settings.borrow().stale_after;
     let handoff = Handoff { session, context: &context, place: &place, command: command.as_deref(), now, stale_after };
     Ok((ContextBody::new(&handoff), handoff.markdown()))
-}
-
-fn several(api: &Api, records: &[Record], now: Timestamp) -> Response {
-    let matches = records.iter().map(|record| body(api, record, now)).collect();
-    (StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response()
 }
 
 fn active(session: &Session, now: Timestamp, stale_after: Duration) -> ApiError {

@@ -145,12 +145,15 @@ pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, A
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => Ok(Json(body(&api, &record, now)).into_response()),
-        Lookup::Several(records) => {
-            let matches = records.iter().map(|record| body(&api, record, now)).collect();
-            Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response())
-        }
+        Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }
+}
+
+/// The response with status 300 for a prefix or hint that several sessions match.
+pub(super) fn several_matches(api: &Api, records: &[Record], now: Timestamp) -> Response {
+    let matches = records.iter().map(|record| body(api, record, now)).collect();
+    (StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response()
 }
 
 /// Record a heartbeat. Fields that it does not have stay unchanged.
@@ -205,10 +208,7 @@ pub async fn footer(
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => Ok(footer_of(&record.session, now, separator).into_response()),
-        Lookup::Several(records) => {
-            let matches = records.iter().map(|record| body(&api, record, now)).collect();
-            Ok((StatusCode::MULTIPLE_CHOICES, Json(Matches { matches })).into_response())
-        }
+        Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }
 }
