@@ -11,7 +11,7 @@ use crate::sync::postgres::link::column;
 /// What follows a part of a page.
 pub(super) enum Next {
     /// The part is read to its end; this one follows.
-    PullPart(PullPart),
+    Part(PullPart),
     /// The page is full.
     Page(PullPosition),
     /// Everything is read.
