@@ -5,7 +5,9 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, ScopeArgs, UninstallArgs};
+use sessiond::cli::{
+    self, CliError, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, ScopeArgs, UninstallArgs,
+};
 use sessiond::client::Client;
 use sessiond::config::{self, Environment, Overrides, Secret};
 use sessiond::daemon;
@@ -27,10 +29,10 @@ fn progress(line: &str) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The verbs that this process carries out itself, without a running daemon.
+/// What is done in this process rather than asked of a running daemon.
 struct ThisProcess;
 
-impl Local for ThisProcess {
+impl LocalOperations for ThisProcess {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         let overrides = Overrides { log_file: args.log_file.clone(), ..overrides(&args.settings)? };
         let ended = with_environment(|environment| {
@@ -88,12 +90,12 @@ impl Local for ThisProcess {
         Ok(service::uninstall(&install_target(args.scope), args.dry_run)?)
     }
 
-    fn doctor(&self, settings: &cli::Settings, client: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, settings: &cli::DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError> {
         let overrides = overrides(settings)?;
         Ok(with_environment(|environment| doctor::examine(&overrides, environment, client)))
     }
 
-    fn bugreport(&self, settings: &cli::Settings, client: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, settings: &cli::DaemonOptions, client: &Client) -> Result<String, CliError> {
         let overrides = overrides(settings)?;
         Ok(with_environment(|environment| doctor::report(&overrides, environment, client)))
     }
@@ -118,7 +120,7 @@ fn with_environment<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
     })
 }
 
-fn overrides(flags: &cli::Settings) -> Result<Overrides, CliError> {
+fn overrides(flags: &cli::DaemonOptions) -> Result<Overrides, CliError> {
     ensure_no_password_argument(flags.central_url.as_deref())?;
     Ok(Overrides {
         config: flags.config.clone(),

@@ -12,7 +12,9 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler, ResponseBudget};
-use sessiond::cli::{self, CliError, IdentityVerb, InstallArgs, Local, MigrateArgs, RunArgs, Settings, UninstallArgs};
+use sessiond::cli::{
+    self, CliError, DaemonOptions, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, UninstallArgs,
+};
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
 use sessiond::shutdown;
@@ -140,7 +142,7 @@ fn repeat_verb(dir: &Path, runs: u64) {
 /// There are no verbs that this process carries out itself.
 struct NoLocalVerbs;
 
-impl Local for NoLocalVerbs {
+impl LocalOperations for NoLocalVerbs {
     fn run(&self, _: &RunArgs) -> Result<(), CliError> {
         Err(not_available())
     }
@@ -161,11 +163,11 @@ impl Local for NoLocalVerbs {
         Err(not_available())
     }
 
-    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, _: &DaemonOptions, _: &Client) -> Result<Vec<Finding>, CliError> {
         Err(not_available())
     }
 
-    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, _: &DaemonOptions, _: &Client) -> Result<String, CliError> {
         Err(not_available())
     }
 }

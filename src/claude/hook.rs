@@ -1,21 +1,22 @@
-//! Hooks: which report each event is.
+//! Hooks: the events of Claude Code, and the report that each becomes.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::input::Input;
-use super::{JOB_DIR, job, kind, variable, who};
+use super::{JOB_DIR, agent_kind, background_job, reporting_agent, variable};
 use crate::domain::agent::AgentKind;
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
-/// The fields of all events that are read, beside those by which other agents are known.
+/// The fields of events that are read, besides those that identify other agents.
 pub const WANTED: [&str; 8] =
     ["session_id", "transcript_path", "cwd", "source", "reason", "trigger", "custom_instructions", "compact_summary"];
 
+/// An event of Claude Code for which a hook is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum HookEvent {
     SessionStart,
     UserPromptSubmit,
     Stop,
@@ -25,7 +26,7 @@ pub enum Event {
     SessionEnd,
 }
 
-impl Event {
+impl HookEvent {
     pub const ALL: [Self; 7] = [
         Self::SessionStart,
         Self::UserPromptSubmit,
@@ -52,31 +53,31 @@ impl Event {
         }
     }
 
-    /// The report that it is.
+    /// The report of this event.
     pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
-        let who = who(input, input.text("cwd"), env);
+        let agent = reporting_agent(input, input.text("cwd"), env);
         let (sign, source) = match self {
-            // A source of a later version begins a session like any other.
+            // A source that a later version introduces starts a session like any other.
             Self::SessionStart => ("start", input.text("source").and_then(known_source)),
-            Self::SessionEnd => (end(input.text("reason"), env), None),
+            Self::SessionEnd => (end_sign(input.text("reason"), env), None),
             _ => ("beat", None),
         };
-        // A new conversation is empty, and the status line says so only with the first answer.
+        // A new conversation is empty, and the status line reports that only after the first answer.
         let context_percent = (source.as_deref() == Some("clear")).then_some(0);
-        AgentReport { sign: sign.to_owned(), source, context_percent, ..who }
+        AgentReport { sign: sign.to_owned(), source, context_percent, ..agent }
     }
 
-    /// What it adds to the session's history.
-    pub fn note(self, input: &Input) -> Option<Note> {
+    /// The record that it adds to the session's history.
+    pub fn record(self, input: &Input) -> Option<HookRecord> {
         match self {
-            Self::PreCompact => Some(Note::Checkpoint(told([
+            Self::PreCompact => Some(HookRecord::Checkpoint(object_of([
                 ("reason", Some("compact")),
                 ("trigger", input.text("trigger")),
                 ("custom_instructions", input.text("custom_instructions")),
                 ("transcript", input.text("transcript_path")),
                 ("working_dir", input.text("cwd")),
             ]))),
-            Self::PostCompact => Some(Note::ContextWindowUpdated(told([
+            Self::PostCompact => Some(HookRecord::ContextWindowUpdated(object_of([
                 ("reason", Some("compact")),
                 ("trigger", input.text("trigger")),
                 ("compact_summary", input.text("compact_summary")),
@@ -88,19 +89,19 @@ impl Event {
 
 /// A record for the session's history.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Note {
-    /// A checkpoint of the context window; the state of the work.
+pub enum HookRecord {
+    /// The work state of a checkpoint of type `context_window`.
     Checkpoint(Map<String, Value>),
-    /// An event `context_window_updated`; its data.
+    /// The data of an event `context_window_updated`.
     ContextWindowUpdated(Map<String, Value>),
 }
 
-/// What the end of a conversation means for its session.
+/// The sign that the end of a conversation is for its session.
 ///
-/// The reason `other` has several causes: a finished `claude -p`, `claude stop` of a background session, and a signal
-/// or a closed terminal, which leave work behind that is to be resumed.
-fn end(reason: Option<&str>, env: Env<'_>) -> &'static str {
-    match (reason, kind(env)) {
+/// The reason `other` has several causes: a finished `claude -p` and `claude stop` of a background session end the session;
+/// after a signal or a closed terminal it can be resumed.
+fn end_sign(reason: Option<&str>, env: Env<'_>) -> &'static str {
+    match (reason, agent_kind(env)) {
         (Some("clear" | "resume"), _) => "leave",
         (Some("prompt_input_exit" | "logout" | "exit"), _) => "end",
         (_, Some(AgentKind::Interactive)) => "gone",
@@ -110,36 +111,36 @@ fn end(reason: Option<&str>, env: Env<'_>) -> &'static str {
 }
 
 fn job_continues(env: Env<'_>) -> bool {
-    variable(env, JOB_DIR).and_then(|folder| job::continues(Path::new(&folder))).unwrap_or(false)
+    variable(env, JOB_DIR).and_then(|folder| background_job::continues(Path::new(&folder))).unwrap_or(false)
 }
 
 fn known_source(source: &str) -> Option<String> {
     crate::domain::agent::StartSource::parse(source).map(|source| source.as_str().to_owned())
 }
 
-/// No text of a note is longer, in characters: the body of a request is bounded.
-const TEXT: usize = 8000;
+/// The longest text in a record, in characters: the body of a request is bounded.
+const MAX_TEXT_CHARS: usize = 8000;
 
-/// What was told, as an object.
-fn told<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
+/// The fields that have a text, as an object.
+fn object_of<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
     fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), cut(text?).into()))).collect()
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(TEXT).collect()
+    text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report(event: Event, text: &str) -> AgentReport {
+    fn report(event: HookEvent, text: &str) -> AgentReport {
         event.report(&Input::read(text.as_bytes(), &WANTED), &|_| None)
     }
 
     #[test]
-    fn each_event_means_what_the_table_says() {
-        let sign = |event: Event, rest: &str| {
+    fn each_event_has_its_sign() {
+        let sign = |event: HookEvent, rest: &str| {
             let text = format!(r#"{{"session_id": "s", "transcript_path": "/t", "cwd": "/w"{rest}}}"#);
             let report = report(event, &text);
             assert_eq!(report.claude_session_uuid.as_deref(), Some("s"));
@@ -148,21 +149,26 @@ mod tests {
             (report.sign, report.source.unwrap_or_default())
         };
         let is = |sign: &str, source: &str| (sign.to_owned(), source.to_owned());
-        assert_eq!(sign(Event::SessionStart, r#", "source": "resume""#), is("start", "resume"));
-        assert_eq!(sign(Event::SessionStart, r#", "source": "tomorrow's""#), is("start", ""));
-        assert_eq!(sign(Event::SessionStart, r#", "source": 7"#), is("start", ""));
-        for event in [Event::UserPromptSubmit, Event::Stop, Event::Notification, Event::PreCompact, Event::PostCompact]
-        {
+        assert_eq!(sign(HookEvent::SessionStart, r#", "source": "resume""#), is("start", "resume"));
+        assert_eq!(sign(HookEvent::SessionStart, r#", "source": "tomorrow's""#), is("start", ""));
+        assert_eq!(sign(HookEvent::SessionStart, r#", "source": 7"#), is("start", ""));
+        for event in [
+            HookEvent::UserPromptSubmit,
+            HookEvent::Stop,
+            HookEvent::Notification,
+            HookEvent::PreCompact,
+            HookEvent::PostCompact,
+        ] {
             assert_eq!(sign(event, r#", "prompt": "p""#), is("beat", ""), "{event:?}");
         }
-        assert_eq!(sign(Event::SessionEnd, r#", "reason": "clear""#), is("leave", ""));
-        assert_eq!(sign(Event::SessionEnd, r#", "reason": "resume""#), is("leave", ""));
-        assert_eq!(sign(Event::SessionEnd, r#", "reason": "other""#), is("end", ""));
-        assert_eq!(sign(Event::SessionEnd, ""), is("end", ""));
+        assert_eq!(sign(HookEvent::SessionEnd, r#", "reason": "clear""#), is("leave", ""));
+        assert_eq!(sign(HookEvent::SessionEnd, r#", "reason": "resume""#), is("leave", ""));
+        assert_eq!(sign(HookEvent::SessionEnd, r#", "reason": "other""#), is("end", ""));
+        assert_eq!(sign(HookEvent::SessionEnd, ""), is("end", ""));
     }
 
     #[test]
-    fn end_depends_on_its_reason_and_on_how_the_agent_ran() {
+    fn end_depends_on_its_reason_and_the_kind_of_session() {
         let jobs = tempfile::tempdir().unwrap();
         let sign = |reason: &str, entrypoint: &str, job: Option<&str>| {
             if let Some(state) = job {
@@ -174,7 +180,7 @@ mod tests {
                 _ => None,
             };
             let input = Input::read(format!(r#"{{"reason": "{reason}"}}"#).as_bytes(), &WANTED);
-            Event::SessionEnd.report(&input, &env).sign
+            HookEvent::SessionEnd.report(&input, &env).sign
         };
         for reason in ["other", "bypass_permissions_disabled", "of a later version"] {
             assert_eq!(sign(reason, "cli", None), "gone", "{reason}");
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn context_of_a_cleared_conversation_is_zero() {
         let percent = |source: &str| {
-            report(Event::SessionStart, &format!(r#"{{"session_id": "s", "source": "{source}"}}"#)).context_percent
+            report(HookEvent::SessionStart, &format!(r#"{{"session_id": "s", "source": "{source}"}}"#)).context_percent
         };
         assert_eq!(percent("clear"), Some(0));
         for source in ["startup", "resume", "compact", "fork"] {
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_what_stdin_does_not() {
+    fn environment_replaces_missing_fields() {
         let env = |name: &str| match name {
             "CLAUDE_CODE_SESSION_ID" => Some("s".into()),
             "CLAUDE_PROJECT_DIR" => Some("/w".into()),
@@ -209,28 +215,30 @@ mod tests {
         };
         for text in ["", "{", r#"{"session_id": 7, "cwd": ["x"]}"#, r#"{"session_id": "", "cwd": ""}"#] {
             let input = Input::read(text.as_bytes(), &WANTED);
-            let report = Event::Stop.report(&input, &env);
+            let report = HookEvent::Stop.report(&input, &env);
             assert_eq!(report.claude_session_uuid.as_deref(), Some("s"), "{text}");
             assert_eq!(report.working_dir.as_deref(), Some("/w"), "{text}");
         }
     }
 
     #[test]
-    fn what_is_not_valid_is_left_out() {
+    fn invalid_fields_are_left_out() {
         let long = "x".repeat(5000);
-        let report =
-            report(Event::Stop, &format!(r#"{{"session_id": "{long}", "transcript_path": "a\nb", "cwd": "/\u0000"}}"#));
+        let report = report(
+            HookEvent::Stop,
+            &format!(r#"{{"session_id": "{long}", "transcript_path": "a\nb", "cwd": "/\u0000"}}"#),
+        );
         assert_eq!((report.claude_session_uuid, report.claude_session_path), (None, None));
     }
 
     #[test]
-    fn compacting_leaves_a_checkpoint_and_an_event() {
+    fn compacting_records_a_checkpoint() {
         let input = Input::read(
             br#"{"trigger": "auto", "custom_instructions": "keep", "transcript_path": "/t"}"#.as_slice(),
             &WANTED,
         );
-        let Some(Note::Checkpoint(state)) = Event::PreCompact.note(&input) else { panic!() };
+        let Some(HookRecord::Checkpoint(state)) = HookEvent::PreCompact.record(&input) else { panic!() };
         assert_eq!((&state["trigger"], &state["custom_instructions"]), (&Value::from("auto"), &Value::from("keep")));
-        assert_eq!(Event::Stop.note(&input), None);
+        assert_eq!(HookEvent::Stop.record(&input), None);
     }
 }

@@ -1,4 +1,7 @@
-//! One JSON object from outside, of which a few fields are wanted and the rest may be of any size.
+//! Reads a few fields of a JSON object of any size.
+//!
+//! The input is written by other programs: it may be truncated, nested deeply, or hold broken text. Fields before a fault
+//! are used, and broken text is repaired.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,31 +12,32 @@ use serde_json::{Map, Value};
 
 use crate::domain::text::repaired_json;
 
-/// No more is looked at, in bytes; the prompt of a user may have some megabytes. It is held in memory for a moment,
-/// since what is not wanted is passed over ten times as fast there as on its way in.
-const MAX: u64 = 16 << 20;
+/// The part of the input that is parsed, in bytes; a user's prompt may have some megabytes. It is read into memory first:
+/// skipping fields is ten times as fast there as in a stream.
+const MAX_BYTES: u64 = 16 << 20;
 
-/// The wanted fields that were found, and what was wrong with the rest.
+/// The wanted fields that were found, and what was wrong with the input.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Input {
     fields: Map<String, Value>,
-    /// Why it is not what it should be; the fields before that place count.
+    /// Why the input is not a JSON object; the fields before the fault are kept.
     pub complaint: Option<String>,
 }
 
 impl Input {
-    /// Reads to the end, so that whoever writes is not cut off, and keeps only the fields that are `wanted`.
+    /// Reads to the end, so that the writer does not get a broken pipe, and keeps only the `wanted` fields.
     pub fn read(mut reader: impl Read, wanted: &[&str]) -> Self {
         let mut bytes = Vec::new();
-        let read = (&mut reader).take(MAX).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
+        let read =
+            (&mut reader).take(MAX_BYTES).read_to_end(&mut bytes).and_then(|_| io::copy(&mut reader, &mut io::sink()));
         let (mut fields, mut error) = fields_in(&bytes, wanted);
-        // Agents cut text in the middle of an emoji: what such text says is kept.
+        // Agents cut text in the middle of an emoji: the rest of such text is kept.
         if error.as_ref().is_some_and(serde_json::Error::is_syntax)
             && let Some(bytes) = repaired_json(&bytes)
         {
             (fields, error) = fields_in(&bytes, wanted);
         }
-        let complaint = error.map(|error| format!("stdin is not the JSON object it should be: {error}"));
+        let complaint = error.map(|error| format!("stdin is not a JSON object: {error}"));
         let complaint = read.err().map(|error| format!("stdin cannot be read: {error}")).or(complaint);
         Self { fields, complaint }
     }
@@ -42,7 +46,7 @@ impl Input {
         self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 
-    /// A field below others.
+    /// The value at a path of names.
     pub fn at(&self, path: &[&str]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(self.fields.get(*first)?, |value, name| value.get(name))
@@ -53,18 +57,18 @@ impl Input {
 fn fields_in(bytes: &[u8], wanted: &[&str]) -> (Map<String, Value>, Option<serde_json::Error>) {
     let mut fields = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    // With all of them found the rest is of no interest.
-    let error = Wanted { wanted, fields: &mut fields }.deserialize(&mut json).err();
+    // Once all are found, the rest is not parsed.
+    let error = FieldReader { wanted, fields: &mut fields }.deserialize(&mut json).err();
     let error = error.filter(|_| fields.len() < wanted.len());
     (fields, error)
 }
 
-struct Wanted<'a> {
+struct FieldReader<'a> {
     wanted: &'a [&'a str],
     fields: &'a mut Map<String, Value>,
 }
 
-impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+impl<'de> DeserializeSeed<'de> for FieldReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -72,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Wanted<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Wanted<'_> {
+impl<'de> Visitor<'de> for FieldReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_found_among_anything() {
+    fn wanted_fields_are_found_among_others() {
         let input = read(r#"{"a": [1, {"cwd": "no"}], "cwd": "/w", "x": null, "session_id": "s", "prompt": 7}"#);
         assert_eq!((input.text("session_id"), input.text("cwd"), &input.complaint), (Some("s"), Some("/w"), &None));
     }
 
     #[test]
-    fn of_broken_input_the_sound_part_counts() {
+    fn fields_before_a_fault_are_kept() {
         for text in [r#"{"cwd": "/w", "session_id"#, r#"{"cwd": "/w", "session_id": "s"#, r#"{"cwd": "/w", }"#] {
             let input = read(text);
             assert_eq!(input.text("cwd"), Some("/w"), "{text}");
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_emoji_is_replaced_and_the_rest_of_the_text_kept() {
+    fn half_an_emoji_is_replaced() {
         for (written, read_as) in [
             (r"half \ud83d", "half \u{fffd}"),
             (r"\ude00 half", "\u{fffd} half"),
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_read_so_that_the_writer_is_not_cut_off() {
+    fn input_is_read_to_the_end() {
         let text = format!(r#"{{"session_id": "s", "cwd": "/w", "prompt": "{}"}}"#, "p".repeat(5 << 20));
         let mut reader = text.as_bytes();
         assert_eq!(Input::read(&mut reader, WANTED).complaint, None);

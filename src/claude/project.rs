@@ -1,4 +1,4 @@
-//! Which project a folder belongs to: that of the git repository, else the folder itself.
+//! The project of a folder: the name of its git repository, else of the folder itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::Project;
 use crate::domain::agent::project_named;
 
-/// The project of a folder, which may be gone.
+/// The project of a folder, which may no longer exist.
 pub fn of(folder: &Path) -> Project {
     let place = folder.ancestors().find_map(repository).unwrap_or_else(|| folder.to_owned());
     let name = place.file_name().unwrap_or_default().to_string_lossy();
@@ -29,7 +29,7 @@ fn main_work_tree(folder: &Path, git: &Path) -> Option<PathBuf> {
     let own = folder.join(line(git)?.strip_prefix("gitdir: ")?);
     let common = fs::canonicalize(own.join(line(&own.join("commondir"))?)).ok()?;
     let parent = common.parent()?;
-    // A repository that lies, without a work tree, inside the folder that holds its work trees, as `.bare` does.
+    // A repository without a work tree inside the folder that holds its work trees, as `.bare` does.
     let is_inside = matches!(common.file_name()?.to_str(), Some(".git" | ".bare")) || points_to(parent, &common);
     Some(if is_inside { parent.to_owned() } else { common })
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_repository_names_the_project() {
+    fn project_is_named_after_the_repository() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         for folder in [

@@ -1,32 +1,32 @@
-//! The status line: a heartbeat that knows how full the context window is.
+//! The status line's input, as a heartbeat with the use of the context window.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::input::Input;
-use super::{project, who};
+use super::{project, reporting_agent};
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
-/// The fields that are read, beside those by which other agents are known.
+/// The fields that are read, besides those that identify other agents.
 pub const WANTED: [&str; 5] = ["session_id", "transcript_path", "cwd", "workspace", "context_window"];
 
 pub fn report(input: &Input, env: Env<'_>) -> AgentReport {
     let text = |path: &[&str]| input.at(path).and_then(Value::as_str).map(str::to_owned);
-    // The project is that of the folder that it was started in; the current one changes while the agent works.
+    // The project is that of the folder in which the agent started; the current folder changes while it works.
     let started_in = text(&["workspace", "project_dir"]).filter(|folder| folder.starts_with('/'));
     let folder = text(&["workspace", "current_dir"]).or_else(|| text(&["cwd"])).or_else(|| started_in.clone());
     AgentReport {
         sign: "beat".to_owned(),
         context_percent: percent(input),
         project: started_in.map(|folder| project::of(Path::new(&folder)).to_string()),
-        ..who(input, folder.as_deref(), env)
+        ..reporting_agent(input, folder.as_deref(), env)
     }
 }
 
-/// How full the context window is. Older versions do not say so, but give the tokens of the last request. Null early
-/// on and after a compact: then the last known value stays.
+/// How much of the context window is used, in percent. Older versions report only the tokens of the last request. `None` at
+/// the start and after compaction: the last value stays.
 fn percent(input: &Input) -> Option<i64> {
     let window = input.at(&["context_window"])?;
     let used = match window.get("used_percentage").filter(|used| !used.is_null()) {
@@ -36,7 +36,7 @@ fn percent(input: &Input) -> Option<i64> {
     Some(used.clamp(0.0, 100.0).round() as i64)
 }
 
-/// What the model read for its last answer, of what the window holds.
+/// The tokens that the model read for its last answer, in percent of the window.
 fn computed(window: &Value) -> Option<f64> {
     const READ: [&str; 3] = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
     let usage = window.get("current_usage")?;
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_percentage_is_rounded_and_null_says_nothing() {
+    fn percentage_is_rounded_and_null_is_none() {
         for (used, percent) in [
             ("42.4", Some(42)),
             ("42.5", Some(43)),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn percentage_is_computed_where_it_is_not_given() {
+    fn percentage_is_computed_from_tokens() {
         for (window, percent) in [
             (
                 r#"{"context_window_size": 200000, "total_input_tokens": 78800, "current_usage": {"input_tokens": 60000,
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_is_the_current_one_and_project_that_of_the_start() {
+    fn folder_is_current_and_project_is_of_the_start() {
         let text = r#"{"workspace": {"project_dir": "/p", "current_dir": "/p/x"}, "cwd": "/p/x"}"#;
         let report = report(&Input::read(text.as_bytes(), &WANTED), &|_| None);
         assert_eq!((report.working_dir.as_deref(), report.project.as_deref()), (Some("/p/x"), Some("p")));

@@ -1,8 +1,8 @@
-//! Which versions of Claude Code are installed, and what each of them takes in its settings.
+//! The installed versions of Claude Code, and the hooks that each accepts in its settings.
 //!
-//! Up to 2.1.92 a Claude Code that meets a hook of an event that it does not know ignores its whole settings.json
-//! without a word: no hook runs, and the user's permissions are void too. So hooks are installed by the oldest version
-//! that is found, and where a version is unknown, only those that every version since 1.0.85 takes.
+//! Up to 2.1.92, Claude Code silently ignores a whole settings.json that has a hook of an event unknown to it: no hook runs,
+//! and the user's permissions are ignored too. So only hooks that the oldest installed version accepts are installed; if a
+//! version is unknown, those that every version since 1.0.85 accepts.
 
 use std::fs;
 use std::io::Read;
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::file;
-use super::hook::Event;
+use super::hook::HookEvent;
 use super::input::Input;
+use super::small_file;
 use crate::platform::default_paths::{Env, path_in};
 
-/// How long `claude --version` may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of `claude --version`.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32, u32);
@@ -32,9 +32,9 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Since this version an unknown event is only a warning. 2.1.92 is the last one known to ignore the settings, and
+/// Since this version, Claude Code only warns of an unknown event. 2.1.92 is the last one known to ignore the settings, and
 /// 2.1.101 the first known to warn.
-pub const WARNS: Version = Version(2, 1, 101);
+pub const FIRST_WARNING_VERSION: Version = Version(2, 1, 101);
 
 impl Version {
     /// Reads `2.1.101`, also where more follows, as in `2.1.101 (Claude Code)` and `2.1.101-beta.1`.
@@ -48,28 +48,28 @@ impl Version {
         Some(Self(next()?, next()?, next()?))
     }
 
-    /// Whether settings with a hook of this event are in force.
-    pub fn takes(self, event: Event) -> bool {
-        self >= WARNS || self >= since(event)
+    /// Whether this version reads settings with a hook of this event.
+    pub fn accepts(self, event: HookEvent) -> bool {
+        self >= FIRST_WARNING_VERSION || self >= first_version(event)
     }
 }
 
 /// The first version that knows an event.
-const fn since(event: Event) -> Version {
+const fn first_version(event: HookEvent) -> Version {
     match event {
-        Event::Stop | Event::Notification => Version(1, 0, 38),
-        Event::PreCompact => Version(1, 0, 48),
-        Event::UserPromptSubmit => Version(1, 0, 54),
-        Event::SessionStart => Version(1, 0, 62),
-        Event::SessionEnd => Version(1, 0, 85),
-        Event::PostCompact => Version(2, 1, 75),
+        HookEvent::Stop | HookEvent::Notification => Version(1, 0, 38),
+        HookEvent::PreCompact => Version(1, 0, 48),
+        HookEvent::UserPromptSubmit => Version(1, 0, 54),
+        HookEvent::SessionStart => Version(1, 0, 62),
+        HookEvent::SessionEnd => Version(1, 0, 85),
+        HookEvent::PostCompact => Version(2, 1, 75),
     }
 }
 
-/// What is taken to be installed where no version is known.
-const OLDEST: Version = Version(1, 0, 85);
+/// The version that is assumed where none is known.
+const ASSUMED_VERSION: Version = Version(1, 0, 85);
 
-/// A Claude Code that was found.
+/// An installed Claude Code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     pub path: PathBuf,
@@ -79,16 +79,16 @@ pub struct Installed {
 /// An event whose hook is not installed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    pub event: Event,
+    pub event: HookEvent,
     pub reason: String,
 }
 
-/// The events whose hooks all of the installed versions take, and the others.
-pub fn events(installed: &[Installed]) -> (Vec<Event>, Vec<LeftOut>) {
+/// The events whose hooks all installed versions accept, and the others.
+pub fn events(installed: &[Installed]) -> (Vec<HookEvent>, Vec<LeftOut>) {
     let mut taken = Vec::new();
     let mut left_out = Vec::new();
-    for event in Event::ALL {
-        let refusing = installed.iter().find(|found| !found.version.unwrap_or(OLDEST).takes(event));
+    for event in HookEvent::ALL {
+        let refusing = installed.iter().find(|found| !found.version.unwrap_or(ASSUMED_VERSION).accepts(event));
         let reason = match refusing {
             Some(Installed { path, version: Some(version) }) => {
                 format!("Claude Code {version} ({}) would ignore all of its settings", path.display())
@@ -96,7 +96,7 @@ pub fn events(installed: &[Installed]) -> (Vec<Event>, Vec<LeftOut>) {
             Some(Installed { path, version: None }) => {
                 format!("the version of {} is unknown, and an old one would ignore all of its settings", path.display())
             }
-            None if installed.is_empty() && !OLDEST.takes(event) => {
+            None if installed.is_empty() && !ASSUMED_VERSION.accepts(event) => {
                 "no Claude Code was found, and an old one would ignore all of its settings".to_owned()
             }
             None => {
@@ -109,7 +109,7 @@ pub fn events(installed: &[Installed]) -> (Vec<Event>, Vec<LeftOut>) {
     (taken, left_out)
 }
 
-/// All Claude Codes that this user may run.
+/// All installations of Claude Code that this user may run.
 pub fn installed(env: Env<'_>) -> Vec<Installed> {
     let mut seen = Vec::new();
     let mut found = Vec::new();
@@ -141,7 +141,7 @@ const IN_HOME: &[&str] = &[
     ".asdf/shims/claude",
 ];
 
-/// Folders with a folder for each version of Node, and where the program lies below that.
+/// Folders with a folder for each version of Node, and the path of the program below it.
 const BY_NODE: &[(&str, &str)] = &[
     (".nvm/versions/node", "bin/claude"),
     (".local/share/fnm/node-versions", "installation/bin/claude"),
@@ -174,24 +174,24 @@ fn candidates(env: Env<'_>) -> Vec<PathBuf> {
     found
 }
 
-/// The version by the package that the file belongs to, by its name, or by its own word.
+/// The version by the package of the file, by its name, or by running it.
 fn version(path: &Path, file: &Path) -> Option<Version> {
     let by_package = file.ancestors().skip(1).take(3).find_map(|folder| of_package(&folder.join("package.json")));
     // The native installer keeps `versions/2.1.101`.
     let by_name = || file.parent()?.ends_with("versions").then(|| Version::parse(file.file_name()?.to_str()?))?;
-    by_package.or_else(by_name).or_else(|| asked(path))
+    by_package.or_else(by_name).or_else(|| version_by_running(path))
 }
 
 fn of_package(path: &Path) -> Option<Version> {
     const MAX: u64 = 1 << 20;
-    let (_, reader) = file::open(path, MAX)?;
+    let (_, reader) = small_file::open(path, MAX)?;
     let input = Input::read(reader, &["name", "version"]);
     let is_claude = input.text("name")?.starts_with("@anthropic-ai/claude-code");
     Version::parse(input.text("version").filter(|_| is_claude)?)
 }
 
-/// What `claude --version` prints, if it does so in time. The program and all that it started end with this.
-fn asked(program: &Path) -> Option<Version> {
+/// The version that `claude --version` prints before the timeout. Its process group is killed afterwards.
+fn version_by_running(program: &Path) -> Option<Version> {
     const MAX: u64 = 4096;
     let mut command = Command::new(program);
     command.arg("--version").process_group(0);
@@ -203,7 +203,7 @@ fn asked(program: &Path) -> Option<Version> {
         let _ = stdout.take(MAX).read_to_end(&mut text);
         let _ = send.send(text);
     });
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + VERSION_TIMEOUT;
     let text = receive.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let _ = child.wait();
@@ -239,13 +239,13 @@ mod tests {
     #[test]
     fn oldest_version_decides_which_events_are_installed() {
         let has = |installed: &[Installed], event| events(installed).0.contains(&event);
-        assert!(has(&[claude(Some("2.1.332"))], Event::PostCompact));
-        assert!(has(&[claude(Some("2.1.75"))], Event::PostCompact));
-        assert!(!has(&[claude(Some("2.1.74"))], Event::PostCompact));
-        assert!(!has(&[claude(Some("2.1.332")), claude(Some("2.0.76"))], Event::PostCompact));
-        assert!(!has(&[claude(Some("2.1.332")), claude(None)], Event::PostCompact));
-        assert!(!has(&[], Event::PostCompact));
-        assert!(!has(&[claude(Some("1.0.60"))], Event::SessionEnd));
+        assert!(has(&[claude(Some("2.1.332"))], HookEvent::PostCompact));
+        assert!(has(&[claude(Some("2.1.75"))], HookEvent::PostCompact));
+        assert!(!has(&[claude(Some("2.1.74"))], HookEvent::PostCompact));
+        assert!(!has(&[claude(Some("2.1.332")), claude(Some("2.0.76"))], HookEvent::PostCompact));
+        assert!(!has(&[claude(Some("2.1.332")), claude(None)], HookEvent::PostCompact));
+        assert!(!has(&[], HookEvent::PostCompact));
+        assert!(!has(&[claude(Some("1.0.60"))], HookEvent::SessionEnd));
         for installed in [&[][..], &[claude(None)], &[claude(Some("2.0.76"))]] {
             let (taken, left_out) = events(installed);
             assert_eq!((taken.len(), left_out.len()), (6, 1), "{left_out:?}");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn installed_versions_are_found_by_package_name_or_question() {
+    fn installed_versions_are_found_by_package_name_or_running() {
         let dir = tempfile::tempdir().unwrap();
         let home = fs::canonicalize(dir.path()).unwrap();
         let write = |path: &str, text: &str| {

@@ -1,4 +1,4 @@
-//! What a person or a program is told when a verb fails: one line, one exit code, one document.
+//! Failures of verbs: a line on stderr, an exit code and, with `--json`, a document on stdout.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::domain::text::escaped_line;
 use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
 
-/// Why a verb failed and what to do about it.
+/// The failure of a verb: what failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError {
     pub code: ErrorCode,
@@ -16,22 +16,22 @@ pub struct CliError {
     pub hint: String,
     /// The sessions to choose from, where several match.
     pub matches: Vec<SessionBody>,
-    /// The document on stdout has said so already.
-    pub told: bool,
+    /// The verb's own document on stdout already reports it.
+    pub is_reported: bool,
 }
 
 impl CliError {
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), told: false }
+        Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), is_reported: false }
     }
 
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(ErrorCode::Usage, message, hint)
     }
 
-    /// Several sessions match what was asked for.
+    /// Several sessions match the hint.
     pub fn ambiguous(asked: &str, matches: Vec<SessionBody>) -> Self {
-        let message = format!("\"{asked}\" fits {} sessions", matches.len());
+        let message = format!("\"{asked}\" matches {} sessions", matches.len());
         Self { matches, ..Self::new(ErrorCode::Ambiguous, message, "choose one and give its whole id") }
     }
 
@@ -39,11 +39,11 @@ impl CliError {
         Self::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {error}"),
-            "make room there, or send the output elsewhere",
+            "free space there, or redirect the output",
         )
     }
 
-    /// Clap's message has several paragraphs: what was wrong, sometimes a tip, the usage, where to find help.
+    /// Converts clap's message, which has several paragraphs: the error, sometimes a tip, the usage, and how to get help.
     pub fn from_clap(error: &ClapError, verb: Option<&str>) -> Self {
         let text = error.render().to_string();
         let mut paragraphs = text.split("\n\n").map(joined);
@@ -62,9 +62,9 @@ impl CliError {
     }
 
     /// The document on stdout.
-    pub fn document(&self) -> Document<'_> {
+    pub fn document(&self) -> ErrorDocument<'_> {
         let Self { code, message, hint, matches, .. } = self;
-        Document { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
+        ErrorDocument { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
     }
 
     pub const fn exit_code(&self) -> u8 {
@@ -72,9 +72,9 @@ impl CliError {
     }
 }
 
-/// A failure as a program reads it.
+/// A failure as JSON.
 #[derive(Debug, Serialize)]
-pub struct Document<'a> {
+pub struct ErrorDocument<'a> {
     pub error: ErrorDetail,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub matches: &'a [SessionBody],
@@ -86,7 +86,7 @@ impl From<ErrorDetail> for CliError {
     }
 }
 
-/// A paragraph in one line.
+/// Joins a paragraph into one line.
 fn joined(paragraph: &str) -> String {
     paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_and_a_document() {
+    fn error_has_a_safe_line_and_a_document() {
         let error = CliError::new(ErrorCode::NotFound, "no session \"x\"\n\u{1b}[31m", "see `sessiond list`");
         assert_eq!(error.line(), "sessiond: no session \"x\"\\n\\u{1b}[31m; see `sessiond list`");
         assert_eq!(error.exit_code(), 1);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_hint_no_semicolon() {
+    fn line_without_a_hint_has_no_semicolon() {
         assert_eq!(CliError::new(ErrorCode::Internal, "m", "").line(), "sessiond: m");
     }
 }

@@ -1,13 +1,17 @@
-//! The command line: reads the words, asks the daemon, prints what it says.
+//! The command line: parses the arguments, sends requests to the daemon and prints the answers.
+//!
+//! Every verb prints its answer to stdout and everything else to stderr. A failure is one line on stderr, an exit code
+//! and, with `--json`, a document on stdout ([`CliError`]). Verbs that write (register, heartbeat, close, hook, exec)
+//! leave a spooled request if no daemon answers ([`offline`]). All text is escaped before it reaches a terminal
+//! ([`output`]).
 
-mod args;
-mod away;
+mod command_line;
 mod error;
-mod history_args;
-mod known;
+mod freshness;
 mod line_diff;
-mod look;
+mod offline;
 mod output;
+mod style;
 mod table;
 mod text;
 mod verbs;
@@ -22,75 +26,81 @@ use crate::clock;
 use crate::domain::Finding;
 use crate::mcp;
 use crate::wire::MachineIdentity;
-use args::{Asked, Cli, Verb};
-pub use args::{
-    IdentityOptions, IdentityVerb, InstallArgs, MigrateArgs, RunArgs, ScopeArgs, Settings, UninstallArgs, command,
-};
-use away::Away;
+use command_line::{Cli, ParsedLine, Verb};
+pub use command_line::{DaemonOptions, command};
 pub use error::CliError;
-use look::Look;
+use offline::OfflineWriter;
 use output::Output;
-use verbs::claude::Change;
+use style::OutputStyle;
+use verbs::claude_settings::SettingsChange;
+pub use verbs::daemon::{MigrateArgs, RunArgs};
+pub use verbs::identity::{IdentityOptions, IdentityVerb};
+pub use verbs::service::{InstallArgs, ScopeArgs, UninstallArgs};
 
-/// What is done here rather than asked of a running daemon.
-pub trait Local {
-    /// Runs the daemon until it is told to stop.
+/// Operations of this process that need no running daemon. The binary implements them, and tests fake them.
+pub trait LocalOperations {
+    /// Runs the daemon until a signal stops it.
     fn run(&self, args: &RunArgs) -> Result<(), CliError>;
-    /// Brings central's schema up to date; the text says what was done.
+    /// Upgrades central's schema; returns a report of the changes.
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
-    /// Reads or mends the identity in the state folder while no daemon runs on it.
+    /// Reads or changes the identity in the state folder while no daemon runs on it.
     fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
-    /// Installs the service; says what was done.
+    /// Installs the service; returns a line for each change.
     fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError>;
-    /// Removes the service; says what was done, and where the data stays.
+    /// Removes the service; returns a line for each change and the paths of the data that is kept.
     fn uninstall(&self, args: &UninstallArgs) -> Result<Vec<String>, CliError>;
-    /// Looks at this installation.
-    fn doctor(&self, settings: &Settings, client: &Client) -> Result<Vec<Finding>, CliError>;
-    /// Everything that whoever mends a bug wants to see.
-    fn bugreport(&self, settings: &Settings, client: &Client) -> Result<String, CliError>;
+    /// Checks this installation.
+    fn doctor(&self, settings: &DaemonOptions, client: &Client) -> Result<Vec<Finding>, CliError>;
+    /// Collects the diagnostics for a bug report.
+    fn bugreport(&self, settings: &DaemonOptions, client: &Client) -> Result<String, CliError>;
 }
 
-/// The whole of the program, but for what `local` does.
-pub fn main(args: impl Iterator<Item = OsString>, local: &dyn Local) -> ExitCode {
+/// Runs the program with these arguments.
+pub fn main(args: impl Iterator<Item = OsString>, local: &dyn LocalOperations) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let look = Look::detect(|name| env::var_os(name), clock::system()());
-    // Not locked: a verb prints in one write, and a daemon's log must get through while `run` lasts.
+    let style = OutputStyle::detect(|name| env::var_os(name), clock::system()());
+    // Not locked: a verb prints in one write, and `run` needs stderr for the daemon's log.
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
-    let mut out = Output::new(&mut stdout, &mut stderr, look);
+    let mut out = Output::new(&mut stdout, &mut stderr, style);
     ExitCode::from(execute(&args, &|name| env::var_os(name), local, &mut out))
 }
 
-/// Carries out one command line and gives the exit code.
-fn execute(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, local: &dyn Local, out: &mut Output<'_>) -> u8 {
-    let done = match Cli::read(args) {
-        Ok(Asked::Verb(cli)) => dispatch(*cli, env, local, out),
-        Ok(Asked::Text(text)) if out.look.colour => out.print(&text.ansi().to_string()).map(|()| 0),
-        Ok(Asked::Text(text)) => out.print(&text.to_string()).map(|()| 0),
+/// Runs one command line and returns the exit code.
+fn execute(
+    args: &[OsString],
+    env: &dyn Fn(&str) -> Option<OsString>,
+    local: &dyn LocalOperations,
+    out: &mut Output<'_>,
+) -> u8 {
+    let done = match Cli::parse_args(args) {
+        Ok(ParsedLine::Verb(cli)) => dispatch(*cli, env, local, out),
+        Ok(ParsedLine::Text(text)) if out.style.colour => out.print_rendered(&text.ansi().to_string()).map(|()| 0),
+        Ok(ParsedLine::Text(text)) => out.print_rendered(&text.to_string()).map(|()| 0),
         Err(error) => Err(error),
     };
     match done {
         Ok(code) => code,
-        Err(error) => out.fail(&error, args::wants_json(args)),
+        Err(error) => out.report_failure(&error, command_line::wants_json(args)),
     }
 }
 
 fn dispatch(
     cli: Cli,
     env: &dyn Fn(&str) -> Option<OsString>,
-    local: &dyn Local,
+    local: &dyn LocalOperations,
     out: &mut Output<'_>,
 ) -> Result<u8, CliError> {
     let endpoint = Endpoint::resolve(cli.socket.as_deref(), env);
     let named = endpoint.is_named();
-    let away = &Away::new(env, local, &endpoint, clock::system(), crate::platform::random::random);
+    let offline = &OfflineWriter::new(env, local, &endpoint, clock::system(), crate::platform::random::random);
     let client = &Client::new(endpoint);
     let done = match cli.verb {
         Verb::Run(args) => local.run(&args),
-        Verb::Migrate(args) => out.lines(&local.migrate(&args)?),
+        Verb::Migrate(args) => out.print_lines(&local.migrate(&args)?),
         Verb::Identity(verb) => verbs::identity::identity(client, named, local, &verb, out),
-        Verb::Register(args) => verbs::session::register(client, args, away, out),
-        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, away, out),
-        Verb::Close(args) => verbs::session::close(client, &args, away, out),
+        Verb::Register(args) => verbs::session::register(client, args, offline, out),
+        Verb::Heartbeat(args) => verbs::session::heartbeat(client, args, offline, out),
+        Verb::Close(args) => verbs::session::close(client, &args, offline, out),
         Verb::List(args) => verbs::list::list(client, args, out),
         Verb::Show(args) => verbs::list::show(client, &args, out),
         Verb::Footer(args) => verbs::session::footer(client, &args, out),
@@ -105,18 +115,22 @@ fn dispatch(
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
-        Verb::Exec(args) => return verbs::exec::exec(client, &args, away, out),
+        Verb::Exec(args) => return verbs::exec::exec(client, &args, offline, out),
         Verb::Discover(args) => verbs::discover::discover(client, &args, env, out),
-        Verb::Hook(args) => verbs::agent::hook(client, &args, away, out),
+        Verb::Hook(args) => verbs::agent::hook(client, &args, offline, out),
         Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
-        Verb::Statusline => verbs::agent::statusline(client, away, out),
+        Verb::Statusline => verbs::agent::statusline(client, offline, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
         Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
-        Verb::Install(args) if args.claude => verbs::claude::settings(Change::Install, args.dry_run, env, out),
-        Verb::Install(args) => verbs::service::say(&local.install(&args)?, out),
-        Verb::Uninstall(args) if args.claude => verbs::claude::settings(Change::Uninstall, args.dry_run, env, out),
-        Verb::Uninstall(args) => verbs::service::say(&local.uninstall(&args)?, out),
+        Verb::Install(args) if args.claude => {
+            verbs::claude_settings::change_settings(SettingsChange::Install, args.dry_run, env, out)
+        }
+        Verb::Install(args) => verbs::service::print_done(&local.install(&args)?, out),
+        Verb::Uninstall(args) if args.claude => {
+            verbs::claude_settings::change_settings(SettingsChange::Uninstall, args.dry_run, env, out)
+        }
+        Verb::Uninstall(args) => verbs::service::print_done(&local.uninstall(&args)?, out),
         Verb::Completions(args) => verbs::service::completions(args.shell, out),
     };
     done.map(|()| 0)

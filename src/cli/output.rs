@@ -1,13 +1,17 @@
-//! Where the words go: stdout for what was asked for, stderr for everything else.
+//! The output of verbs: the answer on stdout, everything else on stderr.
+//!
+//! Text that may hold control characters is escaped: [`Output::print_line`], [`Output::print_lines`] and the JSON functions
+//! do it; [`Output::print_rendered`] is for tables and lists whose cells are escaped already. A closed pipe is not an
+//! error: the reader needs no more.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::error::CliError;
-use super::known::known;
-use super::look::Look;
-use super::table::{Cell, Column, Table};
+use super::freshness::freshness;
+use super::style::OutputStyle;
+use super::table::{Cell, TableColumn, TextTable};
 use super::text;
 use crate::domain::text::{escaped_line, escaped_lines, safe_document};
 use crate::wire::{ErrorCode, SessionBody};
@@ -16,16 +20,16 @@ use crate::wire::{ErrorCode, SessionBody};
 pub struct Output<'a> {
     stdout: &'a mut dyn Write,
     stderr: &'a mut dyn Write,
-    pub look: Look,
+    pub style: OutputStyle,
 }
 
 impl<'a> Output<'a> {
-    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write, look: Look) -> Self {
-        Self { stdout, stderr, look }
+    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write, style: OutputStyle) -> Self {
+        Self { stdout, stderr, style }
     }
 
-    /// Prints what was asked for, in one write. A reader who has seen enough is no error.
-    pub fn print(&mut self, text: &str) -> Result<(), CliError> {
+    /// Prints text that is already escaped, in one write.
+    pub fn print_rendered(&mut self, text: &str) -> Result<(), CliError> {
         let printed = self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush());
         match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::stdout(&error)),
@@ -33,70 +37,70 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Prints one line of text that may hold anything.
-    pub fn line(&mut self, text: &str) -> Result<(), CliError> {
-        self.print(&format!("{}\n", escaped_line(text)))
+    /// Prints text as one escaped line.
+    pub fn print_line(&mut self, text: &str) -> Result<(), CliError> {
+        self.print_rendered(&format!("{}\n", escaped_line(text)))
     }
 
-    /// Prints text of several lines that may hold anything; a line break ends it.
-    pub fn lines(&mut self, text: &str) -> Result<(), CliError> {
+    /// Prints text as escaped lines, with a line break at its end.
+    pub fn print_lines(&mut self, text: &str) -> Result<(), CliError> {
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        self.print(&format!("{}{end}", escaped_lines(text)))
+        self.print_rendered(&format!("{}{end}", escaped_lines(text)))
     }
 
-    /// Prints a document on one line.
-    pub fn json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
+    /// Prints a JSON document on one line.
+    pub fn print_json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let document = serde_json::to_string(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
-        self.print(&format!("{}\n", safe_document(document)))
+        self.print_rendered(&format!("{}\n", safe_document(document)))
     }
 
-    /// Prints a document.
-    pub fn json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
-        let render = if self.look.pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+    /// Prints a JSON document.
+    pub fn print_json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
+        let render = if self.style.pretty { serde_json::to_string_pretty } else { serde_json::to_string };
         let document = render(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
-        self.print(&format!("{}\n", safe_document(document)))
+        self.print_rendered(&format!("{}\n", safe_document(document)))
     }
 
-    /// Says something beside the answer. That nobody may be there to read it is no reason to fail.
-    pub fn note(&mut self, text: &str) {
+    /// Prints a line to stderr. A closed stderr is ignored.
+    pub fn print_note(&mut self, text: &str) {
         let _ = writeln!(self.stderr, "{}", escaped_line(text));
     }
 
-    /// Draws the line of progress anew; an empty one clears it.
-    pub fn progress(&mut self, text: &str) {
-        if self.look.progress {
-            let room = self.look.width.unwrap_or(80).saturating_sub(1);
+    /// Redraws the progress line; an empty text clears it.
+    pub fn draw_progress(&mut self, text: &str) {
+        if self.style.progress {
+            let room = self.style.width.unwrap_or(80).saturating_sub(1);
             let _ = write!(self.stderr, "\r\u{1b}[K{}", text::cut_end(&escaped_line(text), room));
             let _ = self.stderr.flush();
         }
     }
 
-    /// Tells of a failure, and gives its exit code.
-    pub fn fail(&mut self, error: &CliError, json: bool) -> u8 {
-        if json && !error.told {
-            // stderr still has the line if stdout is gone.
-            let _ = self.json(&error.document());
+    /// Prints a failure, and returns its exit code.
+    pub fn report_failure(&mut self, error: &CliError, json: bool) -> u8 {
+        if json && !error.is_reported {
+            // If stdout is closed, stderr still has the line.
+            let _ = self.print_json(&error.document());
         }
-        let _ = write!(self.stderr, "{}\n{}", error.line(), self.candidates(&error.matches));
+        let _ = write!(self.stderr, "{}\n{}", error.line(), self.match_table(&error.matches));
         error.exit_code()
     }
 
-    fn candidates(&self, matches: &[SessionBody]) -> String {
+    fn match_table(&self, matches: &[SessionBody]) -> String {
         if matches.is_empty() {
             return String::new();
         }
-        // stderr may go elsewhere than the stdout whose colours these are.
-        let look = Look { colour: false, ..self.look };
-        let mut table = Table::new([
-            Column::new("").right(),
-            Column::new("ID").cut_middle().yields(1),
-            Column::new("MACHINE").yields(2),
-            Column::new("STATUS"),
-            Column::new("EPIC").yields(3),
-            Column::new("HEARTBEAT").right(),
-            Column::new("KNOWN"),
+        // The colours were chosen for stdout.
+        let style = OutputStyle { colour: false, ..self.style };
+        let mut table = TextTable::new([
+            TableColumn::new("").right(),
+            TableColumn::new("ID").cut_middle().shrink_rank(1),
+            TableColumn::new("MACHINE").shrink_rank(2),
+            TableColumn::new("STATUS"),
+            TableColumn::new("EPIC").shrink_rank(3),
+            TableColumn::new("HEARTBEAT").right(),
+            TableColumn::new("KNOWN"),
         ]);
         for (index, session) in matches.iter().enumerate() {
             table.row([
@@ -106,10 +110,10 @@ impl<'a> Output<'a> {
                 Cell::new(&session.status),
                 Cell::new(session.current_epic.as_deref().unwrap_or("—")),
                 Cell::new(text::age(std::time::Duration::from_secs(session.age_seconds))),
-                known(session, look.now),
+                freshness(session, style.now),
             ]);
         }
-        table.render(&look)
+        table.render(&style)
     }
 }
 
@@ -129,21 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_left_is_no_error() {
+    fn closed_pipe_is_not_an_error() {
         let mut err = Vec::new();
         let mut gone = Fails(io::ErrorKind::BrokenPipe);
-        assert!(Output::new(&mut gone, &mut err, Look::plain()).print("x").is_ok());
+        assert!(Output::new(&mut gone, &mut err, OutputStyle::plain()).print_rendered("x").is_ok());
         let mut full = Fails(io::ErrorKind::StorageFull);
-        assert!(Output::new(&mut full, &mut err, Look::plain()).print("x").is_err());
+        assert!(Output::new(&mut full, &mut err, OutputStyle::plain()).print_rendered("x").is_err());
         let mut out = Vec::new();
-        Output::new(&mut out, &mut gone, Look::plain()).note("x");
+        Output::new(&mut out, &mut gone, OutputStyle::plain()).print_note("x");
     }
 
     #[test]
-    fn a_failure_is_a_line_and_with_json_also_a_document() {
+    fn failure_is_a_line_and_with_json_also_a_document() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let error = CliError::new(ErrorCode::Unreachable, "no daemon", "start it");
-        assert_eq!(Output::new(&mut out, &mut err, Look::plain()).fail(&error, true), 69);
+        assert_eq!(Output::new(&mut out, &mut err, OutputStyle::plain()).report_failure(&error, true), 69);
         assert_eq!(String::from_utf8(err).unwrap(), "sessiond: no daemon; start it\n");
         assert_eq!(
             String::from_utf8(out).unwrap(),

@@ -1,42 +1,42 @@
-//! Tables and sheets without borders, cut to the width of the terminal.
+//! Tables without borders and lists of fields, fitted to the width of the terminal.
 
-use super::look::{Look, Tone};
+use super::style::{OutputStyle, Tone};
 use super::text::{cut_end, cut_middle, width};
 use crate::domain::text::escaped_line;
 
-const GAP: usize = 2;
+const COLUMN_GAP: usize = 2;
 
-/// A column that yields keeps its title, and enough to tell its cells apart.
-const LEAST: usize = 6;
+/// The narrowest that a column becomes, in columns of the terminal, so that its cells stay distinguishable.
+const MIN_SHRUNK_WIDTH: usize = 6;
 
-/// A column, and what becomes of it when there is too little room.
+/// A column, and how it is narrowed where the terminal is too narrow.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
+pub struct TableColumn {
     title: &'static str,
     right: bool,
-    /// Columns with a higher yield are narrowed first; with 0, never.
-    yields: u8,
+    /// Columns with a higher rank are narrowed first; those with 0 never.
+    shrink_rank: u8,
     cut: fn(&str, usize) -> String,
 }
 
-impl Column {
+impl TableColumn {
     pub const fn new(title: &'static str) -> Self {
-        Self { title, right: false, yields: 0, cut: cut_end }
+        Self { title, right: false, shrink_rank: 0, cut: cut_end }
     }
 
-    /// Its cells stand at the right.
+    /// Aligns its cells to the right.
     pub const fn right(mut self) -> Self {
         self.right = true;
         self
     }
 
-    /// It gives way, the highest `rank` first.
-    pub const fn yields(mut self, rank: u8) -> Self {
-        self.yields = rank;
+    /// Allows it to be narrowed, the highest `rank` first.
+    pub const fn shrink_rank(mut self, rank: u8) -> Self {
+        self.shrink_rank = rank;
         self
     }
 
-    /// Its cells lose their middle rather than their end.
+    /// Cuts the middle of its cells rather than the end.
     pub const fn cut_middle(mut self) -> Self {
         self.cut = cut_middle;
         self
@@ -67,13 +67,13 @@ impl<T: AsRef<str>> From<T> for Cell {
 }
 
 #[derive(Clone, Debug)]
-pub struct Table {
-    columns: Vec<Column>,
+pub struct TextTable {
+    columns: Vec<TableColumn>,
     rows: Vec<Vec<Cell>>,
 }
 
-impl Table {
-    pub fn new(columns: impl Into<Vec<Column>>) -> Self {
+impl TextTable {
+    pub fn new(columns: impl Into<Vec<TableColumn>>) -> Self {
         Self { columns: columns.into(), rows: Vec::new() }
     }
 
@@ -82,13 +82,13 @@ impl Table {
     }
 
     /// The table as text, a line break at its end.
-    pub fn render(&self, look: &Look) -> String {
-        let widths = self.widths(look.width);
+    pub fn render(&self, style: &OutputStyle) -> String {
+        let widths = self.widths(style.width);
         let titles: Vec<_> = self.columns.iter().map(|column| Cell::new(column.title).tone(Tone::Dim)).collect();
-        std::iter::once(&titles).chain(&self.rows).map(|cells| self.line(cells, &widths, look)).collect()
+        std::iter::once(&titles).chain(&self.rows).map(|cells| self.line(cells, &widths, style)).collect()
     }
 
-    fn line(&self, cells: &[Cell], widths: &[usize], look: &Look) -> String {
+    fn line(&self, cells: &[Cell], widths: &[usize], style: &OutputStyle) -> String {
         let mut line = String::new();
         let mut blanks = 0;
         for ((column, cell), columns) in self.columns.iter().zip(cells).zip(widths) {
@@ -97,25 +97,25 @@ impl Table {
             blanks += if column.right { padding } else { 0 };
             if !text.is_empty() {
                 line.push_str(&" ".repeat(blanks));
-                line.push_str(&look.paint(&text, cell.tone));
+                line.push_str(&style.paint(&text, cell.tone));
                 blanks = 0;
             }
-            blanks += GAP + if column.right { 0 } else { padding };
+            blanks += COLUMN_GAP + if column.right { 0 } else { padding };
         }
         line.push('\n');
         line
     }
 
-    /// As wide as the widest cell, then narrowed until all fits or nothing yields any more.
+    /// As wide as the widest cell, then narrowed until all fits or no column may be narrowed further.
     fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let widest = |(index, column): (usize, &Column)| {
+        let widest = |(index, column): (usize, &TableColumn)| {
             let cells = self.rows.iter().filter_map(|row| row.get(index)).map(|cell| width(&cell.text));
             cells.chain([width(column.title)]).max().unwrap_or(0)
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
-        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        let total = widths.iter().sum::<usize>() + COLUMN_GAP * widths.len().saturating_sub(1);
         let mut excess = total.saturating_sub(limit.unwrap_or(usize::MAX));
-        for (index, least) in self.yielding() {
+        for (index, least) in self.shrinking() {
             let given = excess.min(widths[index].saturating_sub(least));
             widths[index] -= given;
             excess -= given;
@@ -123,34 +123,35 @@ impl Table {
         widths
     }
 
-    /// The columns that give way, in that order, and how narrow each may become.
-    fn yielding(&self) -> Vec<(usize, usize)> {
-        let mut yielding: Vec<_> = self.columns.iter().enumerate().filter(|(_, column)| column.yields > 0).collect();
-        yielding.sort_by_key(|(_, column)| std::cmp::Reverse(column.yields));
-        yielding.into_iter().map(|(index, column)| (index, width(column.title).max(LEAST))).collect()
+    /// The columns that may be narrowed, in that order, and the least width of each.
+    fn shrinking(&self) -> Vec<(usize, usize)> {
+        let mut shrinking: Vec<_> =
+            self.columns.iter().enumerate().filter(|(_, column)| column.shrink_rank > 0).collect();
+        shrinking.sort_by_key(|(_, column)| std::cmp::Reverse(column.shrink_rank));
+        shrinking.into_iter().map(|(index, column)| (index, width(column.title).max(MIN_SHRUNK_WIDTH))).collect()
     }
 }
 
-/// Names and values, one to a line.
+/// Fields, each a name and a value on a line of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Sheet(Vec<(&'static str, Vec<Cell>)>);
+pub struct FieldList(Vec<(&'static str, Vec<Cell>)>);
 
-impl Sheet {
+impl FieldList {
     pub fn row(&mut self, name: &'static str, value: impl Into<Cell>) {
         self.0.push((name, vec![value.into()]));
     }
 
-    /// A value of several parts, each in its own tone.
+    /// Adds a field whose value has several parts, each with its own tone.
     pub fn parts(&mut self, name: &'static str, parts: impl Into<Vec<Cell>>) {
         self.0.push((name, parts.into()));
     }
 
-    /// The sheet as text, a line break at its end. Values are never cut: they are here to be copied.
-    pub fn render(&self, look: &Look) -> String {
-        let column = self.0.iter().map(|(name, _)| width(name)).max().unwrap_or(0) + GAP;
+    /// The fields as text, with a line break at the end. Values are never cut, so that they can be copied.
+    pub fn render(&self, style: &OutputStyle) -> String {
+        let column = self.0.iter().map(|(name, _)| width(name)).max().unwrap_or(0) + COLUMN_GAP;
         let line = |(name, parts): &(&str, Vec<Cell>)| {
-            let value: String = parts.iter().map(|part| look.paint(&part.text, part.tone)).collect();
-            format!("{}{}{value}\n", look.paint(name, Tone::Dim), " ".repeat(column - width(name)))
+            let value: String = parts.iter().map(|part| style.paint(&part.text, part.tone)).collect();
+            format!("{}{}{value}\n", style.paint(name, Tone::Dim), " ".repeat(column - width(name)))
         };
         self.0.iter().map(line).collect()
     }
@@ -160,14 +161,14 @@ impl Sheet {
 mod tests {
     use super::*;
 
-    fn table() -> Table {
-        let mut table = Table::new([
-            Column::new("ID").yields(1).cut_middle(),
-            Column::new("MACHINE").yields(2),
-            Column::new("STATUS"),
-            Column::new("CONTEXT").right(),
-            Column::new("EPIC").yields(3),
-            Column::new("HEARTBEAT").right(),
+    fn table() -> TextTable {
+        let mut table = TextTable::new([
+            TableColumn::new("ID").shrink_rank(1).cut_middle(),
+            TableColumn::new("MACHINE").shrink_rank(2),
+            TableColumn::new("STATUS"),
+            TableColumn::new("CONTEXT").right(),
+            TableColumn::new("EPIC").shrink_rank(3),
+            TableColumn::new("HEARTBEAT").right(),
         ]);
         table.row([
             "odin-PS-8f4a2b".into(),
@@ -188,14 +189,14 @@ mod tests {
         table
     }
 
-    fn look(width: Option<usize>, colour: bool) -> Look {
-        Look { width, colour, ..Look::plain() }
+    fn style(width: Option<usize>, colour: bool) -> OutputStyle {
+        OutputStyle { width, colour, ..OutputStyle::plain() }
     }
 
     #[test]
     fn at_200_nothing_is_cut() {
         assert_eq!(
-            table().render(&look(Some(200), false)),
+            table().render(&style(Some(200), false)),
             "\
 ID                               MACHINE                    STATUS  CONTEXT  EPIC                                                             HEARTBEAT
 odin-PS-8f4a2b                   odin3                      active      42%  003 the store that never forgets anything at all, not even this         4m
@@ -205,9 +206,9 @@ a-rather-long-project-PS-abc123  the-machine-in-the-cellar  stale        7%     
     }
 
     #[test]
-    fn at_80_the_epic_gives_way_then_the_machine() {
+    fn at_80_the_epic_is_narrowed_then_the_machine() {
         assert_eq!(
-            table().render(&look(Some(80), false)),
+            table().render(&style(Some(80), false)),
             "\
 ID                               MACHINE      STATUS  CONTEXT  EPIC    HEARTBEAT
 odin-PS-8f4a2b                   odin3        active      42%  003 t…         4m
@@ -217,9 +218,9 @@ a-rather-long-project-PS-abc123  the-machin…  stale        7%               2.
     }
 
     #[test]
-    fn at_60_ids_lose_their_middle() {
+    fn at_60_ids_are_cut_in_the_middle() {
         assert_eq!(
-            table().render(&look(Some(60), false)),
+            table().render(&style(Some(60), false)),
             "\
 ID               MACHINE  STATUS  CONTEXT  EPIC    HEARTBEAT
 odin-PS-8f4a2b   odin3    active      42%  003 t…         4m
@@ -229,29 +230,29 @@ a-rathe…-abc123  the-ma…  stale        7%               2.1h
     }
 
     #[test]
-    fn every_line_fits() {
+    fn every_line_fits_the_width() {
         for limit in 60..200 {
-            let text = table().render(&look(Some(limit), false));
+            let text = table().render(&style(Some(limit), false));
             assert!(text.lines().all(|line| width(line) <= limit && line.trim_end() == line), "{limit}\n{text}");
         }
     }
 
     #[test]
-    fn colours_do_not_move_anything() {
-        let painted = table().render(&look(Some(80), true));
+    fn colours_do_not_change_alignment() {
+        let painted = table().render(&style(Some(80), true));
         assert!(painted.contains("\u{1b}[32mactive\u{1b}[0m  "), "{painted}");
         let mut bare = painted;
         for code in ["0", "2", "32", "33"] {
             bare = bare.replace(&format!("\u{1b}[{code}m"), "");
         }
-        assert_eq!(bare, table().render(&look(Some(80), false)));
+        assert_eq!(bare, table().render(&style(Some(80), false)));
     }
 
     #[test]
-    fn sheets_align_and_escape() {
-        let mut sheet = Sheet::default();
+    fn fields_are_aligned_and_escaped() {
+        let mut sheet = FieldList::default();
         sheet.row("id", "odin-PS-8f4a2b");
         sheet.row("machine", "odin3\u{1b}[2J");
-        assert_eq!(sheet.render(&Look::plain()), "id       odin-PS-8f4a2b\nmachine  odin3\\u{1b}[2J\n");
+        assert_eq!(sheet.render(&OutputStyle::plain()), "id       odin-PS-8f4a2b\nmachine  odin3\\u{1b}[2J\n");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole command lines against a daemon with prepared answers.
+//! Runs whole command lines against a daemon with prepared answers.
 
 use super::*;
 use crate::client::fake_daemon::FakeDaemon;
@@ -44,10 +44,10 @@ fn sync(state: &str, error: &str, sessions: u64, records: u64) -> String {
     )
 }
 
-/// Stands for the daemon's side of the program.
-struct Here;
+/// Fakes the operations of the binary.
+struct FakeLocal;
 
-impl Local for Here {
+impl LocalOperations for FakeLocal {
     fn run(&self, args: &RunArgs) -> Result<(), CliError> {
         assert_eq!(args.settings.machine.as_deref(), Some("laptop"));
         Err(CliError::new(ErrorCode::Configuration, "two names disagree", "rename it"))
@@ -69,11 +69,11 @@ impl Local for Here {
         Ok(vec![format!("of the system: {}", args.scope.system)])
     }
 
-    fn doctor(&self, _: &Settings, _: &Client) -> Result<Vec<Finding>, CliError> {
+    fn doctor(&self, _: &DaemonOptions, _: &Client) -> Result<Vec<Finding>, CliError> {
         Ok(vec![Finding::good("config", "valid"), Finding::wrong("disk", "full", "make room")])
     }
 
-    fn bugreport(&self, _: &Settings, _: &Client) -> Result<String, CliError> {
+    fn bugreport(&self, _: &DaemonOptions, _: &Client) -> Result<String, CliError> {
         Ok("everything".into())
     }
 }
@@ -91,15 +91,15 @@ impl Ran {
     }
 }
 
-fn run_with(words: &[&str], look: Look) -> Ran {
+fn run_with(words: &[&str], style: OutputStyle) -> Ran {
     let args: Vec<OsString> = std::iter::once(&"sessiond").chain(words).map(Into::into).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = execute(&args, &|_| None, &Here, &mut Output::new(&mut out, &mut err, look));
+    let code = execute(&args, &|_| None, &FakeLocal, &mut Output::new(&mut out, &mut err, style));
     Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
 fn run(line: &str) -> Ran {
-    run_with(&line.split(' ').collect::<Vec<_>>(), Look { now: NOW, ..Look::plain() })
+    run_with(&line.split(' ').collect::<Vec<_>>(), OutputStyle { now: NOW, ..OutputStyle::plain() })
 }
 
 /// Runs a line against a daemon that gives these answers.
@@ -116,7 +116,7 @@ fn printed(line: &str, answer: &str) -> String {
 }
 
 #[test]
-fn register_says_who_is_registered() {
+fn register_prints_the_session() {
     let answer = session("odin-PS-8f4a2b", "active");
     let line = "register --working-dir /w --project odin --epic 003 --pid 7";
     let (ran, requests) = asked(line, &[(201, &answer)]);
@@ -133,7 +133,7 @@ fn register_says_who_is_registered() {
 }
 
 #[test]
-fn a_heartbeat_leaves_sets_or_clears_the_epic() {
+fn heartbeat_keeps_sets_or_clears_the_epic() {
     let answer = session("x", "active");
     for (flags, body) in [
         ("", "{}"),
@@ -148,21 +148,21 @@ fn a_heartbeat_leaves_sets_or_clears_the_epic() {
 }
 
 #[test]
-fn close_and_footer() {
+fn close_and_footer_print_a_line() {
     assert_eq!(printed("close x", &session("x", "closed")), "closed x\n");
     assert_eq!(printed("footer x --separator", "---\nInstance: x"), "---\nInstance: x\n");
 }
 
 #[test]
 fn list_is_a_table_and_a_summary() {
-    let away = |id, synced| {
+    let remote = |id, synced| {
         let here = "\"local\": true";
         session(id, "stale").replace(here, &format!("\"local\": false, \"machine_synced\": {synced}"))
     };
     // The others were known four minutes ago; this one just now, but its machine is silent.
     let silent =
-        away("odin-PS-00000c", false).replace("\"as_of\": \"2026-01-30T12:00", "\"as_of\": \"2026-01-30T12:04");
-    let sessions = [session("odin-PS-8f4a2b", "active"), away("odin-PS-00000b", true), silent];
+        remote("odin-PS-00000c", false).replace("\"as_of\": \"2026-01-30T12:00", "\"as_of\": \"2026-01-30T12:04");
+    let sessions = [session("odin-PS-8f4a2b", "active"), remote("odin-PS-00000b", true), silent];
     assert_eq!(
         printed("list --active --local", &list(3, 1, 1, &sessions)),
         "\
@@ -179,7 +179,7 @@ odin-PS-00000c  odin3    stale       42%  003          4m  unreachable
 }
 
 #[test]
-fn an_empty_list_is_said_on_stderr() {
+fn empty_list_is_noted_on_stderr() {
     let (ran, _) = asked("list", &[(200, &list(0, 0, 0, &[]))]);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
     assert!(ran.err.starts_with("no sessions yet"), "{}", ran.err);
@@ -188,7 +188,7 @@ fn an_empty_list_is_said_on_stderr() {
 }
 
 #[test]
-fn show_is_a_sheet() {
+fn show_is_a_list_of_fields() {
     assert_eq!(
         printed("show x", &session("x", "stale")),
         "\
@@ -209,7 +209,7 @@ central      does not have this state yet
 }
 
 #[test]
-fn several_matches_are_offered_for_choice() {
+fn several_matches_are_listed() {
     let answer = format!(
         r#"{{"matches": [{}, {}]}}"#,
         session("odin-PS-1", "active"),
@@ -220,7 +220,7 @@ fn several_matches_are_offered_for_choice() {
     assert_eq!(
         ran.err,
         "\
-sessiond: \"odin\" fits 2 sessions; choose one and give its whole id
+sessiond: \"odin\" matches 2 sessions; choose one and give its whole id
    ID         MACHINE  STATUS  EPIC  HEARTBEAT  KNOWN
 1  odin-PS-1  odin3    active  003          4m
 2  odin-PS-2  odin3    stale   003          4m  cached 4m
@@ -233,7 +233,7 @@ sessiond: \"odin\" fits 2 sessions; choose one and give its whole id
 }
 
 #[test]
-fn the_daemons_refusals_are_passed_on() {
+fn errors_of_the_daemon_are_printed() {
     let answer = r#"{"error": {"code": "session_closed", "message": "x is closed", "hint": "register anew"}}"#;
     let (ran, _) = asked("heartbeat x --json", &[(409, answer)]);
     assert_eq!((ran.code, ran.err.as_str()), (1, "sessiond: x is closed; register anew\n"));
@@ -241,7 +241,7 @@ fn the_daemons_refusals_are_passed_on() {
 }
 
 #[test]
-fn a_daemon_that_is_away_is_69() {
+fn unreachable_daemon_exits_with_69() {
     let ran = run("status --json --socket /nonexistent/s.sock");
     assert_eq!(ran.code, 69);
     assert!(ran.err.starts_with("sessiond: no daemon found"), "{}", ran.err);
@@ -249,7 +249,7 @@ fn a_daemon_that_is_away_is_69() {
 }
 
 #[test]
-fn wrong_usage_is_2_with_a_document_if_asked_for() {
+fn usage_error_exits_with_2_and_prints_json_on_request() {
     let ran = run("lst --json");
     assert_eq!(ran.code, 2);
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
@@ -260,7 +260,7 @@ fn wrong_usage_is_2_with_a_document_if_asked_for() {
 }
 
 #[test]
-fn status_is_a_sheet() {
+fn status_is_a_list_of_fields() {
     let status = |central: &str, error: &str| {
         format!(
             r#"{{"daemon": {{"version": "0.1.0", "pid": 7, "started_at": "x", "uptime_seconds": 7600}},
@@ -278,12 +278,12 @@ daemon    sessiond 0.1.0, pid 7, up 2.1h
 machine   laptop, host id h1
 central   unreachable for 4m, round trip 1.2 ms
           no route to host
-backlog   3 sessions and 1 record wait, the oldest for 4m
+backlog   3 sessions and 1 record are pending, the oldest for 4m
 parked    2; see `sessiond parked list`
 sessions  2 active, 1 stale, 0 closed
 store     /s/db, 4.0 KiB, durability full
 config    no file, all defaults
-          not in force as it is now: line 3: what is x?
+          not in force: line 3: what is x?
 "
     );
     assert!(
@@ -312,7 +312,7 @@ folder      /srv/odin
 transcript  —
 epic        003
 completed   —
-tests       42 passed
+tests       42 elapsed_since
 last error  E1
 confidence  90%: the newest checkpoint (manual) is 10m old
 recent      1m ago: Began epic 003
@@ -322,16 +322,16 @@ next        See to E1
 ";
 
 #[test]
-fn a_context_is_a_sheet_and_ends_with_the_command() {
+fn context_is_a_list_of_fields_and_ends_with_the_command() {
     let told = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
-    assert_eq!(told, format!("{CONTEXT}go on with  ssh odin4 -t 'claude --resume u'\n"));
+    assert_eq!(told, format!("{CONTEXT}continue with  ssh odin4 -t 'claude --resume u'\n"));
     let (ran, requests) = asked("context x --handoff", &[(200, "# Handoff of x\n\u{1b}")]);
     assert_eq!(ran.out, "# Handoff of x\n\\u{1b}\n");
     assert!(requests[0].starts_with("GET /v1/sessions/x/context?format=markdown "), "{}", requests[0]);
 }
 
 #[test]
-fn resume_says_what_it_did_and_what_there_is_to_know() {
+fn resume_prints_the_outcome_and_the_context() {
     let answer = |resumed: &str, id: &str, found_by: &str| {
         let (session, from) = (session(id, "active"), session("odin-PS-8f4a2b", "stale"));
         let context = context("null");
@@ -342,7 +342,7 @@ fn resume_says_what_it_did_and_what_there_is_to_know() {
     };
     assert_eq!(
         printed("resume 8f4a2b", &answer("taken_up", "odin-PS-8f4a2b", "hash")),
-        format!("took up odin-PS-8f4a2b, found by its hash\n\n{CONTEXT}")
+        format!("resumed odin-PS-8f4a2b in place, found by its hash\n\n{CONTEXT}")
     );
     let new = answer("new_session", "odin-PS-aaaaaa", "newest");
     let (ran, requests) = asked("resume --closed --choose 2 --pid 7 --working-dir /d --handoff", &[(200, &new)]);
@@ -351,7 +351,7 @@ fn resume_says_what_it_did_and_what_there_is_to_know() {
         Ran {
             code: 0,
             out: "# Handoff\n".into(),
-            err: "registered odin-PS-aaaaaa, which goes on from odin-PS-8f4a2b, the session that was alive last\n"
+            err: "registered odin-PS-aaaaaa, which continues odin-PS-8f4a2b, the session with the newest heartbeat\n"
                 .into()
         }
     );
@@ -360,7 +360,7 @@ fn resume_says_what_it_did_and_what_there_is_to_know() {
     let several = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "stale"), session("odin-PS-2", "stale"));
     let (ran, _) = asked("resume odin", &[(300, &several)]);
     assert_eq!((ran.code, ran.out.as_str()), (3, ""));
-    let said = "sessiond: \"odin\" fits 2 sessions; choose one with --choose N, or give its whole id\n";
+    let said = "sessiond: \"odin\" matches 2 sessions; choose one with --choose N, or give its whole id\n";
     assert!(ran.err.starts_with(said), "{}", ran.err);
 }
 
@@ -379,19 +379,19 @@ laptop        1      2       0        4m  silent 1h  a, b
 }
 
 #[test]
-fn sync_asks_and_goes() {
+fn sync_requests_a_push_and_returns() {
     let (ran, requests) = asked("sync", &[(200, &sync("connected", "null", 3, 0))]);
-    assert_eq!((ran.code, ran.out.as_str()), (0, "asked to push; 3 sessions wait\n"));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "push requested; 3 sessions are pending\n"));
     assert!(requests[0].ends_with("\r\n\r\n{}"), "{}", requests[0]);
     assert_eq!(printed("sync", &sync("connected", "null", 0, 0)), "central has everything\n");
-    assert_eq!(printed("sync", &sync("unreachable", "null", 0, 0)), "nothing waits; central is unreachable\n");
+    assert_eq!(printed("sync", &sync("unreachable", "null", 0, 0)), "nothing is pending; central is unreachable\n");
     let (ran, _) = asked("sync", &[(200, &sync("off", "null", 3, 0))]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("SESSIOND_CENTRAL_URL"), "{}", ran.err);
 }
 
 #[test]
-fn sync_waits_until_nothing_is_left_or_time_is_up() {
+fn sync_waits_until_nothing_is_pending_or_the_timeout() {
     let (left, done) = (sync("connected", "null", 3, 2), sync("connected", "null", 0, 0));
     let (ran, requests) = asked("sync --wait", &[(200, &left), (200, &done)]);
     assert_eq!(ran, Ran { code: 0, out: "central has everything\n".into(), err: String::new() });
@@ -402,8 +402,8 @@ fn sync_waits_until_nothing_is_left_or_time_is_up() {
     assert_eq!((ran.code, ran.out.as_str()), (75, ""));
     assert_eq!(
         ran.err,
-        "sessiond: 1 session and 2 records wait after 0 s; central is unreachable: no route to host; \
-         nothing is lost, it goes on by itself; see `sessiond status`\n"
+        "sessiond: 1 session and 2 records are pending after 0 s; central is unreachable: no route to host; \
+         nothing is lost, sync continues in the background; see `sessiond status`\n"
     );
 }
 
@@ -412,8 +412,9 @@ fn progress_is_drawn_only_on_a_terminal_and_cleared() {
     let answers = [sync("connected", "null", 3, 0), sync("connected", "null", 0, 0)];
     let daemon = FakeDaemon::json(&[(200, &answers[0]), (200, &answers[1])]);
     let socket = daemon.socket.display().to_string();
-    let ran = run_with(&["sync", "--wait", "--socket", &socket], Look { progress: true, ..Look::plain() });
-    assert_eq!(ran.err, "\r\u{1b}[K3 sessions wait; central is connected\r\u{1b}[K");
+    let ran =
+        run_with(&["sync", "--wait", "--socket", &socket], OutputStyle { progress: true, ..OutputStyle::plain() });
+    assert_eq!(ran.err, "\r\u{1b}[K3 sessions are pending; central is connected\r\u{1b}[K");
 }
 
 #[test]
@@ -424,14 +425,14 @@ fn parked_sessions_are_listed_retried_and_dropped() {
         printed("parked list", answer),
         "ID  WHAT            PARKED  ERROR\nx   session             4m  too\\nlong\n7   event odd of x      4m  e\n"
     );
-    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 rows offered again\n");
+    assert_eq!(printed("parked retry", r#"{"count": 2}"#), "2 rows retried\n");
     assert_eq!(printed("parked drop --all", r#"{"count": 1}"#), "1 row dropped\n");
     let (_, requests) = asked("parked drop a b", &[(200, r#"{"count": 2}"#)]);
     assert!(requests[0].ends_with("\r\n\r\n{\"ids\":[\"a\",\"b\"]}"), "{}", requests[0]);
 }
 
 #[test]
-fn identity_asks_the_daemon_and_without_one_the_files() {
+fn identity_is_read_from_the_daemon_else_from_files() {
     assert!(printed("identity show", IDENTITY).starts_with("machine  laptop\n"));
     let (ran, requests) = asked("identity rename laptop", &[(200, IDENTITY)]);
     assert!(ran.out.starts_with("machine now  laptop\n"), "{}", ran.out);
@@ -443,7 +444,7 @@ fn identity_asks_the_daemon_and_without_one_the_files() {
 }
 
 #[test]
-fn the_daemons_own_verbs_are_passed_on() {
+fn local_verbs_call_local_operations() {
     let ran = run("run --machine laptop");
     assert_eq!((ran.code, ran.err.as_str()), (78, "sessiond: two names disagree; rename it\n"));
     assert_eq!(run("migrate --dry-run").out, "dry run: true\n");
@@ -452,16 +453,16 @@ fn the_daemons_own_verbs_are_passed_on() {
 }
 
 #[test]
-fn doctor_says_what_to_do_and_fails_if_anything_is_wrong() {
+fn doctor_prints_advice_and_fails_if_a_check_failed() {
     let ran = run("doctor");
     assert!(ran.out.contains("config  good: valid\n") && ran.out.contains("-> make room\n"), "{}", ran.out);
-    assert_eq!((ran.code, ran.err.as_str()), (1, "sessiond: 1 thing is wrong; what to do stands beside each\n"));
+    assert_eq!((ran.code, ran.err.as_str()), (1, "sessiond: 1 check failed; see the advice beside each\n"));
     let document = run("doctor --json").document();
     assert_eq!((&document["well"], &document["findings"][1]["advice"]), (&false.into(), &"make room".into()));
 }
 
 #[test]
-fn a_report_is_written_once_and_for_its_owner() {
+fn bug_report_never_overwrites_a_file_and_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("report");
@@ -472,7 +473,7 @@ fn a_report_is_written_once_and_for_its_owner() {
 }
 
 #[test]
-fn each_shell_s_completions_know_the_verbs() {
+fn completions_of_each_shell_have_the_verbs() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(&format!("completions {shell}")).out.contains("heartbeat"), "{shell}");
     }

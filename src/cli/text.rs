@@ -1,4 +1,4 @@
-//! Small texts for people: ages, counts and sizes.
+//! Formatting of ages, times and counts, and cutting text to a width.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthChar;
 use crate::domain::Timestamp;
 pub use crate::domain::time::age;
 
-/// How many columns it takes.
+/// The width of a text in terminal columns.
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
@@ -17,7 +17,7 @@ fn char_width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// Cut to so many columns; an ellipsis stands for the end that is gone.
+/// Cuts the end of a text to `columns`, with an ellipsis in its place.
 pub fn cut_end(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -26,7 +26,7 @@ pub fn cut_end(text: &str, columns: usize) -> String {
     format!("{}…", kept.into_iter().collect::<String>().trim_end())
 }
 
-/// Cut to so many columns; an ellipsis stands for what is gone from the middle, since ids differ at their ends.
+/// Cuts the middle of a text to `columns`, with an ellipsis in its place: ids differ at their ends.
 pub fn cut_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -37,7 +37,7 @@ pub fn cut_middle(text: &str, columns: usize) -> String {
     head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect()
 }
 
-/// As many characters as fit, and the columns they take.
+/// As many characters as fit, and their width.
 fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>, usize) {
     let mut used = 0;
     let mut kept = Vec::new();
@@ -51,20 +51,20 @@ fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>
     (kept, used)
 }
 
-/// The age of a moment in RFC 3339.
-pub fn age_of(moment: &str, now: Timestamp) -> Option<String> {
-    passed(moment, now).map(age)
+/// The age of an RFC 3339 time, such as `4m`.
+pub fn age_since(moment: &str, now: Timestamp) -> Option<String> {
+    elapsed_since(moment, now).map(age)
 }
 
-/// How long ago a moment of RFC 3339 was; none if it is not one.
-pub fn passed(moment: &str, now: Timestamp) -> Option<Duration> {
+/// The time since an RFC 3339 time; `None` if it is not one.
+pub fn elapsed_since(moment: &str, now: Timestamp) -> Option<Duration> {
     let then = DateTime::parse_from_rfc3339(moment).ok()?;
     Some(now.since(Timestamp::from_micros(then.timestamp_micros())))
 }
 
 /// `2026-01-30T12:00:00Z (4m ago)`.
-pub fn moment(moment: &str, now: Timestamp) -> String {
-    match (age_of(moment, now), moment.split_once('.')) {
+pub fn time_with_age(moment: &str, now: Timestamp) -> String {
+    match (age_since(moment, now), moment.split_once('.')) {
         (Some(age), Some((seconds, _))) => format!("{seconds}Z ({age} ago)"),
         (Some(age), None) => format!("{moment} ({age} ago)"),
         (None, _) => moment.to_owned(),
@@ -77,7 +77,7 @@ pub fn count(n: u64, noun: &str) -> String {
 }
 
 /// `1 session is`, `2 sessions are`, of the verb's singular and plural.
-pub fn count_and(n: u64, noun: &str, one: &str, many: &str) -> String {
+pub fn count_with_verb(n: u64, noun: &str, one: &str, many: &str) -> String {
     format!("{} {}", count(n, noun), if n == 1 { one } else { many })
 }
 
@@ -86,16 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments() {
+    fn times_are_shown_with_their_age() {
         let now = Timestamp::from_micros(1_769_774_400_000_000 + 240_000_000);
-        assert_eq!(moment("2026-01-30T12:00:00.000000Z", now), "2026-01-30T12:00:00Z (4m ago)");
-        assert_eq!(moment("2026-01-30T13:00:00+01:00", now), "2026-01-30T13:00:00+01:00 (4m ago)");
-        assert_eq!(moment("yesterday", now), "yesterday");
-        assert_eq!(age_of("2027-01-30T12:00:00Z", now).as_deref(), Some("0s"), "the future is not long ago");
+        assert_eq!(time_with_age("2026-01-30T12:00:00.000000Z", now), "2026-01-30T12:00:00Z (4m ago)");
+        assert_eq!(time_with_age("2026-01-30T13:00:00+01:00", now), "2026-01-30T13:00:00+01:00 (4m ago)");
+        assert_eq!(time_with_age("yesterday", now), "yesterday");
+        assert_eq!(age_since("2027-01-30T12:00:00Z", now).as_deref(), Some("0s"), "the future is not long ago");
     }
 
     #[test]
-    fn cuts_keep_the_width() {
+    fn cut_text_fits_the_width() {
         assert_eq!(cut_end("hello", 5), "hello");
         assert_eq!(cut_end("hello", 4), "hel…");
         assert_eq!(cut_end("日本語", 4), "日…");
@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn counts() {
+    fn counts_agree_with_their_noun() {
         assert_eq!(count(1, "session"), "1 session");
-        assert_eq!(count_and(2, "session", "waits", "wait"), "2 sessions wait");
+        assert_eq!(count_with_verb(2, "session", "waits", "wait"), "2 sessions wait");
     }
 }

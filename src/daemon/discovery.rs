@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::api::ApiSettings;
-use crate::claude::running::Running;
+use crate::claude::running_agent::RunningAgent;
 use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
@@ -47,7 +47,7 @@ impl AgentRecorder {
 }
 
 impl Recorder for AgentRecorder {
-    async fn record(&self, running: &Running, sign: AgentSignal, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
         let started = match sign {
             AgentSignal::Found => match start_of(running) {
                 Some(started) => started,

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::spool_scan::{AllowedUsers, Attempts, Chosen, Rejected, SpoolScanner};
 use crate::api::ApiSettings;
 use crate::clock::Clock;
-use crate::discovery::folder::Folder;
+use crate::discovery::folder_watcher::FolderWatcher;
 use crate::domain::text::one_line;
 use crate::domain::{InstanceId, Invalid, MachineName, NewRecord, Timestamp};
 use crate::platform::{caller, process};
@@ -146,7 +146,7 @@ impl SpoolImporter {
 
     /// Imports each request that is added to the folder, until shutdown.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut folder = Folder::new(self.context.spool.dir().to_owned(), SCAN_INTERVAL);
+        let mut folder = FolderWatcher::new(self.context.spool.dir().to_owned(), SCAN_INTERVAL);
         loop {
             let began = Instant::now();
             let result = self.pass().await;

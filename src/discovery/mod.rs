@@ -1,10 +1,11 @@
-//! Finds agents that run here, also those without hooks, and how they end. The daemon does so for its own user
+//! Finds running agents, also those without hooks, and reports how they end. The daemon does so for its own user
 //! (`daemon/discovery.rs`), and `sessiond discover` for a user whose home the daemon cannot read.
 //!
-//! A process that ends in order removes its file, and then its session is closed; a killed one leaves it, and its
-//! session stays stale, to be resumed. Where a hook said how the agent ends, that counts.
+//! A process that exits normally removes its file, and its session is closed; a killed one leaves the file, and its session
+//! stays stale and can be resumed. If a hook has reported the end, that report is final. An end that cannot be recorded is
+//! retried until it is.
 
-pub mod folder;
+pub mod folder_watcher;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,74 +14,73 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::claude::running::{self, Running};
+use crate::claude::running_agent::{self, RunningAgent};
 use crate::domain::Project;
 use crate::domain::agent::{AgentKind, AgentSignal};
 use crate::platform::process;
 use crate::store::Process;
-use folder::Folder;
+use folder_watcher::FolderWatcher;
 
 /// How often the folder is read even if no change in it is reported.
-const PATIENCE: Duration = Duration::from_secs(15);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The state of a job is written after its process ended: it is checked so often, and this many times, before it is
-/// checked with the files.
-const AGAIN: Duration = Duration::from_millis(500);
+/// The state of a job is written after its process ended: it is read at this interval, this many times; later with each scan.
+const JOB_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const JOB_CHECKS: u8 = 20;
-/// Of how many background jobs it is awaited whether they are stopped.
+/// The largest number of ended background sessions whose jobs are checked, and of ends that are retried.
 const MAX_JOBS: usize = 200;
 
-/// Where sightings go: the daemon's store, or its socket.
+/// Records discovered agents: in the daemon's store, or through its socket.
 pub trait Recorder: Sync {
-    /// Records that an agent was found, or how it ended. `false`: try again later.
-    fn record(&self, running: &Running, sign: AgentSignal, project: Project) -> impl Future<Output = bool> + Send;
+    /// Records that an agent was found, or how it ended. `false`: retry later.
+    fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> impl Future<Output = bool> + Send;
 }
 
-/// Watches Claude Code's folder `home` and records what runs there; it does not end.
+/// Watches Claude Code's folder `home` and records its agents; never returns.
 pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
-    let mut folder = Folder::new(running::folder(&home), PATIENCE);
-    let mut known = Known::default();
+    let mut folder = FolderWatcher::new(running_agent::folder(&home), RESCAN_INTERVAL);
+    let mut known = ReportedAgents::default();
     loop {
         for (running, project) in scan(home.clone()).await {
             if known.is_new(&running) && recorder.record(&running, AgentSignal::Found, project).await {
                 known.add(running);
             }
         }
-        // A process that was killed leaves its file, which the next start of an agent may remove: what counts is
-        // whether it is there right after the process ended.
+        // A killed process leaves its file, which the next start of an agent may remove: so the file is checked right
+        // after the process ended.
         let ended = tokio::select! {
             () = folder.changed() => None,
             Some(ended) = known.exits.join_next(), if !known.exits.is_empty() => ended.ok(),
-            () = tokio::time::sleep(AGAIN), if known.job_checks > 0 => None,
+            () = tokio::time::sleep(JOB_CHECK_INTERVAL), if known.job_checks > 0 => None,
         };
         known.job_checks = known.job_checks.saturating_sub(1);
         if let Some(process) = ended {
-            note_end(&mut known, process, &home);
+            queue_end(&mut known, process, &home);
         }
         record_ends(recorder, &mut known).await;
-        settle_jobs(recorder, &mut known, &home).await;
+        close_stopped_jobs(recorder, &mut known, &home).await;
     }
 }
 
-/// When the process of a file started, if it runs: a file left by a dead process is no session, nor is one whose pid
-/// another process has now.
-pub fn start_of(running: &Running) -> Option<i64> {
+/// When the process of a file started, if it still runs. The file of a dead process, or of one whose pid was reused, is not
+/// a session.
+pub fn start_of(running: &RunningAgent) -> Option<i64> {
     process::start_time(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
 }
 
-/// Notes that the session of a process that ended in order is to be closed. One whose hooks said how it ended stays as they said.
-fn note_end(known: &mut Known, process: Process, home: &Path) {
+/// Queues the end of a session whose process exited normally, or the check of its background job.
+fn queue_end(known: &mut ReportedAgents, process: Process, home: &Path) {
     let Some(running) = known.remove(process) else { return };
     if running.kind == Some(AgentKind::Background) {
         known.jobs.push(running);
         known.job_checks = JOB_CHECKS;
-    } else if !running::has_file(home, process.pid) {
+    } else if !running_agent::has_file(home, process.pid) {
         known.ends.push(running);
     }
 }
 
-/// Records how agents ended, also of those whose end could not be recorded before.
-async fn record_ends(recorder: &impl Recorder, known: &mut Known) {
+/// Records the queued ends, including those that could not be recorded before.
+async fn record_ends(recorder: &impl Recorder, known: &mut ReportedAgents) {
     for running in std::mem::take(&mut known.ends) {
         let recorded = recorder.record(&running, AgentSignal::Exited, Project::unnamed()).await;
         if !recorded && known.ends.len() < MAX_JOBS {
@@ -89,9 +89,9 @@ async fn record_ends(recorder: &impl Recorder, known: &mut Known) {
     }
 }
 
-/// Closes the sessions of background jobs that were stopped: the job is marked so after its process ended, and one
-/// that crashed continues in another process.
-async fn settle_jobs(recorder: &impl Recorder, known: &mut Known, home: &Path) {
+/// Closes the sessions of background jobs that were stopped: a job is marked as stopped after its process ended, and one that
+/// crashed continues in another process.
+async fn close_stopped_jobs(recorder: &impl Recorder, known: &mut ReportedAgents, home: &Path) {
     for running in std::mem::take(&mut known.jobs) {
         let (home, job) = (home.to_owned(), running.clone());
         let continues = tokio::task::spawn_blocking(move || job.job_continues(&home)).await.ok().flatten();
@@ -105,31 +105,31 @@ async fn settle_jobs(recorder: &impl Recorder, known: &mut Known, home: &Path) {
     }
 }
 
-/// The agents that were reported. Once one is, its hooks and the watch over its process see to it: its file changes
-/// all the time.
+/// The agents that were recorded. Each is recorded once, although its file changes often: later its hooks report, and its
+/// process is watched.
 #[derive(Default)]
-struct Known {
-    agents: HashMap<Process, Running>,
+struct ReportedAgents {
+    agents: HashMap<Process, RunningAgent>,
     exits: JoinSet<Process>,
     /// Agents whose end is not recorded yet.
-    ends: Vec<Running>,
-    /// Background sessions whose process ended, and whose job was not stopped so far.
-    jobs: Vec<Running>,
-    /// How often they are still to be checked in quick succession.
+    ends: Vec<RunningAgent>,
+    /// Background sessions whose process ended and whose job is not stopped.
+    jobs: Vec<RunningAgent>,
+    /// The remaining number of checks of jobs at the short interval.
     job_checks: u8,
 }
 
-impl Known {
-    fn is_new(&self, running: &Running) -> bool {
-        !self.agents.values().any(|known| Running { started: running.started, ..known.clone() } == *running)
+impl ReportedAgents {
+    fn is_new(&self, running: &RunningAgent) -> bool {
+        !self.agents.values().any(|known| RunningAgent { started: running.started, ..known.clone() } == *running)
     }
 
-    fn add(&mut self, running: Running) {
+    fn add(&mut self, running: RunningAgent) {
         let Some(started) = process::start_time(running.pid) else { return };
         let process = Process { pid: running.pid, started };
-        // The job goes on in this process.
+        // The job continues in this process.
         self.jobs.retain(|ended| ended.session_id != running.session_id);
-        if self.agents.insert(process, Running { started: Some(started), ..running }).is_none() {
+        if self.agents.insert(process, RunningAgent { started: Some(started), ..running }).is_none() {
             self.exits.spawn(async move {
                 process::wait_for_exit(process).await;
                 process
@@ -137,19 +137,19 @@ impl Known {
         }
     }
 
-    fn remove(&mut self, process: Process) -> Option<Running> {
+    fn remove(&mut self, process: Process) -> Option<RunningAgent> {
         self.agents.remove(&process)
     }
 }
 
-/// Reads the files beside the runtime: a home folder may lie on a slow disk.
-pub async fn scan(home: PathBuf) -> Vec<(Running, Project)> {
+/// Reads the files of running agents on a thread for blocking work: a home folder may be on a slow disk.
+pub async fn scan(home: PathBuf) -> Vec<(RunningAgent, Project)> {
     let read = move || {
-        let with_project = |running: Running| {
+        let with_project = |running: RunningAgent| {
             let project = running.project();
             (running, project)
         };
-        running::all(&home).into_iter().map(with_project).collect()
+        running_agent::all(&home).into_iter().map(with_project).collect()
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }

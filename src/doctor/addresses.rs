@@ -1,4 +1,4 @@
-//! Whether the service's own filter of addresses lets central through.
+//! Whether the address filter of the system's unit allows central.
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -6,7 +6,7 @@ use super::service::output;
 use crate::domain::Finding;
 use crate::sync::postgres::PostgresOptions;
 
-/// Looks at IPAddressAllow= of the system's unit, where that is installed.
+/// Checks IPAddressAllow= of the system's unit, if it is installed.
 pub(super) fn filter(options: &PostgresOptions) -> Option<Finding> {
     let show = ["systemctl", "show", "sessiond.service", "--property", "IPAddressAllow,IPAddressDeny"];
     let shown = output(&show)?;
@@ -19,18 +19,18 @@ pub(super) fn filter(options: &PostgresOptions) -> Option<Finding> {
     let addresses = servers.filter_map(|server| server.to_socket_addrs().ok()).flatten().map(|address| address.ip());
     let kept_out: Vec<_> = addresses.filter(|ip| !allows(&allowed, *ip)).map(|ip| ip.to_string()).collect();
     Some(if kept_out.is_empty() {
-        Finding::good("central.filter", "the service may speak to central's addresses")
+        Finding::good("central.filter", "the service may connect to central's addresses")
     } else {
         let kept_out = kept_out.join(" ");
         Finding::wrong(
             "central.filter",
-            format!("the system's service may not speak to {kept_out}"),
+            format!("the system's service may not connect to {kept_out}"),
             format!("run `systemctl edit sessiond`, write [Service] and IPAddressAllow={kept_out}, then restart it"),
         )
     })
 }
 
-/// Is this address in one of the networks, `ADDRESS/BITS` each?
+/// Whether an address is in one of the networks, each `ADDRESS/BITS`.
 fn allows(networks: &str, ip: IpAddr) -> bool {
     networks.split_whitespace().any(|network| contains(network, ip).unwrap_or(false))
 }

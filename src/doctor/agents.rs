@@ -1,4 +1,4 @@
-//! How agents' sessions reach the daemon: the hooks' own log, and the folder in which Claude Code describes what runs.
+//! How agents' sessions reach the daemon: the log of hooks, and the folder in which running agents describe themselves.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,16 +6,16 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::service::output;
-use crate::claude::running;
+use crate::claude::running_agent;
 use crate::config::{ClaudeSettings, Environment};
 use crate::domain::Finding;
 use crate::domain::text::one_line;
 use crate::platform::default_paths::{DefaultPaths, STATE_DIR_VAR, path_in};
 
-/// Complaints older than this are of no use any more.
+/// Complaints older than this are not shown.
 const RECENT: Duration = Duration::from_secs(7 * 86_400);
 
-/// What the hooks of this user could not do lately: they must not disturb the agent, so they only write it down.
+/// Recent failures of this user's hooks, which hooks only log, since they must not disturb the agent.
 pub(super) fn complaints(environment: &Environment<'_>) -> Option<Finding> {
     let own = || DefaultPaths::of(environment.os, environment.is_root, environment.variable).state_dir;
     let log = path_in(environment.variable, STATE_DIR_VAR).or_else(own)?.join("hooks.log");
@@ -54,7 +54,7 @@ pub(super) fn discovery(claude: &ClaudeSettings, is_system: bool) -> Finding {
     let Some(home) = &claude.home else {
         return Finding::odd(CHECK, "HOME is not set, so Claude Code's folder is unknown", "set claude.home");
     };
-    let folder = running::folder(home);
+    let folder = running_agent::folder(home);
     match fs::read_dir(&folder) {
         Ok(_) => Finding::good(CHECK, format!("running sessions are found in {}", folder.display())),
         Err(error) if error.kind() == ErrorKind::NotFound && is_readable(home) => {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn recent_complaints_of_hooks_are_shown_with_the_last_line() {
+    fn recent_failures_of_hooks_are_shown_with_the_last_line() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().to_owned();
         let variable = move |name: &str| (name == STATE_DIR_VAR).then(|| state.clone().into_os_string());

@@ -1,22 +1,21 @@
-//! Whether the installed versions of Claude Code take the settings of this user, and whether all of this program's
-//! hooks are in them.
+//! Whether the installed versions of Claude Code accept this user's settings, and whether these have all hooks.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::managed::{self, Managed};
-use crate::claude::hook::Event;
+use super::managed_settings::{self, ManagedSettings};
+use crate::claude::hook::HookEvent;
 use crate::claude::settings;
-use crate::claude::versions::{self, Installed, WARNS};
+use crate::claude::versions::{self, FIRST_WARNING_VERSION, Installed};
 use crate::config::Environment;
 use crate::domain::Finding;
 use crate::platform::default_paths::{Env, path_in};
 
-/// Events that Claude Code 2.1.92 knows or may know beside those of this program. An older version ignores settings
-/// with any other name.
-const KNOWN: &[&str] = &[
+/// Events that Claude Code 2.1.92 knows or may know besides those of this program. A version up to that ignores settings with
+/// any other event.
+const KNOWN_EVENTS: &[&str] = &[
     "PreToolUse",
     "PostToolUse",
     "PostToolUseFailure",
@@ -35,7 +34,7 @@ const KNOWN: &[&str] = &[
     "StopFailure",
 ];
 
-/// The name of the findings about Claude Code's settings.
+/// The name of the check of Claude Code's settings.
 pub(super) const CHECK: &str = "claude.settings";
 const DISABLED: &str = "disableAllHooks";
 
@@ -46,7 +45,7 @@ pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
     let folder = path_in(env, "CLAUDE_CONFIG_DIR").or_else(|| home.as_ref().map(|home| home.join(".claude")));
     let Some(folder) = folder else { return Vec::new() };
     let installed = versions::installed(env);
-    // Root may run the doctor on behalf of others, and does not run a Claude Code because the machine has one.
+    // Root runs the doctor for other users, and usually does not use a Claude Code that is installed.
     if !folder.is_dir() && (installed.is_empty() || environment.is_root) {
         return Vec::new();
     }
@@ -60,13 +59,13 @@ pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
             return vec![Finding::wrong(CHECK, format!("{shown} cannot be read: {error}"), hint)];
         }
     };
-    let managed = Managed::read(managed::folder(environment.os));
+    let managed = ManagedSettings::read(managed_settings::folder(environment.os));
     let mut found = findings(&shown, &text, &installed, managed);
     found.extend(missing_programs(&shown, &text, env));
     found
 }
 
-fn findings(file: &str, text: &str, installed: &[Installed], managed: Managed) -> Vec<Finding> {
+fn findings(file: &str, text: &str, installed: &[Installed], managed: ManagedSettings) -> Vec<Finding> {
     let names = match settings::events(text) {
         Ok(names) => names,
         Err(error) => return vec![Finding::wrong(CHECK, format!("{file}: {error}"), "fix the file")],
@@ -74,18 +73,18 @@ fn findings(file: &str, text: &str, installed: &[Installed], managed: Managed) -
     if let Some(finding) = ignored(file, &names, installed) {
         return vec![finding];
     }
-    let hooks = Hooks { file, text, managed: &managed, disabled: disabled(file, text, &managed) };
+    let hooks = HookCheck { file, text, managed: &managed, disabled: disabled(file, text, &managed) };
     let state = hooks.finding(&versions::events(installed).0);
     managed.faults.into_iter().chain([state]).collect()
 }
 
-/// An installed version that ignores the settings because of an event that it does not know.
+/// The finding of an installed version that ignores the settings because of an unknown event.
 fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Finding> {
     let known = installed.iter().filter_map(|found| Some((found, found.version?)));
     let (found, version, event) = known.into_iter().find_map(|(found, version)| {
-        let unknown = names.iter().find(|name| match Event::parse(name) {
-            Some(event) => !version.takes(event),
-            None => version < WARNS && !KNOWN.contains(&name.as_str()),
+        let unknown = names.iter().find(|name| match HookEvent::parse(name) {
+            Some(event) => !version.accepts(event),
+            None => version < FIRST_WARNING_VERSION && !KNOWN_EVENTS.contains(&name.as_str()),
         })?;
         Some((found, version, unknown))
     })?;
@@ -95,15 +94,15 @@ fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Find
     Some(Finding::wrong(CHECK, problem, hint))
 }
 
-/// Why hooks in the settings do not run.
+/// Why the hooks in the settings do not run.
 struct Disabled {
     reason: String,
     hint: String,
-    /// Hooks in the managed settings do not run either.
+    /// HookCheck in the managed settings do not run either.
     also_managed: bool,
 }
 
-fn disabled(file: &str, text: &str, managed: &Managed) -> Option<Disabled> {
+fn disabled(file: &str, text: &str, managed: &ManagedSettings) -> Option<Disabled> {
     let policy = |name: &str| managed.flag(name).filter(|(value, _)| *value).map(|(_, path)| path.display());
     if let Some(path) = policy(DISABLED) {
         let hint = format!("ask the administrator to remove {DISABLED} from {path}");
@@ -121,32 +120,32 @@ fn disabled(file: &str, text: &str, managed: &Managed) -> Option<Disabled> {
     })
 }
 
-struct Hooks<'a> {
+struct HookCheck<'a> {
     file: &'a str,
     text: &'a str,
-    managed: &'a Managed,
+    managed: &'a ManagedSettings,
     disabled: Option<Disabled>,
 }
 
-impl Hooks<'_> {
-    /// `possible`: the events whose hooks all installed versions take.
-    fn finding(&self, possible: &[Event]) -> Finding {
+impl HookCheck<'_> {
+    /// `possible`: the events whose hooks all installed versions accept.
+    fn finding(&self, possible: &[HookEvent]) -> Finding {
         let file = self.file;
-        let is_installed = Event::ALL.into_iter().any(|event| self.is_installed(event));
+        let is_installed = HookEvent::ALL.into_iter().any(|event| self.is_installed(event));
         let missing: Vec<_> = possible.iter().filter(|event| !self.runs(**event)).map(|event| event.name()).collect();
         match &self.disabled {
             None if missing.is_empty() => {
-                Finding::good(CHECK, format!("{file} has the hooks that the installed versions take"))
+                Finding::good(CHECK, format!("{file} has the hooks that the installed versions accept"))
             }
             None if !is_installed => {
                 let found = format!("{file} has no hooks of sessiond, so agents do not report their sessions");
                 Finding::odd(CHECK, found, "run `sessiond install --claude`")
             }
             None => {
-                let found = format!("{file} lacks hooks that the installed versions take: {}", missing.join(", "));
+                let found = format!("{file} lacks hooks that the installed versions accept: {}", missing.join(", "));
                 Finding::odd(CHECK, found, "run `sessiond install --claude` again")
             }
-            Some(disabled) if Event::ALL.into_iter().any(|event| self.is_installed(event) && !self.runs(event)) => {
+            Some(disabled) if HookEvent::ALL.into_iter().any(|event| self.is_installed(event) && !self.runs(event)) => {
                 Finding::wrong(CHECK, disabled.reason.clone(), disabled.hint.clone())
             }
             Some(_) if missing.is_empty() => Finding::good(CHECK, "the managed settings have the hooks"),
@@ -158,15 +157,15 @@ impl Hooks<'_> {
         }
     }
 
-    fn is_in_file(&self, event: Event) -> bool {
+    fn is_in_file(&self, event: HookEvent) -> bool {
         settings::has_hook(self.text, event).unwrap_or(false)
     }
 
-    fn is_installed(&self, event: Event) -> bool {
+    fn is_installed(&self, event: HookEvent) -> bool {
         self.managed.has_hook(event) || self.is_in_file(event)
     }
 
-    fn runs(&self, event: Event) -> bool {
+    fn runs(&self, event: HookEvent) -> bool {
         match &self.disabled {
             None => self.is_installed(event),
             Some(disabled) => !disabled.also_managed && self.managed.has_hook(event),
@@ -174,7 +173,7 @@ impl Hooks<'_> {
     }
 }
 
-/// Programs that hooks or the status line name and that are not there.
+/// Programs that hooks or the status line run and that do not exist.
 fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     let home = path_in(env, "HOME");
     let mut programs = settings::programs(text);
@@ -182,7 +181,7 @@ fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     programs.dedup();
     let missing = programs.into_iter().filter_map(|program| {
         let found = match in_home(&program, home.as_deref()) {
-            Some(path) if !is_program(&path) => format!("{file} runs {}, which is no program", path.display()),
+            Some(path) if !is_program(&path) => format!("{file} runs {}, which is not a program", path.display()),
             None if !program.contains(['/', '$', '`']) && !is_on_path(&program, env) => {
                 let found = format!("{file} runs {program}, which is not on PATH");
                 return Some(Finding::odd(CHECK, found, "add its folder to PATH, or run `sessiond install --claude`"));
@@ -194,11 +193,11 @@ fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
     missing.collect()
 }
 
-/// An absolute path, also of a program that is named relative to the home folder.
+/// The absolute path of a program, which may be named relative to the home folder.
 fn in_home(program: &str, home: Option<&Path>) -> Option<PathBuf> {
     let below = ["~/", "$HOME/", "${HOME}/"].iter().find_map(|prefix| program.strip_prefix(prefix));
     let path = below.map_or_else(|| Some(PathBuf::from(program)), |below| Some(home?.join(below)))?;
-    // What a shell would still expand is unknown.
+    // Other expansions by the shell are unknown here.
     (path.is_absolute() && !program.contains('`') && !below.unwrap_or(program).contains('$')).then_some(path)
 }
 
@@ -228,12 +227,12 @@ mod tests {
         fs::write(dir.path().join("managed-settings.json"), managed).unwrap();
         let installed =
             versions.iter().map(|version| Installed { path: "/bin/claude".into(), version: Version::parse(version) });
-        let found = findings("settings.json", text, &installed.collect::<Vec<_>>(), Managed::read(dir.path()));
+        let found = findings("settings.json", text, &installed.collect::<Vec<_>>(), ManagedSettings::read(dir.path()));
         found.iter().map(|found| found.verdict).collect()
     }
 
     fn all_hooks() -> String {
-        settings::install("", "sessiond", &Event::ALL).unwrap().text
+        settings::install("", "sessiond", &HookEvent::ALL).unwrap().text
     }
 
     fn with(member: &str, text: &str) -> String {
@@ -309,7 +308,7 @@ mod tests {
 
     #[test]
     fn hooks_that_void_the_settings_of_an_installed_version_are_wrong() {
-        let all = settings::install("", "sessiond", &Event::ALL).unwrap().text;
+        let all = settings::install("", "sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(verdicts(&all, &["2.1.332"]), [Verdict::Good]);
         assert_eq!(verdicts(&all, &["2.1.332", "2.1.74"]), [Verdict::Wrong]);
         let foreign = r#"{"hooks": {"MessageDisplay": []}}"#;
@@ -322,7 +321,7 @@ mod tests {
 
     #[test]
     fn newer_version_takes_more_hooks() {
-        let few: Vec<_> = Event::ALL.into_iter().filter(|event| *event != Event::PostCompact).collect();
+        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = settings::install("", "sessiond", &few).unwrap().text;
         assert_eq!(verdicts(&text, &["2.1.332"]), [Verdict::Odd]);
         assert_eq!(verdicts(&text, &["2.0.76"]), [Verdict::Good]);

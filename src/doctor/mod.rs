@@ -1,12 +1,15 @@
-//! Checks everything that an installation consists of, and says what to do about what is wrong. Changes nothing.
+//! Checks every part of an installation, and advises how to fix what is wrong. Changes nothing.
+//!
+//! Each check returns findings (`good`, `odd` or `wrong`) and never fails: what cannot be checked is a finding too. A daemon
+//! that answers decides which installation is checked ([`installation`]).
 
 mod addresses;
 mod agents;
-mod here;
 mod hooks;
-mod managed;
+mod installation;
+mod local;
+mod managed_settings;
 mod report;
-mod served;
 mod service;
 mod spool;
 
@@ -20,22 +23,22 @@ use crate::config::{self, Environment, Overrides, Settings};
 use crate::daemon;
 use crate::domain::{Finding, Verdict};
 use crate::sync::postgres::checkup;
-use served::Served;
+use installation::ServingInstallation;
 
 /// Checks this installation, from the configuration to central.
 pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Client) -> Vec<Finding> {
-    let mut findings = vec![here::program()];
-    findings.extend(here::others_on_path(environment));
+    let mut findings = vec![local::program()];
+    findings.extend(local::other_programs(environment));
     let status = client.status();
-    let served = Served::by(status.as_ref().ok(), overrides, environment);
-    findings.extend(here::daemon(&status));
-    findings.push(here::socket(client));
+    let served = ServingInstallation::by(status.as_ref().ok(), overrides, environment);
+    findings.extend(local::daemon(&status));
+    findings.push(local::socket(client));
     findings.extend(service::check(environment));
     findings.extend(agents::complaints(environment));
     findings.extend(hooks::check(environment));
     let mut settings = match config::load(&served.overrides, &served.environment) {
         Ok(loaded) => {
-            findings.push(here::config(&loaded));
+            findings.push(local::config(&loaded));
             loaded.settings
         }
         Err(error) => {
@@ -49,20 +52,20 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
         config::unused_database_url(&served.environment)
             .map(|found| Finding::odd("config", found, "central.url or SESSIOND_CENTRAL_URL names central")),
     );
-    findings.push(here::identity(&settings));
-    // Of a daemon that answers, what its status says counts: it may have other places than these.
+    findings.push(local::identity(&settings));
+    // A daemon that answers may use another state folder than these settings.
     let reported = status.as_ref().ok().map(|status| status.store.path.clone());
     let state_dir = reported.as_deref().map_or(settings.state_dir.as_path(), Path::new);
     findings.extend(spool::check(&status, &settings, environment));
-    findings.extend(here::store(state_dir));
-    findings.push(here::disk(state_dir));
+    findings.extend(local::store(state_dir));
+    findings.push(local::disk(state_dir));
     findings.push(agents::discovery(&settings.claude, served.is_system));
     served.add_credential(&mut settings);
     findings.extend(central(&settings, &served));
     findings
 }
 
-fn central(settings: &Settings, served: &Served<'_>) -> Vec<Finding> {
+fn central(settings: &Settings, served: &ServingInstallation<'_>) -> Vec<Finding> {
     let options = match daemon::central_options(settings) {
         Ok(Some(options)) => options,
         Ok(None) => {
@@ -80,11 +83,11 @@ fn central(settings: &Settings, served: &Served<'_>) -> Vec<Finding> {
             addresses::filter(&options).into_iter().chain(central).collect::<Vec<_>>()
         }
         Err(error) => {
-            vec![Finding::wrong("central", format!("it cannot be asked: {error}"), "look at this user's limits")]
+            vec![Finding::wrong("central", format!("it cannot be checked: {error}"), "check this user's limits")]
         }
     };
     if served.lacks_rights {
-        // The service's password may be out of this user's reach, so a refused login says nothing of the service.
+        // This user may not be able to read the service's password, so a refused login may not affect the service.
         let seen = |finding: Finding| match finding.check {
             "central.login" if finding.verdict == Verdict::Wrong => as_root(finding),
             _ => finding,
@@ -94,7 +97,7 @@ fn central(settings: &Settings, served: &Served<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What this user cannot check for the system's service.
+/// A finding that this user cannot verify for the system's service.
 fn as_root(finding: Finding) -> Finding {
     let found = format!("not checked, as this user may not read the service's password: {}", finding.found);
     Finding::odd(finding.check, found, "run `sudo sessiond doctor`")

@@ -1,4 +1,4 @@
-//! Everything that whoever mends a bug wants to see, in one text, without secrets.
+//! The diagnostics for a bug report, as one text without secrets.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::wire::DoctorBody;
 
 const LOG_LINES: &str = "300";
 
-/// The whole report.
+/// The report: findings, status, configuration, state folder, units and logs.
 pub fn report(overrides: &Overrides, environment: &Environment<'_>, client: &Client) -> String {
     let findings = examine(overrides, environment, client);
     let loaded = config::load(overrides, environment);
@@ -45,7 +45,7 @@ fn pretty(body: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(body).unwrap_or_else(|error| error.to_string())
 }
 
-/// Names and sizes, and nothing of what is inside.
+/// The names and sizes of a folder's files.
 fn listing(dir: &std::path::Path) -> String {
     let Ok(entries) = fs::read_dir(dir) else { return format!("{} cannot be read", dir.display()) };
     let line = |entry: fs::DirEntry| {
@@ -55,7 +55,7 @@ fn listing(dir: &std::path::Path) -> String {
     entries.flatten().map(line).collect()
 }
 
-/// Hides each word that may hold a password, and each line that sets one.
+/// Redacts each word that may hold a password, and each line that sets one.
 fn without_secrets(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", without_secret(line))).collect::<String>().trim_end().to_owned()
 }
@@ -71,7 +71,7 @@ fn without_secret(line: &str) -> String {
     redact::text(&shown).unwrap_or(shown)
 }
 
-/// The settings of a configuration file: its comments, and a file that is not TOML, are not shown.
+/// The settings of a configuration file. Comments are not shown, nor a file that is not TOML.
 fn settings(text: &str) -> String {
     match toml::from_str::<Value>(text) {
         Ok(settings) => pretty(&without_passwords(settings)),
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_gets_into_the_report() {
+    fn report_holds_no_secret() {
         for line in [
             "url = \"postgres://me:hunter2@odin3/x\"",
             "url = 'postgres://me@odin3/x?password=hunter2'",
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_configuration_only_settings_are_shown() {
+    fn only_the_settings_of_a_configuration_are_shown() {
         let shown = settings(
             "# url = \"postgres://a hunter2\"\n[central]\nurl = \"\"\"postgres://me:a\nhunter2@h/x\"\"\"\n[log]\nlevel = \"info\"",
         );

@@ -1,4 +1,4 @@
-//! How the service manager sees the daemon.
+//! The state of the daemon's units in the service manager.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ pub(super) fn check(environment: &Environment<'_>) -> Vec<Finding> {
     }
 }
 
-/// What a command prints, if it can be run.
+/// The output of a command, if it succeeds.
 pub(super) fn output(words: &[&str]) -> Option<String> {
     let (program, arguments) = words.split_first()?;
     let output = Command::new(program).args(arguments).output().ok()?;
@@ -24,7 +24,7 @@ pub(super) fn output(words: &[&str]) -> Option<String> {
 
 fn systemd() -> Vec<Finding> {
     if !std::path::Path::new("/run/systemd/system").is_dir() {
-        return vec![Finding::good("service", "this machine is not run by systemd")];
+        return vec![Finding::good("service", "this machine does not use systemd")];
     }
     let mut findings = Vec::new();
     for manager in [&["systemctl"][..], &["systemctl", "--user"]] {
@@ -40,10 +40,10 @@ fn systemd() -> Vec<Finding> {
     findings
 }
 
-/// Where packages put units. One that is there and not enabled is offered, not installed.
+/// The folders of packages' units. A unit there that is not enabled is not installed by the operator.
 const OF_PACKAGES: [&str; 2] = ["/usr/lib/systemd/", "/lib/systemd/"];
 
-/// None for a unit that is not there, and for one of a package that nobody has enabled.
+/// `None` for a unit that does not exist, or belongs to a package and is not enabled.
 fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     let field = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -59,11 +59,11 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
         return None;
     }
     let restarts = Some(field("NRestarts")).filter(|n| !n.is_empty() && n != "0");
-    let restarts = restarts.map_or(String::new(), |n| format!(", restarted {n} times by itself"));
+    let restarts = restarts.map_or(String::new(), |n| format!(", restarted {n} times"));
     let found = format!("{whose} {unit} is {active} ({sub}), {enabled}{restarts}");
     let ctl = if user { "systemctl --user" } else { "systemctl" };
     Some(if active != "active" {
-        let advice = format!("run `{ctl} status {unit}`, mend what it says, then `{ctl} restart {unit}`");
+        let advice = format!("run `{ctl} status {unit}`, fix the reported failure, then `{ctl} restart {unit}`");
         Finding::wrong("service", found, advice)
     } else if enabled != "enabled" {
         Finding::odd("service", found, format!("run `{ctl} enable {unit}`, or it does not start at the next boot"))
@@ -84,8 +84,8 @@ fn launchd() -> Vec<Finding> {
             vec![Finding::good("service", format!("{service} is running"))]
         }
         Some((service, _)) => {
-            let advice = format!("look at its log, then `launchctl kickstart -k {service}`");
-            vec![Finding::wrong("service", format!("{service} is loaded, and does not run"), advice)]
+            let advice = format!("check its log, then `launchctl kickstart -k {service}`");
+            vec![Finding::wrong("service", format!("{service} is loaded but not running"), advice)]
         }
         None => vec![Finding::odd("service", "no service is installed", "run `sessiond install`")],
     }
@@ -97,21 +97,21 @@ mod tests {
     use crate::domain::Verdict;
 
     #[test]
-    fn the_state_of_a_unit_is_understood() {
+    fn unit_state_decides_the_verdict() {
         let of =
             |shown: &str| of_unit("sessiond.service", false, shown).map(|finding| (finding.verdict, finding.found));
         assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
         let (verdict, found) =
             of("LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNRestarts=3\n").unwrap();
         assert_eq!(verdict, Verdict::Good);
-        assert_eq!(found, "the system's sessiond.service is active (running), enabled, restarted 3 times by itself");
+        assert_eq!(found, "the system's sessiond.service is active (running), enabled, restarted 3 times");
         let verdict = |shown: &str| of(shown).unwrap().0;
         assert_eq!(verdict("LoadState=loaded\nActiveState=failed\nUnitFileState=enabled\n"), Verdict::Wrong);
         assert_eq!(verdict("LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n"), Verdict::Odd);
     }
 
     #[test]
-    fn a_package_s_unit_that_is_not_used_is_no_fault() {
+    fn unused_unit_of_a_package_is_ignored() {
         let of = |state: &str, folder: &str| {
             let shown = format!("LoadState=loaded\n{state}\nFragmentPath={folder}/user/sessiond.service\n");
             of_unit("sessiond.service", true, &shown).map(|finding| finding.verdict)
@@ -119,7 +119,7 @@ mod tests {
         let unused = "ActiveState=inactive\nUnitFileState=disabled";
         assert_eq!(of(unused, "/usr/lib/systemd"), None);
         assert_eq!(of(unused, "/lib/systemd"), None);
-        assert_eq!(of(unused, "/home/me/.config/systemd"), Some(Verdict::Wrong), "somebody installed it");
+        assert_eq!(of(unused, "/home/me/.config/systemd"), Some(Verdict::Wrong), "installed by the operator");
         assert_eq!(of("ActiveState=inactive\nUnitFileState=enabled", "/usr/lib/systemd"), Some(Verdict::Wrong));
         assert_eq!(of("ActiveState=failed\nUnitFileState=disabled", "/usr/lib/systemd"), Some(Verdict::Wrong));
     }

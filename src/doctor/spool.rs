@@ -1,4 +1,4 @@
-//! What waits in the spool, for how long and why.
+//! Pending requests in the spool: their number, age and reason.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::platform::default_paths::{DefaultPaths, STATE_DIR_VAR};
 use crate::spool::Spool;
 use crate::wire::{ErrorDetail, SpoolBody, StatusBody};
 
-/// As the daemon reports it, or as the folders show it where no daemon answers.
+/// By the daemon's status, or by the folders if no daemon answers.
 pub(super) fn check(
     status: &Result<StatusBody, ErrorDetail>,
     settings: &Settings,
@@ -42,12 +42,12 @@ fn of_daemon(spool: &SpoolBody) -> Vec<Finding> {
         let since = folder.oldest_at.as_deref().map_or(String::new(), |at| format!(", the oldest since {at}"));
         let reason = folder.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
         if folder.waiting > 0 || folder.reason.is_some() {
-            let found = format!("{} requests wait in {}{since}{reason}", folder.waiting, folder.path);
-            findings.push(Finding::odd("spool", found, "they are tried again; see the reason and the daemon's log"));
+            let found = format!("{} requests are pending in {}{since}{reason}", folder.waiting, folder.path);
+            findings.push(Finding::odd("spool", found, "they are retried; see the reason and the daemon's log"));
         }
         if folder.ignored > 0 {
             let reason = folder.ignored_reason.as_deref().unwrap_or("they are not for this daemon");
-            let found = format!("{} files in {} are left alone: {reason}", folder.ignored, folder.path);
+            let found = format!("{} files in {} are ignored: {reason}", folder.ignored, folder.path);
             findings.push(Finding::odd("spool", found, "their owners, or root, may remove them"));
         }
     }
@@ -56,18 +56,18 @@ fn of_daemon(spool: &SpoolBody) -> Vec<Finding> {
         findings.push(Finding::odd(
             "spool",
             format!("{count} spooled requests can never be imported; the newest: {reason}"),
-            "look at the copies in the folder quarantine of the state folder, then remove them",
+            "inspect the copies in the folder quarantine of the state folder, then remove them",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::good("spool", "nothing waits in it"));
+        findings.push(Finding::good("spool", "it is empty"));
     }
     findings
 }
 
-/// Folders that hold requests of this user and that the daemon that answers does not read.
+/// Folders with requests of this user that the running daemon does not read.
 ///
-/// `read`: the folders that it reads; a daemon that is older than this list reports none. `store`: its state folder.
+/// `read`: the folders that it reads; an older daemon reports none. `store`: its state folder.
 fn unread(read: &[String], store: &str, spools: impl Iterator<Item = Spool>) -> Vec<Finding> {
     if read.is_empty() {
         return Vec::new();
@@ -85,10 +85,11 @@ fn unread(read: &[String], store: &str, spools: impl Iterator<Item = Spool>) -> 
         match spool.names() {
             Ok(names) if names.is_empty() => {}
             Ok(names) => {
-                let found = format!("{} requests wait in {shown}, which the running daemon does not read", names.len());
+                let found =
+                    format!("{} requests are pending in {shown}, which the running daemon does not read", names.len());
                 findings.push(Finding::wrong("spool", found, start_reader(&spool, store)));
             }
-            // Only the first is where the requests of this user are left from now on.
+            // Only the first one receives new requests of this user.
             Err(error) if error.kind() == ErrorKind::PermissionDenied && place == 0 => {
                 let found = format!("{shown} is not read by the running daemon, and this user may not list it");
                 findings.push(Finding::odd("spool", found, "run `sudo sessiond doctor`"));
@@ -99,7 +100,7 @@ fn unread(read: &[String], store: &str, spools: impl Iterator<Item = Spool>) -> 
     findings
 }
 
-/// How the requests in a folder are imported.
+/// The advice for requests in a folder that no daemon reads.
 fn start_reader(spool: &Spool, store: &str) -> String {
     match spool.dir().parent().filter(|_| !spool.is_shared()) {
         Some(state_dir) => format!(
@@ -114,14 +115,14 @@ fn start_reader(spool: &Spool, store: &str) -> String {
     }
 }
 
-/// Nothing for a folder that cannot be listed, or is not there.
+/// `None` for a folder that is missing, empty or cannot be listed.
 fn of_folder(spool: &Spool) -> Option<Finding> {
     let names = spool.names().ok()?;
     let oldest = names.first()?;
     let written = fs::symlink_metadata(spool.dir().join(oldest)).ok()?.mtime();
     let now = crate::clock::system()();
     let waited = age(now.since(Timestamp::from_micros(written.saturating_mul(1_000_000))));
-    let found = format!("{} requests wait in {}, the oldest for {waited}", names.len(), spool.dir().display());
+    let found = format!("{} requests are pending in {}, the oldest for {waited}", names.len(), spool.dir().display());
     Some(Finding::odd("spool", found, "they are imported when the daemon starts"))
 }
 

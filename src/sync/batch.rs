@@ -16,6 +16,7 @@ pub(super) enum TargetTable {
 }
 
 impl TargetTable {
+    /// All of them, in the order in which they are pushed.
     pub const ALL: [Self; 4] = [
         Self::Sessions,
         Self::Records(RecordKind::Event),
@@ -48,6 +49,7 @@ pub(super) struct BatchPart {
 }
 
 impl BatchPart {
+    /// Everything that is pending, in one part.
     pub fn of(pending: Pending) -> Self {
         let offer = |record: Record| {
             let times = record.offered_columns();
@@ -57,6 +59,7 @@ impl BatchPart {
         Self { sessions, versions, records: pending.records }
     }
 
+    /// How many sessions and records it has.
     pub fn len(&self) -> usize {
         self.sessions.len() + self.records.len()
     }

@@ -75,6 +75,7 @@ pub struct Driver<R, C> {
 }
 
 impl<R: Replica, C: Central> Driver<R, C> {
+    /// A driver that is not connected. `link`: where it reports the state of the link.
     pub fn new(replica: R, central: C, context: DriverContext, link: watch::Sender<LinkStatus>) -> Self {
         let reporter = LinkReporter::new(link, context.clock.clone());
         Self {
@@ -93,6 +94,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
     }
 
+    /// The current reading of the monotonic clock.
     pub fn tick(&self) -> Tick {
         (self.context.ticks)()
     }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_skipped_until_it_is_tried_again() {
+    fn held_rows_are_skipped_until_their_retry() {
         let mut held = HeldRows::default();
         let id = InstanceId::parse("odin-PS-000001").unwrap();
         held.lock(id.clone(), TargetTable::Sessions, at(10));

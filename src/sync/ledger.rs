@@ -24,6 +24,7 @@ pub(super) struct LedgerPosition {
 }
 
 impl LedgerPosition {
+    /// The newest batch that central has applied.
     pub fn applied(&self) -> i64 {
         self.applied
     }

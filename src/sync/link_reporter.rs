@@ -96,6 +96,7 @@ impl LinkReporter {
         self.link.send_if_modified(|link| link.store_error.take().is_some());
     }
 
+    /// Reports whether central sends notifications of changes.
     pub fn listening(&self, is_listening: bool) {
         self.link.send_modify(|link| link.listening = is_listening);
     }

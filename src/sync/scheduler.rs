@@ -171,6 +171,7 @@ enum Connection {
     Up(Timers),
 }
 
+/// Decides what to do next; see the module.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     intervals: SyncIntervals,
@@ -197,6 +198,7 @@ impl Scheduler {
         self.limit
     }
 
+    /// Whether the last handshake was accepted and nothing has failed since.
     pub fn is_up(&self) -> bool {
         matches!(self.connection, Connection::Up(_))
     }

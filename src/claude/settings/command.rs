@@ -1,15 +1,17 @@
-//! A hook's command line as a shell reads it: whether it runs sessiond, also where it was edited by hand.
+//! Finds the call of sessiond in a hook's command line, also if the line was edited by hand.
+//!
+//! The line is split into simple commands and words with their positions, which the crate shlex does not return.
 
 use std::ops::Range;
 
 /// A call of sessiond in a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Where the path of the program stands, with its quotes.
+pub struct SessiondCall {
+    /// The position of the program's path, with its quotes.
     pub program: Range<usize>,
     /// The path of the program, without quotes.
     pub path: String,
-    /// The command line runs nothing else.
+    /// Whether the command line runs nothing else.
     pub is_alone: bool,
 }
 
@@ -20,22 +22,22 @@ struct Word {
     text: String,
 }
 
-/// What runs the command that follows it.
+/// Programs that run the command after them.
 const WRAPPERS: &[&str] = &["command", "env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "timeout"];
-/// Commands without an effect, as in `sessiond hook Stop || true`.
-const NOTHING: &[&str] = &[":", "exit", "true"];
+/// Commands without effect, as in `sessiond hook Stop || true`.
+const NO_EFFECT: &[&str] = &[":", "exit", "true"];
 
-/// The call of sessiond with these words, if the command line has one.
-pub fn find(command: &str, words: &[&str]) -> Option<Call> {
+/// The call of sessiond with these arguments, if the command line has one.
+pub fn find(command: &str, words: &[&str]) -> Option<SessiondCall> {
     let parts = parts(command);
     let calls = |part| called(part, words);
     let program = parts.iter().find_map(calls)?;
-    let is_nothing = |part: &Vec<Word>| part.first().is_none_or(|word| NOTHING.contains(&word.text.as_str()));
-    let is_alone = parts.iter().all(|part| is_nothing(part) || calls(part).is_some());
-    Some(Call { program: program.place.clone(), path: program.text.clone(), is_alone })
+    let has_no_effect = |part: &Vec<Word>| part.first().is_none_or(|word| NO_EFFECT.contains(&word.text.as_str()));
+    let is_alone = parts.iter().all(|part| has_no_effect(part) || calls(part).is_some());
+    Some(SessiondCall { program: program.place.clone(), path: program.text.clone(), is_alone })
 }
 
-/// The program of one simple command, if that is sessiond called with these words.
+/// The program of a simple command, if it is sessiond with these arguments.
 fn called<'a>(part: &'a Vec<Word>, words: &[&str]) -> Option<&'a Word> {
     let mut rest = part.as_slice();
     loop {
@@ -44,7 +46,7 @@ fn called<'a>(part: &'a Vec<Word>, words: &[&str]) -> Option<&'a Word> {
         if name == "sessiond" {
             let arguments: Vec<_> =
                 behind.iter().map(|word| word.text.as_str()).filter(|word| !is_redirection(word)).collect();
-            // Nothing but options between and behind.
+            // Options may stand before and after them.
             let matches = arguments.windows(words.len()).any(|window| window == words);
             return matches.then_some(first);
         }
@@ -55,7 +57,7 @@ fn called<'a>(part: &'a Vec<Word>, words: &[&str]) -> Option<&'a Word> {
     }
 }
 
-/// What may stand before the program: a variable, a wrapper, its options and durations.
+/// Whether a word may precede the program: a variable, a wrapper, its options and durations.
 fn is_prefix(text: &str, name: &str) -> bool {
     WRAPPERS.contains(&name)
         || text.starts_with('-')
@@ -67,7 +69,7 @@ fn is_redirection(word: &str) -> bool {
     word.contains(['<', '>']) || word == "/dev/null"
 }
 
-/// The words of each simple command.
+/// Splits a command line into simple commands of words.
 fn parts(command: &str) -> Vec<Vec<Word>> {
     let mut parts = vec![Vec::new()];
     let mut word: Option<Word> = None;
@@ -80,7 +82,7 @@ fn parts(command: &str) -> Vec<Vec<Word>> {
     };
     while let Some((at, letter)) = letters.next() {
         let end = at + letter.len_utf8();
-        // In `2>&1` it joins no commands.
+        // In `2>&1` it does not separate commands.
         let is_descriptor = letter == '&' && word.as_ref().is_some_and(|word| word.text.ends_with(['<', '>']));
         match (quote, letter) {
             (None, ' ' | '\t') => push(&mut parts, &mut word),
@@ -117,7 +119,7 @@ mod tests {
     const WORDS: &[&str] = &["hook", "Stop"];
 
     #[test]
-    fn edited_calls_are_recognised_by_what_they_run() {
+    fn edited_calls_are_recognised() {
         for command in [
             "sessiond hook Stop",
             " /usr/bin/sessiond  hook   Stop ",

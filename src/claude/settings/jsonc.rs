@@ -1,5 +1,7 @@
-//! JSON with comments and trailing commas, as people write it by hand: parsed into places in the text, so that a
-//! part can be changed and all else, comments and spaces too, stays as it is.
+//! A parser of JSON with comments and trailing commas that keeps the position of each value, so that one value is edited
+//! and every other byte of the text, comments and spaces too, stays unchanged.
+//!
+//! Each edit returns a new text, which is parsed again for the next edit.
 
 use std::ops::Range;
 
@@ -7,8 +9,8 @@ use serde_json::Value;
 
 use super::pretty;
 
-/// Settings are not nested deeper.
-const DEPTH: usize = 64;
+/// The deepest nesting that is accepted.
+const MAX_DEPTH: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {what}")]
@@ -18,17 +20,17 @@ pub struct SyntaxError {
     what: &'static str,
 }
 
-/// A value, and where it stands.
+/// A value and its position in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     range: Range<usize>,
-    kind: Kind,
-    /// Where the commas stand, each behind one of its parts; perhaps behind the last too.
+    kind: NodeKind,
+    /// The positions of commas, one after each part, perhaps after the last too.
     commas: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Object(Vec<Member>),
     Array(Vec<Node>),
     Scalar,
@@ -37,7 +39,7 @@ enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     key: String,
-    /// Where the key begins.
+    /// The position of the key.
     start: usize,
     value: Node,
 }
@@ -49,28 +51,28 @@ impl Member {
 }
 
 impl Node {
-    /// How many members or items it has.
+    /// The number of its members or items.
     pub fn len(&self) -> usize {
         self.members().len() + self.items().len()
     }
 
     pub const fn is_object(&self) -> bool {
-        matches!(self.kind, Kind::Object(_))
+        matches!(self.kind, NodeKind::Object(_))
     }
 
     pub const fn is_array(&self) -> bool {
-        matches!(self.kind, Kind::Array(_))
+        matches!(self.kind, NodeKind::Array(_))
     }
 
     pub fn members(&self) -> &[Member] {
-        if let Kind::Object(members) = &self.kind { members } else { &[] }
+        if let NodeKind::Object(members) = &self.kind { members } else { &[] }
     }
 
     pub fn items(&self) -> &[Self] {
-        if let Kind::Array(items) = &self.kind { items } else { &[] }
+        if let NodeKind::Array(items) = &self.kind { items } else { &[] }
     }
 
-    /// Of several with one name the last counts, as for most readers.
+    /// The value of a name; the last of several, as in most parsers.
     pub fn member(&self, name: &str) -> Option<&Self> {
         self.members().iter().rfind(|member| member.key == name).map(|member| &member.value)
     }
@@ -85,22 +87,22 @@ impl Node {
     }
 
     pub fn replaced(&self, text: &str, value: &Value) -> String {
-        spliced(text, self.range.clone(), &value.to_string())
+        splice(text, self.range.clone(), &value.to_string())
     }
 
-    /// The text with one more member behind all others.
+    /// Adds a member after all others.
     pub fn with_member(&self, text: &str, name: &str, value: &Value) -> String {
         let indent = self.indent(text);
         self.with_part(text, &format!("{}: {}", Value::from(name), pretty(value, &indent)), &indent)
     }
 
-    /// The text with one more item behind all others; a string beside strings of one line stays on it.
+    /// Adds an item after all others; a string is added on the same line if the array is on one line.
     pub fn with_item(&self, text: &str, value: &Value) -> String {
         if let (true, false, Some(last)) = (value.is_string(), self.text(text).contains('\n'), self.parts().last()) {
             let comma = self.commas.get(self.items().len() - 1);
             return match comma {
-                Some(comma) => spliced(text, comma + 1..comma + 1, &format!(" {value},")),
-                None => spliced(text, last.end..last.end, &format!(", {value}")),
+                Some(comma) => splice(text, comma + 1..comma + 1, &format!(" {value},")),
+                None => splice(text, last.end..last.end, &format!(", {value}")),
             };
         }
         let indent = self.indent(text);
@@ -110,36 +112,36 @@ impl Node {
     fn with_part(&self, text: &str, part: &str, indent: &str) -> String {
         let end = self.range.end - 1;
         let parts = self.parts();
-        // Comments behind what is there stay with it.
+        // Comments after the last part stay with it.
         let inner = parts.last().map_or(self.range.start + 1, |last| last.end);
         let place = inner + text[inner..end].trim_end().len();
         let lines = |added: String| added.replace('\n', line_end(text));
         match parts.last() {
-            // Directly before the bracket, which tells later that the user had it empty.
-            None if self.range.start > 0 => spliced(text, end..end, &lines(part.to_owned())),
+            // Directly before the bracket, by which `was_empty` recognises that the user had it empty.
+            None if self.range.start > 0 => splice(text, end..end, &lines(part.to_owned())),
             None => {
                 let outer = line_indent(text, self.range.start);
-                spliced(text, place..end, &lines(format!("\n{indent}{part}\n{outer}")))
+                splice(text, place..end, &lines(format!("\n{indent}{part}\n{outer}")))
             }
             Some(_) if self.commas.len() == parts.len() => {
-                spliced(text, place..place, &lines(format!("\n{indent}{part},")))
+                splice(text, place..place, &lines(format!("\n{indent}{part},")))
             }
             Some(last) => {
-                let more = spliced(text, place..place, &lines(format!("\n{indent}{part}")));
-                spliced(&more, last.end..last.end, ",")
+                let more = splice(text, place..place, &lines(format!("\n{indent}{part}")));
+                splice(&more, last.end..last.end, ",")
             }
         }
     }
 
-    /// Whether its only part was put into the user's own empty brackets: see [`Self::with_part`].
+    /// Whether its only part was added to brackets that the user had empty: see [`Self::with_part`].
     pub fn was_empty(&self, text: &str) -> bool {
         let parts = self.parts();
         let [part] = parts.as_slice() else { return false };
-        let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == Kind::Scalar);
+        let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == NodeKind::Scalar);
         part.end == self.range.end - 1 && (is_ours || text[part.clone()].contains('\n'))
     }
 
-    /// Which of the members has this name.
+    /// The index of the member of this name.
     pub fn place_of(&self, name: &str) -> Option<usize> {
         self.members().iter().rposition(|member| member.key == name)
     }
@@ -148,34 +150,34 @@ impl Node {
         self.place_of(name).map_or_else(|| text.to_owned(), |place| self.without_part(text, place))
     }
 
-    /// Removes a member or an item, with its comma and the blanks before it.
+    /// Removes a member or an item, with its comma and the white space before it.
     pub fn without_part(&self, text: &str, index: usize) -> String {
         let Some(part) = self.parts().get(index).cloned() else { return text.to_owned() };
         let start = text[..part.start].trim_end().len();
         let comma_before = index.checked_sub(1).map(|before| self.commas[before]);
         match (self.commas.get(index), comma_before) {
-            (Some(comma), _) => spliced(text, start..comma + 1, ""),
+            (Some(comma), _) => splice(text, start..comma + 1, ""),
             (None, Some(comma)) => {
-                let less = spliced(text, start.max(comma + 1)..part.end, "");
-                spliced(&less, comma..comma + 1, "")
+                let less = splice(text, start.max(comma + 1)..part.end, "");
+                splice(&less, comma..comma + 1, "")
             }
-            (None, None) if self.was_empty(text) => spliced(text, part, ""),
+            (None, None) if self.was_empty(text) => splice(text, part, ""),
             (None, None) => {
                 let rest = &text[part.end..];
-                spliced(text, start..part.end + rest.len() - rest.trim_start().len(), "")
+                splice(text, start..part.end + rest.len() - rest.trim_start().len(), "")
             }
         }
     }
 
     fn parts(&self) -> Vec<Range<usize>> {
         match &self.kind {
-            Kind::Object(members) => members.iter().map(|member| member.start..member.value.range.end).collect(),
-            Kind::Array(items) => items.iter().map(|item| item.range.clone()).collect(),
-            Kind::Scalar => Vec::new(),
+            NodeKind::Object(members) => members.iter().map(|member| member.start..member.value.range.end).collect(),
+            NodeKind::Array(items) => items.iter().map(|item| item.range.clone()).collect(),
+            NodeKind::Scalar => Vec::new(),
         }
     }
 
-    /// How its parts are indented: as the last of them, else two more than the line it begins on.
+    /// The indentation of its parts: that of the last one, else two blanks more than the line of the opening bracket.
     fn indent(&self, text: &str) -> String {
         let own_line = |part: &Range<usize>| {
             let indent = line_indent(text, part.start);
@@ -187,16 +189,16 @@ impl Node {
     }
 }
 
-fn spliced(text: &str, range: Range<usize>, with: &str) -> String {
+fn splice(text: &str, range: Range<usize>, with: &str) -> String {
     format!("{}{with}{}", &text[..range.start], &text[range.end..])
 }
 
-/// How the lines of a text end.
+/// The line end of a text.
 fn line_end(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// The blanks with which the line of this place begins.
+/// The indentation of the line at this position.
 fn line_indent(text: &str, at: usize) -> String {
     let line = text[..at].rsplit('\n').next().unwrap_or_default();
     line.chars().take_while(|c| *c == ' ' || *c == '\t').collect()
@@ -204,12 +206,12 @@ fn line_indent(text: &str, at: usize) -> String {
 
 /// Parses a whole text.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
-    // Editors on other systems put a mark before it.
+    // A byte order mark is skipped.
     let at = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
     let mut parser = Parser { text, at };
     let node = parser.value(0)?;
-    parser.space()?;
-    if parser.at < text.len() { Err(parser.error("there is more behind the end")) } else { Ok(node) }
+    parser.skip_space()?;
+    if parser.at < text.len() { Err(parser.error("unexpected text after the end")) } else { Ok(node) }
 }
 
 struct Parser<'a> {
@@ -232,8 +234,8 @@ impl Parser<'_> {
         self.rest().chars().next()
     }
 
-    /// Passes over blanks and comments.
-    fn space(&mut self) -> Result<(), SyntaxError> {
+    /// Skips white space and comments.
+    fn skip_space(&mut self) -> Result<(), SyntaxError> {
         loop {
             let rest = self.rest();
             let blanks = rest.len() - rest.trim_start().len();
@@ -242,14 +244,14 @@ impl Parser<'_> {
             if rest.starts_with("//") {
                 self.at += rest.find('\n').unwrap_or(rest.len());
             } else if rest.starts_with("/*") {
-                self.at += rest.find("*/").ok_or_else(|| self.error("a comment does not end"))? + 2;
+                self.at += rest.find("*/").ok_or_else(|| self.error("unterminated comment"))? + 2;
             } else if blanks == 0 {
                 return Ok(());
             }
         }
     }
 
-    fn takes(&mut self, expected: char) -> bool {
+    fn consume(&mut self, expected: char) -> bool {
         let found = self.peek() == Some(expected);
         if found {
             self.at += expected.len_utf8();
@@ -258,9 +260,9 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Node, SyntaxError> {
-        self.space()?;
-        if depth > DEPTH {
-            return Err(self.error("it is nested too deeply"));
+        self.skip_space()?;
+        if depth > MAX_DEPTH {
+            return Err(self.error("nested too deeply"));
         }
         let start = self.at;
         let (kind, commas) = match self.peek() {
@@ -268,18 +270,18 @@ impl Parser<'_> {
             Some('[') => self.array(depth)?,
             Some('"') => {
                 self.string()?;
-                (Kind::Scalar, Vec::new())
+                (NodeKind::Scalar, Vec::new())
             }
             Some(_) => {
                 let word = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
                 let end = self.at + word.unwrap_or(self.rest().len());
                 if serde_json::from_str::<Value>(&self.text[start..end]).is_err() {
-                    return Err(self.error("here should be a value"));
+                    return Err(self.error("expected a value"));
                 }
                 self.at = end;
-                (Kind::Scalar, Vec::new())
+                (NodeKind::Scalar, Vec::new())
             }
-            None => return Err(self.error("it ends where a value should be")),
+            None => return Err(self.error("expected a value, found the end")),
         };
         Ok(Node { range: start..self.at, kind, commas })
     }
@@ -292,7 +294,7 @@ impl Parser<'_> {
                 '"' if !escaped => {
                     let end = start + place + 1;
                     let string = serde_json::from_str(&self.text[start..end]);
-                    let string = string.map_err(|_| self.error("this string is not valid"))?;
+                    let string = string.map_err(|_| self.error("invalid string"))?;
                     self.at = end;
                     return Ok(string);
                 }
@@ -300,57 +302,57 @@ impl Parser<'_> {
                 _ => escaped = false,
             }
         }
-        Err(self.error("this string does not end"))
+        Err(self.error("unterminated string"))
     }
 
-    fn object(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+    fn object(&mut self, depth: usize) -> Result<(NodeKind, Vec<usize>), SyntaxError> {
         let mut members = Vec::new();
         let commas = self.parts('{', '}', |parser| {
             let start = parser.at;
             if parser.peek() != Some('"') {
-                return Err(parser.error("here should be a name in quotes"));
+                return Err(parser.error("expected a name in quotes"));
             }
             let key = parser.string()?;
-            parser.space()?;
-            if !parser.takes(':') {
-                return Err(parser.error("here should be a colon"));
+            parser.skip_space()?;
+            if !parser.consume(':') {
+                return Err(parser.error("expected a colon"));
             }
             members.push(Member { key, start, value: parser.value(depth + 1)? });
             Ok(())
         })?;
-        Ok((Kind::Object(members), commas))
+        Ok((NodeKind::Object(members), commas))
     }
 
-    fn array(&mut self, depth: usize) -> Result<(Kind, Vec<usize>), SyntaxError> {
+    fn array(&mut self, depth: usize) -> Result<(NodeKind, Vec<usize>), SyntaxError> {
         let mut items = Vec::new();
         let commas = self.parts('[', ']', |parser| {
             items.push(parser.value(depth + 1)?);
             Ok(())
         })?;
-        Ok((Kind::Array(items), commas))
+        Ok((NodeKind::Array(items), commas))
     }
 
-    /// Parts between brackets, with commas between them and perhaps one behind the last: their places.
+    /// Parses parts between brackets, separated by commas, perhaps with one after the last; returns the commas' positions.
     fn parts(
         &mut self,
         open: char,
         close: char,
         mut part: impl FnMut(&mut Self) -> Result<(), SyntaxError>,
     ) -> Result<Vec<usize>, SyntaxError> {
-        self.takes(open);
+        self.consume(open);
         let mut commas = Vec::new();
         loop {
-            self.space()?;
-            if self.takes(close) {
+            self.skip_space()?;
+            if self.consume(close) {
                 return Ok(commas);
             }
             part(self)?;
-            self.space()?;
+            self.skip_space()?;
             let behind = self.at;
-            if self.takes(',') {
+            if self.consume(',') {
                 commas.push(behind);
             } else if self.peek() != Some(close) {
-                return Err(self.error("here should be a comma or a closing bracket"));
+                return Err(self.error("expected a comma or a closing bracket"));
             }
         }
     }

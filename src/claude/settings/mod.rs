@@ -1,14 +1,18 @@
-//! Claude Code's settings.json: this program's entries are put in and removed, and everything else stays to the letter.
+//! Adds and removes this program's entries in Claude Code's settings.json.
 //!
-//! An entry is this program's by what it runs, also where its path is an older one or it was edited by hand. Entries
-//! that run other programs beside it are the user's.
+//! Invariants: every byte outside of these entries stays, comments and formatting too; installing twice changes nothing the
+//! second time; uninstalling after installing restores the file. An entry belongs to this program if it runs only this
+//! program, also by an old path or with options that were added by hand; entries that run other programs too are the
+//! user's. Settings that cannot be parsed are not changed.
 
 mod command;
 mod jsonc;
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
-use super::hook::Event;
+use super::hook::HookEvent;
 use jsonc::Node;
 pub use jsonc::SyntaxError;
 
@@ -16,14 +20,14 @@ const HOOKS: &str = "hooks";
 const STATUS_LINE: &str = "statusLine";
 const PERMISSIONS: &str = "permissions";
 const ALLOW: &str = "allow";
-/// Agents print the footer under each answer; without this rule each of them asks first.
+/// The permission to run `sessiond footer`, without which the agent asks the user under each answer.
 const FOOTER_RULE: &str = "Bash(sessiond footer:*)";
 
-/// What the settings become.
+/// Settings with this program's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     pub text: String,
-    /// The status line that is already there, and is somebody else's.
+    /// Another program's status line, which is kept.
     pub other_status_line: Option<String>,
 }
 
@@ -36,11 +40,14 @@ pub enum SettingsError {
     Shape(String, &'static str),
 }
 
-/// The settings with the hooks of these events only, the permission to print the footer and, unless there is another,
-/// the status line. `program` is the path of this program.
-pub fn install(text: &str, program: &str, events: &[Event]) -> Result<Merged, SettingsError> {
+/// Adds hooks of these events and removes those of others, adds the permission to print the footer and, unless there is
+/// another, the status line. `program` is the path of this program.
+///
+/// # Errors
+/// The settings cannot be parsed, or have another shape than Claude Code's.
+pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged, SettingsError> {
     let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
-    for event in Event::ALL {
+    for event in HookEvent::ALL {
         text = match events.contains(&event) {
             true => with_hook(&text, event, program)?,
             false => without_hooks(text, event, 0)?,
@@ -50,7 +57,10 @@ pub fn install(text: &str, program: &str, events: &[Event]) -> Result<Merged, Se
     with_status_line(text, program)
 }
 
-/// The settings without any entry of this program.
+/// Removes all entries of this program.
+///
+/// # Errors
+/// The settings cannot be parsed.
 pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     let mut text = text.to_owned();
     if is_blank(&text) {
@@ -58,14 +68,17 @@ pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     }
     text = without_status_line(text)?;
     text = without_footer_rule(text)?;
-    // In the order opposite to the installation: what was in empty brackets first leaves them last.
-    for event in Event::ALL.into_iter().rev() {
+    // In the reverse order of the installation, so that brackets which the user had empty are recognised.
+    for event in HookEvent::ALL.into_iter().rev() {
         text = without_hooks(text, event, 0)?;
     }
     Ok(text)
 }
 
-/// The names of all events that the settings have hooks for.
+/// The names of all events for which the settings have hooks.
+///
+/// # Errors
+/// The settings cannot be parsed.
 pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
     if is_blank(text) {
         return Ok(Vec::new());
@@ -76,7 +89,10 @@ pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
 }
 
 /// Whether a hook of this event runs this program.
-pub fn has_hook(text: &str, event: Event) -> Result<bool, SettingsError> {
+///
+/// # Errors
+/// The settings cannot be parsed.
+pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
     let root = object(text)?;
     let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
     Ok(groups.is_some_and(|groups| {
@@ -84,7 +100,7 @@ pub fn has_hook(text: &str, event: Event) -> Result<bool, SettingsError> {
     }))
 }
 
-/// The value of a switch; none if it is missing or no boolean.
+/// The value of a boolean setting; `None` if it is missing or not a boolean.
 pub fn flag(text: &str, name: &str) -> Option<bool> {
     let root = object(text).ok()?;
     root.member(name)?.text(text).parse().ok()
@@ -94,14 +110,14 @@ pub fn flag(text: &str, name: &str) -> Option<bool> {
 pub fn programs(text: &str) -> Vec<String> {
     let Ok(root) = object(text) else { return Vec::new() };
     let path = |command: &str, words: &[&str]| command::find(command, words).map(|call| call.path);
-    let of_event = |event: Event| {
+    let of_event = |event: HookEvent| {
         let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
         let commands = groups.map(|groups| commands(groups, text)).unwrap_or_default();
         commands.into_iter().filter_map(move |(_, command)| path(&command, &["hook", event.name()]))
     };
     let line = root.member(STATUS_LINE).and_then(|line| line.member("command")?.string(text));
     let of_line = line.and_then(|line| path(&line, &["statusline"]));
-    Event::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
+    HookEvent::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
 }
 
 fn is_blank(text: &str) -> bool {
@@ -113,7 +129,7 @@ fn object(text: &str) -> Result<Node, SettingsError> {
     if root.is_object() { Ok(root) } else { Err(SettingsError::Shape("the file".into(), "a JSON object")) }
 }
 
-fn with_hook(text: &str, event: Event, program: &str) -> Result<String, SettingsError> {
+fn with_hook(text: &str, event: HookEvent, program: &str) -> Result<String, SettingsError> {
     let command = format!("{} hook {}", quoted(program), event.name());
     let group = json!({"hooks": [{"type": "command", "command": command}]});
     let root = object(text)?;
@@ -140,8 +156,8 @@ fn with_hook(text: &str, event: Event, program: &str) -> Result<String, Settings
     Ok(groups.with_item(text, &group))
 }
 
-/// The command line with the path of this program as it is now.
-fn with_program(old: &str, call: &command::Call, program: &str) -> String {
+/// The command line with the current path of this program.
+fn with_program(old: &str, call: &command::SessiondCall, program: &str) -> String {
     format!("{}{}{}", &old[..call.program.start], quoted(program), &old[call.program.end..])
 }
 
@@ -151,15 +167,15 @@ fn commands<'a>(groups: &'a Node, text: &str) -> Vec<(&'a Node, String)> {
     each.filter_map(|hook| hook.member("command")).filter_map(|node| Some((node, node.string(text)?))).collect()
 }
 
-/// The settings without the hooks of this event that run this program alone, but for the first `keep` of them.
-fn without_hooks(mut text: String, event: Event, keep: usize) -> Result<String, SettingsError> {
+/// Removes the hooks of this event that run only this program, except for the first `keep`.
+fn without_hooks(mut text: String, event: HookEvent, keep: usize) -> Result<String, SettingsError> {
     while let Some(shorter) = without_hook(&text, event, keep)? {
         text = shorter;
     }
     Ok(text)
 }
 
-fn without_hook(text: &str, event: Event, keep: usize) -> Result<Option<String>, SettingsError> {
+fn without_hook(text: &str, event: HookEvent, keep: usize) -> Result<Option<String>, SettingsError> {
     let root = object(text)?;
     let Some((of_hooks, hooks)) = root.place_of(HOOKS).zip(root.member(HOOKS)) else { return Ok(None) };
     let Some((of_groups, groups)) = hooks.place_of(event.name()).zip(hooks.member(event.name())) else {
@@ -176,15 +192,15 @@ fn without_hook(text: &str, event: Event, keep: usize) -> Result<Option<String>,
         ours.extend(places.map(|(place, _)| (of_group, list, place)));
     }
     Ok(ours.get(keep).map(|&(of_group, list, place)| {
-        // A group without hooks is nothing, whatever else it says.
+        // A group that would have no hooks is removed.
         let last = (list.len() > 1).then_some((list, place));
         let nest = [(&root, of_hooks), (hooks, of_groups), (groups, of_group)];
         without(text, &nest.into_iter().chain(last).collect::<Vec<_>>())
     }))
 }
 
-/// The text without the innermost part of a nest, and without the containers that this leaves empty unless the user
-/// had them empty. Each is a container and the place in it.
+/// Removes the innermost part of a nest, and the containers that become empty, unless the user had them empty. Each element
+/// is a container and an index in it.
 fn without(text: &str, nest: &[(&Node, usize)]) -> String {
     let stays = |(container, _): &&(&Node, usize)| container.len() > 1 || container.was_empty(text);
     let place = nest.iter().rfind(stays).or(nest.first());
@@ -201,7 +217,7 @@ fn with_footer_rule(text: &str) -> Result<String, SettingsError> {
         Some(allow) if allow.is_array() && footer_rule(allow, text).is_none() => {
             Ok(allow.with_item(text, &json!(FOOTER_RULE)))
         }
-        // Permissions of an unknown shape stay as they are.
+        // Permissions of an unknown shape are not changed.
         _ => Ok(text.to_owned()),
     }
 }
@@ -230,7 +246,7 @@ fn with_status_line(text: String, program: &str) -> Result<Merged, SettingsError
         return Ok(Merged { other_status_line: Some(there.text(&text).to_owned()), text });
     };
     match command::find(&old, &["statusline"]) {
-        // One that calls this program among others is joined already.
+        // A status line that runs this program among others needs no change.
         Some(call) => {
             let updated = with_program(&old, &call, program);
             let text = if updated == old { text } else { node.replaced(&text, &json!(updated)) };
@@ -253,13 +269,13 @@ fn without_status_line(text: String) -> Result<String, SettingsError> {
     }
 }
 
-/// A path as one word of a shell.
+/// A path as one word of a shell command.
 fn quoted(program: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if program.chars().all(plain) { program.to_owned() } else { format!("'{}'", program.replace('\'', "'\\''")) }
+    // Only a NUL character cannot be quoted, and no path has one.
+    shlex::try_quote(program).map_or_else(|_| program.to_owned(), Cow::into_owned)
 }
 
-/// What joins two status lines: both get the same input.
+/// The script that joins two status lines: both get the same input.
 const BEFORE: &str = "input=$(cat); printf %s \"$input\" | ";
 const BETWEEN: &str = "; printf %s \"$input\" | ";
 
@@ -269,13 +285,13 @@ fn joined_with(command: &str) -> Option<&str> {
     command::find(own, &["statusline"]).is_some_and(|call| call.is_alone).then_some(other)
 }
 
-/// How a status line that is there can be joined with ours.
+/// A status line that prints another one and this program's, as JSON.
 pub fn joined(other: &str, program: &str) -> String {
     let script = format!("{BEFORE}{other}{BETWEEN}{} statusline", quoted(program));
     json!({"type": "command", "command": script}).to_string()
 }
 
-/// A value in JSON over several lines, each but the first after `indent`.
+/// A value as indented JSON, each line but the first after `indent`.
 fn pretty(value: &Value, indent: &str) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default().replace('\n', &format!("\n{indent}"))
 }
@@ -303,8 +319,8 @@ mod tests {
 "#;
 
     #[test]
-    fn what_others_wrote_stays_to_the_letter_and_in_order() {
-        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &Event::ALL).unwrap();
+    fn other_entries_and_comments_stay_unchanged() {
+        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
         let without_rule = text.replace(&format!(", \"{FOOTER_RULE}\""), "");
@@ -315,12 +331,12 @@ mod tests {
             let at = rest.find(line).unwrap_or_else(|| panic!("{line} is gone, or in another place:\n{text}"));
             rest = &rest[at + line.len()..];
         }
-        for event in Event::ALL {
+        for event in HookEvent::ALL {
             assert_eq!(text.matches(&format!("\"/usr/bin/sessiond hook {}\"", event.name())).count(), 1, "{text}");
         }
         assert_eq!(text.matches("/usr/bin/sessiond statusline").count(), 1, "{text}");
         assert!(jsonc::parse(&text).is_ok());
-        assert_eq!(install(&text, "/usr/bin/sessiond", &Event::ALL).unwrap().text, text, "once is enough");
+        assert_eq!(install(&text, "/usr/bin/sessiond", &HookEvent::ALL).unwrap().text, text, "once is enough");
         assert_eq!(uninstall(&text).unwrap(), OTHERS, "and nothing of it is left");
         assert_eq!(uninstall(OTHERS).unwrap(), OTHERS);
     }
@@ -328,58 +344,58 @@ mod tests {
     #[test]
     fn an_empty_file_and_an_empty_object_are_filled() {
         for before in ["", "{}", " \n", "{\n}\n", "{ /* nothing */ }"] {
-            let after = install(before, "sessiond", &Event::ALL).unwrap().text;
+            let after = install(before, "sessiond", &HookEvent::ALL).unwrap().text;
             let root = jsonc::parse(&after).unwrap();
             assert!(root.member("hooks").unwrap().member("SessionStart").is_some(), "{after}");
             let removed = uninstall(&after).unwrap();
             assert!(jsonc::parse(&removed).unwrap().members().is_empty(), "{removed}");
         }
-        let after = install("", "sessiond", &Event::ALL).unwrap().text;
+        let after = install("", "sessiond", &HookEvent::ALL).unwrap().text;
         let strict: Value = serde_json::from_str(&after).unwrap();
         assert_eq!(strict["statusLine"], json!({"type": "command", "command": "sessiond statusline"}));
         assert_eq!(strict["hooks"]["Stop"][0]["hooks"][0]["command"], "sessiond hook Stop");
     }
 
     #[test]
-    fn ours_of_another_place_is_brought_up_to_date() {
-        let old = install(OTHERS, "/old place/sessiond", &Event::ALL).unwrap().text;
+    fn old_path_of_this_program_is_replaced() {
+        let old = install(OTHERS, "/old place/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(old.contains("'/old place/sessiond' hook Stop"), "{old}");
-        let new = install(&old, "/new/sessiond", &Event::ALL).unwrap().text;
+        let new = install(&old, "/new/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(!new.contains("/old place"), "{new}");
-        assert_eq!(new, install(OTHERS, "/new/sessiond", &Event::ALL).unwrap().text);
+        assert_eq!(new, install(OTHERS, "/new/sessiond", &HookEvent::ALL).unwrap().text);
     }
 
     #[test]
-    fn another_status_line_stays_and_can_be_joined() {
+    fn another_status_line_is_kept_and_can_be_joined() {
         let before = r#"{"statusLine": {"type": "command", "command": "~/my line.sh"}}"#;
-        let merged = install(before, "sessiond", &Event::ALL).unwrap();
+        let merged = install(before, "sessiond", &HookEvent::ALL).unwrap();
         assert_eq!(merged.other_status_line.as_deref(), Some("~/my line.sh"));
         assert!(merged.text.contains(r#""statusLine": {"type": "command", "command": "~/my line.sh"}"#));
         let joined = format!(r#"{{"statusLine": {}}}"#, joined("~/my line.sh", "sessiond"));
-        assert_eq!(install(&joined, "sessiond", &Event::ALL).unwrap().other_status_line, None);
+        assert_eq!(install(&joined, "sessiond", &HookEvent::ALL).unwrap().other_status_line, None);
         assert_eq!(uninstall(&merged.text).unwrap(), before);
         assert_eq!(joined_with(&super::joined("~/my line.sh", "sessiond")), None, "that is JSON");
-        let removed = uninstall(&install(&joined, "sessiond", &Event::ALL).unwrap().text).unwrap();
+        let removed = uninstall(&install(&joined, "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
         assert!(removed.contains(r#""command":"~/my line.sh""#), "{removed}");
     }
 
     #[test]
-    fn only_the_events_that_the_version_takes_are_installed() {
-        let few: Vec<_> = Event::ALL.into_iter().filter(|event| *event != Event::PostCompact).collect();
+    fn only_accepted_events_are_installed() {
+        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = install(OTHERS, "/bin/sessiond", &few).unwrap().text;
         assert!(!text.contains("PostCompact") && text.contains("hook PreCompact"), "{text}");
-        let all = install(&text, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let all = install(&text, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(all.contains("hook PostCompact"), "{all}");
-        assert!(has_hook(&all, Event::PostCompact).unwrap() && !has_hook(&text, Event::PostCompact).unwrap());
+        assert!(has_hook(&all, HookEvent::PostCompact).unwrap() && !has_hook(&text, HookEvent::PostCompact).unwrap());
         assert!(events(&all).unwrap().contains(&"PreToolUse".to_owned()));
         let less = install(&all, "/bin/sessiond", &few).unwrap().text;
         assert!(!less.contains("PostCompact"), "an older version came: {less}");
     }
 
     #[test]
-    fn line_ends_stay_as_they_are() {
+    fn line_ends_are_kept() {
         let before = OTHERS.replace('\n', "\r\n");
-        let after = install(&before, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let after = install(&before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
         assert_eq!(uninstall(&after).unwrap(), before);
     }
@@ -394,40 +410,40 @@ mod tests {
             r#"{"hooks": {"Stop": [{"hooks": []}], "Notification": []}}"#,
             r#"{"permissions": {"allow": ["Bash(ls:*)",]}}"#,
         ] {
-            let after = install(before, "/bin/sessiond", &Event::ALL).unwrap().text;
+            let after = install(before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
             assert!(after.contains("hook Stop") && after.contains(FOOTER_RULE), "{after}");
-            assert_eq!(install(&after, "/bin/sessiond", &Event::ALL).unwrap().text, after);
+            assert_eq!(install(&after, "/bin/sessiond", &HookEvent::ALL).unwrap().text, after);
             assert_eq!(uninstall(&after).unwrap(), before, "{after}");
         }
     }
 
     #[test]
-    fn edited_entries_are_updated_and_removed_by_what_they_run() {
+    fn edited_entries_are_updated_and_removed() {
         let hooks = |command: &str| {
             let hook = json!({"type": "command", "command": command, "timeout": 5});
             json!({"hooks": {"Stop": [{"hooks": [hook]}]}, "model": "m"}).to_string()
         };
         let edited = hooks("timeout 2 '/old place/sessiond' hook Stop 2>/dev/null || true");
-        let after = install(&edited, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let after = install(&edited, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert!(after.contains("timeout 2 /bin/sessiond hook Stop 2>/dev/null || true"), "{after}");
         assert!(after.contains("\"timeout\":5") && after.matches("hook Stop").count() == 1, "{after}");
         assert!(!uninstall(&after).unwrap().contains("sessiond"), "{after}");
-        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &Event::ALL).unwrap().text;
+        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         let twice = twice.replacen(
             r#""Stop":["#,
             r#""Stop":[{"hooks":[{"type":"command","command":"/x/sessiond hook Stop"}]},"#,
             1,
         );
-        let once = install(&twice, "/bin/sessiond", &Event::ALL).unwrap().text;
+        let once = install(&twice, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
         assert_eq!(once.matches("hook Stop").count(), 1, "{once}");
         let own = hooks("notify-send done; sessiond hook Stop");
         assert!(uninstall(&own).unwrap().contains("notify-send done; sessiond hook Stop"), "it is the user's");
-        let minified: Value = serde_json::from_str(&install("", "sessiond", &Event::ALL).unwrap().text).unwrap();
+        let minified: Value = serde_json::from_str(&install("", "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
         assert_eq!(uninstall(&minified.to_string()).unwrap(), r#"{"permissions":{"allow":[]}}"#);
     }
 
     #[test]
-    fn what_is_broken_or_of_another_shape_is_told_and_not_touched() {
+    fn rejects_settings_that_are_broken_or_of_another_shape() {
         for (text, told) in [
             ("{\"a\": ", "line 1, column 7"),
             ("{\n  \"a\" 1\n}", "line 2, column 7"),
@@ -437,9 +453,9 @@ mod tests {
             (r#"{"hooks": {"Stop": {}}}"#, "hooks.Stop is not an array"),
             ("{\"a\": \"\\x\"}", "line 1"),
         ] {
-            let error = install(text, "sessiond", &Event::ALL).unwrap_err().to_string();
+            let error = install(text, "sessiond", &HookEvent::ALL).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        assert!(install(&"[".repeat(100_000), "sessiond", &Event::ALL).is_err());
+        assert!(install(&"[".repeat(100_000), "sessiond", &HookEvent::ALL).is_err());
     }
 }

@@ -1,5 +1,8 @@
-//! hook and statusline: what Claude Code runs by itself. They never fail and never take long: what cannot be told
-//! in time waits in the spool, and what goes wrong is a line in a log.
+//! hook and statusline, which Claude Code runs.
+//!
+//! Invariants: they always exit with 0, and end within their deadline ([`HOOK_TIMEOUT`], [`STATUSLINE_TIMEOUT`]), since
+//! the agent waits for them. A report that does not reach the daemon by then is left in the spool, and the answer is made
+//! from the session cache. Failures are lines in `hooks.log`, which `sessiond doctor` shows.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,17 +10,17 @@ use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, getppid};
 use serde_json::json;
 
-use crate::claude::hook::{self, Event, Note};
+use crate::claude::hook::{self, HookEvent, HookRecord};
 use crate::claude::input::Input;
-use crate::claude::known::{Known, Notes};
-use crate::claude::{other, process, project, statusline};
-use crate::cli::args::HookArgs;
-use crate::cli::away::{self, Away, met_nobody};
+use crate::claude::session_cache::{CachedSession, SessionCache};
+use crate::claude::{agent_process, other_agents, project, statusline};
 use crate::cli::error::CliError;
+use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
@@ -26,128 +29,142 @@ use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::ClientWrite;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
-/// What a hook may take, less what it needs to leave a letter after that.
-const HOOK: Duration = Duration::from_millis(80);
-/// The agent draws its status line while it waits for this.
-const STATUSLINE: Duration = Duration::from_millis(60);
-/// On a machine where these are too short, this variable counts instead of both, such as `1s`.
-const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
-/// The longest that it may say: an agent waits for it.
-const LONGEST: Duration = Duration::from_secs(10);
-/// Of that, what is kept for the daemon when stdin is slow.
-const DAEMON: Duration = Duration::from_millis(30);
-/// What Claude Code takes of additional context, with room to spare.
-const CONTEXT: usize = 9000;
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond hook SessionStart")]
+pub struct HookArgs {
+    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    // Any text is accepted: the exit code of a usage error would stop the agent.
+    #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub event: Vec<String>,
+}
 
-pub fn hook(client: &Client, args: &HookArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let mut voice = Voice::new(client, away, out.look.now, HOOK);
+/// The deadline of a hook, without the time for writing a spooled request after it.
+const HOOK_TIMEOUT: Duration = Duration::from_millis(80);
+/// The deadline of the status line: the agent waits for it to draw the screen.
+const STATUSLINE_TIMEOUT: Duration = Duration::from_millis(60);
+/// Replaces both deadlines on a slow machine, such as `1s`.
+const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
+/// The longest deadline that the variable may set.
+const MAX_TIMEOUT: Duration = Duration::from_secs(10);
+/// The part of the deadline that is reserved for the daemon if stdin is slow.
+const DAEMON_RESERVE: Duration = Duration::from_millis(30);
+/// Less than the longest additional context that Claude Code accepts, in characters.
+const MAX_CONTEXT_CHARS: usize = 9000;
+
+pub fn hook(
+    client: &Client,
+    args: &HookArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
-    let Some(event) = Event::parse(&name) else {
-        // Read all the same, or the agent's write would fail.
-        voice.input(&[]);
-        voice.complain(&format!("hook {name}: there is no such event"));
+    let Some(event) = HookEvent::parse(&name) else {
+        // Stdin is read nevertheless, or the agent's write would fail.
+        reporter.read_input(&[]);
+        reporter.log_complaint(&format!("hook {name}: there is no such event"));
         return Ok(());
     };
-    let input = voice.input(&hook::WANTED);
+    let input = reporter.read_input(&hook::WANTED);
     if let Some(complaint) = &input.complaint {
-        voice.complain(&format!("hook {name}: {complaint}"));
+        reporter.log_complaint(&format!("hook {name}: {complaint}"));
     }
-    if !voice.is_claude(&input) {
+    if !reporter.is_claude(&input) {
         return Ok(());
     }
-    let Some(heard) = voice.tell(event.report(&input, &voice.environment())) else { return Ok(()) };
-    if let Some(note) = event.note(&input) {
-        voice.note(&heard, note);
+    let Some(reported) = reporter.report(event.report(&input, &reporter.environment())) else { return Ok(()) };
+    if let Some(record) = event.record(&input) {
+        reporter.record(&reported, record);
     }
-    if event == Event::SessionStart {
-        let context = voice.introduction(&heard, input.text("source"));
+    if event == HookEvent::SessionStart {
+        let context = reporter.start_context(&reported, input.text("source"));
         let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
-        voice.answer(out, &answer.to_string());
+        reporter.print_answer(out, &answer.to_string());
     }
     Ok(())
 }
 
-pub fn statusline(client: &Client, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let mut voice = Voice::new(client, away, out.look.now, STATUSLINE);
-    let input = voice.input(&statusline::WANTED);
+pub fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+    let mut reporter = AgentReporter::new(client, offline, out.style.now, STATUSLINE_TIMEOUT);
+    let input = reporter.read_input(&statusline::WANTED);
     if let Some(complaint) = &input.complaint {
-        voice.complain(&format!("statusline: {complaint}"));
+        reporter.log_complaint(&format!("statusline: {complaint}"));
     }
-    if !voice.is_claude(&input) {
+    if !reporter.is_claude(&input) {
         return Ok(());
     }
-    if let Some(heard) = voice.tell(statusline::report(&input, &voice.environment())) {
-        voice.answer(out, &escaped_lines(&heard.footer));
+    if let Some(reported) = reporter.report(statusline::report(&input, &reporter.environment())) {
+        reporter.print_answer(out, &escaped_lines(&reported.footer));
     }
     Ok(())
 }
 
-/// One report, and the little time there is for it.
-struct Voice<'a> {
-    /// It gives up at the deadline.
+/// Reports one event to the daemon before a deadline.
+struct AgentReporter<'a> {
+    /// Its requests time out at the deadline.
     client: Client,
-    away: &'a Away<'a>,
+    offline: &'a OfflineWriter<'a>,
     now: Timestamp,
     deadline: Instant,
-    notes: Option<Notes>,
+    cache: Option<SessionCache>,
     /// The agent that runs this, once its input is read.
-    agent: Option<process::Agent>,
-    /// Whether Claude Code's variables are those of the agent that runs this, not of one around it.
+    agent: Option<agent_process::AgentProcess>,
+    /// Whether Claude Code's variables were set by the agent that runs this, not inherited from an outer one.
     owns_environment: bool,
 }
 
-/// What is known of the agent's session once the report is told, or waits.
-struct Heard {
+/// The agent's session after a report was sent or spooled.
+struct ReportedSession {
     id: String,
     machine: String,
     footer: String,
-    /// Who the daemon said it goes on from; nothing while no daemon was asked.
+    /// The daemon's answer; `None` if the report was spooled.
     session: Option<AgentBody>,
 }
 
-impl<'a> Voice<'a> {
-    fn new(client: &'a Client, away: &'a Away<'a>, now: Timestamp, time: Duration) -> Self {
-        let notes = away.state_dir.as_deref().map(Notes::in_folder);
-        let named = (away.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
-        let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON, LONGEST);
+impl<'a> AgentReporter<'a> {
+    fn new(client: &'a Client, offline: &'a OfflineWriter<'a>, now: Timestamp, time: Duration) -> Self {
+        let cache = offline.state_dir.as_deref().map(SessionCache::in_folder);
+        let named = (offline.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
+        let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON_RESERVE, MAX_TIMEOUT);
         let client = client.clone().deadline(deadline);
-        Self { client, away, now, deadline, notes, agent: None, owns_environment: true }
+        Self { client, offline, now, deadline, cache, agent: None, owns_environment: true }
     }
 
-    /// What stands on stdin; if that does not end in time, what there is of it.
-    fn input(&self, wanted: &[&str]) -> Input {
-        let wanted = [wanted, &other::WANTED].concat();
-        Input::read(Stdin { until: self.deadline - DAEMON }, &wanted)
+    /// Reads stdin; if it does not end in time, the part that arrived.
+    fn read_input(&self, wanted: &[&str]) -> Input {
+        let wanted = [wanted, &other_agents::WANTED].concat();
+        Input::read(StdinUntil { until: self.deadline - DAEMON_RESERVE }, &wanted)
     }
 
     /// Finds the agent that runs this, and whether it is Claude Code. Other agents run the hooks of its settings too.
     fn is_claude(&mut self, input: &Input) -> bool {
-        let found = process::of_agent(self.away.env, Pid::as_raw(getppid()), input.text("session_id"));
+        let found = agent_process::find_agent(self.offline.env, Pid::as_raw(getppid()), input.text("session_id"));
         (self.agent, self.owns_environment) = (found.agent, found.owns_environment);
         let program = self.agent.as_ref().map(|agent| agent.name.as_str());
-        other::agent(input, program, self.away.env).is_none()
+        other_agents::other_agent(input, program, self.offline.env).is_none()
     }
 
-    /// The environment without what another agent says of itself in it.
+    /// The environment, without Claude Code's variables if another agent set them.
     fn environment(&self) -> impl Fn(&str) -> Option<OsString> + use<'_> {
-        |name| (self.away.env)(name).filter(|_| self.owns_environment || !name.starts_with("CLAUDE"))
+        |name| (self.offline.env)(name).filter(|_| self.owns_environment || !name.starts_with("CLAUDE"))
     }
 
-    /// Prints the answer. An agent must not be stopped because it cannot be written.
-    fn answer(&self, out: &mut Output<'_>, text: &str) {
-        if let Err(error) = out.print(&format!("{text}\n")) {
-            self.complain(&error.line());
+    /// Prints the answer. A failure to print is only logged: an exit code would stop the agent.
+    fn print_answer(&self, out: &mut Output<'_>, text: &str) {
+        if let Err(error) = out.print_rendered(&format!("{text}\n")) {
+            self.log_complaint(&error.line());
         }
     }
 
-    /// Tells the daemon, or leaves it for the daemon; nothing where there is nothing to tell.
-    fn tell(&self, report: AgentReport) -> Option<Heard> {
-        let report = self.completed(report);
+    /// Sends a report to the daemon, or spools it. `None`: there is no session to show.
+    fn report(&self, report: AgentReport) -> Option<ReportedSession> {
+        let report = self.with_process_and_project(report);
         let process = report.pid.zip(report.pid_started);
         match self.client.report_agent(&report) {
             Ok(answer) => {
-                self.remember(&report, Known::told(&answer.session, process));
-                Some(Heard {
+                self.update_cache(&report, CachedSession::from_body(&answer.session, process));
+                Some(ReportedSession {
                     id: answer.session.instance_id.clone(),
                     machine: answer.session.host_machine.clone(),
                     footer: answer.footer.clone(),
@@ -155,15 +172,15 @@ impl<'a> Voice<'a> {
                 })
             }
             Err(error) if error.code == ErrorCode::NotFound => None,
-            Err(error) if may_be_told_later(&error) => self.leave(report, process, error),
+            Err(error) if is_temporary(&error) => self.report_later(report, process, error),
             Err(error) => {
-                self.complain(&format!("{}; {}", error.message, error.hint));
+                self.log_complaint(&format!("{}; {}", error.message, error.hint));
                 None
             }
         }
     }
 
-    fn completed(&self, mut report: AgentReport) -> AgentReport {
+    fn with_process_and_project(&self, mut report: AgentReport) -> AgentReport {
         if let (None, Some(folder)) = (&report.project, &report.working_dir) {
             report.project = Some(project::of(Path::new(folder)).to_string());
         }
@@ -173,40 +190,45 @@ impl<'a> Voice<'a> {
         report
     }
 
-    /// Leaves the report in the spool, and goes on with what is known.
-    fn leave(&self, mut report: AgentReport, process: Option<(i32, i64)>, error: ErrorDetail) -> Option<Heard> {
-        let known = self.known(&report, process);
+    /// Leaves the report in the spool, and answers from the cache.
+    fn report_later(
+        &self,
+        mut report: AgentReport,
+        process: Option<(i32, i64)>,
+        error: ErrorDetail,
+    ) -> Option<ReportedSession> {
+        let known = self.cached_session(&report, process);
         report.promised_id = Some(known.instance_id.clone());
-        let known = Known {
+        let known = CachedSession {
             context_percent: report.context_percent.map_or(known.context_percent, |percent| percent as u8),
             process: process.or(known.process),
             ..known
         };
-        self.remember(&report, known.clone());
-        if let Err(error) = self.away.leave(ClientWrite::Agent { report }, self.now, error) {
-            self.complain(&error.line());
+        self.update_cache(&report, known.clone());
+        if let Err(error) = self.offline.write_to_spool(ClientWrite::Agent { report }, self.now, error) {
+            self.log_complaint(&error.line());
         }
         let footer = known.footer(self.now)?;
-        Some(Heard { id: known.instance_id, machine: known.host_machine, footer, session: None })
+        Some(ReportedSession { id: known.instance_id, machine: known.host_machine, footer, session: None })
     }
 
-    /// What was last known of the session, or what can be said of a new one.
-    fn known(&self, report: &AgentReport, process: Option<(i32, i64)>) -> Known {
-        let of = |notes: &Notes| {
-            let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| notes.of(uuid));
+    /// The cached state of the session, or the state of a new one.
+    fn cached_session(&self, report: &AgentReport, process: Option<(i32, i64)>) -> CachedSession {
+        let of = |cache: &SessionCache| {
+            let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| cache.get(uuid));
             // A fork is another session in the same process.
             let same = report.source.as_deref() != Some("fork");
-            by_uuid.or_else(|| process.filter(|_| same).and_then(|process| notes.of_process(process)))
+            by_uuid.or_else(|| process.filter(|_| same).and_then(|process| cache.find_by_process(process)))
         };
-        self.notes.as_ref().and_then(of).unwrap_or_else(|| {
+        self.cache.as_ref().and_then(of).unwrap_or_else(|| {
             let name = report.project.as_deref().unwrap_or_default();
             let project = crate::domain::agent::project_named(name);
-            // The session of the program that runs the agent, unless another agent has it.
-            let taken = |id: &String| self.notes.as_ref().is_some_and(|notes| notes.has_instance(id));
+            // The session of the program that runs the agent (`sessiond exec`), unless another agent has it.
+            let taken = |id: &String| self.cache.as_ref().is_some_and(|cache| cache.has_instance(id));
             let outer = report.outer_id.clone().filter(|id| !taken(id));
-            Known {
-                instance_id: outer.unwrap_or_else(|| self.away.draw(&project, InstanceType::Ps).to_string()),
-                host_machine: self.away.machine(),
+            CachedSession {
+                instance_id: outer.unwrap_or_else(|| self.offline.draw_id(&project, InstanceType::Ps).to_string()),
+                host_machine: self.offline.machine_name(),
                 created_at: self.now.micros(),
                 current_epic: None,
                 context_percent: 0,
@@ -215,23 +237,23 @@ impl<'a> Voice<'a> {
         })
     }
 
-    fn remember(&self, report: &AgentReport, known: Known) {
-        let (Some(notes), Some(uuid)) = (&self.notes, &report.claude_session_uuid) else { return };
+    fn update_cache(&self, report: &AgentReport, known: CachedSession) {
+        let (Some(cache), Some(uuid)) = (&self.cache, &report.claude_session_uuid) else { return };
         if report.sign == "end" {
-            notes.forget(uuid);
-        } else if let Err(error) = notes.note(uuid, &known) {
-            self.complain(&format!("what is known of {} cannot be noted: {error}", known.instance_id));
+            cache.remove(uuid);
+        } else if let Err(error) = cache.store(uuid, &known) {
+            self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
         }
         if report.sign == "start" {
-            notes.tidy(SystemTime::now());
+            cache.remove_expired(SystemTime::now());
         }
     }
 
-    /// Adds to the session's history, now or later.
-    fn note(&self, heard: &Heard, note: Note) {
-        let id = heard.id.clone();
-        let write = match note {
-            Note::Checkpoint(work_state) => ClientWrite::Checkpoint {
+    /// Adds a record to the session's history, or spools it.
+    fn record(&self, reported: &ReportedSession, record: HookRecord) {
+        let id = reported.id.clone();
+        let write = match record {
+            HookRecord::Checkpoint(work_state) => ClientWrite::Checkpoint {
                 id,
                 request: CheckpointRequest {
                     checkpoint_type: "context_window".to_owned(),
@@ -239,7 +261,7 @@ impl<'a> Voice<'a> {
                     context_window_percent: None,
                 },
             },
-            Note::ContextWindowUpdated(data) => ClientWrite::Event {
+            HookRecord::ContextWindowUpdated(data) => ClientWrite::Event {
                 id,
                 request: EventRequest {
                     event_type: "context_window_updated".to_owned(),
@@ -248,28 +270,28 @@ impl<'a> Voice<'a> {
                 },
             },
         };
-        let told = match (&heard.session, write.clone()) {
-            // It comes after a report that waits.
-            (None, _) => Err(away::nobody()),
+        let told = match (&reported.session, write.clone()) {
+            // The report before it was spooled; order is kept.
+            (None, _) => Err(offline::no_daemon()),
             (_, ClientWrite::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
             (_, ClientWrite::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
         match told {
             Ok(()) => {}
-            // Only where it certainly has not arrived: it must not be there twice.
-            Err(error) if met_nobody(&error) => {
-                if let Err(error) = self.away.leave(write, self.now, error) {
-                    self.complain(&error.line());
+            // Only if it certainly did not arrive: records must not be duplicated.
+            Err(error) if is_unreachable(&error) => {
+                if let Err(error) = self.offline.write_to_spool(write, self.now, error) {
+                    self.log_complaint(&error.line());
                 }
             }
-            Err(error) => self.complain(&format!("the history of {} lacks something: {}", heard.id, error.message)),
+            Err(error) => self.log_complaint(&format!("a record of {} is lost: {}", reported.id, error.message)),
         }
     }
 
-    /// What the agent is told at its start.
-    fn introduction(&self, heard: &Heard, source: Option<&str>) -> String {
-        let Heard { id, machine, footer, session } = heard;
+    /// The context that is given to the agent at its start.
+    fn start_context(&self, reported: &ReportedSession, source: Option<&str>) -> String {
+        let ReportedSession { id, machine, footer, session } = reported;
         let mut text = format!(
             "sessiond keeps the record of this session under the instance id {id} on the machine {machine}.\n\
              End each of your answers with the footer that `sessiond footer {id} --separator` prints. {}\n\
@@ -288,25 +310,25 @@ impl<'a> Voice<'a> {
                 Ok(Resolved::Several(_)) => {}
                 Ok(Resolved::One(context)) => {
                     text.push_str("\n\n");
-                    text.push_str(&shortened(&context, CONTEXT.saturating_sub(text.chars().count())));
+                    text.push_str(&shortened(&context, MAX_CONTEXT_CHARS.saturating_sub(text.chars().count())));
                 }
-                Err(error) => self.complain(&format!("the context of {id} cannot be had: {}", error.message)),
+                Err(error) => self.log_complaint(&format!("the context of {id} cannot be read: {}", error.message)),
             }
         }
         text
     }
 
-    /// A line in the log of hooks; nobody reads what they print.
-    fn complain(&self, what: &str) {
-        if let Some(dir) = &self.away.state_dir {
-            // A complaint quotes what it is about.
+    /// Appends a line to the log of hooks.
+    fn log_complaint(&self, what: &str) {
+        if let Some(dir) = &self.offline.state_dir {
+            // A complaint quotes input, which may hold secrets.
             let what = redact::text(what).unwrap_or_else(|| what.to_owned());
-            let _ = log(dir, &format!("{} {}\n", self.now, one_line(&what)));
+            let _ = append_to_log(dir, &format!("{} {}\n", self.now, one_line(&what)));
         }
     }
 }
 
-/// A handoff of at most so many characters, with the fence that ends it.
+/// Cuts a handoff to `longest` characters, and keeps the fence that ends it.
 fn shortened(handoff: &str, longest: usize) -> String {
     if handoff.chars().count() <= longest {
         return handoff.to_owned();
@@ -315,18 +337,18 @@ fn shortened(handoff: &str, longest: usize) -> String {
     handoff.chars().take(longest.saturating_sub(end.chars().count())).collect::<String>() + &end
 }
 
-/// May the same report be told later without harm? It tells of a moment, and telling it twice changes nothing.
-fn may_be_told_later(error: &ErrorDetail) -> bool {
+/// Whether the report is spooled after this error. Reports carry their time, and applying one twice changes nothing.
+fn is_temporary(error: &ErrorDetail) -> bool {
     use ErrorCode::{DiskFull, Internal, Timeout, TooManyRequests, Unavailable, Unreachable};
     matches!(error.code, Unreachable | Timeout | Unavailable | TooManyRequests | DiskFull | Internal)
 }
 
-/// Stdin up to a moment: who keeps it open does not keep the agent waiting.
-struct Stdin {
+/// Stdin up to a deadline, since a writer that keeps it open must not delay the agent.
+struct StdinUntil {
     until: Instant,
 }
 
-impl Read for Stdin {
+impl Read for StdinUntil {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let stdin = io::stdin();
         let left = self.until.saturating_duration_since(Instant::now());
@@ -338,14 +360,14 @@ impl Read for Stdin {
     }
 }
 
-/// The log, and how large it may get, in bytes; the one before it is kept.
-const LOG: &str = "hooks.log";
-const LOG_MAX: u64 = 1 << 20;
+/// The log of hooks and its largest size, in bytes; then it is renamed to `hooks.log.old`.
+const HOOK_LOG: &str = "hooks.log";
+const MAX_HOOK_LOG_BYTES: u64 = 1 << 20;
 
-fn log(dir: &Path, line: &str) -> io::Result<()> {
+fn append_to_log(dir: &Path, line: &str) -> io::Result<()> {
     make_private_folder(dir)?;
-    let path = dir.join(LOG);
-    if fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX) {
+    let path = dir.join(HOOK_LOG);
+    if fs::metadata(&path).is_ok_and(|about| about.len() > MAX_HOOK_LOG_BYTES) {
         fs::rename(&path, dir.join("hooks.log.old"))?;
     }
     private_file().create(true).append(true).open(path)?.write_all(line.as_bytes())

@@ -3,9 +3,10 @@
 
 use std::sync::Mutex;
 
-use super::claude::claude_home;
-use crate::claude::running::Running;
-use crate::cli::args::DiscoverArgs;
+use clap::Args;
+
+use super::claude_settings::claude_home;
+use crate::claude::running_agent::RunningAgent;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::Client;
@@ -14,6 +15,14 @@ use crate::domain::Project;
 use crate::domain::agent::AgentSignal;
 use crate::platform::default_paths::Env;
 use crate::wire::{AgentReport, ErrorCode};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond discover --watch")]
+pub struct DiscoverArgs {
+    /// Keep running, and report each agent when it starts and ends
+    #[arg(long)]
+    pub watch: bool,
+}
 
 pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let home = claude_home(env)?;
@@ -30,25 +39,25 @@ pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Ou
     report_once(client, found, out)
 }
 
-/// Reports what runs now, and prints each session.
-fn report_once(client: &Client, found: Vec<(Running, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
+/// Reports the agents that run now, and prints their sessions.
+fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
     let reports = found.iter().filter_map(|(running, project)| report_of(running, AgentSignal::Found, project));
     let mut count = 0;
     for report in reports {
         let answer = client.report_agent(&report)?;
         let session = answer.session;
-        out.line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
+        out.print_line(&format!("{} {}", session.instance_id, if answer.created { "registered" } else { "known" }))?;
         count += 1;
     }
     if count == 0 {
-        out.line("no agent of this user runs, or none that describes itself in Claude Code's folder")
+        out.print_line("no running agent of this user is described in Claude Code's folder")
     } else {
         Ok(())
     }
 }
 
-/// What the daemon gets; `None` for a file whose process does not run.
-fn report_of(running: &Running, sign: AgentSignal, project: &Project) -> Option<AgentReport> {
+/// The report of an agent; `None` if its process does not run.
+fn report_of(running: &RunningAgent, sign: AgentSignal, project: &Project) -> Option<AgentReport> {
     let (sign, started) = match sign {
         AgentSignal::Found => ("found", Some(start_of(running)?)),
         AgentSignal::Exited => ("exited", running.started),
@@ -68,10 +77,10 @@ fn report_of(running: &Running, sign: AgentSignal, project: &Project) -> Option<
     })
 }
 
-/// Reports to the daemon; while none answers, each report is tried again.
+/// Reports to the daemon; while no daemon answers, discovery retries each report.
 struct Reports {
     client: Client,
-    /// The last complaint, so that a daemon that is stopped is named once.
+    /// The last failure that was printed, so that each is printed once.
     complaint: Mutex<Option<String>>,
 }
 
@@ -88,7 +97,7 @@ impl Reports {
 }
 
 impl Recorder for Reports {
-    async fn record(&self, running: &Running, sign: AgentSignal, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
         let Some(report) = report_of(running, sign, &project) else { return false };
         let client = self.client.clone();
         let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;

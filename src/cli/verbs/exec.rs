@@ -1,10 +1,15 @@
-//! exec: any program as a session, for agents that have no hooks.
+//! exec: runs any program as a session, for agents without hooks.
+//!
+//! The session is closed if the program succeeds; otherwise it is reported as gone, turns stale and can be resumed.
+//! Failures to report never affect the program or its exit code.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 
+use clap::Args;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
@@ -12,54 +17,75 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin;
 use signal_hook::low_level::siginfo::Cause;
 
-use super::session::{current_dir, leave_registration};
+use super::session::{current_dir, spool_registration};
 use crate::claude::project;
-use crate::cli::args::ExecArgs;
-use crate::cli::away::{Away, met_nobody};
 use crate::cli::error::CliError;
+use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
 use crate::platform::process::{is_signal_ignored, start_time};
 use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
-/// What is passed on to the program. Stops and continuations are left to the terminal and its shell, which know
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+pub struct ExecArgs {
+    /// Set the project: lower-case letters, digits and dashes, at most 22 [default: from the name of the repository or
+    /// folder]
+    #[arg(long)]
+    pub project: Option<String>,
+    /// Set the type: PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// The program and its arguments; its environment has INSTANCE_ID and HOST_MACHINE
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// The signals that are forwarded to the program. Stops and continuations are left to the shell, which sends them to
 /// both processes.
-const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Exit codes as shells have them.
-const NOT_FOUND: u8 = 127;
-const NOT_EXECUTABLE: u8 = 126;
-const SIGNALLED: i32 = 128;
+/// Exit codes as in shells.
+const EXIT_NOT_FOUND: u8 = 127;
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_SIGNAL_BASE: i32 = 128;
 
-/// Runs the program and gives its exit code. A program that ends well has closed its session; one that failed or
-/// was killed leaves it stale, to be resumed.
-pub fn exec(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<u8, CliError> {
-    let Some((program, words)) = args.command.split_first() else {
+/// Runs the program and returns its exit code.
+pub fn exec(
+    client: &Client,
+    args: &ExecArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<u8, CliError> {
+    let Some((program, arguments)) = args.command.split_first() else {
         return Err(CliError::usage("there is no command", "usage: sessiond exec [--project P] -- COMMAND"));
     };
-    let session = register(client, args, away, out)?;
+    let session = register(client, args, offline, out)?;
     let id = &session.instance_id;
-    // From here on nothing that is sent to us is lost on the way to the program.
-    let signals = SignalsInfo::<WithOrigin>::new(PASSED_ON.iter().filter(|signal| !is_signal_ignored(**signal)))
-        .map_err(|error| failed("signals cannot be handled", &error))?;
+    // From here on no signal to this process is lost.
+    let signals =
+        SignalsInfo::<WithOrigin>::new(FORWARDED_SIGNALS.iter().filter(|signal| !is_signal_ignored(**signal)))
+            .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
-    command.args(words).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
+    command.args(arguments).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            close(client, id, away, out);
-            out.note(&format!("sessiond: {} cannot be run: {error}", program.to_string_lossy()));
-            return Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE });
+            close(client, id, offline, out);
+            out.print_note(&format!("sessiond: {} cannot be run: {error}", program.to_string_lossy()));
+            return Ok(if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE });
         }
     };
-    watch(client, &session, &child, away, out);
-    let ended = wait(&mut child, signals).map_err(|error| failed("the program cannot be waited for", &error))?;
+    report_process(client, &session, &child, offline, out);
+    let ended =
+        wait_and_forward(&mut child, signals).map_err(|error| failed("waiting for the program failed", &error))?;
     match ended.success() {
-        true => close(client, id, away, out),
-        false => report(client, about(&session, "gone"), away, out),
+        true => close(client, id, offline, out),
+        false => report(client, report_of(&session, "gone"), offline, out),
     }
-    let code = ended.code().or_else(|| ended.signal().map(|signal| SIGNALLED + signal)).unwrap_or(SIGNALLED);
+    let code =
+        ended.code().or_else(|| ended.signal().map(|signal| EXIT_SIGNAL_BASE + signal)).unwrap_or(EXIT_SIGNAL_BASE);
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -67,7 +93,12 @@ fn failed(what: &str, error: &io::Error) -> CliError {
     CliError::new(crate::wire::ErrorCode::Internal, format!("{what}: {error}"), "try again")
 }
 
-fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<SessionBody, CliError> {
+fn register(
+    client: &Client,
+    args: &ExecArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<SessionBody, CliError> {
     let here = std::env::current_dir().unwrap_or_default();
     let mut request = RegisterRequest {
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
@@ -75,23 +106,29 @@ fn register(client: &Client, args: &ExecArgs, away: &Away<'_>, out: &mut Output<
         working_dir: current_dir(),
         ..RegisterRequest::default()
     };
-    match register_with_env(client, &mut request, away.env) {
-        Err(error) if met_nobody(&error) => leave_registration(request, away, error, out),
+    match register_with_env(client, &mut request, offline.env) {
+        Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out),
         answer => Ok(answer?),
     }
 }
 
-/// Tells the daemon which process it is, so that it speaks for it while it lives.
-fn watch(client: &Client, session: &SessionBody, child: &Child, away: &Away<'_>, out: &mut Output<'_>) {
+/// Reports the program's process to the daemon, which sends heartbeats while it runs.
+fn report_process(
+    client: &Client,
+    session: &SessionBody,
+    child: &Child,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) {
     let pid = i32::try_from(child.id()).ok();
     let pid_started = pid.and_then(start_time);
-    // A program that has ended already needs nobody to watch it.
+    // A program that has already ended is not watched.
     if pid_started.is_some() {
-        report(client, AgentReport { pid, pid_started, ..about(session, "beat") }, away, out);
+        report(client, AgentReport { pid, pid_started, ..report_of(session, "beat") }, offline, out);
     }
 }
 
-fn about(session: &SessionBody, sign: &str) -> AgentReport {
+fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
     AgentReport {
         sign: sign.to_owned(),
         promised_id: Some(session.instance_id.clone()),
@@ -100,50 +137,54 @@ fn about(session: &SessionBody, sign: &str) -> AgentReport {
     }
 }
 
-/// What cannot be told is no reason for the program not to run.
-fn report(client: &Client, report: AgentReport, away: &Away<'_>, out: &mut Output<'_>) {
+/// Reports to the daemon; a failure is only noted, and the program runs nevertheless.
+fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let told = match client.report_agent(&report) {
-        Err(error) if met_nobody(&error) => away.leave(ClientWrite::Agent { report }, away.now(), error),
+        Err(error) if is_unreachable(&error) => {
+            offline.write_to_spool(ClientWrite::Agent { report }, offline.now(), error)
+        }
         answer => answer.map(drop).map_err(CliError::from),
     };
     if let Err(error) = told {
-        out.note(&error.line());
+        out.print_note(&error.line());
     }
 }
 
-fn close(client: &Client, id: &str, away: &Away<'_>, out: &mut Output<'_>) {
+fn close(client: &Client, id: &str, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let closed = match client.close(id) {
-        Err(error) if met_nobody(&error) => away.leave(ClientWrite::Close { id: id.to_owned() }, away.now(), error),
+        Err(error) if is_unreachable(&error) => {
+            offline.write_to_spool(ClientWrite::Close { id: id.to_owned() }, offline.now(), error)
+        }
         answer => answer.map(drop).map_err(CliError::from),
     };
-    // The program's own end is what counts for whoever waits for it.
+    // A failure must not change the program's exit code.
     if let Err(error) = closed {
-        out.note(&error.line());
+        out.print_note(&error.line());
     }
 }
 
-/// Waits for the program's end, and passes signals on until then.
-fn wait(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
+/// Waits for the program to end, and forwards signals until then.
+fn wait_and_forward(child: &mut Child, mut signals: SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
     let pid = Pid::from_child(child);
     let handle = signals.handle();
-    let passing = thread::Builder::new().spawn(move || {
+    let forwarder = thread::Builder::new().spawn(move || {
         for origin in signals.forever() {
-            if let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| is_for_us(&origin)) {
+            if let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| must_forward(&origin)) {
                 let _ = kill_process(pid, signal);
             }
         }
     });
-    // Not reaped yet: until nothing is passed on any more the pid must not come to mean another process.
+    // The process is not reaped yet, so that its pid is not reused while signals are still forwarded.
     let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
     handle.close();
-    if let Ok(passing) = passing {
-        let _ = passing.join();
+    if let Ok(forwarder) = forwarder {
+        let _ = forwarder.join();
     }
     child.wait()
 }
 
-/// What the terminal sends (Ctrl-C) goes to all processes in the foreground: the program has it already.
-fn is_for_us(origin: &Origin) -> bool {
+/// Signals of the terminal (Ctrl-C) reach all processes in the foreground, the program too.
+fn must_forward(origin: &Origin) -> bool {
     match origin.cause {
         Cause::Sent(_) => true,
         Cause::Kernel => false,
@@ -151,7 +192,8 @@ fn is_for_us(origin: &Origin) -> bool {
     }
 }
 
-/// Where the system does not tell who sent a signal, it was the terminal, if there is one.
+/// Whether this process is in the terminal's foreground. Where the system does not report a signal's origin, the terminal
+/// is assumed to have sent it then.
 fn in_foreground() -> bool {
     let group = rustix::termios::tcgetpgrp(io::stdin());
     group.is_ok_and(|group| group == rustix::process::getpgrp())

@@ -1,18 +1,121 @@
-//! event, command, checkpoint, and the lists of them.
+//! event, command and checkpoint, and their lists.
 
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::error::CliError;
-use crate::cli::history_args::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Table};
-use crate::cli::text::age_of;
+use crate::cli::table::{Cell, TableColumn, TextTable};
+use crate::cli::text::age_since;
 use crate::client::{Client, Resolved};
 use crate::wire::{
     CheckpointList, CheckpointRequest, CommandList, CommandRequest, EventList, EventRequest, HistoryParams, RecordState,
 };
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond event odin-PS-8f4a2b epic_completed --data '{\"epic\": \"003\"}'")]
+pub struct EventArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// The type of event, such as epic_completed
+    #[arg(value_name = "TYPE")]
+    pub event_type: String,
+    /// Set its data, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+    /// Set the id of the event that caused it
+    #[arg(long, value_name = "UUID")]
+    pub parent: Option<String>,
+    /// Print the event as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond command odin-PS-8f4a2b build --took 1200 --tag release")]
+pub struct CommandArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// The action that was run
+    pub action: String,
+    /// Set the type: mcp_tool or explicit [default: mcp_tool with --tool, else explicit]
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["mcp_tool", "explicit"])]
+    pub command_type: Option<String>,
+    /// Set the tool that ran it
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Set its parameters, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub parameters: Option<String>,
+    /// Set its result, any JSON; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub result: Option<String>,
+    /// Record that it failed, with this error message
+    #[arg(long, value_name = "MESSAGE")]
+    pub failed: Option<String>,
+    /// Set how long it took, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(0..), allow_negative_numbers = true)]
+    pub took: Option<i64>,
+    /// Add a tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Print the command as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: sessiond checkpoint odin-PS-8f4a2b --type manual --work-state '{\"next\": \"tests\"}'"
+)]
+pub struct CheckpointArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Set the reason for the checkpoint
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["context_window", "epic_completion", "manual"])]
+    pub checkpoint_type: String,
+    /// Set the state of the work, a JSON object; secrets in it are redacted
+    #[arg(long, value_name = "JSON")]
+    pub work_state: String,
+    /// Print the checkpoint as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z")]
+pub struct HistoryArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// List only records of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub record_type: Option<String>,
+    /// List only records at or after this time, such as 2026-01-30T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// List only records before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// List only records that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub contains: Option<String>,
+    /// List at most this many [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), allow_negative_numbers = true)]
+    pub limit: Option<u32>,
+    /// Skip this many of the newest
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub offset: Option<u32>,
+    /// Print the records as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = EventRequest {
@@ -21,7 +124,7 @@ pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(
         parent_uuid: args.parent,
     };
     let event = client.add_event(&args.id, &request)?;
-    told(&event, &format!("event {}", event.event_id), &event.state, args.json, out)
+    print_record(&event, &format!("event {}", event.event_id), &event.state, args.json, out)
 }
 
 pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -37,7 +140,7 @@ pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Resu
         tags: args.tags,
     };
     let command = client.add_command(&args.id, &request)?;
-    told(&command, &format!("command {}", command.record_id), &command.state, args.json, out)
+    print_record(&command, &format!("command {}", command.record_id), &command.state, args.json, out)
 }
 
 pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -47,10 +150,10 @@ pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -
         context_window_percent: None,
     };
     let checkpoint = client.add_checkpoint(&args.id, &request)?;
-    told(&checkpoint, &format!("checkpoint {}", checkpoint.checkpoint_id), &checkpoint.state, args.json, out)
+    print_record(&checkpoint, &format!("checkpoint {}", checkpoint.checkpoint_id), &checkpoint.state, args.json, out)
 }
 
-/// What `option` holds. JSON may hold secrets, so no error shows it.
+/// Parses the JSON of an option. Errors do not quote it: it may hold secrets.
 fn json<T: DeserializeOwned>(option: &str, text: &str) -> Result<T, CliError> {
     serde_json::from_str(text).map_err(|error| {
         let object = "an object such as '{\"a\": 1}'";
@@ -63,7 +166,7 @@ fn json<T: DeserializeOwned>(option: &str, text: &str) -> Result<T, CliError> {
     })
 }
 
-fn told(
+fn print_record(
     record: &impl Serialize,
     what: &str,
     state: &RecordState,
@@ -71,39 +174,39 @@ fn told(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     if json {
-        out.json(record)?
+        out.print_json(record)?
     } else {
-        out.line(what)?
+        out.print_line(what)?
     }
     if let Some(note) = &state.note {
-        out.note(&format!("parked: {note}; see `sessiond parked list`"));
+        out.print_note(&format!("parked: {note}; see `sessiond parked list`"));
     }
     Ok(())
 }
 
 pub fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: EventList = ask(client, &args, "events")?;
-    let lines = list.events.iter().map(|e| [e.event_type.clone(), said(&e.event_data)]);
-    show(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
+    let list: EventList = fetch(client, &args, "events")?;
+    let lines = list.events.iter().map(|e| [e.event_type.clone(), compact_json(&e.event_data)]);
+    print_list(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
 }
 
 pub fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: CommandList = ask(client, &args, "commands")?;
+    let list: CommandList = fetch(client, &args, "commands")?;
     let lines = list.commands.iter().map(|c| {
         let tool = c.tool_name.as_ref().map_or(String::new(), |tool| format!("{tool}: "));
         let failure = c.error_message.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
         [c.command_type.clone(), format!("{tool}{}{failure}", c.action)]
     });
-    show(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
+    print_list(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
 }
 
 pub fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let list: CheckpointList = ask(client, &args, "checkpoints")?;
-    let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), said(&c.work_state)]);
-    show(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)
+    let list: CheckpointList = fetch(client, &args, "checkpoints")?;
+    let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), compact_json(&c.work_state)]);
+    print_list(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)
 }
 
-fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
+fn fetch<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
     let params = HistoryParams {
         record_type: args.record_type.clone(),
         since: args.since.clone(),
@@ -119,14 +222,14 @@ fn ask<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> 
     }
 }
 
-fn said(object: &Value) -> String {
+fn compact_json(object: &Value) -> String {
     match object {
         Value::Object(fields) if fields.is_empty() => String::new(),
         other => other.to_string(),
     }
 }
 
-fn show<'a>(
+fn print_list<'a>(
     list: &impl Serialize,
     rows: impl Iterator<Item = (&'a String, &'a RecordState)>,
     lines: impl Iterator<Item = [String; 2]>,
@@ -135,32 +238,32 @@ fn show<'a>(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     if json {
-        return out.json(list);
+        return out.print_json(list);
     }
-    let mut table = Table::new([
-        Column::new("AGE").right(),
-        Column::new("TYPE"),
-        Column::new("CENTRAL"),
-        Column::new("WHAT").yields(1),
+    let mut table = TextTable::new([
+        TableColumn::new("AGE").right(),
+        TableColumn::new("TYPE"),
+        TableColumn::new("CENTRAL"),
+        TableColumn::new("WHAT").shrink_rank(1),
     ]);
     let mut empty = true;
     for ((at, state), [kind, what]) in rows.zip(lines) {
-        let age = age_of(at, out.look.now);
+        let age = age_since(at, out.style.now);
         let central = match (state.synced, state.parked) {
-            (true, _) => "has it",
+            (true, _) => "synced",
             (_, true) => "parked",
-            _ => "waits",
+            _ => "pending",
         };
         table.row([Cell::new(age.as_deref().unwrap_or("—")), Cell::new(kind), Cell::new(central), Cell::new(what)]);
         empty = false;
     }
     if empty {
-        out.note("nothing fits");
+        out.print_note("no record matches");
         return Ok(());
     }
-    out.print(&table.render(&out.look))?;
+    out.print_rendered(&table.render(&out.style))?;
     if more {
-        out.note("there are older ones; see --limit and --offset");
+        out.print_note("there are older records; see --limit and --offset");
     }
     Ok(())
 }

@@ -1,18 +1,60 @@
-//! list and show: what is known of sessions.
+//! list and show: sessions of all machines.
 
 use std::time::Duration;
 
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
 use super::watch;
-use crate::cli::args::{ListArgs, ShowArgs};
 use crate::cli::error::CliError;
-use crate::cli::known::known;
-use crate::cli::look::{Look, Tone};
+use crate::cli::freshness::freshness;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Sheet, Table};
-use crate::cli::text::{age, count, moment};
+use crate::cli::style::{OutputStyle, Tone};
+use crate::cli::table::{Cell, FieldList, TableColumn, TextTable};
+use crate::cli::text::{age, count, time_with_age};
 use crate::client::{Client, Resolved};
 use crate::domain::Timestamp;
 use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example: sessiond list --project odin --active")]
+pub struct ListArgs {
+    /// List only sessions of this project
+    #[arg(long)]
+    pub project: Option<String>,
+    /// List only sessions on this machine
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// List only sessions with this status
+    #[arg(long, value_parser = ["active", "stale", "closed"])]
+    pub status: Option<String>,
+    /// List only active sessions
+    #[arg(long)]
+    pub active: bool,
+    /// List only sessions of this host
+    #[arg(long)]
+    pub local: bool,
+    /// List also sessions that were closed long ago
+    #[arg(long)]
+    pub all: bool,
+    /// Print a line for each later change, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print the list as JSON; with --watch, each change is a document on a line of its own
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond show odin-PS")]
+pub struct ShowArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     if !args.watch {
@@ -36,24 +78,32 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
     let filtered = query != ListQuery::default();
     let sessions = client.list(&query)?;
     if args.json {
-        return out.json(&sessions);
+        return out.print_json(&sessions);
     }
     if sessions.instances.is_empty() {
-        out.note(if filtered { "no session fits" } else { "no sessions yet; `sessiond register` begins one" });
+        out.print_note(if filtered {
+            "no session matches"
+        } else {
+            "no sessions yet; `sessiond register` registers one"
+        });
         return Ok(());
     }
-    out.print(&format!("{}\n{}\n", table(&sessions.instances, out.look.now).render(&out.look), summary(&sessions)))
+    out.print_rendered(&format!(
+        "{}\n{}\n",
+        table(&sessions.instances, out.style.now).render(&out.style),
+        summary(&sessions)
+    ))
 }
 
-fn table(sessions: &[SessionBody], now: Timestamp) -> Table {
-    let mut table = Table::new([
-        Column::new("ID").cut_middle().yields(1),
-        Column::new("MACHINE").yields(2),
-        Column::new("STATUS"),
-        Column::new("CONTEXT").right(),
-        Column::new("EPIC").yields(3),
-        Column::new("HEARTBEAT").right(),
-        Column::new("KNOWN"),
+fn table(sessions: &[SessionBody], now: Timestamp) -> TextTable {
+    let mut table = TextTable::new([
+        TableColumn::new("ID").cut_middle().shrink_rank(1),
+        TableColumn::new("MACHINE").shrink_rank(2),
+        TableColumn::new("STATUS"),
+        TableColumn::new("CONTEXT").right(),
+        TableColumn::new("EPIC").shrink_rank(3),
+        TableColumn::new("HEARTBEAT").right(),
+        TableColumn::new("KNOWN"),
     ]);
     for session in sessions {
         table.row([
@@ -63,7 +113,7 @@ fn table(sessions: &[SessionBody], now: Timestamp) -> Table {
             Cell::new(format!("{}%", session.context_percent)),
             Cell::new(session.current_epic.as_deref().unwrap_or("—")),
             Cell::new(age(Duration::from_secs(session.age_seconds))),
-            known(session, now),
+            freshness(session, now),
         ]);
     }
     table
@@ -83,13 +133,13 @@ fn summary(sessions: &SessionList) -> String {
 pub fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
         Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
-        Resolved::One(session) if args.json => out.json(&session),
-        Resolved::One(session) => out.print(&sheet(&session, &out.look).render(&out.look)),
+        Resolved::One(session) if args.json => out.print_json(&session),
+        Resolved::One(session) => out.print_rendered(&sheet(&session, &out.style).render(&out.style)),
     }
 }
 
-fn sheet(session: &SessionBody, look: &Look) -> Sheet {
-    let mut sheet = Sheet::default();
+fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
+    let mut sheet = FieldList::default();
     sheet.row("id", &session.instance_id);
     if let Some(former) = &session.former_id {
         sheet.row("formerly", format!("{former}, which another session holds in central"));
@@ -100,13 +150,13 @@ fn sheet(session: &SessionBody, look: &Look) -> Sheet {
     sheet.row("status", Cell::new(&session.status).tone(Tone::of_status(&session.status)));
     sheet.row("context", format!("{}%", session.context_percent));
     sheet.row("epic", session.current_epic.as_deref().unwrap_or("—"));
-    sheet.row("heartbeat", moment(&session.last_heartbeat, look.now));
-    sheet.row("created", moment(&session.created_at, look.now));
+    sheet.row("heartbeat", time_with_age(&session.last_heartbeat, style.now));
+    sheet.row("created", time_with_age(&session.created_at, style.now));
     if let Some(closed_at) = &session.closed_at {
-        sheet.row("closed", moment(closed_at, look.now));
+        sheet.row("closed", time_with_age(closed_at, style.now));
     }
     if let Some(from) = &session.resumed_from {
-        sheet.row("goes on from", from);
+        sheet.row("resumed from", from);
     }
     if let Some(dir) = &session.working_dir {
         sheet.row("folder", dir);
@@ -117,7 +167,7 @@ fn sheet(session: &SessionBody, look: &Look) -> Sheet {
     if let Some(path) = &session.claude_session_path {
         sheet.row("transcript", path);
     }
-    sheet.row("known as of", moment(&session.as_of, look.now));
+    sheet.row("known as of", time_with_age(&session.as_of, style.now));
     sheet.row("central", if session.synced { "has this state" } else { "does not have this state yet" });
     sheet
 }

@@ -1,54 +1,63 @@
-//! machines: who is out there.
+//! machines: the machines that have or had sessions.
 
-use crate::cli::args::MachinesArgs;
+use clap::Args;
+
 use crate::cli::error::CliError;
-use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Table};
-use crate::cli::text::age_of;
+use crate::cli::style::{OutputStyle, Tone};
+use crate::cli::table::{Cell, TableColumn, TextTable};
+use crate::cli::text::age_since;
 use crate::client::Client;
 use crate::wire::MachineBody;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond machines --json")]
+pub struct MachinesArgs {
+    /// Print the machines as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn machines(client: &Client, args: &MachinesArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let machines = client.machines()?;
     if args.json {
-        return out.json(&machines);
+        return out.print_json(&machines);
     }
     if machines.is_empty() {
-        out.note("no machine has had a session yet; `sessiond register` begins one");
+        out.print_note("no machine has had a session yet; `sessiond register` registers one");
         return Ok(());
     }
-    out.print(&table(&machines, &out.look).render(&out.look))
+    out.print_rendered(&table(&machines, &out.style).render(&out.style))
 }
 
-fn table(machines: &[MachineBody], look: &Look) -> Table {
-    let mut table = Table::new([
-        Column::new("MACHINE").yields(1),
-        Column::new("ACTIVE").right(),
-        Column::new("STALE").right(),
-        Column::new("CLOSED").right(),
-        Column::new("ACTIVITY").right(),
-        Column::new("DAEMON"),
-        Column::new("PROJECTS").yields(2),
+fn table(machines: &[MachineBody], style: &OutputStyle) -> TextTable {
+    let mut table = TextTable::new([
+        TableColumn::new("MACHINE").shrink_rank(1),
+        TableColumn::new("ACTIVE").right(),
+        TableColumn::new("STALE").right(),
+        TableColumn::new("CLOSED").right(),
+        TableColumn::new("ACTIVITY").right(),
+        TableColumn::new("DAEMON"),
+        TableColumn::new("PROJECTS").shrink_rank(2),
     ]);
     for machine in machines {
-        let activity = machine.last_activity.as_deref().and_then(|at| age_of(at, look.now));
+        let activity = machine.last_activity.as_deref().and_then(|at| age_since(at, style.now));
         table.row([
             Cell::new(&machine.host_machine),
             Cell::new(machine.active_sessions.to_string()),
             Cell::new(machine.stale_sessions.to_string()),
             Cell::new(machine.closed_sessions.to_string()),
             Cell::new(activity.as_deref().unwrap_or("—")),
-            daemon(machine, look),
+            daemon(machine, style),
             Cell::new(&machine.projects),
         ]);
     }
     table
 }
 
-/// How its daemon was last heard of.
-fn daemon(machine: &MachineBody, look: &Look) -> Cell {
-    let seen = machine.last_seen.as_deref().and_then(|at| age_of(at, look.now));
+/// Whether its daemon is reachable, else for how long it has been silent.
+fn daemon(machine: &MachineBody, style: &OutputStyle) -> Cell {
+    let seen = machine.last_seen.as_deref().and_then(|at| age_since(at, style.now));
     match (machine.reachable, seen) {
         (Some(true), _) => Cell::new("reachable").tone(Tone::Good),
         (Some(false), Some(seen)) => Cell::new(format!("silent {seen}")).tone(Tone::Warn),

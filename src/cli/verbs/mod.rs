@@ -1,7 +1,8 @@
-//! The client's verbs, by group: each asks the daemon and prints its answer.
+//! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
 pub mod agent;
-pub mod claude;
+pub mod claude_settings;
+pub mod daemon;
 pub mod discover;
 pub mod doctor;
 pub mod exec;

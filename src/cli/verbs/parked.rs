@@ -1,42 +1,79 @@
-//! parked: sessions and records that central will never take as they are.
+//! parked: sessions and records that central rejects.
 
-use crate::cli::args::ParkedVerb;
+use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
+
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Table};
-use crate::cli::text::{age_of, count};
+use crate::cli::table::{Cell, TableColumn, TextTable};
+use crate::cli::text::{age_since, count};
 use crate::client::Client;
 use crate::wire::ParkedCount;
+
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub enum ParkedVerb {
+    /// List parked rows, each with central's error
+    #[command(after_help = "Example: sessiond parked list --json")]
+    List {
+        /// Print the rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Push parked rows again
+    #[command(after_help = "Example: sessiond parked retry odin-PS-8f4a2b")]
+    Retry {
+        /// The rows to retry [default: all]
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        ids: Vec<String>,
+        /// Print the number of rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete parked rows: central never receives them
+    #[command(after_help = "Example: sessiond parked drop odin-PS-8f4a2b")]
+    Drop {
+        /// The rows to drop
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        ids: Vec<String>,
+        /// Drop all parked rows
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Print the number of rows as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
 
 pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
     match verb {
         ParkedVerb::List { json } => list(client, json, out),
-        ParkedVerb::Retry { ids, json } => told(&client.parked_retry(&ids)?, "offered again", json, out),
+        ParkedVerb::Retry { ids, json } => print_count(&client.parked_retry(&ids)?, "retried", json, out),
         ParkedVerb::Drop { ids, all: false, .. } if ids.is_empty() => Err(CliError::usage(
-            "parked drop does not say what to drop",
+            "parked drop needs ids or --all",
             "give the ids that `sessiond parked list` shows, or --all",
         )),
-        ParkedVerb::Drop { ids, json, .. } => told(&client.parked_drop(&ids)?, "dropped", json, out),
+        ParkedVerb::Drop { ids, json, .. } => print_count(&client.parked_drop(&ids)?, "dropped", json, out),
     }
 }
 
 fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
     let parked = client.parked()?;
     if json {
-        return out.json(&parked);
+        return out.print_json(&parked);
     }
     if parked.is_empty() {
-        out.note("nothing is parked");
+        out.print_note("nothing is parked");
         return Ok(());
     }
-    let mut table = Table::new([
-        Column::new("ID").cut_middle().yields(1),
-        Column::new("WHAT").yields(3),
-        Column::new("PARKED").right(),
-        Column::new("ERROR").yields(2),
+    let mut table = TextTable::new([
+        TableColumn::new("ID").cut_middle().shrink_rank(1),
+        TableColumn::new("WHAT").shrink_rank(3),
+        TableColumn::new("PARKED").right(),
+        TableColumn::new("ERROR").shrink_rank(2),
     ]);
     for one in &parked {
-        let age = age_of(&one.parked_at, out.look.now);
+        let age = age_since(&one.parked_at, out.style.now);
         let what = match (&one.kind, &one.record_type) {
             (Some(kind), Some(of)) => format!("{kind} {of} of {}", one.instance_id),
             _ => "session".to_owned(),
@@ -48,9 +85,9 @@ fn list(client: &Client, json: bool, out: &mut Output<'_>) -> Result<(), CliErro
             Cell::new(&one.error),
         ]);
     }
-    out.print(&table.render(&out.look))
+    out.print_rendered(&table.render(&out.style))
 }
 
-fn told(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
-    if json { out.json(concerned) } else { out.line(&format!("{} {done}", count(concerned.count, "row"))) }
+fn print_count(concerned: &ParkedCount, done: &str, json: bool, out: &mut Output<'_>) -> Result<(), CliError> {
+    if json { out.print_json(concerned) } else { out.print_line(&format!("{} {done}", count(concerned.count, "row"))) }
 }

@@ -1,13 +1,61 @@
-//! resume and context: going on from a session, and what it was at.
+//! resume and context: continuing a session, and its reconstructed context.
 
-use crate::cli::args::{ContextArgs, ResumeArgs};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
+
 use crate::cli::error::CliError;
-use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Sheet};
-use crate::cli::text::age_of;
+use crate::cli::style::{OutputStyle, Tone};
+use crate::cli::table::{Cell, FieldList};
+use crate::cli::text::age_since;
 use crate::client::{Client, Resolved};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
+pub struct ResumeArgs {
+    /// An id, its last 4 to 6 characters, an epic or a project [default: the session with the newest heartbeat]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub hint: Option<String>,
+    /// Choose the candidate of this number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
+    pub choose: Option<i64>,
+    /// Continue also a closed session, if the hint is its whole id
+    #[arg(long)]
+    pub closed: bool,
+    /// Set the process that continues it, on this host; when the process ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Set Claude Code's id of the resumed session
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Set Claude Code's transcript of the resumed session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// Set the folder in which it continues
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print the session and its context as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a handoff as Markdown; the id goes to stderr
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond context odin-PS-8f4a2b --handoff")]
+pub struct ContextArgs {
+    /// The session's id, or a prefix of it
+    #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the context as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a handoff as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub handoff: bool,
+}
 
 pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let asked = args.hint.clone().unwrap_or_default();
@@ -28,27 +76,27 @@ pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result
         }
     };
     if args.json {
-        return out.json(&*resumed);
+        return out.print_json(&*resumed);
     }
     if args.handoff {
-        out.note(&done(&resumed));
-        return out.lines(&resumed.handoff);
+        out.print_note(&outcome_line(&resumed));
+        return out.print_lines(&resumed.handoff);
     }
-    let sheet = sheet(&resumed.context, &out.look).render(&out.look);
-    out.line(&done(&resumed))?;
-    out.print(&format!("\n{sheet}"))
+    let sheet = sheet(&resumed.context, &out.style).render(&out.style);
+    out.print_line(&outcome_line(&resumed))?;
+    out.print_rendered(&format!("\n{sheet}"))
 }
 
-/// What was done, in one line.
-fn done(resumed: &ResumeBody) -> String {
+/// The outcome in one line.
+fn outcome_line(resumed: &ResumeBody) -> String {
     let (id, from) = (&resumed.session.instance_id, &resumed.from.instance_id);
     let by = match resumed.found_by.as_str() {
-        "newest" => "the session that was alive last".to_owned(),
+        "newest" => "the session with the newest heartbeat".to_owned(),
         kind => format!("found by its {kind}"),
     };
     match resumed.resumed.as_str() {
-        "taken_up" => format!("took up {id}, {by}"),
-        _ => format!("registered {id}, which goes on from {from}, {by}"),
+        "taken_up" => format!("resumed {id} in place, {by}"),
+        _ => format!("registered {id}, which continues {from}, {by}"),
     }
 }
 
@@ -57,21 +105,21 @@ pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Res
     if args.handoff {
         return match client.handoff(&args.id)? {
             Resolved::Several(matches) => Err(several(matches)),
-            Resolved::One(handoff) => out.lines(&handoff),
+            Resolved::One(handoff) => out.print_lines(&handoff),
         };
     }
     match client.context(&args.id)? {
         Resolved::Several(matches) => Err(several(matches)),
-        Resolved::One(context) if args.json => out.json(&*context),
-        Resolved::One(context) => out.print(&sheet(&context, &out.look).render(&out.look)),
+        Resolved::One(context) if args.json => out.print_json(&*context),
+        Resolved::One(context) => out.print_rendered(&sheet(&context, &out.style).render(&out.style)),
     }
 }
 
-fn sheet(context: &ContextBody, look: &Look) -> Sheet {
-    let mut sheet = Sheet::default();
+fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
+    let mut sheet = FieldList::default();
     let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "—".to_owned());
     sheet.row("session", &context.instance_id);
-    sheet.row("machine", machine(context, look));
+    sheet.row("machine", machine(context, style));
     if !context.machine_synced {
         let warning = format!("not synced: later work may be known only on {}", context.host_machine);
         sheet.row("", Cell::new(warning).tone(Tone::Warn));
@@ -82,7 +130,7 @@ fn sheet(context: &ContextBody, look: &Look) -> Sheet {
     sheet.row("epic", optional(&work.current_epic));
     sheet.row("completed", optional(&work.last_completed_epic));
     if let Some(tests) = &work.tests_passed {
-        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} passed"), str::to_owned));
+        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} elapsed_since"), str::to_owned));
     }
     if let Some(error) = &work.last_error {
         sheet.row("last error", Cell::new(error).tone(Tone::Bad));
@@ -92,19 +140,19 @@ fn sheet(context: &ContextBody, look: &Look) -> Sheet {
         &mut sheet,
         "recent",
         context.recent_actions.iter().map(|action| {
-            let ago = age_of(&action.at, look.now).map_or(String::new(), |age| format!("{age} ago: "));
+            let ago = age_since(&action.at, style.now).map_or(String::new(), |age| format!("{age} ago: "));
             format!("{ago}{}", action.what)
         }),
     );
     list(&mut sheet, "next", context.next_steps.iter().cloned());
     if let Some(command) = &context.command {
-        sheet.row("go on with", command);
+        sheet.row("continue with", command);
     }
     sheet
 }
 
-fn machine(context: &ContextBody, look: &Look) -> String {
-    let seen = context.last_seen.as_deref().and_then(|at| age_of(at, look.now));
+fn machine(context: &ContextBody, style: &OutputStyle) -> String {
+    let seen = context.last_seen.as_deref().and_then(|at| age_since(at, style.now));
     let reach = match (context.reachable, seen) {
         (Some(true), _) => "reachable".to_owned(),
         (_, Some(age)) => format!("last seen {age} ago"),
@@ -113,8 +161,8 @@ fn machine(context: &ContextBody, look: &Look) -> String {
     format!("{}, {reach}", context.host_machine)
 }
 
-/// One row for each, the title before the first.
-fn list(sheet: &mut Sheet, title: &'static str, rows: impl Iterator<Item = String>) {
+/// Adds a row for each; only the first has the title.
+fn list(sheet: &mut FieldList, title: &'static str, rows: impl Iterator<Item = String>) {
     for (index, row) in rows.enumerate() {
         sheet.row(if index == 0 { title } else { "" }, row);
     }

@@ -1,12 +1,14 @@
-//! register, heartbeat, close, footer: what a session does with itself.
+//! register, heartbeat, close and footer.
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
-use crate::cli::args::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
-use crate::cli::away::{Away, met_nobody};
+use crate::cli::command_line::percent;
 use crate::cli::error::CliError;
+use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
 use crate::domain::session::valid_working_dir;
@@ -15,7 +17,92 @@ use crate::platform::process::start_time;
 use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
-pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
+pub struct RegisterArgs {
+    /// Set the project: lower-case letters, digits and dashes, at most 22
+    #[arg(long)]
+    pub project: String,
+    /// Set the type: PS, a project supervisor, or MS, a meta supervisor
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["PS", "MS"], default_value = "PS")]
+    pub instance_type: String,
+    /// Set the machine it runs on [default: this one]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Set the epic it works on
+    #[arg(long)]
+    pub epic: Option<String>,
+    /// Set how much of its context window is used, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
+    pub context: Option<i64>,
+    /// Set its process on this host; when the process ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Set Claude Code's id of the session
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Set Claude Code's transcript of the session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+    /// Set the folder in which it runs [default: this one]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub working_dir: Option<String>,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print only the id
+    #[arg(long, conflicts_with = "json")]
+    pub id_only: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond heartbeat odin-PS-8f4a2b --context 42")]
+pub struct HeartbeatArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Set how much of its context window is used, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
+    pub context: Option<i64>,
+    /// Set the epic it works on now [default: unchanged]
+    #[arg(long)]
+    pub epic: Option<String>,
+    /// Clear the epic
+    #[arg(long, conflicts_with = "epic")]
+    pub clear_epic: bool,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond close odin-PS-8f4a2b")]
+pub struct CloseArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond footer odin-PS-8f4a2b --separator")]
+pub struct FooterArgs {
+    /// The session's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Print a line `---` first
+    #[arg(long)]
+    pub separator: bool,
+}
+
+pub fn register(
+    client: &Client,
+    args: RegisterArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let mut request = RegisterRequest {
         project: args.project,
         instance_type: Some(args.instance_type),
@@ -27,27 +114,27 @@ pub fn register(client: &Client, args: RegisterArgs, away: &Away<'_>, out: &mut 
         claude_session_path: args.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
-    let session = match register_with_env(client, &mut request, away.env) {
-        Err(error) if met_nobody(&error) => leave_registration(request, away, error, out)?,
+    let session = match register_with_env(client, &mut request, offline.env) {
+        Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out)?,
         answer => answer?,
     };
     match (args.json, args.id_only) {
-        (true, _) => out.json(&session),
-        (_, true) => out.line(&session.instance_id),
-        _ => out.line(&format!("registered {} on {}", session.instance_id, session.host_machine)),
+        (true, _) => out.print_json(&session),
+        (_, true) => out.print_line(&session.instance_id),
+        _ => out.print_line(&format!("registered {} on {}", session.instance_id, session.host_machine)),
     }
 }
 
-/// Registers in the spool, under an id that the daemon will keep.
-pub fn leave_registration(
+/// Registers in the spool, under an id that the daemon keeps.
+pub fn spool_registration(
     request: RegisterRequest,
-    away: &Away<'_>,
+    offline: &OfflineWriter<'_>,
     error: ErrorDetail,
     out: &mut Output<'_>,
 ) -> Result<SessionBody, CliError> {
-    let now = out.look.now;
-    let machine = away.machine();
-    // What the daemon would refuse is refused now: later there is nobody to tell.
+    let now = out.style.now;
+    let machine = offline.machine_name();
+    // Invalid requests are refused now: an error of the import would not be shown.
     let checked = MachineName::parse(&machine).and_then(|this| request.validate(&this));
     let what = checked.map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond register --help`"))?;
     let pid_started = match request.pid {
@@ -59,9 +146,9 @@ pub fn leave_registration(
         })?),
         None => None,
     };
-    let id = away.draw(&what.project, what.instance_type);
-    away.leave(ClientWrite::Register { id: id.to_string(), request, pid_started }, now, error)?;
-    spooled(out);
+    let id = offline.draw_id(&what.project, what.instance_type);
+    offline.write_to_spool(ClientWrite::Register { id: id.to_string(), request, pid_started }, now, error)?;
+    note_spooled(out);
     let session = Session::register(id, what, now);
     let seen = SessionView {
         session: &session,
@@ -75,23 +162,28 @@ pub fn leave_registration(
     Ok(seen.body(now, Duration::MAX))
 }
 
-fn spooled(out: &mut Output<'_>) {
-    out.note("sessiond: no daemon answers; this waits in the spool until one is started");
+fn note_spooled(out: &mut Output<'_>) {
+    out.print_note("sessiond: no daemon answers; the request is spooled until one is started");
 }
 
-pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn heartbeat(
+    client: &Client,
+    args: HeartbeatArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let current_epic = if args.clear_epic { Some(None) } else { args.epic.map(Some) };
     let request = HeartbeatRequest { context_percent: args.context, current_epic };
     let session = match client.heartbeat(&args.id, &request) {
-        Err(error) if met_nobody(&error) => {
+        Err(error) if is_unreachable(&error) => {
             request
                 .validate()
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
-            return leave(
+            return spool_write(
                 ClientWrite::Heartbeat { id: args.id.clone(), request },
                 &args.id,
                 args.json,
-                away,
+                offline,
                 error,
                 out,
             );
@@ -99,45 +191,57 @@ pub fn heartbeat(client: &Client, args: HeartbeatArgs, away: &Away<'_>, out: &mu
         answer => answer?,
     };
     if args.json {
-        return out.json(&session);
+        return out.print_json(&session);
     }
     let epic = session.current_epic.as_deref().map_or("no epic".to_owned(), |epic| format!("epic {epic}"));
-    out.line(&format!("{} is {}, context {}%, {epic}", session.instance_id, session.status, session.context_percent))
+    out.print_line(&format!(
+        "{} is {}, context {}%, {epic}",
+        session.instance_id, session.status, session.context_percent
+    ))
 }
 
-pub fn close(client: &Client, args: &CloseArgs, away: &Away<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub fn close(
+    client: &Client,
+    args: &CloseArgs,
+    offline: &OfflineWriter<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     match client.close(&args.id) {
-        Err(error) if met_nobody(&error) => {
-            leave(ClientWrite::Close { id: args.id.clone() }, &args.id, args.json, away, error, out)
+        Err(error) if is_unreachable(&error) => {
+            spool_write(ClientWrite::Close { id: args.id.clone() }, &args.id, args.json, offline, error, out)
         }
         answer => {
             let session = answer?;
-            if args.json { out.json(&session) } else { out.line(&format!("closed {}", session.instance_id)) }
+            if args.json {
+                out.print_json(&session)
+            } else {
+                out.print_line(&format!("closed {}", session.instance_id))
+            }
         }
     }
 }
 
-/// Leaves a change of a session whose state nobody here can tell.
-fn leave(
+/// Spools a change of a session whose state is unknown here.
+fn spool_write(
     write: ClientWrite,
     id: &str,
     json: bool,
-    away: &Away<'_>,
+    offline: &OfflineWriter<'_>,
     error: ErrorDetail,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     InstanceId::parse(id).map_err(|invalid| CliError::usage(invalid.to_string(), "give the whole id"))?;
-    away.leave(write, out.look.now, error)?;
-    spooled(out);
-    if json { out.json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
+    offline.write_to_spool(write, out.style.now, error)?;
+    note_spooled(out);
+    if json { out.print_json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
 }
 
 pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let footer = client.footer(&args.id, args.separator)?;
-    out.lines(&footer)
+    out.print_lines(&footer)
 }
 
-/// A path that is not text, or has control characters, cannot be recorded; then the session has no folder.
+/// The current folder; `None` if its path is not valid text, which cannot be recorded.
 pub fn current_dir() -> Option<String> {
     let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
     valid_working_dir(&dir).ok()

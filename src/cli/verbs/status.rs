@@ -1,24 +1,33 @@
-//! status: how the daemon stands.
+//! status: the state of the daemon, central, backlog and spool.
 
 use std::time::Duration;
 
-use crate::cli::args::StatusArgs;
+use clap::Args;
+
 use crate::cli::error::CliError;
-use crate::cli::look::{Look, Tone};
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Sheet};
-use crate::cli::text::{age, age_of, count};
+use crate::cli::style::{OutputStyle, Tone};
+use crate::cli::table::{Cell, FieldList};
+use crate::cli::text::{age, age_since, count};
 use crate::client::Client;
 use crate::domain::link::clock_advice;
 use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBody, StatusBody};
 
-pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let status = client.status()?;
-    if args.json { out.json(&status) } else { out.print(&sheet(&status, &out.look).render(&out.look)) }
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond status --json")]
+pub struct StatusArgs {
+    /// Print the status as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
-fn sheet(status: &StatusBody, look: &Look) -> Sheet {
-    let mut sheet = Sheet::default();
+pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+    let status = client.status()?;
+    if args.json { out.print_json(&status) } else { out.print_rendered(&sheet(&status, &out.style).render(&out.style)) }
+}
+
+fn sheet(status: &StatusBody, style: &OutputStyle) -> FieldList {
+    let mut sheet = FieldList::default();
     let daemon = &status.daemon;
     let uptime = age(Duration::from_secs(daemon.uptime_seconds));
     sheet.row("daemon", format!("sessiond {}, pid {}, up {uptime}", daemon.version, daemon.pid));
@@ -26,14 +35,14 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
         sheet.row("socket", Cell::new(format!("{}: {error}", status.socket.path)).tone(Tone::Bad));
     }
     machine(&mut sheet, &status.machine);
-    central(&mut sheet, &status.central, look);
-    sheet.row("backlog", backlog(&status.backlog, &status.central, look));
+    central(&mut sheet, &status.central, style);
+    sheet.row("backlog", backlog(&status.backlog, &status.central, style));
     for blocked in &status.backlog.blocked {
-        let waits = count(blocked.records, "record");
-        sheet.row("", Cell::new(format!("{} ({waits}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));
+        let pending = count(blocked.records, "record");
+        sheet.row("", Cell::new(format!("{} ({pending}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));
     }
     sheet.row("parked", parked(status.parked));
-    spool(&mut sheet, &status.spool, look);
+    spool(&mut sheet, &status.spool, style);
     let sessions = &status.sessions;
     sheet.row("sessions", format!("{} active, {} stale, {} closed", sessions.active, sessions.stale, sessions.closed));
     let (store, size) = (&status.store, bytesize::ByteSize(status.store.bytes));
@@ -48,23 +57,23 @@ fn sheet(status: &StatusBody, look: &Look) -> Sheet {
     sheet
 }
 
-fn machine(sheet: &mut Sheet, machine: &MachineIdentity) {
+fn machine(sheet: &mut FieldList, machine: &MachineIdentity) {
     sheet.row("machine", format!("{}, host id {}", machine.name, machine.host_id));
     if let Some(conflict) = &machine.conflict {
         sheet.row("", Cell::new(&conflict.message).tone(Tone::Bad));
     }
 }
 
-fn central(sheet: &mut Sheet, central: &CentralBody, look: &Look) {
+fn central(sheet: &mut FieldList, central: &CentralBody, style: &OutputStyle) {
     if !central.configured {
         sheet.row("central", "off: none is configured");
         return;
     }
     let mut facts = String::new();
-    if let Some(since) = age_of(&central.since, look.now) {
+    if let Some(since) = age_since(&central.since, style.now) {
         facts.push_str(&format!(" for {since}"));
     }
-    if let Some(synced) = central.last_sync_at.as_deref().and_then(|at| age_of(at, look.now)) {
+    if let Some(synced) = central.last_sync_at.as_deref().and_then(|at| age_since(at, style.now)) {
         facts.push_str(&format!(", last sync {synced} ago"));
     }
     if let Some(round_trip) = central.round_trip_ms {
@@ -88,17 +97,17 @@ fn state(state: &str) -> Cell {
     Cell::new(state.replace('_', " ")).tone(tone)
 }
 
-fn backlog(backlog: &BacklogBody, central: &CentralBody, look: &Look) -> Cell {
+fn backlog(backlog: &BacklogBody, central: &CentralBody, style: &OutputStyle) -> Cell {
     if !central.configured {
-        return Cell::new("none: everything stays on this host");
+        return Cell::new("none: sessions stay on this host");
     }
     if (backlog.sessions, backlog.records) == (0, 0) {
         return Cell::new("empty");
     }
-    let oldest = backlog.oldest_at.as_deref().and_then(|at| age_of(at, look.now));
+    let oldest = backlog.oldest_at.as_deref().and_then(|at| age_since(at, style.now));
     let oldest = oldest.map_or(String::new(), |age| format!(", the oldest for {age}"));
     let (sessions, records) = (count(backlog.sessions, "session"), count(backlog.records, "record"));
-    Cell::new(format!("{sessions} and {records} wait{oldest}"))
+    Cell::new(format!("{sessions} and {records} are pending{oldest}"))
 }
 
 fn parked(parked: u64) -> Cell {
@@ -108,10 +117,10 @@ fn parked(parked: u64) -> Cell {
     }
 }
 
-/// Nothing where nothing is there.
-fn spool(sheet: &mut Sheet, spool: &SpoolBody, look: &Look) {
+/// Adds rows for the spool and the quarantine, unless both are empty.
+fn spool(sheet: &mut FieldList, spool: &SpoolBody, style: &OutputStyle) {
     for folder in &spool.folders {
-        let since = folder.oldest_at.as_deref().and_then(|at| age_of(at, look.now));
+        let since = folder.oldest_at.as_deref().and_then(|at| age_since(at, style.now));
         let since = since.map_or(String::new(), |age| format!(", the oldest for {age}"));
         let ignored = if folder.ignored > 0 { format!(", {} ignored", folder.ignored) } else { String::new() };
         let waiting = count(folder.waiting, "request");
@@ -126,9 +135,9 @@ fn spool(sheet: &mut Sheet, spool: &SpoolBody, look: &Look) {
     }
 }
 
-fn config(sheet: &mut Sheet, config: &ConfigBody) {
+fn config(sheet: &mut FieldList, config: &ConfigBody) {
     sheet.row("config", config.path.as_deref().unwrap_or("no file, all defaults"));
     if let Some(error) = &config.error {
-        sheet.row("", Cell::new(format!("not in force as it is now: {error}")).tone(Tone::Bad));
+        sheet.row("", Cell::new(format!("not in force: {error}")).tone(Tone::Bad));
     }
 }

@@ -1,65 +1,83 @@
-//! sync: push now, and wait for it if asked to.
+//! sync: pushes now, and with `--wait` waits until central has everything.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::args::SyncArgs;
+use clap::Args;
+
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::text::{count, count_and};
+use crate::cli::text::{count, count_with_verb};
 use crate::client::Client;
 use crate::wire::{BacklogBody, ErrorCode, SyncBody};
 
-/// How long one question waits at the daemon.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sessiond sync --wait --timeout 10")]
+pub struct SyncArgs {
+    /// Wait until central has everything
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=86_400), allow_negative_numbers = true)]
+    pub timeout: u64,
+    /// Print the remaining backlog as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How long the daemon delays one answer while rows are pending.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A daemon that answers sooner, with work still to do, is not asked again at once.
+/// The pause before the next request, should the daemon answer early.
 const BETWEEN_POLLS: Duration = Duration::from_millis(50);
 
 pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let state = if args.wait { wait(client, args.timeout, out)? } else { ask(client, None)? };
-    match (args.json, waiting(&state.backlog)) {
-        (true, _) => out.json(&state),
+    match (args.json, is_pending(&state.backlog)) {
+        (true, _) => out.print_json(&state),
         (_, false) if state.central.state == "connected" => {
-            out.line(&format!("central has everything{}", parked(state.parked)))
+            out.print_line(&format!("central has everything{}", parked(state.parked)))
         }
-        // What it had may be lost to it: only a greeting tells.
-        (_, false) => out.line(&format!("nothing waits{}; central is {}", parked(state.parked), state.central.state)),
-        _ => out.line(&format!("asked to push; {}", waits(&state.backlog))),
+        // Whether central still has everything is unknown while it is not connected.
+        (_, false) => {
+            out.print_line(&format!("nothing is pending{}; central is {}", parked(state.parked), state.central.state))
+        }
+        _ => out.print_line(&format!("push requested; {}", pending_text(&state.backlog))),
     }
 }
 
-/// Asks until nothing waits any more.
+/// Repeats the request until nothing is pending.
 fn wait(client: &Client, seconds: u64, out: &mut Output<'_>) -> Result<SyncBody, CliError> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let done = poll(client, deadline, out);
-    out.progress("");
+    out.draw_progress("");
     let state = done?;
-    match (waiting(&state.backlog), state.parked) {
+    match (is_pending(&state.backlog), state.parked) {
         (true, _) => Err(timed_out(&state, seconds)),
         (false, 0) => Ok(state),
         (false, parked) => Err(CliError::new(
             ErrorCode::Conflict,
-            format!("central has everything but {}, which it does not take as they are", count(parked, "parked row")),
-            "see `sessiond parked list`; they are tried again from time to time",
+            format!("central has everything but {}, which it rejects", count(parked, "parked row")),
+            "see `sessiond parked list`; they are retried automatically",
         )),
     }
 }
 
-/// The state once nothing waits any more, or at the deadline.
+/// The state once nothing is pending, or at the deadline.
 fn poll(client: &Client, deadline: Instant, out: &mut Output<'_>) -> Result<SyncBody, CliError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(POLL);
         let state = ask(client, Some(left))?;
-        if !waiting(&state.backlog) || Instant::now() >= deadline {
+        if !is_pending(&state.backlog) || Instant::now() >= deadline {
             return Ok(state);
         }
-        out.progress(&format!("{}; central is {}", waits(&state.backlog), state.central.state));
+        out.draw_progress(&format!("{}; central is {}", pending_text(&state.backlog), state.central.state));
         thread::sleep(BETWEEN_POLLS.min(deadline.saturating_duration_since(Instant::now())));
     }
 }
 
-/// Without a central there is nothing to push to, and nothing to wait for.
+/// Requests a push; an error if no central is configured.
 fn ask(client: &Client, wait: Option<Duration>) -> Result<SyncBody, CliError> {
     let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
     let state = client.sync(wait_ms)?;
@@ -76,26 +94,26 @@ fn ask(client: &Client, wait: Option<Duration>) -> Result<SyncBody, CliError> {
 fn timed_out(state: &SyncBody, seconds: u64) -> CliError {
     let why = state.central.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
     let blocked: u64 = state.backlog.blocked.iter().map(|blocked| blocked.records).sum();
-    // What only a person can change does not pass by waiting longer.
+    // Waiting longer does not help if the operator must act.
     let refused = state.central.state == "refused"
         || blocked > 0 && state.backlog.sessions == 0 && blocked >= state.backlog.records;
     CliError::new(
         if refused { ErrorCode::Conflict } else { ErrorCode::Timeout },
-        format!("{} after {seconds} s; central is {}{why}", waits(&state.backlog), state.central.state),
-        "nothing is lost, it goes on by itself; see `sessiond status`",
+        format!("{} after {seconds} s; central is {}{why}", pending_text(&state.backlog), state.central.state),
+        "nothing is lost, sync continues in the background; see `sessiond status`",
     )
 }
 
-const fn waiting(backlog: &BacklogBody) -> bool {
+const fn is_pending(backlog: &BacklogBody) -> bool {
     backlog.sessions > 0 || backlog.records > 0
 }
 
-/// `3 sessions wait`, `1 session and 2 records wait`.
-fn waits(backlog: &BacklogBody) -> String {
+/// `3 sessions are pending`, `1 session and 2 records are pending`.
+fn pending_text(backlog: &BacklogBody) -> String {
     match (backlog.sessions, backlog.records) {
-        (sessions, 0) => count_and(sessions, "session", "waits", "wait"),
-        (0, records) => count_and(records, "record", "waits", "wait"),
-        (sessions, records) => format!("{} and {} wait", count(sessions, "session"), count(records, "record")),
+        (sessions, 0) => count_with_verb(sessions, "session", "is pending", "are pending"),
+        (0, records) => count_with_verb(records, "record", "is pending", "are pending"),
+        (sessions, records) => format!("{} and {} are pending", count(sessions, "session"), count(records, "record")),
     }
 }
 

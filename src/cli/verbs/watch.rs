@@ -1,4 +1,4 @@
-//! list --watch: the list, then each change in it, until somebody has seen enough.
+//! list --watch: the list, then a line for each change, until interrupted.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::client::{Client, WatchEvent};
 use crate::domain::text::escaped_line;
 use crate::wire::{SessionBody, WatchQuery};
 
-/// How long a daemon is left alone that has just gone away.
+/// The pause between attempts to reconnect.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Prints what `list` prints, and then follows. A connection that breaks is made anew, and goes on where it
-/// was; only a daemon that was never there is an error.
+/// Prints what `list` prints, then changes. A broken connection is opened again and continues after the last change;
+/// only a daemon that does not answer at the start is an error.
 pub fn watch(
     client: &Client,
     mut query: WatchQuery,
@@ -21,13 +21,13 @@ pub fn watch(
     out: &mut Output<'_>,
     list: impl Fn(&mut Output<'_>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    // Watching begins before the list is made: nothing falls in between.
+    // Watching begins before the list is read, so that no change is missed between them.
     let mut changes = client.watch(&query)?;
     list(out)?;
     loop {
         match changes.next_change() {
-            Ok(WatchEvent::Session(session)) if json => out.json_line(&session)?,
-            Ok(WatchEvent::Session(session)) => out.line(&line(&session))?,
+            Ok(WatchEvent::Session(session)) if json => out.print_json_line(&session)?,
+            Ok(WatchEvent::Session(session)) => out.print_line(&line(&session))?,
             Ok(WatchEvent::Reset) => list(out)?,
             Err(_) => {
                 query.after.clone_from(&changes.last_id);
@@ -43,7 +43,7 @@ fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> c
         match client.watch(query) {
             Ok(changes) => return changes,
             Err(error) if !told => {
-                out.note(&format!("{}; waiting for it", error.message));
+                out.print_note(&format!("{}; waiting for it", error.message));
                 told = true;
             }
             Err(_) => {}

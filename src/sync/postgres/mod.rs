@@ -62,6 +62,7 @@ struct AcceptedConnection {
 }
 
 impl Postgres {
+    /// A central that is not connected yet.
     pub fn new(options: PostgresOptions) -> Self {
         Self { options, session: None, listener: None }
     }

@@ -55,7 +55,7 @@ fn no_input_fails_an_agent() {
     assert_eq!(known.len(), 1, "by its process it is one session: {known:#?}");
     let log = hook_log(&host);
     assert!(log.contains("hook Dance: there is no such event"), "{log}");
-    assert!(log.contains("stdin is not the JSON object it should be"), "{log}");
+    assert!(log.contains("stdin is not a JSON object"), "{log}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn doctor_reports_pending_requests_without_a_daemon() {
     let host = Host::new("odin4");
     host.ok(&["register", "--project", "odin", "--id-only"]);
     let doctor = String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains("1 requests wait in"), "{doctor}");
+    assert!(doctor.contains("1 requests are pending in"), "{doctor}");
 }
 
 #[test]

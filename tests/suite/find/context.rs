@@ -100,7 +100,7 @@ fn handoff_is_safe_to_show() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.starts_with(&format!("# Handoff of {id}\n")), "{printed}");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said, format!("took up {id}, found by its id\n"));
+    assert_eq!(said, format!("resumed {id} in place, found by its id\n"));
     assert!(!printed.contains("sessiond resume"), "it has been resumed: {printed}");
 }
 

@@ -16,7 +16,7 @@ use axum::http::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler};
-use sessiond::claude::hook::{self, Event};
+use sessiond::claude::hook::{self, HookEvent};
 use sessiond::claude::input::Input;
 use sessiond::claude::{settings, statusline};
 use sessiond::client::http::HttpResponse;
@@ -62,9 +62,9 @@ pub fn assert_tidy(message: &str) {
 
 /// What Claude Code hands over, and its settings.
 pub fn agents(data: &[u8]) {
-    let reports = Event::ALL.map(|event| {
+    let reports = HookEvent::ALL.map(|event| {
         let input = Input::read(data, &hook::WANTED);
-        event.note(&input);
+        event.record(&input);
         event.report(&input, &|_| None)
     });
     let line = statusline::report(&Input::read(data, &statusline::WANTED), &|_| None);
@@ -77,10 +77,10 @@ pub fn agents(data: &[u8]) {
     }
     let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match settings::install(text, "/usr/bin/sessiond", &Event::ALL) {
+    match settings::install(text, "/usr/bin/sessiond", &HookEvent::ALL) {
         Ok(merged) => {
-            let again =
-                settings::install(&merged.text, "/usr/bin/sessiond", &Event::ALL).expect("what we wrote can be read");
+            let again = settings::install(&merged.text, "/usr/bin/sessiond", &HookEvent::ALL)
+                .expect("what we wrote can be read");
             assert_eq!(again.text, merged.text, "once is enough");
             let without = settings::uninstall(&merged.text).expect("what we wrote can be read");
             assert!(!without.contains("/usr/bin/sessiond hook Stop\""), "nothing of ours is left: {without}");

@@ -1,4 +1,4 @@
-//! Events, commands and checkpoints of the central in memory.
+//! The events, commands and checkpoints of the fake central.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// A row of one of the three tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FakeRow {
-    /// Commands have none, and are told in the order of their ids.
+    /// Commands have none; they are in the order of their ids.
     pub sequence: i64,
     pub record: HistoryRecord,
 }
@@ -67,24 +67,24 @@ impl FakeHistory {
         records.filter(|record| record.kind == kind).map(|record| record.record_id).collect()
     }
 
-    /// Writes a row as any client would: after all that its session has.
+    /// Appends a row to its session, as any client would.
     pub fn add(&mut self, record: HistoryRecord) {
         let rows = self.rows.entry((record.kind, record.instance_id.to_string())).or_default();
         let sequence = rows.last().map_or(0, |row| row.sequence) + 1;
         rows.push(FakeRow { sequence, record });
     }
 
-    /// All of a session, by kind and in order.
+    /// The records of a session, by kind and in order.
     pub fn of(&self, id: &str) -> Vec<FakeRow> {
         RecordKind::ALL.iter().filter_map(|kind| self.rows.get(&(*kind, id.to_owned()))).flatten().cloned().collect()
     }
 
-    /// All of all sessions.
+    /// The records of all sessions.
     pub fn all(&self) -> impl Iterator<Item = (&str, &[FakeRow])> {
         self.rows.iter().map(|((_, id), rows)| (id.as_str(), rows.as_slice()))
     }
 
-    /// As a foreign key with ON DELETE CASCADE does.
+    /// Deletes the records of a session, as a foreign key with ON DELETE CASCADE does.
     pub fn forget(&mut self, id: &str) {
         self.rows.retain(|(_, of), _| of != id);
     }

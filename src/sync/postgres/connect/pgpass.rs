@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_line_that_fits_counts() {
+    fn first_matching_line_counts() {
         let text = "# comment\nodin3:5435:x:me:first\nodin3:*:*:me:second:with:colons\n\\:\\:1:5432:x:me:v6\nshort:line\n*:*:*:*:rest\\\\";
         let of = |host, port, database, user| find(text, [host, port, database, user]);
         assert_eq!(of("odin3", "5435", "x", "me").as_deref(), Some("first"));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_not_used() {
+    fn file_readable_by_others_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pass");
         assert_eq!(password(&file, ["h", "1", "x", "me"]), None);

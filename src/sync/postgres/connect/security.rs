@@ -295,6 +295,7 @@ impl Security {
         self.methods.is_some()
     }
 
+    /// The trusted certificate authorities.
     pub fn roots(&self) -> &Roots {
         &self.roots
     }
@@ -306,10 +307,12 @@ impl Security {
 }
 
 impl SslMode {
+    /// Whether a connection without TLS is refused.
     pub const fn needs_tls(self) -> bool {
         matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
     }
 
+    /// Whether the server's certificate is verified.
     pub const fn verifies(self) -> bool {
         matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
@@ -396,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_that_is_named_is_asked() {
+    fn named_authority_is_verified_with() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         assert_eq!(mode(&[("sslmode", "require"), ("sslrootcert", path)], false), SslMode::VerifyCa);
@@ -438,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_difference_is_taken_as_psql_takes_it() {
+    fn parameters_without_effect_are_accepted_as_by_psql() {
         for (key, value) in [
             ("client_encoding", "utf8"),
             ("client_encoding", "auto"),
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_clear_never_leaves_this_machine_without_tls() {
+    fn clear_text_password_needs_tls_to_another_machine() {
         let plain = of(&[("sslmode", "disable")], &[]).unwrap();
         assert!(!plain.allows(Method::Password, true) && plain.allows(Method::Password, false));
         assert!(plain.allows(Method::Scram, true) && plain.allows(Method::Md5, true));

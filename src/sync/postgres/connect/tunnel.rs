@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_the_password_in_clear_is_refused_where_others_listen() {
+    fn clear_text_password_request_is_refused_on_exposed_connections() {
         assert!(
             matches!(verdicts(true, &[], &[CLEAR])[..], [LoginDecision::Refused(why)] if why.contains("clear text"))
         );
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_by_scram_passes_and_ends_the_watch() {
+    fn scram_login_passes_and_ends_the_checks() {
         let end = [OK, b"Z\0\0\0\x05I"].concat();
         assert_eq!(
             verdicts(true, &[], &[SCRAM, SCRAM_STEP, &end]),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_postgres_is_cut_off() {
+    fn server_without_the_postgres_protocol_is_disconnected() {
         assert!(first_message(b"HTTP/1.1 400 Bad Request\r\n").is_err());
         assert_eq!(first_message(b"R\0\0").unwrap(), None);
     }

@@ -33,6 +33,7 @@ pub(super) struct CentralTable {
 }
 
 impl CentralTable {
+    /// Whether rewriting it would block readers for more than a second.
     pub fn is_large(&self) -> bool {
         self.bytes > SMALL
     }

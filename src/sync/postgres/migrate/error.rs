@@ -16,43 +16,55 @@ pub struct Obstacle {
     pub restore: String,
 }
 
+/// Why a migration was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
+    /// The zone of naive times cannot be determined.
     #[error(
-        "cannot tell in which time zone earlier clients wrote; give it, e.g. \
+        "cannot determine in which time zone earlier clients wrote; give it, e.g. \
          `sessiond migrate --time-zone \"$(psql -Atc 'show timezone')\"`"
     )]
     ZoneUnknown,
+    /// The roles that write sessions have different zones.
     #[error(
-        "roles that write to central have different time zones ({0}), and the rows do not tell which role wrote them; \
+        "roles that write to central have different time zones ({0}), and the rows do not show which role wrote them; \
          give the zone of the rows: `sessiond migrate --time-zone ZONE`"
     )]
     ZonesDiffer(String),
+    /// The default of a column names another zone than the one that clients write in.
     #[error(
-        "{column} has the default {default}, which is a time in {named}, while clients write in {found}; say which one \
+        "{column} has the default {default}, which is a time in {named}, while clients write in {found}; choose the one that \
          its rows are in: `sessiond migrate --time-zone {column}={named}` or `--time-zone {column}={found}`"
     )]
     DefaultZone { column: String, default: String, named: String, found: String },
+    /// A zone that was given does not exist.
     #[error("central knows no time zone \"{0}\"; give one of its pg_timezone_names, such as Europe/Berlin")]
     NoSuchZone(String),
+    /// A column that was given does not exist, or has a zone; and which there are.
     #[error("--time-zone {0}: there is no such column without a time zone; {1}")]
     NoSuchColumn(String, String),
+    /// Objects that forbid the change of a column.
     #[error("{}", obstacles(.0))]
     Obstacles(Vec<Obstacle>),
+    /// The migration would block readers for more than a second.
     #[error("{0}; run `sessiond migrate --offline` when readers can wait that long")]
     NeedsOffline(String),
+    /// Another process held a lock during all attempts.
     #[error(
-        "a lock in central was not to be had in {attempts} attempts{}",
+        "could not get a lock in central in {attempts} attempts{}",
         if .blockers.is_empty() { String::new() } else { format!(": it is held by {blockers}") }
     )]
     Locked { attempts: u32, blockers: String },
+    /// Central has migrations that this version does not know.
     #[error("central was migrated by a newer sessiond; update this one")]
     Newer,
+    /// An applied migration (its version) differs from the one of this version.
     #[error(
         "migration {0} was changed after it had been applied to central; use the sessiond that applied it, or a \
              newer one"
     )]
     Changed(i64),
+    /// An error of central.
     #[error("{0}")]
     Central(#[from] CentralError),
 }
@@ -117,6 +129,7 @@ impl MigrateFailure {
         }
     }
 
+    /// The error with the address of central.
     pub fn explain(self, place: &str) -> MigrateError {
         match self {
             Self::Sql(error) | Self::LockTimeout(error) => {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_holds_no_more_bytes_and_the_next_one_continues() {
+    fn page_is_bounded_by_bytes_and_the_next_one_continues() {
         let start = PullPosition::start(PullPart::History, 5, 9);
         let sizes = [size(0, 0, 60), size(0, 0, 30), size(1, 0, 20), size(1, 2, 500)];
         let first = PagePlan::of(&keys(&["a", "b"]), &sizes, &start, 120);

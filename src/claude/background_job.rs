@@ -1,16 +1,16 @@
-//! Background sessions: `jobs/ID/state.json` in Claude Code's folder says what became of one.
+//! Jobs of background sessions: `jobs/ID/state.json` in Claude Code's folder has the state of each.
 
 use std::path::Path;
 
-use super::file;
 use super::input::Input;
+use super::small_file;
 
-/// No such file is larger, in bytes.
+/// The largest file that is read, in bytes.
 const MAX: u64 = 1 << 20;
 
-/// Whether a job continues, perhaps in another process; `None`: it says nothing.
+/// Whether a job continues, perhaps in another process; `None` if its state is unknown.
 pub fn continues(folder: &Path) -> Option<bool> {
-    let (_, reader) = file::open(&folder.join("state.json"), MAX)?;
+    let (_, reader) = small_file::open(&folder.join("state.json"), MAX)?;
     let input = Input::read(reader, &["state"]);
     let state = input.text("state")?;
     Some(matches!(state, "starting" | "working" | "running" | "resuming" | "crashed" | "idle" | "waiting"))

@@ -1,11 +1,11 @@
-//! How output looks: its width, its colours, and whether anybody watches.
+//! The style of output: width, colours, and whether it goes to a terminal.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
 use crate::domain::Timestamp;
 
-/// What a word means, as far as a colour can say it.
+/// The meaning of a cell, shown as its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Plain,
@@ -37,22 +37,22 @@ impl Tone {
     }
 }
 
-/// What the surroundings ask of the output.
+/// How output is laid out, by the environment and the terminal.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
-    /// The columns there are; no limit where nobody looks.
+pub struct OutputStyle {
+    /// The width of the terminal in columns; `None`: unlimited.
     pub width: Option<usize>,
     pub colour: bool,
-    /// JSON is laid out for people.
+    /// Whether JSON is indented.
     pub pretty: bool,
-    /// A line may be drawn over and over on stderr.
+    /// Whether a progress line may be redrawn on stderr.
     pub progress: bool,
-    /// The moment that ages are counted from.
+    /// The time from which ages are counted.
     pub now: Timestamp,
 }
 
-impl Look {
-    /// Of the process's own stdout and stderr.
+impl OutputStyle {
+    /// The style for this process's stdout and stderr.
     pub fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
         let terminal = io::stdout().is_terminal();
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
@@ -65,7 +65,7 @@ impl Look {
         }
     }
 
-    /// Of a pipe.
+    /// The style for a pipe.
     #[cfg(test)]
     pub const fn plain() -> Self {
         Self { width: None, colour: false, pretty: false, progress: false, now: Timestamp::from_micros(0) }
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_surroundings_decide() {
-        let look = |pairs: &'static [(&str, &str)]| {
+    fn environment_sets_width_and_colour() {
+        let style = |pairs: &'static [(&str, &str)]| {
             let env = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
-            Look::detect(env, Timestamp::from_micros(0))
+            OutputStyle::detect(env, Timestamp::from_micros(0))
         };
-        assert_eq!(look(&[("COLUMNS", "60")]).width, Some(60));
-        assert_ne!(look(&[("COLUMNS", "wide")]).width, Some(0));
-        assert!(!look(&[("NO_COLOR", "1")]).colour);
-        assert!(!look(&[("TERM", "dumb")]).colour);
+        assert_eq!(style(&[("COLUMNS", "60")]).width, Some(60));
+        assert_ne!(style(&[("COLUMNS", "wide")]).width, Some(0));
+        assert!(!style(&[("NO_COLOR", "1")]).colour);
+        assert!(!style(&[("TERM", "dumb")]).colour);
     }
 }

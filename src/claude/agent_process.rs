@@ -1,27 +1,27 @@
-//! Which process the agent is: a hook is its child, perhaps with shells between.
+//! Finds the process of the agent that runs a hook: the nearest ancestor that is not a shell.
 //!
-//! A newer Claude Code names itself in CLAUDE_PID, but every process that it starts inherits the variable: an agent
-//! that runs inside of it and sets none would pass for its parent. So CLAUDE_PID counts only while no other program
-//! stands between the hook and that process.
+//! A newer Claude Code names its process in CLAUDE_PID, but all its descendants inherit the variable: an agent that it
+//! runs and that does not set it would be taken for its parent. So CLAUDE_PID is used only if no other program is between
+//! the hook and that process.
 
 use crate::platform::default_paths::Env;
 use crate::platform::process::{ProcessInfo, process_info};
 
-/// What runs a hook's command line, and is not the agent.
+/// Programs that run a hook's command line and are not agents.
 const BETWEEN: &[&str] = &[
     "ash", "bash", "busybox", "csh", "dash", "doas", "env", "fish", "ionice", "ksh", "mksh", "nice", "nohup", "nu",
     "script", "sessiond", "setsid", "sh", "stdbuf", "sudo", "tcsh", "tee", "time", "timeout", "xargs", "yash", "zsh",
 ];
 
-/// How many processes above the hook are examined.
-const DEPTH: usize = 16;
+/// How many ancestors of the hook are examined.
+const MAX_DEPTH: usize = 16;
 
 const OWN_PID: &str = "CLAUDE_PID";
 const SESSION_ID: &str = "CLAUDE_CODE_SESSION_ID";
 
 /// The process of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
+pub struct AgentProcess {
     pub pid: i32,
     /// When it started, in the platform's own unit.
     pub started: Option<i64>,
@@ -31,30 +31,35 @@ pub struct Agent {
 
 /// The agent that runs a hook, and whether its variables in the environment are its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    pub agent: Option<Agent>,
-    /// False: another agent set them and this one inherited them.
+pub struct CallingAgent {
+    pub agent: Option<AgentProcess>,
+    /// Whether the agent set Claude Code's variables itself. False: it inherited them from another agent.
     pub owns_environment: bool,
 }
 
 /// The agent whose hook is the child of `parent` and reports the conversation `session_id`.
-pub fn of_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> Found {
+pub fn find_agent(env: Env<'_>, parent: i32, session_id: Option<&str>) -> CallingAgent {
     find(env, parent, session_id, &process_info)
 }
 
-fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Found {
+fn find(
+    env: Env<'_>,
+    parent: i32,
+    session_id: Option<&str>,
+    about: &dyn Fn(i32) -> Option<ProcessInfo>,
+) -> CallingAgent {
     let variable = |name| env(name).and_then(|value| value.into_string().ok());
     let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
     let told = variable(SESSION_ID);
-    // What names this very conversation was set by the agent that has it.
+    // A session id equal to that of the event was set by this agent.
     let same = told.is_some() && told.as_deref() == session_id;
     let other = told.is_some() && session_id.is_some() && !same;
     let above_named = named.as_ref().map_or_else(Vec::new, |(pid, _)| with_ancestors(*pid, about));
     let found = match nearest(parent, &above_named, about) {
         Some(agent) => {
             let stands_above = named.as_ref().is_some_and(|(pid, _)| with_ancestors(agent.pid, about).contains(pid));
-            // A program that the agent runs as its hook, and which runs this one.
+            // The program is the agent's hook, which runs this one.
             if same && stands_above { None } else { Some(agent) }
         }
         None => None,
@@ -62,35 +67,36 @@ fn find(env: Env<'_>, parent: i32, session_id: Option<&str>, about: &dyn Fn(i32)
     match (found, named) {
         (Some(agent), named) => {
             let owns_environment = named.is_none_or(|(pid, _)| pid == agent.pid) && !other;
-            Found { agent: Some(agent), owns_environment }
+            CallingAgent { agent: Some(agent), owns_environment }
         }
-        (None, Some((pid, about))) => {
-            Found { agent: Some(Agent { pid, started: about.started, name: about.name }), owns_environment: true }
-        }
-        (None, None) => Found { agent: None, owns_environment: !other },
+        (None, Some((pid, about))) => CallingAgent {
+            agent: Some(AgentProcess { pid, started: about.started, name: about.name }),
+            owns_environment: true,
+        },
+        (None, None) => CallingAgent { agent: None, owns_environment: !other },
     }
 }
 
-/// The nearest process from `pid` up that is no shell; `None` where the processes `above_named` begin before that, or
-/// the system shows no more.
-fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Option<Agent> {
-    for _ in 0..DEPTH {
+/// The nearest ancestor from `pid` on that is not a shell; `None` if one of `above_named` comes before it, or the system
+/// hides the processes.
+fn nearest(mut pid: i32, above_named: &[i32], about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Option<AgentProcess> {
+    for _ in 0..MAX_DEPTH {
         if above_named.contains(&pid) {
             return None;
         }
         let ProcessInfo { parent, name, started } = about(pid).filter(|_| pid > 1)?;
         if !BETWEEN.contains(&name.trim_start_matches('-')) {
-            return Some(Agent { pid, started, name });
+            return Some(AgentProcess { pid, started, name });
         }
         pid = parent;
     }
     None
 }
 
-/// The process and those above it, without the first of the system.
+/// The process and its ancestors, without process 1.
 fn with_ancestors(mut pid: i32, about: &dyn Fn(i32) -> Option<ProcessInfo>) -> Vec<i32> {
     let mut found = Vec::new();
-    while pid > 1 && found.len() < DEPTH {
+    while pid > 1 && found.len() < MAX_DEPTH {
         found.push(pid);
         match about(pid) {
             Some(process) => pid = process.parent,
@@ -134,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn shells_are_passed_over() {
+    fn shells_are_skipped() {
         assert_eq!(found(70, &[], None), (Some(20), true));
         assert_eq!(found(50, &[], None), (Some(40), true));
         assert_eq!(found(10, &[], None), (None, true), "by hand, in a shell");
@@ -156,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn session_id_tells_whose_the_environment_is() {
+    fn session_id_decides_who_set_the_environment() {
         let own = [("CLAUDE_PID", "20"), ("CLAUDE_CODE_SESSION_ID", "s")];
         assert_eq!(found(25, &own, Some("s")), (Some(20), true), "a hook that is a script of python");
         assert_eq!(found(25, &own, Some("child")), (Some(25), false));

@@ -1,5 +1,5 @@
-//! Small files that an agent writes for itself. Whatever stands in their place must not make a reader wait or fill
-//! its memory: only regular files are read, and only up to a limit.
+//! Reads small files that agents write. Only regular files are read, and only up to a limit, so that a FIFO or a huge file
+//! in their place neither blocks the reader nor fills its memory.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;

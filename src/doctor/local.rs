@@ -1,4 +1,5 @@
-//! What lies on this machine: the program, its files, and the daemon as it speaks of itself.
+//! Checks of this machine: the program, the configuration, the identity, the daemon's status, the socket, the store and the
+//! disk.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -14,16 +15,16 @@ use crate::store::{self, IdentityFile};
 use crate::wire::{ErrorDetail, StatusBody};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Below this the store will soon refuse to grow.
-const LITTLE: u64 = 100 << 20;
+/// With less free space than this, in bytes, writes fail soon.
+const LOW_DISK_BYTES: u64 = 100 << 20;
 
 pub(super) fn program() -> Finding {
-    let path = std::env::current_exe().map_or_else(|_| "an unknown place".into(), |path| path.display().to_string());
+    let path = std::env::current_exe().map_or_else(|_| "an unknown folder".into(), |path| path.display().to_string());
     Finding::good("program", format!("sessiond {VERSION} in {path}"))
 }
 
 /// Other programs of this name, which a shell may run instead.
-pub(super) fn others_on_path(environment: &Environment<'_>) -> Vec<Finding> {
+pub(super) fn other_programs(environment: &Environment<'_>) -> Vec<Finding> {
     let file =
         |path: &Path| fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| (found.dev(), found.ino()));
     let own = std::env::current_exe().ok().and_then(|path| file(&path));
@@ -69,8 +70,8 @@ pub(super) fn identity(settings: &Settings) -> Finding {
     match (IdentityFile::in_folder(&settings.state_dir).load(), explicit) {
         (Ok(Some(pinned)), Some(name)) if pinned.name != *name => Finding::wrong(
             "identity",
-            format!("this host is pinned as {}, but told to be {name}", pinned.name),
-            format!("run `sessiond identity rename {name}`, or go on naming it {}", pinned.name),
+            format!("this host is pinned as {}, but configured as {name}", pinned.name),
+            format!("run `sessiond identity rename {name}`, or configure {}", pinned.name),
         ),
         (Ok(Some(pinned)), _) => Finding::good("identity", format!("{}, host id {}", pinned.name, pinned.host_id)),
         (Ok(None), _) => Finding::odd("identity", "none is pinned yet", "the first `sessiond run` pins one"),
@@ -78,7 +79,7 @@ pub(super) fn identity(settings: &Settings) -> Finding {
     }
 }
 
-/// The daemon, as it speaks of itself.
+/// Findings of the daemon's status.
 pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
     let status = match status {
         Ok(status) => status,
@@ -94,35 +95,35 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
     if let Some(error) = &status.config.error {
         findings.push(Finding::wrong(
             "config",
-            format!("not in force as it is now: {error}"),
-            "mend the file; it is taken over by itself",
+            format!("not in force: {error}"),
+            "fix the file; the daemon reloads it",
         ));
     }
     if let Some(conflict) = &status.machine.conflict {
         findings.push(Finding::wrong("identity", conflict.message.clone(), "see `sessiond identity --help`"));
     }
     if let Some(error) = &status.store.sync_error {
-        findings.push(Finding::wrong("store", error.clone(), "make room on the disk, or raise store.max_size"));
+        findings.push(Finding::wrong("store", error.clone(), "free space on the disk, or raise store.max_size"));
     }
     if status.central.unreadable_rows > 0 {
         findings.push(Finding::odd(
             "mirror",
-            format!("{} rows in central could not be read and were passed over", status.central.unreadable_rows),
+            format!("{} rows in central could not be read and were skipped", status.central.unreadable_rows),
             "find rows with empty times or odd ids in central, and correct them",
         ));
     }
     if let Some(damage) = &status.store.damage {
-        findings.push(Finding::odd("store", damage.clone(), "look at it, then remove the damaged file"));
+        findings.push(Finding::odd("store", damage.clone(), "inspect the damaged file, then remove it"));
     }
     if status.parked > 0 {
         findings.push(Finding::odd(
             "parked",
-            format!("central does not take {} sessions and records as they are", status.parked),
+            format!("central rejects {} sessions and records", status.parked),
             "see `sessiond parked list`",
         ));
     }
     for blocked in &status.backlog.blocked {
-        let found = format!("{} records for central's {} wait", blocked.records, blocked.table);
+        let found = format!("{} records for central's {} are pending", blocked.records, blocked.table);
         findings.push(Finding::wrong("records", found, blocked.reason.clone()));
     }
     findings.push(link(status));
@@ -132,12 +133,12 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
 fn link(status: &StatusBody) -> Finding {
     let central = &status.central;
     let why = central.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
-    let found = format!("{}{why}; {} sessions wait", central.state.replace('_', " "), status.backlog.sessions);
+    let found = format!("{}{why}; {} sessions are pending", central.state.replace('_', " "), status.backlog.sessions);
     match central.state.as_str() {
         "connected" | "off" => Finding::good("link", found),
-        "connecting" => Finding::odd("link", found, "look again in a moment"),
+        "connecting" => Finding::odd("link", found, "check again in a few seconds"),
         "schema_missing" => Finding::wrong("link", found, "run `sessiond migrate`"),
-        _ => Finding::wrong("link", found, "nothing is lost; what is said of central below tells more"),
+        _ => Finding::wrong("link", found, "nothing is lost; see the findings of central below"),
     }
 }
 
@@ -146,7 +147,7 @@ pub(super) fn socket(client: &Client) -> Finding {
         let Ok(found) = fs::symlink_metadata(path) else { continue };
         let shown = path.display();
         if !found.file_type().is_socket() {
-            return Finding::wrong("socket", format!("{shown} is no socket"), "remove it, and restart the daemon");
+            return Finding::wrong("socket", format!("{shown} is not a socket"), "remove it, and restart the daemon");
         }
         let mode = found.permissions().mode() & 0o777;
         let rights = format!("{shown}, mode {mode:04o}, user {}, group {}", found.uid(), found.gid());
@@ -154,8 +155,8 @@ pub(super) fn socket(client: &Client) -> Finding {
             0 => Finding::good("socket", rights),
             _ => Finding::odd(
                 "socket",
-                format!("{rights}: anybody may knock"),
-                "socket.mode = \"0660\" and socket.group let in whom you mean",
+                format!("{rights}: every user may connect"),
+                "restrict it by socket.mode = \"0660\" and socket.group",
             ),
         };
     }
@@ -167,10 +168,10 @@ pub(super) fn store(state_dir: &Path) -> Vec<Finding> {
         Ok(None) => vec![Finding::odd(
             "store",
             format!("there is none in {} yet", state_dir.display()),
-            "the first `sessiond run` makes it",
+            "the first `sessiond run` creates it",
         )],
         Ok(Some(problems)) if problems.is_empty() => {
-            vec![Finding::good("store", format!("the one in {} is sound", state_dir.display()))]
+            vec![Finding::good("store", format!("the one in {} is intact", state_dir.display()))]
         }
         Ok(Some(problems)) => problems
             .into_iter()
@@ -178,7 +179,7 @@ pub(super) fn store(state_dir: &Path) -> Vec<Finding> {
                 Finding::wrong(
                     "store",
                     problem,
-                    "restart the daemon: it sets a damaged store aside and carries over what can be read",
+                    "restart the daemon: it moves a damaged store aside and copies what can be read",
                 )
             })
             .collect(),
@@ -190,14 +191,14 @@ pub(super) fn store(state_dir: &Path) -> Vec<Finding> {
 }
 
 pub(super) fn disk(state_dir: &Path) -> Finding {
-    // The folder may not be there yet, or be hidden: the disk is that of the nearest one that is.
+    // The folder may not exist yet, or be hidden: the nearest existing one above it is on the same disk.
     let Some(free) = state_dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok()) else {
-        return Finding::odd("disk", "its free space is unknown", "look at it with `df`");
+        return Finding::odd("disk", "its free space is unknown", "check it with `df`");
     };
     let bytes = free.f_bavail.saturating_mul(free.f_frsize);
     let found = format!("{} free under {}", ByteSize(bytes), state_dir.display());
-    if bytes < LITTLE {
-        return Finding::wrong("disk", found, "make room: on a full disk nothing new is recorded");
+    if bytes < LOW_DISK_BYTES {
+        return Finding::wrong("disk", found, "free space: on a full disk nothing is recorded");
     }
     Finding::good("disk", found)
 }

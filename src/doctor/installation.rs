@@ -1,4 +1,4 @@
-//! Which installation serves this user: their own, or the system's service with its own files and password.
+//! The installation that serves this user: their own, or the system's service with its files and password.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -11,18 +11,18 @@ use crate::service::CREDENTIAL_FILES;
 use crate::wire::StatusBody;
 
 /// The installation whose files are to be checked.
-pub(super) struct Served<'a> {
+pub(super) struct ServingInstallation<'a> {
     pub overrides: Overrides,
     pub environment: Environment<'a>,
-    /// It is the system's service.
+    /// Whether it is the system's service.
     pub is_system: bool,
-    /// It is the system's service, and a plain user asks.
+    /// Whether it is the system's service, and this user is not root.
     pub lacks_rights: bool,
 }
 
-impl<'a> Served<'a> {
-    /// Decides by the daemon that answers: a plain user whom the system's service serves has that service's
-    /// configuration, whatever lies in their home, and a shell's variables are not the service's.
+impl<'a> ServingInstallation<'a> {
+    /// Decides by the daemon that answers. If it is the system's service, its configuration is checked and not the one in the
+    /// user's home, and without the variables of the user's shell.
     pub fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
         let system = DefaultPaths::system(environment.os);
         let is_system = status.is_some_and(|status| system.state_dir.as_deref() == Some(Path::new(&status.store.path)));
@@ -43,7 +43,7 @@ impl<'a> Served<'a> {
         }
     }
 
-    /// Says so where the configuration is only out of this user's reach.
+    /// The finding of a configuration that only this user may not read.
     pub fn unreadable(&self, error: &ConfigError) -> Option<Finding> {
         let path = self.overrides.config.as_deref()?;
         let denied = File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
@@ -51,7 +51,7 @@ impl<'a> Served<'a> {
             .then(|| Finding::odd("config", format!("not checked: {error}"), "run `sudo sessiond doctor`"))
     }
 
-    /// Adds the password that the unit loads with LoadCredential=; outside of the unit it lies in root's own folder.
+    /// Adds the password file that the unit loads with LoadCredential=.
     pub fn add_credential(&self, settings: &mut Settings) {
         if let Some(central) = settings.central.as_mut().filter(|_| self.is_system) {
             let credential = || CREDENTIAL_FILES.iter().map(PathBuf::from).find(|path| path.exists());
@@ -81,29 +81,29 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_user_of_the_system_service_gets_its_configuration_checked() {
+    fn configuration_of_the_system_service_is_checked_for_its_users() {
         let variable = |name: &str| Some(std::ffi::OsString::from(format!("/home/me/{name}")));
         let environment = Environment { os: Os::Linux, is_root: false, variable: &variable };
         let overrides = Overrides::default();
         let system = status("/var/lib/sessiond", Some("/etc/sessiond/config.toml"));
-        let served = Served::by(Some(&system), &overrides, &environment);
+        let served = ServingInstallation::by(Some(&system), &overrides, &environment);
         assert!(served.is_system && served.lacks_rights && served.environment.is_root);
         assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/etc/sessiond/config.toml")));
         assert_eq!((served.environment.variable)("DATABASE_URL"), None, "a shell's variables are not the service's");
 
         let own = status("/home/me/.local/state/sessiond", None);
         for status in [Some(&own), None] {
-            let served = Served::by(status, &overrides, &environment);
+            let served = ServingInstallation::by(status, &overrides, &environment);
             assert!(!served.is_system && !served.lacks_rights && !served.environment.is_root);
             assert!((served.environment.variable)("DATABASE_URL").is_some());
         }
     }
 
     #[test]
-    fn a_configuration_that_is_named_counts() {
+    fn named_configuration_is_checked() {
         let environment = Environment { os: Os::Linux, is_root: true, variable: &|_| None };
         let overrides = Overrides { config: Some("/named".into()), ..Overrides::default() };
-        let served = Served::by(Some(&status("/var/lib/sessiond", None)), &overrides, &environment);
+        let served = ServingInstallation::by(Some(&status("/var/lib/sessiond", None)), &overrides, &environment);
         assert_eq!(served.overrides.config.as_deref(), Some(Path::new("/named")));
         assert!(served.is_system && !served.lacks_rights);
     }

@@ -1,5 +1,5 @@
-//! What was last known of an agent's session, for the times when no daemon can be asked: a small file each, in
-//! the state folder of the user.
+//! A cache of agents' sessions, from which hooks and the status line answer while no daemon does: a file for each agent in
+//! `agents/` of the user's state folder, replaced atomically. A damaged file is as good as none.
 
 use std::fs;
 use std::io;
@@ -15,14 +15,14 @@ use crate::platform::files::{WriteDurability, make_private_folder, write_atomica
 use crate::wire::SessionBody;
 
 const FOLDER: &str = "agents";
-/// Agents that were killed leave their files behind; nobody asks for them after so long.
-const KEEP: Duration = Duration::from_secs(7 * 86_400);
+/// Files of killed agents are removed after this time.
+const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct CachedSession {
     pub instance_id: String,
     pub host_machine: String,
-    /// When it began, as far as is known here: microseconds since 1970 in UTC.
+    /// When it was registered, as far as is known here: microseconds since 1970-01-01T00:00Z.
     pub created_at: i64,
     pub current_epic: Option<String>,
     pub context_percent: u8,
@@ -30,9 +30,9 @@ pub struct Known {
     pub process: Option<(i32, i64)>,
 }
 
-impl Known {
-    /// What the daemon said of a session.
-    pub fn told(session: &SessionBody, process: Option<(i32, i64)>) -> Self {
+impl CachedSession {
+    /// The session of the daemon's answer.
+    pub fn from_body(session: &SessionBody, process: Option<(i32, i64)>) -> Self {
         let began = chrono::DateTime::parse_from_rfc3339(&session.created_at);
         Self {
             instance_id: session.instance_id.clone(),
@@ -44,7 +44,7 @@ impl Known {
         }
     }
 
-    /// The footer as it would be if nothing else had happened; nothing if what is known is damaged.
+    /// The footer by the cached state; `None` if the state is damaged.
     pub fn footer(&self, now: Timestamp) -> Option<String> {
         let instance_id = InstanceId::parse(&self.instance_id).ok()?;
         let project = instance_id.as_str().rsplitn(3, '-').nth(2).and_then(|name| Project::parse(name).ok())?;
@@ -64,36 +64,36 @@ impl Known {
     }
 }
 
-/// The files of all agents of a user.
+/// The cached sessions of a user's agents.
 #[derive(Clone, Debug)]
-pub struct Notes {
+pub struct SessionCache {
     dir: PathBuf,
 }
 
-impl Notes {
+impl SessionCache {
     pub fn in_folder(state_dir: &Path) -> Self {
         Self { dir: state_dir.join(FOLDER) }
     }
 
-    pub fn of(&self, uuid: &str) -> Option<Known> {
+    pub fn get(&self, uuid: &str) -> Option<CachedSession> {
         read(&self.path(uuid))
     }
 
-    /// The session of this process, whatever the agent's own id of it is now.
-    pub fn of_process(&self, process: (i32, i64)) -> Option<Known> {
+    /// The session of this process, under any id of the agent.
+    pub fn find_by_process(&self, process: (i32, i64)) -> Option<CachedSession> {
         let paths = fs::read_dir(&self.dir).ok()?.flatten().map(|entry| entry.path());
         paths.filter_map(|path| read(&path)).find(|known| known.process == Some(process))
     }
 
-    /// Whether a conversation is known to have this session.
+    /// Whether an agent has this session.
     pub fn has_instance(&self, instance_id: &str) -> bool {
         let paths = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         paths.filter_map(|path| read(&path)).any(|known| known.instance_id == instance_id)
     }
 
-    /// Notes what is known; nothing is written where nothing is new.
-    pub fn note(&self, uuid: &str, known: &Known) -> io::Result<()> {
-        if self.of(uuid).as_ref() == Some(known) {
+    /// Stores a session, unless it is stored already.
+    pub fn store(&self, uuid: &str, known: &CachedSession) -> io::Result<()> {
+        if self.get(uuid).as_ref() == Some(known) {
             return Ok(());
         }
         if !self.dir.is_dir() {
@@ -104,23 +104,23 @@ impl Notes {
         write_atomically(&path, &serde_json::to_vec(known)?, 0o600, WriteDurability::Unsynced)
     }
 
-    pub fn forget(&self, uuid: &str) {
+    pub fn remove(&self, uuid: &str) {
         let _ = fs::remove_file(self.path(uuid));
     }
 
-    /// Removes what was left behind long ago.
-    pub fn tidy(&self, now: SystemTime) {
+    /// Removes files that are older than [`MAX_AGE`].
+    pub fn remove_expired(&self, now: SystemTime) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let age =
                 entry.metadata().and_then(|about| about.modified()).ok().and_then(|at| now.duration_since(at).ok());
-            if age.is_some_and(|age| age > KEEP) {
+            if age.is_some_and(|age| age > MAX_AGE) {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 
-    /// The agent's id may be anything; a file's name may not.
+    /// The file of an agent: characters of its id that a file name must not have are escaped.
     fn path(&self, uuid: &str) -> PathBuf {
         let name: String = uuid
             .bytes()
@@ -133,7 +133,7 @@ impl Notes {
     }
 }
 
-fn read(path: &Path) -> Option<Known> {
+fn read(path: &Path) -> Option<CachedSession> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
@@ -142,10 +142,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_known_is_found_by_id_and_by_process() {
+    fn cached_session_is_found_by_id_and_by_process() {
         let dir = tempfile::tempdir().unwrap();
-        let notes = Notes::in_folder(dir.path());
-        let known = Known {
+        let cache = SessionCache::in_folder(dir.path());
+        let known = CachedSession {
             instance_id: "my-app-PS-8f4a2b".into(),
             host_machine: "odin3".into(),
             created_at: 0,
@@ -153,17 +153,17 @@ mod tests {
             context_percent: 42,
             process: Some((7, 99)),
         };
-        assert_eq!(notes.of("../x"), None);
-        notes.note("../x", &known).unwrap();
-        notes.note("../x", &known).unwrap();
-        assert_eq!(notes.of("../x").as_ref(), Some(&known));
-        assert_eq!(notes.of_process((7, 99)).as_ref(), Some(&known));
-        assert_eq!(notes.of_process((7, 98)), None);
+        assert_eq!(cache.get("../x"), None);
+        cache.store("../x", &known).unwrap();
+        cache.store("../x", &known).unwrap();
+        assert_eq!(cache.get("../x").as_ref(), Some(&known));
+        assert_eq!(cache.find_by_process((7, 99)).as_ref(), Some(&known));
+        assert_eq!(cache.find_by_process((7, 98)), None);
         let line = known.footer(Timestamp::from_micros(3_600_000_000)).unwrap();
         assert!(line.starts_with("Instance: my-app-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1h"), "{line}");
-        notes.tidy(SystemTime::now());
-        assert!(notes.of("../x").is_some());
-        notes.tidy(SystemTime::now() + KEEP + Duration::from_secs(60));
-        assert_eq!(notes.of("../x"), None);
+        cache.remove_expired(SystemTime::now());
+        assert!(cache.get("../x").is_some());
+        cache.remove_expired(SystemTime::now() + MAX_AGE + Duration::from_secs(60));
+        assert_eq!(cache.get("../x"), None);
     }
 }

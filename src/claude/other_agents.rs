@@ -1,10 +1,10 @@
-//! Other agents that run the hooks of Claude Code's settings, or take over its variables: what they report is not
-//! Claude Code's.
+//! Recognises other agents that run the hooks of Claude Code's settings or inherit its variables. Their events are not
+//! reported.
 
 use super::input::Input;
 use crate::platform::default_paths::Env;
 
-/// Fields that Claude Code does not send with the events whose hooks are installed, and whose they are.
+/// Fields that Claude Code does not send with these events, and the agents that do.
 const FIELDS: &[(&str, &str)] = &[
     ("cursor_version", "Cursor"),
     ("conversation_id", "Cursor"),
@@ -18,7 +18,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("input", "opencode"),
 ];
 
-/// The folders in which other agents keep transcripts.
+/// The folders of other agents' transcripts.
 const FOLDERS: &[(&str, &str)] = &[
     (".codex", "Codex"),
     (".gemini", "Gemini CLI"),
@@ -29,7 +29,7 @@ const FOLDERS: &[(&str, &str)] = &[
     (".grok", "Grok"),
 ];
 
-/// Programs that are other agents.
+/// The programs of other agents.
 const PROGRAMS: &[(&str, &str)] = &[
     ("codex", "Codex"),
     ("gemini", "Gemini CLI"),
@@ -43,7 +43,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("devin", "Devin"),
 ];
 
-/// Variables of other agents. Claude Code inherits them where it runs inside of one.
+/// Variables of other agents. A Claude Code that one of them runs inherits them.
 const VARIABLES: &[(&str, &str)] = &[
     ("CURSOR_VERSION", "Cursor"),
     ("CODEX_MANAGED_BY_NPM", "Codex"),
@@ -56,7 +56,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("OPENCODE_PID", "opencode"),
 ];
 
-/// Variables that only Claude Code sets, and its oldest versions too.
+/// Variables that every version of Claude Code sets, and no other agent.
 const CLAUDE: &[&str] = &["CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID"];
 
 /// All fields that are examined.
@@ -76,8 +76,8 @@ pub const WANTED: [&str; 13] = [
     "hook_event_name",
 ];
 
-/// The other agent that this comes from; `program` is the name of the nearest agent's process.
-pub fn agent(input: &Input, program: Option<&str>, env: Env<'_>) -> Option<&'static str> {
+/// The name of the other agent that sent `input`; `program` is the name of the nearest agent's process.
+pub fn other_agent(input: &Input, program: Option<&str>, env: Env<'_>) -> Option<&'static str> {
     let field = FIELDS.iter().find(|(name, _)| input.at(&[name]).is_some());
     let path = input.text("transcript_path").unwrap_or_default();
     let folder = || FOLDERS.iter().find(|(folder, _)| path.split('/').any(|part| part == *folder));
@@ -95,16 +95,16 @@ mod tests {
 
     fn from(text: &str, program: Option<&str>, variables: &[&str]) -> Option<&'static str> {
         let input = Input::read(text.as_bytes(), &WANTED);
-        agent(&input, program, &|name| variables.contains(&name).then(|| "1".into()))
+        other_agent(&input, program, &|name| variables.contains(&name).then(|| "1".into()))
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn fields_of_other_agents_are_read() {
         assert!(FIELDS.iter().all(|(name, _)| WANTED.contains(name)));
     }
 
     #[test]
-    fn other_agents_are_told_by_json_process_and_environment() {
+    fn other_agents_are_recognised_by_json_process_and_environment() {
         let claude = r#"{"session_id": "s", "transcript_path": "/home/me/.claude/projects/-w/s.jsonl", "cwd": "/w"}"#;
         assert_eq!(from(claude, Some("claude"), &["CLAUDE_CODE_ENTRYPOINT"]), None);
         assert_eq!(from(claude, Some("node"), &[]), None);

@@ -1,9 +1,12 @@
-//! What is done with a write when no daemon answers: it waits in the spool.
+//! Writes of clients while no daemon answers: they are left in the spool, and the daemon imports them when it starts.
+//!
+//! A write is spooled only if it certainly did not reach a daemon ([`is_unreachable`]); otherwise it could be applied
+//! twice. Ids of new sessions are drawn here and kept by the daemon.
 
 use std::path::PathBuf;
 
-use super::args::{IdentityOptions, IdentityVerb};
-use super::{CliError, Local};
+use super::verbs::identity::{IdentityOptions, IdentityVerb};
+use super::{CliError, LocalOperations};
 use crate::client::Endpoint;
 use crate::clock::Clock;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Timestamp};
@@ -11,10 +14,10 @@ use crate::platform::default_paths::{DefaultPaths, Env, Os, STATE_DIR_VAR, path_
 use crate::spool::{ClientWrite, Spool, SpooledRequest};
 use crate::wire::{ErrorCode, ErrorDetail};
 
-/// Where a client keeps what it cannot tell anybody now.
-pub struct Away<'a> {
+/// Writes requests to the spool, and provides what a daemon would otherwise provide: ids and the machine's name.
+pub struct OfflineWriter<'a> {
     pub env: Env<'a>,
-    pub local: &'a dyn Local,
+    pub local: &'a dyn LocalOperations,
     sockets: Vec<PathBuf>,
     spool: Option<Spool>,
     /// The user's state folder.
@@ -23,8 +26,14 @@ pub struct Away<'a> {
     pub random: fn() -> u64,
 }
 
-impl<'a> Away<'a> {
-    pub fn new(env: Env<'a>, local: &'a dyn Local, endpoint: &Endpoint, clock: Clock, random: fn() -> u64) -> Self {
+impl<'a> OfflineWriter<'a> {
+    pub fn new(
+        env: Env<'a>,
+        local: &'a dyn LocalOperations,
+        endpoint: &Endpoint,
+        clock: Clock,
+        random: fn() -> u64,
+    ) -> Self {
         let is_root = rustix::process::geteuid().is_root();
         Self {
             env,
@@ -37,30 +46,30 @@ impl<'a> Away<'a> {
         }
     }
 
-    /// Leaves a write that met nobody; `error` says how it was found that nobody is there.
+    /// Leaves a write in the spool. `error` is the failure to reach a daemon.
     ///
     /// # Errors
-    /// `error` itself, where there is no place for it either.
-    pub fn leave(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
+    /// `error`, if there is no spool or it cannot be written.
+    pub fn write_to_spool(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
         spool.write(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
-            message: format!("{}, and the spool {} takes nothing: {failed}", error.message, spool.dir().display()),
+            message: format!("{}, and the spool {} cannot be written: {failed}", error.message, spool.dir().display()),
             ..error.into()
         })
     }
 
-    /// The time now; what is printed is all of one moment, but a program may run for days.
+    /// The current time. Unlike `OutputStyle::now`, it advances while `exec` runs a program.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
-    /// An id for a session that no daemon can give one now.
-    pub fn draw(&self, project: &Project, kind: InstanceType) -> InstanceId {
+    /// Draws the id of a session that is registered in the spool.
+    pub fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
         InstanceId::generate(project, kind, (self.random)())
     }
 
-    /// The name of this machine, as far as it can be known without a daemon.
-    pub fn machine(&self) -> String {
+    /// The name of this machine: HOST_MACHINE, else the pinned identity, else the host's name.
+    pub fn machine_name(&self) -> String {
         let named = (self.env)("HOST_MACHINE").and_then(|name| MachineName::parse(name.to_str()?).ok());
         let pinned = || self.local.identity(&IdentityVerb::Show(IdentityOptions::default())).ok();
         let known = named.map(|name| name.to_string()).or_else(|| pinned().map(|pinned| pinned.name));
@@ -68,8 +77,8 @@ impl<'a> Away<'a> {
     }
 }
 
-/// Nobody was asked.
-pub fn nobody() -> ErrorDetail {
+/// The error of a request that was not sent.
+pub fn no_daemon() -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unreachable,
         message: "no daemon answers".to_owned(),
@@ -77,7 +86,7 @@ pub fn nobody() -> ErrorDetail {
     }
 }
 
-/// Did a request certainly not reach anybody?
-pub fn met_nobody(error: &ErrorDetail) -> bool {
+/// Whether a request certainly did not reach a daemon.
+pub fn is_unreachable(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::Unreachable
 }

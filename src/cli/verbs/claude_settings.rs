@@ -1,4 +1,4 @@
-//! install --claude and uninstall --claude: this program's part of Claude Code's settings.
+//! install --claude and uninstall --claude: this program's entries in Claude Code's settings.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,56 +15,60 @@ use crate::platform::program::installed_path;
 use crate::platform::replace::{copy_owner, replace_file, resolve_links};
 use crate::wire::ErrorCode;
 
-/// What is to be done with Claude Code's settings.
+/// A change of Claude Code's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SettingsChange {
     Install,
     Uninstall,
 }
 
-/// Puts this program's hooks and status line into the settings of this user, or removes them; with `dry_run` it only
-/// prints what would change.
-pub fn settings(change: Change, dry_run: bool, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+/// Adds this program's hooks and status line to the settings of this user, or removes them. A copy of the former
+/// settings is kept beside them. With `dry_run` it only prints the lines that would change.
+pub fn change_settings(
+    change: SettingsChange,
+    dry_run: bool,
+    env: Env<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let file = settings_file(env)?;
     let before = match fs::read_to_string(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        read => Some(read.map_err(|error| unusable(&file, &error))?),
+        read => Some(read.map_err(|error| file_error(&file, &error))?),
     };
     let text = before.as_deref().unwrap_or_default();
     let after = match change {
-        Change::Uninstall => settings::uninstall(text).map_err(|error| broken(&file, &error))?,
-        Change::Install => installed(text, env, out).map_err(|error| broken(&file, &error))?,
+        SettingsChange::Uninstall => settings::uninstall(text).map_err(|error| invalid_settings(&file, &error))?,
+        SettingsChange::Install => merged(text, env, out).map_err(|error| invalid_settings(&file, &error))?,
     };
     if after == text {
-        return out.line(&format!("{}: nothing to do", file.display()));
+        return out.print_line(&format!("{}: nothing to do", file.display()));
     }
     if dry_run {
-        return out.lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), line_diff(text, &after)));
+        return out.print_lines(&format!("{}\n{}", escaped_line(&file.display().to_string()), line_diff(text, &after)));
     }
     let backup = match before.as_deref() {
         None | Some("") => None,
-        Some(_) => Some(backed_up(&file, out).map_err(|error| unusable(&file, &error))?),
+        Some(_) => Some(back_up(&file, out).map_err(|error| file_error(&file, &error))?),
     };
-    replace_file(&file, after.as_bytes()).map_err(|error| unusable(&file, &error))?;
-    let kept =
-        backup.map(|backup| format!("; as it was before it is kept as {}", backup.display())).unwrap_or_default();
-    out.line(&format!("changed {}{kept}", file.display()))
+    replace_file(&file, after.as_bytes()).map_err(|error| file_error(&file, &error))?;
+    let kept = backup.map(|backup| format!("; the former file is kept as {}", backup.display())).unwrap_or_default();
+    out.print_line(&format!("changed {}{kept}", file.display()))
 }
 
-/// The settings with what the installed versions of Claude Code take, and notes on what was left out.
-fn installed(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, SettingsError> {
-    let program = program();
+/// The settings with the hooks that all installed versions of Claude Code accept; prints a note for each of the others.
+fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, SettingsError> {
+    let program = program_path();
     let (events, left_out) = versions::events(&versions::installed(env));
     let merged = settings::install(text, &program, &events)?;
     for LeftOut { event, reason } in left_out {
-        out.note(&format!(
+        out.print_note(&format!(
             "sessiond: the hook {} is left out: {reason}; after an update run `sessiond install --claude` again",
             event.name()
         ));
     }
     if let Some(other) = &merged.other_status_line {
-        out.note(&format!(
-            "sessiond: the status line that is there stays: {other}; to show both, put this in its place: \
+        out.print_note(&format!(
+            "sessiond: another status line is kept: {other}; to show both, replace it by: \
              \"statusLine\": {}",
             settings::joined(other, &program)
         ));
@@ -72,7 +76,7 @@ fn installed(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, S
     Ok(merged.text)
 }
 
-/// Claude Code's folder.
+/// Claude Code's folder of this user.
 pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
     let home = path_in(env, "CLAUDE_CONFIG_DIR").or_else(|| path_in(env, "HOME").map(|home| home.join(".claude")));
     home.ok_or_else(|| {
@@ -84,34 +88,33 @@ pub(super) fn claude_home(env: Env<'_>) -> Result<PathBuf, CliError> {
     })
 }
 
-/// The user's settings; a link, as those have who keep them in a repository, stays one, also where it leads to a file
-/// that is not there yet.
+/// The file of the user's settings, with symbolic links followed: the link stays, and its target may not exist yet.
 fn settings_file(env: Env<'_>) -> Result<PathBuf, CliError> {
     let file = claude_home(env)?.join("settings.json");
-    resolve_links(&file).map_err(|error| unusable(&file, &error))
+    resolve_links(&file).map_err(|error| file_error(&file, &error))
 }
 
-/// The command by which a hook runs this program: its path, since the agent's PATH may be another.
-fn program() -> String {
+/// The path by which hooks run this program: the agent's PATH may differ.
+fn program_path() -> String {
     installed_path().into_os_string().into_string().unwrap_or_else(|_| "sessiond".to_owned())
 }
 
-fn unusable(file: &Path, error: &io::Error) -> CliError {
+fn file_error(file: &Path, error: &io::Error) -> CliError {
     let code =
         if error.kind() == ErrorKind::PermissionDenied { ErrorCode::Forbidden } else { ErrorCode::Configuration };
     CliError::new(code, format!("{} cannot be used: {error}", file.display()), "nothing was changed")
 }
 
-fn broken(file: &Path, error: &SettingsError) -> CliError {
+fn invalid_settings(file: &Path, error: &SettingsError) -> CliError {
     CliError::new(
         ErrorCode::Configuration,
         format!("{}: {error}", file.display()),
-        "mend it and try again; nothing was changed",
+        "fix it and try again; nothing was changed",
     )
 }
 
-fn backed_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
-    let date = out.look.now.to_string().replace([':', '-'], "");
+fn back_up(file: &Path, out: &Output<'_>) -> io::Result<PathBuf> {
+    let date = out.style.now.to_string().replace([':', '-'], "");
     let backup = file.with_file_name(format!("settings.json.before-sessiond-{date}"));
     fs::copy(file, &backup)?;
     copy_owner(file, &backup)?;

@@ -1,34 +1,34 @@
-//! The files that running agents keep of themselves: `sessions/PID.json` in Claude Code's folder. They are not
+//! The files in which running agents describe themselves: `sessions/PID.json` in Claude Code's folder. Their format is not
 //! documented.
 //!
-//! A process writes its file first under a throw-away id, without a `status`, and replaces it within about 60 ms by the
-//! one of the conversation that it resumes; so a file without a status is not a session yet. A process that ends in
-//! order removes its file, and one that was killed leaves it.
+//! A process first writes its file with a temporary id and without a `status`, and replaces it within about 60 ms by the one
+//! of the conversation that it resumes; so a file without a status is ignored. A process that exits normally removes its
+//! file; a killed one leaves it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::{file, job, project};
+use super::{background_job, project, small_file};
 use crate::domain::Project;
 use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 
 const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
 
-/// No such file is larger, in bytes.
+/// The largest file that is read, in bytes.
 const MAX: u64 = 64 << 10;
-/// Nor is there a host with more of them.
+/// The largest number of files that are read.
 const MAX_FILES: usize = 1000;
 
-/// An agent whose file says that it runs.
+/// An agent that its file describes as running.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Running {
-    /// Who wrote the file.
+pub struct RunningAgent {
+    /// The owner of the file.
     pub uid: u32,
     pub pid: i32,
-    /// When the process started, as the platform counts; a file without it is believed.
+    /// When the process started, in the platform's own unit; `None` if the file does not have it.
     pub started: Option<i64>,
     pub session_id: String,
     pub cwd: Option<String>,
@@ -38,7 +38,7 @@ pub struct Running {
     pub job: Option<String>,
 }
 
-impl Running {
+impl RunningAgent {
     /// The project of the folder that it works in.
     pub fn project(&self) -> Project {
         project::of(Path::new(self.cwd.as_deref().unwrap_or("/")))
@@ -46,7 +46,7 @@ impl Running {
 
     /// Whether the job that it runs continues, perhaps in another process; `None` if that is not known.
     pub fn job_continues(&self, home: &Path) -> Option<bool> {
-        job::continues(&home.join("jobs").join(self.job.as_ref()?))
+        background_job::continues(&home.join("jobs").join(self.job.as_ref()?))
     }
 }
 
@@ -55,8 +55,8 @@ pub fn folder(home: &Path) -> PathBuf {
     home.join("sessions")
 }
 
-/// All that say they run; what cannot be read is skipped, it may be half written.
-pub fn all(home: &Path) -> Vec<Running> {
+/// The agents of all files; unreadable files are skipped, as they may be incomplete.
+pub fn all(home: &Path) -> Vec<RunningAgent> {
     let entries = fs::read_dir(folder(home)).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = entries.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
     files.take(MAX_FILES).filter_map(|path| read(home, &path)).collect()
@@ -67,14 +67,14 @@ pub fn has_file(home: &Path, pid: i32) -> bool {
     folder(home).join(format!("{pid}.json")).symlink_metadata().is_ok()
 }
 
-fn read(home: &Path, path: &Path) -> Option<Running> {
-    let (about, reader) = file::open(path, MAX)?;
+fn read(home: &Path, path: &Path) -> Option<RunningAgent> {
+    let (about, reader) = small_file::open(path, MAX)?;
     let input = Input::read(reader, &WANTED);
     input.text("status")?;
     let pid = number(&input, "pid").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     let session_id = valid_claude_uuid(input.text("sessionId")?).ok()?;
     let cwd = input.text("cwd").and_then(|cwd| valid_working_dir(cwd).ok());
-    Some(Running {
+    Some(RunningAgent {
         uid: about.uid(),
         pid,
         started: started(&input)?,
@@ -91,13 +91,13 @@ fn number(input: &Input, name: &str) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// When the process started, if the file says so in the unit of this platform; `None`: in no known form, which must
-/// not pass for a file that does not say.
+/// When the process started, if the file has it in this platform's unit. The outer `None`: its form is unknown, and the file
+/// is ignored.
 fn started(input: &Input) -> Option<Option<i64>> {
     match input.at(&["procStart"]) {
         None => Some(None),
         Some(value) if value.is_null() => Some(None),
-        // On macOS it is a text of `ps`, such as `Wed Nov 25 16:46:36 2026`, of which no part is needed.
+        // On macOS it is a text of `ps`, such as `Wed Nov 25 16:46:36 2026`, and not used.
         Some(_) if !cfg!(target_os = "linux") => Some(None),
         Some(_) => number(input, "procStart").map(Some),
     }
@@ -117,12 +117,11 @@ fn is_name(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// No folder of transcripts has a longer name, in UTF-16 units: a longer one is cut there, and a hyphen and a hash of
-/// the folder follow.
+/// The longest name of a folder of transcripts, in UTF-16 units. A longer one is cut there, followed by a hyphen and a hash.
 const FOLDER_MAX: usize = 200;
 
-/// The transcript of a conversation that was begun in this folder. The hash in a long name depends on the program that
-/// runs Claude Code (Bun, Node), so there only a transcript that exists is found.
+/// The transcript of a conversation that started in this folder. The hash in a long name depends on Claude Code's runtime
+/// (Bun, Node), so that for long names only an existing transcript is found.
 fn transcript(home: &Path, cwd: &str, session_id: &str) -> Option<String> {
     let projects = home.join("projects");
     let name = encoded(cwd);
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_can_be_understood_count() {
+    fn unreadable_and_incomplete_files_are_skipped() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(all(dir.path()), []);
         fs::create_dir(folder(dir.path())).unwrap();
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn fifo_in_the_folder_makes_nobody_wait() {
+    fn fifo_in_the_folder_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(folder(dir.path())).unwrap();
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_sessions_are_told_apart() {
+    fn kinds_of_sessions_are_recognised() {
         let of = |text: &str| kind(&Input::read(text.as_bytes(), &WANTED));
         assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "cli"}"#), Some(AgentKind::Interactive));
         assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "sdk-cli"}"#), Some(AgentKind::Headless));

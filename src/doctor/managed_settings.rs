@@ -1,18 +1,18 @@
-//! The settings of Claude Code that an administrator deploys to a machine. They outrank those of its users.
+//! The settings of Claude Code that an administrator deploys to a machine. They override those of its users.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::hooks::CHECK;
-use crate::claude::hook::Event;
+use crate::claude::hook::HookEvent;
 use crate::claude::settings;
 use crate::domain::Finding;
 use crate::platform::default_paths::Os;
 
-/// The files that can be read, in the order in which later ones replace earlier ones.
+/// The readable files; later ones override earlier ones.
 #[derive(Default)]
-pub(super) struct Managed {
+pub(super) struct ManagedSettings {
     files: Vec<(PathBuf, String)>,
     pub faults: Vec<Finding>,
 }
@@ -25,7 +25,7 @@ pub(super) fn folder(os: Os) -> &'static Path {
     })
 }
 
-impl Managed {
+impl ManagedSettings {
     /// Reads `managed-settings.json`, and the files in `managed-settings.d` in the order of their names.
     pub fn read(folder: &Path) -> Self {
         let entries = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten();
@@ -56,14 +56,14 @@ impl Managed {
         }
     }
 
-    /// The value of a switch, and the file that sets it.
+    /// The value of a boolean setting, and the file that sets it.
     pub fn flag(&self, name: &str) -> Option<(bool, &Path)> {
         let mut values =
             self.files.iter().rev().filter_map(|(path, text)| Some((settings::flag(text, name)?, path.as_path())));
         values.next()
     }
 
-    pub fn has_hook(&self, event: Event) -> bool {
+    pub fn has_hook(&self, event: HookEvent) -> bool {
         self.files.iter().any(|(_, text)| settings::has_hook(text, event).unwrap_or(false))
     }
 }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn later_managed_files_replace_earlier_ones() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Managed::read(dir.path()).flag("disableAllHooks"), None);
+        assert_eq!(ManagedSettings::read(dir.path()).flag("disableAllHooks"), None);
         fs::create_dir(dir.path().join("managed-settings.d")).unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         write("managed-settings.json", r#"{"disableAllHooks": true, "allowManagedHooksOnly": "yes"}"#);
@@ -89,7 +89,7 @@ mod tests {
         write("managed-settings.d/10.json", r#"{"disableAllHooks": true}"#);
         write("managed-settings.d/.30.json", r#"{"disableAllHooks": true}"#);
         write("managed-settings.d/README", "not JSON");
-        let managed = Managed::read(dir.path());
+        let managed = ManagedSettings::read(dir.path());
         assert_eq!(managed.flag("disableAllHooks").map(|(value, _)| value), Some(false));
         assert_eq!(managed.flag("allowManagedHooksOnly"), None, "not a boolean");
         assert_eq!(managed.faults, []);
@@ -99,7 +99,7 @@ mod tests {
     fn broken_managed_settings_are_wrong() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("managed-settings.json"), "{").unwrap();
-        let managed = Managed::read(dir.path());
+        let managed = ManagedSettings::read(dir.path());
         assert_eq!(managed.faults[0].verdict, Verdict::Wrong);
         assert_eq!(managed.flag("disableAllHooks"), None);
     }
