@@ -154,7 +154,8 @@ pub(in crate::store) fn nothing_left(db: &Connection) -> Result<String, StoreErr
         .map(|k| format!("'{}'", k.as_str()))
         .collect();
     Ok(format!(
-        "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
+        "NOT EXISTS (SELECT 1 FROM records r INDEXED BY records_unsynced_of_session \
+             WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
              AND r.kind IN ({}))",
         kinds.join(", ")
     ))
