@@ -11,7 +11,7 @@ use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Process;
 use crate::domain::Project;
-use crate::domain::agent::{Report, Sign, type_by};
+use crate::domain::agent::{AgentSignal, ValidReport, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
 use crate::store::{Caller, PinnedIdentity, ReceivedReport, Store, StoreError};
@@ -48,9 +48,9 @@ impl AgentRecorder {
 }
 
 impl Recorder for AgentRecorder {
-    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
         let started = match sign {
-            Sign::Found => match start_of(running) {
+            AgentSignal::Found => match start_of(running) {
                 Some(started) => started,
                 None => return false,
             },
@@ -60,7 +60,7 @@ impl Recorder for AgentRecorder {
             let settings = self.settings.borrow();
             (settings.type_rules.clone(), settings.stale_after)
         };
-        let report = Report {
+        let report = ValidReport {
             sign,
             claude_session_uuid: Some(running.session_id.clone()),
             claude_session_path: running.transcript.clone(),

@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::Timestamp;
-use crate::domain::agent::Kind;
+use crate::domain::agent::AgentKind;
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::{Budget, ROWS};
 use crate::store::sync_state::record_outbox;
@@ -43,7 +43,7 @@ pub(in crate::store) fn close_headless(
         db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?3 AND {IS_ABANDONED}"))?;
     let mut closed = 0;
     for row in &examined {
-        let key = params![Kind::Headless.as_str(), silent_since.micros(), row];
+        let key = params![AgentKind::Headless.as_str(), silent_since.micros(), row];
         if let Some(mut found) = find.query_row(key, sessions::read_record).optional()? {
             found.session.close(at);
             found.process = None;

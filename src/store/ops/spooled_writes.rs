@@ -1,13 +1,13 @@
 //! Writes that clients left in the spool: each is applied, and noted as applied, in one transaction.
 
+use crate::domain::Process;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::domain::Process;
-use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, NewRecord, Registration, Session, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::user_limits::UserLimits;
@@ -35,7 +35,7 @@ pub enum SpooledWrite {
     Report(Box<ReceivedReport>),
     Append {
         id: String,
-        what: Box<Happening>,
+        what: Box<NewRecord>,
         record_id: Uuid,
     },
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::turns::{BESIDE, fill};
 use super::*;
-use crate::domain::mirror::{Changes as Page, Gone, Rest};
+use crate::domain::mirror::{ChangePage as Page, Continuation, DeletedSession};
 use crate::domain::{InstanceType, Project};
 use crate::store::ops::retention::{self, PrunePlace};
 
@@ -135,10 +135,13 @@ async fn deletions_from_central_have_no_long_job() {
     let began = Instant::now();
     let all: Vec<i64> = (0..sessions).collect();
     for page in all.chunks(1_000) {
-        let gone = page.iter().map(|n| Gone { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) }).collect();
-        let changes = Page { gone, rest: Rest::Nothing { next_since: 9 }, ..Page::default() };
+        let gone = page
+            .iter()
+            .map(|n| DeletedSession { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) })
+            .collect();
+        let changes = Page { gone, rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
         let draws = Box::new(std::array::from_fn(|n| n as u64));
-        store.take_in(crate::domain::mirror::Reading::since(1), changes, draws, at(1), STALE_AFTER).await.unwrap();
+        store.take_in(crate::domain::mirror::PullQuery::since(1), changes, draws, at(1), STALE_AFTER).await.unwrap();
     }
     check_jobs(&store, "deletions", began);
     shut((store, writer));
@@ -153,9 +156,9 @@ async fn sessions_that_a_whole_reading_did_not_meet_are_deleted_in_turns() {
     change(dir.path(), "UPDATE sessions SET mirror_round = 0, pid = NULL; UPDATE records SET unsynced = NULL");
     let (store, writer) = open(dir.path());
     let began = Instant::now();
-    let changes = Page { rest: Rest::Nothing { next_since: 9 }, ..Page::default() };
+    let changes = Page { rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
     let draws = Box::new(std::array::from_fn(|n| n as u64));
-    store.take_in(crate::domain::mirror::Reading::since(0), changes, draws, at(1), STALE_AFTER).await.unwrap();
+    store.take_in(crate::domain::mirror::PullQuery::since(0), changes, draws, at(1), STALE_AFTER).await.unwrap();
     check_jobs(&store, "a whole reading", began);
     shut((store, writer));
     assert_eq!((count(dir.path(), "sessions"), count(dir.path(), "records")), (0, 0));
