@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sessiond::clock;
-use sessiond::domain::mirror::{Changes, Reading, Rest};
+use sessiond::domain::mirror::{ChangePage, Continuation, PullQuery};
 use sessiond::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, TimedSession, Timestamp,
 };
@@ -97,9 +97,13 @@ pub fn mirror(dir: &Path, count: u64) {
             let sessions = (from..count.min(from + 1000))
                 .map(|number| TimedSession::untimed(remote_session(number, random.next(), at)));
             let sessions = sessions.collect();
-            let changes = Changes { sessions, rest: Rest::Nothing { next_since: from + 1 }, ..Changes::default() };
+            let changes =
+                ChangePage { sessions, rest: Continuation::Complete { next_since: from + 1 }, ..ChangePage::default() };
             let draws = Box::new(std::array::from_fn(|_| random.next()));
-            store.take_in(Reading::since(from.max(1)), changes, draws, at, STALE_AFTER).await.expect("it is mirrored");
+            store
+                .take_in(PullQuery::since(from.max(1)), changes, draws, at, STALE_AFTER)
+                .await
+                .expect("it is mirrored");
         }
     });
 }
@@ -107,5 +111,5 @@ pub fn mirror(dir: &Path, count: u64) {
 fn remote_session(number: u64, random: u64, at: Timestamp) -> Session {
     let machine = MachineName::parse(&format!("machine{}", number % 100)).expect("a name");
     let what = registration(number, &machine);
-    Session::register(InstanceId::draw(&what.project, what.instance_type, random), what, at)
+    Session::register(InstanceId::generate(&what.project, what.instance_type, random), what, at)
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::input::Input;
 use super::{JOB_DIR, agent_kind, background_job, reporting_agent, variable};
-use crate::domain::agent::Kind;
+use crate::domain::agent::AgentKind;
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
@@ -104,8 +104,8 @@ fn end_sign(reason: Option<&str>, env: Env<'_>) -> &'static str {
     match (reason, agent_kind(env)) {
         (Some("clear" | "resume"), _) => "leave",
         (Some("prompt_input_exit" | "logout" | "exit"), _) => "end",
-        (_, Some(Kind::Interactive)) => "gone",
-        (_, Some(Kind::Background)) if job_continues(env) => "gone",
+        (_, Some(AgentKind::Interactive)) => "gone",
+        (_, Some(AgentKind::Background)) if job_continues(env) => "gone",
         _ => "end",
     }
 }
@@ -115,7 +115,7 @@ fn job_continues(env: Env<'_>) -> bool {
 }
 
 fn known_source(source: &str) -> Option<String> {
-    crate::domain::agent::Source::parse(source).map(|source| source.as_str().to_owned())
+    crate::domain::agent::StartSource::parse(source).map(|source| source.as_str().to_owned())
 }
 
 /// The longest text in a record, in characters: the body of a request is bounded.

@@ -17,7 +17,7 @@ pub mod statusline;
 pub mod versions;
 
 use crate::domain::InstanceId;
-use crate::domain::agent::Kind;
+use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
@@ -40,16 +40,16 @@ fn variable(env: Env<'_>, name: &str) -> Option<String> {
 }
 
 /// The kind of session, by the agent's variables.
-fn agent_kind(env: Env<'_>) -> Option<Kind> {
+fn agent_kind(env: Env<'_>) -> Option<AgentKind> {
     let entrypoint = variable(env, ENTRYPOINT);
     if variable(env, JOB_DIR).is_some() {
-        Some(Kind::Background)
+        Some(AgentKind::Background)
     } else if entrypoint.as_deref().is_some_and(|name| name.starts_with("sdk"))
         || variable(env, ATTENDED).as_deref() == Some("0")
     {
-        Some(Kind::Headless)
+        Some(AgentKind::Headless)
     } else {
-        entrypoint.filter(|name| name == "cli").map(|_| Kind::Interactive)
+        entrypoint.filter(|name| name == "cli").map(|_| AgentKind::Interactive)
     }
 }
 
@@ -80,12 +80,12 @@ mod tests {
             agent_kind(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
         };
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[(ENTRYPOINT, "cli")]), Some(Kind::Interactive));
-        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "1")]), Some(Kind::Interactive));
-        assert_eq!(of(&[(ENTRYPOINT, "sdk-cli")]), Some(Kind::Headless));
-        assert_eq!(of(&[(ENTRYPOINT, "sdk-py")]), Some(Kind::Headless));
-        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0")]), Some(Kind::Headless), "inherited from a terminal");
-        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0"), (JOB_DIR, "/j")]), Some(Kind::Background));
+        assert_eq!(of(&[(ENTRYPOINT, "cli")]), Some(AgentKind::Interactive));
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "1")]), Some(AgentKind::Interactive));
+        assert_eq!(of(&[(ENTRYPOINT, "sdk-cli")]), Some(AgentKind::Headless));
+        assert_eq!(of(&[(ENTRYPOINT, "sdk-py")]), Some(AgentKind::Headless));
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0")]), Some(AgentKind::Headless), "inherited from a terminal");
+        assert_eq!(of(&[(ENTRYPOINT, "cli"), (ATTENDED, "0"), (JOB_DIR, "/j")]), Some(AgentKind::Background));
         assert_eq!(of(&[(ENTRYPOINT, "claude-vscode")]), None);
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::input::Input;
 use super::{background_job, project, small_file};
 use crate::domain::Project;
-use crate::domain::agent::Kind;
+use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
 
 const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
@@ -33,7 +33,7 @@ pub struct RunningAgent {
     pub session_id: String,
     pub cwd: Option<String>,
     pub transcript: Option<String>,
-    pub kind: Option<Kind>,
+    pub kind: Option<AgentKind>,
     /// The name of a background session's job.
     pub job: Option<String>,
 }
@@ -103,12 +103,12 @@ fn started(input: &Input) -> Option<Option<i64>> {
     }
 }
 
-fn kind(input: &Input) -> Option<Kind> {
+fn kind(input: &Input) -> Option<AgentKind> {
     let entrypoint = input.text("entrypoint").unwrap_or_default();
     match input.text("kind") {
-        Some("bg") => Some(Kind::Background),
-        _ if entrypoint.starts_with("sdk") => Some(Kind::Headless),
-        Some("interactive") => Some(Kind::Interactive),
+        Some("bg") => Some(AgentKind::Background),
+        _ if entrypoint.starts_with("sdk") => Some(AgentKind::Headless),
+        Some("interactive") => Some(AgentKind::Interactive),
         _ => None,
     }
 }
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn kinds_of_sessions_are_recognised() {
         let of = |text: &str| kind(&Input::read(text.as_bytes(), &WANTED));
-        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "cli"}"#), Some(Kind::Interactive));
-        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "sdk-cli"}"#), Some(Kind::Headless));
-        assert_eq!(of(r#"{"kind": "bg", "entrypoint": "cli", "jobId": "fddf4009"}"#), Some(Kind::Background));
+        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "cli"}"#), Some(AgentKind::Interactive));
+        assert_eq!(of(r#"{"kind": "interactive", "entrypoint": "sdk-cli"}"#), Some(AgentKind::Headless));
+        assert_eq!(of(r#"{"kind": "bg", "entrypoint": "cli", "jobId": "fddf4009"}"#), Some(AgentKind::Background));
         assert_eq!(of("{}"), None);
     }
 

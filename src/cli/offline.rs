@@ -65,7 +65,7 @@ impl<'a> OfflineWriter<'a> {
 
     /// Draws the id of a session that is registered in the spool.
     pub fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
-        InstanceId::draw(project, kind, (self.random)())
+        InstanceId::generate(project, kind, (self.random)())
     }
 
     /// The name of this machine: HOST_MACHINE, else the pinned identity, else the host's name.

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Project;
-use crate::domain::agent::{Report, Sign, type_by};
+use crate::domain::agent::{AgentSignal, ValidReport, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
 use crate::store::{Caller, PinnedIdentity, Process, ReceivedReport, Store, StoreError};
@@ -47,9 +47,9 @@ impl AgentRecorder {
 }
 
 impl Recorder for AgentRecorder {
-    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
         let started = match sign {
-            Sign::Found => match start_of(running) {
+            AgentSignal::Found => match start_of(running) {
                 Some(started) => started,
                 None => return false,
             },
@@ -59,7 +59,7 @@ impl Recorder for AgentRecorder {
             let settings = self.settings.borrow();
             (settings.type_rules.clone(), settings.stale_after)
         };
-        let report = Report {
+        let report = ValidReport {
             sign,
             claude_session_uuid: Some(running.session_id.clone()),
             claude_session_path: running.transcript.clone(),

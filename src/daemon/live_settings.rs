@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::api::ApiSettings;
 use crate::config::{ClaudeSettings, Loaded, Settings};
-use crate::domain::backoff::{CAP, CAP_OF_SEVERAL};
+use crate::domain::backoff::{CAP, CAP_WITH_FAILOVER};
 use crate::sync::postgres::PostgresOptions;
 use crate::sync::scheduler::SyncIntervals;
 use crate::sync::worker::SyncSettings;
@@ -97,7 +97,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
             pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
             // Sessions of an unreachable host become stale at most this much late.
             sweep_interval: (settings.stale_after / 4).max(Duration::from_secs(1)),
-            longest_wait: if several { CAP_OF_SEVERAL } else { CAP },
+            longest_wait: if several { CAP_WITH_FAILOVER } else { CAP },
         },
         stale_after: settings.stale_after,
     }

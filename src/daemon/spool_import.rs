@@ -22,7 +22,7 @@ use crate::api::ApiSettings;
 use crate::clock::Clock;
 use crate::discovery::folder_watcher::FolderWatcher;
 use crate::domain::text::one_line;
-use crate::domain::{Happening, InstanceId, Invalid, MachineName, Timestamp};
+use crate::domain::{InstanceId, Invalid, MachineName, NewRecord, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{ClientWrite, Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest};
@@ -407,7 +407,7 @@ impl ImportContext {
         }
     }
 
-    fn append(&self, id: String, what: Happening) -> SpooledWrite {
+    fn append(&self, id: String, what: NewRecord) -> SpooledWrite {
         let random = Uuid::from_u64_pair((self.random)(), (self.random)());
         let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
         SpooledWrite::Append { id, what: Box::new(what), record_id }
@@ -415,7 +415,7 @@ impl ImportContext {
 
     fn received(
         &self,
-        report: crate::domain::agent::Report,
+        report: crate::domain::agent::ValidReport,
         process: Option<Process>,
         host_machine: MachineName,
     ) -> ReceivedReport {

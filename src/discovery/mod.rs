@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::claude::running_agent::{self, RunningAgent};
 use crate::domain::Project;
-use crate::domain::agent::{Kind, Sign};
+use crate::domain::agent::{AgentKind, AgentSignal};
 use crate::platform::process;
 use crate::store::Process;
 use folder_watcher::FolderWatcher;
@@ -33,7 +33,7 @@ const MAX_JOBS: usize = 200;
 /// Records discovered agents: in the daemon's store, or through its socket.
 pub trait Recorder: Sync {
     /// Records that an agent was found, or how it ended. `false`: retry later.
-    fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> impl Future<Output = bool> + Send;
+    fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> impl Future<Output = bool> + Send;
 }
 
 /// Watches Claude Code's folder `home` and records its agents; never returns.
@@ -42,7 +42,7 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
     let mut known = ReportedAgents::default();
     loop {
         for (running, project) in scan(home.clone()).await {
-            if known.is_new(&running) && recorder.record(&running, Sign::Found, project).await {
+            if known.is_new(&running) && recorder.record(&running, AgentSignal::Found, project).await {
                 known.add(running);
             }
         }
@@ -71,7 +71,7 @@ pub fn start_of(running: &RunningAgent) -> Option<i64> {
 /// Queues the end of a session whose process exited normally, or the check of its background job.
 fn queue_end(known: &mut ReportedAgents, process: Process, home: &Path) {
     let Some(running) = known.remove(process) else { return };
-    if running.kind == Some(Kind::Background) {
+    if running.kind == Some(AgentKind::Background) {
         known.jobs.push(running);
         known.job_checks = JOB_CHECKS;
     } else if !running_agent::has_file(home, process.pid) {
@@ -82,7 +82,7 @@ fn queue_end(known: &mut ReportedAgents, process: Process, home: &Path) {
 /// Records the queued ends, including those that could not be recorded before.
 async fn record_ends(recorder: &impl Recorder, known: &mut ReportedAgents) {
     for running in std::mem::take(&mut known.ends) {
-        let recorded = recorder.record(&running, Sign::Exited, Project::unnamed()).await;
+        let recorded = recorder.record(&running, AgentSignal::Exited, Project::unnamed()).await;
         if !recorded && known.ends.len() < MAX_JOBS {
             known.ends.push(running);
         }
@@ -97,7 +97,7 @@ async fn close_stopped_jobs(recorder: &impl Recorder, known: &mut ReportedAgents
         let continues = tokio::task::spawn_blocking(move || job.job_continues(&home)).await.ok().flatten();
         match continues {
             Some(false) => {
-                recorder.record(&running, Sign::End, Project::unnamed()).await;
+                recorder.record(&running, AgentSignal::End, Project::unnamed()).await;
             }
             Some(true) if known.jobs.len() < MAX_JOBS => known.jobs.push(running),
             _ => {}

@@ -15,26 +15,26 @@ use super::{InstanceId, InstanceType, Project};
 
 /// What an agent reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum AgentSignal {
     /// It starts, or continues a conversation.
-    Start(Source),
+    Start(StartSource),
     /// Its process was found running.
     Found,
     /// A heartbeat.
-    Beat,
+    Heartbeat,
     /// Its process leaves this conversation for another.
     Leave,
     /// It ends, and its work is complete.
     End,
     /// Its process ends before its work is complete.
-    Gone,
+    Interrupted,
     /// Its process ended and removed its own file before, which a killed process does not.
     Exited,
 }
 
 /// How an agent runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum AgentKind {
     /// In a terminal, by a user.
     Interactive,
     /// One prompt by `claude -p` or an SDK.
@@ -43,7 +43,7 @@ pub enum Kind {
     Background,
 }
 
-impl Kind {
+impl AgentKind {
     pub fn parse(kind: &str) -> Option<Self> {
         Some(match kind {
             "interactive" => Self::Interactive,
@@ -64,7 +64,7 @@ impl Kind {
 
 /// What made an agent start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum StartSource {
     Startup,
     Resume,
     Clear,
@@ -72,7 +72,7 @@ pub enum Source {
     Fork,
 }
 
-impl Source {
+impl StartSource {
     pub fn parse(source: &str) -> Option<Self> {
         Some(match source {
             "startup" => Self::Startup,
@@ -97,14 +97,14 @@ impl Source {
 
 /// An agent's report; all fields are valid.
 #[derive(Clone, Debug)]
-pub struct Report {
-    pub sign: Sign,
+pub struct ValidReport {
+    pub sign: AgentSignal,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
     pub working_dir: Option<String>,
     pub project: Project,
     pub instance_type: InstanceType,
-    pub kind: Option<Kind>,
+    pub kind: Option<AgentKind>,
     /// 0 to 100.
     pub context_percent: Option<u8>,
     /// The id that the agent was given while no daemon answered: it must lead to the session.
@@ -115,7 +115,7 @@ pub struct Report {
 
 /// A session that a report may belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct SessionCandidate {
     pub id: InstanceId,
     pub closed: bool,
     /// Whether the process that reports is the one that used the session last; `None`: one of the two is unknown.
@@ -132,20 +132,20 @@ pub struct Candidate {
 
 /// The sessions of the reporting user that a report may belong to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Candidates {
+pub struct SessionCandidates {
     /// Has, or had, the agent's own id.
-    pub by_uuid: Option<Candidate>,
+    pub by_uuid: Option<SessionCandidate>,
     /// Is open, and its process is the one that reports.
-    pub by_process: Option<Candidate>,
+    pub by_process: Option<SessionCandidate>,
     /// Is open, belongs to the program that runs the agent, and no conversation in it runs.
-    pub outer: Option<Candidate>,
+    pub outer: Option<SessionCandidate>,
     /// The agent's newest in the same folder that no process runs; only for a report without a process.
-    pub by_folder: Option<Candidate>,
+    pub by_folder: Option<SessionCandidate>,
 }
 
 /// What a report means for the sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Resolution {
     /// It is a heartbeat of this session.
     Adopt(InstanceId),
     /// It ends this session.
@@ -164,38 +164,43 @@ pub enum Verdict {
 /// over a /clear. A closed session is never reopened: a report that continues it begins a new one.
 ///
 /// `identifies` is false for a report without an id and a process, which begins no session.
-pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
-    let Candidates { by_uuid, by_process, outer, by_folder } = known;
-    let continue_or_begin = |found: Option<Candidate>| found.map_or(Verdict::Begin { resumed_from: None }, resume);
+pub fn resolve(sign: AgentSignal, identifies: bool, known: SessionCandidates) -> Resolution {
+    let SessionCandidates { by_uuid, by_process, outer, by_folder } = known;
+    let continue_or_begin =
+        |found: Option<SessionCandidate>| found.map_or(Resolution::Begin { resumed_from: None }, resume);
     match sign {
-        Sign::End | Sign::Gone | Sign::Exited => end(sign, by_uuid),
-        Sign::Found | Sign::Beat | Sign::Leave => match by_uuid {
+        AgentSignal::End | AgentSignal::Interrupted | AgentSignal::Exited => end(sign, by_uuid),
+        AgentSignal::Found | AgentSignal::Heartbeat | AgentSignal::Leave => match by_uuid {
             // Late reports of a process that has ended its session, or has left it for another.
-            Some(session) if session.closed && session.same_process != Some(false) => Verdict::Ignore(session.id),
+            Some(session) if session.closed && session.same_process != Some(false) => Resolution::Ignore(session.id),
             Some(session) if session.is_left && by_process.as_ref().is_some_and(|running| running.id != session.id) => {
-                Verdict::Ignore(session.id)
+                Resolution::Ignore(session.id)
             }
             Some(session) => resume(session),
             None => match by_process.or(outer) {
                 Some(session) => resume(session),
-                None if identifies && sign != Sign::Leave => Verdict::Begin { resumed_from: None },
-                None => Verdict::Unknown,
+                None if identifies && sign != AgentSignal::Leave => Resolution::Begin { resumed_from: None },
+                None => Resolution::Unknown,
             },
         },
-        Sign::Start(Source::Fork) => match by_uuid {
+        AgentSignal::Start(StartSource::Fork) => match by_uuid {
             Some(session) => resume(session),
-            None => Verdict::Begin { resumed_from: by_process.map(|original| original.id) },
+            None => Resolution::Begin { resumed_from: by_process.map(|original| original.id) },
         },
         // One process that starts under two ids starts one session, if the project is the same.
-        Sign::Start(Source::Startup) => {
+        AgentSignal::Start(StartSource::Startup) => {
             continue_or_begin(by_uuid.or(by_process.filter(|session| session.same_project)).or(outer))
         }
         // The process left one conversation to resume another, which may be unknown here.
-        Sign::Start(Source::Resume) => continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer)),
-        Sign::Start(Source::Compact) if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) => {
-            by_uuid.map_or(Verdict::Unknown, |session| Verdict::Ignore(session.id))
+        AgentSignal::Start(StartSource::Resume) => {
+            continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer))
         }
-        Sign::Start(Source::Clear | Source::Compact) => {
+        AgentSignal::Start(StartSource::Compact)
+            if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) =>
+        {
+            by_uuid.map_or(Resolution::Unknown, |session| Resolution::Ignore(session.id))
+        }
+        AgentSignal::Start(StartSource::Clear | StartSource::Compact) => {
             continue_or_begin(by_uuid.or(by_process).or(outer).or(by_folder))
         }
     }
@@ -203,20 +208,20 @@ pub fn resolve(sign: Sign, identifies: bool, known: Candidates) -> Verdict {
 
 /// Resolves the end of the session that the report names. An end of an unknown conversation, such as a `--resume` of one
 /// that does not exist, ends no session.
-fn end(sign: Sign, named: Option<Candidate>) -> Verdict {
-    let Some(session) = named else { return Verdict::Unknown };
-    let ends = session.is_current && !session.runs_elsewhere && !(sign == Sign::Exited && session.is_left);
+fn end(sign: AgentSignal, named: Option<SessionCandidate>) -> Resolution {
+    let Some(session) = named else { return Resolution::Unknown };
+    let ends = session.is_current && !session.runs_elsewhere && !(sign == AgentSignal::Exited && session.is_left);
     match sign {
-        _ if session.closed || !ends => Verdict::Ignore(session.id),
-        Sign::Gone => Verdict::Abandon(session.id),
-        _ => Verdict::Close(session.id),
+        _ if session.closed || !ends => Resolution::Ignore(session.id),
+        AgentSignal::Interrupted => Resolution::Abandon(session.id),
+        _ => Resolution::Close(session.id),
     }
 }
 
-fn resume(session: Candidate) -> Verdict {
+fn resume(session: SessionCandidate) -> Resolution {
     match session.closed {
-        true => Verdict::Begin { resumed_from: Some(session.id) },
-        false => Verdict::Adopt(session.id),
+        true => Resolution::Begin { resumed_from: Some(session.id) },
+        false => Resolution::Adopt(session.id),
     }
 }
 
@@ -343,9 +348,9 @@ mod tests {
         assert!(named("проект-x").starts_with("x-"), "{}", named("проект-x"));
     }
 
-    fn open(id: &str) -> Candidate {
+    fn open(id: &str) -> SessionCandidate {
         let id = InstanceId::parse(id).unwrap();
-        Candidate {
+        SessionCandidate {
             id,
             closed: false,
             same_process: None,
@@ -356,112 +361,135 @@ mod tests {
         }
     }
 
-    fn closed(id: &str, same_process: Option<bool>) -> Candidate {
-        Candidate { closed: true, same_process, ..open(id) }
+    fn closed(id: &str, same_process: Option<bool>) -> SessionCandidate {
+        SessionCandidate { closed: true, same_process, ..open(id) }
     }
 
     const A: &str = "odin-PS-aaaaaa";
     const B: &str = "odin-PS-bbbbbb";
     const C: &str = "odin-PS-cccccc";
-    const BEGIN: Verdict = Verdict::Begin { resumed_from: None };
-    const RESUME: Sign = Sign::Start(Source::Resume);
+    const BEGIN: Resolution = Resolution::Begin { resumed_from: None };
+    const RESUME: AgentSignal = AgentSignal::Start(StartSource::Resume);
 
     fn id(id: &str) -> InstanceId {
         InstanceId::parse(id).unwrap()
     }
 
-    fn by_uuid(session: Candidate) -> Candidates {
-        Candidates { by_uuid: Some(session), ..Candidates::default() }
+    fn by_uuid(session: SessionCandidate) -> SessionCandidates {
+        SessionCandidates { by_uuid: Some(session), ..SessionCandidates::default() }
     }
 
-    fn by_process(session: Candidate) -> Candidates {
-        Candidates { by_process: Some(session), ..Candidates::default() }
+    fn by_process(session: SessionCandidate) -> SessionCandidates {
+        SessionCandidates { by_process: Some(session), ..SessionCandidates::default() }
     }
 
     #[test]
     fn agent_keeps_its_session() {
-        let all = Candidates {
+        let all = SessionCandidates {
             by_uuid: Some(open(A)),
             by_process: Some(open(B)),
             outer: Some(open(C)),
             by_folder: Some(open(B)),
         };
-        let starts = [Source::Startup, Source::Resume, Source::Clear, Source::Compact, Source::Fork].map(Sign::Start);
-        for sign in starts.into_iter().chain([Sign::Beat, Sign::Found]) {
-            assert_eq!(resolve(sign, true, all.clone()), Verdict::Adopt(id(A)), "{sign:?}");
-            if sign != Sign::Start(Source::Fork) {
-                let by_process = Candidates { by_uuid: None, ..all.clone() };
-                assert_eq!(resolve(sign, true, by_process), Verdict::Adopt(id(B)), "{sign:?}");
-                let outer = Candidates { by_uuid: None, by_process: None, ..all.clone() };
-                assert_eq!(resolve(sign, true, outer), Verdict::Adopt(id(C)), "{sign:?}");
+        let starts =
+            [StartSource::Startup, StartSource::Resume, StartSource::Clear, StartSource::Compact, StartSource::Fork]
+                .map(AgentSignal::Start);
+        for sign in starts.into_iter().chain([AgentSignal::Heartbeat, AgentSignal::Found]) {
+            assert_eq!(resolve(sign, true, all.clone()), Resolution::Adopt(id(A)), "{sign:?}");
+            if sign != AgentSignal::Start(StartSource::Fork) {
+                let by_process = SessionCandidates { by_uuid: None, ..all.clone() };
+                assert_eq!(resolve(sign, true, by_process), Resolution::Adopt(id(B)), "{sign:?}");
+                let outer = SessionCandidates { by_uuid: None, by_process: None, ..all.clone() };
+                assert_eq!(resolve(sign, true, outer), Resolution::Adopt(id(C)), "{sign:?}");
             }
-            assert_eq!(resolve(sign, true, Candidates::default()), BEGIN, "{sign:?}");
+            assert_eq!(resolve(sign, true, SessionCandidates::default()), BEGIN, "{sign:?}");
         }
-        let fork = resolve(Sign::Start(Source::Fork), true, by_process(open(A)));
-        assert_eq!(fork, Verdict::Begin { resumed_from: Some(id(A)) }, "a fork is another session");
-        let folder = Candidates { by_folder: Some(open(A)), ..Candidates::default() };
-        assert_eq!(resolve(Sign::Start(Source::Clear), true, folder.clone()), Verdict::Adopt(id(A)));
-        for sign in [RESUME, Sign::Start(Source::Startup), Sign::Beat] {
+        let fork = resolve(AgentSignal::Start(StartSource::Fork), true, by_process(open(A)));
+        assert_eq!(fork, Resolution::Begin { resumed_from: Some(id(A)) }, "a fork is another session");
+        let folder = SessionCandidates { by_folder: Some(open(A)), ..SessionCandidates::default() };
+        assert_eq!(resolve(AgentSignal::Start(StartSource::Clear), true, folder.clone()), Resolution::Adopt(id(A)));
+        for sign in [RESUME, AgentSignal::Start(StartSource::Startup), AgentSignal::Heartbeat] {
             assert_eq!(resolve(sign, true, folder.clone()), BEGIN, "the folder alone does not identify: {sign:?}");
         }
     }
 
     #[test]
     fn resume_of_an_unknown_conversation_is_a_new_session() {
-        let left = Candidate { is_left: true, is_current: false, ..open(A) };
+        let left = SessionCandidate { is_left: true, is_current: false, ..open(A) };
         assert_eq!(resolve(RESUME, true, by_process(left.clone())), BEGIN);
-        assert_eq!(resolve(Sign::Start(Source::Clear), true, by_process(left)), Verdict::Adopt(id(A)));
-        let throw_away = Candidate { is_current: false, ..open(A) };
-        assert_eq!(resolve(RESUME, true, by_process(throw_away)), Verdict::Adopt(id(A)), "a start under two ids");
+        assert_eq!(resolve(AgentSignal::Start(StartSource::Clear), true, by_process(left)), Resolution::Adopt(id(A)));
+        let throw_away = SessionCandidate { is_current: false, ..open(A) };
+        assert_eq!(resolve(RESUME, true, by_process(throw_away)), Resolution::Adopt(id(A)), "a start under two ids");
     }
 
     #[test]
     fn start_in_another_project_is_another_session() {
-        let elsewhere = Candidate { same_project: false, ..open(A) };
-        assert_eq!(resolve(Sign::Start(Source::Startup), true, by_process(elsewhere.clone())), BEGIN);
-        assert_eq!(resolve(Sign::Beat, true, by_process(elsewhere)), Verdict::Adopt(id(A)), "it works elsewhere");
+        let elsewhere = SessionCandidate { same_project: false, ..open(A) };
+        assert_eq!(resolve(AgentSignal::Start(StartSource::Startup), true, by_process(elsewhere.clone())), BEGIN);
+        assert_eq!(
+            resolve(AgentSignal::Heartbeat, true, by_process(elsewhere)),
+            Resolution::Adopt(id(A)),
+            "it works elsewhere"
+        );
     }
 
     #[test]
     fn end_closes_only_the_session_that_it_names() {
         for (sign, ends) in [
-            (Sign::End, Verdict::Close(id(A))),
-            (Sign::Gone, Verdict::Abandon(id(A))),
-            (Sign::Exited, Verdict::Close(id(A))),
+            (AgentSignal::End, Resolution::Close(id(A))),
+            (AgentSignal::Interrupted, Resolution::Abandon(id(A))),
+            (AgentSignal::Exited, Resolution::Close(id(A))),
         ] {
             assert_eq!(resolve(sign, true, by_uuid(open(A))), ends);
-            let former = Candidate { is_current: false, ..open(A) };
-            assert_eq!(resolve(sign, true, by_uuid(former)), Verdict::Ignore(id(A)), "a former id");
-            let elsewhere = Candidate { runs_elsewhere: true, ..open(A) };
-            assert_eq!(resolve(sign, true, by_uuid(elsewhere)), Verdict::Ignore(id(A)), "another process runs it");
-            assert_eq!(resolve(sign, true, by_process(open(A))), Verdict::Unknown, "another conversation");
+            let former = SessionCandidate { is_current: false, ..open(A) };
+            assert_eq!(resolve(sign, true, by_uuid(former)), Resolution::Ignore(id(A)), "a former id");
+            let elsewhere = SessionCandidate { runs_elsewhere: true, ..open(A) };
+            assert_eq!(resolve(sign, true, by_uuid(elsewhere)), Resolution::Ignore(id(A)), "another process runs it");
+            assert_eq!(resolve(sign, true, by_process(open(A))), Resolution::Unknown, "another conversation");
         }
-        let reported = Candidate { is_left: true, ..open(A) };
-        assert_eq!(resolve(Sign::Exited, true, by_uuid(reported)), Verdict::Ignore(id(A)), "a hook said how it ended");
+        let reported = SessionCandidate { is_left: true, ..open(A) };
+        assert_eq!(
+            resolve(AgentSignal::Exited, true, by_uuid(reported)),
+            Resolution::Ignore(id(A)),
+            "a hook said how it ended"
+        );
     }
 
     #[test]
     fn late_reports_under_an_id_that_was_left_change_nothing() {
-        let left = Candidate { is_left: true, ..open(A) };
-        let known = Candidates { by_process: Some(open(B)), ..by_uuid(left.clone()) };
-        assert_eq!(resolve(Sign::Beat, true, known.clone()), Verdict::Ignore(id(A)));
-        assert_eq!(resolve(RESUME, true, known), Verdict::Adopt(id(A)), "it returns to that conversation");
-        assert_eq!(resolve(Sign::Beat, true, by_uuid(left)), Verdict::Adopt(id(A)));
-        assert_eq!(resolve(Sign::Leave, true, Candidates::default()), Verdict::Unknown);
+        let left = SessionCandidate { is_left: true, ..open(A) };
+        let known = SessionCandidates { by_process: Some(open(B)), ..by_uuid(left.clone()) };
+        assert_eq!(resolve(AgentSignal::Heartbeat, true, known.clone()), Resolution::Ignore(id(A)));
+        assert_eq!(resolve(RESUME, true, known), Resolution::Adopt(id(A)), "it returns to that conversation");
+        assert_eq!(resolve(AgentSignal::Heartbeat, true, by_uuid(left)), Resolution::Adopt(id(A)));
+        assert_eq!(resolve(AgentSignal::Leave, true, SessionCandidates::default()), Resolution::Unknown);
     }
 
     #[test]
     fn close_is_permanent() {
-        let begins = Verdict::Begin { resumed_from: Some(id(A)) };
+        let begins = Resolution::Begin { resumed_from: Some(id(A)) };
         assert_eq!(resolve(RESUME, true, by_uuid(closed(A, None))), begins);
-        for sign in [Sign::Beat, Sign::End, Sign::Gone, Sign::Exited, Sign::Leave] {
-            assert_eq!(resolve(sign, true, by_uuid(closed(A, None))), Verdict::Ignore(id(A)), "{sign:?}");
+        for sign in [
+            AgentSignal::Heartbeat,
+            AgentSignal::End,
+            AgentSignal::Interrupted,
+            AgentSignal::Exited,
+            AgentSignal::Leave,
+        ] {
+            assert_eq!(resolve(sign, true, by_uuid(closed(A, None))), Resolution::Ignore(id(A)), "{sign:?}");
         }
-        assert_eq!(resolve(Sign::Beat, true, by_uuid(closed(A, Some(true)))), Verdict::Ignore(id(A)));
-        assert_eq!(resolve(Sign::Found, true, by_uuid(closed(A, Some(false)))), begins, "another process continues it");
-        assert_eq!(resolve(Sign::Start(Source::Compact), true, by_uuid(closed(A, Some(true)))), Verdict::Ignore(id(A)));
-        assert_eq!(resolve(Sign::End, true, Candidates::default()), Verdict::Unknown);
-        assert_eq!(resolve(Sign::Beat, false, Candidates::default()), Verdict::Unknown);
+        assert_eq!(resolve(AgentSignal::Heartbeat, true, by_uuid(closed(A, Some(true)))), Resolution::Ignore(id(A)));
+        assert_eq!(
+            resolve(AgentSignal::Found, true, by_uuid(closed(A, Some(false)))),
+            begins,
+            "another process continues it"
+        );
+        assert_eq!(
+            resolve(AgentSignal::Start(StartSource::Compact), true, by_uuid(closed(A, Some(true)))),
+            Resolution::Ignore(id(A))
+        );
+        assert_eq!(resolve(AgentSignal::End, true, SessionCandidates::default()), Resolution::Unknown);
+        assert_eq!(resolve(AgentSignal::Heartbeat, false, SessionCandidates::default()), Resolution::Unknown);
     }
 
     #[test]

@@ -11,10 +11,10 @@ const BASE: Duration = Duration::from_millis(250);
 pub const CAP: Duration = Duration::from_secs(30);
 
 /// The longest wait if several hosts of central are configured: after a failover another one serves within seconds.
-pub const CAP_OF_SEVERAL: Duration = Duration::from_secs(5);
+pub const CAP_WITH_FAILOVER: Duration = Duration::from_secs(5);
 
 /// The longest wait if the operator has to act.
-pub const CAP_FOR_A_PERSON: Duration = Duration::from_secs(60);
+pub const CAP_FOR_OPERATOR: Duration = Duration::from_secs(60);
 
 /// The wait before attempt number `attempt` (the first retry is 0): uniform over
 /// `0..=min(cap, BASE * 2^attempt)`, `random` being uniform over all of u64.
@@ -33,7 +33,7 @@ mod tests {
         assert_eq!(full_jitter(0, CAP, u64::MAX), BASE);
         assert_eq!(full_jitter(3, CAP, u64::MAX), BASE * 8);
         assert_eq!(full_jitter(40, CAP, u64::MAX), CAP);
-        assert_eq!(full_jitter(u32::MAX, CAP_FOR_A_PERSON, u64::MAX), CAP_FOR_A_PERSON);
+        assert_eq!(full_jitter(u32::MAX, CAP_FOR_OPERATOR, u64::MAX), CAP_FOR_OPERATOR);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use super::{Session, Timestamp};
 macro_rules! shared_columns {
     ($($column:ident: $field:ident,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Column {
+        pub enum SharedColumn {
             $($column,)*
         }
 
-        impl Column {
+        impl SharedColumn {
             pub const ALL: &[Self] = &[$(Self::$column,)*];
 
             /// Its name in supervisor_sessions.
@@ -54,7 +54,7 @@ shared_columns! {
 }
 
 /// The number of columns.
-pub const COLUMNS: usize = Column::ALL.len();
+pub const COLUMNS: usize = SharedColumn::ALL.len();
 
 /// When columns were changed last. Central keeps them as JSON: microseconds since 1970 by name, and under `other` the time
 /// that counts for each column that is not named.
@@ -67,17 +67,17 @@ impl ColumnTimes {
         Self([Some(at); COLUMNS])
     }
 
-    pub fn get(&self, column: Column) -> Option<Timestamp> {
+    pub fn get(&self, column: SharedColumn) -> Option<Timestamp> {
         self.0[column as usize]
     }
 
-    pub fn set(&mut self, column: Column, at: Timestamp) {
+    pub fn set(&mut self, column: SharedColumn, at: Timestamp) {
         self.0[column as usize] = Some(at);
     }
 
     /// The columns whose times are known.
-    pub fn iter(&self) -> impl Iterator<Item = (Column, Timestamp)> + '_ {
-        Column::ALL.iter().filter_map(|column| Some((*column, self.get(*column)?)))
+    pub fn iter(&self) -> impl Iterator<Item = (SharedColumn, Timestamp)> + '_ {
+        SharedColumn::ALL.iter().filter_map(|column| Some((*column, self.get(*column)?)))
     }
 
     pub fn newest(&self) -> Option<Timestamp> {
@@ -93,7 +93,7 @@ impl ColumnTimes {
     pub fn from_json(json: &str) -> Self {
         let named: BTreeMap<String, i64> = serde_json::from_str(json).unwrap_or_default();
         let mut times = Self::default();
-        for column in Column::ALL {
+        for column in SharedColumn::ALL {
             let at = named.get(column.name()).or_else(|| named.get("other"));
             times.0[*column as usize] = at.copied().map(Timestamp::from_micros);
         }
@@ -101,8 +101,8 @@ impl ColumnTimes {
     }
 }
 
-impl FromIterator<(Column, Timestamp)> for ColumnTimes {
-    fn from_iter<I: IntoIterator<Item = (Column, Timestamp)>>(times: I) -> Self {
+impl FromIterator<(SharedColumn, Timestamp)> for ColumnTimes {
+    fn from_iter<I: IntoIterator<Item = (SharedColumn, Timestamp)>>(times: I) -> Self {
         let mut all = Self::default();
         times.into_iter().for_each(|(column, at)| all.set(column, at));
         all
@@ -139,11 +139,15 @@ mod tests {
     #[test]
     fn times_survive_json_and_unnamed_columns_have_the_common_time() {
         let at = Timestamp::from_micros;
-        let times: ColumnTimes = [(Column::CurrentEpic, at(7)), (Column::WorkingDir, at(-1))].into_iter().collect();
+        let times: ColumnTimes =
+            [(SharedColumn::CurrentEpic, at(7)), (SharedColumn::WorkingDir, at(-1))].into_iter().collect();
         assert_eq!(ColumnTimes::from_json(&times.to_json()), times);
         assert_eq!(ColumnTimes::from_json(&ColumnTimes::default().to_json()), ColumnTimes::default());
         let read = ColumnTimes::from_json(r#"{"other": 3, "current_epic": 9, "a column of tomorrow": 5}"#);
-        assert_eq!((read.get(Column::CurrentEpic), read.get(Column::ContextPercent)), (Some(at(9)), Some(at(3))));
+        assert_eq!(
+            (read.get(SharedColumn::CurrentEpic), read.get(SharedColumn::ContextPercent)),
+            (Some(at(9)), Some(at(3)))
+        );
         assert_eq!(ColumnTimes::from_json("[]"), ColumnTimes::default());
     }
 }

@@ -4,7 +4,7 @@ use super::session::bounded;
 use super::{InstanceId, Invalid, Project};
 
 /// The longest hint in characters, which is the longest epic.
-const LONGEST: usize = 256;
+const MAX_LENGTH: usize = 256;
 
 /// A name by which sessions are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +24,15 @@ impl Hint {
     ///
     /// # Errors
     /// A hint that is empty, longer than 256 characters, or has control characters.
-    pub fn meanings(words: Option<&str>) -> Result<Vec<Self>, Invalid> {
-        let Some(words) = words else { return Ok(vec![Self::Newest]) };
-        let words = bounded("hint", words, LONGEST)?;
-        let lower = words.to_ascii_lowercase();
-        let id = InstanceId::in_any_case(&words).map(Self::Id);
+    pub fn interpretations(text: Option<&str>) -> Result<Vec<Self>, Invalid> {
+        let Some(text) = text else { return Ok(vec![Self::Newest]) };
+        let text = bounded("hint", text, MAX_LENGTH)?;
+        let lower = text.to_ascii_lowercase();
+        let id = InstanceId::parse_ignoring_case(&text).map(Self::Id);
         let hash = is_part_of_hash(&lower).then(|| Self::Hash(lower.clone()));
         let project = Project::parse(&lower).ok().map(Self::Project);
         // A short project name may also be part of a hash; the project takes precedence.
-        Ok([id, Some(Self::Epic(words)), project, hash].into_iter().flatten().collect())
+        Ok([id, Some(Self::Epic(text)), project, hash].into_iter().flatten().collect())
     }
 
     pub const fn as_str(&self) -> &'static str {
@@ -52,7 +52,7 @@ fn is_part_of_hash(text: &str) -> bool {
 
 /// The sessions that match a hint and are not closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found<T> {
+pub struct HintMatches<T> {
     /// Those that can be resumed, most recent heartbeat first.
     pub resumable: Vec<T>,
     /// Of those that cannot because they are active, the one with the most recent heartbeat.
@@ -71,7 +71,7 @@ pub enum Choice<T> {
     Beyond(usize),
 }
 
-impl<T> Found<T> {
+impl<T> HintMatches<T> {
     /// Chooses a session. `choice` counts from 1. Returns none if nothing matches.
     pub fn choose(self, choice: Option<usize>) -> Option<Choice<T>> {
         let Self { mut resumable, active } = self;
@@ -90,13 +90,13 @@ impl<T> Found<T> {
 mod tests {
     use super::*;
 
-    fn meanings(words: &str) -> Vec<&'static str> {
-        Hint::meanings(Some(words)).unwrap().iter().map(Hint::as_str).collect()
+    fn interpretations(text: &str) -> Vec<&'static str> {
+        Hint::interpretations(Some(text)).unwrap().iter().map(Hint::as_str).collect()
     }
 
     #[test]
     fn hint_has_every_possible_interpretation_in_order() {
-        for (words, means) in [
+        for (text, expected) in [
             ("odin-PS-8f4a2b", &["id", "epic", "project"][..]),
             ("ODIN-ps-8F4A2B", &["id", "epic", "project"]),
             ("8f4a2b", &["epic", "project", "hash"]),
@@ -108,25 +108,30 @@ mod tests {
             ("the login page", &["epic"]),
             ("ärger", &["epic"]),
         ] {
-            assert_eq!(meanings(words), means, "{words}");
+            assert_eq!(interpretations(text), expected, "{text}");
         }
-        assert_eq!(Hint::meanings(None).unwrap(), [Hint::Newest]);
+        assert_eq!(Hint::interpretations(None).unwrap(), [Hint::Newest]);
         let id = InstanceId::parse("my-app-MS-8f4a2b").unwrap();
-        assert_eq!(Hint::meanings(Some("My-App-ms-8F4a2B")).unwrap()[0], Hint::Id(id));
-        assert_eq!(Hint::meanings(Some("Odin")).unwrap()[0], Hint::Epic("Odin".into()), "an epic has a letter case");
+        assert_eq!(Hint::interpretations(Some("My-App-ms-8F4a2B")).unwrap()[0], Hint::Id(id));
+        assert_eq!(
+            Hint::interpretations(Some("Odin")).unwrap()[0],
+            Hint::Epic("Odin".into()),
+            "an epic has a letter case"
+        );
     }
 
     #[test]
     fn rejects_empty_long_and_control_characters() {
         for bad in ["", "a\nb", "\u{1b}[2J", &"x".repeat(257), &"x".repeat(5 << 20)] {
-            assert_eq!(Hint::meanings(Some(bad)).unwrap_err().field, "hint");
+            assert_eq!(Hint::interpretations(Some(bad)).unwrap_err().field, "hint");
         }
-        assert!(Hint::meanings(Some(&"ü".repeat(256))).is_ok());
+        assert!(Hint::interpretations(Some(&"ü".repeat(256))).is_ok());
     }
 
     #[test]
     fn choosing() {
-        let choose = |resumable: &[i32], active, choice| Found { resumable: resumable.to_vec(), active }.choose(choice);
+        let choose =
+            |resumable: &[i32], active, choice| HintMatches { resumable: resumable.to_vec(), active }.choose(choice);
         assert_eq!(choose(&[], None, Some(1)), None);
         assert_eq!(choose(&[], Some(9), None), Some(Choice::Active(9)));
         assert_eq!(choose(&[1], Some(9), None), Some(Choice::One(1)), "an active one is no candidate beside others");

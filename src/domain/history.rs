@@ -9,7 +9,7 @@ use super::{InstanceId, Invalid, Timestamp, redact};
 
 /// The kind of a record, and so its table in central.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum RecordKind {
     /// `event_store`. Body: `data` (an object), `parent_uuid`.
     Event,
     /// `command_log`. Body: `action`, `tool_name`, `parameters`, `result`, `error_message`, `success`,
@@ -19,7 +19,7 @@ pub enum Kind {
     Checkpoint,
 }
 
-impl Kind {
+impl RecordKind {
     pub const ALL: [Self; 3] = [Self::Event, Self::Command, Self::Checkpoint];
 
     pub const fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ pub struct HistoryRecord {
     /// Random; central's event_id or checkpoint_id.
     pub record_id: Uuid,
     pub instance_id: InstanceId,
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// The event's, command's or checkpoint's type.
     pub record_type: String,
     /// When it happened.
@@ -68,8 +68,8 @@ impl HistoryRecord {
 
 /// A record that a client reports: valid and redacted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Happening {
-    kind: Kind,
+pub struct NewRecord {
+    kind: RecordKind,
     record_type: String,
     body: Map<String, Value>,
 }
@@ -118,32 +118,32 @@ impl HistoryTables {
         event_types: None,
     };
 
-    pub const fn state(&self, kind: Kind) -> &TableState {
+    pub const fn state(&self, kind: RecordKind) -> &TableState {
         match kind {
-            Kind::Event => &self.events,
-            Kind::Command => &self.commands,
-            Kind::Checkpoint => &self.checkpoints,
+            RecordKind::Event => &self.events,
+            RecordKind::Command => &self.commands,
+            RecordKind::Checkpoint => &self.checkpoints,
         }
     }
 
-    pub const fn state_mut(&mut self, kind: Kind) -> &mut TableState {
+    pub const fn state_mut(&mut self, kind: RecordKind) -> &mut TableState {
         match kind {
-            Kind::Event => &mut self.events,
-            Kind::Command => &mut self.commands,
-            Kind::Checkpoint => &mut self.checkpoints,
+            RecordKind::Event => &mut self.events,
+            RecordKind::Command => &mut self.commands,
+            RecordKind::Checkpoint => &mut self.checkpoints,
         }
     }
 
-    pub fn is_usable(&self, kind: Kind) -> bool {
+    pub fn is_usable(&self, kind: RecordKind) -> bool {
         *self.state(kind) == TableState::Usable
     }
 
-    pub fn is_absent(&self, kind: Kind) -> bool {
+    pub fn is_absent(&self, kind: RecordKind) -> bool {
         *self.state(kind) == TableState::Absent
     }
 
     /// Why records of this kind are not pushed, and what to do; none if they are pushed, or if they have no table.
-    pub fn blocked(&self, kind: Kind) -> Option<String> {
+    pub fn blocked(&self, kind: RecordKind) -> Option<String> {
         match self.state(kind) {
             TableState::Usable | TableState::Absent => None,
             TableState::Forbidden(missing) => Some(format!(
@@ -157,7 +157,7 @@ impl HistoryTables {
     }
 
     pub fn is_any_blocked(&self) -> bool {
-        Kind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
+        RecordKind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }
 
     pub fn accepts(&self, event_type: &str) -> bool {
@@ -205,14 +205,14 @@ const ERROR_MESSAGE: usize = 8192;
 const TAGS: usize = 32;
 const TAG: usize = 128;
 
-impl Happening {
+impl NewRecord {
     /// An event with its data.
     pub fn event(event_type: &str, data: Map<String, Value>, parent: Option<Uuid>) -> Result<Self, Invalid> {
         let mut body = Map::from_iter([("data".into(), Value::Object(data))]);
         if let Some(parent) = parent {
             body.insert("parent_uuid".into(), Value::String(parent.to_string()));
         }
-        Ok(Self::new(Kind::Event, valid_event_type(event_type)?, body))
+        Ok(Self::new(RecordKind::Event, valid_event_type(event_type)?, body))
     }
 
     /// A command. The default type is `mcp_tool` if a tool is named, else `explicit`; the default of `success` is whether
@@ -238,7 +238,7 @@ impl Happening {
             body.insert("execution_time_ms".into(), valid_took(took)?.into());
         }
         body.insert("tags".into(), valid_tags(&details.tags)?);
-        Ok(Self::new(Kind::Command, command_type, body))
+        Ok(Self::new(RecordKind::Command, command_type, body))
     }
 
     /// A checkpoint. The default of `percent` is the session's own percentage.
@@ -248,10 +248,10 @@ impl Happening {
             let percent = valid_percent(percent).map_err(|e| Invalid { field: "context_window_percent", ..e })?;
             body.insert("context_window_percent".into(), percent.into());
         }
-        Ok(Self::new(Kind::Checkpoint, valid_checkpoint_type(kind)?, body))
+        Ok(Self::new(RecordKind::Checkpoint, valid_checkpoint_type(kind)?, body))
     }
 
-    fn new(kind: Kind, record_type: String, mut body: Map<String, Value>) -> Self {
+    fn new(kind: RecordKind, record_type: String, mut body: Map<String, Value>) -> Self {
         redact::object(&mut body);
         // A redaction mark may be longer than the secret that it replaces.
         for (field, most) in [("action", ACTION), ("tool_name", TOOL_NAME), ("error_message", ERROR_MESSAGE)] {
@@ -264,7 +264,7 @@ impl Happening {
         Self { kind, record_type, body }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> RecordKind {
         self.kind
     }
 
@@ -275,7 +275,7 @@ impl Happening {
     /// Makes it a record of the session `instance_id`, of whose context window `percent` is used.
     pub fn into_record(self, record_id: Uuid, instance_id: InstanceId, percent: u8, at: Timestamp) -> HistoryRecord {
         let Self { kind, record_type, mut body } = self;
-        if kind == Kind::Checkpoint && !body.contains_key("context_window_percent") {
+        if kind == RecordKind::Checkpoint && !body.contains_key("context_window_percent") {
             body.insert("context_window_percent".into(), percent.into());
         }
         HistoryRecord { record_id, instance_id, kind, record_type, at, body }
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn command_defaults_to_explicit_and_success() {
-        let command = Happening::command(None, "build", CommandDetails::default()).unwrap();
+        let command = NewRecord::command(None, "build", CommandDetails::default()).unwrap();
         assert_eq!(command.record_type, "explicit");
         assert_eq!(
             Value::Object(command.body),
@@ -389,13 +389,13 @@ mod tests {
             error_message: Some("two\nlines".into()),
             ..CommandDetails::default()
         };
-        let failed = Happening::command(None, "test", details).unwrap();
+        let failed = NewRecord::command(None, "test", details).unwrap();
         assert_eq!((failed.record_type.as_str(), &failed.body["success"]), ("mcp_tool", &json!(false)));
     }
 
     #[test]
     fn error_names_the_invalid_field() {
-        let command = |details| Happening::command(None, "a", details).unwrap_err().field;
+        let command = |details| NewRecord::command(None, "a", details).unwrap_err().field;
         assert_eq!(
             command(CommandDetails { execution_time_ms: Some(-1), ..CommandDetails::default() }),
             "execution_time_ms"
@@ -406,17 +406,17 @@ mod tests {
             command(CommandDetails { tool_name: Some("a\nb".into()), ..CommandDetails::default() }),
             "tool_name"
         );
-        assert_eq!(Happening::command(None, "", CommandDetails::default()).unwrap_err().field, "action");
-        let checkpoint = Happening::checkpoint("manual", Some(101), Map::new()).unwrap_err();
+        assert_eq!(NewRecord::command(None, "", CommandDetails::default()).unwrap_err().field, "action");
+        let checkpoint = NewRecord::checkpoint("manual", Some(101), Map::new()).unwrap_err();
         assert_eq!(checkpoint.field, "context_window_percent");
     }
 
     #[test]
     fn redacted_text_fits_into_centrals_columns() {
-        let event = Happening::event("error", object(json!({"why": {"password": "hunter2"}})), None).unwrap();
+        let event = NewRecord::event("error", object(json!({"why": {"password": "hunter2"}})), None).unwrap();
         assert_eq!(event.body["data"], json!({"why": {"password": redact::MARK}}));
         let action = format!("{} pwd=x", "a".repeat(122));
-        let command = Happening::command(None, &action, CommandDetails::default()).unwrap();
+        let command = NewRecord::command(None, &action, CommandDetails::default()).unwrap();
         assert_eq!(command.body["action"].as_str().unwrap().chars().count(), ACTION);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, Timestamp};
+use super::{RecordKind, Timestamp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkState {
@@ -80,7 +80,7 @@ pub struct LinkStatus {
 /// A kind of records that is not pushed while others are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedKind {
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// One line: what central lacks, and what to do.
     pub reason: String,
 }

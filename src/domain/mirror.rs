@@ -6,32 +6,32 @@
 
 use super::{HistoryRecord, MachineName, TimedSession, Timestamp};
 
-/// A reading of what changed, page by page.
+/// A query for one page of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// What central's transactions before this one changed has been read before; 0: nothing has.
+pub struct PullQuery {
+    /// The first transaction whose changes are read; earlier ones were read before. 0: everything is read.
     pub since: u64,
-    /// The last row of the page before; none before the first page.
-    pub after: Option<Position>,
+    /// The position after the previous page; none for the first page.
+    pub after: Option<PullPosition>,
     pub page: PageSize,
 }
 
-/// How much one page may bring. A central that does not send it in time is asked for less.
+/// The limits of one page. They are halved if central does not send a page in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageSize {
-    /// Sessions, or deletions.
+    /// The number of sessions, or of deletions.
     pub rows: u32,
-    /// The bodies of records, unless one alone is larger.
+    /// The total size of the records' bodies; a single record may be larger.
     pub bytes: u32,
 }
 
 impl PageSize {
     pub const LARGEST: Self = Self { rows: 1000, bytes: 1 << 20 };
     pub const SMALLEST: Self = Self { rows: 1, bytes: 1 << 10 };
-    /// Sessions whose history is looked up for one page, of the largest size.
+    /// The number of sessions whose history a page of the largest size may contain.
     const HISTORIES: u32 = 50;
 
-    /// Half of it; the same if it is the smallest.
+    /// Half of it, but not less than the smallest.
     pub fn halved(self) -> Self {
         let Self { rows, bytes } = self;
         Self { rows: (rows / 2).max(Self::SMALLEST.rows), bytes: (bytes / 2).max(Self::SMALLEST.bytes) }
@@ -42,113 +42,114 @@ impl PageSize {
         Self { rows: (rows * 2).min(Self::LARGEST.rows), bytes: (bytes * 2).min(Self::LARGEST.bytes) }
     }
 
-    /// Sessions whose history is looked up at once.
+    /// The number of sessions whose history a page of this size may contain.
     pub fn histories(self) -> u32 {
         (self.rows * Self::HISTORIES / Self::LARGEST.rows).max(1)
     }
 }
 
-/// Between two pages. Deletions come first, then sessions, then the history of those that have news.
+/// A position between two pages. The order is: deletions, sessions, history of changed sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Where the next reading is to begin. Taken with the first page, since what changes during a reading
-    /// may lie before what it has reached.
+pub struct PullPosition {
+    /// Where the next pull begins. Determined with the first page, as rows that change during a pull may lie before its
+    /// position.
     pub next_since: u64,
-    pub part: Part,
+    pub part: PullPart,
     pub transaction: u64,
     pub instance_id: String,
-    /// What was read already of the session that comes next, if its history did not fit into the page.
-    pub partly: Option<Partly>,
-    /// Sessions whose history to look up for the next page; none: as many as may be.
+    /// What was read of the next session, if its history did not fit into the page.
+    pub partly: Option<PartialHistory>,
+    /// The number of sessions whose history the next page contains; none: as many as the page size allows.
     pub histories: Option<u32>,
 }
 
-/// A session of whose history the newest records have been read.
+/// A session of which only the newest history records have been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partly {
+pub struct PartialHistory {
     pub instance_id: String,
-    /// How many of each kind: events, commands, checkpoints.
+    /// How many records of each kind: events, commands, checkpoints.
     pub read: [u32; 3],
 }
 
+/// The parts of a pull, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PullPart {
     Deletions,
     Sessions,
     History,
 }
 
-impl Position {
-    /// Where a part begins.
-    pub const fn start(part: Part, since: u64, next_since: u64) -> Self {
+impl PullPosition {
+    /// The beginning of a part.
+    pub const fn start(part: PullPart, since: u64, next_since: u64) -> Self {
         Self { next_since, part, transaction: since, instance_id: String::new(), partly: None, histories: None }
     }
 }
 
-impl Reading {
+impl PullQuery {
     pub const fn since(since: u64) -> Self {
         Self { since, after: None, page: PageSize::LARGEST }
     }
 
-    /// Is everything read, not only what changed?
+    /// Whether everything is read, not only changes.
     pub const fn is_whole(&self) -> bool {
         self.since == 0
     }
 
-    /// Where the next page begins, and of what.
-    pub fn position(&self) -> (Part, u64, &str) {
+    /// The part, the transaction and the session id after which the page begins.
+    pub fn position(&self) -> (PullPart, u64, &str) {
         match &self.after {
-            None if self.is_whole() => (Part::Sessions, self.since, ""),
-            None => (Part::Deletions, self.since, ""),
+            None if self.is_whole() => (PullPart::Sessions, self.since, ""),
+            None => (PullPart::Deletions, self.since, ""),
             Some(after) => (after.part, after.transaction, &after.instance_id),
         }
     }
 }
 
-/// A page of what changed.
+/// A page of changes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// The times of this host's own sessions' columns; of others' sessions they are left out.
+pub struct ChangePage {
+    /// Column times are contained for this host's own sessions only.
     pub sessions: Vec<TimedSession>,
-    /// Sessions that were deleted.
-    pub gone: Vec<Gone>,
-    /// The latest that happened in sessions: all of it, or its end.
+    /// Deleted sessions.
+    pub gone: Vec<DeletedSession>,
+    /// The newest history records of sessions.
     pub history: Vec<HistoryRecord>,
-    /// Rows that other clients wrote and that cannot be read; they are passed over.
+    /// The number of rows that other clients wrote and that cannot be read; they are skipped.
     pub unreadable: u64,
-    pub rest: Rest,
+    pub rest: Continuation,
 }
 
-impl Changes {
-    /// Does it bring no row?
+impl ChangePage {
+    /// Whether it contains no row.
     pub const fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.gone.is_empty() && self.history.is_empty()
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct DeletedSession {
     pub instance_id: String,
     pub created_at: Timestamp,
 }
 
+/// What follows a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Rest {
-    More(Position),
-    /// All is read; the next reading begins here.
-    Nothing {
+pub enum Continuation {
+    More(PullPosition),
+    /// Everything is read; the next pull begins here.
+    Complete {
         next_since: u64,
     },
-    /// Central numbers its transactions lower than before, so what was read is no measure: everything is to be
-    /// read anew.
+    /// Central's transaction numbers are lower than before, as after a restore: everything has to be read again.
     #[default]
-    Everything,
+    Restart,
 }
 
 /// A daemon that central knows of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSeen {
     pub machine: MachineName,
-    /// When it last spoke to central, by central's clock.
+    /// When it last contacted central, by central's clock.
     pub last_seen: Timestamp,
 }

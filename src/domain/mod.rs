@@ -24,14 +24,14 @@ pub mod session;
 pub mod text;
 pub mod time;
 
-pub use columns::{Column, ColumnTimes, TimedSession};
-pub use context::{Context, Recollection};
+pub use columns::{ColumnTimes, SharedColumn, TimedSession};
+pub use context::{Context, SessionHistory};
 pub use finding::{Finding, Verdict};
 pub use hint::Hint;
-pub use history::{Happening, HistoryRecord, HistoryTables, Kind, TableState};
+pub use history::{HistoryRecord, HistoryTables, NewRecord, RecordKind, TableState};
 pub use link::{BlockedKind, LinkState, LinkStatus};
 pub use machine::MachineSummary;
 pub use names::{InstanceId, InstanceType, Invalid, MachineName, Project};
-pub use place::Place;
+pub use place::SessionLocation;
 pub use session::{Heartbeat, Registration, Session, Status};
 pub use time::Timestamp;

@@ -136,7 +136,7 @@ impl InstanceId {
     const DIGITS: &'static [u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
     /// Generates an id from a random number. The caller has to check that it is not in use.
-    pub fn draw(project: &Project, kind: InstanceType, random: u64) -> Self {
+    pub fn generate(project: &Project, kind: InstanceType, random: u64) -> Self {
         let mut id = format!("{}-{}-", project.as_str(), kind.as_str());
         let mut rest = random;
         for _ in 0..Self::HASH {
@@ -170,7 +170,7 @@ impl InstanceId {
     }
 
     /// Parses an id whose letters may have the wrong case.
-    pub fn in_any_case(text: &str) -> Option<Self> {
+    pub fn parse_ignoring_case(text: &str) -> Option<Self> {
         let lower = text.to_ascii_lowercase();
         let (head, hash) = lower.rsplit_once('-')?;
         let (project, kind) = head.rsplit_once('-')?;
@@ -222,7 +222,7 @@ mod tests {
     fn generated_ids_are_valid() {
         let project = Project::parse(&"p".repeat(22)).unwrap();
         for random in [0, 1, 35, 36, u64::MAX] {
-            let id = InstanceId::draw(&project, InstanceType::Ms, random);
+            let id = InstanceId::generate(&project, InstanceType::Ms, random);
             assert_eq!(id.as_str().len(), InstanceId::MAX);
             assert_eq!(InstanceId::parse(id.as_str()).as_ref(), Ok(&id));
         }

@@ -6,7 +6,7 @@ use super::Timestamp;
 
 /// Where a session ran, as seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SessionLocation {
     /// It ran on this machine.
     pub here: bool,
     /// This host keeps it; otherwise it is mirrored from central.
@@ -17,7 +17,7 @@ pub struct Place {
     pub as_of: Option<Timestamp>,
 }
 
-impl Place {
+impl SessionLocation {
     /// Whether its machine's daemon has contacted central within `stale_after`; none if no daemon is known.
     pub fn reachable(&self, now: Timestamp, stale_after: Duration) -> Option<bool> {
         if self.here { Some(true) } else { self.last_seen.map(|seen| now.since(seen) <= stale_after) }
@@ -49,16 +49,19 @@ mod tests {
             (None, ago(0), None, true),
             (None, None, None, false),
         ] {
-            let place = Place { here: false, local: false, last_seen, as_of };
+            let place = SessionLocation { here: false, local: false, last_seen, as_of };
             assert_eq!(place.reachable(now, STALE_AFTER), reachable, "{place:?}");
             assert_eq!(place.synced(now, STALE_AFTER), synced, "{place:?}");
-            assert!(Place { local: true, ..place }.synced(now, STALE_AFTER), "local sessions are always up to date");
             assert!(
-                Place { here: true, ..place }.synced(now, STALE_AFTER),
+                SessionLocation { local: true, ..place }.synced(now, STALE_AFTER),
+                "local sessions are always up to date"
+            );
+            assert!(
+                SessionLocation { here: true, ..place }.synced(now, STALE_AFTER),
                 "sessions of this machine are always up to date"
             );
         }
-        let here = Place { here: true, local: true, last_seen: None, as_of: None };
+        let here = SessionLocation { here: true, local: true, last_seen: None, as_of: None };
         assert_eq!(here.reachable(now, STALE_AFTER), Some(true));
     }
 }

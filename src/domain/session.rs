@@ -251,7 +251,7 @@ mod tests {
             working_dir: None,
             project: project.clone(),
         };
-        Session::register(InstanceId::draw(&project, InstanceType::Ps, 7), what, at(0))
+        Session::register(InstanceId::generate(&project, InstanceType::Ps, 7), what, at(0))
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use super::setup::STALE_AFTER;
-use crate::domain::{Happening, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, NewRecord, Project, Registration, Timestamp};
 use crate::store::testing::manual_store::ManualStore;
 use crate::store::{Caller, Process, Record, Store, StoreError};
 
@@ -82,7 +82,7 @@ impl Command {
                 }
                 Self::Append { id, number, odd, .. } => {
                     let data = serde_json::Map::from_iter([("number".to_owned(), number.into())]);
-                    let event = Happening::event(if odd { REJECTED_EVENT } else { "tool_use" }, data, None).unwrap();
+                    let event = NewRecord::event(if odd { REJECTED_EVENT } else { "tool_use" }, data, None).unwrap();
                     let record_id = Uuid::from_u128(1 << 80 | u128::from(number));
                     store.append(id.to_string(), event, record_id, OWNER, at).await.map(|_| None)
                 }

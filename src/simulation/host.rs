@@ -15,8 +15,8 @@ use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
 use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
-use crate::domain::mirror::{Changes, Reading};
-use crate::domain::{HistoryTables, Kind, LinkState, LinkStatus, MachineName, TableState, Timestamp};
+use crate::domain::mirror::{ChangePage, PullQuery};
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, RecordKind, TableState, Timestamp};
 use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
     BatchResult, Draws, Identity, PageResult, Process, Record, Renamed, SessionOutcome, SessionResult, Store,
@@ -369,7 +369,7 @@ impl Replica for SimReplica {
     }
 
     async fn record_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
-        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(Kind::Event) {
+        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(RecordKind::Event) {
             tables.events = TableState::Absent;
         }
         self.store.learn_tables(tables, at).await
@@ -417,8 +417,8 @@ impl Replica for SimReplica {
 
     async fn import_page(
         &self,
-        reading: Reading,
-        mut changes: Changes,
+        reading: PullQuery,
+        mut changes: ChangePage,
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,

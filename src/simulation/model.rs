@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::command::{Command, Key};
 use super::setup::{HOSTS, STALE_AFTER, Violation};
-use crate::domain::{Column, Heartbeat, InstanceId, Session, Status, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, Session, SharedColumn, Status, Timestamp};
 use crate::store::{Process, Record};
 
 /// One state of a session.
@@ -23,10 +23,10 @@ pub struct SessionState {
 
 impl SessionState {
     /// Whether a column has the same value in both.
-    pub fn agrees(&self, column: Column, other: &Self) -> bool {
+    pub fn agrees(&self, column: SharedColumn, other: &Self) -> bool {
         match column {
-            Column::ContextPercent => self.percent == other.percent,
-            Column::CurrentEpic => self.epic == other.epic,
+            SharedColumn::ContextPercent => self.percent == other.percent,
+            SharedColumn::CurrentEpic => self.epic == other.epic,
             _ => true,
         }
     }
@@ -43,12 +43,12 @@ impl SessionState {
 }
 
 /// The columns that clients change in the simulation.
-pub const WRITTEN: [Column; 2] = [Column::ContextPercent, Column::CurrentEpic];
+pub const WRITTEN: [SharedColumn; 2] = [SharedColumn::ContextPercent, SharedColumn::CurrentEpic];
 
 /// A change of one of them: what it made of the column is in the state.
 #[derive(Clone, Debug)]
 pub struct ColumnWrite {
-    column: Column,
+    column: SharedColumn,
     value: SessionState,
     at: Timestamp,
     foreign: bool,
@@ -57,7 +57,7 @@ pub struct ColumnWrite {
 }
 
 impl ColumnWrite {
-    fn fits(&self, column: Column, state: &SessionState) -> bool {
+    fn fits(&self, column: SharedColumn, state: &SessionState) -> bool {
         self.column == column && self.value.agrees(column, state)
     }
 
@@ -86,7 +86,7 @@ pub struct ExpectedSession {
     /// All changes of its columns, by its host and by others.
     pub writes: Vec<ColumnWrite>,
     /// For each column, the change that central has.
-    central_has: BTreeMap<Column, ColumnWrite>,
+    central_has: BTreeMap<SharedColumn, ColumnWrite>,
     pub closed_elsewhere: BTreeSet<Timestamp>,
     /// It had a heartbeat from the future once.
     pub future: bool,
@@ -155,7 +155,7 @@ impl ExpectedSession {
     }
 
     /// A client wrote a column; the newest state has its value.
-    fn wrote(&mut self, column: Column, at: Timestamp, true_now: Timestamp) {
+    fn wrote(&mut self, column: SharedColumn, at: Timestamp, true_now: Timestamp) {
         let own = self.writes.iter().filter(|write| write.column == column && !write.foreign);
         let after_the_last = own.map(|write| write.at.plus(Duration::from_micros(1))).max();
         let at = after_the_last.map_or(at, |last| last.max(at));
@@ -176,7 +176,7 @@ impl ExpectedSession {
     /// G4: central's column has a value that it had, and no earlier change replaced a later one.
     fn check_column(
         &mut self,
-        column: Column,
+        column: SharedColumn,
         had: &SessionState,
         before: Option<&SessionState>,
     ) -> Result<(), Violation> {
@@ -202,7 +202,7 @@ impl ExpectedSession {
     }
 
     /// What the latest change made of a column, if that is certain.
-    pub fn latest(&self, column: Column) -> Option<&SessionState> {
+    pub fn latest(&self, column: SharedColumn) -> Option<&SessionState> {
         let writes = self.writes.iter().filter(|write| write.column == column);
         let latest = writes.clone().max_by_key(|write| write.at)?;
         let certain = !writes.clone().any(|write| write.odd) || writes.clone().all(|write| !write.foreign);

@@ -12,7 +12,7 @@ use super::bugs::Bug;
 use super::fake_central::{FakeCentral, FakeLink};
 use super::random::Random;
 use super::setup::{HOSTS, Violation, now};
-use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
@@ -347,7 +347,7 @@ impl Central for SimLink {
         swept
     }
 
-    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         pause().await;
         if self.outcome() != CallOutcome::Arrives {
             self.cut();

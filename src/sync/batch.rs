@@ -5,20 +5,24 @@
 use std::collections::HashSet;
 
 use super::central::RowOutcome;
-use crate::domain::{HistoryRecord, InstanceId, Kind, TimedSession};
+use crate::domain::{HistoryRecord, InstanceId, RecordKind, TimedSession};
 use crate::store::{BatchResult, Pending, Record, RecordResult, SessionOutcome, SessionResult, WITHOUT_SESSION};
 
 /// The table in central that a row goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum TargetTable {
     Sessions,
-    Records(Kind),
+    Records(RecordKind),
 }
 
 impl TargetTable {
     /// All of them, in the order in which they are pushed.
-    pub const ALL: [Self; 4] =
-        [Self::Sessions, Self::Records(Kind::Event), Self::Records(Kind::Command), Self::Records(Kind::Checkpoint)];
+    pub const ALL: [Self; 4] = [
+        Self::Sessions,
+        Self::Records(RecordKind::Event),
+        Self::Records(RecordKind::Command),
+        Self::Records(RecordKind::Checkpoint),
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,7 +32,7 @@ impl TargetTable {
     }
 
     /// The kind of records; `None` for sessions.
-    pub const fn kind(self) -> Option<Kind> {
+    pub const fn kind(self) -> Option<RecordKind> {
         match self {
             Self::Sessions => None,
             Self::Records(kind) => Some(kind),
@@ -92,7 +96,7 @@ impl BatchPart {
     /// One part for each table, sessions first.
     pub fn by_table(mut self) -> Vec<Self> {
         let mut parts = Vec::new();
-        for kind in Kind::ALL {
+        for kind in RecordKind::ALL {
             let records = self.records.extract_if(.., |record| record.kind == kind).collect();
             parts.push(Self { records, ..Self::default() });
         }

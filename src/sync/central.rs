@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::link::Conflict;
-use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, TimedSession, Timestamp};
 
 /// This host, as it registers itself in central.
@@ -184,7 +184,7 @@ pub trait Central: Send {
     ) -> impl Future<Output = Result<SweepResult, CentralError>> + Send;
 
     /// The next page of what others than this host changed in central, or of everything.
-    fn pull(&mut self, reading: &Reading) -> impl Future<Output = Result<Changes, CentralError>> + Send;
+    fn pull(&mut self, reading: &PullQuery) -> impl Future<Output = Result<ChangePage, CentralError>> + Send;
 
     /// The daemons that central knows, without those that were replaced.
     fn hosts(&mut self) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;

@@ -11,7 +11,7 @@ use super::central::{Central, HostRegistration};
 use super::driver::{Driver, SyncError};
 use super::held_rows::HeldRows;
 use super::replica::Replica;
-use crate::domain::{HistoryTables, Kind, TableState};
+use crate::domain::{HistoryTables, RecordKind, TableState};
 use crate::store::Identity;
 
 impl<R: Replica, C: Central> Driver<R, C> {
@@ -64,14 +64,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
     /// Checks which tables central has for records. Returns whether one can be used that could not be before.
     pub(super) async fn check_tables(&mut self) -> Result<bool, SyncError> {
         let tables = self.central.history_tables().await?;
-        let freed = Kind::ALL.into_iter().any(|kind| !self.tables.is_usable(kind) && tables.is_usable(kind));
+        let freed = RecordKind::ALL.into_iter().any(|kind| !self.tables.is_usable(kind) && tables.is_usable(kind));
         self.record_tables(tables).await?;
         self.report_answer();
         Ok(freed)
     }
 
     async fn record_tables(&mut self, tables: HistoryTables) -> Result<(), SyncError> {
-        Kind::ALL.into_iter().for_each(|kind| log_table(kind, &self.tables, &tables));
+        RecordKind::ALL.into_iter().for_each(|kind| log_table(kind, &self.tables, &tables));
         self.replica.record_tables(tables.clone(), self.now()).await?;
         self.tables = tables;
         Ok(())
@@ -79,7 +79,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
 }
 
 /// Logs when a table begins or ceases to be blocked.
-fn log_table(kind: Kind, before: &HistoryTables, now: &HistoryTables) {
+fn log_table(kind: RecordKind, before: &HistoryTables, now: &HistoryTables) {
     match (now.blocked(kind), before.blocked(kind)) {
         (Some(why), before) if before.as_ref() != Some(&why) => {
             tracing::warn!(table = kind.table(), "records wait: {why}");

@@ -139,7 +139,7 @@ impl HeldRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Kind;
+    use crate::domain::RecordKind;
 
     fn at(seconds: u64) -> Tick {
         Duration::from_secs(seconds)
@@ -150,16 +150,16 @@ mod tests {
         let mut held = HeldRows::default();
         let id = InstanceId::parse("odin-PS-000001").unwrap();
         held.lock(id.clone(), TargetTable::Sessions, at(10));
-        held.fail(TargetTable::Records(Kind::Event), "no".into(), at(10));
+        held.fail(TargetTable::Records(RecordKind::Event), "no".into(), at(10));
         let skip = held.skip(at(10));
-        assert_eq!((skip.sessions, skip.kinds, skip.all_sessions), (vec![id.clone()], vec![Kind::Event], false));
+        assert_eq!((skip.sessions, skip.kinds, skip.all_sessions), (vec![id.clone()], vec![RecordKind::Event], false));
         assert_eq!(held.next_retry(), Some(at(11)));
         assert_eq!(held.skip(at(11)).sessions, []);
         held.lock_checked(&id, true, at(11));
         assert_eq!(held.next_retry(), Some(at(13)), "after twice as long");
         held.accepted(&id, TargetTable::Sessions);
         assert_eq!(held.skip(at(15)), Skip::default());
-        assert!(held.clear(TargetTable::Records(Kind::Event)));
+        assert!(held.clear(TargetTable::Records(RecordKind::Event)));
         assert!(held.next_retry().is_none() && held.locks().is_none());
     }
 

@@ -11,7 +11,7 @@ use super::batch::TargetTable;
 use super::central::CentralError;
 use super::held_rows::HeldRows;
 use crate::clock::Clock;
-use crate::domain::{BlockedKind, HistoryTables, Kind, LinkState, LinkStatus, Timestamp, link::clock_advice};
+use crate::domain::{BlockedKind, HistoryTables, LinkState, LinkStatus, RecordKind, Timestamp, link::clock_advice};
 use crate::store::StoreError;
 
 /// Smaller differences of clocks are not reported, in microseconds.
@@ -150,11 +150,11 @@ impl LinkReporter {
 
 /// The kinds of records that cannot be pushed: central has no usable table for them, or the table is at fault.
 fn blocked_kinds(held: &HeldRows, tables: &HistoryTables) -> Vec<BlockedKind> {
-    let reason = |kind: Kind| {
+    let reason = |kind: RecordKind| {
         let fault = held.fault(TargetTable::Records(kind));
         tables.blocked(kind).or(fault.map(|why| format!("{} takes nothing: {why}", kind.table())))
     };
-    Kind::ALL.into_iter().filter_map(|kind| Some(BlockedKind { kind, reason: reason(kind)? })).collect()
+    RecordKind::ALL.into_iter().filter_map(|kind| Some(BlockedKind { kind, reason: reason(kind)? })).collect()
 }
 
 /// How far the local clock is certainly ahead of central's, in microseconds; `None` within the tolerance. Central's

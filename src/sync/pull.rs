@@ -13,7 +13,7 @@ use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
 use super::replica::Replica;
 use super::scheduler::SyncIntervals;
-use crate::domain::mirror::{Changes, PageSize, Reading, Rest};
+use crate::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use crate::store::Renamed;
 
 /// A page that took less is followed by larger ones.
@@ -34,7 +34,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let since = self.replica.mirror_position(asked).await?;
         // A position within a pull means nothing to one that begins at another number.
         let after = self.pulling.position.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
-        let reading = Reading { since, after, page: self.pulling.page_size };
+        let reading = PullQuery { since, after, page: self.pulling.page_size };
         let Some(changes) = self.pull_page(&reading).await? else { return Ok(true) };
         let rest = changes.rest.clone();
         self.reporter.unreadable_rows(changes.unreadable);
@@ -42,9 +42,9 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let imported = self.replica.import_page(reading, changes, draws, asked, self.stale_after).await?;
         log_renamed(&imported.renamed);
         self.pulling.position = match rest {
-            Rest::More(position) => Some((since, position)),
-            Rest::Nothing { .. } => None,
-            Rest::Everything => {
+            Continuation::More(position) => Some((since, position)),
+            Continuation::Complete { .. } => None,
+            Continuation::Restart => {
                 tracing::warn!("central's transaction numbers went back (restored from a backup?); pulling everything");
                 self.replica.reset_mirror_position().await?;
                 return Ok(true);
@@ -54,7 +54,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     /// Requests a page. `None` if a smaller one has to be requested instead.
-    async fn pull_page(&mut self, reading: &Reading) -> Result<Option<Changes>, CentralError> {
+    async fn pull_page(&mut self, reading: &PullQuery) -> Result<Option<ChangePage>, CentralError> {
         let began = self.tick();
         let answer = self.central.pull(reading).await;
         let took = self.tick().saturating_sub(began);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scheduler::Tick;
-use crate::domain::mirror::{PageSize, Position};
+use crate::domain::mirror::{PageSize, PullPosition};
 
 /// The shortest time between two readings of the list of hosts, however many daemons join.
 const HOST_LIST_GAP: Duration = Duration::from_secs(1);
@@ -11,7 +11,7 @@ const HOST_LIST_GAP: Duration = Duration::from_secs(1);
 /// The state of pulling over one link.
 pub(super) struct PullState {
     /// Between two pages: the number at which the pull began, and where the next page begins.
-    pub position: Option<(u64, Position)>,
+    pub position: Option<(u64, PullPosition)>,
     pub page_size: PageSize,
     /// The timeline of central that the position belongs to.
     pub timeline: String,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::domain::mirror::{Changes, HostSeen, Reading};
-use crate::domain::{HistoryTables, Kind, MachineName, Timestamp};
+use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::{HistoryTables, MachineName, RecordKind, Timestamp};
 use crate::store::{
     BatchLimit, BatchResult, Draws, Identity, Ledger, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
     Skip, Store, StoreError,
@@ -65,7 +65,7 @@ pub trait Replica: Send + Sync {
     /// Up to `count` unsynced rows, newest first: records of a kind, or sessions if `kind` is `None`.
     fn newest_pending(
         &self,
-        kind: Option<Kind>,
+        kind: Option<RecordKind>,
         count: usize,
         skip: Skip,
     ) -> impl Future<Output = Result<Pending, StoreError>> + Send {
@@ -122,8 +122,8 @@ pub trait Replica: Send + Sync {
     /// Imports one page of changes from central. `at`: when the page was requested.
     fn import_page(
         &self,
-        reading: Reading,
-        changes: Changes,
+        reading: PullQuery,
+        changes: ChangePage,
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,

@@ -16,7 +16,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::domain::backoff::{CAP_FOR_A_PERSON, full_jitter};
+use crate::domain::backoff::{CAP_FOR_OPERATOR, full_jitter};
 use crate::store::BatchLimit;
 
 /// A reading of a monotonic clock: the time since an arbitrary start.
@@ -320,7 +320,7 @@ impl Scheduler {
                 full_jitter(self.failures, self.intervals.longest_wait, random)
             }
             FailureKind::NeedsOperator => {
-                full_jitter(self.failures.saturating_add(OPERATOR_ATTEMPTS_AHEAD), CAP_FOR_A_PERSON, random)
+                full_jitter(self.failures.saturating_add(OPERATOR_ATTEMPTS_AHEAD), CAP_FOR_OPERATOR, random)
             }
         };
         self.failures = self.failures.saturating_add(1);

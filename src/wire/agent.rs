@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::SessionBody;
-use crate::domain::agent::{Kind, Report, Sign, Source, TypeRule, project_named, type_by};
+use crate::domain::agent::{AgentKind, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
 use crate::domain::{InstanceId, Invalid, Project};
 
@@ -73,7 +73,7 @@ impl AgentReport {
     ///
     /// # Errors
     /// A field is invalid.
-    pub fn validate(&self, rules: &[TypeRule]) -> Result<Report, Invalid> {
+    pub fn validate(&self, rules: &[TypeRule]) -> Result<ValidReport, Invalid> {
         if self.pid.is_some_and(|pid| pid < 1) {
             return Err(Invalid::new("pid", "it must be 1 or more"));
         }
@@ -83,7 +83,7 @@ impl AgentReport {
             Some(project) => Project::parse(project)?,
             None => project_named(folder_name.unwrap_or_default()),
         };
-        Ok(Report {
+        Ok(ValidReport {
             sign: self.sign()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
@@ -97,23 +97,23 @@ impl AgentReport {
         })
     }
 
-    fn kind(&self) -> Result<Option<Kind>, Invalid> {
+    fn kind(&self) -> Result<Option<AgentKind>, Invalid> {
         let unknown = || Invalid::new("kind", "it must be interactive, headless or background");
-        self.kind.as_deref().map(|kind| Kind::parse(kind).ok_or_else(unknown)).transpose()
+        self.kind.as_deref().map(|kind| AgentKind::parse(kind).ok_or_else(unknown)).transpose()
     }
 
-    fn sign(&self) -> Result<Sign, Invalid> {
-        let source = self.source.as_deref().map_or(Some(Source::Startup), Source::parse);
+    fn sign(&self) -> Result<AgentSignal, Invalid> {
+        let source = self.source.as_deref().map_or(Some(StartSource::Startup), StartSource::parse);
         let source =
             source.ok_or_else(|| Invalid::new("source", "it must be startup, resume, clear, compact or fork"))?;
         match self.sign.as_str() {
-            "start" => Ok(Sign::Start(source)),
-            "beat" => Ok(Sign::Beat),
-            "leave" => Ok(Sign::Leave),
-            "end" => Ok(Sign::End),
-            "gone" => Ok(Sign::Gone),
-            "found" => Ok(Sign::Found),
-            "exited" => Ok(Sign::Exited),
+            "start" => Ok(AgentSignal::Start(source)),
+            "beat" => Ok(AgentSignal::Heartbeat),
+            "leave" => Ok(AgentSignal::Leave),
+            "end" => Ok(AgentSignal::End),
+            "gone" => Ok(AgentSignal::Interrupted),
+            "found" => Ok(AgentSignal::Found),
+            "exited" => Ok(AgentSignal::Exited),
             _ => Err(Invalid::new("sign", "it must be start, beat, leave, end, gone, found or exited")),
         }
     }

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::domain::history::{CommandDetails, valid_checkpoint_type, valid_command_type, valid_event_type};
-use crate::domain::{Happening, HistoryRecord, Invalid, Kind, Timestamp};
+use crate::domain::{HistoryRecord, Invalid, NewRecord, RecordKind, Timestamp};
 
 /// An event of a session. Secrets in it are redacted before it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,9 +26,9 @@ pub struct EventRequest {
 }
 
 impl EventRequest {
-    pub fn validate(self) -> Result<Happening, Invalid> {
+    pub fn validate(self) -> Result<NewRecord, Invalid> {
         let parent = self.parent_uuid.as_deref().map(parse_uuid).transpose()?;
-        Happening::event(&self.event_type, self.event_data.unwrap_or_default(), parent)
+        NewRecord::event(&self.event_type, self.event_data.unwrap_or_default(), parent)
     }
 }
 
@@ -76,7 +76,7 @@ pub struct CommandRequest {
 }
 
 impl CommandRequest {
-    pub fn validate(self) -> Result<Happening, Invalid> {
+    pub fn validate(self) -> Result<NewRecord, Invalid> {
         let details = CommandDetails {
             tool_name: self.tool_name,
             parameters: self.parameters,
@@ -86,7 +86,7 @@ impl CommandRequest {
             execution_time_ms: self.execution_time_ms,
             tags: self.tags,
         };
-        Happening::command(self.command_type.as_deref(), &self.action, details)
+        NewRecord::command(self.command_type.as_deref(), &self.action, details)
     }
 }
 
@@ -107,8 +107,8 @@ pub struct CheckpointRequest {
 }
 
 impl CheckpointRequest {
-    pub fn validate(self) -> Result<Happening, Invalid> {
-        Happening::checkpoint(&self.checkpoint_type, self.context_window_percent, self.work_state)
+    pub fn validate(self) -> Result<NewRecord, Invalid> {
+        NewRecord::checkpoint(&self.checkpoint_type, self.context_window_percent, self.work_state)
     }
 }
 
@@ -300,11 +300,11 @@ impl HistoryParams {
 
     /// # Errors
     /// A parameter is invalid.
-    pub fn validate(self, kind: Kind) -> Result<HistoryFilter, Invalid> {
+    pub fn validate(self, kind: RecordKind) -> Result<HistoryFilter, Invalid> {
         let valid_type = match kind {
-            Kind::Event => valid_event_type,
-            Kind::Command => valid_command_type,
-            Kind::Checkpoint => valid_checkpoint_type,
+            RecordKind::Event => valid_event_type,
+            RecordKind::Command => valid_command_type,
+            RecordKind::Checkpoint => valid_checkpoint_type,
         };
         let record_type = self.record_type.as_deref().map(valid_type).transpose();
         let contains = self.contains.map(|text| match text.chars().count() {

@@ -53,7 +53,7 @@ impl ResumeRequest {
     /// # Errors
     /// The hint is empty or too long.
     pub fn meanings(&self) -> Result<Vec<Hint>, Invalid> {
-        Hint::meanings(self.hint.as_deref())
+        Hint::interpretations(self.hint.as_deref())
     }
 
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use sessiond::clock;
-use sessiond::domain::mirror::{Changes, HostSeen, Reading};
+use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
@@ -165,10 +165,10 @@ impl Central for CountingCentral {
         self.central.sweep(stale_after, interval).await
     }
 
-    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let changes = self.central.pull(reading).await?;
         self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
-        Ok(Changes { sessions: Vec::new(), history: Vec::new(), ..changes })
+        Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {

@@ -10,7 +10,7 @@ use crate::api::extract::{JsonBody, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::Invalid;
-use crate::domain::agent::Sign;
+use crate::domain::agent::AgentSignal;
 use crate::domain::footer::footer;
 use crate::store::{Process, ReceivedReport};
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
@@ -29,8 +29,8 @@ pub async fn report(
         (request.validate(&settings.type_rules)?, settings.stale_after)
     };
     let process = match report.sign {
-        Sign::Found => Some(found(&api, peer, &request).await?),
-        Sign::Exited => Some(exited(&api, &request)?),
+        AgentSignal::Found => Some(found(&api, peer, &request).await?),
+        AgentSignal::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
     let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };

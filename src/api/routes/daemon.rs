@@ -14,7 +14,7 @@ use crate::api::extract::JsonBody;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, SocketState};
 use crate::domain::text::one_line;
-use crate::domain::{BlockedKind, Kind, LinkState, LinkStatus, Timestamp};
+use crate::domain::{BlockedKind, LinkState, LinkStatus, RecordKind, Timestamp};
 use crate::spool::quarantine::Quarantined;
 use crate::spool::{SpoolMonitor, SpoolStatus};
 use crate::store::{Backlog, StoreError};
@@ -180,7 +180,7 @@ fn backlog_body(backlog: &Backlog, link: &LinkStatus) -> BacklogBody {
     let blocked = |blocked: &BlockedKind| BlockedBody {
         kind: blocked.kind.as_str().to_owned(),
         table: blocked.kind.table().to_owned(),
-        records: Kind::ALL
+        records: RecordKind::ALL
             .iter()
             .zip(backlog.records_of)
             .find(|(kind, _)| **kind == blocked.kind)

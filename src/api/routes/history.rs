@@ -12,7 +12,7 @@ use super::sessions;
 use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
-use crate::domain::{Happening, Kind};
+use crate::domain::{NewRecord, RecordKind};
 use crate::store::{History, HistoryQuery, Lookup, RequestKey, StoredRecord};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
@@ -46,7 +46,7 @@ pub async fn events(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, events, more| EventList { instance_id, events, more };
-    list_records(&api, id, Kind::Event, params, list).await
+    list_records(&api, id, RecordKind::Event, params, list).await
 }
 
 /// Record a command of a session, which may be closed. Text that looks like a secret is redacted.
@@ -76,7 +76,7 @@ pub async fn commands(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, commands, more| CommandList { instance_id, commands, more };
-    list_records(&api, id, Kind::Command, params, list).await
+    list_records(&api, id, RecordKind::Command, params, list).await
 }
 
 /// Record a checkpoint of a session, which may be closed. Text that looks like a secret is redacted.
@@ -106,7 +106,7 @@ pub async fn checkpoints(
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let list = |instance_id, checkpoints, more| CheckpointList { instance_id, checkpoints, more };
-    list_records(&api, id, Kind::Checkpoint, params, list).await
+    list_records(&api, id, RecordKind::Checkpoint, params, list).await
 }
 
 async fn record<T: RecordBody>(
@@ -114,7 +114,7 @@ async fn record<T: RecordBody>(
     peer: Peer,
     id: String,
     key: Option<RequestKey>,
-    what: Happening,
+    what: NewRecord,
 ) -> Result<(StatusCode, Json<T>), ApiError> {
     let random = Uuid::from_u64_pair((api.random)(), (api.random)());
     let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
@@ -134,7 +134,7 @@ fn body<T: RecordBody>(kept: StoredRecord) -> T {
 async fn list_records<T: RecordBody, L: Serialize>(
     api: &Api,
     id: String,
-    kind: Kind,
+    kind: RecordKind,
     params: HistoryParams,
     list: impl FnOnce(String, Vec<T>, bool) -> L,
 ) -> Result<Response, ApiError> {

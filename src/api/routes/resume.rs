@@ -16,7 +16,7 @@ use crate::api::{Api, ApiError};
 use crate::domain::context::reconstruct;
 use crate::domain::handoff::{Handoff, ResumeProgress, resume_command};
 use crate::domain::time::age;
-use crate::domain::{Place, Session, Timestamp};
+use crate::domain::{Session, SessionLocation, Timestamp};
 use crate::store::{Lookup, NewOwner, Record, ResumeTarget, Resumed, Resumption};
 use crate::wire::{ContextBody, ErrorBody, ErrorCode, Matches, ResumeBody, ResumeRequest};
 
@@ -126,7 +126,8 @@ async fn reconstructed(
 ) -> Result<(ContextBody, String), ApiError> {
     let session = &record.session;
     let left = api.store.recall(session.instance_id.clone()).await?;
-    let place = Place { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
+    let place =
+        SessionLocation { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
     let context = reconstruct(session, &left, now);
     let command = resume_command(session, place.here, progress);
     let stale_after = api.settings.borrow().stale_after;

@@ -12,7 +12,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::footer::footer as footer_of;
-use crate::domain::{Invalid, MachineName, Place, Project, Status, Timestamp};
+use crate::domain::{Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
 use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Process, Record, SessionPage};
 use crate::wire::{
@@ -230,7 +230,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
 }
 
 /// Where a session's state comes from and as of when it is known; `here` is left false.
-pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> Place {
+pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> SessionLocation {
     let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
-    Place { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of }
+    SessionLocation { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of }
 }

@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::client::Client;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Project;
-use crate::domain::agent::Sign;
+use crate::domain::agent::AgentSignal;
 use crate::platform::default_paths::Env;
 use crate::wire::{AgentReport, ErrorCode};
 
@@ -41,7 +41,7 @@ pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Ou
 
 /// Reports the agents that run now, and prints their sessions.
 fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let reports = found.iter().filter_map(|(running, project)| report_of(running, Sign::Found, project));
+    let reports = found.iter().filter_map(|(running, project)| report_of(running, AgentSignal::Found, project));
     let mut count = 0;
     for report in reports {
         let answer = client.report_agent(&report)?;
@@ -57,10 +57,10 @@ fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut O
 }
 
 /// The report of an agent; `None` if its process does not run.
-fn report_of(running: &RunningAgent, sign: Sign, project: &Project) -> Option<AgentReport> {
+fn report_of(running: &RunningAgent, sign: AgentSignal, project: &Project) -> Option<AgentReport> {
     let (sign, started) = match sign {
-        Sign::Found => ("found", Some(start_of(running)?)),
-        Sign::Exited => ("exited", running.started),
+        AgentSignal::Found => ("found", Some(start_of(running)?)),
+        AgentSignal::Exited => ("exited", running.started),
         _ => ("end", running.started),
     };
     let described = sign == "found";
@@ -97,7 +97,7 @@ impl Reports {
 }
 
 impl Recorder for Reports {
-    async fn record(&self, running: &RunningAgent, sign: Sign, project: Project) -> bool {
+    async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
         let Some(report) = report_of(running, sign, &project) else { return false };
         let client = self.client.clone();
         let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;

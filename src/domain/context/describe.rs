@@ -1,7 +1,7 @@
 //! Describes a record in a few words.
 
 use crate::domain::text::inline;
-use crate::domain::{HistoryRecord, Kind};
+use crate::domain::{HistoryRecord, RecordKind};
 
 use super::value::{field, text};
 
@@ -32,9 +32,9 @@ const TOOL: [&str; 4] = ["tool", "tool_name", "name", "action"];
 /// The action that a record describes; none for a heartbeat.
 pub fn action(record: &HistoryRecord) -> Option<String> {
     match record.kind {
-        Kind::Event => event(record),
-        Kind::Command => Some(command(record)),
-        Kind::Checkpoint => Some(format!("Checkpoint ({})", phrase(&record.record_type))),
+        RecordKind::Event => event(record),
+        RecordKind::Command => Some(command(record)),
+        RecordKind::Checkpoint => Some(format!("Checkpoint ({})", phrase(&record.record_type))),
     }
 }
 

@@ -24,13 +24,13 @@ const MAX_ACTIONS: usize = 10;
 
 /// The recorded history of a session, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recollection {
+pub struct SessionHistory {
     pub checkpoint: Option<HistoryRecord>,
     pub events: Vec<HistoryRecord>,
     pub commands: Vec<HistoryRecord>,
 }
 
-impl Recollection {
+impl SessionHistory {
     /// How many events are used.
     pub const EVENTS: usize = 50;
     /// How many commands are used.
@@ -48,7 +48,7 @@ impl Recollection {
 
 /// The source that determines a context's confidence, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum ContextSource {
     Checkpoint,
     Events,
     Commands,
@@ -56,7 +56,7 @@ pub enum Source {
     Session,
 }
 
-impl Source {
+impl ContextSource {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
@@ -88,7 +88,7 @@ pub struct Action {
 /// A session's reconstructed context. All text is one line of bounded length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    pub source: Source,
+    pub source: ContextSource,
     /// In percent.
     pub confidence: u8,
     /// Why that source and that confidence, in one sentence.
@@ -101,7 +101,7 @@ pub struct Context {
 }
 
 /// Reconstructs a session's context as of `now`.
-pub fn reconstruct(session: &Session, left: &Recollection, now: Timestamp) -> Context {
+pub fn reconstruct(session: &Session, left: &SessionHistory, now: Timestamp) -> Context {
     let records = left.in_order();
     let (source, confidence, reason) = choose_source(left, now);
     let history = state::WorkHistory::of(session, &records);
@@ -118,25 +118,29 @@ pub fn reconstruct(session: &Session, left: &Recollection, now: Timestamp) -> Co
 }
 
 /// The best source, the confidence by its age, and the reason in one sentence.
-fn choose_source(left: &Recollection, now: Timestamp) -> (Source, u8, String) {
+fn choose_source(left: &SessionHistory, now: Timestamp) -> (ContextSource, u8, String) {
     let checkpoint = left.checkpoint.as_ref().map(|c| (now.since(c.at), describe::phrase(&c.record_type)));
     let (none, since) = match &checkpoint {
         Some((old, kind)) if *old < MAX_CHECKPOINT_AGE => {
             let reason = format!("the newest checkpoint ({kind}) is {} old", age(*old));
-            return (Source::Checkpoint, by_age(*old, [5, 30], [100, 90, 80]), reason);
+            return (ContextSource::Checkpoint, by_age(*old, [5, 30], [100, 90, 80]), reason);
         }
         Some((old, _)) => (format!("the newest checkpoint is {} old", age(*old)), "since"),
         None => ("there is no checkpoint".to_owned(), "at all"),
     };
     if let Some(old) = youngest_age(&left.events, now) {
         let reason = format!("{none}; the last of {} events is {} old", left.events.len(), age(old));
-        return (Source::Events, by_age(old, [30, 60], [85, 75, 65]), reason);
+        return (ContextSource::Events, by_age(old, [30, 60], [85, 75, 65]), reason);
     }
     if let Some(old) = youngest_age(&left.commands, now) {
         let reason = format!("{none}, and no event; the last of {} commands is {} old", left.commands.len(), age(old));
-        return (Source::Commands, by_age(old, [30, 60], [70, 60, 50]), reason);
+        return (ContextSource::Commands, by_age(old, [30, 60], [70, 60, 50]), reason);
     }
-    (Source::Session, 40, format!("{none}, and neither events nor commands {since}: only the session itself is known"))
+    (
+        ContextSource::Session,
+        40,
+        format!("{none}, and neither events nor commands {since}: only the session itself is known"),
+    )
 }
 
 fn youngest_age(records: &[HistoryRecord], now: Timestamp) -> Option<Duration> {

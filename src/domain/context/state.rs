@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::WorkState;
 use super::describe::{self, EPIC, ERROR};
 use super::value::{as_text, field, list, text};
-use crate::domain::{HistoryRecord, Kind, Session, Timestamp};
+use crate::domain::{HistoryRecord, RecordKind, Session, Timestamp};
 
 /// How many planned steps of a checkpoint are kept.
 const MAX_PLANNED: usize = 5;
@@ -37,9 +37,9 @@ impl WorkHistory {
         let mut history = Self::default();
         for record in records {
             match record.kind {
-                Kind::Checkpoint => history.checkpoint(record),
-                Kind::Event => history.event(record),
-                Kind::Command => history.command(record),
+                RecordKind::Checkpoint => history.checkpoint(record),
+                RecordKind::Event => history.event(record),
+                RecordKind::Command => history.command(record),
             }
         }
         // The row has the epic of the session's last heartbeat.

@@ -1,6 +1,6 @@
 //! Suggests the next steps, as sentences for a user or an agent.
 
-use super::Source;
+use super::ContextSource;
 use super::state::WorkHistory;
 use super::value::as_text;
 use crate::domain::time::age;
@@ -9,7 +9,7 @@ use crate::domain::{Session, Timestamp};
 /// The share of the context window, in percent, from which a new conversation is suggested.
 const NEARLY_FULL: u8 = 80;
 
-pub fn next_steps(session: &Session, history: &WorkHistory, source: Source, now: Timestamp) -> Vec<String> {
+pub fn next_steps(session: &Session, history: &WorkHistory, source: ContextSource, now: Timestamp) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(error) = &history.work.last_error {
         steps.push(format!("Resolve the last error: {error}"));
@@ -34,15 +34,15 @@ pub fn next_steps(session: &Session, history: &WorkHistory, source: Source, now:
             session.context_percent
         ));
     }
-    if source == Source::Session {
+    if source == ContextSource::Session {
         steps.push(other_source(session));
     }
     steps
 }
 
 /// The planned steps of the newest checkpoint, with their age unless that checkpoint is the source.
-fn planned(history: &WorkHistory, source: Source, now: Timestamp) -> impl Iterator<Item = String> {
-    let since = history.planned_at.filter(|_| source != Source::Checkpoint);
+fn planned(history: &WorkHistory, source: ContextSource, now: Timestamp) -> impl Iterator<Item = String> {
+    let since = history.planned_at.filter(|_| source != ContextSource::Checkpoint);
     let prefix = since.map_or(String::new(), |at| format!("Planned {} ago: ", age(now.since(at))));
     history.planned.iter().map(move |step| format!("{prefix}{step}"))
 }

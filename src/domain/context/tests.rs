@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{InstanceId, InstanceType, Kind, MachineName, Project, Registration};
+use crate::domain::{InstanceId, InstanceType, MachineName, Project, RecordKind, Registration};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ fn session() -> Session {
     Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, ago(7200))
 }
 
-fn record(kind: Kind, record_type: &str, seconds: u64, body: Value) -> HistoryRecord {
+fn record(kind: RecordKind, record_type: &str, seconds: u64, body: Value) -> HistoryRecord {
     HistoryRecord {
         record_id: Uuid::nil(),
         instance_id: session().instance_id,
@@ -37,21 +37,21 @@ fn record(kind: Kind, record_type: &str, seconds: u64, body: Value) -> HistoryRe
 }
 
 fn event(record_type: &str, seconds: u64, data: Value) -> HistoryRecord {
-    record(Kind::Event, record_type, seconds, json!({"data": data}))
+    record(RecordKind::Event, record_type, seconds, json!({"data": data}))
 }
 
 fn command(seconds: u64, body: Value) -> HistoryRecord {
-    record(Kind::Command, "explicit", seconds, body)
+    record(RecordKind::Command, "explicit", seconds, body)
 }
 
 fn checkpoint(seconds: u64, work_state: Value) -> HistoryRecord {
-    record(Kind::Checkpoint, "manual", seconds, json!({"work_state": work_state}))
+    record(RecordKind::Checkpoint, "manual", seconds, json!({"work_state": work_state}))
 }
 
 /// Of events given oldest first.
 fn of(events: Vec<HistoryRecord>) -> Context {
     let events = events.into_iter().rev().collect();
-    reconstruct(&session(), &Recollection { events, ..Recollection::default() }, NOW)
+    reconstruct(&session(), &SessionHistory { events, ..SessionHistory::default() }, NOW)
 }
 
 #[test]
@@ -60,15 +60,15 @@ fn confidence_depends_on_source_and_age() {
     let micro_over = |m: u64| NOW.minus(Duration::from_secs(m * MINUTE) + Duration::from_micros(1));
     let mut cases = Vec::new();
     for (source, at, over) in [
-        (Source::Checkpoint, &[(0, 100), (5, 100), (30, 90)][..], &[(5, 90), (30, 80), (59, 80)][..]),
-        (Source::Events, &[(0, 85), (30, 85), (60, 75)], &[(30, 75), (60, 65), (60 * 24 * 365, 65)]),
-        (Source::Commands, &[(0, 70), (30, 70), (60, 60)], &[(30, 60), (60, 50), (60 * 24 * 365, 50)]),
+        (ContextSource::Checkpoint, &[(0, 100), (5, 100), (30, 90)][..], &[(5, 90), (30, 80), (59, 80)][..]),
+        (ContextSource::Events, &[(0, 85), (30, 85), (60, 75)], &[(30, 75), (60, 65), (60 * 24 * 365, 65)]),
+        (ContextSource::Commands, &[(0, 70), (30, 70), (60, 60)], &[(30, 60), (60, 50), (60 * 24 * 365, 50)]),
     ] {
         cases.extend(at.iter().map(|(m, confidence)| (source, ago(minutes(*m)), *confidence)));
         cases.extend(over.iter().map(|(m, confidence)| (source, micro_over(*m), *confidence)));
-        let best = if source == Source::Checkpoint {
+        let best = if source == ContextSource::Checkpoint {
             100
-        } else if source == Source::Events {
+        } else if source == ContextSource::Events {
             85
         } else {
             70
@@ -77,12 +77,13 @@ fn confidence_depends_on_source_and_age() {
     }
     for (source, at, confidence) in cases {
         let newest = |kind, name| HistoryRecord { at, ..record(kind, name, 0, json!({})) };
-        let mut left = Recollection { commands: vec![newest(Kind::Command, "explicit")], ..Recollection::default() };
-        if source != Source::Commands {
-            left.events = vec![newest(Kind::Event, "commit_created"), event("epic_started", 3 * 3600, json!({}))];
+        let mut left =
+            SessionHistory { commands: vec![newest(RecordKind::Command, "explicit")], ..SessionHistory::default() };
+        if source != ContextSource::Commands {
+            left.events = vec![newest(RecordKind::Event, "commit_created"), event("epic_started", 3 * 3600, json!({}))];
         }
-        if source == Source::Checkpoint {
-            left.checkpoint = Some(newest(Kind::Checkpoint, "manual"));
+        if source == ContextSource::Checkpoint {
+            left.checkpoint = Some(newest(RecordKind::Checkpoint, "manual"));
         }
         let context = reconstruct(&session(), &left, NOW);
         assert_eq!((context.source, context.confidence), (source, confidence), "{at}: {}", context.reason);
@@ -92,9 +93,9 @@ fn confidence_depends_on_source_and_age() {
 #[test]
 fn old_checkpoint_is_not_the_source_but_still_used() {
     let old = checkpoint(60 * MINUTE, json!({"current_epic": "003", "next_steps": ["write the parser"]}));
-    let mut left = Recollection { checkpoint: Some(old), ..Recollection::default() };
+    let mut left = SessionHistory { checkpoint: Some(old), ..SessionHistory::default() };
     let context = reconstruct(&session(), &left, NOW);
-    assert_eq!((context.source, context.confidence), (Source::Session, 40));
+    assert_eq!((context.source, context.confidence), (ContextSource::Session, 40));
     assert_eq!(
         context.reason,
         "the newest checkpoint is 1h old, and neither events nor commands since: only the session itself is known"
@@ -110,8 +111,8 @@ fn old_checkpoint_is_not_the_source_but_still_used() {
 
 #[test]
 fn session_without_history_is_described_by_its_row() {
-    let context = reconstruct(&session(), &Recollection::default(), NOW);
-    assert_eq!((context.source, context.confidence), (Source::Session, 40));
+    let context = reconstruct(&session(), &SessionHistory::default(), NOW);
+    assert_eq!((context.source, context.confidence), (ContextSource::Session, 40));
     assert_eq!(context.work_state, WorkState::default());
     assert_eq!(
         context.next_steps,
@@ -121,7 +122,7 @@ fn session_without_history_is_described_by_its_row() {
 
 #[test]
 fn events_after_a_checkpoint_update_its_state() {
-    let left = Recollection {
+    let left = SessionHistory {
         checkpoint: Some(checkpoint(
             600,
             json!({"currentEpic": "003", "testsPassed": 41, "lastError": "E1", "nextSteps": ["write the parser"]}),
@@ -135,7 +136,7 @@ fn events_after_a_checkpoint_update_its_state() {
         commands: vec![command(30, json!({"action": "lint", "success": false, "error_message": "E2\nmore"}))],
     };
     let context = reconstruct(&session(), &left, NOW);
-    assert_eq!((context.source, context.confidence), (Source::Checkpoint, 90));
+    assert_eq!((context.source, context.confidence), (ContextSource::Checkpoint, 90));
     assert_eq!(context.reason, "the newest checkpoint (manual) is 10m old");
     assert_eq!(
         context.work_state,
@@ -182,7 +183,7 @@ fn resolved_errors_are_not_reported() {
     );
     let commands = |bodies: &[Value]| {
         let commands = bodies.iter().rev().map(|body| command(9, body.clone())).collect();
-        reconstruct(&session(), &Recollection { commands, ..Recollection::default() }, NOW).work_state.last_error
+        reconstruct(&session(), &SessionHistory { commands, ..SessionHistory::default() }, NOW).work_state.last_error
     };
     let broken = json!({"action": "build", "success": false});
     assert_eq!(commands(std::slice::from_ref(&broken)).as_deref(), Some("build failed: no reason recorded"));
@@ -215,7 +216,7 @@ fn next_steps_list_open_work() {
         ]
     );
     let full = Session { context_percent: 80, current_epic: Some("003".into()), ..session() };
-    let steps = reconstruct(&full, &Recollection::default(), NOW).next_steps;
+    let steps = reconstruct(&full, &SessionHistory::default(), NOW).next_steps;
     assert_eq!(steps[0], "Continue epic 003");
     assert!(steps[1].starts_with("Start a new conversation with this context"), "{steps:?}");
 }
@@ -242,11 +243,11 @@ fn describes_records_of_any_shape() {
     let types =
         ["epic_started", "epic_completed", "epic_failed", "test_passed", "test_failed", "pr_merged", "error", "x", ""];
     for body in &wild {
-        for kind in Kind::ALL {
+        for kind in RecordKind::ALL {
             for record_type in types {
                 let one = record(kind, record_type, 60, body.clone());
                 let left =
-                    Recollection { checkpoint: Some(one.clone()), events: vec![one.clone()], commands: vec![one] };
+                    SessionHistory { checkpoint: Some(one.clone()), events: vec![one.clone()], commands: vec![one] };
                 let context = reconstruct(&session(), &left, NOW);
                 let told = context.next_steps.iter().chain(context.recent_actions.iter().map(|action| &action.what));
                 for text in told.chain(&context.work_state.last_error) {

@@ -13,7 +13,7 @@ use markdown::{block, code, escaped};
 use super::context::Context;
 use super::text::{data_of, fenced};
 use super::time::age;
-use super::{Place, Session, Status, Timestamp};
+use super::{Session, SessionLocation, Status, Timestamp};
 
 /// The longest recorded text in one line, in bytes.
 const MAX_LINE: usize = 300;
@@ -23,7 +23,7 @@ const MAX_LINE: usize = 300;
 pub struct Handoff<'a> {
     pub session: &'a Session,
     pub context: &'a Context,
-    pub place: &'a Place,
+    pub place: &'a SessionLocation,
     /// The command that continues the session where it ran, if there is one.
     pub command: Option<&'a str>,
     pub now: Timestamp,

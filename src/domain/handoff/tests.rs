@@ -2,7 +2,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::context::{Recollection, reconstruct};
+use crate::domain::context::{SessionHistory, reconstruct};
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
@@ -27,10 +27,10 @@ fn session() -> Session {
     Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, ago(600))
 }
 
-const AWAY: Place = Place { here: false, local: false, last_seen: Some(NOW), as_of: Some(NOW) };
-const HERE: Place = Place { here: true, local: true, last_seen: None, as_of: Some(NOW) };
+const AWAY: SessionLocation = SessionLocation { here: false, local: false, last_seen: Some(NOW), as_of: Some(NOW) };
+const HERE: SessionLocation = SessionLocation { here: true, local: true, last_seen: None, as_of: Some(NOW) };
 
-fn handoff(session: &Session, place: &Place, left: &Recollection) -> String {
+fn handoff(session: &Session, place: &SessionLocation, left: &SessionHistory) -> String {
     let context = reconstruct(session, left, NOW);
     let command = resume_command(session, place.here, ResumeProgress::NotResumed);
     let command = command.as_deref();
@@ -40,7 +40,7 @@ fn handoff(session: &Session, place: &Place, left: &Recollection) -> String {
 #[test]
 fn renders_every_section() {
     assert_eq!(
-        handoff(&session(), &AWAY, &Recollection::default()),
+        handoff(&session(), &AWAY, &SessionHistory::default()),
         "\
 # Handoff of odin-PS-8f4a2b
 
@@ -88,11 +88,11 @@ None recorded.
 
 #[test]
 fn reports_an_unreachable_machine() {
-    let place = Place { last_seen: Some(ago(300)), as_of: Some(ago(3)), ..AWAY };
-    let text = handoff(&session(), &place, &Recollection::default());
+    let place = SessionLocation { last_seen: Some(ago(300)), as_of: Some(ago(3)), ..AWAY };
+    let text = handoff(&session(), &place, &SessionHistory::default());
     assert!(text.contains("- Machine: odin4, another machine, whose daemon was last seen 5m ago\n"), "{text}");
     assert!(text.contains("later work may be recorded only on odin4.** The data here is 3s old."), "{text}");
-    let unknown = handoff(&session(), &Place { last_seen: None, ..AWAY }, &Recollection::default());
+    let unknown = handoff(&session(), &SessionLocation { last_seen: None, ..AWAY }, &SessionHistory::default());
     assert!(unknown.contains("without a known daemon") && !unknown.contains("Not synced"), "{unknown}");
 }
 
@@ -170,7 +170,7 @@ fn structure(text: &str) -> Vec<&str> {
 
 #[test]
 fn recorded_text_cannot_change_the_structure() {
-    let calm = handoff(&session(), &HERE, &Recollection::default());
+    let calm = handoff(&session(), &HERE, &SessionHistory::default());
     for nasty in [
         "# heading\n\n## another",
         "```\nsh",
@@ -188,7 +188,7 @@ fn recorded_text_cannot_change_the_structure() {
             claude_session_uuid: Some(nasty.into()),
             ..session()
         };
-        let text = handoff(&session, &HERE, &Recollection::default());
+        let text = handoff(&session, &HERE, &SessionHistory::default());
         assert_eq!(structure(&text), structure(&calm), "{text}");
         assert!(text.len() <= 64 << 10, "{}", text.len());
         assert!(!text.chars().any(|c| c != '\n' && crate::domain::text::is_unsafe(c)), "{text:?}");

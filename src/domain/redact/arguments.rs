@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::names::{Name, kind_of};
-use super::programs::{LOGINS, OFFERS, PLACES, PROTOCOLS, Place, READERS, SENDERS};
+use super::programs::{ArgumentPlace, LOGINS, OFFERS, PLACES, PROTOCOLS, READERS, SENDERS};
 use super::scan::{closing, is_blank, run, skip_quote};
 use super::value::{How, is_placeholder, is_random, is_secret};
 
@@ -211,7 +211,7 @@ fn of_protocol(text: &str, at: usize, end: usize, line: usize) -> Option<Range<u
 }
 
 /// The password at its place behind the words of a command.
-fn placed(text: &str, at: usize, end: usize, words: &[&str], place: Place) -> Option<Range<usize>> {
+fn placed(text: &str, at: usize, end: usize, words: &[&str], place: ArgumentPlace) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let (first, more) = words.split_first()?;
     if !text.as_bytes().get(at..at + first.len())?.eq_ignore_ascii_case(first.as_bytes()) {
@@ -240,19 +240,21 @@ fn placed(text: &str, at: usize, end: usize, words: &[&str], place: Place) -> Op
         .collect();
     let value = match place {
         // More of them are prose.
-        Place::Nth(index) if values.len() == index + 1 => values.last()?.clone(),
-        Place::Nth(_) => return None,
-        Place::Last(least) if values.len() >= least => values.last()?.clone(),
-        Place::Last(_) => return None,
-        Place::Only => values.first().filter(|value| values.len() == 1 && is_random(&text[(*value).clone()]))?.clone(),
-        Place::Named => {
+        ArgumentPlace::Nth(index) if values.len() == index + 1 => values.last()?.clone(),
+        ArgumentPlace::Nth(_) => return None,
+        ArgumentPlace::Last(least) if values.len() >= least => values.last()?.clone(),
+        ArgumentPlace::Last(_) => return None,
+        ArgumentPlace::Only => {
+            values.first().filter(|value| values.len() == 1 && is_random(&text[(*value).clone()]))?.clone()
+        }
+        ArgumentPlace::Named => {
             let [name, value] = values.as_slice() else { return None };
             let name = Some(&text[name.clone()]).filter(|name| !name.contains('='))?;
             kind_of(name).filter(|_| is_random(&text[value.clone()]))?;
             value.clone()
         }
-        Place::First(count) => values.first()?.start..values.get(count - 1)?.end,
-        Place::UserSlash => return user_slash(text, values.first()?.clone()),
+        ArgumentPlace::First(count) => values.first()?.start..values.get(count - 1)?.end,
+        ArgumentPlace::UserSlash => return user_slash(text, values.first()?.clone()),
     };
     let shown = text.get(value.clone())?;
     let names_place = shown.starts_with("\\\\") || shown.ends_with(':') || shown == "*";

@@ -97,7 +97,7 @@ pub const SLASH_FLAGS: &[(&[&str], &[&str])] = &[
 
 /// The place of a password among the arguments that are no flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ArgumentPlace {
     /// So many arguments stand before it.
     Nth(usize),
     /// The last of at least so many arguments.
@@ -112,10 +112,10 @@ pub enum Place {
     UserSlash,
 }
 
-use Place::{First, Last, Named, Nth, Only, UserSlash};
+use ArgumentPlace::{First, Last, Named, Nth, Only, UserSlash};
 
 /// The words of a command, and where its password stands behind them.
-pub const PLACES: &[(&[&str], Place)] = &[
+pub const PLACES: &[(&[&str], ArgumentPlace)] = &[
     (&["htpasswd", "-b"], Last(2)),
     (&["mosquitto_passwd", "-b"], Last(2)),
     (&["net", "use"], Last(2)),

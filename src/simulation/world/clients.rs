@@ -197,7 +197,7 @@ impl World {
 /// The answer of a daemon that hides errors from its client.
 fn pretended_record(command: &Command, at: Timestamp) -> Record {
     let Command::Register { draws, process, .. } = command else { unreachable!("only registrations") };
-    let id = InstanceId::draw(&Project::parse("odin").unwrap(), InstanceType::Ps, draws[0]);
+    let id = InstanceId::generate(&Project::parse("odin").unwrap(), InstanceType::Ps, draws[0]);
     Record {
         session: foreign_session(id, at),
         owner_uid: 1000,

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::domain::agent::{Candidate, Candidates, Report, Sign, Source};
+use crate::domain::agent::{AgentSignal, SessionCandidate, SessionCandidates, StartSource, ValidReport};
 use crate::domain::{InstanceId, MachineName, Status};
 use crate::store::error::StoreError;
 use crate::store::tables::agent_ids::Use;
@@ -14,7 +14,7 @@ use crate::store::tables::{agent_ids, sessions};
 /// A report, and what is known of where it came from.
 #[derive(Clone, Debug)]
 pub struct ReceivedReport {
-    pub report: Report,
+    pub report: ValidReport,
     /// The agent's process, where it is known when that started.
     pub process: Option<Process>,
     pub host_machine: MachineName,
@@ -26,7 +26,7 @@ pub(in crate::store) fn candidates(
     db: &Connection,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Candidates, StoreError> {
+) -> Result<SessionCandidates, StoreError> {
     let report = &sighting.report;
     let mut known = match &report.claude_session_uuid {
         Some(uuid) => by_uuid(db, uuid, sighting, caller)?,
@@ -45,10 +45,12 @@ pub(in crate::store) fn candidates(
         None => None,
     };
     let by_folder = match (&report.working_dir, report.sign, sighting.process) {
-        (Some(folder), Sign::Start(Source::Clear | Source::Compact), None) => by_folder(db, folder, sighting, caller)?,
+        (Some(folder), AgentSignal::Start(StartSource::Clear | StartSource::Compact), None) => {
+            by_folder(db, folder, sighting, caller)?
+        }
         _ => None,
     };
-    Ok(Candidates { by_uuid: known, by_process, outer, by_folder })
+    Ok(SessionCandidates { by_uuid: known, by_process, outer, by_folder })
 }
 
 impl ReceivedReport {
@@ -60,13 +62,13 @@ impl ReceivedReport {
 }
 
 /// A session as the one that a report may belong to; `used` is where the id that led here is used.
-fn candidate(found: Record, used: Option<Use>, sighting: &ReceivedReport) -> Candidate {
+fn candidate(found: Record, used: Option<Use>, sighting: &ReceivedReport) -> SessionCandidate {
     let used = used.unwrap_or_default();
     let same_project = found.session.claude_session_uuid.is_none() || found.session.project == sighting.report.project;
     let current = found.session.claude_session_uuid;
     let reported = &sighting.report.claude_session_uuid;
     let last = used.process.or(found.process);
-    Candidate {
+    SessionCandidate {
         id: found.session.instance_id,
         closed: found.session.status == Status::Closed,
         same_process: last.zip(sighting.process).map(|(last, reporting)| last == reporting),
@@ -82,7 +84,7 @@ fn by_uuid(
     uuid: &str,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<SessionCandidate>, StoreError> {
     // A session that was registered under this id without a report is not in claude_ids. An open one first.
     let found = db
         .prepare_cached(&format!(
@@ -104,7 +106,7 @@ pub(in crate::store) fn by_id(
     id: &InstanceId,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<SessionCandidate>, StoreError> {
     let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
     Ok(found.map(|found| candidate(found, None, sighting)))
 }
@@ -114,7 +116,7 @@ fn by_process(
     process: Process,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<SessionCandidate>, StoreError> {
     let found = db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE pid = ?1 AND pid_started = ?2 AND owner_uid = ?3 \
@@ -149,7 +151,7 @@ fn outer(
     id: &InstanceId,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<SessionCandidate>, StoreError> {
     let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
     let Some(found) = found.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
     let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, sighting))) };
@@ -166,7 +168,7 @@ fn by_folder(
     folder: &str,
     sighting: &ReceivedReport,
     caller: Caller,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<SessionCandidate>, StoreError> {
     let recent = db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE working_dir = ?1 AND owner_uid = ?2 AND mirror_round IS NULL \

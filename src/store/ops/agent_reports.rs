@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::domain::agent::{Kind, Report, Sign, Source, Verdict, resolve};
-use crate::domain::{Column, Heartbeat, InstanceId, Registration, Session, Status, Timestamp};
+use crate::domain::agent::{AgentKind, AgentSignal, Resolution, StartSource, ValidReport, resolve};
+use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::{agent_candidates, promised_ids};
@@ -44,15 +44,19 @@ pub(in crate::store) fn apply_report(
     let identifies = report.claude_session_uuid.is_some() || sighting.process.is_some();
     let verdict = resolve(report.sign, identifies, known);
     let (id, runs, created) = match &verdict {
-        Verdict::Adopt(id) => (id.clone(), true, false),
-        Verdict::Begin { resumed_from } => (begin(db, &sighting, resumed_from.clone(), caller, draws, at)?, true, true),
-        Verdict::Close(id) | Verdict::Abandon(id) | Verdict::Ignore(id) => (id.clone(), false, false),
-        Verdict::Unknown => return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default())),
+        Resolution::Adopt(id) => (id.clone(), true, false),
+        Resolution::Begin { resumed_from } => {
+            (begin(db, &sighting, resumed_from.clone(), caller, draws, at)?, true, true)
+        }
+        Resolution::Close(id) | Resolution::Abandon(id) | Resolution::Ignore(id) => (id.clone(), false, false),
+        Resolution::Unknown => {
+            return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default()));
+        }
     };
     let before = existing(db, id.as_str())?.process;
     match &verdict {
-        Verdict::Adopt(id) => adopt(db, id, &sighting, at, stale_after)?,
-        Verdict::Close(id) | Verdict::Abandon(id) => end(db, id, &sighting, at)?,
+        Resolution::Adopt(id) => adopt(db, id, &sighting, at, stale_after)?,
+        Resolution::Close(id) | Resolution::Abandon(id) => end(db, id, &sighting, at)?,
         _ => {}
     }
     if let (false, Some(process)) = (runs, sighting.process) {
@@ -98,7 +102,7 @@ fn adopt(
     follow(db, &mut record.session, sighting, before.process)?;
     record.change_columns_since(&before.session, at);
     if report.context_percent.is_some() {
-        record.change_column(Column::ContextPercent, at);
+        record.change_column(SharedColumn::ContextPercent, at);
     }
     if whereabouts(&record.session) != whereabouts(&before.session) {
         sessions::save_whereabouts(db, &record)?;
@@ -125,14 +129,16 @@ fn follow(
         let known = agent_ids::use_of(db, report.claude_session_uuid.as_deref(), &session.instance_id)?;
         let becomes_current = match report.sign {
             // A process starts once: under two ids one is a throw-away, and heartbeats tell which.
-            Sign::Start(Source::Startup) => current.is_none() || watched.is_none() || watched != sighting.process,
-            Sign::Start(_) => true,
-            _ => known.is_none_or(|known| !known.is_left) && report.sign != Sign::Leave,
+            AgentSignal::Start(StartSource::Startup) => {
+                current.is_none() || watched.is_none() || watched != sighting.process
+            }
+            AgentSignal::Start(_) => true,
+            _ => known.is_none_or(|known| !known.is_left) && report.sign != AgentSignal::Leave,
         };
         if !becomes_current {
             return Ok(());
         }
-        if matches!(report.sign, Sign::Start(_)) {
+        if matches!(report.sign, AgentSignal::Start(_)) {
             agent_ids::mark_left(db, current.as_deref(), &session.instance_id)?;
         }
         if known.is_none() && current.is_some() && report.context_percent.is_none() {
@@ -147,7 +153,7 @@ fn follow(
 }
 
 /// Notes the transcript and the folder that a report of the current conversation names.
-fn move_to(session: &mut Session, report: &Report) {
+fn move_to(session: &mut Session, report: &ValidReport) {
     if report.claude_session_path.is_some() {
         session.claude_session_path.clone_from(&report.claude_session_path);
     }
@@ -176,7 +182,7 @@ fn end(db: &Connection, id: &InstanceId, sighting: &ReceivedReport, at: Timestam
     if record.process.is_none() {
         agent_ids::mark_left(db, record.session.claude_session_uuid.as_deref(), id)?;
         match sighting.report.sign {
-            Sign::Gone => record.session.status = Status::Stale,
+            AgentSignal::Interrupted => record.session.status = Status::Stale,
             _ => {
                 record.session.close(at);
             }
@@ -201,7 +207,7 @@ fn leave(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreErr
 /// Notes how the agent runs. One prompt to a conversation does not make an interactive session a headless one.
 fn note_kind(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
     let Some(kind) = sighting.report.kind else { return Ok(()) };
-    let headless = Kind::Headless.as_str();
+    let headless = AgentKind::Headless.as_str();
     db.prepare_cached(
         "UPDATE sessions SET kind = ?2 WHERE instance_id = ?1 AND kind IS NOT ?2 AND (kind IS NULL OR ?2 <> ?3)",
     )?
@@ -252,8 +258,8 @@ fn remember(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Resu
     let before = known.unwrap_or_default();
     let process = if sighting.is_other(before.process) { before.process } else { sighting.process.or(before.process) };
     let is_left = match sighting.report.sign {
-        Sign::Start(_) => false,
-        Sign::Leave => !sighting.is_other(before.process),
+        AgentSignal::Start(_) => false,
+        AgentSignal::Leave => !sighting.is_other(before.process),
         _ => before.is_left,
     };
     if known.is_some() && process == before.process && is_left == before.is_left {

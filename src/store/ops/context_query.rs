@@ -3,18 +3,18 @@
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
-use crate::domain::{HistoryRecord, InstanceId, Kind, Recollection, Timestamp};
+use crate::domain::{HistoryRecord, InstanceId, RecordKind, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::tables::sessions;
 
 /// No body of a record that is larger, in bytes, is read: a mirrored one may have any size.
 const LARGEST: i64 = 256 << 10;
 
-pub(in crate::store) fn query(db: &Connection, session: &InstanceId) -> Result<Recollection, StoreError> {
-    Ok(Recollection {
-        checkpoint: newest(db, session, Kind::Checkpoint, 1)?.pop(),
-        events: newest(db, session, Kind::Event, Recollection::EVENTS)?,
-        commands: newest(db, session, Kind::Command, Recollection::COMMANDS)?,
+pub(in crate::store) fn query(db: &Connection, session: &InstanceId) -> Result<SessionHistory, StoreError> {
+    Ok(SessionHistory {
+        checkpoint: newest(db, session, RecordKind::Checkpoint, 1)?.pop(),
+        events: newest(db, session, RecordKind::Event, SessionHistory::EVENTS)?,
+        commands: newest(db, session, RecordKind::Command, SessionHistory::COMMANDS)?,
     })
 }
 
@@ -23,7 +23,12 @@ pub(in crate::store) const NEWEST: &str = "SELECT record_id, instance_id, kind, 
      ORDER BY at DESC, seq DESC LIMIT ?3";
 
 /// The newest records of one kind, newest first.
-fn newest(db: &Connection, session: &InstanceId, kind: Kind, most: usize) -> Result<Vec<HistoryRecord>, StoreError> {
+fn newest(
+    db: &Connection,
+    session: &InstanceId,
+    kind: RecordKind,
+    most: usize,
+) -> Result<Vec<HistoryRecord>, StoreError> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     Ok(db
         .prepare_cached(NEWEST)?
@@ -35,7 +40,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
     Ok(HistoryRecord {
         record_id: Uuid::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default(),
         instance_id: sessions::parsed(row, 1, InstanceId::parse)?,
-        kind: Kind::parse(row.get_ref(2)?.as_str()?).unwrap_or(Kind::Event),
+        kind: RecordKind::parse(row.get_ref(2)?.as_str()?).unwrap_or(RecordKind::Event),
         record_type: row.get(3)?,
         at: Timestamp::from_micros(row.get(4)?),
         // A body that cannot be read tells nothing; the record is still a sign that something happened.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::domain::{Happening, InstanceId, Kind, Timestamp};
+use crate::domain::{InstanceId, NewRecord, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::lifecycle;
 use crate::store::sync_state::record_outbox;
@@ -16,7 +16,7 @@ use crate::store::tables::{checkpoints_due, records};
 /// Which records of a session are asked for; everything that is `None` does not filter.
 #[derive(Clone, Debug)]
 pub struct HistoryQuery {
-    pub kind: Kind,
+    pub kind: RecordKind,
     pub record_type: Option<String>,
     /// From this moment on.
     pub since: Option<Timestamp>,
@@ -45,16 +45,16 @@ const ANSWER_BYTES: usize = 4 << 20;
 pub(in crate::store) fn append(
     db: &Connection,
     id: &str,
-    what: Happening,
+    what: NewRecord,
     record_id: Uuid,
     caller: Caller,
     at: Timestamp,
 ) -> Result<StoredRecord, StoreError> {
     let session = lifecycle::owned(db, id, caller)?.session;
-    let unknown = what.kind() == Kind::Event
+    let unknown = what.kind() == RecordKind::Event
         && record_outbox::tables(db)?
-            .is_some_and(|there| !there.is_absent(Kind::Event) && !there.accepts(what.record_type()));
-    if what.kind() == Kind::Checkpoint {
+            .is_some_and(|there| !there.is_absent(RecordKind::Event) && !there.accepts(what.record_type()));
+    if what.kind() == RecordKind::Checkpoint {
         checkpoints_due::remove(db, &session.instance_id)?;
     }
     let record = what.into_record(record_id, session.instance_id, session.context_percent, at);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::domain::{Column, Heartbeat, InstanceId, Registration, Session, Status, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::idempotency;
 use crate::store::sqlite::writer;
@@ -43,10 +43,10 @@ pub(in crate::store) fn heartbeat(
     record.session.heartbeat(beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
     // What a client states counts as changed by it, even if it is what was known.
     if beat.context_percent.is_some() {
-        record.change_column(Column::ContextPercent, at);
+        record.change_column(SharedColumn::ContextPercent, at);
     }
     if beat.current_epic.is_some() {
-        record.change_column(Column::CurrentEpic, at);
+        record.change_column(SharedColumn::CurrentEpic, at);
     }
     let context = (before.context_percent, record.session.context_percent);
     if checkpoints_due::is_affected(context) {

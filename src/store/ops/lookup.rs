@@ -58,7 +58,7 @@ pub(in crate::store) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
 
 /// Exact id in any letter case first, then an id that was given up after a collision, then the beginning of an id.
 pub(in crate::store) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
-    let exact = InstanceId::in_any_case(text);
+    let exact = InstanceId::parse_ignoring_case(text);
     if let Some(record) = sessions::get(db, exact.as_ref().map_or(text, InstanceId::as_str))? {
         return Ok(Lookup::One(Box::new(record)));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::domain::hint::{Choice, Found};
+use crate::domain::hint::{Choice, HintMatches};
 use crate::domain::resume::Successor;
 use crate::domain::{Heartbeat, Hint, InstanceId, Status, Timestamp};
 use crate::store::error::StoreError;
@@ -180,7 +180,7 @@ pub(in crate::store) fn find(
     owners: Owners,
     uid: u32,
     (now, stale_after): (Timestamp, Duration),
-) -> Result<Found<Record>, StoreError> {
+) -> Result<HintMatches<Record>, StoreError> {
     let window = (now.minus(stale_after).micros(), now.plus(stale_after).micros());
     let mut records = match meaning {
         Hint::Id(id) => sessions::get(db, id.as_str())?.into_iter().collect(),
@@ -199,7 +199,7 @@ pub(in crate::store) fn find(
     // Who means none in particular is not asked which.
     let newest_alone = *meaning == Hint::Newest && owners != Owners::Others;
     resumable.truncate(if newest_alone { 1 } else { CANDIDATES });
-    Ok(Found { resumable, active: active.into_iter().next() })
+    Ok(HintMatches { resumable, active: active.into_iter().next() })
 }
 
 /// The statements that find the candidates of a meaning, and an active session of it.

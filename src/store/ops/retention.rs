@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::Timestamp;
-use crate::domain::agent::Kind;
+use crate::domain::agent::AgentKind;
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::{Budget, ROWS};
 use crate::store::sync_state::record_outbox;
@@ -43,7 +43,7 @@ pub(in crate::store) fn close_headless(
         db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?3 AND {IS_ABANDONED}"))?;
     let mut closed = 0;
     for row in &examined {
-        let key = params![Kind::Headless.as_str(), silent_since.micros(), row];
+        let key = params![AgentKind::Headless.as_str(), silent_since.micros(), row];
         if let Some(mut found) = find.query_row(key, sessions::read_record).optional()? {
             found.session.close(at);
             found.process = None;
@@ -90,9 +90,14 @@ pub(in crate::store) fn turn(
 ) -> Result<PruneTurn, StoreError> {
     let mut turn = PruneTurn { pruned: 0, next: Some(place) };
     let mut budget = Budget::new();
-    let candidates = candidates(db, closed_before, place)?;
-    let is_last = candidates.len() < ROWS;
-    for candidate in candidates {
+    let mut place = place;
+    let query = candidate_query(db)?;
+    // A session is examined only when the turn reaches it: most turns end within one session.
+    for _ in 0..ROWS {
+        let Some(candidate) = next_candidate(db, &query, closed_before, place)? else {
+            turn.next = None;
+            return Ok(turn);
+        };
         if candidate.is_done {
             if !budget.delete_records(db, &candidate.id)? || !budget.take_row() {
                 return Ok(turn);
@@ -103,15 +108,37 @@ pub(in crate::store) fn turn(
             hand_to_mirror(db, &candidate.id)?;
             turn.pruned += 1;
         }
-        turn.next = Some(candidate.place);
-    }
-    if is_last {
-        turn.next = None;
+        place = candidate.place;
+        turn.next = Some(place);
     }
     Ok(turn)
 }
 
-fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> Result<Vec<PruneCandidate>, StoreError> {
+/// The next session to examine: of those closed at the time of the place, the one in the next row, else the first of
+/// those closed next. Each part is a search in the index, however many sessions were closed at one time; a comparison
+/// of both at once would read and sort all of them.
+fn candidate_query(db: &Connection) -> Result<String, StoreError> {
+    let found =
+        "SELECT closed_at, rowid AS row, instance_id, unsynced_since IS NULL AND parked_at IS NULL AS is_synced";
+    let closed = "FROM sessions INDEXED BY sessions_ended \
+         WHERE mirror_round IS NULL AND status <> 'active' AND status = 'closed' AND closed_at";
+    Ok(format!(
+        "SELECT closed_at, row, instance_id, is_synced AND {} FROM ( \
+             SELECT * FROM ({found} {closed} = ?2 AND ?2 < ?1 AND rowid > ?3 ORDER BY rowid LIMIT 1) \
+             UNION ALL \
+             SELECT * FROM ({found} {closed} = (SELECT min(closed_at) {closed} > ?2 AND closed_at < ?1) \
+                 ORDER BY rowid LIMIT 1)) AS s \
+         LIMIT 1",
+        record_outbox::nothing_left(db)?
+    ))
+}
+
+fn next_candidate(
+    db: &Connection,
+    query: &str,
+    closed_before: Timestamp,
+    place: PrunePlace,
+) -> Result<Option<PruneCandidate>, StoreError> {
     let candidate = |row: &rusqlite::Row<'_>| {
         Ok(PruneCandidate {
             place: PrunePlace { closed_at: row.get(0)?, row: row.get(1)? },
@@ -120,15 +147,9 @@ fn candidates(db: &Connection, closed_before: Timestamp, place: PrunePlace) -> R
         })
     };
     Ok(db
-        .prepare_cached(&format!(
-            "SELECT closed_at, s.rowid, instance_id, unsynced_since IS NULL AND parked_at IS NULL AND {} \
-             FROM sessions s INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
-                 AND status = 'closed' AND closed_at < ?1 AND (closed_at, s.rowid) > (?2, ?3) \
-             ORDER BY closed_at, s.rowid LIMIT ?4",
-            record_outbox::nothing_left(db)?
-        ))?
-        .query_map(params![closed_before.micros(), place.closed_at, place.row, ROWS as i64], candidate)?
-        .collect::<Result<_, _>>()?)
+        .prepare_cached(query)?
+        .query_row(params![closed_before.micros(), place.closed_at, place.row], candidate)
+        .optional()?)
 }
 
 /// Deletes the ids by which an agent knew a session, while the budget lasts. Says whether none is left.

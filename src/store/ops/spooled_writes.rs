@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::domain::{Happening, Heartbeat, InstanceId, Registration, Session, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, NewRecord, Registration, Session, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::user_limits::UserLimits;
@@ -34,7 +34,7 @@ pub enum SpooledWrite {
     Report(Box<ReceivedReport>),
     Append {
         id: String,
-        what: Box<Happening>,
+        what: Box<NewRecord>,
         record_id: Uuid,
     },
 }

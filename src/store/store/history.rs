@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::domain::{Happening, HistoryTables, InstanceId, Recollection, Timestamp};
+use crate::domain::{HistoryTables, InstanceId, NewRecord, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::history::{History, HistoryQuery};
 use crate::store::ops::idempotency::RequestKey;
@@ -18,7 +18,7 @@ use crate::store::tables::session_record::Caller;
 
 impl Store {
     /// What is left of a session.
-    pub async fn recall(&self, session: InstanceId) -> Result<Recollection, StoreError> {
+    pub async fn recall(&self, session: InstanceId) -> Result<SessionHistory, StoreError> {
         self.read(move |db| context_query::query(db, &session)).await
     }
 
@@ -26,7 +26,7 @@ impl Store {
     pub async fn append(
         &self,
         id: String,
-        what: Happening,
+        what: NewRecord,
         record_id: Uuid,
         caller: Caller,
         at: Timestamp,
@@ -43,7 +43,7 @@ impl Store {
         &self,
         key: RequestKey,
         id: String,
-        what: Happening,
+        what: NewRecord,
         record_id: Uuid,
         caller: Caller,
         at: Timestamp,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::domain::mirror::{self as reading, HostSeen, Reading};
-use crate::domain::{Kind, Timestamp};
+use crate::domain::mirror::{self as reading, HostSeen, PullQuery};
+use crate::domain::{RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
@@ -44,8 +44,8 @@ impl Store {
     /// Imports a page of what changed in central, in turns that are each short.
     pub async fn take_in(
         &self,
-        reading: Reading,
-        changes: reading::Changes,
+        reading: PullQuery,
+        changes: reading::ChangePage,
         draws: Box<Draws>,
         at: Timestamp,
         stale_after: Duration,
@@ -112,7 +112,12 @@ impl Store {
     }
 
     /// Some of what central lacks, what was added last: sessions, or records of one kind.
-    pub async fn newest_pending(&self, kind: Option<Kind>, count: usize, skip: Skip) -> Result<Pending, StoreError> {
+    pub async fn newest_pending(
+        &self,
+        kind: Option<RecordKind>,
+        count: usize,
+        skip: Skip,
+    ) -> Result<Pending, StoreError> {
         self.read(move |db| outbox::newest_pending(db, kind, count, &skip)).await
     }
 

@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, Params, Row, params};
 
-use crate::domain::{HistoryTables, Kind, Timestamp};
+use crate::domain::{HistoryTables, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::record_outbox;
@@ -107,7 +107,7 @@ fn park(
 
 fn events(db: &Connection, there: &HistoryTables, query: &str, after: impl Params) -> Result<Vec<Event>, StoreError> {
     let event = |row: &Row<'_>| {
-        let is_taken = there.is_absent(Kind::Event) || there.accepts(row.get_ref(2)?.as_str()?);
+        let is_taken = there.is_absent(RecordKind::Event) || there.accepts(row.get_ref(2)?.as_str()?);
         let is_of_unknown_type = row.get_ref(3)?.as_str_or_null()? == Some(UNKNOWN_TYPE);
         Ok(Event { seq: row.get(0)?, parked_at: row.get(1)?, is_taken, is_of_unknown_type })
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::domain::mirror::{Changes, Gone, Reading, Rest};
+use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, PullQuery};
 use crate::domain::{HistoryRecord, Session, Status, TimedSession, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::Budget;
@@ -57,7 +57,7 @@ const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 pub(in crate::store) struct Turn {
     /// It begins a reading of everything.
     begins: bool,
-    gone: Vec<Gone>,
+    gone: Vec<DeletedSession>,
     sessions: Vec<TimedSession>,
     history: Vec<HistoryRecord>,
     /// It ends the reading: where the next one begins.
@@ -66,14 +66,14 @@ pub(in crate::store) struct Turn {
 
 impl Turn {
     /// The parts of a page, in order: deletions first, the end of the reading last.
-    pub fn of(reading: &Reading, changes: Changes) -> Vec<Self> {
+    pub fn of(reading: &PullQuery, changes: ChangePage) -> Vec<Self> {
         let rows = changes.sessions.len() + changes.gone.len() * (TURN / DELETED_AT_ONCE) + changes.history.len();
         let begins = reading.is_whole() && reading.after.is_none();
         let next_since = match changes.rest {
-            Rest::Nothing { next_since } => Some(next_since),
-            Rest::More(_) | Rest::Everything => None,
+            Continuation::Complete { next_since } => Some(next_since),
+            Continuation::More(_) | Continuation::Restart => None,
         };
-        let Changes { sessions, gone, history, .. } = changes;
+        let ChangePage { sessions, gone, history, .. } = changes;
         // What a reading of everything did not meet is deleted before its end.
         if rows <= TURN && !(reading.is_whole() && next_since.is_some()) {
             return vec![Self { begins, gone, sessions, history, next_since }];
@@ -188,7 +188,7 @@ pub(in crate::store) fn drop_unseen(db: &Connection, after_row: i64) -> Result<O
     Ok((!is_end).then_some(last))
 }
 
-fn delete(db: &Connection, gone: &Gone) -> Result<(), StoreError> {
+fn delete(db: &Connection, gone: &DeletedSession) -> Result<(), StoreError> {
     db.prepare_cached(&format!("DELETE FROM sessions WHERE {IS_GONE}"))?
         .execute(params![gone.instance_id, gone.created_at.micros()])?;
     Ok(())

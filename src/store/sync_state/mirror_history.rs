@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::domain::{HistoryRecord, Kind};
+use crate::domain::{HistoryRecord, RecordKind};
 use crate::store::error::StoreError;
 
 /// How much of a mirrored session's history is kept: as much as reconstructing its context takes.
@@ -41,9 +41,9 @@ pub(in crate::store) fn keep_history(db: &Connection, history: &[HistoryRecord])
 /// Are there as many later records of a mirrored session as are kept? Then this one would be forgotten at once.
 fn is_too_old(db: &Connection, record: &HistoryRecord) -> Result<bool, StoreError> {
     let kept = match record.kind {
-        Kind::Event => KEPT_EVENTS,
-        Kind::Command => KEPT_COMMANDS,
-        Kind::Checkpoint => KEPT_CHECKPOINTS,
+        RecordKind::Event => KEPT_EVENTS,
+        RecordKind::Command => KEPT_COMMANDS,
+        RecordKind::Checkpoint => KEPT_CHECKPOINTS,
     };
     let oldest_kept: Option<i64> = db
         .prepare_cached(

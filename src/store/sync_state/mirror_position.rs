@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::domain::mirror::{Changes, Reading, Rest};
+use crate::domain::mirror::{ChangePage, Continuation, PullQuery};
 
 /// How much older than the truth the time on disk may be.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
@@ -50,8 +50,8 @@ impl MirrorPosition {
     }
 
     /// Ends a reading that brought nothing, if nothing of it has to be written. Says whether it did.
-    pub fn advances_in_memory(&self, reading: &Reading, changes: &Changes, at: Timestamp) -> bool {
-        let Rest::Nothing { next_since } = changes.rest else { return false };
+    pub fn advances_in_memory(&self, reading: &PullQuery, changes: &ChangePage, at: Timestamp) -> bool {
+        let Continuation::Complete { next_since } = changes.rest else { return false };
         let mut state = self.lock();
         let recent = state.written_as_of.is_some_and(|written| at.since(written) < WRITTEN_EVERY);
         if reading.is_whole() || state.unfinished || !changes.is_empty() || !recent {
@@ -88,28 +88,28 @@ mod tests {
         Timestamp::from_micros(seconds * 1_000_000)
     }
 
-    fn ends(next_since: u64) -> Changes {
-        Changes { rest: Rest::Nothing { next_since }, ..Changes::default() }
+    fn ends(next_since: u64) -> ChangePage {
+        ChangePage { rest: Continuation::Complete { next_since }, ..ChangePage::default() }
     }
 
     #[test]
     fn quiet_readings_advance_in_memory_and_a_reset_on_disk_wins() {
         let position = MirrorPosition::new(Some(at(0)));
-        assert!(position.advances_in_memory(&Reading::since(5), &ends(8), at(10)));
+        assert!(position.advances_in_memory(&PullQuery::since(5), &ends(8), at(10)));
         assert_eq!((position.since(5), position.as_of()), (8, Some(at(10))));
-        assert!(position.advances_in_memory(&Reading::since(8), &ends(9), at(20)));
+        assert!(position.advances_in_memory(&PullQuery::since(8), &ends(9), at(20)));
         assert_eq!(position.since(5), 9);
         assert_eq!(position.since(0), 0, "everything is to be read");
-        assert!(!position.advances_in_memory(&Reading::since(9), &ends(10), at(60)), "once a minute on disk");
+        assert!(!position.advances_in_memory(&PullQuery::since(9), &ends(10), at(60)), "once a minute on disk");
     }
 
     #[test]
     fn a_reading_that_wrote_rows_writes_its_position_although_its_last_page_is_empty() {
         let position = MirrorPosition::new(Some(at(0)));
         position.page_written();
-        assert!(!position.advances_in_memory(&Reading::since(5), &ends(8), at(1)));
+        assert!(!position.advances_in_memory(&PullQuery::since(5), &ends(8), at(1)));
         position.written(at(1), true);
         assert_eq!(position.since(8), 8);
-        assert!(position.advances_in_memory(&Reading::since(8), &ends(9), at(2)));
+        assert!(position.advances_in_memory(&PullQuery::since(8), &ends(9), at(2)));
     }
 }

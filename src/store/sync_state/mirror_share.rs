@@ -110,9 +110,9 @@ mod tests {
     use std::time::Duration;
 
     use crate::domain::TimedSession;
-    use crate::domain::mirror::{Changes, Reading, Rest};
+    use crate::domain::mirror::{ChangePage, Continuation, PullQuery};
     use crate::domain::{
-        HistoryRecord, InstanceId, InstanceType, Kind, MachineName, Project, Session, Status, Timestamp,
+        HistoryRecord, InstanceId, InstanceType, MachineName, Project, RecordKind, Session, Status, Timestamp,
     };
     use crate::store::tests::{OWNER, STALE_AFTER, at, only, register, shut};
     use crate::store::{Durability, Options, PageResult, Store, WriterThread};
@@ -148,30 +148,30 @@ mod tests {
         HistoryRecord {
             record_id: uuid::Uuid::from_u128(number as u128),
             instance_id: closed(number).instance_id,
-            kind: Kind::Event,
+            kind: RecordKind::Event,
             record_type: "error".into(),
             at: at(number as i64),
             body: body.as_object().unwrap().clone(),
         }
     }
 
-    async fn import(store: &Store, changes: Changes, now: Timestamp) -> PageResult {
+    async fn import(store: &Store, changes: ChangePage, now: Timestamp) -> PageResult {
         import_since(store, 1, changes, now).await
     }
 
-    async fn import_since(store: &Store, since: u64, changes: Changes, now: Timestamp) -> PageResult {
+    async fn import_since(store: &Store, since: u64, changes: ChangePage, now: Timestamp) -> PageResult {
         let draws = Box::new(std::array::from_fn(|n| n as u64));
-        store.take_in(Reading::since(since), changes, draws, now, STALE_AFTER).await.unwrap()
+        store.take_in(PullQuery::since(since), changes, draws, now, STALE_AFTER).await.unwrap()
     }
 
     /// Of so many sessions of another host.
     async fn import_history(store: &Store, sessions: usize) {
         for page in (0..sessions).collect::<Vec<_>>().chunks(20) {
-            let changes = Changes {
+            let changes = ChangePage {
                 sessions: page.iter().map(|n| TimedSession::untimed(closed(*n))).collect(),
                 history: page.iter().map(|n| record(*n)).collect(),
-                rest: Rest::Nothing { next_since: 9 },
-                ..Changes::default()
+                rest: Continuation::Complete { next_since: 9 },
+                ..ChangePage::default()
             };
             import(store, changes, at(60)).await;
         }
@@ -183,7 +183,7 @@ mod tests {
 
     async fn records_of(store: &Store, number: usize) -> usize {
         let query = crate::store::HistoryQuery {
-            kind: Kind::Event,
+            kind: RecordKind::Event,
             record_type: None,
             since: None,
             until: None,
@@ -217,7 +217,7 @@ mod tests {
         // This host's own data takes all of the store but for a little.
         for number in 0..u64::MAX {
             let data = serde_json::json!({ "text": "y".repeat(50_000) });
-            let what = crate::domain::Happening::event("error", data.as_object().unwrap().clone(), None).unwrap();
+            let what = crate::domain::NewRecord::event("error", data.as_object().unwrap().clone(), None).unwrap();
             let record_id = uuid::Uuid::from_u128(1 << 100 | u128::from(number));
             if store.append(id.to_string(), what, record_id, OWNER, at(100)).await.is_err() {
                 break;
@@ -238,7 +238,7 @@ mod tests {
         shut((store, writer));
         let options = Options { durability: Durability::Normal, max_size: MAX_SIZE * 8 };
         let (store, writer) = Store::open(dir.path(), options, Arc::new(|| at(1_000_000))).unwrap();
-        let quiet = Changes { rest: Rest::Nothing { next_since: 10 }, ..Changes::default() };
+        let quiet = ChangePage { rest: Continuation::Complete { next_since: 10 }, ..ChangePage::default() };
         import(&store, quiet, at(60).plus(Duration::from_secs(61))).await;
         assert_eq!(store.mirror_since(at(122)).await.unwrap(), 0);
         shut((store, writer));
@@ -248,12 +248,16 @@ mod tests {
     async fn a_quiet_pull_writes_nothing_and_announces_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
-        let changed = Changes {
+        let changed = ChangePage {
             sessions: (0..5).map(|n| TimedSession::untimed(closed(n))).collect(),
-            rest: Rest::More(crate::domain::mirror::Position::start(crate::domain::mirror::Part::History, 1, 9)),
-            ..Changes::default()
+            rest: Continuation::More(crate::domain::mirror::PullPosition::start(
+                crate::domain::mirror::PullPart::History,
+                1,
+                9,
+            )),
+            ..ChangePage::default()
         };
-        let ends = |next_since| Changes { rest: Rest::Nothing { next_since }, ..Changes::default() };
+        let ends = |next_since| ChangePage { rest: Continuation::Complete { next_since }, ..ChangePage::default() };
         import(&store, changed, at(60)).await;
         import(&store, ends(9), at(60)).await;
         assert_eq!(store.mirror_since(at(61)).await.unwrap(), 9, "the position advanced with the last, empty page");

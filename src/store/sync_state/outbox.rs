@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{HistoryRecord, Kind, Timestamp};
+use crate::domain::{HistoryRecord, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sync_state::record_outbox::Waiting;
 use crate::store::sync_state::selection::{BatchLimit, Skip};
@@ -18,7 +18,7 @@ use crate::store::tables::sessions;
 pub struct Backlog {
     pub sessions: u64,
     pub records: u64,
-    /// The records by kind, in the order of [`Kind::ALL`].
+    /// The records by kind, in the order of [`RecordKind::ALL`].
     pub records_of: [u64; 3],
     /// When the oldest change that waits was made.
     pub oldest_at: Option<Timestamp>,
@@ -105,7 +105,7 @@ pub(in crate::store) fn pending_behind(
 /// Some of what central lacks, what was added last: sessions, or records of one kind of sessions that central has.
 pub(in crate::store) fn newest_pending(
     db: &Connection,
-    kind: Option<Kind>,
+    kind: Option<RecordKind>,
     count: usize,
     skip: &Skip,
 ) -> Result<Pending, StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::domain::{InstanceId, Kind, Timestamp};
+use crate::domain::{InstanceId, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::tables::sessions;
@@ -34,7 +34,7 @@ pub struct Parked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedRecord {
     pub record_id: Uuid,
-    pub kind: Kind,
+    pub kind: RecordKind,
     pub record_type: String,
 }
 
@@ -106,7 +106,7 @@ pub(in crate::store) fn list_parked(db: &Connection) -> Result<Vec<Parked>, Stor
         )?
         .query_map([], |row| {
             let record_id = row.get::<_, Option<[u8; 16]>>(3)?.map(Uuid::from_bytes);
-            let kind = row.get::<_, Option<String>>(4)?.and_then(|kind| Kind::parse(&kind));
+            let kind = row.get::<_, Option<String>>(4)?.and_then(|kind| RecordKind::parse(&kind));
             let record_type = row.get::<_, Option<String>>(5)?.unwrap_or_default();
             Ok(Parked {
                 instance_id: sessions::parsed(row, 0, InstanceId::parse)?,

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
-use crate::domain::{HistoryRecord, HistoryTables, Kind, TableState, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, RecordKind, TableState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sync_state::selection;
 use crate::store::sync_state::selection::{BatchLimit, Skip};
@@ -39,7 +39,7 @@ pub(in crate::store) fn pending(
     let before = if all { i64::MAX } else { last.map_or(i64::MIN, Timestamp::micros) };
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let mut found = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| there.is_usable(*kind) && !skip.kinds.contains(kind)) {
+    for kind in RecordKind::ALL.into_iter().filter(|kind| there.is_usable(*kind) && !skip.kinds.contains(kind)) {
         let mut statement = db.prepare_cached(&format!(
             "SELECT {COLUMNS}, seq FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
                  AND EXISTS (SELECT 1 FROM sessions s WHERE s.instance_id = r.instance_id AND s.parked_at IS NULL \
@@ -72,7 +72,7 @@ pub(in crate::store) fn pending(
 /// Some of the records of one kind that could travel, those appended last.
 pub(in crate::store) fn newest_pending(
     db: &Connection,
-    kind: Kind,
+    kind: RecordKind,
     count: usize,
     skip: &Skip,
 ) -> Result<Vec<HistoryRecord>, StoreError> {
@@ -88,12 +88,12 @@ pub(in crate::store) fn newest_pending(
         .collect::<Result<_, _>>()?)
 }
 
-/// How many records of each kind wait, in the order of [`Kind::ALL`], and since when the oldest does. Those that
+/// How many records of each kind wait, in the order of [`RecordKind::ALL`], and since when the oldest does. Those that
 /// central has no table for do not, nor do those of a parked session; those of a table that is not usable do.
 pub(in crate::store) fn backlog(db: &Connection) -> Result<([u64; 3], Option<Timestamp>), StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
     let (mut counts, mut first) = ([0; 3], None);
-    for (kind, waiting) in Kind::ALL.into_iter().zip(&mut counts).filter(|(kind, _)| !there.is_absent(*kind)) {
+    for (kind, waiting) in RecordKind::ALL.into_iter().zip(&mut counts).filter(|(kind, _)| !there.is_absent(*kind)) {
         let waits = "FROM records r WHERE kind = ?1 AND unsynced = 1 AND parked_at IS NULL \
             AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";
         let count: i64 =
@@ -119,7 +119,7 @@ pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>,
 }
 
 pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {
-    let states = Kind::ALL.map(|kind| match there.state(kind) {
+    let states = RecordKind::ALL.map(|kind| match there.state(kind) {
         TableState::Usable => Value::from("usable"),
         TableState::Absent => Value::from("absent"),
         TableState::WithoutZone => Value::from("without_zone"),
@@ -133,7 +133,7 @@ pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {
 fn tables_of_json(text: &str) -> Option<HistoryTables> {
     let (states, event_types): ([Value; 3], _) = serde_json::from_str(text).ok()?;
     let mut tables = HistoryTables { event_types, ..HistoryTables::ALL };
-    for (kind, state) in Kind::ALL.into_iter().zip(states) {
+    for (kind, state) in RecordKind::ALL.into_iter().zip(states) {
         *tables.state_mut(kind) = match state.as_str() {
             Some("usable") => TableState::Usable,
             Some("absent") => TableState::Absent,
@@ -148,10 +148,14 @@ fn tables_of_json(text: &str) -> Option<HistoryTables> {
 /// it, or no table for the rest. A table that exists but is not usable keeps its records here.
 pub(in crate::store) fn nothing_left(db: &Connection) -> Result<String, StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
-    let kinds: Vec<_> =
-        Kind::ALL.into_iter().filter(|kind| !there.is_absent(*kind)).map(|k| format!("'{}'", k.as_str())).collect();
+    let kinds: Vec<_> = RecordKind::ALL
+        .into_iter()
+        .filter(|kind| !there.is_absent(*kind))
+        .map(|k| format!("'{}'", k.as_str()))
+        .collect();
     Ok(format!(
-        "NOT EXISTS (SELECT 1 FROM records r WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
+        "NOT EXISTS (SELECT 1 FROM records r INDEXED BY records_unsynced_of_session \
+             WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
              AND r.kind IN ({}))",
         kinds.join(", ")
     ))

@@ -1,6 +1,6 @@
 //! What may go into a batch: its limits, and what stays out because central does not take it at present.
 
-use crate::domain::{InstanceId, Kind};
+use crate::domain::{InstanceId, RecordKind};
 
 /// How much a batch carries at most; one row always fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Skip {
     pub sessions: Vec<InstanceId>,
     /// The records of these sessions.
     pub records_of: Vec<InstanceId>,
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<RecordKind>,
 }
 
 /// Ids as SQL takes them, for `json_each`.

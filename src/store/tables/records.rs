@@ -5,7 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use crate::domain::{HistoryRecord, InstanceId, Kind, Timestamp};
+use crate::domain::{HistoryRecord, InstanceId, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::tables::sessions;
 
@@ -35,7 +35,7 @@ pub(in crate::store) fn read(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
     Ok(HistoryRecord {
         record_id: Uuid::from_bytes(row.get(0)?),
         instance_id: sessions::parsed(row, 1, InstanceId::parse)?,
-        kind: sessions::parsed(row, 2, |kind| Kind::parse(kind).ok_or(Unreadable("kind")))?,
+        kind: sessions::parsed(row, 2, |kind| RecordKind::parse(kind).ok_or(Unreadable("kind")))?,
         record_type: row.get(3)?,
         at: Timestamp::from_micros(row.get(4)?),
         body: sessions::parsed(row, 5, |body| serde_json::from_str(body))?,

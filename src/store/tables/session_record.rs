@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::session::fresh;
-use crate::domain::{Column, ColumnTimes, Session, Status, TimedSession, Timestamp};
+use crate::domain::{ColumnTimes, Session, SharedColumn, Status, TimedSession, Timestamp};
 use crate::store::tables::session_columns::{Change, ColumnChanges};
 
 /// A process on this host that a session belongs to.
@@ -67,7 +67,7 @@ pub struct Caller {
 impl Record {
     /// The next version, which is about to be saved, changes this column. It is later than what was changed before, even
     /// where the clock was set back.
-    pub(in crate::store) fn change_column(&mut self, column: Column, at: Timestamp) {
+    pub(in crate::store) fn change_column(&mut self, column: SharedColumn, at: Timestamp) {
         let version = self.version + 1;
         let change = &mut self.columns.0[column as usize];
         let after_the_last = Timestamp::from_micros(change.at.micros().saturating_add(1));
@@ -76,20 +76,20 @@ impl Record {
 
     /// The next version changes the columns whose values differ from before.
     pub(in crate::store) fn change_columns_since(&mut self, before: &Session, at: Timestamp) {
-        for column in Column::ALL {
+        for column in SharedColumn::ALL {
             if column.differs(before, &self.session) {
                 self.change_column(*column, at);
             }
         }
     }
 
-    fn waits(&self, column: Column) -> bool {
+    fn waits(&self, column: SharedColumn) -> bool {
         self.synced_version == 0 || self.columns.0[column as usize].version > self.synced_version
     }
 
     /// The columns that central lacks, and when they were changed.
     pub fn offered_columns(&self) -> ColumnTimes {
-        let offered = Column::ALL.iter().filter(|column| self.waits(**column));
+        let offered = SharedColumn::ALL.iter().filter(|column| self.waits(**column));
         offered.map(|column| (*column, self.columns.0[*column as usize].at)).collect()
     }
 
@@ -99,7 +99,7 @@ impl Record {
     /// when everything is read (`whole`), which may bring the past, again only a later one.
     pub(in crate::store) fn merge_columns(&mut self, central: &TimedSession, whole: bool) -> bool {
         let mut lost = false;
-        for column in Column::ALL {
+        for column in SharedColumn::ALL {
             if !column.differs(&self.session, central) {
                 continue;
             }

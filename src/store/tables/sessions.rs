@@ -41,7 +41,7 @@ pub(in crate::store) fn free_id(
     draws: &[u64],
 ) -> Result<InstanceId, StoreError> {
     for &random in draws {
-        let id = InstanceId::draw(project, kind, random);
+        let id = InstanceId::generate(project, kind, random);
         let taken: bool = db
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM sessions WHERE instance_id = ?1) \

@@ -8,19 +8,19 @@ use super::*;
 use crate::domain::history::CommandDetails;
 use crate::domain::{HistoryRecord, TableState};
 
-fn event(event_type: &str, n: u64) -> Happening {
-    Happening::event(event_type, Map::from_iter([("n".to_owned(), n.into())]), None).unwrap()
+fn event(event_type: &str, n: u64) -> NewRecord {
+    NewRecord::event(event_type, Map::from_iter([("n".to_owned(), n.into())]), None).unwrap()
 }
 
-fn command(action: &str) -> Happening {
-    Happening::command(None, action, CommandDetails::default()).unwrap()
+fn command(action: &str) -> NewRecord {
+    NewRecord::command(None, action, CommandDetails::default()).unwrap()
 }
 
-async fn append(store: &Store, id: &InstanceId, what: Happening, number: u64) -> StoredRecord {
+async fn append(store: &Store, id: &InstanceId, what: NewRecord, number: u64) -> StoredRecord {
     store.append(id.to_string(), what, Uuid::from_u64_pair(0, number), OWNER, at(number as i64)).await.unwrap()
 }
 
-fn all(kind: Kind) -> HistoryQuery {
+fn all(kind: RecordKind) -> HistoryQuery {
     HistoryQuery {
         kind,
         record_type: None,
@@ -69,14 +69,14 @@ async fn what_happened_is_found_again() {
     }
     append(&store, &other, event("a", 5), 5).await;
 
-    let events = || all(Kind::Event);
+    let events = || all(RecordKind::Event);
     assert_eq!(numbers(&store, &id, events()).await, [3, 2, 1]);
     assert_eq!(numbers(&store, &id, HistoryQuery { record_type: Some("a".into()), ..events() }).await, [3, 1]);
     assert_eq!(numbers(&store, &id, HistoryQuery { since: Some(at(2)), ..events() }).await, [3, 2]);
     assert_eq!(numbers(&store, &id, HistoryQuery { until: Some(at(2)), ..events() }).await, [1]);
     let page = store.history(id.clone(), HistoryQuery { limit: 1, offset: 1, ..events() }).await.unwrap();
     assert_eq!((page.records[0].record.at, page.more), (at(2), true));
-    let containing = |text: &str| HistoryQuery { contains: Some(text.into()), ..all(Kind::Command) };
+    let containing = |text: &str| HistoryQuery { contains: Some(text.into()), ..all(RecordKind::Command) };
     assert_eq!(numbers(&store, &id, containing("build \"IT\"")).await, [4]);
     assert_eq!(numbers(&store, &id, containing("explicit")).await, [4]);
     assert_eq!(numbers(&store, &id, containing("%")).await, [0; 0]);
@@ -98,9 +98,9 @@ async fn an_answer_is_bounded_in_bytes() {
     let id = register(&store, 1, 0).await.session.instance_id;
     for number in 0..100 {
         let data = Map::from_iter([("long".to_owned(), "x".repeat(60_000).into())]);
-        append(&store, &id, Happening::event("a", data, None).unwrap(), number).await;
+        append(&store, &id, NewRecord::event("a", data, None).unwrap(), number).await;
     }
-    let answer = store.history(id.clone(), all(Kind::Event)).await.unwrap();
+    let answer = store.history(id.clone(), all(RecordKind::Event)).await.unwrap();
     assert!(answer.more && answer.records.len() < 75, "{}", answer.records.len());
     sessions_reach_central(&store).await;
     let batch = store.pending(rows(1000), Skip::default()).await.unwrap();
@@ -140,7 +140,7 @@ async fn records_travel_with_or_after_their_session() {
     store.settle(settled(&pending.records[..1], None), at(3)).await.unwrap();
     store.settle(settled(&pending.records[1..], Some("odd")), at(4)).await.unwrap();
     assert!(!store.any_waits(Skip::default()).await.unwrap());
-    let kept = store.history(second.clone(), all(Kind::Event)).await.unwrap().records;
+    let kept = store.history(second.clone(), all(RecordKind::Event)).await.unwrap().records;
     assert_eq!((kept[0].parked.as_deref(), kept[1].synced), (Some("odd"), true));
     let parked = store.parked().await.unwrap();
     assert_eq!((parked.len(), store.backlog().await.unwrap().parked), (2, 2));
@@ -171,7 +171,7 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
     let event = store.pending(rows(10), Skip::default()).await.unwrap().records;
     store.settle(settled(&event, None), at(5)).await.unwrap();
     assert_eq!(store.prune(at(10)).await, Ok(1));
-    assert_eq!(numbers(&store, &id, all(Kind::Command)).await, [0; 0]);
+    assert_eq!(numbers(&store, &id, all(RecordKind::Command)).await, [0; 0]);
     shut((store, writer));
 }
 
@@ -244,7 +244,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     store.settle(BatchResult { sessions, ..BatchResult::default() }, at(7)).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);
-    assert_eq!(numbers(&store, &new, all(Kind::Event)).await, [5, 4, 3, 2, 1]);
+    assert_eq!(numbers(&store, &new, all(RecordKind::Event)).await, [5, 4, 3, 2, 1]);
     sessions_reach_central(&store).await;
     let pending = store.pending(rows(10), Skip::default()).await.unwrap().records;
     store.settle(settled(&pending, None), at(8)).await.unwrap();
@@ -262,7 +262,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     drop(raw);
     let (store, writer) = open(dir.path());
     assert!(store.damage().is_some());
-    assert_eq!(numbers(&store, &new, all(Kind::Event)).await, [5, 4, 3, 2, 1]);
+    assert_eq!(numbers(&store, &new, all(RecordKind::Event)).await, [5, 4, 3, 2, 1]);
     let beat = Heartbeat::default();
     assert!(store.heartbeat(new.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap().checkpoint_due);
     assert_eq!(
@@ -333,7 +333,7 @@ async fn a_million_records_are_asked_in_milliseconds() {
         println!("{what}: {best} us");
         assert!(best < most, "{what} took {best} us");
     };
-    let newest = HistoryQuery { limit: 50, ..all(Kind::Event) };
+    let newest = HistoryQuery { limit: 50, ..all(RecordKind::Event) };
     quick("the newest 50", 9_000, &store, newest.clone()).await;
     quick("from a moment on", 9_000, &store, HistoryQuery { since: Some(at(0)), ..newest.clone() }).await;
     quick("with a text", 9_000, &store, HistoryQuery { contains: Some(":77}".into()), ..newest }).await;

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    Happening, Heartbeat, HistoryTables, InstanceId, InstanceType, Kind, MachineName, Project, Registration, Status,
-    Timestamp,
+    Heartbeat, HistoryTables, InstanceId, InstanceType, MachineName, NewRecord, Project, RecordKind, Registration,
+    Status, Timestamp,
 };
 
 const OPTIONS: Options = Options { durability: Durability::Full, max_size: 1 << 30 };

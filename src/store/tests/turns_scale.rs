@@ -1,12 +1,15 @@
 //! The longest job of the writer in the work that grows with the store. Rows are asserted, durations are printed: those
 //! depend on the machine. SESSIOND_TEST_LONG makes the stores as large as a busy host's after a year.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::turns::{BESIDE, fill};
 use super::*;
-use crate::domain::mirror::{Changes as Page, Gone, Rest};
+use crate::domain::mirror::{ChangePage as Page, Continuation, DeletedSession};
 use crate::domain::{InstanceType, Project};
+use crate::store::ops::retention::{self, PrunePlace};
 
 /// How many spooled requests the daemon imports in one job.
 const SPOOLED: usize = 32;
@@ -28,9 +31,15 @@ fn count(dir: &Path, what: &str) -> i64 {
 
 /// Checks how many rows the jobs since the last call wrote, and prints how long the longest took.
 fn check_jobs(store: &Store, what: &str, began: Instant) {
+    check_jobs_of(store, 1, what, began);
+}
+
+/// `writes`: how many rows are written for each row of a turn. One that is deleted or closed is also subtracted from its
+/// user's usage, which is one row for all of them.
+fn check_jobs_of(store: &Store, writes: u64, what: &str, began: Instant) {
     let (longest, largest) = store.writer.take_longest_job();
     println!("{what}: longest job {longest:?}, largest {largest} rows, all of it {:?}", began.elapsed());
-    let most = sqlite::turns::ROWS as u64 + BESIDE + DELETED_SESSIONS;
+    let most = writes * sqlite::turns::ROWS as u64 + BESIDE + DELETED_SESSIONS;
     assert!(largest > 1, "{what}: nothing was counted");
     assert!(largest <= most, "{what}: a job wrote {largest} rows");
 }
@@ -65,9 +74,49 @@ async fn pruning_many_records_has_no_long_job() {
     println!("reopening: {:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(store.prune(at(60)).await, Ok(1_000));
-    check_jobs(&store, "pruning", began);
+    check_jobs_of(&store, 2, "pruning", began);
     shut((store, writer));
     assert_eq!(count(dir.path(), "records"), 0);
+}
+
+#[tokio::test]
+async fn pruning_one_long_history_has_no_long_job() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 2, scaled(6_000, 200_000), 1);
+    change(dir.path(), "UPDATE sessions SET status = 'closed', closed_at = 5, pid = NULL");
+    let (store, writer) = open(dir.path());
+    let began = Instant::now();
+    assert_eq!(store.prune(at(60)).await, Ok(2));
+    check_jobs_of(&store, 2, "pruning one session", began);
+    shut((store, writer));
+    assert_eq!(count(dir.path(), "records"), 0);
+}
+
+/// How many thousand instructions SQLite runs for the first turn of pruning a store of that size.
+fn instructions_of_a_turn(sessions: i64, records: i64) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), sessions, records, sessions);
+    change(dir.path(), "UPDATE sessions SET status = 'closed', closed_at = 5, pid = NULL");
+    let db = Connection::open(dir.path().join("sessiond.db")).unwrap();
+    let thousands = Arc::new(AtomicUsize::new(0));
+    let counter = thousands.clone();
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    db.progress_handler(1_000, Some(count)).unwrap();
+    let turn = retention::turn(&db, at(60), PrunePlace::FIRST).unwrap();
+    assert_eq!(turn.pruned, 0, "the first session has more records than a turn deletes");
+    thousands.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_turn_of_pruning_reads_no_more_than_it_deletes() {
+    let few = instructions_of_a_turn(1, 300);
+    let (many_sessions, long_history) = (instructions_of_a_turn(100, 30_000), instructions_of_a_turn(1, 30_000));
+    println!("thousand instructions: {few} of few records, {many_sessions} of many sessions, {long_history} of one");
+    assert!(few > 0);
+    assert!(many_sessions <= 2 * few && long_history <= 2 * few, "{few}, {many_sessions}, {long_history}");
 }
 
 #[tokio::test]
@@ -86,10 +135,13 @@ async fn deletions_from_central_have_no_long_job() {
     let began = Instant::now();
     let all: Vec<i64> = (0..sessions).collect();
     for page in all.chunks(1_000) {
-        let gone = page.iter().map(|n| Gone { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) }).collect();
-        let changes = Page { gone, rest: Rest::Nothing { next_since: 9 }, ..Page::default() };
+        let gone = page
+            .iter()
+            .map(|n| DeletedSession { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) })
+            .collect();
+        let changes = Page { gone, rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
         let draws = Box::new(std::array::from_fn(|n| n as u64));
-        store.take_in(crate::domain::mirror::Reading::since(1), changes, draws, at(1), STALE_AFTER).await.unwrap();
+        store.take_in(crate::domain::mirror::PullQuery::since(1), changes, draws, at(1), STALE_AFTER).await.unwrap();
     }
     check_jobs(&store, "deletions", began);
     shut((store, writer));
@@ -104,9 +156,9 @@ async fn sessions_that_a_whole_reading_did_not_meet_are_deleted_in_turns() {
     change(dir.path(), "UPDATE sessions SET mirror_round = 0, pid = NULL; UPDATE records SET unsynced = NULL");
     let (store, writer) = open(dir.path());
     let began = Instant::now();
-    let changes = Page { rest: Rest::Nothing { next_since: 9 }, ..Page::default() };
+    let changes = Page { rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
     let draws = Box::new(std::array::from_fn(|n| n as u64));
-    store.take_in(crate::domain::mirror::Reading::since(0), changes, draws, at(1), STALE_AFTER).await.unwrap();
+    store.take_in(crate::domain::mirror::PullQuery::since(0), changes, draws, at(1), STALE_AFTER).await.unwrap();
     check_jobs(&store, "a whole reading", began);
     shut((store, writer));
     assert_eq!((count(dir.path(), "sessions"), count(dir.path(), "records")), (0, 0));
@@ -234,7 +286,7 @@ async fn silent_headless_sessions_are_closed_in_turns() {
     let (store, writer) = open(dir.path());
     let began = Instant::now();
     assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(usize::try_from(sessions * 3 / 4).unwrap()));
-    check_jobs(&store, "headless sessions", began);
+    check_jobs_of(&store, 2, "headless sessions", began);
     let news = store.news();
     assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(0));
     assert_eq!(store.news(), news, "nothing was closed, so nothing is pushed in haste");

@@ -3,8 +3,8 @@
 use serde_json::Map;
 
 use super::*;
-use crate::domain::agent::{Report, Sign, Source};
-use crate::domain::mirror::{Changes as Page, Reading, Rest};
+use crate::domain::agent::{AgentSignal, StartSource, ValidReport};
+use crate::domain::mirror::{ChangePage as Page, Continuation, PullQuery};
 use crate::domain::{HistoryRecord, InstanceType, Project, Session, TimedSession};
 use crate::store::ops::promised_ids::{KEPT_FOR, MOST};
 
@@ -77,16 +77,16 @@ impl Shared {
             history: vec![HistoryRecord {
                 record_id: Uuid::from_u128(u128::from(self.next()) << 64),
                 instance_id: session.instance_id,
-                kind: Kind::Event,
+                kind: RecordKind::Event,
                 record_type: "error".into(),
                 at: at(1),
                 body: Map::new(),
             }],
-            rest: Rest::Nothing { next_since: 9 },
+            rest: Continuation::Complete { next_since: 9 },
             ..Page::default()
         };
         let draws = Box::new(std::array::from_fn(|_| self.next()));
-        self.store.take_in(Reading::since(1), page, draws, at(4), STALE_AFTER).await.unwrap();
+        self.store.take_in(PullQuery::since(1), page, draws, at(4), STALE_AFTER).await.unwrap();
     }
 
     /// Central acknowledges all there is.
@@ -159,15 +159,15 @@ fn id(number: u64) -> InstanceId {
     InstanceId::parse(&format!("odin-PS-{number:06x}")).unwrap()
 }
 
-fn text(bytes: usize) -> Happening {
+fn text(bytes: usize) -> NewRecord {
     let data = Map::from_iter([("text".to_owned(), "x".repeat(bytes).into())]);
-    Happening::event("error", data, None).unwrap()
+    NewRecord::event("error", data, None).unwrap()
 }
 
-const START: Sign = Sign::Start(Source::Startup);
+const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
 
-fn sighting(sign: Sign, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
-    let report = Report {
+fn sighting(sign: AgentSignal, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
+    let report = ValidReport {
         sign,
         claude_session_uuid: Some(uuid.to_owned()),
         claude_session_path: None,
@@ -244,8 +244,8 @@ async fn what_adds_nothing_is_possible_at_the_share() {
     while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
     let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())) };
     shared.store.heartbeat(of_mallory.to_string(), beat, MALLORY, at(5), STALE_AFTER).await.unwrap();
-    shared.sight(sighting(Sign::Beat, "u-1", None), MALLORY).await.unwrap();
-    shared.sight(sighting(Sign::End, "u-1", None), MALLORY).await.unwrap();
+    shared.sight(sighting(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
+    shared.sight(sighting(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();
     assert_eq!(only(&shared.store, &sighted).await.session.status, Status::Closed);
     shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
     shared.check_usage().await;
@@ -308,14 +308,14 @@ async fn usage_is_what_is_counted_from_all_rows() {
     shared.check_usage().await;
     // Another folder, another conversation, further processes.
     for (number, folder) in [(2, "/home/alice/odin"), (3, "/a"), (4, "/home/alice/odin/b")] {
-        let mut moved = sighting(Sign::Start(Source::Resume), "u-1", None);
+        let mut moved = sighting(AgentSignal::Start(StartSource::Resume), "u-1", None);
         moved.report.working_dir = Some(folder.into());
         moved.report.claude_session_path = Some(format!("{folder}/x.jsonl"));
         moved.process = Some(Process { pid: number, started: 1 });
         shared.sight(moved, ALICE).await.unwrap();
         shared.check_usage().await;
     }
-    let mut cleared = sighting(Sign::Start(Source::Clear), "u-2", None);
+    let mut cleared = sighting(AgentSignal::Start(StartSource::Clear), "u-2", None);
     cleared.process = Some(Process { pid: 2, started: 1 });
     shared.sight(cleared, ALICE).await.unwrap();
     shared.check_usage().await;
@@ -518,7 +518,7 @@ async fn a_conversation_of_another_user_is_not_taken() {
     let found = shared.store.read(move |db| Ok(db.query_row(leads_to, [], |row| row.get::<_, String>(0))?)).await;
     assert_eq!(found, Ok(of_alice.to_string()));
     for (caller, id) in [(ALICE, of_alice), (MALLORY, of_mallory)] {
-        let beat = shared.sight(sighting(Sign::Beat, "u-1", None), caller).await.unwrap();
+        let beat = shared.sight(sighting(AgentSignal::Heartbeat, "u-1", None), caller).await.unwrap();
         assert_eq!((beat.created, beat.record.session.instance_id), (false, id));
     }
     shared.check_usage().await;

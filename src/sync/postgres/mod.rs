@@ -43,7 +43,7 @@ use self::registered_host::RegisteredHost;
 use super::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
 };
-use crate::domain::mirror::{Changes, HostSeen, Reading};
+use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryTables, InstanceId, Timestamp};
 
 /// Central as a Postgres database.
@@ -143,7 +143,7 @@ impl Central for Postgres {
         }
     }
 
-    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let mut session = self.take()?;
         let result = pull::pull(&mut session.link, &session.host, reading).await;
         self.put_back(session, result).await

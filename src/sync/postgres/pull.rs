@@ -21,13 +21,17 @@ use self::page::{Next, last_key, skip, timestamp, value};
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
 use super::sql;
-use crate::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
+use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
 use crate::domain::{
     ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
 use crate::sync::central::CentralError;
 
-pub(super) async fn pull(link: &mut Link, host: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
+pub(super) async fn pull(
+    link: &mut Link,
+    host: &RegisteredHost,
+    reading: &PullQuery,
+) -> Result<ChangePage, CentralError> {
     link.begin().await?;
     let changes = match page(link, host, reading).await {
         // The server cannot send this one row.
@@ -43,8 +47,8 @@ pub(super) async fn pull(link: &mut Link, host: &RegisteredHost, reading: &Readi
 }
 
 /// Reads one part after the other, up to the first that returns rows or is not read to its end.
-async fn page(link: &mut Link, host: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
-    let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
+async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
+    let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
     let mut position = match begin(link, reading).await? {
         Some(position) => position,
         None => return Ok(changes),
@@ -52,27 +56,29 @@ async fn page(link: &mut Link, host: &RegisteredHost, reading: &Reading) -> Resu
     loop {
         let found = changes.sessions.len() + changes.gone.len() > 0;
         let next = match position.part {
-            Part::Deletions => deletions(link, reading, &position, &mut changes).await?,
-            Part::Sessions => sessions(link, host, reading, &position, &mut changes).await?,
+            PullPart::Deletions => deletions(link, reading, &position, &mut changes).await?,
+            PullPart::Sessions => sessions(link, host, reading, &position, &mut changes).await?,
             // If the page already has rows, a slow query for history is left to the next page.
-            Part::History => history::read(link, host, reading, &position, found, &mut changes).await?,
+            PullPart::History => history::read(link, host, reading, &position, found, &mut changes).await?,
         };
         match next {
-            Next::Part(part) => position = Position::start(part, reading.since, position.next_since),
-            Next::Page(position) => return Ok(Changes { rest: Rest::More(position), ..changes }),
-            Next::End => return Ok(Changes { rest: Rest::Nothing { next_since: position.next_since }, ..changes }),
+            Next::Part(part) => position = PullPosition::start(part, reading.since, position.next_since),
+            Next::Page(position) => return Ok(ChangePage { rest: Continuation::More(position), ..changes }),
+            Next::End => {
+                return Ok(ChangePage { rest: Continuation::Complete { next_since: position.next_since }, ..changes });
+            }
         }
     }
 }
 
 /// Where a page begins; `None` if the position belongs to higher transaction numbers than central has.
-async fn begin(link: &mut Link, reading: &Reading) -> Result<Option<Position>, CentralError> {
+async fn begin(link: &mut Link, reading: &PullQuery) -> Result<Option<PullPosition>, CentralError> {
     if let Some(after) = &reading.after {
         return Ok(Some(after.clone()));
     }
     let next_since = oldest_transaction(link).await?;
     let part = reading.position().0;
-    Ok((reading.since <= next_since).then(|| Position::start(part, reading.since, next_since)))
+    Ok((reading.since <= next_since).then(|| PullPosition::start(part, reading.since, next_since)))
 }
 
 async fn oldest_transaction(link: &mut Link) -> Result<u64, CentralError> {
@@ -84,9 +90,9 @@ async fn oldest_transaction(link: &mut Link) -> Result<u64, CentralError> {
 
 async fn deletions(
     link: &mut Link,
-    reading: &Reading,
-    position: &Position,
-    changes: &mut Changes,
+    reading: &PullQuery,
+    position: &PullPosition,
+    changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
     let query = sqlx::query(sql::DELETED_SESSIONS).bind(position.transaction.to_string()).bind(&position.instance_id);
     let rows = link.rows(query.bind(i64::from(reading.page.rows))).await?;
@@ -97,17 +103,17 @@ async fn deletions(
         }
     }
     Ok(match last_key(&rows, reading.page.rows, 0, 2)? {
-        Some((instance_id, transaction)) => Next::Page(Position { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(Part::Sessions),
+        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
+        None => Next::Part(PullPart::Sessions),
     })
 }
 
 async fn sessions(
     link: &mut Link,
     host: &RegisteredHost,
-    reading: &Reading,
-    position: &Position,
-    changes: &mut Changes,
+    reading: &PullQuery,
+    position: &PullPosition,
+    changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
     let rows = rows_of_sessions(
         link,
@@ -125,16 +131,16 @@ async fn sessions(
         }
     }
     Ok(match last_key(&rows, reading.page.rows, 0, 14)? {
-        Some((instance_id, transaction)) => Next::Page(Position { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(Part::History),
+        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
+        None => Next::Part(PullPart::History),
     })
 }
 
 async fn rows_of_sessions(
     link: &mut Link,
     host: &RegisteredHost,
-    reading: &Reading,
-    position: &Position,
+    reading: &PullQuery,
+    position: &PullPosition,
     sql: &'static str,
 ) -> Result<Vec<PgRow>, CentralError> {
     let query = sqlx::query(sql)
@@ -148,35 +154,35 @@ async fn rows_of_sessions(
 }
 
 /// Skips the one row of a page, reading only its key.
-async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &Reading) -> Result<Changes, CentralError> {
-    let mut changes = Changes { rest: Rest::Everything, ..Changes::default() };
+async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
+    let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
     let Some(mut position) = begin(link, reading).await? else { return Ok(changes) };
-    if position.part == Part::Deletions {
+    if position.part == PullPart::Deletions {
         if let Next::Page(next) = deletions(link, reading, &position, &mut changes).await? {
-            return Ok(Changes { rest: Rest::More(next), ..changes });
+            return Ok(ChangePage { rest: Continuation::More(next), ..changes });
         }
-        position = Position::start(Part::Sessions, reading.since, position.next_since);
+        position = PullPosition::start(PullPart::Sessions, reading.since, position.next_since);
     }
-    if position.part == Part::Sessions {
+    if position.part == PullPart::Sessions {
         let keys = if reading.is_whole() { sql::ALL_SESSION_KEYS } else { sql::CHANGED_SESSION_KEYS };
         let rows = rows_of_sessions(link, host, reading, &position, keys).await?;
         if let Some((instance_id, transaction)) = last_key(&rows, 1, 0, 1)? {
             skip("a session", &instance_id, &mut changes);
-            let rest = Rest::More(Position { transaction, instance_id, ..position });
-            return Ok(Changes { rest, ..changes });
+            let rest = Continuation::More(PullPosition { transaction, instance_id, ..position });
+            return Ok(ChangePage { rest, ..changes });
         }
-        position = Position::start(Part::History, reading.since, position.next_since);
+        position = PullPosition::start(PullPart::History, reading.since, position.next_since);
     }
     let next = history::skip_one(link, host, reading, &position, &mut changes).await?;
     let rest = match next {
-        Next::Page(position) => Rest::More(position),
-        _ => Rest::Nothing { next_since: position.next_since },
+        Next::Page(position) => Continuation::More(position),
+        _ => Continuation::Complete { next_since: position.next_since },
     };
-    Ok(Changes { rest, ..changes })
+    Ok(ChangePage { rest, ..changes })
 }
 
-fn gone(row: &PgRow) -> Result<Gone, String> {
-    Ok(Gone { instance_id: value(row, 0)?, created_at: timestamp(row, 1)? })
+fn gone(row: &PgRow) -> Result<DeletedSession, String> {
+    Ok(DeletedSession { instance_id: value(row, 0)?, created_at: timestamp(row, 1)? })
 }
 
 fn session(row: &PgRow) -> Result<TimedSession, String> {

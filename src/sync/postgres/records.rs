@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::errors::BY_ITSELF;
 use super::link::{Link, column};
 use super::sql;
-use crate::domain::{HistoryRecord, HistoryTables, Kind, TableState};
+use crate::domain::{HistoryRecord, HistoryTables, RecordKind, TableState};
 use crate::sync::central::{CentralError, RowOutcome};
 
 /// Central's tables for records, and how they are built.
@@ -39,15 +39,15 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
     let mut shapes = Shapes::default();
     for row in &link.rows(sqlx::query(sql::HISTORY_TABLES)).await? {
         let name: String = column(row, 0)?;
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };
+        let Some(kind) = RecordKind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };
         *shapes.tables.state_mut(kind) = state(column(row, 1)?, column(row, 2)?, column(row, 3)?);
         match kind {
-            Kind::Event => {
+            RecordKind::Event => {
                 shapes.lineage = column(row, 4)?;
                 shapes.tables.event_types = event_types(&column::<Vec<String>>(row, 6)?);
             }
-            Kind::Checkpoint => shapes.checkpoint_type = column(row, 5)?,
-            Kind::Command => {}
+            RecordKind::Checkpoint => shapes.checkpoint_type = column(row, 5)?,
+            RecordKind::Command => {}
         }
         shapes.may_mark = column(row, 7)?;
     }
@@ -96,10 +96,10 @@ pub(super) async fn apply(
     let rows = link.rows(sqlx::query(sql::EXISTING_SESSIONS).bind(&ids)).await?;
     let present: HashSet<String> = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
     let there = |record: &HistoryRecord| present.contains(record.instance_id.as_str());
-    let of = |kind: Kind| records.iter().filter(|r| r.kind == kind && there(r)).collect::<Vec<_>>();
-    events(link, shapes, &of(Kind::Event)).await?;
-    commands(link, &of(Kind::Command)).await?;
-    checkpoints(link, shapes, &of(Kind::Checkpoint)).await?;
+    let of = |kind: RecordKind| records.iter().filter(|r| r.kind == kind && there(r)).collect::<Vec<_>>();
+    events(link, shapes, &of(RecordKind::Event)).await?;
+    commands(link, &of(RecordKind::Command)).await?;
+    checkpoints(link, shapes, &of(RecordKind::Checkpoint)).await?;
     if !present.is_empty() && shapes.may_mark {
         link.rows(sqlx::query(sql::MARK_HISTORY_CHANGED).bind(present.iter().collect::<Vec<_>>())).await?;
     }
@@ -166,7 +166,7 @@ async fn events(link: &mut Link, shapes: &Shapes, events: &[&HistoryRecord]) -> 
             .bind(lineages.iter().map(|lineage| lineage.root).collect::<Vec<_>>())
             .bind(lineages.iter().map(|lineage| lineage.depth).collect::<Vec<_>>())
     };
-    numbered!(link, Kind::Event, query());
+    numbered!(link, RecordKind::Event, query());
     Ok(())
 }
 
@@ -245,7 +245,7 @@ async fn checkpoints(link: &mut Link, shapes: &Shapes, checkpoints: &[&HistoryRe
             .bind(checkpoints.iter().map(|r| int(&r.body, "context_window_percent")).collect::<Vec<_>>())
             .bind(checkpoints.iter().map(|r| json_of(&r.body, "work_state", "{}")).collect::<Vec<_>>())
     };
-    numbered!(link, Kind::Checkpoint, query());
+    numbered!(link, RecordKind::Checkpoint, query());
     Ok(())
 }
 

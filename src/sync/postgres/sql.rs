@@ -87,7 +87,7 @@ const fn statement(file: &'static str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Column;
+    use crate::domain::SharedColumn;
 
     #[test]
     fn comment_is_not_sent() {
@@ -99,7 +99,7 @@ mod tests {
     fn every_shared_column_is_merged_by_its_own_time() {
         let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
         let sql = one_line(UPSERT_SESSIONS);
-        for column in Column::ALL.iter().map(|column| column.name()) {
+        for column in SharedColumn::ALL.iter().map(|column| column.name()) {
             let merged = format!(
                 "{column} = CASE WHEN excluded.column_times->>'{column}' IS NULL THEN s.{column} \
                  WHEN (excluded.column_times->>'{column}')::bigint > coalesce((s.column_times->>'{column}')::bigint, "

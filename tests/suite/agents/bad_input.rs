@@ -1,4 +1,4 @@
-//! Whatever Claude Code hands over: never a failing agent, never a lost session, a line in the log.
+//! Invalid input from Claude Code: no agent fails, no session is lost, and the log names the error.
 
 use std::fs;
 use std::process::Stdio;

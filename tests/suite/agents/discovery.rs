@@ -1,4 +1,4 @@
-//! Agents that run, and of whom no hook tells.
+//! Discovery of running agents that report by no hook.
 
 use std::fs;
 use std::time::Duration;

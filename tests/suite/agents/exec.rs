@@ -1,4 +1,4 @@
-//! Any program as a session.
+//! `sessiond exec`: any program as a session.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The MCP server, spoken to by the official clients and by hand.
+//! The MCP server, used by the official clients and by raw messages.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The agents themselves: hooks, status line, discovery, and all that speaks for them.
+//! Agents: hooks, status line, discovery, exec and MCP.
 
 mod bad_input;
 mod conversations;

@@ -1,4 +1,4 @@
-//! Claude Code's settings.json, before and after.
+//! Editing Claude Code's settings.json.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

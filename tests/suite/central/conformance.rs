@@ -1,10 +1,10 @@
-//! What every central does, written once.
+//! The conformance suite that every implementation of central must pass.
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
+use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use sessiond::domain::{
-    Column, ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
+    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, SharedColumn, Status, TimedSession, Timestamp,
 };
 use sessiond::sync::central::{Batch, Central, CentralError, HostRegistration, RowOutcome, SweepResult};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub trait World {
     /// Writes a row as another client would.
     fn put(&self, session: &Session);
     /// Changes one column as another client would; those of the agent's context stamp the heartbeat, too.
-    fn edit(&self, id: &str, column: Column, value: &str);
+    fn edit(&self, id: &str, column: SharedColumn, value: &str);
     /// Deletes a row as another client would.
     fn delete(&self, id: &str);
     /// As if no daemon had spoken to central, and no sweep been made, for this long.
@@ -587,19 +587,19 @@ async fn hosts_are_told<W: World>(world: W) {
 
 /// Everything there is to read, page by page, and where the next reading begins.
 async fn read<C: Central>(link: &mut C, since: u64) -> (Vec<Session>, Vec<String>, u64) {
-    let mut reading = Reading::since(since);
+    let mut reading = PullQuery::since(since);
     let (mut sessions, mut gone) = (Vec::new(), Vec::new());
     loop {
         let changes = link.pull(&reading).await.unwrap();
         sessions.extend(changes.sessions.into_iter().map(|read| read.session));
         gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
         match changes.rest {
-            Rest::More(position) => reading.after = Some(position),
-            Rest::Nothing { next_since } => {
+            Continuation::More(position) => reading.after = Some(position),
+            Continuation::Complete { next_since } => {
                 sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
                 return (sessions, gone, next_since);
             }
-            Rest::Everything => panic!("central numbers its transactions as before"),
+            Continuation::Restart => panic!("central numbers its transactions as before"),
         }
     }
 }
@@ -642,24 +642,24 @@ async fn a_host_does_not_read_what_it_said_itself<W: World>(world: W) {
 }
 
 /// What another client writes into each column.
-const EDITS: [(Column, &str); 6] = [
-    (Column::ContextPercent, "77"),
-    (Column::CurrentEpic, "E2"),
-    (Column::ClaudeSessionUuid, "c-9"),
-    (Column::ClaudeSessionPath, "/other.jsonl"),
-    (Column::WorkingDir, "/other"),
-    (Column::ResumedFrom, "odin-PS-00000q"),
+const EDITS: [(SharedColumn, &str); 6] = [
+    (SharedColumn::ContextPercent, "77"),
+    (SharedColumn::CurrentEpic, "E2"),
+    (SharedColumn::ClaudeSessionUuid, "c-9"),
+    (SharedColumn::ClaudeSessionPath, "/other.jsonl"),
+    (SharedColumn::WorkingDir, "/other"),
+    (SharedColumn::ResumedFrom, "odin-PS-00000q"),
 ];
 
 /// Writes the value that [`EDITS`] has for a column into a session.
-pub fn set(session: &mut Session, column: Column, value: &str) {
+pub fn set(session: &mut Session, column: SharedColumn, value: &str) {
     match column {
-        Column::ContextPercent => session.context_percent = value.parse().unwrap(),
-        Column::CurrentEpic => session.current_epic = Some(value.into()),
-        Column::ClaudeSessionUuid => session.claude_session_uuid = Some(value.into()),
-        Column::ClaudeSessionPath => session.claude_session_path = Some(value.into()),
-        Column::WorkingDir => session.working_dir = Some(value.into()),
-        Column::ResumedFrom => session.resumed_from = Some(InstanceId::parse(value).unwrap()),
+        SharedColumn::ContextPercent => session.context_percent = value.parse().unwrap(),
+        SharedColumn::CurrentEpic => session.current_epic = Some(value.into()),
+        SharedColumn::ClaudeSessionUuid => session.claude_session_uuid = Some(value.into()),
+        SharedColumn::ClaudeSessionPath => session.claude_session_path = Some(value.into()),
+        SharedColumn::WorkingDir => session.working_dir = Some(value.into()),
+        SharedColumn::ResumedFrom => session.resumed_from = Some(InstanceId::parse(value).unwrap()),
     }
 }
 
@@ -670,7 +670,7 @@ fn edited(session: &Session) -> Session {
 }
 
 /// A session as it is offered with the change of one column.
-fn changed(session: &Session, column: Column, at: Timestamp) -> TimedSession {
+fn changed(session: &Session, column: SharedColumn, at: Timestamp) -> TimedSession {
     TimedSession { session: session.clone(), times: [(column, at)].into_iter().collect() }
 }
 
@@ -707,7 +707,7 @@ async fn the_later_change_of_a_column_wins<W: World>(world: W) {
     let (mut member, session) = begun(&world).await;
     for (column, value) in EDITS {
         let mut own = session.clone();
-        set(&mut own, column, if column == Column::ContextPercent { "5" } else { "odin-PS-0000xx" });
+        set(&mut own, column, if column == SharedColumn::ContextPercent { "5" } else { "odin-PS-0000xx" });
         let before = world.now();
         world.edit(ID, column, value);
         own.last_heartbeat = world.now();
@@ -728,27 +728,27 @@ async fn a_column_changed_in_the_future_is_cut<W: World>(world: W) {
     let (mut member, mut session) = begun(&world).await;
     session.current_epic = Some("tomorrow".into());
     session.last_heartbeat = world.now();
-    let offered = changed(&session, Column::CurrentEpic, world.now().plus(HOUR * 24));
+    let offered = changed(&session, SharedColumn::CurrentEpic, world.now().plus(HOUR * 24));
     member.offer(std::slice::from_ref(&offered)).await.unwrap();
     assert_eq!(only(&world).current_epic.as_deref(), Some("tomorrow"));
-    world.edit(ID, Column::CurrentEpic, "E2");
+    world.edit(ID, SharedColumn::CurrentEpic, "E2");
     assert_eq!(only(&world).current_epic.as_deref(), Some("E2"));
     session.current_epic = Some("E3".into());
-    member.offer(&[changed(&session, Column::CurrentEpic, world.now())]).await.unwrap();
+    member.offer(&[changed(&session, SharedColumn::CurrentEpic, world.now())]).await.unwrap();
     assert_eq!(only(&world).current_epic.as_deref(), Some("E3"), "the cut change is not later than everything");
 }
 
 async fn a_host_reads_what_others_changed_before_its_push<W: World>(world: W) {
     let (mut member, mut session) = begun(&world).await;
     let (_, _, since) = read(&mut member.link, 0).await;
-    world.edit(ID, Column::ClaudeSessionUuid, "c-9");
+    world.edit(ID, SharedColumn::ClaudeSessionUuid, "c-9");
     session.last_heartbeat = world.now();
     member.offer(&[TimedSession::untimed(session.clone())]).await.unwrap();
-    let changes = member.link.pull(&Reading::since(since)).await.unwrap();
+    let changes = member.link.pull(&PullQuery::since(since)).await.unwrap();
     let [read_back] = changes.sessions.as_slice() else { panic!("the row is read: {changes:?}") };
     assert_eq!(read_back.claude_session_uuid.as_deref(), Some("c-9"));
     let times = read_back.times;
-    assert!(times.get(Column::ClaudeSessionUuid) > times.get(Column::CurrentEpic), "{times:?}");
+    assert!(times.get(SharedColumn::ClaudeSessionUuid) > times.get(SharedColumn::CurrentEpic), "{times:?}");
 
     let (_, _, since) = read(&mut member.link, since).await;
     session.last_heartbeat = world.now();
@@ -768,9 +768,9 @@ async fn a_session_that_was_brought_back_is_not_deleted<W: World>(world: W) {
 
 async fn lower_transaction_numbers_have_everything_read_anew<W: World>(world: W) {
     let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
-    let changes = laptop.link.pull(&Reading::since(1 << 40)).await.unwrap();
-    assert_eq!(changes, Changes::default());
-    assert_eq!(changes.rest, Rest::Everything);
+    let changes = laptop.link.pull(&PullQuery::since(1 << 40)).await.unwrap();
+    assert_eq!(changes, ChangePage::default());
+    assert_eq!(changes.rest, Continuation::Restart);
 }
 
 async fn a_small_page_is_followed_by_the_rest<W: World>(world: W) {
@@ -778,9 +778,9 @@ async fn a_small_page_is_followed_by_the_rest<W: World>(world: W) {
     (0..5).for_each(|n| world.put(&session(&format!("odin-PS-00000{n}"), "odin4", then)));
     let mut laptop = Member::join(world.link(), &host("laptop", 1)).await;
     for since in [0, 1] {
-        let mut reading = Reading { page: PageSize::SMALLEST, ..Reading::since(since) };
+        let mut reading = PullQuery { page: PageSize::SMALLEST, ..PullQuery::since(since) };
         let mut ids = Vec::new();
-        while let Rest::More(position) = {
+        while let Continuation::More(position) = {
             let changes = laptop.link.pull(&reading).await.unwrap();
             ids.extend(changes.sessions.into_iter().map(|session| session.instance_id.to_string()));
             changes.rest

@@ -1,11 +1,11 @@
-//! What every central does with events, commands and checkpoints, written once.
+//! The conformance suite for events, commands and checkpoints.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sessiond::domain::TableState::{Absent, Usable, WithoutZone};
 use sessiond::domain::history::EVENT_TYPES;
-use sessiond::domain::{HistoryRecord, InstanceId, Kind, Session, Timestamp};
+use sessiond::domain::{HistoryRecord, InstanceId, RecordKind, Session, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub trait HistoryWorld: World {
     fn history(&self, id: &str) -> Vec<(Option<i64>, HistoryRecord)>;
     /// Another client takes down an event, numbered as it does that: one more than the highest.
     fn other_event(&self, id: &str, event_type: &str);
-    fn drop_table(&self, kind: Kind);
+    fn drop_table(&self, kind: RecordKind);
     /// The times of commands lose their zone, or get it back.
     fn set_zone(&self, zone: bool);
 }
@@ -46,14 +46,14 @@ pub async fn all<W: HistoryWorld>(fresh: impl Fn() -> W) {
     );
 }
 
-pub fn record(number: u128, kind: Kind, record_type: &str, at: Timestamp, body: Value) -> HistoryRecord {
+pub fn record(number: u128, kind: RecordKind, record_type: &str, at: Timestamp, body: Value) -> HistoryRecord {
     let Value::Object(body) = body else { panic!("an object") };
     let (record_id, instance_id) = (Uuid::from_u128(number), InstanceId::parse(ID).unwrap());
     HistoryRecord { record_id, instance_id, kind, record_type: record_type.into(), at, body }
 }
 
 pub fn event(number: u128, at: Timestamp) -> HistoryRecord {
-    record(number, Kind::Event, "epic_started", at, json!({"data": {"n": number as u64, "ä\"'": [null, 1.5]}}))
+    record(number, RecordKind::Event, "epic_started", at, json!({"data": {"n": number as u64, "ä\"'": [null, 1.5]}}))
 }
 
 pub fn command(number: u128, at: Timestamp) -> HistoryRecord {
@@ -61,12 +61,12 @@ pub fn command(number: u128, at: Timestamp) -> HistoryRecord {
         "action": "build", "tool_name": "Bash", "parameters": {"a": 1}, "result": ["b"], "error_message": "it's\nbad",
         "success": false, "execution_time_ms": 12, "tags": ["x", "y"],
     });
-    record(number, Kind::Command, "mcp_tool", at, body)
+    record(number, RecordKind::Command, "mcp_tool", at, body)
 }
 
 fn checkpoint(number: u128, at: Timestamp) -> HistoryRecord {
     let body = json!({"context_window_percent": 81, "work_state": {"next": "tests"}});
-    record(number, Kind::Checkpoint, "manual", at, body)
+    record(number, RecordKind::Checkpoint, "manual", at, body)
 }
 
 struct Member<C> {
@@ -109,17 +109,17 @@ fn numbers<W: HistoryWorld>(world: &W) -> Vec<(Option<i64>, u128)> {
 
 async fn a_greeting_tells_what_there_is<W: HistoryWorld>(world: W) {
     let tables = world.link().handshake(&host("odin3", 1)).await.unwrap().tables;
-    assert!(Kind::ALL.into_iter().all(|kind| tables.is_usable(kind)));
+    assert!(RecordKind::ALL.into_iter().all(|kind| tables.is_usable(kind)));
     let mut types = tables.event_types.unwrap();
     types.sort();
     let mut known = EVENT_TYPES.to_vec();
     known.sort_unstable();
     assert_eq!(types, known);
 
-    world.drop_table(Kind::Command);
-    world.drop_table(Kind::Checkpoint);
+    world.drop_table(RecordKind::Command);
+    world.drop_table(RecordKind::Checkpoint);
     let tables = world.link().handshake(&host("odin3", 1)).await.unwrap().tables;
-    assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, Absent, Absent]);
+    assert_eq!(RecordKind::ALL.map(|kind| tables.state(kind).clone()), [Usable, Absent, Absent]);
     let (mut member, began) = begun(&world).await;
     member.push(&[event(1, began)]).await;
     assert_eq!(numbers(&world), [(Some(1), 1)]);
@@ -129,8 +129,8 @@ async fn a_table_that_cannot_be_used_is_noticed_without_a_greeting<W: HistoryWor
     let (mut member, began) = begun(&world).await;
     world.set_zone(false);
     let tables = member.link.history_tables().await.unwrap();
-    assert_eq!(Kind::ALL.map(|kind| tables.state(kind).clone()), [Usable, WithoutZone, Usable]);
-    assert!(tables.blocked(Kind::Command).unwrap().contains("sessiond migrate"));
+    assert_eq!(RecordKind::ALL.map(|kind| tables.state(kind).clone()), [Usable, WithoutZone, Usable]);
+    assert!(tables.blocked(RecordKind::Command).unwrap().contains("sessiond migrate"));
     member.push(&[event(1, began)]).await;
     world.set_zone(true);
     assert!(!member.link.history_tables().await.unwrap().is_any_blocked());
@@ -142,7 +142,7 @@ async fn what_happened_is_all_there<W: HistoryWorld>(world: W) {
     let at = |minutes: u64| began.plus(Duration::from_secs(60 * minutes));
     let plain = record(
         4,
-        Kind::Command,
+        RecordKind::Command,
         "explicit",
         at(2),
         json!({"action": "a", "parameters": {}, "success": true, "tags": []}),
@@ -199,7 +199,7 @@ async fn without_its_session_nothing_is_written<W: HistoryWorld>(world: W) {
 
 async fn an_unknown_type_rolls_the_batch_back<W: HistoryWorld>(world: W) {
     let (mut member, began) = begun(&world).await;
-    let odd = record(2, Kind::Event, "unheard_of", began, json!({"data": {}}));
+    let odd = record(2, RecordKind::Event, "unheard_of", began, json!({"data": {}}));
     let rejected = member.try_push(&[], &[event(1, began), odd, command(3, began)]).await;
     assert!(matches!(rejected, Err(CentralError::Reject(_))), "{rejected:?}");
     assert_eq!(world.history(ID), []);

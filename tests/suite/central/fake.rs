@@ -1,12 +1,12 @@
-//! The fake keeps to the suite, and fails when it is told to.
+//! The fake central passes the conformance suite, and fails on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
-use sessiond::domain::mirror::Reading;
-use sessiond::domain::{Column, HistoryRecord, InstanceId, Kind, Session, TableState, Timestamp};
+use sessiond::domain::mirror::PullQuery;
+use sessiond::domain::{HistoryRecord, InstanceId, RecordKind, Session, SharedColumn, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
@@ -35,11 +35,11 @@ impl World for FakeCentral {
         self.put(session);
     }
 
-    fn edit(&self, id: &str, column: Column, value: &str) {
+    fn edit(&self, id: &str, column: SharedColumn, value: &str) {
         let now = self.now();
         self.edit(id, |session| {
             conformance::set(session, column, value);
-            if matches!(column, Column::ContextPercent | Column::CurrentEpic) {
+            if matches!(column, SharedColumn::ContextPercent | SharedColumn::CurrentEpic) {
                 session.last_heartbeat = now;
             }
         });
@@ -78,7 +78,7 @@ impl Drop for Unlock<'_> {
 impl HistoryWorld for FakeCentral {
     fn history(&self, id: &str) -> Vec<(Option<i64>, HistoryRecord)> {
         let rows = self.history(id).into_iter();
-        rows.map(|row| ((row.record.kind != Kind::Command).then_some(row.sequence), row.record)).collect()
+        rows.map(|row| ((row.record.kind != RecordKind::Command).then_some(row.sequence), row.record)).collect()
     }
 
     fn other_event(&self, id: &str, event_type: &str) {
@@ -93,7 +93,7 @@ impl HistoryWorld for FakeCentral {
         self.with_history(|history| history.tables.commands = state);
     }
 
-    fn drop_table(&self, kind: Kind) {
+    fn drop_table(&self, kind: RecordKind) {
         self.with_history(|history| *history.tables.state_mut(kind) = TableState::Absent);
     }
 }
@@ -179,8 +179,8 @@ async fn a_held_position_and_another_numbering_are_modelled() {
     let row = session("odin-PS-000001", "odin4", central.now());
     central.put(&row);
     central.hold_a_transaction(true);
-    let held = link.pull(&Reading::since(1)).await.unwrap().rest;
-    assert_eq!(held, link.pull(&Reading::since(1)).await.unwrap().rest, "nothing is read past it");
+    let held = link.pull(&PullQuery::since(1)).await.unwrap().rest;
+    assert_eq!(held, link.pull(&PullQuery::since(1)).await.unwrap().rest, "nothing is read past it");
     central.hold_a_transaction(false);
     central.delete("odin-PS-000001");
     central.put(&row);
@@ -188,6 +188,6 @@ async fn a_held_position_and_another_numbering_are_modelled() {
     let snapshot = central.snapshot();
     central.restore_elsewhere(snapshot, 1);
     link.handshake(&host("laptop", 1)).await.unwrap();
-    let changes = link.pull(&Reading::since(1)).await.unwrap();
+    let changes = link.pull(&PullQuery::since(1)).await.unwrap();
     assert!(changes.is_empty(), "all rows bear numbers of the other cluster: {changes:?}");
 }

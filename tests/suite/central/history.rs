@@ -1,10 +1,10 @@
-//! History in a real central: the suite, and what only a real server can do.
+//! History in a real central: the conformance suite, and behaviour of a real server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sessiond::domain::{HistoryRecord, InstanceId, Kind, TableState, Timestamp};
+use sessiond::domain::{HistoryRecord, InstanceId, RecordKind, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use sessiond::sync::postgres::{Postgres, migrate};
 use uuid::Uuid;
@@ -49,8 +49,9 @@ const OTHER_EVENT: &str = "\
 
 impl HistoryWorld for Database<'_> {
     fn history(&self, id: &str) -> Vec<(Option<i64>, HistoryRecord)> {
-        let there = |kind: &Kind| self.psql(&format!("SELECT to_regclass('{}') IS NOT NULL", kind.table())) == "t";
-        let of_kind = Kind::ALL.iter().zip(HISTORY.split(';')).filter(|(kind, _)| there(kind));
+        let there =
+            |kind: &RecordKind| self.psql(&format!("SELECT to_regclass('{}') IS NOT NULL", kind.table())) == "t";
+        let of_kind = RecordKind::ALL.iter().zip(HISTORY.split(';')).filter(|(kind, _)| there(kind));
         of_kind.flat_map(|(_, sql)| read(id, &self.psql(&sql.replace("{}", id)))).collect()
     }
 
@@ -63,7 +64,7 @@ impl HistoryWorld for Database<'_> {
         self.psql(&format!("ALTER TABLE command_log ALTER COLUMN created_at TYPE {of_type}"));
     }
 
-    fn drop_table(&self, kind: Kind) {
+    fn drop_table(&self, kind: RecordKind) {
         self.psql(&format!("DROP TABLE {}", kind.table()));
     }
 }
@@ -74,7 +75,7 @@ fn read(id: &str, rows: &str) -> Vec<(Option<i64>, HistoryRecord)> {
         let record = HistoryRecord {
             record_id: Uuid::parse_str(record_id.as_str().unwrap()).unwrap(),
             instance_id: InstanceId::parse(id).unwrap(),
-            kind: Kind::parse(kind.as_str().unwrap()).unwrap(),
+            kind: RecordKind::parse(kind.as_str().unwrap()).unwrap(),
             record_type: record_type.as_str().unwrap().into(),
             at: Timestamp::from_micros(at.as_i64().unwrap()),
             body: without_nulls(body),
@@ -123,7 +124,7 @@ async fn events_know_where_they_descend_from() {
     let (mut link, began) = begun(&db).await;
     let child = |number: u128, parent: u128| {
         let body = json!({"data": {}, "parent_uuid": Uuid::from_u128(parent).to_string()});
-        record(number, Kind::Event, "task_spawned", began, body)
+        record(number, RecordKind::Event, "task_spawned", began, body)
     };
     // The columns are not there yet: the parent is kept beside.
     let records = [event(1, began), child(2, 1)];
@@ -174,7 +175,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     let db = Database::migrated(&server, "x").await;
     let (mut link, began) = begun(&db).await;
     let tables = link.handshake(&host("odin3", 1)).await.unwrap().tables;
-    assert!(Kind::ALL.into_iter().all(|kind| tables.is_absent(kind)));
+    assert!(RecordKind::ALL.into_iter().all(|kind| tables.is_absent(kind)));
 
     server.psql_file("x", &legacy_history(false));
     db.psql(

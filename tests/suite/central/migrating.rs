@@ -1,4 +1,4 @@
-//! `sessiond migrate` on centrals that are in use: what stands in the way, what is asked, what stays as it was.
+//! `sessiond migrate` on a central in use: obstacles, questions, and what stays unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

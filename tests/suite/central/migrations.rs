@@ -1,4 +1,4 @@
-//! Central's schema, from every state in which a database may be found.
+//! Central's migrations from every earlier state of a database.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
-//! Reading a real central: restored into other clusters, with rows that cannot be read, and with much history.
+//! Pulls from a real central: after restores, with unreadable rows, and with a large history.
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{Changes, PageSize, Reading, Rest};
+use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use sessiond::sync::central::{Central, Notification};
 use sessiond::sync::postgres::Postgres;
 
@@ -13,25 +13,25 @@ use crate::support::eventually;
 use crate::support::postgres::Server;
 
 /// All pages of a reading.
-async fn pages(link: &mut Postgres, mut reading: Reading) -> (Vec<Changes>, u64) {
+async fn pages(link: &mut Postgres, mut reading: PullQuery) -> (Vec<ChangePage>, u64) {
     let mut pages = Vec::new();
     loop {
         let changes = link.pull(&reading).await.unwrap();
         let rest = changes.rest.clone();
         pages.push(changes);
         match rest {
-            Rest::More(position) => reading.after = Some(position),
-            Rest::Nothing { next_since } => return (pages, next_since),
-            Rest::Everything => panic!("central numbers its transactions as before"),
+            Continuation::More(position) => reading.after = Some(position),
+            Continuation::Complete { next_since } => return (pages, next_since),
+            Continuation::Restart => panic!("central numbers its transactions as before"),
         }
     }
 }
 
-fn rows(pages: &[Changes]) -> usize {
+fn rows(pages: &[ChangePage]) -> usize {
     pages.iter().map(|page| page.sessions.len() + page.gone.len() + page.history.len()).sum()
 }
 
-fn ids(pages: &[Changes]) -> Vec<&str> {
+fn ids(pages: &[ChangePage]) -> Vec<&str> {
     pages.iter().flat_map(|page| &page.sessions).map(|session| session.instance_id.as_str()).collect()
 }
 
@@ -81,24 +81,24 @@ async fn restored_into_a_cluster_with_lower_numbers_nothing_is_read_twice() {
     assert_ne!(before, after, "another timeline");
     let mut old_link = Postgres::new(options(&old.url("x")));
     old_link.handshake(&host("laptop", 1)).await.unwrap();
-    let (_, since_in_old) = pages(&mut old_link, Reading::since(0)).await;
+    let (_, since_in_old) = pages(&mut old_link, PullQuery::since(0)).await;
 
-    let (all, since) = pages(&mut link, Reading::since(0)).await;
+    let (all, since) = pages(&mut link, PullQuery::since(0)).await;
     assert_eq!(ids(&all), ["odin-PS-0other", "odin-PS-back00"]);
     for _ in 0..2 {
-        let (again, _) = pages(&mut link, Reading::since(since)).await;
+        let (again, _) = pages(&mut link, PullQuery::since(since)).await;
         assert_eq!((rows(&again), again.len()), (0, 1), "one page, nothing in it");
     }
     // A position of the old cluster is found out without the timeline, too.
-    assert_eq!(link.pull(&Reading::since(since_in_old)).await.unwrap().rest, Rest::Everything);
+    assert_eq!(link.pull(&PullQuery::since(since_in_old)).await.unwrap().rest, Continuation::Restart);
 
     new.psql("x", "UPDATE supervisor_sessions SET current_epic = 'new' WHERE instance_id = 'odin-PS-back00'");
-    assert_eq!(ids(&pages(&mut link, Reading::since(since)).await.0), ["odin-PS-back00"]);
+    assert_eq!(ids(&pages(&mut link, PullQuery::since(since)).await.0), ["odin-PS-back00"]);
     // Once the new cluster's numbers pass the old ones, the session is still there.
     burn(&new, 6000);
-    let (later, since) = pages(&mut link, Reading::since(since)).await;
+    let (later, since) = pages(&mut link, PullQuery::since(since)).await;
     assert!(later.iter().all(|page| page.gone.is_empty()), "{later:?}");
-    assert_eq!(rows(&pages(&mut link, Reading::since(since)).await.0), 0);
+    assert_eq!(rows(&pages(&mut link, PullQuery::since(since)).await.0), 0);
 }
 
 #[tokio::test]
@@ -109,11 +109,11 @@ async fn restored_into_a_cluster_with_higher_numbers_every_later_change_is_read(
     burn(&new, 9000);
     let (before, after, mut link) = restored(&old, &new, &dump).await;
     assert_ne!(before, after, "another timeline");
-    let (all, since) = pages(&mut link, Reading::since(0)).await;
+    let (all, since) = pages(&mut link, PullQuery::since(0)).await;
     assert_eq!(ids(&all), ["odin-PS-0other", "odin-PS-back00"]);
-    assert_eq!(rows(&pages(&mut link, Reading::since(since)).await.0), 0);
+    assert_eq!(rows(&pages(&mut link, PullQuery::since(since)).await.0), 0);
     new.psql("x", "DELETE FROM supervisor_sessions WHERE instance_id = 'odin-PS-back00'");
-    let (next, _) = pages(&mut link, Reading::since(since)).await;
+    let (next, _) = pages(&mut link, PullQuery::since(since)).await;
     assert_eq!(next[0].gone[0].instance_id, "odin-PS-back00");
 }
 
@@ -143,7 +143,7 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_are_read() {
     let mut link = db.link();
     link.handshake(&host("laptop", 1)).await.unwrap();
     for since in [0, 1] {
-        let (all, _) = pages(&mut link, Reading::since(since)).await;
+        let (all, _) = pages(&mut link, PullQuery::since(since)).await;
         assert_eq!(ids(&all), ["odin-PS-000001"]);
         assert_eq!(all.iter().map(|page| page.unreadable).sum::<u64>(), 4, "two sessions, two events");
         let history: Vec<_> = all.iter().flat_map(|page| &page.history).collect();
@@ -168,8 +168,8 @@ async fn pages_of_history_are_bounded_by_bytes_and_bring_everything() {
     let mut link = db.link();
     link.handshake(&host("laptop", 1)).await.unwrap();
     for page in [PageSize::LARGEST, PageSize { bytes: 100_000, ..PageSize::LARGEST }] {
-        let (all, _) = pages(&mut link, Reading { page, ..Reading::since(0) }).await;
-        let bytes = |page: &Changes| {
+        let (all, _) = pages(&mut link, PullQuery { page, ..PullQuery::since(0) }).await;
+        let bytes = |page: &ChangePage| {
             page.history.iter().map(|r| serde_json::Value::Object(r.body.clone()).to_string().len()).sum::<usize>()
         };
         let largest = all.iter().map(bytes).max().unwrap();

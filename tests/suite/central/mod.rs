@@ -1,4 +1,4 @@
-//! Central: the fake and the real one, held to the same suite.
+//! The fake central and a real one pass the same conformance suite.
 
 mod conformance;
 mod conformance_records;

@@ -1,10 +1,10 @@
-//! The real central: the suite under two zones, and what only a real server can do.
+//! A real central: the conformance suite in two time zones, and behaviour of a real server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sessiond::domain::mirror::{Reading, Rest};
-use sessiond::domain::{Column, InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
+use sessiond::domain::mirror::{Continuation, PullQuery};
+use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, SharedColumn, Status, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
 use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -100,7 +100,7 @@ impl World for Database<'_> {
         ));
     }
 
-    fn edit(&self, id: &str, column: Column, value: &str) {
+    fn edit(&self, id: &str, column: SharedColumn, value: &str) {
         let column = column.name();
         self.psql(&format!("UPDATE supervisor_sessions SET {column} = '{value}' WHERE instance_id = '{id}'"));
     }
@@ -272,7 +272,7 @@ async fn who_may_write_sessions_may_run_a_daemon() {
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     link.hosts().await.unwrap();
-    link.pull(&Reading::since(1)).await.unwrap();
+    link.pull(&PullQuery::since(1)).await.unwrap();
     assert!(matches!(handshake_with(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
 }
 
@@ -397,7 +397,7 @@ async fn odd_rows_of_others_do_no_harm() {
     let mut link = db.link();
     link.handshake(&host("a", 1)).await.unwrap();
     // What cannot be told here is passed over; the rest is read.
-    assert_eq!(link.pull(&Reading::since(0)).await.unwrap().sessions.len(), 0);
+    assert_eq!(link.pull(&PullQuery::since(0)).await.unwrap().sessions.len(), 0);
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
     assert_eq!(
@@ -431,15 +431,15 @@ async fn a_late_commit_is_not_missed() {
 }
 
 async fn ids_since(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
-    let mut reading = Reading::since(since);
+    let mut reading = PullQuery::since(since);
     let mut ids = Vec::new();
     loop {
         let changes = link.pull(&reading).await.unwrap();
         ids.extend(changes.sessions.iter().map(|session| session.instance_id.to_string()));
         match changes.rest {
-            Rest::More(position) => reading.after = Some(position),
-            Rest::Nothing { next_since } => return (ids, next_since),
-            Rest::Everything => panic!("central numbers its transactions as before"),
+            Continuation::More(position) => reading.after = Some(position),
+            Continuation::Complete { next_since } => return (ids, next_since),
+            Continuation::Restart => panic!("central numbers its transactions as before"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sessiond::domain::Timestamp;
-use sessiond::domain::mirror::{Reading, Rest};
+use sessiond::domain::mirror::{Continuation, PullQuery};
 use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
 use sessiond::sync::postgres::{Postgres, migrate};
 
@@ -77,15 +77,15 @@ async fn a_central_without_stale_after_is_served_as_before() {
 
 /// Reads everything that is due, and answers the ids of deleted sessions and the position of the next reading.
 async fn gone(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
-    let mut reading = Reading::since(since);
+    let mut reading = PullQuery::since(since);
     let mut gone = Vec::new();
     loop {
         let changes = link.pull(&reading).await.unwrap();
         gone.extend(changes.gone.into_iter().map(|gone| gone.instance_id));
         match changes.rest {
-            Rest::More(position) => reading.after = Some(position),
-            Rest::Everything => panic!("central numbers its transactions as before"),
-            Rest::Nothing { next_since } => return (gone, next_since),
+            Continuation::More(position) => reading.after = Some(position),
+            Continuation::Restart => panic!("central numbers its transactions as before"),
+            Continuation::Complete { next_since } => return (gone, next_since),
         }
     }
 }

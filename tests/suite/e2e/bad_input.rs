@@ -1,4 +1,4 @@
-//! Whatever comes in, each gets its status or exit code and one line that says what to do.
+//! Invalid input is rejected with its status or exit code and one line of advice.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! kill -9 under load, again and again: what was acknowledged is there.
+//! Acknowledged writes survive repeated kill -9 under load.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Everybody works while everything breaks; afterwards each row must be one that the clients' requests can have made.
+//! Clients work while faults occur; afterwards each row must be explained by the clients' requests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

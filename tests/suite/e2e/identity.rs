@@ -1,4 +1,4 @@
-//! One identity for each host, pinned; two hosts under one name are found out.
+//! Each host has one pinned identity; two hosts of one name are detected.
 
 use std::fs;
 use std::process::Command;

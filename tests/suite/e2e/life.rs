@@ -1,4 +1,4 @@
-//! How the daemon starts, minds its surroundings, and ends.
+//! The daemon's start, its watches of processes, configuration and schema, and its end.
 
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener};

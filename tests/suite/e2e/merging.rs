@@ -1,4 +1,4 @@
-//! What other clients change in central survives the owner's pushes, and the owner shows it.
+//! Changes by other clients of central survive the owner's pushes and are shown by the owner.
 
 use std::process::Command;
 use std::time::Duration;

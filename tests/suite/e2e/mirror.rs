@@ -1,4 +1,4 @@
-//! Every host knows every session, with or without the network; and whoever watches hears of each change.
+//! Every host mirrors every session, also without the network, and watch streams each change.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

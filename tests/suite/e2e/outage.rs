@@ -1,4 +1,4 @@
-//! The main job: three machines, a central that goes away and comes back, and every row right in the end.
+//! Three machines work through an outage of central, and every row is correct afterwards.
 
 use std::collections::HashMap;
 use std::path::Path;

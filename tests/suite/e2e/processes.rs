@@ -1,4 +1,4 @@
-//! Many watched processes: what a registration costs beside them.
+//! The cost of a registration beside many watched processes.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Writes that the system or another program does not let through: a limit of the file's size, and a lock.
+//! Writes blocked by a file size limit or by another program's lock.
 
 use std::time::Duration;
 

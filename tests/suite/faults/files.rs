@@ -1,4 +1,4 @@
-//! The daemon's own files, damaged under it.
+//! Damage to the daemon's files at run time.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

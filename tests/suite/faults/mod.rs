@@ -1,4 +1,4 @@
-//! Faults of the network, the servers and the disk, on the real programs.
+//! Faults of the network, the servers and the disk, with the real programs.
 
 mod blocked;
 mod files;

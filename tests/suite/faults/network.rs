@@ -1,4 +1,4 @@
-//! A network that fails in every way a network can, under load, and heals.
+//! Network faults under load, and recovery from them.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What people see of a fault: the state, since when, why and what to do; one line in the log; the metrics.
+//! What the operator sees of a fault: state, time, reason and advice in the status; one log line; metrics.
 
 use super::{LIMIT, await_state, central, limited, metric, nudged};
 use crate::support::daemon::Host;

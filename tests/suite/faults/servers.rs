@@ -1,4 +1,4 @@
-//! Servers that crash, hang, fail over, stand behind a pooler or a certificate.
+//! Servers that crash, hang or fail over, also behind a pooler.
 
 use std::thread;
 use std::time::{Duration, Instant};

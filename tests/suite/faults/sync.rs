@@ -1,11 +1,11 @@
-//! Sync that ends by a bug is never silent: people are told, and it begins anew.
+//! Sync that ends by a bug is reported and restarted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sessiond::clock;
-use sessiond::domain::mirror::{Changes, HostSeen, Reading};
+use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
@@ -53,7 +53,7 @@ impl Central for Buggy {
         self.link.sweep(stale_after, interval).await
     }
 
-    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         self.link.pull(reading).await
     }
 

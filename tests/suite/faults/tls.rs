@@ -1,4 +1,4 @@
-//! TLS with central, and what goes in clear.
+//! TLS with central, and what is sent in clear.
 
 use std::fs;
 use std::path::{Path, PathBuf};

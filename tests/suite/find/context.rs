@@ -1,4 +1,4 @@
-//! What a session was at, as a person, a program and a successor are told.
+//! A session's reconstructed context as text, JSON and handoff.
 
 use serde_json::{Value, json};
 

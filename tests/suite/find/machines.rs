@@ -1,4 +1,4 @@
-//! The whole way: a session of another machine is found, with central gone, and goes on here.
+//! A session of another machine is found and resumed here while central is down.
 
 use std::time::Duration;
 

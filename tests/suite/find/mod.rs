@@ -1,4 +1,4 @@
-//! Finding a session and going on from it: by hints, with what it left behind, from a mirror.
+//! Finding and resuming sessions: by hints, with their context, from the mirror.
 
 mod context;
 mod machines;

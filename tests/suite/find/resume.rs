@@ -1,4 +1,4 @@
-//! Resuming: which session it is, and what becomes of it.
+//! Resuming a session: which one is chosen, and how it is changed.
 
 use std::process::Command;
 use std::thread;

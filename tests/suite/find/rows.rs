@@ -1,4 +1,4 @@
-//! Rows in a store as the past, or the mirror, left them: written beside the daemon, into its own database.
+//! Writes rows of the past or of the mirror directly into the database of a daemon.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

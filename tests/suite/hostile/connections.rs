@@ -1,4 +1,4 @@
-//! Connections in every wrong shape and number. Each leaves the daemon serving others.
+//! Hostile connections of every kind and number: the daemon keeps serving others.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! Seeds with bytes changed, cut, doubled and spliced, for a few seconds; for ten minutes each under `--long`.
+//! Mutates seeds for a few seconds, or for ten minutes each under `--long`.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,4 +1,4 @@
-//! Whoever is on the other end means harm.
+//! Hostile input: connections, users, files and text.
 
 mod connections;
 mod description;

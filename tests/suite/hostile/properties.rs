@@ -1,4 +1,4 @@
-//! Rules of the domain, for whatever values there are.
+//! Properties of the domain's rules for arbitrary values.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sessiond::domain::{
 
 fn session(created_at: i64) -> Session {
     let project = Project::parse("odin").unwrap();
-    let id = InstanceId::draw(&project, InstanceType::Ps, 1);
+    let id = InstanceId::generate(&project, InstanceType::Ps, 1);
     let what = Registration {
         project,
         instance_type: InstanceType::Ps,

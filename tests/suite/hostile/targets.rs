@@ -1,4 +1,4 @@
-//! What each parser promises for whatever bytes come in; a broken promise panics.
+//! The guarantees of each parser for arbitrary bytes; a violation panics.
 //!
 //! Two drivers use them: `hostile::fuzz` mutates seeds for a few seconds of each test run, and `fuzz/` lets
 //! libFuzzer look for new paths through the code for as long as somebody likes.
@@ -25,8 +25,8 @@ use sessiond::domain::context::reconstruct;
 use sessiond::domain::handoff::Handoff;
 use sessiond::domain::text::safe_line;
 use sessiond::domain::{
-    Hint, HistoryRecord, InstanceId, InstanceType, Invalid, Kind, LinkState, LinkStatus, MachineName, Place, Project,
-    Recollection, Registration, Session, Status, Timestamp,
+    Hint, HistoryRecord, InstanceId, InstanceType, Invalid, LinkState, LinkStatus, MachineName, Project, RecordKind,
+    Registration, Session, SessionHistory, SessionLocation, Status, Timestamp,
 };
 use sessiond::platform::default_paths::Os;
 use sessiond::spool::SpooledRequest;
@@ -124,7 +124,7 @@ pub fn bodies(data: &[u8]) {
 /// Whatever a record holds, it is told in lines of bounded length that leave the handoff its structure.
 fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     let project = Project::parse("odin").expect("it is a project");
-    let id = InstanceId::draw(&project, InstanceType::Ps, 7);
+    let id = InstanceId::generate(&project, InstanceType::Ps, 7);
     let at = Timestamp::from_micros(0);
     let types = ["epic_started", "epic_completed", "epic_failed", "test_passed", "pr_created", "error", "other"];
     let records = |kind| {
@@ -138,10 +138,10 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
             body: body.clone(),
         })
     };
-    let left = Recollection {
-        checkpoint: records(Kind::Checkpoint).into_iter().next(),
-        events: records(Kind::Event).into(),
-        commands: records(Kind::Command).into(),
+    let left = SessionHistory {
+        checkpoint: records(RecordKind::Checkpoint).into_iter().next(),
+        events: records(RecordKind::Event).into(),
+        commands: records(RecordKind::Command).into(),
     };
     let what = Registration {
         project,
@@ -156,7 +156,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     };
     let session = &Session::register(id, what, at);
     let context = &reconstruct(session, &left, at);
-    let place = &Place { here: true, local: true, last_seen: None, as_of: None };
+    let place = &SessionLocation { here: true, local: true, last_seen: None, as_of: None };
     let handoff = Handoff { session, context, place, command: None, now: at, stale_after: Duration::from_secs(120) };
     let text = handoff.markdown();
     assert!(text.len() < 20_000 && !text.contains(|c: char| c.is_control() && c != '\n'), "{text}");
@@ -221,18 +221,18 @@ pub fn names(data: &[u8]) {
     if let Some(project) = tidy(Project::parse(&text)) {
         assert_project(project.as_str());
         let random = data.iter().fold(0_u64, |hash, &byte| hash.rotate_left(9) ^ u64::from(byte));
-        let drawn = InstanceId::draw(&project, InstanceType::Ms, random);
+        let drawn = InstanceId::generate(&project, InstanceType::Ms, random);
         assert_eq!(InstanceId::parse(drawn.as_str()).as_ref(), Ok(&drawn));
     }
     if let Some(id) = tidy(InstanceId::parse(&text)) {
         assert!(id.as_str() == text && text.len() <= 32 && text.is_ascii(), "{text:?}");
     }
-    if let Some(meanings) = tidy(Hint::meanings(Some(&text))) {
+    if let Some(meanings) = tidy(Hint::interpretations(Some(&text))) {
         assert_text(Some(&text), 256);
         let epic = Hint::Epic(safe_line(text.clone().into_owned(), 256));
         assert!(meanings.contains(&epic), "anything can be an epic");
     }
-    if let Some(id) = InstanceId::in_any_case(&text) {
+    if let Some(id) = InstanceId::parse_ignoring_case(&text) {
         assert!(id.as_str().eq_ignore_ascii_case(&text) && InstanceId::parse(id.as_str()).is_ok(), "{text:?}");
     }
     if let Some(kind) = tidy(InstanceType::parse(&text)) {

@@ -1,4 +1,4 @@
-//! No output holds a character that its format does not define, whatever central or an agent holds (G13).
+//! No output contains unsafe characters, whatever text central or an agent contains (G13).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Processes of other users on the socket: who gets in, and whose sessions they may change.
+//! Other users on the socket: who may connect, and whose sessions they may change.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! The power fails under load: what was acknowledged is there.
+//! Acknowledged writes survive power cuts under load.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The power fails, at any moment, on real file systems.
+//! Power cuts at any time on real file systems.
 
 mod cuts;
 mod salvage;

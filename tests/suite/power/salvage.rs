@@ -1,4 +1,4 @@
-//! The power fails while a damaged store is set aside.
+//! Power cuts during the salvage of a damaged store.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! The power fails while the daemon starts for the first time.
+//! Power cuts during the first start of the daemon.
 
 use std::fs;
 use std::path::Path;

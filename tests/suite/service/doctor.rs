@@ -1,4 +1,4 @@
-//! What `sessiond doctor` and `sessiond bugreport` say of installations that are well, and of broken ones.
+//! `sessiond doctor` and `sessiond bugreport` on healthy and on broken installations.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! The files that service managers read, held against what those managers document.
+//! The files for service managers follow the managers' documentation.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The daemon as launchd runs it: a log of its own, and an exit code that launchd understands.
+//! The daemon under launchd: its log file and its exit codes.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! sessiond as a service: its units, its property lists, its package, its rights, and systemd for real.
+//! sessiond as a service: units, property lists, package, database rights, and a real systemd.
 
 mod booted;
 mod doctor;

@@ -1,4 +1,4 @@
-//! The Debian package that tests/run builds, twice over, with two versions.
+//! The Debian package that tests/run builds in two versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! The daemon is exchanged under load, again and again, and no client is refused.
+//! Repeated restarts under load reject no client.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

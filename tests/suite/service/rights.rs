@@ -1,4 +1,4 @@
-//! The roles of migrations/central/rights, on a real Postgres: a daemon can do all it has to, and nothing else.
+//! The roles of migrations/central/rights on a real Postgres: exactly the rights that a daemon needs.
 
 use std::path::{Path, PathBuf};
 

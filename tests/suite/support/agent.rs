@@ -1,4 +1,4 @@
-//! Claude Code, as its hooks and its status line see it: a process, a folder, and a session id that changes.
+//! A simulated Claude Code that runs hooks and the status line: a process, a folder, and a changing session id.
 
 use std::fs;
 use std::io::Write;
@@ -26,7 +26,7 @@ fn sleeper() -> Child {
 }
 
 impl Agent {
-    /// An agent that works in a folder and has said nothing yet.
+    /// An agent that works in a folder and has not reported yet.
     pub fn new(folder: &Path, uuid: &str) -> Self {
         Self { process: sleeper(), uuid: uuid.to_owned(), folder: folder.to_owned() }
     }
@@ -48,7 +48,7 @@ impl Agent {
         input
     }
 
-    /// Runs a hook, which never fails; answers what it printed.
+    /// Runs a hook, which must not fail; returns its output.
     pub fn hook(&self, host: &Host, event: &str, more: Value) -> String {
         let output = self.run(host, &["hook", event], self.json(event, &more).to_string().as_bytes());
         assert!(output.status.success(), "{event}: {output:?}");
@@ -56,7 +56,7 @@ impl Agent {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Begins, and answers what the agent is told.
+    /// Runs the hook of a start; returns its output.
     pub fn start(&self, host: &Host, source: &str) -> String {
         let printed = self.hook(host, "SessionStart", json!({"source": source, "model": "m"}));
         let answer: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}"));
@@ -88,7 +88,7 @@ impl Agent {
         feed(command, input)
     }
 
-    /// `/clear`: the process goes on with another session id.
+    /// `/clear`: the process continues with another session id.
     pub fn clear(&mut self, host: &Host, uuid: &str) -> String {
         self.hook(host, "SessionEnd", json!({"reason": "clear"}));
         self.uuid = uuid.to_owned();
@@ -135,8 +135,8 @@ pub fn repository(host: &Host, name: &str) -> PathBuf {
     folder
 }
 
-/// The id of the session that an agent was told of, once the daemon knows of it. A daemon that was too busy to
-/// answer in time takes the session in a moment later; without any the id is what was told.
+/// The id of the session that the hook's output names, once the daemon has the session: if the daemon did not answer in
+/// time, the session is imported later.
 pub fn resolved(host: &Host, told: &str) -> String {
     if host.connect().is_none() {
         return told.to_owned();
@@ -147,7 +147,7 @@ pub fn resolved(host: &Host, told: &str) -> String {
     })
 }
 
-/// The id in what an agent is told at its start.
+/// The id in the output of the start hook.
 pub fn id_in(text: &str) -> String {
     text.split_whitespace()
         .find(|word| word.contains("-PS-") || word.contains("-MS-"))

@@ -1,4 +1,4 @@
-//! A client that takes down what happens in one session, and holds central to what it was told.
+//! A client that records the acknowledged history of one session and compares central with it.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

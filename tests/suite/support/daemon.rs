@@ -1,4 +1,4 @@
-//! The real daemon, in a folder of its own, and the real client beside it.
+//! Runs the real daemon in a temporary folder, and the real client.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use sessiond::clock::Clock;
 use sessiond::domain::link::Conflict;
-use sessiond::domain::mirror::{Changes, Gone, HostSeen, Part, Position, Reading, Rest};
+use sessiond::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
 use sessiond::domain::{
-    Column, ColumnTimes, HistoryTables, InstanceId, MachineName, Session, Status, TimedSession, Timestamp,
+    ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SharedColumn, Status, TimedSession, Timestamp,
 };
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
@@ -56,7 +56,7 @@ struct Tables {
     /// When each session's columns were changed.
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
-    tombstones: Vec<(u64, Gone)>,
+    tombstones: Vec<(u64, DeletedSession)>,
     /// The number of the newest transaction.
     transaction: u64,
     /// The number of a transaction that is still running.
@@ -84,7 +84,7 @@ impl Tables {
         for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
             self.changed.remove(id);
             self.times.remove(id);
-            self.tombstones.push((now, Gone { instance_id: id.clone(), created_at: session.created_at }));
+            self.tombstones.push((now, DeletedSession { instance_id: id.clone(), created_at: session.created_at }));
         }
     }
 }
@@ -156,7 +156,7 @@ impl FakeCentral {
             let session = sessions.get_mut(id).expect("a session to edit");
             let before = session.clone();
             edit(session);
-            let changed = Column::ALL.iter().filter(|column| column.differs(&before, session));
+            let changed = SharedColumn::ALL.iter().filter(|column| column.differs(&before, session));
             changed.for_each(|column| times.entry(id.to_owned()).or_default().set(*column, now));
         });
     }
@@ -246,7 +246,7 @@ impl FakeCentral {
     }
 
     /// All deletions, with their transactions.
-    pub fn tombstones(&self) -> Vec<(u64, Gone)> {
+    pub fn tombstones(&self) -> Vec<(u64, DeletedSession)> {
         self.lock().tables.tombstones.clone()
     }
 
@@ -405,7 +405,7 @@ impl Central for FakeLink {
         self.finish_call(answer)
     }
 
-    async fn pull(&mut self, reading: &Reading) -> Result<Changes, CentralError> {
+    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
             true => Ok(calls::pull(&state.tables, &me, reading)),

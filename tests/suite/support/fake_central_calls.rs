@@ -185,24 +185,24 @@ pub(super) fn sweep(state: &mut CentralState, stale_after: Duration, interval: D
 /// The rows of one page.
 const PAGE: usize = 2;
 
-pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &Reading) -> Changes {
+pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
-        return Changes { rest: Rest::Everything, ..Changes::default() };
+        return ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
     }
     let next_since = reading.after.as_ref().map_or(oldest_running, |position| position.next_since);
     let (mut part, mut transaction, mut after) = reading.position();
-    let mut changes = Changes::default();
-    if part == Part::Deletions {
+    let mut changes = ChangePage::default();
+    if part == PullPart::Deletions {
         let mut gone = deletions(tables, (transaction, after));
         gone.truncate(PAGE);
         changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
         if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
             return next_page(changes, (part, *transaction, &gone.instance_id), next_since);
         }
-        (part, transaction, after) = (Part::Sessions, reading.since, "");
+        (part, transaction, after) = (PullPart::Sessions, reading.since, "");
     }
-    if part == Part::Sessions {
+    if part == PullPart::Sessions {
         let mut found = sessions(tables, me, reading, (transaction, after));
         found.truncate(PAGE);
         changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
@@ -210,7 +210,7 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &Reading) -> C
             return next_page(changes, (part, *transaction, id), next_since);
         }
     }
-    Changes { rest: Rest::Nothing { next_since }, ..changes }
+    ChangePage { rest: Continuation::Complete { next_since }, ..changes }
 }
 
 fn is_own(tables: &Tables, me: &RegisteredHost, id: &str) -> bool {
@@ -223,15 +223,15 @@ fn timed(tables: &Tables, me: &RegisteredHost, id: &str) -> TimedSession {
     TimedSession { session: tables.sessions[id].clone(), times }
 }
 
-fn next_page(changes: Changes, (part, transaction, after): (Part, u64, &str), next_since: u64) -> Changes {
-    let position = Position { instance_id: after.to_owned(), ..Position::start(part, transaction, next_since) };
-    Changes { rest: Rest::More(position), ..changes }
+fn next_page(changes: ChangePage, (part, transaction, after): (PullPart, u64, &str), next_since: u64) -> ChangePage {
+    let position = PullPosition { instance_id: after.to_owned(), ..PullPosition::start(part, transaction, next_since) };
+    ChangePage { rest: Continuation::More(position), ..changes }
 }
 
 /// The deletions after a place, without sessions that were restored.
-fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, Gone)> {
+fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, DeletedSession)> {
     let is_there =
-        |gone: &Gone| tables.sessions.get(&gone.instance_id).is_some_and(|s| s.created_at == gone.created_at);
+        |gone: &DeletedSession| tables.sessions.get(&gone.instance_id).is_some_and(|s| s.created_at == gone.created_at);
     let mut gone: Vec<_> = tables.tombstones.iter().collect();
     gone.sort_by_key(|(at, gone)| (*at, gone.instance_id.clone()));
     gone.retain(|(at, gone)| (*at, gone.instance_id.as_str()) > place && *at <= tables.transaction && !is_there(gone));
@@ -239,7 +239,12 @@ fn deletions<'a>(tables: &'a Tables, place: (u64, &str)) -> Vec<&'a (u64, Gone)>
 }
 
 /// The sessions that changed after a place, or all of them by id.
-fn sessions<'a>(tables: &'a Tables, me: &RegisteredHost, reading: &Reading, place: (u64, &str)) -> Vec<(u64, &'a str)> {
+fn sessions<'a>(
+    tables: &'a Tables,
+    me: &RegisteredHost,
+    reading: &PullQuery,
+    place: (u64, &str),
+) -> Vec<(u64, &'a str)> {
     if reading.is_whole() {
         return tables.sessions.keys().map(|id| (0, id.as_str())).filter(|(_, id)| *id > place.1).collect();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sessiond::domain::{HistoryRecord, HistoryTables, Kind, TableState, Timestamp};
+use sessiond::domain::{HistoryRecord, HistoryTables, RecordKind, TableState, Timestamp};
 use sessiond::sync::central::{CentralError, Rejection, RowOutcome};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ pub struct FakeRow {
 #[derive(Clone, Debug)]
 pub struct FakeHistory {
     pub tables: HistoryTables,
-    rows: BTreeMap<(Kind, String), Vec<FakeRow>>,
+    rows: BTreeMap<(RecordKind, String), Vec<FakeRow>>,
 }
 
 impl Default for FakeHistory {
@@ -40,7 +40,7 @@ impl FakeHistory {
                 applied.push(RowOutcome::SessionMissing);
                 continue;
             }
-            if record.kind == Kind::Event && !self.tables.accepts(&record.record_type) {
+            if record.kind == RecordKind::Event && !self.tables.accepts(&record.record_type) {
                 return Err(CentralError::Reject(Rejection {
                     code: "23514".to_owned(),
                     message: format!("{} is no type of event here (23514)", record.record_type),
@@ -62,7 +62,7 @@ impl FakeHistory {
         Ok(applied)
     }
 
-    fn ids(&self, kind: Kind) -> HashSet<Uuid> {
+    fn ids(&self, kind: RecordKind) -> HashSet<Uuid> {
         let records = self.all().flat_map(|(_, rows)| rows).map(|row| &row.record);
         records.filter(|record| record.kind == kind).map(|record| record.record_id).collect()
     }
@@ -76,7 +76,7 @@ impl FakeHistory {
 
     /// The records of a session, by kind and in order.
     pub fn of(&self, id: &str) -> Vec<FakeRow> {
-        Kind::ALL.iter().filter_map(|kind| self.rows.get(&(*kind, id.to_owned()))).flatten().cloned().collect()
+        RecordKind::ALL.iter().filter_map(|kind| self.rows.get(&(*kind, id.to_owned()))).flatten().cloned().collect()
     }
 
     /// The records of all sessions.

@@ -1,4 +1,4 @@
-//! What the tests are built from.
+//! Shared support of the tests.
 
 pub mod agent;
 pub mod chronicle;
@@ -18,17 +18,17 @@ pub mod work;
 
 use std::time::{Duration, Instant};
 
-/// The SQL that makes the tables of a full installation of the earlier services; of a newer one, on top of that.
+/// The SQL file that creates the tables of the earlier services, or the additions of a newer installation.
 pub fn legacy_history(newer: bool) -> std::path::PathBuf {
     let name = if newer { "legacy_history_newer.sql" } else { "legacy_history.sql" };
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/support").join(name)
 }
 
-/// Waits until `what` holds, looking again and again, and fails loudly when it never does.
-pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+/// Waits until `check` returns a value, and panics after `within`. `what` describes the condition.
+pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = check() {
             return found;
         }
         assert!(Instant::now() < deadline, "within {within:?} this never came true: {what}");
@@ -41,7 +41,7 @@ pub fn campaign(short: u64, long: u64) -> u64 {
     if std::env::var_os("SESSIOND_TEST_LONG").is_some() { long } else { short }
 }
 
-/// A database as a full installation of the earlier services left it, called `central`, without anything of ours.
+/// A database named `central` with the schema of the earlier services only.
 pub fn old_central(settings: &[&str]) -> postgres::Server {
     let server = postgres::Server::start(settings);
     server.create("central");

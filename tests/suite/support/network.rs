@@ -1,4 +1,4 @@
-//! A network of a test's own, with an address that is not loopback.
+//! A network namespace of a test, with an address that is not loopback.
 
 use std::process::Command;
 use std::thread;

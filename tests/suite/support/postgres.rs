@@ -28,7 +28,7 @@ pub struct Server {
     process: Option<Child>,
 }
 
-/// Ports are given to whoever asks first; another one may be free.
+/// A free port may be taken by another process; then another one is tried.
 const PORTS_TO_TRY: usize = 10;
 
 const USUAL_PORT: u16 = 5432;
@@ -153,7 +153,7 @@ impl Server {
         }
     }
 
-    /// Makes the server hang: it accepts connections and says nothing.
+    /// Makes the server hang: it accepts connections and does not answer.
     pub fn freeze(&self) {
         self.signal_all(Signal::STOP);
     }
@@ -197,7 +197,7 @@ impl Server {
         self.psql("postgres", &format!("CREATE DATABASE {database}"));
     }
 
-    /// Runs SQL as people do; answers lines of fields between `|`.
+    /// Runs SQL with psql; returns lines of fields separated by `|`.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let output = self.try_psql(database, &["-c", sql]);
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
@@ -218,7 +218,7 @@ impl Server {
         assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     }
 
-    /// SQL of somebody who need not have the right to it: what it answers, or why it is refused.
+    /// Runs SQL as another role: returns the output, or the error.
     pub fn psql_as(&self, user: &str, database: &str, sql: &str) -> Result<String, String> {
         let output = self.try_psql(database, &["-U", user, "-c", sql]);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
@@ -277,7 +277,7 @@ impl Server {
         self.psql_file(database, &file);
     }
 
-    /// Says who may log in, and how: the lines of pg_hba.conf.
+    /// Replaces pg_hba.conf by these lines.
     pub fn admit(&self, lines: &str) {
         fs::write(self.data().join("pg_hba.conf"), lines).expect("pg_hba.conf can be written");
         self.psql_reload();
@@ -380,7 +380,7 @@ fn template() -> PathBuf {
     let version = String::from_utf8_lossy(&version).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}{}", geteuid().as_raw()));
     if !kept.exists() {
-        // Whole or not at all, and whoever comes second throws theirs away.
+        // Renamed as a whole; if another process was first, this copy is discarded.
         let draft = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the template");
         initialise(&draft.path().join("data"));
         _ = fs::rename(draft.path().join("data"), &kept);

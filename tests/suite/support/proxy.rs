@@ -1,4 +1,4 @@
-//! A TCP proxy between a daemon and its central, which fails on demand.
+//! A TCP proxy between a daemon and its central that injects faults.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -14,28 +14,28 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-/// How often a thread looks whether the mode has changed.
+/// How often a thread checks the mode.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What the proxy does to connections; those that are open follow a change at once.
+/// What the proxy does to connections. A change affects open connections at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Pass,
-    /// Nobody listens, and who is connected is thrown out.
+    /// New connections are refused and open ones closed.
     Refuse,
-    /// New connections are accepted and hear nothing; open ones hear nothing any more.
+    /// Connections stay open, and no data is forwarded.
     Hang,
-    /// Whatever arrives goes on this much later, as much of it at once as comes: a long line, not a narrow one.
+    /// All data is delayed by this time, without a limit of the rate.
     Delay(Duration),
-    /// So many bytes a second pass in each direction of a connection.
+    /// The rate of each direction of a connection, in bytes per second.
     Rate(u64),
-    /// Each connection breaks after so many bytes in this direction.
+    /// Each connection is closed after this number of bytes in this direction.
     CutAfter(Direction, u64),
     /// The commit after `pass` others on a connection reaches central, but its answer is lost with the connection.
     CutAtCommit {
         pass: u64,
     },
-    /// Open connections hear nothing any more and never end; new ones work.
+    /// Open connections forward no more data and stay open; new ones work.
     HalfOpen,
 }
 
@@ -61,7 +61,7 @@ pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-    /// Keeps the port from others while nobody listens on it.
+    /// Reserves the port while the proxy does not listen.
     _port: OwnedFd,
 }
 
@@ -237,7 +237,7 @@ impl Connection {
         !self.over.load(Ordering::SeqCst) && !self.shared.ended.load(Ordering::SeqCst)
     }
 
-    /// Says nothing until the mode changes.
+    /// Forwards nothing until the mode changes.
     fn hold(&self, _client: &TcpStream) {
         while self.goes_on() && self.shared.epoch.load(Ordering::SeqCst) == self.epoch {
             thread::sleep(LOOK);

@@ -1,6 +1,6 @@
-//! Random numbers from a seed that is printed, so that a run can be had again.
+//! Random numbers from a printed seed, so that a run can be repeated.
 
-/// splitmix64: small, and good enough to draw moments and cases.
+/// splitmix64: small, and sufficient to choose times and cases.
 pub struct Random(u64);
 
 impl Random {

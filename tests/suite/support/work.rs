@@ -1,4 +1,4 @@
-//! Clients at work, and a record of what they were told, to hold central to in the end.
+//! Clients that work slowly and record the acknowledgements, with which central is compared at the end.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,22 +15,22 @@ use super::postgres::Server;
 const SESSIONS: usize = 6;
 const CLIENTS: usize = 2;
 
-/// A client that is not in a hurry: the load is to be there, not to keep the machine from the tests beside it.
+/// The pause between requests, so that tests that run in parallel are not slowed down.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The heartbeats of a session: the number of each is its epic.
 #[derive(Debug, Default)]
-struct Beats {
+struct Heartbeats {
     /// When each was sent and answered: microseconds since 1970. The first is the registration.
-    moments: Vec<(i64, i64)>,
+    times: Vec<(i64, i64)>,
     acknowledged: usize,
 }
 
-/// Clients of one host, on one project, and what they know.
+/// Clients of one host and one project, with their acknowledgements.
 pub struct Work {
     project: &'static str,
-    sessions: Mutex<HashMap<String, Beats>>,
-    /// Registrations that nobody answered: the daemon may have taken them or not.
+    sessions: Mutex<HashMap<String, Heartbeats>>,
+    /// The number of registrations without an answer: the daemon may have applied them or not.
     unanswered: AtomicU64,
 }
 
@@ -43,10 +43,10 @@ impl Work {
         Self { project, sessions: Mutex::default(), unanswered: AtomicU64::new(0) }
     }
 
-    /// Has clients at work for as long as `fault` takes.
+    /// Runs clients until `fault` returns.
     pub fn during<T>(&self, host: &Host, fault: impl FnOnce() -> T) -> T {
         struct Done<'a>(&'a AtomicBool);
-        // They stop even when the test fails, which would else never end.
+        // The clients stop also if `fault` panics; otherwise the scope would never end.
         impl Drop for Done<'_> {
             fn drop(&mut self) {
                 self.0.store(true, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Work {
         })
     }
 
-    /// How many changes were acknowledged so far.
+    /// The number of changes acknowledged so far.
     pub fn acknowledged(&self) -> usize {
         self.sessions.lock().unwrap().values().map(|beats| beats.acknowledged + 1).sum()
     }
@@ -77,7 +77,7 @@ impl Work {
                 own.extend(self.register(host));
             }
             if let Some(id) = own.get(turn % own.len().max(1)) {
-                self.beat(host, id);
+                self.heartbeat(host, id);
             }
             thread::sleep(PAUSE);
         }
@@ -91,25 +91,25 @@ impl Work {
             return None;
         };
         let id = session["instance_id"].as_str().unwrap().to_owned();
-        let beats = Beats { moments: vec![(before, now())], acknowledged: 0 };
+        let beats = Heartbeats { times: vec![(before, now())], acknowledged: 0 };
         self.sessions.lock().unwrap().insert(id.clone(), beats);
         Some(id)
     }
 
-    fn beat(&self, host: &Host, id: &str) {
-        let number = self.sessions.lock().unwrap()[id].moments.len();
+    fn heartbeat(&self, host: &Host, id: &str) {
+        let number = self.sessions.lock().unwrap()[id].times.len();
         let body = json!({"current_epic": number.to_string(), "context_percent": number % 101});
         let before = now();
         let answer = host.try_ask("POST", &format!("/v1/sessions/{id}/heartbeat"), Some(&body));
         let mut sessions = self.sessions.lock().unwrap();
         let beats = sessions.get_mut(id).unwrap();
-        beats.moments.push((before, now()));
+        beats.times.push((before, now()));
         if matches!(answer, Some((200, _))) {
             beats.acknowledged = number;
         }
     }
 
-    /// Central has the newest state of every session, once, with the time at which it came about.
+    /// Asserts that central has the newest state of every session once, with its time.
     pub fn check(&self, server: &Server) {
         let rows = server.psql(
             "central",
@@ -135,10 +135,10 @@ impl Work {
             assert_eq!(row[2], (number % 101).to_string(), "{row:?}");
             assert_ne!(row[3], "closed", "{row:?}");
             let within = |at: &str, (before, after): (i64, i64)| (before..=after).contains(&at.parse().unwrap());
-            assert!(within(row[4], beats.moments[number]), "{row:?}: {:?}", beats.moments[number]);
-            assert!(within(row[5], beats.moments[0]), "{row:?}: {:?}", beats.moments[0]);
+            assert!(within(row[4], beats.times[number]), "{row:?}: {:?}", beats.times[number]);
+            assert!(within(row[5], beats.times[0]), "{row:?}: {:?}", beats.times[0]);
         }
         assert_eq!(found, sessions.len(), "sessions are missing in central");
-        assert!(unknown <= self.unanswered.load(Ordering::Relaxed), "{unknown} sessions nobody registered");
+        assert!(unknown <= self.unanswered.load(Ordering::Relaxed), "{unknown} sessions without a registration");
     }
 }

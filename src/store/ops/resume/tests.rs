@@ -148,7 +148,7 @@ fn heir() -> NewOwner {
 }
 
 fn try_resume(db: &Connection, hint: Option<&str>, choice: Option<usize>, closed: bool) -> Resumption {
-    let wanted = ResumeTarget { meanings: Hint::meanings(hint).unwrap(), choice, closed };
+    let wanted = ResumeTarget { meanings: Hint::interpretations(hint).unwrap(), choice, closed };
     resume(db, &wanted, heir(), NOW, STALE_AFTER).unwrap()
 }
 
@@ -307,7 +307,7 @@ fn plan(db: &Connection, sql: &str) -> Vec<String> {
 fn no_search_looks_through_everything() {
     let db = database();
     let of = |words: &str, kind: &str| {
-        let meanings = Hint::meanings(Some(words)).unwrap();
+        let meanings = Hint::interpretations(Some(words)).unwrap();
         meanings.into_iter().find(|meaning| meaning.as_str() == kind).unwrap()
     };
     let ends = ["SEARCH s USING INDEX sessions_hash_"; 6];

@@ -1,9 +1,11 @@
 //! The mirror: what is imported, merged, renamed and deleted.
 
 use super::*;
-use crate::domain::Kind;
-use crate::domain::mirror::{Part, Position};
-use crate::domain::{Column, ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration};
+use crate::domain::RecordKind;
+use crate::domain::mirror::{PullPart, PullPosition};
+use crate::domain::{
+    ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, SharedColumn,
+};
 use crate::store::Caller;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lifecycle::register;
@@ -45,16 +47,16 @@ fn own(db: &Connection, draw: u64, created: i64) -> Session {
     register(db, odin("odin3"), None, Caller { uid: 1 }, &[draw], at(created)).unwrap().session
 }
 
-fn all(sessions: Vec<Session>) -> Changes {
+fn all(sessions: Vec<Session>) -> ChangePage {
     let sessions = sessions.into_iter().map(TimedSession::untimed).collect();
-    Changes { sessions, rest: Rest::Nothing { next_since: 9 }, ..Changes::default() }
+    ChangePage { sessions, rest: Continuation::Complete { next_since: 9 }, ..ChangePage::default() }
 }
 
-fn read(db: &Connection, since: u64, changes: &Changes) -> Vec<Renamed> {
-    import_page(db, &Reading::since(since), changes, 60).renamed
+fn read(db: &Connection, since: u64, changes: &ChangePage) -> Vec<Renamed> {
+    import_page(db, &PullQuery::since(since), changes, 60).renamed
 }
 
-fn import_page(db: &Connection, reading: &Reading, changes: &Changes, seconds: i64) -> PageResult {
+fn import_page(db: &Connection, reading: &PullQuery, changes: &ChangePage, seconds: i64) -> PageResult {
     let draws = Box::new(std::array::from_fn(|n| 101 + n as u64));
     let how = Importing { whole: reading.is_whole(), draws, at: at(seconds), stale_after: STALE_AFTER };
     let mut imported = PageResult::default();
@@ -79,12 +81,12 @@ fn a_whole_reading_replaces_the_mirror_and_leaves_this_hosts_sessions() {
     read(&db, 0, &all(vec![odin4("odin-PS-00000a", 0), odin4("odin-PS-00000b", 0)]));
     assert_eq!((mirror_cursor::since(&db, at(61)).unwrap(), mirror_cursor::as_of(&db).unwrap()), (9, Some(at(60))));
 
-    let page = Reading::since(0);
-    let position = Position::start(Part::Sessions, 1, 12);
-    let first = Changes { rest: Rest::More(position.clone()), ..all(vec![odin4("odin-PS-00000b", 0)]) };
+    let page = PullQuery::since(0);
+    let position = PullPosition::start(PullPart::Sessions, 1, 12);
+    let first = ChangePage { rest: Continuation::More(position.clone()), ..all(vec![odin4("odin-PS-00000b", 0)]) };
     import_page(&db, &page, &first, 70);
     assert!(kept(&db, "odin-PS-00000a").is_some(), "in the middle nothing is gone");
-    let second = Reading { after: Some(position), ..page };
+    let second = PullQuery { after: Some(position), ..page };
     import_page(&db, &second, &all(vec![]), 70);
     assert!(kept(&db, "odin-PS-00000a").is_none() && kept(&db, "odin-PS-00000b").is_some());
     assert!(!kept(&db, here.instance_id.as_str()).unwrap().mirrored);
@@ -114,10 +116,10 @@ fn somebody_elses_session_with_the_same_id_has_this_hosts_renamed() {
     assert_eq!((mine.session.instance_id, mine.session.created_at), (renamed[0].to.clone(), here.created_at));
 }
 
-fn timed(session: &Session, changed: &[(Column, i64)]) -> Changes {
+fn timed(session: &Session, changed: &[(SharedColumn, i64)]) -> ChangePage {
     let mut times = ColumnTimes::all(at(0));
     changed.iter().for_each(|(column, second)| times.set(*column, at(*second)));
-    Changes { sessions: vec![TimedSession { session: session.clone(), times }], ..all(vec![]) }
+    ChangePage { sessions: vec![TimedSession { session: session.clone(), times }], ..all(vec![]) }
 }
 
 fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic: Option<&str>) -> Record {
@@ -144,7 +146,8 @@ fn changes_of_others_are_adopted_while_a_heartbeat_waits() {
         claude_session_path: Some("/c-9".into()),
         ..here.clone()
     };
-    let changed = [(Column::CurrentEpic, 40), (Column::ClaudeSessionUuid, 40), (Column::ClaudeSessionPath, 40)];
+    let changed =
+        [(SharedColumn::CurrentEpic, 40), (SharedColumn::ClaudeSessionUuid, 40), (SharedColumn::ClaudeSessionPath, 40)];
     read(&db, 1, &timed(&theirs, &changed));
     let adopted = kept(&db, id).unwrap();
     assert_eq!(adopted.session, Session { last_heartbeat: at(50), ..theirs });
@@ -160,11 +163,11 @@ fn of_two_changes_of_one_column_the_later_is_kept() {
     acknowledge(&db, &kept(&db, id).unwrap());
     say(&db, id, 50, Some(9), Some("mine"));
     let theirs = Session { context_percent: 77, current_epic: Some("theirs".into()), ..here.clone() };
-    read(&db, 1, &timed(&theirs, &[(Column::ContextPercent, 55), (Column::CurrentEpic, 45)]));
+    read(&db, 1, &timed(&theirs, &[(SharedColumn::ContextPercent, 55), (SharedColumn::CurrentEpic, 45)]));
     let merged = kept(&db, id).unwrap();
     assert_eq!((merged.session.context_percent, merged.session.current_epic.as_deref()), (77, Some("mine")));
     let offered: Vec<_> = merged.offered_columns().iter().map(|(column, _)| column).collect();
-    assert_eq!(offered, [Column::CurrentEpic]);
+    assert_eq!(offered, [SharedColumn::CurrentEpic]);
 }
 
 #[test]
@@ -175,11 +178,14 @@ fn a_whole_reading_replaces_columns_by_later_ones_only_and_offers_what_central_l
     let said = say(&db, id, 30, None, Some("mine"));
     acknowledge(&db, &said);
     let past = Session { context_percent: 44, current_epic: Some("past".into()), ..here.clone() };
-    read(&db, 0, &timed(&past, &[(Column::CurrentEpic, 20), (Column::ContextPercent, 40)]));
+    read(&db, 0, &timed(&past, &[(SharedColumn::CurrentEpic, 20), (SharedColumn::ContextPercent, 40)]));
     let merged = kept(&db, id).unwrap();
     assert_eq!((merged.session.context_percent, merged.session.current_epic.as_deref()), (44, Some("mine")));
     let times = merged.offered_columns();
-    assert_eq!((times.get(Column::CurrentEpic), times.get(Column::ContextPercent)), (Some(at(30)), Some(at(40))));
+    assert_eq!(
+        (times.get(SharedColumn::CurrentEpic), times.get(SharedColumn::ContextPercent)),
+        (Some(at(30)), Some(at(40)))
+    );
 }
 
 #[test]
@@ -193,7 +199,7 @@ fn an_acknowledgement_leaves_what_was_changed_during_the_push() {
     acknowledge(&db, &pushed);
     let record = kept(&db, id).unwrap();
     let offered: Vec<_> = record.offered_columns().iter().collect();
-    assert_eq!(offered, [(Column::ContextPercent, at(11))]);
+    assert_eq!(offered, [(SharedColumn::ContextPercent, at(11))]);
     acknowledge(&db, &during);
     assert_eq!(kept(&db, id).unwrap().offered_columns(), ColumnTimes::default());
     assert!(kept(&db, id).unwrap().unsynced_since.is_some());
@@ -231,7 +237,10 @@ fn a_store_of_an_older_version_offers_whole_what_waits_and_nothing_else() {
     // The next heartbeat writes down since when the columns are as they are, which it does not change.
     say(&db, "odin-PS-00000a", 9, Some(8), None);
     let offered = kept(&db, "odin-PS-00000a").unwrap().offered_columns();
-    assert_eq!((offered.get(Column::CurrentEpic), offered.get(Column::ContextPercent)), (Some(at(5)), Some(at(9))));
+    assert_eq!(
+        (offered.get(SharedColumn::CurrentEpic), offered.get(SharedColumn::ContextPercent)),
+        (Some(at(5)), Some(at(9)))
+    );
 }
 
 #[test]
@@ -246,10 +255,10 @@ fn of_others_history_as_much_is_kept_as_a_context_takes() {
         at: at(i64::try_from(n).unwrap()),
         body: serde_json::Map::new(),
     };
-    let mut history: Vec<_> = (0..60).map(|n| record(n, Kind::Event, "odin-PS-00000a")).collect();
-    history.extend((60..63).map(|n| record(n, Kind::Checkpoint, "odin-PS-00000a")));
-    history.push(record(99, Kind::Event, "odin-PS-0nobod"));
-    let changes = Changes { history, ..all(vec![]) };
+    let mut history: Vec<_> = (0..60).map(|n| record(n, RecordKind::Event, "odin-PS-00000a")).collect();
+    history.extend((60..63).map(|n| record(n, RecordKind::Checkpoint, "odin-PS-00000a")));
+    history.push(record(99, RecordKind::Event, "odin-PS-0nobod"));
+    let changes = ChangePage { history, ..all(vec![]) };
     read(&db, 1, &changes);
     read(&db, 1, &changes);
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
@@ -264,17 +273,17 @@ fn rows_that_did_not_change_are_not_written() {
     let record = |n: u128, seconds| HistoryRecord {
         record_id: uuid::Uuid::from_u128(n),
         instance_id: InstanceId::parse("odin-PS-00000a").unwrap(),
-        kind: Kind::Event,
+        kind: RecordKind::Event,
         record_type: "error".into(),
         at: at(seconds),
         body: serde_json::Map::new(),
     };
     // The newest of them bears the oldest time, as another client may write it.
     let history = (0..50).map(|n| record(n, 100 + n as i64)).chain([record(99, 1)]).collect();
-    let changes = Changes { history, ..all(vec![odin4("odin-PS-00000a", 0), odin4("odin-PS-00000b", 0)]) };
-    assert!(import_page(&db, &Reading::since(1), &changes, 60).written > 0);
-    assert_eq!(import_page(&db, &Reading::since(1), &changes, 61).written, 0, "no row, no position, no time");
-    assert_eq!(import_page(&db, &Reading::since(1), &changes, 120).written, 1, "the time, once a minute");
+    let changes = ChangePage { history, ..all(vec![odin4("odin-PS-00000a", 0), odin4("odin-PS-00000b", 0)]) };
+    assert!(import_page(&db, &PullQuery::since(1), &changes, 60).written > 0);
+    assert_eq!(import_page(&db, &PullQuery::since(1), &changes, 61).written, 0, "no row, no position, no time");
+    assert_eq!(import_page(&db, &PullQuery::since(1), &changes, 120).written, 1, "the time, once a minute");
 }
 
 #[test]
@@ -283,10 +292,10 @@ fn a_whole_reading_writes_no_session_that_did_not_change() {
     let watched = crate::store::ChangeFeed::new();
     watched.follow(&db).unwrap();
     let many: Vec<_> = (0..TURN + 10).map(|n| odin4(&format!("odin-PS-{n:06}"), 0)).collect();
-    import_page(&db, &Reading::since(0), &all(many.clone()), 60);
+    import_page(&db, &PullQuery::since(0), &all(many.clone()), 60);
     watched.committed();
     assert_eq!(*watched.newest().borrow(), many.len() as u64);
-    import_page(&db, &Reading::since(0), &all(many[..TURN].to_vec()), 70);
+    import_page(&db, &PullQuery::since(0), &all(many[..TURN].to_vec()), 70);
     watched.committed();
     assert_eq!(*watched.newest().borrow(), many.len() as u64, "nothing to announce");
     assert!(kept(&db, "odin-PS-000255").is_none() && kept(&db, "odin-PS-000249").is_some());

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::page::{Next, skip, timestamp, value};
 use crate::domain::history::safe_body;
-use crate::domain::mirror::{Changes, Partly, Position, Reading};
+use crate::domain::mirror::{ChangePage, PartialHistory, PullPosition, PullQuery};
 use crate::domain::text::safe_line;
-use crate::domain::{HistoryRecord, InstanceId, Kind};
+use crate::domain::{HistoryRecord, InstanceId, RecordKind};
 use crate::sync::central::CentralError;
 use crate::sync::postgres::link::{Link, column};
 use crate::sync::postgres::registered_host::RegisteredHost;
@@ -22,20 +22,20 @@ use crate::sync::postgres::sql;
 const RECORD_TYPE: usize = 64;
 
 /// The statements of each kind: its records, and their sizes.
-const KINDS: [(Kind, &str, &str); 3] = [
-    (Kind::Event, sql::READ_EVENTS, sql::EVENT_SIZES),
-    (Kind::Command, sql::READ_COMMANDS, sql::COMMAND_SIZES),
-    (Kind::Checkpoint, sql::READ_CHECKPOINTS, sql::CHECKPOINT_SIZES),
+const KINDS: [(RecordKind, &str, &str); 3] = [
+    (RecordKind::Event, sql::READ_EVENTS, sql::EVENT_SIZES),
+    (RecordKind::Command, sql::READ_COMMANDS, sql::COMMAND_SIZES),
+    (RecordKind::Checkpoint, sql::READ_CHECKPOINTS, sql::CHECKPOINT_SIZES),
 ];
 
 /// Reads a page of history. `found`: the page already holds something, so a slow query is left to the next.
 pub(super) async fn read(
     link: &mut Link,
     host: &RegisteredHost,
-    reading: &Reading,
-    position: &Position,
+    reading: &PullQuery,
+    position: &PullPosition,
     found: bool,
-    changes: &mut Changes,
+    changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
     let most = reading.page.histories();
     let limit = position.histories.unwrap_or(most).clamp(1, most);
@@ -64,23 +64,23 @@ pub(super) async fn read(
 pub(super) async fn skip_one(
     link: &mut Link,
     host: &RegisteredHost,
-    reading: &Reading,
-    position: &Position,
-    changes: &mut Changes,
+    reading: &PullQuery,
+    position: &PullPosition,
+    changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
     let Some((instance_id, transaction)) = keys(link, host, reading, position, 1).await?.into_iter().next() else {
         return Ok(Next::End);
     };
     skip("the history of a session", &instance_id, changes);
-    Ok(Next::Page(Position { transaction, instance_id, partly: None, ..position.clone() }))
+    Ok(Next::Page(PullPosition { transaction, instance_id, partly: None, ..position.clone() }))
 }
 
 /// The next sessions with new records, each with the transaction that added them.
 async fn keys(
     link: &mut Link,
     host: &RegisteredHost,
-    reading: &Reading,
-    position: &Position,
+    reading: &PullQuery,
+    position: &PullPosition,
     limit: u32,
 ) -> Result<Vec<(String, u64)>, CentralError> {
     let query = sqlx::query(if reading.is_whole() { sql::RECENT_HISTORIES } else { sql::CHANGED_HISTORIES })
@@ -129,7 +129,7 @@ struct PagePlan {
     /// The last session whose records are all in the page.
     last: Option<(String, u64)>,
     /// The session whose records are partly in the page.
-    partly: Option<Partly>,
+    partly: Option<PartialHistory>,
     /// How many sessions are complete in the page.
     whole: u32,
 }
@@ -143,7 +143,7 @@ struct Spans {
 
 impl PagePlan {
     /// Fills a page with records, at least with one.
-    fn of(keys: &[(String, u64)], sizes: &[Size], position: &Position, limit: u32) -> Self {
+    fn of(keys: &[(String, u64)], sizes: &[Size], position: &PullPosition, limit: u32) -> Self {
         let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0 };
         let mut bytes = 0;
         for (session, (instance_id, transaction)) in keys.iter().enumerate() {
@@ -166,7 +166,7 @@ impl PagePlan {
             }
             if !fits {
                 let read = std::array::from_fn(|kind| skipped[kind] + spans.taken[kind]);
-                plan.partly = Some(Partly { instance_id: instance_id.clone(), read });
+                plan.partly = Some(PartialHistory { instance_id: instance_id.clone(), read });
                 plan.spans.push(spans);
                 break;
             }
@@ -183,20 +183,20 @@ impl PagePlan {
     }
 
     /// Where the next page begins. It looks up about as many sessions as fit into this one.
-    fn next(self, position: &Position, most: u32) -> Position {
+    fn next(self, position: &PullPosition, most: u32) -> PullPosition {
         let (instance_id, transaction) =
             self.last.unwrap_or_else(|| (position.instance_id.clone(), position.transaction));
         let histories = Some((self.whole * 2).clamp(1, most));
-        Position { transaction, instance_id, partly: self.partly, histories, ..position.clone() }
+        PullPosition { transaction, instance_id, partly: self.partly, histories, ..position.clone() }
     }
 }
 
 async fn records(
     link: &mut Link,
-    kind: Kind,
+    kind: RecordKind,
     sql: &'static str,
     spans: &[(&str, i64, i64)],
-    changes: &mut Changes,
+    changes: &mut ChangePage,
 ) -> Result<(), CentralError> {
     if spans.is_empty() {
         return Ok(());
@@ -214,7 +214,7 @@ async fn records(
     Ok(())
 }
 
-fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
+fn record(row: &PgRow, kind: RecordKind) -> Result<HistoryRecord, String> {
     let instance_id = InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
     let record_id = Uuid::parse_str(&value::<String>(row, 1)?).map_err(|error| error.to_string())?;
     let body = match serde_json::from_str(&value::<String>(row, 4)?) {
@@ -235,7 +235,7 @@ fn record(row: &PgRow, kind: Kind) -> Result<HistoryRecord, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::mirror::Part;
+    use crate::domain::mirror::PullPart;
 
     fn keys(ids: &[&str]) -> Vec<(String, u64)> {
         ids.iter().map(|id| ((*id).to_owned(), 7)).collect()
@@ -247,14 +247,14 @@ mod tests {
 
     #[test]
     fn page_is_bounded_by_bytes_and_the_next_one_continues() {
-        let start = Position::start(Part::History, 5, 9);
+        let start = PullPosition::start(PullPart::History, 5, 9);
         let sizes = [size(0, 0, 60), size(0, 0, 30), size(1, 0, 20), size(1, 2, 500)];
         let first = PagePlan::of(&keys(&["a", "b"]), &sizes, &start, 120);
         assert_eq!(first.spans(0), [("a", 0, 2), ("b", 0, 1)]);
         assert_eq!(first.spans(2), []);
         let next = first.next(&start, 50);
         assert_eq!((next.instance_id.as_str(), next.histories), ("a", Some(2)));
-        assert_eq!(next.partly, Some(Partly { instance_id: "b".into(), read: [1, 0, 0] }));
+        assert_eq!(next.partly, Some(PartialHistory { instance_id: "b".into(), read: [1, 0, 0] }));
 
         let rest = [size(0, 0, 20), size(0, 2, 500)];
         let second = PagePlan::of(&keys(&["b"]), &rest, &next, 120);
@@ -265,8 +265,8 @@ mod tests {
 
     #[test]
     fn records_read_of_one_session_are_not_skipped_in_another() {
-        let partly = Some(Partly { instance_id: "b".into(), read: [1, 0, 0] });
-        let position = Position { partly, ..Position::start(Part::History, 5, 9) };
+        let partly = Some(PartialHistory { instance_id: "b".into(), read: [1, 0, 0] });
+        let position = PullPosition { partly, ..PullPosition::start(PullPart::History, 5, 9) };
         let plan = PagePlan::of(&keys(&["a"]), &[size(0, 0, 20)], &position, 120);
         assert_eq!(plan.spans(0), [("a", 0, 1)]);
     }

@@ -4,22 +4,22 @@ use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Type};
 
 use crate::domain::Timestamp;
-use crate::domain::mirror::{Changes, Part, Position};
+use crate::domain::mirror::{ChangePage, PullPart, PullPosition};
 use crate::sync::central::CentralError;
 use crate::sync::postgres::link::column;
 
 /// What follows a part of a page.
 pub(super) enum Next {
     /// The part is read to its end; this one follows.
-    Part(Part),
+    Part(PullPart),
     /// The page is full.
-    Page(Position),
+    Page(PullPosition),
     /// Everything is read.
     End,
 }
 
 /// Counts a row that cannot be read.
-pub(super) fn skip(what: &str, why: &str, changes: &mut Changes) {
+pub(super) fn skip(what: &str, why: &str, changes: &mut ChangePage) {
     tracing::debug!(why, "{what} in central cannot be read and is skipped");
     changes.unreadable += 1;
 }
