@@ -307,7 +307,7 @@ fn context(command: &str) -> String {
 const CONTEXT: &str = "\
 session     odin-PS-8f4a2b
 machine     odin4, last seen 4m ago
-            not synced: later work may be known only on odin4
+            not synced: later work may be recorded only on odin4
 folder      /srv/odin
 transcript  —
 epic        003

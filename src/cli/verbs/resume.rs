@@ -121,7 +121,7 @@ fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
     sheet.row("session", &context.instance_id);
     sheet.row("machine", machine(context, style));
     if !context.machine_synced {
-        let warning = format!("not synced: later work may be known only on {}", context.host_machine);
+        let warning = format!("not synced: later work may be recorded only on {}", context.host_machine);
         sheet.row("", Cell::new(warning).tone(Tone::Warn));
     }
     sheet.row("folder", optional(&context.working_dir));
