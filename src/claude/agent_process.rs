@@ -51,10 +51,10 @@ fn find(
     let variable = |name| env(name).and_then(|value| value.into_string().ok());
     let named = variable(OWN_PID).and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let named = named.and_then(|pid| Some((pid, about(pid).filter(|about| about.started.is_some())?)));
-    let told = variable(SESSION_ID);
+    let named_id = variable(SESSION_ID);
     // A session id equal to that of the event was set by this agent.
-    let same = told.is_some() && told.as_deref() == session_id;
-    let other = told.is_some() && session_id.is_some() && !same;
+    let same = named_id.is_some() && named_id.as_deref() == session_id;
+    let other = named_id.is_some() && session_id.is_some() && !same;
     let above_named = named.as_ref().map_or_else(Vec::new, |(pid, _)| with_ancestors(*pid, about));
     let found = match nearest(parent, &above_named, about) {
         Some(agent) => {

@@ -214,8 +214,8 @@ mod tests {
         whole.build();
         for verb in brief.get_subcommands() {
             let built = whole.find_subcommand(verb.get_name()).unwrap();
-            let said = verb.get_about().map(ToString::to_string);
-            assert!(said.is_some() && said == built.get_about().map(ToString::to_string), "{}", verb.get_name());
+            let about = verb.get_about().map(ToString::to_string);
+            assert!(about.is_some() && about == built.get_about().map(ToString::to_string), "{}", verb.get_name());
         }
     }
 

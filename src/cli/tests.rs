@@ -307,12 +307,12 @@ fn context(command: &str) -> String {
 const CONTEXT: &str = "\
 session     odin-PS-8f4a2b
 machine     odin4, last seen 4m ago
-            not synced: later work may be known only on odin4
+            not synced: later work may be recorded only on odin4
 folder      /srv/odin
 transcript  —
 epic        003
 completed   —
-tests       42 elapsed_since
+tests       42 passed
 last error  E1
 confidence  90%: the newest checkpoint (manual) is 10m old
 recent      1m ago: Began epic 003
@@ -323,8 +323,8 @@ next        See to E1
 
 #[test]
 fn context_is_a_list_of_fields_and_ends_with_the_command() {
-    let told = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
-    assert_eq!(told, format!("{CONTEXT}continue with  ssh odin4 -t 'claude --resume u'\n"));
+    let output = printed("context odin-PS-8f4a2b", &context("\"ssh odin4 -t 'claude --resume u'\""));
+    assert_eq!(output, format!("{CONTEXT}continue    ssh odin4 -t 'claude --resume u'\n"));
     let (ran, requests) = asked("context x --handoff", &[(200, "# Handoff of x\n\u{1b}")]);
     assert_eq!(ran.out, "# Handoff of x\n\\u{1b}\n");
     assert!(requests[0].starts_with("GET /v1/sessions/x/context?format=markdown "), "{}", requests[0]);
@@ -360,8 +360,8 @@ fn resume_prints_the_outcome_and_the_context() {
     let several = format!(r#"{{"matches": [{}, {}]}}"#, session("odin-PS-1", "stale"), session("odin-PS-2", "stale"));
     let (ran, _) = asked("resume odin", &[(300, &several)]);
     assert_eq!((ran.code, ran.out.as_str()), (3, ""));
-    let said = "sessiond: \"odin\" matches 2 sessions; choose one with --choose N, or give its whole id\n";
-    assert!(ran.err.starts_with(said), "{}", ran.err);
+    let expected = "sessiond: \"odin\" matches 2 sessions; choose one with --choose N, or give its whole id\n";
+    assert!(ran.err.starts_with(expected), "{}", ran.err);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
 /// When the process of a file started, if it still runs. The file of a dead process, or of one whose pid was reused, is not
 /// a session.
 pub fn start_of(running: &RunningAgent) -> Option<i64> {
-    process::start_time(running.pid).filter(|started| running.started.is_none_or(|told| told == *started))
+    process::start_time(running.pid).filter(|started| running.started.is_none_or(|recorded| recorded == *started))
 }
 
 /// Queues the end of a session whose process exited normally, or the check of its background job.

@@ -17,15 +17,15 @@ pub(super) fn filter(options: &PostgresOptions) -> Option<Finding> {
     let allowed = list("IPAddressAllow=");
     let servers = options.servers().into_iter().flatten();
     let addresses = servers.filter_map(|server| server.to_socket_addrs().ok()).flatten().map(|address| address.ip());
-    let kept_out: Vec<_> = addresses.filter(|ip| !allows(&allowed, *ip)).map(|ip| ip.to_string()).collect();
-    Some(if kept_out.is_empty() {
+    let blocked: Vec<_> = addresses.filter(|ip| !allows(&allowed, *ip)).map(|ip| ip.to_string()).collect();
+    Some(if blocked.is_empty() {
         Finding::good("central.filter", "the service may connect to central's addresses")
     } else {
-        let kept_out = kept_out.join(" ");
+        let blocked = blocked.join(" ");
         Finding::wrong(
             "central.filter",
-            format!("the system's service may not connect to {kept_out}"),
-            format!("run `systemctl edit sessiond`, write [Service] and IPAddressAllow={kept_out}, then restart it"),
+            format!("the system's service may not connect to {blocked}"),
+            format!("run `systemctl edit sessiond`, write [Service] and IPAddressAllow={blocked}, then restart it"),
         )
     })
 }

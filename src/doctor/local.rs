@@ -43,15 +43,16 @@ pub(super) fn other_programs(environment: &Environment<'_>) -> Vec<Finding> {
 
 fn other(path: &PathBuf) -> Finding {
     let output = Command::new(path).arg("--version").output().ok();
-    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let version_line =
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let shown = path.display();
-    match said.strip_prefix("sessiond ") {
+    match version_line.strip_prefix("sessiond ") {
         Some(VERSION) => {
             Finding::odd("path", format!("a second sessiond {VERSION} is {shown}"), format!("remove {shown}"))
         }
         _ => Finding::wrong(
             "path",
-            format!("another version, {said:?}, is {shown}"),
+            format!("another version, {version_line:?}, is {shown}"),
             format!("remove {shown}, or install this one there"),
         ),
     }

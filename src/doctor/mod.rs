@@ -88,11 +88,11 @@ fn central(settings: &Settings, served: &ServingInstallation<'_>) -> Vec<Finding
     };
     if served.lacks_rights {
         // This user may not be able to read the service's password, so a refused login may not affect the service.
-        let seen = |finding: Finding| match finding.check {
+        let adjusted = |finding: Finding| match finding.check {
             "central.login" if finding.verdict == Verdict::Wrong => as_root(finding),
             _ => finding,
         };
-        findings = findings.into_iter().map(seen).collect();
+        findings = findings.into_iter().map(adjusted).collect();
     }
     findings
 }

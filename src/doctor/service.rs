@@ -52,7 +52,7 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     if field("LoadState") != "loaded" {
         return None;
     }
-    let whose = if user { "this user's" } else { "the system's" };
+    let owner = if user { "this user's" } else { "the system's" };
     let (active, sub, enabled) = (field("ActiveState"), field("SubState"), field("UnitFileState"));
     let is_of_package = OF_PACKAGES.iter().any(|folder| field("FragmentPath").starts_with(folder));
     if is_of_package && active == "inactive" && enabled != "enabled" {
@@ -60,7 +60,7 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     }
     let restarts = Some(field("NRestarts")).filter(|n| !n.is_empty() && n != "0");
     let restarts = restarts.map_or(String::new(), |n| format!(", restarted {n} times"));
-    let found = format!("{whose} {unit} is {active} ({sub}), {enabled}{restarts}");
+    let found = format!("{owner} {unit} is {active} ({sub}), {enabled}{restarts}");
     let ctl = if user { "systemctl --user" } else { "systemctl" };
     Some(if active != "active" {
         let advice = format!("run `{ctl} status {unit}`, fix the reported failure, then `{ctl} restart {unit}`");

@@ -185,13 +185,13 @@ fn without_hook(text: &str, event: HookEvent, keep: usize) -> Result<Option<Stri
         let command = hook.member("command").and_then(|node| node.string(text));
         command.and_then(|command| command::find(&command, &["hook", event.name()])).is_some_and(|call| call.is_alone)
     };
-    let mut ours = Vec::new();
+    let mut own_hooks = Vec::new();
     for (of_group, group) in groups.items().iter().enumerate() {
         let Some(list) = group.member(HOOKS) else { continue };
         let places = list.items().iter().enumerate().filter(|(_, hook)| is_ours(hook));
-        ours.extend(places.map(|(place, _)| (of_group, list, place)));
+        own_hooks.extend(places.map(|(place, _)| (of_group, list, place)));
     }
-    Ok(ours.get(keep).map(|&(of_group, list, place)| {
+    Ok(own_hooks.get(keep).map(|&(of_group, list, place)| {
         // A group that would have no hooks is removed.
         let last = (list.len() > 1).then_some((list, place));
         let nest = [(&root, of_hooks), (hooks, of_groups), (groups, of_group)];
@@ -238,12 +238,12 @@ fn footer_rule(allow: &Node, text: &str) -> Option<usize> {
 
 fn with_status_line(text: String, program: &str) -> Result<Merged, SettingsError> {
     let root = object(&text)?;
-    let Some(there) = root.member(STATUS_LINE) else {
+    let Some(line) = root.member(STATUS_LINE) else {
         let line = json!({"type": "command", "command": format!("{} statusline", quoted(program))});
         return Ok(Merged { text: root.with_member(&text, STATUS_LINE, &line), other_status_line: None });
     };
-    let Some((node, old)) = there.member("command").and_then(|node| Some((node, node.string(&text)?))) else {
-        return Ok(Merged { other_status_line: Some(there.text(&text).to_owned()), text });
+    let Some((node, old)) = line.member("command").and_then(|node| Some((node, node.string(&text)?))) else {
+        return Ok(Merged { other_status_line: Some(line.text(&text).to_owned()), text });
     };
     match command::find(&old, &["statusline"]) {
         // A status line that runs this program among others needs no change.
@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn rejects_settings_that_are_broken_or_of_another_shape() {
-        for (text, told) in [
+        for (text, expected) in [
             ("{\"a\": ", "line 1, column 7"),
             ("{\n  \"a\" 1\n}", "line 2, column 7"),
             ("{} {}", "line 1, column 4"),
@@ -454,7 +454,7 @@ mod tests {
             ("{\"a\": \"\\x\"}", "line 1"),
         ] {
             let error = install(text, "sessiond", &HookEvent::ALL).unwrap_err().to_string();
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
         assert!(install(&"[".repeat(100_000), "sessiond", &HookEvent::ALL).is_err());
     }

@@ -270,14 +270,14 @@ impl<'a> AgentReporter<'a> {
                 },
             },
         };
-        let told = match (&reported.session, write.clone()) {
+        let sent = match (&reported.session, write.clone()) {
             // The report before it was spooled; order is kept.
             (None, _) => Err(offline::no_daemon()),
             (_, ClientWrite::Checkpoint { id, request }) => self.client.add_checkpoint(&id, &request).map(drop),
             (_, ClientWrite::Event { id, request }) => self.client.add_event(&id, &request).map(drop),
             _ => Ok(()),
         };
-        match told {
+        match sent {
             Ok(()) => {}
             // Only if it certainly did not arrive: records must not be duplicated.
             Err(error) if is_unreachable(&error) => {

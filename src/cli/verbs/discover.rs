@@ -86,7 +86,7 @@ struct Reports {
 
 impl Reports {
     /// Prints a failure once, until another one or a success follows.
-    fn note(&self, failure: Option<String>) {
+    fn print_failure_once(&self, failure: Option<String>) {
         let Ok(mut last) = self.complaint.lock() else { return };
         if let Some(failure) = failure.as_ref().filter(|failure| last.as_ref() != Some(failure)) {
             use std::io::Write as _;
@@ -102,11 +102,11 @@ impl Recorder for Reports {
         let client = self.client.clone();
         let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;
         match answer {
-            Ok(Ok(_)) => self.note(None),
+            Ok(Ok(_)) => self.print_failure_once(None),
             // The end of a session that is not known.
-            Ok(Err(error)) if error.code == ErrorCode::NotFound => self.note(None),
+            Ok(Err(error)) if error.code == ErrorCode::NotFound => self.print_failure_once(None),
             Ok(Err(error)) => {
-                self.note(Some(error.message));
+                self.print_failure_once(Some(error.message));
                 return false;
             }
             Err(_) => return false,

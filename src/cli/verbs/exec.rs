@@ -139,13 +139,13 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
 
 /// Reports to the daemon; a failure is only noted, and the program runs nevertheless.
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
-    let told = match client.report_agent(&report) {
+    let sent = match client.report_agent(&report) {
         Err(error) if is_unreachable(&error) => {
             offline.write_to_spool(ClientWrite::Agent { report }, offline.now(), error)
         }
         answer => answer.map(drop).map_err(CliError::from),
     };
-    if let Err(error) = told {
+    if let Err(error) = sent {
         out.print_note(&error.line());
     }
 }

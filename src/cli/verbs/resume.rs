@@ -121,7 +121,7 @@ fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
     sheet.row("session", &context.instance_id);
     sheet.row("machine", machine(context, style));
     if !context.machine_synced {
-        let warning = format!("not synced: later work may be known only on {}", context.host_machine);
+        let warning = format!("not synced: later work may be recorded only on {}", context.host_machine);
         sheet.row("", Cell::new(warning).tone(Tone::Warn));
     }
     sheet.row("folder", optional(&context.working_dir));
@@ -130,7 +130,7 @@ fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
     sheet.row("epic", optional(&work.current_epic));
     sheet.row("completed", optional(&work.last_completed_epic));
     if let Some(tests) = &work.tests_passed {
-        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} elapsed_since"), str::to_owned));
+        sheet.row("tests", tests.as_str().map_or_else(|| format!("{tests} passed"), str::to_owned));
     }
     if let Some(error) = &work.last_error {
         sheet.row("last error", Cell::new(error).tone(Tone::Bad));
@@ -146,7 +146,7 @@ fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {
     );
     list(&mut sheet, "next", context.next_steps.iter().cloned());
     if let Some(command) = &context.command {
-        sheet.row("continue with", command);
+        sheet.row("continue", command);
     }
     sheet
 }

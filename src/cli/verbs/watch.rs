@@ -38,13 +38,13 @@ pub fn watch(
 }
 
 fn connect_again(client: &Client, query: &WatchQuery, out: &mut Output<'_>) -> crate::client::WatchStream {
-    let mut told = false;
+    let mut is_noted = false;
     loop {
         match client.watch(query) {
             Ok(changes) => return changes,
-            Err(error) if !told => {
+            Err(error) if !is_noted => {
                 out.print_note(&format!("{}; waiting for it", error.message));
-                told = true;
+                is_noted = true;
             }
             Err(_) => {}
         }

@@ -103,7 +103,9 @@ fn new_requests_are_imported_and_invalid_ones_quarantined() {
     let ours = text.replace(away.socket().to_str().unwrap(), host.socket().to_str().unwrap());
     assert_ne!(ours, text);
     fs::write(spool.join("1.json"), &text).unwrap();
-    fs::write(spool.join("2.json"), &ours[..ours.len() - 20]).unwrap();
+    // Renamed, as the daemon may read a file while it is written.
+    fs::write(spool.join(".damaged"), &ours[..ours.len() - 20]).unwrap();
+    fs::rename(spool.join(".damaged"), spool.join("2.json")).unwrap();
     fs::write(spool.join(".draft"), &ours).unwrap();
     fs::rename(spool.join(".draft"), spool.join(&name)).unwrap();
     eventually("it is taken in", SOON, || {
