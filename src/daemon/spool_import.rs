@@ -212,7 +212,7 @@ impl SpoolImporter {
         for (entry, request) in requests {
             match self.context.check(&entry, request) {
                 Ok(checked) => pending.push_back(checked),
-                Err(rejected) => state.rejected.push(rejected),
+                Err(rejected) => state.rejected.push(*rejected),
             }
         }
         while !pending.is_empty() {
@@ -357,7 +357,7 @@ fn outcome(request: &CheckedRequest, result: Imported) -> Option<ImportOutcome> 
 
 impl ImportContext {
     /// Validates a request as the API does.
-    fn check(&self, entry: &SpoolEntry, request: SpooledRequest) -> Result<CheckedRequest, Rejected> {
+    fn check(&self, entry: &SpoolEntry, request: SpooledRequest) -> Result<CheckedRequest, Box<Rejected>> {
         let content = serde_json::to_vec(&request).unwrap_or_default();
         // The clock may have been ahead when the request was written.
         let at = Timestamp::from_micros(request.at).min((self.clock)());
@@ -371,7 +371,7 @@ impl ImportContext {
                 let import = Import { name: entry.name.clone(), key, deferred: write, caller, draws, at };
                 Ok(CheckedRequest { entry: entry.clone(), import, content, needs_session })
             }
-            Err(invalid) => Err(Rejected { entry: entry.clone(), content, reason: invalid.to_string() }),
+            Err(invalid) => Err(Box::new(Rejected { entry: entry.clone(), content, reason: invalid.to_string() })),
         }
     }
 

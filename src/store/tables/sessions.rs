@@ -159,7 +159,7 @@ pub(in crate::store) fn save_merged(db: &Connection, own: &Record) -> Result<(),
 pub(in crate::store) fn in_rows(db: &Connection, rows: &[(u64, i64)]) -> Result<Vec<(u64, Record)>, StoreError> {
     let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions s WHERE rowid = ?1"))?;
     let mut read = |(number, row): &(u64, i64)| {
-        let record = statement.query_row([row], |row| read_record(row)).optional().transpose()?;
+        let record = statement.query_row([row], read_record).optional().transpose()?;
         Some(record.map(|record| (*number, record)).map_err(StoreError::from))
     };
     rows.iter().filter_map(&mut read).collect()
