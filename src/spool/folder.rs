@@ -218,7 +218,7 @@ fn entry(name: &str, stat: &Stat) -> SpoolEntry {
         name: name.to_owned(),
         uid: stat.st_uid,
         version: FileVersion::of(stat),
-        written_at: written_at.unwrap_or_else(|| seconds(stat).saturating_mul(1_000_000)),
+        written_at: written_at.unwrap_or_else(|| micros(stat)),
         refusal: refusal(stat),
     }
 }
@@ -226,6 +226,12 @@ fn entry(name: &str, stat: &Stat) -> SpoolEntry {
 #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between systems")]
 fn seconds(stat: &Stat) -> i64 {
     stat.st_mtime as i64
+}
+
+/// When the file was written, in microseconds since 1970.
+#[allow(clippy::unnecessary_cast, reason = "the type of this field differs between systems")]
+fn micros(stat: &Stat) -> i64 {
+    seconds(stat).saturating_mul(1_000_000).saturating_add(stat.st_mtime_nsec as i64 / 1000)
 }
 
 fn is_file(stat: &Stat) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -213,9 +213,10 @@ fn requests_stay_in_order_while_the_store_is_full() {
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     for (name, note) in [("17.json", "first"), ("18.json", "second")] {
         // After the registration, whose name begins with the present time.
+        let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
         let write =
             json!({"event": {"id": id, "request": {"event_type": "note", "event_data": {"note": note, "text": text}}}});
-        leave(&host, &format!("9{name}"), &write);
+        leave(&host, &format!("{micros:020}-{name}"), &write);
     }
     host.start();
     let spool = eventually("the status says why they wait", SOON, || {
