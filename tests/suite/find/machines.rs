@@ -40,7 +40,7 @@ fn remote_session_is_resumed_while_central_is_down() {
     laptop.start();
     let handoff = eventually("it is known to be old", SOON, || {
         let handoff = laptop.ok(&["context", &id[..id.len() - 1], "--handoff"]);
-        handoff.contains("later work may be known only on odin4").then_some(handoff)
+        handoff.contains("later work may be recorded only on odin4").then_some(handoff)
     });
     assert!(handoff.contains(&format!("ssh odin4 -t 'cd {}", folder())), "{handoff}");
     let resumed: Value = serde_json::from_str(&laptop.ok(&["resume", &id[id.len() - 6..], "--json"])).unwrap();

@@ -137,6 +137,6 @@ fn spool_attacks_touch_no_file_outside() {
     symlink(&victim, &spool).unwrap();
     host.start();
     let reason = host.status()["spool"]["folders"][0]["reason"].clone();
-    assert!(reason.as_str().is_some_and(|reason| reason.contains("not read")), "{reason}");
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("cannot be read")), "{reason}");
     assert_eq!(fs::read_to_string(victim.join("X.json")).unwrap(), "precious");
 }
