@@ -207,7 +207,7 @@ fn rows_missing_from_a_restored_dump_are_pushed_again() {
     hosts.iter().for_each(|host| {
         crate::support::eventually("what central lost is noticed", Duration::from_secs(60), || {
             host.ask("POST", "/v1/sync", None);
-            host.log().contains("central has lost what it had").then_some(())
+            host.log().contains("central lost what it had").then_some(())
         });
         host.await_synced();
     });

@@ -73,7 +73,7 @@ fn records_are_stored_and_redacted_without_central() {
     assert_eq!((&command["success"], &command["tags"]), (&json!(false), &json!(["a", "b"])));
     assert_eq!(listed(&host, &id, "checkpoints")[0]["context_window_percent"], 12);
     let table = host.ok(&["events", &id[..id.len() - 2], "--limit", "2"]);
-    assert!(table.contains("epic_completed") && table.contains("waits") && !table.contains("anything"), "{table}");
+    assert!(table.contains("epic_completed") && table.contains("pending") && !table.contains("anything"), "{table}");
     // Nowhere on the disk, in no form.
     for file in ["sessiond.db", "sessiond.db-wal"] {
         let bytes = std::fs::read(host.state_dir().join(file)).unwrap_or_default();

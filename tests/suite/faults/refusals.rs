@@ -58,7 +58,7 @@ fn check_blocked(host: &Host, table: &str, why: &str) {
     assert_eq!(status["central"]["state"], "connected");
     assert!(host.ok(&["status"]).contains(table));
     let (code, said) = host.refused(&["sync", "--wait", "--timeout", "1"]);
-    assert!(code == 1 && said.contains("1 record waits") && said.contains(why), "{code} {said}");
+    assert!(code == 1 && said.contains("1 record is pending") && said.contains(why), "{code} {said}");
 }
 
 #[test]
