@@ -38,7 +38,7 @@ fn context_uses_the_best_source() {
     let actions: Vec<_> = context["recent_actions"].as_array().unwrap().iter().map(|action| &action["what"]).collect();
     assert_eq!(actions, ["Tests failed: 3 of 44 failed", "Checkpoint (manual)", "Completed epic 002", "Ran build"]);
     let told = host.ok(&["context", &id.to_uppercase()]);
-    for line in ["confidence     90%: the newest checkpoint (manual) is 10m old", "write the parser", "last error"] {
+    for line in ["confidence  90%: the newest checkpoint (manual) is 10m old", "write the parser", "last error"] {
         assert!(told.contains(line), "{told}");
     }
 }
