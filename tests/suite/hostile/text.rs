@@ -147,13 +147,15 @@ fn no_output_contains_unsafe_characters() {
             }
         }
     }
+    let report = host.dir().join("report.txt");
+    let report = report.to_str().unwrap();
     for words in [
         &["list", "--all"][..],
         &["machines"],
         &["status"],
         &["parked", "list"],
         &["doctor"],
-        &["bugreport"],
+        &["bugreport", report],
         &["identity", "show"],
         &["sync"],
         &["show", &hostile_id],
@@ -172,6 +174,7 @@ fn no_output_contains_unsafe_characters() {
         check(words[0], fault(&String::from_utf8(output.stdout).unwrap()));
         check(words[0], fault(&String::from_utf8(output.stderr).unwrap()));
     }
+    check("the report's file", fault(&std::fs::read_to_string(report).unwrap()));
     for verb in ["list", "machines", "status", "doctor"] {
         let output = host.verb(&[verb, "--json"]);
         check(verb, fault_in_json(&String::from_utf8(output.stdout).unwrap()));
