@@ -227,7 +227,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
             }
             Ok(()) => {}
             Err(SyncError::Central(error)) => {
-                if !is_push && action != SyncAction::Handshake {
+                // A failed sweep holds nothing back: the next push or handshake that succeeds shows the link as up.
+                if !is_push && !matches!(action, SyncAction::Handshake | SyncAction::Sweep) {
                     self.failing = Some(action);
                 }
                 scheduler.failed(failure_kind(&error), self.tick(), self.random());
