@@ -227,7 +227,8 @@ impl<'a> Scanner<'a> {
             return Some(block);
         }
         let leads = self.leads_line(at);
-        let value = self.value_at(start, leads && separator == 1);
+        let is_whole = leads && separator == 1;
+        let value = self.value_at(start, is_whole);
         let quoted = value.start > start;
         let behind = bytes.get(value.end..).unwrap_or_default();
         // `"type": "password", "label": ...` and the end of a quotation, as in `expect "password:" { ... }`.
@@ -258,7 +259,15 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let (start, end) = (value.start, value.end);
-        self.judged(kind, value, how).or_else(|| if quoted { None } else { self.alternative(kind, start, end) })
+        // Up to the next blank it may look like code where a bracket ends it: `password=VALUE)[...`.
+        let before_bracket = || {
+            let value = self.value_at(start, false);
+            let is_shorter = is_whole && !quoted && value.end < end && is_random(&self.text[value.clone()]);
+            if is_shorter { self.judged(kind, value, how) } else { None }
+        };
+        self.judged(kind, value, how)
+            .or_else(before_bracket)
+            .or_else(|| if quoted { None } else { self.alternative(kind, start, end) })
     }
 
     /// A text behind what a program computes or a type: `password = env.PW || "..."`, `token: String = "..."`, `a ? "..." : b`.

@@ -20,6 +20,7 @@ fn secrets_in_text() {
             "Server=db;User Id=me;Password=[redacted];Pwd=[redacted];",
         ),
         ("AccountName=a;AccountKey=Hunter2xyz==", "AccountName=a;AccountKey=[redacted]"),
+        ("password=Hunter2xyz)x[)=y z", "password=[redacted])x[)=y z"),
         ("export PGPASSWORD=Hunter2xyz && psql", "export PGPASSWORD=[redacted] && psql"),
         ("mysql --password Hunter2xyz --host db", "mysql --password [redacted] --host db"),
         ("curl --api-key='Hunter2xyz and more'", "curl --api-key='[redacted]'"),
