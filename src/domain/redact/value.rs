@@ -44,7 +44,7 @@ pub fn is_secret(name: Name, value: &str, how: How) -> bool {
         // A variable that is named after what it holds.
         _ if value.contains('_') && is_identifier(value) && kind_of(value).is_some() => false,
         _ if is_plain_word(value) => is_secret_word(name, value, how),
-        _ if how.code && !how.quoted => is_random(value) && !is_identifier(value),
+        _ if how.code && !how.quoted => is_random(value) && (!is_identifier(value) || is_generated(value)),
         Name::Token => value.len() >= 6 && (is_random(value) || (how.tight && value.len() >= 16)),
         Name::Pass if !how.quoted && !how.tight => is_random(value),
         Name::Pass | Name::Password => true,
@@ -230,6 +230,14 @@ pub fn is_strong(value: &str) -> bool {
     let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
     let signs = has(|byte| matches!(byte, b'!' | b'#' | b'%' | b'^' | b'*' | b'+' | b'~' | b'?' | b'@'));
     value.len() >= 8 && is_random(value) && (mixed || signs) && !value.contains(['/', ':', '='])
+}
+
+/// A long value that changes between letters, cases and digits more often than a name made of words does.
+fn is_generated(value: &str) -> bool {
+    let class = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let changes = value.as_bytes().windows(2).filter(|pair| class(pair[0]) != class(pair[1])).count();
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
+    value.len() >= 16 && is_strong(value) && (digits >= 3 || changes * 2 > value.len())
 }
 
 /// Words of three letters and more, written without blanks.
