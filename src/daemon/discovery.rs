@@ -80,7 +80,7 @@ impl Recorder for AgentRecorder {
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };
-        match self.store.sight(sighting, caller, draws, (self.clock)(), stale_after).await {
+        match self.store.report_agent(sighting, caller, draws, (self.clock)(), stale_after).await {
             Ok(sighted) => {
                 if sighted.created {
                     tracing::info!(session = %sighted.record.session.instance_id, pid = running.pid, "found an agent");

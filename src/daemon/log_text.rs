@@ -1,4 +1,4 @@
-//! Log lines that are safe to show, whatever text their fields hold (names of files, messages of servers).
+//! Log lines that are safe to show, for any text in their fields (names of files, messages of servers).
 //!
 //! In a text log each unsafe character of a field is escaped by [`safe_fields`], so that no field starts a line or
 //! controls a terminal; the escape sequences of the log's own colours stay. In a JSON log [`SafeJson`] writes the

@@ -58,7 +58,7 @@ pub struct Conflict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
     pub state: LinkState,
-    /// Since when it is in this state.
+    /// When it entered this state.
     pub since: Timestamp,
     /// The last error, without secrets.
     pub last_error: Option<String>,
@@ -73,7 +73,7 @@ pub struct LinkStatus {
     pub clock_ahead: Option<i64>,
     /// The number of other clients' rows that could not be read and were skipped since the daemon started.
     pub unreadable_rows: u64,
-    /// Since when, and why, sync cannot use this host's store; none while it can.
+    /// Since which time, and why, sync cannot use this host's store; none while it can.
     pub store_error: Option<(Timestamp, String)>,
 }
 

@@ -26,7 +26,7 @@ pub struct Session {
     pub host_machine: MachineName,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
-    /// The session that this one goes on from.
+    /// The session that this one continues.
     pub resumed_from: Option<InstanceId>,
     /// The folder in which it runs, on its machine.
     pub working_dir: Option<String>,

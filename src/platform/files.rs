@@ -1,4 +1,4 @@
-//! Folders and files that only their user can read, whichever process creates them and whatever its umask.
+//! Folders and files that only their user can read, regardless of the process that creates them and its umask.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};

@@ -47,7 +47,7 @@ impl Spool {
         }
         let tag = request.write.heartbeat_tag();
         let name = format!("{:020}-{random:016x}{tag}{EXTENSION}", request.at.max(0));
-        // The daemon must be able to read the file, whatever the client's umask is. The shared folder cannot be synced.
+        // The daemon must be able to read the file, regardless of the client's umask. The shared folder cannot be synced.
         let mode = if self.is_shared() { SHARED_FILE } else { PRIVATE_FILE };
         let content = serde_json::to_vec(&request)?;
         files::write_atomically_in(folder.as_fd(), &name, &content, mode, WriteDurability::ContentAndName)?;

@@ -86,7 +86,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 /// Whether what failed was writing a file or making it longer. Of a full disk SQLite recognises only ENOSPC in a
-/// write; for a quota or a limit of the file's size, only errno tells.
+/// write; a quota or a file size limit is known only from errno.
 fn is_write(error: &rusqlite::Error) -> bool {
     let rusqlite::Error::SqliteFailure(failure, _) = error else { return false };
     matches!(

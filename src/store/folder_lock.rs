@@ -9,7 +9,7 @@ use crate::platform::files;
 use crate::store::error::OpenError;
 use crate::store::sqlite::connection;
 
-/// Holds the flock for the daemon's life, and its pid for whoever finds it locked.
+/// Holds the flock for the daemon's life, and its pid for the error of a second daemon.
 const LOCK: &str = "lock";
 
 /// The exclusive use of a state folder.
@@ -43,7 +43,7 @@ impl FolderLock {
             let _ = file.read_to_string(&mut pid);
             return Err(OpenError::InUse { dir: dir.display().to_string(), pid: pid.trim().parse().ok() });
         }
-        // The pid only informs: the lock itself is what counts, so a stale pid harms nobody.
+        // The pid only informs: the lock itself is what counts, so a stale pid is harmless.
         let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
         noted.map_err(folder)?;
         Ok(Self { _file: file })
@@ -61,7 +61,7 @@ fn refuse_foreign(dir: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
 }
 
 /// Makes a folder, and those above it, so that a power cut does not take them away again. One that is
-/// there may have been made a moment ago and not been synced.
+/// there may have been made just now and not been synced.
 fn make(dir: &Path) -> std::io::Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.is_dir() {

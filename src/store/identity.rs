@@ -35,7 +35,7 @@ pub struct Identity {
     pub former_claims: Vec<Uuid>,
     /// The host ids under which this host went before it was renamed.
     pub former_host_ids: Vec<Uuid>,
-    /// Told by a person to take the name over from the host that has it in central.
+    /// The operator requested to take the name over from the host that has it in central.
     pub replace: bool,
 }
 
@@ -102,7 +102,7 @@ impl PinnedIdentity {
         self.current.borrow().clone()
     }
 
-    /// Wakes whoever waits when a person changed the identity.
+    /// Notified when the operator changed the identity.
     pub fn watch(&self) -> watch::Receiver<Identity> {
         self.current.subscribe()
     }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::domain::InstanceId;
 use crate::domain::Process;
 
-/// If nobody asks, the list ends here, and everything has to be read instead.
+/// A longer list is discarded, and all sessions with a process have to be read instead.
 const LONGEST: usize = 4096;
 
 #[derive(Clone, Default)]
@@ -16,7 +16,7 @@ pub struct NewProcesses(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    news: Mutex<ProcessChanges>,
+    changes: Mutex<ProcessChanges>,
     added: Notify,
 }
 
@@ -29,21 +29,21 @@ pub struct ProcessChanges {
 }
 
 impl NewProcesses {
-    /// Waits for news and takes it. Cancelling loses none.
+    /// Waits for changes and returns them. Cancelling loses none.
     pub async fn next(&self) -> ProcessChanges {
         self.0.added.notified().await;
         std::mem::take(&mut *self.lock())
     }
 
     pub(in crate::store) fn add(&self, id: &InstanceId, process: Process) {
-        let mut news = self.lock();
-        if news.added.len() == LONGEST {
-            *news = ProcessChanges { added: Vec::new(), others: true };
+        let mut changes = self.lock();
+        if changes.added.len() == LONGEST {
+            *changes = ProcessChanges { added: Vec::new(), others: true };
         }
-        if !news.others {
-            news.added.push((id.clone(), process));
+        if !changes.others {
+            changes.added.push((id.clone(), process));
         }
-        drop(news);
+        drop(changes);
         self.0.added.notify_one();
     }
 
@@ -54,7 +54,7 @@ impl NewProcesses {
     }
 
     fn lock(&self) -> MutexGuard<'_, ProcessChanges> {
-        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn news_is_taken_once_and_bounded() {
+    async fn changes_is_taken_once_and_bounded() {
         let processes = NewProcesses::default();
         let process = |pid| Process { pid, started: 1 };
         let id = InstanceId::parse("odin-PS-00000a").unwrap();

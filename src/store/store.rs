@@ -34,9 +34,9 @@ mod sync;
 pub struct Store {
     pub(in crate::store) writer: Writer,
     pub(in crate::store) readers: Readers,
-    /// Counts commits; whoever waits for news waits for it to change.
+    /// Counts commits; waiters wait for it to change.
     pub(in crate::store) commits: watch::Receiver<u64>,
-    pub(in crate::store) news: UrgentChanges,
+    pub(in crate::store) urgent: UrgentChanges,
     pub(in crate::store) processes: NewProcesses,
     pub(in crate::store) long_log: Arc<Notify>,
     pub(in crate::store) changes: ChangeFeed,
@@ -72,14 +72,14 @@ impl Store {
         let (committed, commits) = watch::channel(0);
         let changes = ChangeFeed::new();
         changes.follow(&connection)?;
-        let news = UrgentChanges::default();
+        let urgent = UrgentChanges::default();
         let mirror_position = Arc::new(MirrorPosition::new(mirror_cursor::as_of(&connection)?));
         let long_log = Arc::new(Notify::new());
         let keeper = StoreKeeper {
             files: files.clone(),
             readers: readers.clone(),
             committed,
-            news: news.clone(),
+            urgent: urgent.clone(),
             changes: changes.clone(),
             long_log: long_log.clone(),
             clock,
@@ -93,7 +93,7 @@ impl Store {
                 writer,
                 readers,
                 commits,
-                news,
+                urgent,
                 processes,
                 long_log,
                 changes,
@@ -110,14 +110,14 @@ impl Store {
         Self { user_limits: Some(limits), ..self }
     }
 
-    /// Wakes whoever waits after each group of commits.
+    /// Changes after each group of commits.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }
 
-    /// Counts what was committed that is more than a sign of life.
-    pub fn news(&self) -> u64 {
-        self.news.count()
+    /// How many urgent changes were committed since the start.
+    pub fn urgent_changes(&self) -> u64 {
+        self.urgent.count()
     }
 
     /// Writes what others may be waiting for.
@@ -125,10 +125,10 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let news = self.news.clone();
+        let urgent = self.urgent.clone();
         self.writer
             .submit(move |db| {
-                news.write();
+                urgent.write();
                 work(db)
             })
             .await
@@ -162,11 +162,11 @@ impl Store {
         let generation = self.readers.generation();
         match self.readers.read(work.clone()).await {
             Err(StoreError::Damaged(why)) => {
-                // Whoever writes next would meet it too; but on a quiet day that may be long from now.
+                // The next write would find it too, which may be long from now on a quiet day.
                 let readers = self.readers.clone();
                 let tell = move |_: &Connection| match readers.generation() == generation {
                     true => Err(StoreError::Damaged(why)),
-                    // Somebody else met it as well, and it has been rebuilt since.
+                    // Another caller found it as well, and it has been rebuilt since.
                     false => Ok(()),
                 };
                 let _ = self.writer.submit(tell).await;
@@ -259,7 +259,7 @@ struct StoreKeeper {
     pub(in crate::store) files: DatabaseFiles,
     pub(in crate::store) readers: Readers,
     committed: watch::Sender<u64>,
-    pub(in crate::store) news: UrgentChanges,
+    pub(in crate::store) urgent: UrgentChanges,
     pub(in crate::store) changes: ChangeFeed,
     pub(in crate::store) long_log: Arc<Notify>,
     clock: Clock,
@@ -285,7 +285,7 @@ impl Keeper for StoreKeeper {
 
     fn committed(&mut self) {
         self.changes.committed();
-        self.news.committed();
+        self.urgent.committed();
         self.committed.send_modify(|count| *count += 1);
         if self.files.log_is_long() {
             self.long_log.notify_one();

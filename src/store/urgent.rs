@@ -1,9 +1,9 @@
-//! Whether what was written is more than a sign of life, for whoever has to carry it on.
+//! Counts urgent changes: those of more than a heartbeat's time, which sync pushes within a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts news. Clones share the count.
+/// Clones share the count.
 #[derive(Clone, Default)]
 pub(in crate::store) struct UrgentChanges {
     written: Arc<AtomicU64>,
@@ -11,17 +11,17 @@ pub(in crate::store) struct UrgentChanges {
 }
 
 impl UrgentChanges {
-    /// The open transaction writes some. Should it fail, the next one is taken for news, which harms nobody.
+    /// The open transaction contains an urgent change. If it fails, the next one counts as urgent, which is harmless.
     pub fn write(&self) {
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was written can be read now; whoever sees the count will find it.
+    /// The changes are committed: a reader that sees the new count sees them too.
     pub fn committed(&self) {
         self.committed.store(self.written.load(Ordering::Relaxed), Ordering::Release);
     }
 
-    /// How much there has been since the daemon started.
+    /// How many urgent changes were committed since the daemon started.
     pub fn count(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
     }

@@ -106,7 +106,7 @@ impl Rejection {
         Self { code: String::new(), message: message.into() }
     }
 
-    /// Whether errors with this code come from a value of the row itself, whatever the schema: data exceptions, a key
+    /// Whether errors with this code come from a value of the row itself, with any schema: data exceptions, a key
     /// that exists or is missing, and row level security.
     pub fn is_about_values(&self) -> bool {
         self.code.starts_with("22") || matches!(self.code.as_str(), "23503" | "23505" | "42501")

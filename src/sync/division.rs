@@ -123,7 +123,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             }
         }
         if division.tallies.values().all(|tally| tally.accepted == 0) {
-            // No part has told central that this host lives.
+            // No part has reported to central that this host is alive.
             self.push_nothing().await?;
         }
         self.conclude(division).await

@@ -8,7 +8,7 @@
 //! | `driver` | performs one action at a time and reports its outcome |
 //! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
 //! | `scheduler` | decides which action is due; pure |
-//! | `watchdog` | tells a slow or unreachable central from a worker that hangs |
+//! | `watchdog` | distinguishes a slow or unreachable central from a worker that hangs |
 //! | `replica` | the port to the local store |
 //! | `central` | the port to a central database; `postgres` is its one adapter |
 //!

@@ -25,7 +25,7 @@ pub type Tick = Duration;
 /// How often sync does what while it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncIntervals {
-    /// The longest time between two pushes. Each push tells central that this host lives.
+    /// The longest time between two pushes. Each push reports to central that this host is alive.
     pub heartbeat_interval: Duration,
     /// The time between two pulls if central sends no notification. Heartbeats are never notified.
     pub pull_interval: Duration,
@@ -78,7 +78,7 @@ const FIRST_BATCH_DIVISOR: usize = 8;
 /// Batches that take longer than this are not made larger: the round trip is a small part of it by then.
 const SLOW_BATCH: Duration = Duration::from_secs(1);
 
-/// How many attempts of backoff a failure that needs an operator skips: nobody repairs it within a second.
+/// How many attempts of backoff a failure that needs an operator skips: no operator repairs it within a second.
 const OPERATOR_ATTEMPTS_AHEAD: u32 = 4;
 
 /// What the driver has to do now.

@@ -1,4 +1,4 @@
-//! Detects a sync worker that hangs, and tells it from one that waits for an unreachable central.
+//! Detects a sync worker that hangs, and distinguishes it from one that waits for an unreachable central.
 //!
 //! Before each wait the worker sets a deadline by which it will be heard of again. Every call of central has a limit,
 //! so an unreachable central never makes it miss one.

@@ -113,7 +113,7 @@ impl<S: Clone, F> Worker<S, F> {
         loop {
             let now = driver.tick();
             events.commits.borrow_and_update();
-            let urgent = Some(self.store.news());
+            let urgent = Some(self.store.urgent_changes());
             let unsynced = match driver.has_pending().await {
                 false => Unsynced::Nothing,
                 true if pushed == urgent => Unsynced::HeartbeatsOnly,

@@ -36,7 +36,7 @@ pub async fn report(
     };
     let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };
     let draws = std::array::from_fn(|_| (api.random)());
-    let sighted = api.store.sight(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
+    let sighted = api.store.report_agent(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();
     let status = if sighted.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = AgentBody {

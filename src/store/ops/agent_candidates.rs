@@ -25,29 +25,29 @@ pub struct ReceivedReport {
 
 pub(in crate::store) fn candidates(
     db: &Connection,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<SessionCandidates, StoreError> {
-    let report = &sighting.report;
+    let report = &received.report;
     let mut known = match &report.claude_session_uuid {
-        Some(uuid) => by_uuid(db, uuid, sighting, caller)?,
+        Some(uuid) => by_uuid(db, uuid, received, caller)?,
         None => None,
     };
     // An id that was given to the agent identifies as its own does.
     if let (None, Some(promised)) = (&known, &report.promised_id) {
-        known = by_id(db, promised, sighting, caller)?;
+        known = by_id(db, promised, received, caller)?;
     }
-    let by_process = match sighting.process {
-        Some(process) => by_process(db, process, sighting, caller)?,
+    let by_process = match received.process {
+        Some(process) => by_process(db, process, received, caller)?,
         None => None,
     };
     let outer = match &report.outer_id {
-        Some(id) => outer(db, id, sighting, caller)?,
+        Some(id) => outer(db, id, received, caller)?,
         None => None,
     };
-    let by_folder = match (&report.working_dir, report.sign, sighting.process) {
+    let by_folder = match (&report.working_dir, report.sign, received.process) {
         (Some(folder), AgentSignal::Start(StartSource::Clear | StartSource::Compact), None) => {
-            by_folder(db, folder, sighting, caller)?
+            by_folder(db, folder, received, caller)?
         }
         _ => None,
     };
@@ -63,19 +63,19 @@ impl ReceivedReport {
 }
 
 /// A session as the one that a report may belong to; `used` is where the id that led here is used.
-fn candidate(found: Record, used: Option<Use>, sighting: &ReceivedReport) -> SessionCandidate {
+fn candidate(found: Record, used: Option<Use>, received: &ReceivedReport) -> SessionCandidate {
     let used = used.unwrap_or_default();
-    let same_project = found.session.claude_session_uuid.is_none() || found.session.project == sighting.report.project;
+    let same_project = found.session.claude_session_uuid.is_none() || found.session.project == received.report.project;
     let current = found.session.claude_session_uuid;
-    let reported = &sighting.report.claude_session_uuid;
+    let reported = &received.report.claude_session_uuid;
     let last = used.process.or(found.process);
     SessionCandidate {
         id: found.session.instance_id,
         closed: found.session.status == Status::Closed,
-        same_process: last.zip(sighting.process).map(|(last, reporting)| last == reporting),
+        same_process: last.zip(received.process).map(|(last, reporting)| last == reporting),
         is_current: current.is_none() || reported.is_none() || current == *reported,
         is_left: used.is_left,
-        runs_elsewhere: sighting.is_other(found.process) || sighting.is_other(used.process),
+        runs_elsewhere: received.is_other(found.process) || received.is_other(used.process),
         same_project,
     }
 }
@@ -83,7 +83,7 @@ fn candidate(found: Record, used: Option<Use>, sighting: &ReceivedReport) -> Ses
 fn by_uuid(
     db: &Connection,
     uuid: &str,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
     // A session that was registered under this id without a report is not in claude_ids. An open one first.
@@ -99,23 +99,23 @@ fn by_uuid(
         .optional()?;
     let Some(found) = found else { return Ok(None) };
     let used = agent_ids::use_of(db, Some(uuid), &found.session.instance_id)?;
-    Ok(Some(candidate(found, used, sighting)))
+    Ok(Some(candidate(found, used, received)))
 }
 
 pub(in crate::store) fn by_id(
     db: &Connection,
     id: &InstanceId,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
     let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
-    Ok(found.map(|found| candidate(found, None, sighting)))
+    Ok(found.map(|found| candidate(found, None, received)))
 }
 
 fn by_process(
     db: &Connection,
     process: Process,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
     let found = db
@@ -129,7 +129,7 @@ fn by_process(
         return Ok(None);
     };
     let used = agent_ids::use_of(db, found.session.claude_session_uuid.as_deref(), &found.session.instance_id)?;
-    Ok(Some(candidate(found, used, sighting)))
+    Ok(Some(candidate(found, used, received)))
 }
 
 /// The session whose conversation this process uses while another one is watched, such as a shell that started it.
@@ -150,15 +150,15 @@ fn by_further_process(db: &Connection, process: Process, caller: Caller) -> Resu
 fn outer(
     db: &Connection,
     id: &InstanceId,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
     let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
     let Some(found) = found.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
-    let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, sighting))) };
+    let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, received))) };
     let used = agent_ids::use_of(db, Some(current), id)?;
-    let ended = used.is_some_and(|used| used.is_left || used.process.is_some_and(|process| !(sighting.lives)(process)));
-    Ok(ended.then(|| candidate(found, used, sighting)))
+    let ended = used.is_some_and(|used| used.is_left || used.process.is_some_and(|process| !(received.lives)(process)));
+    Ok(ended.then(|| candidate(found, used, received)))
 }
 
 /// Of the agent's sessions in a folder, how many are looked at for one without a process.
@@ -167,7 +167,7 @@ const RECENT: i64 = 50;
 fn by_folder(
     db: &Connection,
     folder: &str,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
     let recent = db
@@ -177,6 +177,6 @@ fn by_folder(
         ))?
         .query_map(params![folder, caller.uid, RECENT], sessions::read_record)?
         .collect::<Result<Vec<_>, _>>()?;
-    let idle = recent.into_iter().find(|r| r.process.is_none_or(|process| !(sighting.lives)(process)));
-    Ok(idle.map(|found| candidate(found, None, sighting)))
+    let idle = recent.into_iter().find(|r| r.process.is_none_or(|process| !(received.lives)(process)));
+    Ok(idle.map(|found| candidate(found, None, received)))
 }

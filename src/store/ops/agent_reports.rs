@@ -33,21 +33,21 @@ pub struct ReportResult {
 /// `NotFound` for a report that begins nothing and belongs to no known session.
 pub(in crate::store) fn apply_report(
     db: &Connection,
-    sighting: ReceivedReport,
+    received: ReceivedReport,
     caller: Caller,
     draws: &[u64],
     at: Timestamp,
     stale_after: Duration,
 ) -> Result<ReportResult, StoreError> {
-    let known = agent_candidates::candidates(db, &sighting, caller)?;
+    let known = agent_candidates::candidates(db, &received, caller)?;
     let by_process = known.by_process.clone();
-    let report = &sighting.report;
-    let identifies = report.claude_session_uuid.is_some() || sighting.process.is_some();
+    let report = &received.report;
+    let identifies = report.claude_session_uuid.is_some() || received.process.is_some();
     let verdict = resolve(report.sign, identifies, known);
     let (id, runs, created) = match &verdict {
         Resolution::Adopt(id) => (id.clone(), true, false),
         Resolution::Begin { resumed_from } => {
-            (begin(db, &sighting, resumed_from.clone(), caller, draws, at)?, true, true)
+            (begin(db, &received, resumed_from.clone(), caller, draws, at)?, true, true)
         }
         Resolution::Close(id) | Resolution::Abandon(id) | Resolution::Ignore(id) => (id.clone(), false, false),
         Resolution::Unknown => {
@@ -56,19 +56,19 @@ pub(in crate::store) fn apply_report(
     };
     let before = existing(db, id.as_str())?.process;
     match &verdict {
-        Resolution::Adopt(id) => adopt(db, id, &sighting, at, stale_after)?,
-        Resolution::Close(id) | Resolution::Abandon(id) => end(db, id, &sighting, at)?,
+        Resolution::Adopt(id) => adopt(db, id, &received, at, stale_after)?,
+        Resolution::Close(id) | Resolution::Abandon(id) => end(db, id, &received, at)?,
         _ => {}
     }
-    if let (false, Some(process)) = (runs, sighting.process) {
+    if let (false, Some(process)) = (runs, received.process) {
         session_processes::remove(db, Some(&id), process)?;
     }
     if runs {
         if let Some(other) = by_process.filter(|other| other.id != id) {
             leave(db, &other.id, at)?;
         }
-        remember(db, &sighting, &id)?;
-        note_kind(db, &sighting, &id)?;
+        remember(db, &received, &id)?;
+        note_kind(db, &received, &id)?;
         promised_ids::keep(db, report.promised_id.as_ref(), &id, caller, at)?;
     }
     let record = existing(db, id.as_str())?;
@@ -83,24 +83,24 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 fn adopt(
     db: &Connection,
     id: &InstanceId,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     at: Timestamp,
     stale_after: Duration,
 ) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
     let before = record.clone();
-    let report = &sighting.report;
+    let report = &received.report;
     let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
-    if let Some(process) = sighting.process {
-        if sighting.is_other(before.process) {
+    if let Some(process) = received.process {
+        if received.is_other(before.process) {
             session_processes::add(db, id, process)?;
         } else {
             record.process = Some(process);
             session_processes::remove(db, None, process)?;
         }
     }
-    follow(db, &mut record.session, sighting, before.process)?;
+    follow(db, &mut record.session, received, before.process)?;
     record.change_columns_since(&before.session, at);
     if report.context_percent.is_some() {
         record.change_column(SharedColumn::ContextPercent, at);
@@ -117,13 +117,13 @@ fn adopt(
 fn follow(
     db: &Connection,
     session: &mut Session,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     watched: Option<Process>,
 ) -> Result<(), StoreError> {
-    let report = &sighting.report;
+    let report = &received.report;
     let current = session.claude_session_uuid.clone();
     let running = agent_ids::use_of(db, current.as_deref(), &session.instance_id)?.unwrap_or_default();
-    if sighting.is_other(running.process) {
+    if received.is_other(running.process) {
         return Ok(());
     }
     if report.claude_session_uuid.is_some() && report.claude_session_uuid != current {
@@ -131,7 +131,7 @@ fn follow(
         let becomes_current = match report.sign {
             // A process starts once: under two ids one is a throw-away, and heartbeats tell which.
             AgentSignal::Start(StartSource::Startup) => {
-                current.is_none() || watched.is_none() || watched != sighting.process
+                current.is_none() || watched.is_none() || watched != received.process
             }
             AgentSignal::Start(_) => true,
             _ => known.is_none_or(|known| !known.is_left) && report.sign != AgentSignal::Leave,
@@ -168,21 +168,21 @@ fn whereabouts(session: &Session) -> [&Option<String>; 3] {
 }
 
 /// The process that reports runs the session no more. It ends, or is to be resumed, unless another process runs it.
-fn end(db: &Connection, id: &InstanceId, sighting: &ReceivedReport, at: Timestamp) -> Result<(), StoreError> {
+fn end(db: &Connection, id: &InstanceId, received: &ReceivedReport, at: Timestamp) -> Result<(), StoreError> {
     let mut record = existing(db, id.as_str())?;
     let before = record.session.clone();
-    move_to(&mut record.session, &sighting.report);
+    move_to(&mut record.session, &received.report);
     record.change_columns_since(&before, at);
     if whereabouts(&record.session) != whereabouts(&before) {
         sessions::save_whereabouts(db, &record)?;
     }
-    if let Some(process) = sighting.process {
+    if let Some(process) = received.process {
         session_processes::remove(db, Some(id), process)?;
     }
-    record.process = session_processes::take_next_live(db, id, sighting.lives)?;
+    record.process = session_processes::take_next_live(db, id, received.lives)?;
     if record.process.is_none() {
         agent_ids::mark_left(db, record.session.claude_session_uuid.as_deref(), id)?;
-        match sighting.report.sign {
+        match received.report.sign {
             AgentSignal::Interrupted => record.session.status = Status::Stale,
             _ => {
                 record.session.close(at);
@@ -206,8 +206,8 @@ fn leave(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreErr
 }
 
 /// Notes how the agent runs. One prompt to a conversation does not make an interactive session a headless one.
-fn note_kind(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
-    let Some(kind) = sighting.report.kind else { return Ok(()) };
+fn note_kind(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
+    let Some(kind) = received.report.kind else { return Ok(()) };
     let headless = AgentKind::Headless.as_str();
     db.prepare_cached(
         "UPDATE sessions SET kind = ?2 WHERE instance_id = ?1 AND kind IS NOT ?2 AND (kind IS NULL OR ?2 <> ?3)",
@@ -218,15 +218,15 @@ fn note_kind(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Res
 
 fn begin(
     db: &Connection,
-    sighting: &ReceivedReport,
+    received: &ReceivedReport,
     resumed_from: Option<InstanceId>,
     caller: Caller,
     draws: &[u64],
     at: Timestamp,
 ) -> Result<InstanceId, StoreError> {
-    let report = &sighting.report;
+    let report = &received.report;
     let promised = match &report.promised_id {
-        // The rules may make it a session of another type than was promised; the id tells the type.
+        // The rules may give the session another type than the promised id, which contains the type.
         Some(id) if id.names(&report.project, report.instance_type) && promised_ids::may_begin(db, id)? => Some(id),
         _ => None,
     };
@@ -237,7 +237,7 @@ fn begin(
     let what = Registration {
         project: report.project.clone(),
         instance_type: report.instance_type,
-        host_machine: sighting.host_machine.clone(),
+        host_machine: received.host_machine.clone(),
         context_percent: report.context_percent.unwrap_or(0),
         current_epic: None,
         claude_session_uuid: report.claude_session_uuid.clone(),
@@ -247,20 +247,20 @@ fn begin(
     };
     sessions::insert(
         db,
-        &Record::begun(Session::register(instance_id.clone(), what, at), sighting.process, caller, at),
+        &Record::begun(Session::register(instance_id.clone(), what, at), received.process, caller, at),
     )?;
     Ok(instance_id)
 }
 
 /// Notes that the agent's own id leads to this session, and which process uses it.
-fn remember(db: &Connection, sighting: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
-    let Some(uuid) = &sighting.report.claude_session_uuid else { return Ok(()) };
+fn remember(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
+    let Some(uuid) = &received.report.claude_session_uuid else { return Ok(()) };
     let known = agent_ids::use_of(db, Some(uuid), id)?;
     let before = known.unwrap_or_default();
-    let process = if sighting.is_other(before.process) { before.process } else { sighting.process.or(before.process) };
-    let is_left = match sighting.report.sign {
+    let process = if received.is_other(before.process) { before.process } else { received.process.or(before.process) };
+    let is_left = match received.report.sign {
         AgentSignal::Start(_) => false,
-        AgentSignal::Leave => !sighting.is_other(before.process),
+        AgentSignal::Leave => !received.is_other(before.process),
         _ => before.is_left,
     };
     if known.is_some() && process == before.process && is_left == before.is_left {

@@ -43,7 +43,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
         kind: RecordKind::parse(row.get_ref(2)?.as_str()?).unwrap_or(RecordKind::Event),
         record_type: row.get(3)?,
         at: Timestamp::from_micros(row.get(4)?),
-        // A body that cannot be read tells nothing; the record is still a sign that something happened.
+        // A body that cannot be read is left out; the record still shows that something happened.
         body: serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default(),
     })
 }

@@ -105,7 +105,7 @@ pub(in crate::store) fn query(db: &Connection, id: &InstanceId, query: &HistoryQ
         query.until.map_or(i64::MAX, Timestamp::micros),
         query.record_type,
         needle,
-        // One more than asked for tells whether there are more.
+        // One more than requested, to know whether there are more.
         count(query.limit + 1),
         count(query.offset),
         query.after.map(Uuid::into_bytes),

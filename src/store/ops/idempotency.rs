@@ -1,6 +1,6 @@
 //! Idempotency keys: a request that is repeated under the same key is answered as it was the first time.
 //!
-//! The key is kept in the transaction that does the request's work, so it survives whatever the work survives. Keys
+//! The key is kept in the transaction that does the request's work, so it is exactly as durable as the work. Keys
 //! belong to the user who sent them. They are kept for [`KEPT_FOR`], and at most [`MOST`] for a user: then the oldest go.
 
 use std::time::Duration;

@@ -30,7 +30,8 @@ pub(in crate::store) fn register(
     Ok(record)
 }
 
-/// The session as it is then, and whether the heartbeat was more than a sign of life. Undoes itself when it fails.
+/// Records a heartbeat. Returns the session, and whether the change is urgent: more than `last_heartbeat` changed.
+/// Leaves nothing behind when it fails.
 pub(in crate::store) fn heartbeat(
     db: &Connection,
     id: &str,
@@ -59,8 +60,8 @@ pub(in crate::store) fn heartbeat(
         sessions::save(db, &mut record, at)?;
     }
     before.last_heartbeat = record.session.last_heartbeat;
-    let is_news = before != record.session;
-    Ok((record, is_news))
+    let is_urgent = before != record.session;
+    Ok((record, is_urgent))
 }
 
 pub(in crate::store) fn close(db: &Connection, id: &str, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {

@@ -35,7 +35,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Does it let this session through, whatever its state?
+    /// Whether the session passes the filter, apart from its status.
     pub fn fits(&self, record: &Record) -> bool {
         self.project.as_ref().is_none_or(|project| *project == record.session.project)
             && self.machine.as_ref().is_none_or(|machine| *machine == record.session.host_machine)
@@ -45,7 +45,7 @@ impl Filter {
 
 /// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
 ///
-/// An id of this host begins with its project, which is therefore the text's first part, or goes on like the text.
+/// An id of this host begins with its project, which is therefore the text's first part, or begins with it.
 pub(in crate::store) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
      SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_settled \
          WHERE (mirror_round IS NOT NULL OR status <> 'active') \
@@ -56,7 +56,7 @@ pub(in crate::store) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
      ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
 
-/// Exact id in any letter case first, then an id that was given up after a collision, then the beginning of an id.
+/// Exact id in any letter case first, then a former id (after a collision) or a promised one, then a prefix.
 pub(in crate::store) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
     let exact = InstanceId::parse_ignoring_case(text);
     if let Some(record) = sessions::get(db, exact.as_ref().map_or(text, InstanceId::as_str))? {
@@ -99,7 +99,7 @@ pub(in crate::store) fn list_piece(
             "SELECT {COLUMNS}, s.rowid FROM sessions s WHERE {} AND s.rowid > ?5 AND (?2 IS NULL OR host_machine = ?2) \
                  AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
              ORDER BY s.rowid LIMIT ?6",
-            // Told apart, so that SQLite sees that the index serves.
+            // Two conditions instead of one with OR, so that SQLite uses the index.
             if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL" }
         ))?
         .query_map(

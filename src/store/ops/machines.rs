@@ -1,4 +1,4 @@
-//! Machines, from the sessions on them and from what central tells of their daemons.
+//! Machines: their sessions, and when their daemons last reported to central.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ pub struct ResumeTarget {
     pub closed: bool,
 }
 
-/// Who goes on with it.
+/// The process and user that resume it.
 #[derive(Clone, Debug)]
 pub struct NewOwner {
     pub successor: Successor,
@@ -57,7 +57,7 @@ pub enum Resumption {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resumed {
-    /// The session that goes on.
+    /// The session as resumed.
     pub session: Record,
     /// The session that was found, as it was.
     pub from: Record,
@@ -66,7 +66,7 @@ pub struct Resumed {
 }
 
 impl Resumed {
-    /// Whether it is the same session that goes on.
+    /// Whether it was resumed in place.
     pub fn is_taken_up(&self) -> bool {
         self.session.session.instance_id == self.from.session.instance_id
     }
@@ -75,7 +75,7 @@ impl Resumed {
 pub(in crate::store) fn resume(
     db: &Connection,
     wanted: &ResumeTarget,
-    heir: NewOwner,
+    owner: NewOwner,
     at: Timestamp,
     stale_after: Duration,
 ) -> Result<Resumption, StoreError> {
@@ -83,7 +83,7 @@ pub(in crate::store) fn resume(
         let choice = match closed(db, meaning)? {
             Some(record) if wanted.closed => Some(Choice::One(record)),
             Some(record) => return Ok(Resumption::Closed(Box::new(record))),
-            None => choose(db, meaning, heir.successor.uid, wanted.choice, (at, stale_after))?,
+            None => choose(db, meaning, owner.successor.uid, wanted.choice, (at, stale_after))?,
         };
         return Ok(match choice {
             None => continue,
@@ -91,7 +91,7 @@ pub(in crate::store) fn resume(
             Some(Choice::Active(record)) => Resumption::Active(Box::new(record)),
             Some(Choice::Beyond(of)) => Resumption::Beyond(of),
             Some(Choice::One(from)) => {
-                let session = go_on(db, &from, heir, at, stale_after)?;
+                let session = resume_or_succeed(db, &from, owner, at, stale_after)?;
                 Resumption::Done(Box::new(Resumed { session, from, found_by: meaning.clone() }))
             }
         });
@@ -107,14 +107,14 @@ fn closed(db: &Connection, meaning: &Hint) -> Result<Option<Record>, StoreError>
     }
 }
 
-fn go_on(
+fn resume_or_succeed(
     db: &Connection,
     from: &Record,
-    heir: NewOwner,
+    owner: NewOwner,
     at: Timestamp,
     stale_after: Duration,
 ) -> Result<Record, StoreError> {
-    let NewOwner { successor, process, draws } = heir;
+    let NewOwner { successor, process, draws } = owner;
     let uid = successor.uid;
     if !successor.can_adopt(&from.session, from.mirrored, from.owner_uid) {
         let registration = successor.registration(&from.session);

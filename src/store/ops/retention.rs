@@ -14,7 +14,7 @@ use crate::store::sync_state::record_outbox;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
-/// Condition on a session `s` that it is a headless one whose last heartbeat was before ?2. Nobody resumes one prompt.
+/// Condition on a session `s` that it is a headless one whose last heartbeat was before ?2. A single prompt is not resumed.
 const IS_ABANDONED: &str = "mirror_round IS NULL AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2";
 
 /// What a turn of [`close_headless`] did.

@@ -19,7 +19,7 @@ use crate::store::tables::sessions;
 /// A write that was made while no daemon answered.
 #[derive(Clone, Debug)]
 pub enum SpooledWrite {
-    /// Under an id that the client drew, and told.
+    /// Under an id that the client generated and printed.
     Register {
         id: InstanceId,
         what: Box<Registration>,
@@ -45,7 +45,7 @@ impl SpooledWrite {
     pub(in crate::store) fn brings_process(&self) -> bool {
         match self {
             Self::Register { process, .. } => process.is_some(),
-            Self::Report(sighting) => sighting.process.is_some(),
+            Self::Report(received) => received.process.is_some(),
             Self::Heartbeat { .. } | Self::Close { .. } | Self::Append { .. } => false,
         }
     }
@@ -120,8 +120,8 @@ fn apply(db: &Connection, import: Import, stale_after: Duration) -> Result<(), S
         SpooledWrite::Append { id, what, record_id } => {
             history::append(db, &id, *what, record_id, caller, at)?;
         }
-        SpooledWrite::Report(sighting) => {
-            agent_reports::apply_report(db, *sighting, caller, &draws, at, stale_after)?;
+        SpooledWrite::Report(received) => {
+            agent_reports::apply_report(db, *received, caller, &draws, at, stale_after)?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! How much of the store one user may take.
 //!
 //! Users who share a daemon share its store, and one of them must not be able to fill it for all. The table `user_usage`
-//! holds how many bytes and open sessions each user has; triggers keep it (migration 0010), so that whatever deletes a
+//! holds how many bytes and open sessions each user has; triggers keep it (migration 0010), so that every deletion of a
 //! row gives the room back. A write on behalf of a user that makes these grow beyond a limit is undone and refused.
 //! Writes that add nothing, such as a heartbeat or a close, are always possible. Root and the daemon's own user are
 //! not limited: each could change the store anyway.

@@ -1,4 +1,4 @@
-//! Copies of damaged files, for whoever wants to know what happened.
+//! Copies of damaged files, kept for the operator to examine.
 //!
 //! A copy must never do harm: it is made once for one and the same damage, the oldest copies go, and none is made that
 //! would leave too little room on the disk. The daemon starts without it.

@@ -90,11 +90,11 @@ impl DatabaseFiles {
                 );
                 copies::copy(&log, &self.beside(CUT_OFF)).map(|_| ())
             }
-            LogCondition::Damaged { mended, exact } => {
+            LogCondition::Damaged { repaired, exact } => {
                 let outcome = if exact { "nothing is lost" } else { "what can be read of it is taken over" };
                 tracing::error!("the store's log is damaged; {outcome}");
                 self.copy_aside(now)?;
-                self.write_whole(&log, &mended)
+                self.write_whole(&log, &repaired)
             }
         }
     }
@@ -233,7 +233,7 @@ impl DatabaseFiles {
     }
 }
 
-/// A moment as part of a file's name.
+/// A timestamp as part of a file's name.
 fn dated(at: Timestamp) -> String {
     at.to_string().replace([':', '-'], "")
 }

@@ -15,7 +15,7 @@ pub(in crate::store) struct Carried {
     pub unreadable: bool,
 }
 
-/// The tables worth carrying over; what central told of other machines it will tell again.
+/// The tables worth carrying over; other machines' sessions are read from central again.
 const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
 
 /// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
@@ -61,7 +61,7 @@ fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Opt
     let mut count = 0;
     let mut complete = true;
     // The primary key's order is the table's own (aliases, facts) or its index's (sessions); a scan
-    // by rowid reads the table itself, whatever became of its indexes.
+    // by rowid reads the table itself, even if its indexes are damaged.
     let orders: &[&str] = if matches!(table, "sessions" | "records") {
         &["NOT INDEXED ORDER BY rowid", "NOT INDEXED ORDER BY rowid DESC"]
     } else {

@@ -2,9 +2,9 @@
 //!
 //! After a crash SQLite reads the log up to the first frame whose checksum is wrong and forgets the rest
 //! without a word: right for a write that was cut off, wrong for a bit that flipped in the middle of what had
-//! been acknowledged. The two can be told apart. Every commit is synced before the next begins, so only
+//! been acknowledged. The two can be distinguished. Every commit is synced before the next begins, so only
 //! the very last transaction can have been cut off; and what one flipped bit has spoilt, flipping it back mends,
-//! unless several bits would: the checksum tells the highest bits of distant words not apart.
+//! unless several bits would: the checksum does not distinguish the highest bits of distant words.
 //! The format is that of <https://sqlite.org/fileformat2.html#walformat>.
 
 use std::fs::File;
@@ -16,11 +16,11 @@ use std::path::Path;
 pub(in crate::store) enum LogCondition {
     /// SQLite will read all that counts of it.
     Sound,
-    /// The last transaction cannot be read: cut off in the middle, which nobody was told of, or damaged.
+    /// The last transaction cannot be read: cut off before it was acknowledged, or damaged.
     CutOff,
-    /// SQLite would forget acknowledged transactions. `mended` is the log with all of them; `exact` if it says
+    /// SQLite would forget acknowledged transactions. `repaired` is the log with all of them; `exact` if it says
     /// just what was written.
-    Damaged { mended: Vec<u8>, exact: bool },
+    Damaged { repaired: Vec<u8>, exact: bool },
 }
 
 const HEADER: usize = 32;
@@ -121,15 +121,15 @@ pub(in crate::store) fn examine(bytes: Vec<u8>) -> LogCondition {
         return LogCondition::Sound;
     }
     let bad: Vec<usize> = (first_bad..=last).filter(|&n| !log.sound(n)).collect();
-    let mended: Vec<(usize, Mended)> = bad.into_iter().map(|n| (n, log.mend(n))).collect();
+    let repaired: Vec<(usize, Mended)> = bad.into_iter().map(|n| (n, log.mend(n))).collect();
     // A transaction that is followed by another was synced; the last one counts if it is not cut off.
-    let cut_off = |n: usize| mended.iter().any(|&(bad, how)| how == Mended::No && log.begins(n) <= bad);
+    let cut_off = |n: usize| repaired.iter().any(|&(bad, how)| how == Mended::No && log.begins(n) <= bad);
     let whole = |n: usize| n < last || !cut_off(n);
     let Some(end) = (first_bad..=last).rev().find(|&n| log.commits(n) && whole(n)) else { return LogCondition::CutOff };
     // A page that was written again later is as it was written then.
     let superseded = |bad: usize| bad > end || (bad + 1..=end).any(|n| log.page(n) == log.page(bad));
-    let exact = mended.iter().all(|&(bad, how)| how == Mended::Yes || superseded(bad));
-    LogCondition::Damaged { mended: log.rewritten(end), exact }
+    let exact = repaired.iter().all(|&(bad, how)| how == Mended::Yes || superseded(bad));
+    LogCondition::Damaged { repaired: log.rewritten(end), exact }
 }
 
 impl Log {
@@ -181,7 +181,7 @@ impl Log {
         (self.word(n, 16), self.word(n, 20))
     }
 
-    /// The checksum that frame `n` goes on from.
+    /// The checksum that frame `n` continues.
     fn before(&self, n: usize) -> Sum {
         match n.checked_sub(1) {
             Some(n) => self.stored(n),
@@ -407,8 +407,8 @@ mod tests {
             assert_eq!(examine(bytes.clone()), LogCondition::Sound, "after {n}");
             let mut flipped = bytes;
             flipped[HEADER + FRAME_HEADER + 100] ^= 4;
-            let LogCondition::Damaged { mended, .. } = examine(flipped) else { panic!("after {n}: it is damage") };
-            assert_eq!(mended.len(), HEADER + used * 4120, "after {n}");
+            let LogCondition::Damaged { repaired, .. } = examine(flipped) else { panic!("after {n}: it is damage") };
+            assert_eq!(repaired.len(), HEADER + used * 4120, "after {n}");
         }
         assert!(begun_anew > 50, "only {begun_anew}");
     }
@@ -425,12 +425,16 @@ mod tests {
             let mut flipped = log.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             match examine(flipped) {
-                LogCondition::Damaged { mended, exact } => {
-                    assert_eq!((examine(mended.clone()), mended.len()), (LogCondition::Sound, log.len()), "bit {bit}");
+                LogCondition::Damaged { repaired, exact } => {
+                    assert_eq!(
+                        (examine(repaired.clone()), repaired.len()),
+                        (LogCondition::Sound, log.len()),
+                        "bit {bit}"
+                    );
                     let wrong =
-                        pages(&mended).iter().zip(pages(&log)).filter(|(found, wanted)| *found != wanted).count();
+                        pages(&repaired).iter().zip(pages(&log)).filter(|(found, wanted)| *found != wanted).count();
                     assert!(wrong <= 1, "bit {bit}: {wrong} bytes are wrong");
-                    // What is not mended lies on a page that was written again, or nobody claims it is.
+                    // What is not repaired lies on a page that was written again, or is not reported as repaired.
                     assert!(!exact || wrong == 0 || bit / 8 < log.len() - 4096, "bit {bit}");
                     flipped_back += u64::from(wrong == 0);
                 }
@@ -445,8 +449,8 @@ mod tests {
         let mut log = written(20);
         let frame = HEADER + 3 * 4120;
         log[frame + 1000..frame + 1512].fill(0x5A);
-        let LogCondition::Damaged { mended, exact } = examine(log.clone()) else { panic!("it is damage") };
-        assert_eq!((mended.len(), exact), (log.len(), true), "the page was written again later");
-        assert_eq!(examine(mended), LogCondition::Sound);
+        let LogCondition::Damaged { repaired, exact } = examine(log.clone()) else { panic!("it is damage") };
+        assert_eq!((repaired.len(), exact), (log.len(), true), "the page was written again later");
+        assert_eq!(examine(repaired), LogCondition::Sound);
     }
 }

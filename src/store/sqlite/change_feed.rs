@@ -1,6 +1,6 @@
-//! Which sessions changed, commit by commit, for whoever watches.
+//! The change feed: which sessions changed, commit by commit, for watchers.
 //!
-//! SQLite itself tells of each row it writes, so that no way of changing a session can be forgotten.
+//! It is SQLite's update hook, so that no way of changing a session is missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::store::error::StoreError;
 /// How many changes are remembered for those who come back after their connection broke.
 const REMEMBERED: usize = 16_384;
 
-/// Tells of changes since the daemon started. Clones share them.
+/// The changes since the daemon started. Clones share them.
 #[derive(Clone)]
 pub struct ChangeFeed {
     log: Arc<Mutex<Log>>,
@@ -46,7 +46,7 @@ impl ChangeFeed {
         Ok(())
     }
 
-    /// What was written is committed. A row of a transaction that failed before is told along: its reader
+    /// What was written is committed. A row of a transaction that failed before is reported too: its reader
     /// finds it as it is.
     pub(in crate::store) fn committed(&self) {
         let mut log = self.lock();

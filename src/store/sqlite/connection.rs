@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The log's usual length, in bytes: SQLite begins it anew after the transaction that fills a thousand pages.
 const LOG: usize = 4_500_000;
 
-/// The log is made to begin anew once it is longer, in bytes. SQLite does so by itself only in a moment without
+/// The log is made to begin anew once it is longer, in bytes. SQLite does so by itself only while there are no
 /// readers.
 const LONG_LOG: u64 = 16 << 20;
 
@@ -115,7 +115,7 @@ impl DatabaseFiles {
         Ok(connection)
     }
 
-    /// What a daemon that crashed had written but not synced is read, and told to others, from here on.
+    /// Syncs what a daemon that crashed had written but not synced: from here on it is read and pushed.
     pub(in crate::store) fn sync_log(&self) -> Result<(), StoreError> {
         match File::open(self.dir.join(format!("{DATABASE}-wal"))) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -127,7 +127,7 @@ impl DatabaseFiles {
     /// Makes the log as long as it becomes before SQLite begins it anew. A commit into a log that has to grow costs the
     /// file system a commit of its own; zeros behind the newest frame are what SQLite takes for its end anyway.
     ///
-    /// To be called by whoever alone writes.
+    /// To be called by the writer only.
     pub fn lengthen_log(&self) -> Result<(), StoreError> {
         let mut log = File::options().append(true).open(self.beside("-wal")).map_err(StoreError::of_file)?;
         let length = log.metadata().map_err(StoreError::of_file)?.len() as usize;
@@ -143,7 +143,7 @@ impl DatabaseFiles {
         // Closing a database that turns out to be damaged must not change it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // On macOS fsync alone leaves the data in the drive's cache. What migrations and checkpoints
-        // write must be on the disk whatever the durability: there, order is what keeps the store whole.
+        // write must be on the disk at any durability: there, order is what keeps the store whole.
         connection.pragma_update(None, "fullfsync", true)?;
         connection.pragma_update(None, "checkpoint_fullfsync", true)?;
         Ok(connection)

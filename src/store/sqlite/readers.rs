@@ -52,7 +52,7 @@ impl Readers {
         Self { inline: Some(Arc::new(Mutex::new(connection))), ..Self::new(files) }
     }
 
-    /// Keeps new reads waiting and has those under way end. `None`, and everything goes on, if one of them takes
+    /// Keeps new reads waiting and has those under way end. `None`, and reads continue, if one of them takes
     /// longer than `patience`.
     pub async fn pause(&self, patience: Duration) -> Option<Paused> {
         tokio::time::timeout(patience, self.gate.clone().write_owned()).await.ok().map(Paused)

@@ -1,9 +1,9 @@
 //! Work on many rows, cut into turns.
 //!
-//! Everyone who writes waits while the writer runs a job, so no job may take longer than some 20 ms. Whatever grows
+//! All writes wait while the writer runs a job, so no job may take longer than some 20 ms. Work that grows
 //! with the number of sessions or records is therefore several jobs, each with at most [`ROWS`] rows and [`BYTES`]
 //! of their bodies, between which other writes get their turn. Each turn leaves a store that is valid by itself: a
-//! crash between two of them loses nothing, and the work is done again from the start or goes on where it was.
+//! crash between two of them loses nothing, and the work is done again from the start or continued.
 
 use rusqlite::{Connection, params};
 

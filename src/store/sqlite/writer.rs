@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::error::StoreError;
 
-/// How many jobs may wait before callers are told to come back.
+/// How many jobs may wait before callers get `Busy`.
 const QUEUE: usize = 1024;
 
 /// How many jobs one transaction takes, so that the first of them does not wait for ever.
 const GROUP: usize = 256;
 
-/// Tells a job's caller how it ended: given the commit's error, or none.
+/// Reports a job's result to its caller, given the commit's error, or none.
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 
 /// Does a job's work inside the open transaction, if there is one, and hands back the answer for later.
@@ -60,7 +60,7 @@ pub(in crate::store) struct Writer {
 }
 
 impl Writer {
-    /// A writer and the queue of its jobs, for whoever runs them.
+    /// A writer and the queue of its jobs, for the thread that runs them.
     pub fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Self {

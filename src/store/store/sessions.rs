@@ -72,16 +72,16 @@ impl Store {
         }
     }
 
-    /// Goes on from the session that is wanted. Only one of two who resume a session at once gets it.
+    /// Resumes the session that `wanted` describes. Of two who resume a session at once only one gets it.
     pub async fn resume(
         &self,
         wanted: ResumeTarget,
-        heir: NewOwner,
+        owner: NewOwner,
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Resumption, StoreError> {
-        let caller = Caller { uid: heir.successor.uid };
-        let resumption = self.write_for(caller, move |db| resume::resume(db, &wanted, heir, at, stale_after)).await?;
+        let caller = Caller { uid: owner.successor.uid };
+        let resumption = self.write_for(caller, move |db| resume::resume(db, &wanted, owner, at, stale_after)).await?;
         if let Resumption::Done(resumed) = &resumption {
             self.announce_process(&resumed.session);
         }
@@ -96,30 +96,30 @@ impl Store {
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<Record, StoreError> {
-        let news = self.news.clone();
+        let urgent = self.urgent.clone();
         self.writer
             .submit_atomic(move |db| {
-                let (record, is_news) = lifecycle::heartbeat(db, &id, &beat, caller, at, stale_after)?;
-                if is_news {
-                    news.write();
+                let (record, is_urgent) = lifecycle::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+                if is_urgent {
+                    urgent.write();
                 }
                 Ok(record)
             })
             .await
     }
 
-    /// Takes an agent's report: begins a session, takes one up, or ends it, whichever it tells of.
-    pub async fn sight(
+    /// Applies an agent's report: it begins, continues or ends a session.
+    pub async fn report_agent(
         &self,
-        sighting: ReceivedReport,
+        received: ReceivedReport,
         caller: Caller,
         draws: [u64; 8],
         at: Timestamp,
         stale_after: Duration,
     ) -> Result<ReportResult, StoreError> {
         let attempt = || {
-            let sighting = sighting.clone();
-            self.write_for(caller, move |db| agent_reports::apply_report(db, sighting, caller, &draws, at, stale_after))
+            let received = received.clone();
+            self.write_for(caller, move |db| agent_reports::apply_report(db, received, caller, &draws, at, stale_after))
         };
         let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
@@ -142,7 +142,7 @@ impl Store {
         Ok(imported)
     }
 
-    /// These spool files are gone for good.
+    /// Forgets the names of spool files that are deleted on disk.
     pub async fn forget_imported(&self, names: Vec<String>) -> Result<(), StoreError> {
         for part in turns::parts(names) {
             self.writer.submit(move |db| spooled_writes::forget(db, &part)).await?;
@@ -196,11 +196,11 @@ impl Store {
         let mut closed = 0;
         let mut place = Some(i64::MIN);
         while let Some(from) = place {
-            let news = self.news.clone();
+            let urgent = self.urgent.clone();
             let work = move |db: &Connection| {
                 let turn = retention::close_headless(db, silent_since, from, at)?;
                 if turn.closed > 0 {
-                    news.write();
+                    urgent.write();
                 }
                 Ok(turn)
             };

@@ -150,7 +150,7 @@ impl Store {
         self.read(outbox::backlog).await
     }
 
-    /// Takes in what central did with a batch, a part after the other. Returns the sessions that got a new id.
+    /// Applies what central did with a batch, one part after the other. Returns the sessions that got a new id.
     pub async fn settle(&self, settling: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
         let mut renamed = Vec::new();
         for part in settling.in_parts() {

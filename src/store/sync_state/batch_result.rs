@@ -12,7 +12,7 @@ use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::{parked, selection};
 use crate::store::tables::{metadata, sessions};
 
-/// Why a record is parked whose session somebody deleted in central. It is freed when the session is there again.
+/// Why a record is parked whose session was deleted in central. It is released when the session exists again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
 
 /// Central has these sessions: what is parked because one of them was deleted there is pushed again, at most
@@ -87,7 +87,7 @@ pub struct BatchResult {
     pub records: Vec<RecordResult>,
     /// Where central's ledger stands.
     pub acked_batch: i64,
-    /// The numbers that the next batches will bear: a ledger that stands there is no surprise, whoever asks. Two,
+    /// The numbers that the next batches will bear: a ledger at one of them is no sign of a restore. Two,
     /// because a batch is on its way by the time that the one before it is noted.
     pub next_batches: [i64; 2],
 }
@@ -120,7 +120,7 @@ pub struct SessionResult {
 pub enum SessionOutcome {
     /// Central has this version, or something newer.
     Taken,
-    /// Somebody else closed the session there.
+    /// Another client closed the session in central.
     ClosedElsewhere { closed_at: Timestamp },
     /// Another session goes by this id there; this one needs a new id, from one of these draws.
     Collided { draws: [u64; 8] },
@@ -145,7 +145,7 @@ pub struct Renamed {
 /// The facts that hold the numbers of the next batches.
 pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
 
-/// Takes in what central did with a batch. Returns the sessions that got a new id.
+/// Applies what central did with a batch. Returns the sessions that got a new id.
 pub(in crate::store) fn settle(
     db: &Connection,
     settling: &BatchResult,
@@ -189,7 +189,7 @@ fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// A heartbeat that arrived during the push goes on waiting, and travels with the closed session.
+/// A heartbeat that arrived during the push stays pending, and is pushed with the closed session.
 pub(in crate::store) fn closed_elsewhere(
     db: &Connection,
     id: &InstanceId,

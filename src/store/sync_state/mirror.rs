@@ -30,7 +30,7 @@ pub(in crate::store) struct Importing {
 /// What came of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PageResult {
-    /// The sessions of this host that had to give up their ids to somebody else's.
+    /// The sessions of this host that got a new id, because central has another session under theirs.
     pub renamed: Vec<Renamed>,
     /// How many rows were written, of any table. Rows that are here as central has them are not.
     pub written: u64,
@@ -43,7 +43,7 @@ impl PageResult {
     }
 }
 
-/// So many rows are imported in one job of the writer: whoever else writes waits no longer.
+/// How many rows one job of the writer imports, so that other writes do not wait longer.
 const TURN: usize = 250;
 
 /// A session is deleted with its history.
@@ -228,7 +228,7 @@ fn merge(db: &Connection, own: Record, central: &TimedSession, how: &Importing) 
     let id = own.session.instance_id.clone();
     let closed = |session: &Session| session.status == Status::Closed;
     let mut merged = own.clone();
-    // Closed is permanent: a central that lost it, or where somebody opened the session again, is offered it again.
+    // Closed is permanent: a central that lost it, or where a client opened the session again, is offered it again.
     let mut lost = closed(&own.session) && !closed(central);
     lost |= merged.merge_columns(central, how.whole);
     if !closed(&own.session) && !closed(central) && !how.whole {

@@ -88,7 +88,7 @@ pub(in crate::store) fn newest_pending(
         .collect::<Result<_, _>>()?)
 }
 
-/// How many records of each kind wait, in the order of [`RecordKind::ALL`], and since when the oldest does. Those that
+/// How many records of each kind are pending, in the order of [`RecordKind::ALL`], and the time of the oldest. Those that
 /// central has no table for do not, nor do those of a parked session; those of a table that is not usable do.
 pub(in crate::store) fn backlog(db: &Connection) -> Result<([u64; 3], Option<Timestamp>), StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
@@ -109,7 +109,7 @@ pub(in crate::store) fn backlog(db: &Connection) -> Result<([u64; 3], Option<Tim
     Ok((counts, first))
 }
 
-/// What central has for records, once it has told.
+/// Central's tables for records, once a handshake has read them.
 pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>, StoreError> {
     let fact: Option<String> = db
         .prepare_cached("SELECT value FROM facts WHERE name = 'central_history'")?

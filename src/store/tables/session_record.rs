@@ -22,13 +22,13 @@ pub struct Record {
     pub columns: ColumnChanges,
     /// When the oldest change that central lacks was made.
     pub unsynced_since: Option<Timestamp>,
-    /// It is another host's, as central last told of it.
+    /// It is mirrored: another host's session, as last read from central.
     pub mirrored: bool,
     /// When the daemon of its machine last spoke to central, for a mirrored session; never, for a machine without.
     pub machine_seen: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
-    /// Its context window is nearly full, and it made no checkpoint since; told by a heartbeat alone.
+    /// Its context window is nearly full, and it made no checkpoint since; set by a heartbeat only.
     pub checkpoint_due: bool,
 }
 

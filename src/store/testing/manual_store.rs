@@ -1,4 +1,4 @@
-//! The store without its threads: whoever holds it says when the writer commits, and when it crashes.
+//! The store without its threads: the test decides when the writer commits, and when it crashes.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -31,7 +31,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// `name` tells it from all others of this process.
+    /// `name` must be unique in this process.
     pub(crate) fn new(name: &str) -> Self {
         let url = format!("file:/{name}?vfs=memdb");
         Self { _keeps_it: connect(&url), url }
@@ -64,7 +64,7 @@ impl ManualStore {
             writer,
             readers: Readers::inline(files.clone(), connect(&disk.url)),
             commits: watch::channel(0).1,
-            news: crate::store::urgent::UrgentChanges::default(),
+            urgent: crate::store::urgent::UrgentChanges::default(),
             processes: crate::store::NewProcesses::default(),
             long_log: Arc::default(),
             changes: changes.clone(),
@@ -112,7 +112,7 @@ impl ManualStore {
         outbox::backlog(&self.connection)
     }
 
-    /// How many events central lacks, whatever the store knows of central's tables.
+    /// How many events are unsynced, regardless of what the store knows of central's tables.
     pub(crate) fn unsynced_events(&self) -> u64 {
         let sql = "SELECT count(*) FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL \
              AND instance_id NOT IN (SELECT instance_id FROM sessions WHERE parked_at IS NOT NULL)";

@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::agent::{AgentKind, AgentSignal, StartSource, ValidReport};
 use crate::domain::{InstanceType, Project, Status};
 
-fn sighting(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> ReceivedReport {
+fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> ReceivedReport {
     let report = ValidReport {
         sign,
         claude_session_uuid: Some(uuid.to_owned()),
@@ -22,9 +22,9 @@ fn sighting(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
     ReceivedReport { report, process, host_machine: MachineName::guess(), lives: |process| process.pid % 2 == 1 }
 }
 
-async fn report(store: &Store, sighting: ReceivedReport, seed: u64, second: i64) -> ReportResult {
+async fn report(store: &Store, received: ReceivedReport, seed: u64, second: i64) -> ReportResult {
     let draws = std::array::from_fn(|i| seed * 8 + i as u64);
-    store.sight(sighting, OWNER, draws, at(second), STALE_AFTER).await.unwrap()
+    store.report_agent(received, OWNER, draws, at(second), STALE_AFTER).await.unwrap()
 }
 
 const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
@@ -34,9 +34,9 @@ async fn headless_sessions_that_were_killed_are_closed_some_day() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let print =
-        report(&store, sighting(START, "u-print", AgentKind::Headless, 1), 1, 0).await.record.session.instance_id;
+        report(&store, received(START, "u-print", AgentKind::Headless, 1), 1, 0).await.record.session.instance_id;
     let person =
-        report(&store, sighting(START, "u-person", AgentKind::Interactive, 3), 2, 0).await.record.session.instance_id;
+        report(&store, received(START, "u-person", AgentKind::Interactive, 3), 2, 0).await.record.session.instance_id;
     store.sweep(at(1000), STALE_AFTER).await.unwrap();
     assert_eq!(store.close_headless(at(0), at(1000)).await.unwrap(), 0, "not yet");
     assert_eq!(store.close_headless(at(500), at(1000)).await.unwrap(), 1);
@@ -49,9 +49,9 @@ async fn next_process_of_a_conversation_is_watched_when_the_first_ends() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let first = Process { pid: 1, started: 1 };
-    let id = report(&store, sighting(START, "u-1", AgentKind::Interactive, 1), 1, 0).await.record.session.instance_id;
+    let id = report(&store, received(START, "u-1", AgentKind::Interactive, 1), 1, 0).await.record.session.instance_id;
     let second =
-        report(&store, sighting(AgentSignal::Start(StartSource::Resume), "u-1", AgentKind::Headless, 3), 2, 1).await;
+        report(&store, received(AgentSignal::Start(StartSource::Resume), "u-1", AgentKind::Headless, 3), 2, 1).await;
     assert_eq!((second.created, second.record.process), (false, Some(first)));
     assert!(!store.process_died(id.clone(), first, at(2)).await.unwrap());
     let record = only(&store, &id).await;
@@ -64,7 +64,7 @@ async fn next_process_of_a_conversation_is_watched_when_the_first_ends() {
 async fn only_a_changed_process_wakes_the_watch() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
-    let beat = |pid| sighting(AgentSignal::Heartbeat, "u-1", AgentKind::Interactive, pid);
+    let beat = |pid| received(AgentSignal::Heartbeat, "u-1", AgentKind::Interactive, pid);
     assert!(report(&store, beat(1), 1, 0).await.process_changed);
     assert!(!report(&store, beat(1), 2, 1).await.process_changed);
     // Another process reports, which does not take the session from one that lives.

@@ -25,7 +25,7 @@ async fn a_promise_gives_way_to_a_session_of_that_id() {
     assert_eq!(shared.promised_by(MALLORY).await, 3);
     // Alice was given these ids while no daemon ran: by a register, by an agent, and on another machine.
     assert_eq!(shared.import(drawn(&id(2)), ALICE).await, Some(Ok(())));
-    let report = Box::new(sighting(START, "u-a", Some(&id(3))));
+    let report = Box::new(received(START, "u-a", Some(&id(3))));
     assert_eq!(shared.import(SpooledWrite::Report(report), ALICE).await, Some(Ok(())));
     let session =
         Session { host_machine: MachineName::parse("odin4").unwrap(), ..Session::register(id(4), odin(), at(0)) };

@@ -287,9 +287,9 @@ async fn silent_headless_sessions_are_closed_in_turns() {
     let began = Instant::now();
     assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(usize::try_from(sessions * 3 / 4).unwrap()));
     check_jobs_of(&store, 2, "headless sessions", began);
-    let news = store.news();
+    let urgent = store.urgent_changes();
     assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(0));
-    assert_eq!(store.news(), news, "nothing was closed, so nothing is pushed in haste");
+    assert_eq!(store.urgent_changes(), urgent, "nothing was closed, so nothing is pushed in haste");
     shut((store, writer));
 }
 

@@ -61,12 +61,16 @@ impl Shared {
         panic!("nothing was refused");
     }
 
-    pub(super) async fn sight(&self, sighting: ReceivedReport, caller: Caller) -> Result<ReportResult, StoreError> {
-        self.store.sight(sighting, caller, self.draws(), at(2), STALE_AFTER).await
+    pub(super) async fn report_agent(
+        &self,
+        received: ReceivedReport,
+        caller: Caller,
+    ) -> Result<ReportResult, StoreError> {
+        self.store.report_agent(received, caller, self.draws(), at(2), STALE_AFTER).await
     }
 
     pub(super) async fn promise(&self, promised: &InstanceId, uuid: &str, caller: Caller) -> ReportResult {
-        self.sight(sighting(START, uuid, Some(promised)), caller).await.unwrap()
+        self.report_agent(received(START, uuid, Some(promised)), caller).await.unwrap()
     }
 
     pub(super) async fn import(&self, deferred: SpooledWrite, caller: Caller) -> Imported {
@@ -170,7 +174,7 @@ pub(super) fn text(bytes: usize) -> NewRecord {
 
 pub(super) const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
 
-pub(super) fn sighting(sign: AgentSignal, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
+pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
     let report = ValidReport {
         sign,
         claude_session_uuid: Some(uuid.to_owned()),
@@ -228,10 +232,10 @@ async fn each_way_to_begin_a_session_is_refused_at_the_share() {
     let key = RequestKey::new("k".into(), "register", b"");
     let session = NewSession { what: odin(), process: None, caller: MALLORY, draws: shared.draws(), at: at(1) };
     assert_eq!(shared.store.register_once(key, session, |_| "{}".into()).await, Err(FULL));
-    assert_eq!(shared.sight(sighting(START, "u-1", None), MALLORY).await, Err(FULL));
+    assert_eq!(shared.report_agent(received(START, "u-1", None), MALLORY).await, Err(FULL));
     assert_eq!(shared.import(drawn(&id(1)), MALLORY).await, Some(Err(FULL)));
     assert_eq!(
-        shared.import(SpooledWrite::Report(Box::new(sighting(START, "u-2", None))), MALLORY).await,
+        shared.import(SpooledWrite::Report(Box::new(received(START, "u-2", None))), MALLORY).await,
         Some(Err(FULL))
     );
     shared.check_usage().await;
@@ -242,14 +246,14 @@ async fn each_way_to_begin_a_session_is_refused_at_the_share() {
 #[tokio::test]
 async fn what_adds_nothing_is_possible_at_the_share() {
     let shared = Shared::new();
-    let sighted = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    let sighted = shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
     while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
     let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())) };
     shared.store.heartbeat(of_mallory.to_string(), beat, MALLORY, at(5), STALE_AFTER).await.unwrap();
-    shared.sight(sighting(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
-    shared.sight(sighting(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();
+    shared.report_agent(received(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
+    shared.report_agent(received(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();
     assert_eq!(only(&shared.store, &sighted).await.session.status, Status::Closed);
     shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
     shared.check_usage().await;
@@ -291,7 +295,8 @@ async fn open_sessions_of_a_user_are_bounded() {
 #[tokio::test]
 async fn pruning_gives_the_room_back() {
     let shared = Shared::new();
-    let of_mallory = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    let of_mallory =
+        shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
     shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
     shared.check_usage().await;
@@ -308,20 +313,21 @@ async fn pruning_gives_the_room_back() {
 #[tokio::test]
 async fn usage_is_what_is_counted_from_all_rows() {
     let shared = Shared::new();
-    let first = shared.sight(sighting(START, "u-1", Some(&id(1))), ALICE).await.unwrap().record.session.instance_id;
+    let first =
+        shared.report_agent(received(START, "u-1", Some(&id(1))), ALICE).await.unwrap().record.session.instance_id;
     shared.check_usage().await;
     // Another folder, another conversation, further processes.
     for (number, folder) in [(2, "/home/alice/odin"), (3, "/a"), (4, "/home/alice/odin/b")] {
-        let mut moved = sighting(AgentSignal::Start(StartSource::Resume), "u-1", None);
+        let mut moved = received(AgentSignal::Start(StartSource::Resume), "u-1", None);
         moved.report.working_dir = Some(folder.into());
         moved.report.claude_session_path = Some(format!("{folder}/x.jsonl"));
         moved.process = Some(Process { pid: number, started: 1 });
-        shared.sight(moved, ALICE).await.unwrap();
+        shared.report_agent(moved, ALICE).await.unwrap();
         shared.check_usage().await;
     }
-    let mut cleared = sighting(AgentSignal::Start(StartSource::Clear), "u-2", None);
+    let mut cleared = received(AgentSignal::Start(StartSource::Clear), "u-2", None);
     cleared.process = Some(Process { pid: 2, started: 1 });
-    shared.sight(cleared, ALICE).await.unwrap();
+    shared.report_agent(cleared, ALICE).await.unwrap();
     shared.check_usage().await;
     // A key, and the same key once more when it is too old.
     for second in [0, 200_000] {
@@ -372,7 +378,7 @@ async fn a_bare_heartbeat_writes_one_row() {
 #[tokio::test]
 async fn the_usage_of_an_earlier_store_is_counted() {
     let shared = Shared::new();
-    let first = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    let first = shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     assert_eq!(shared.fill(&first, MALLORY).await, FULL);
     let closed = shared.register(MALLORY).await;
     assert_eq!(closed, Err(FULL));
@@ -415,14 +421,15 @@ async fn limits_follow_the_size_of_the_store() {
 #[tokio::test]
 async fn a_conversation_of_another_user_is_not_taken() {
     let shared = Shared::new();
-    let of_alice = shared.sight(sighting(START, "u-1", None), ALICE).await.unwrap().record.session.instance_id;
-    let of_mallory = shared.sight(sighting(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
+    let of_alice = shared.report_agent(received(START, "u-1", None), ALICE).await.unwrap().record.session.instance_id;
+    let of_mallory =
+        shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     assert_ne!(of_alice, of_mallory);
     let leads_to = "SELECT instance_id FROM claude_ids WHERE uuid = 'u-1'";
     let found = shared.store.read(move |db| Ok(db.query_row(leads_to, [], |row| row.get::<_, String>(0))?)).await;
     assert_eq!(found, Ok(of_alice.to_string()));
     for (caller, id) in [(ALICE, of_alice), (MALLORY, of_mallory)] {
-        let beat = shared.sight(sighting(AgentSignal::Heartbeat, "u-1", None), caller).await.unwrap();
+        let beat = shared.report_agent(received(AgentSignal::Heartbeat, "u-1", None), caller).await.unwrap();
         assert_eq!((beat.created, beat.record.session.instance_id), (false, id));
     }
     shared.check_usage().await;

@@ -4,7 +4,7 @@
 //! daemon that made the change, if one did; a handshake sends one with the prefix [`HOST_JOINED`]. A notification only
 //! saves time: what it reports, or what is lost with the connection, is read by the next pull all the same.
 //!
-//! A pooler in transaction mode would subscribe a connection that another client uses a moment later. It is detected by
+//! A pooler in transaction mode would subscribe a connection that another client uses next. It is detected by
 //! the server processes: two direct connections have one each, always the same.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::sync::central::{CentralError, Notification};
 /// The channel of the triggers' notifications.
 const CHANNEL: &str = "sessiond";
 
-/// After so long without a notification the server is asked for a sign of life: a connection that a router has dropped
+/// After so long without a notification the server is queried: a connection that a router has dropped
 /// would stay silent for ever.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 

@@ -268,7 +268,7 @@ mod tests {
             matches!(verdicts(true, &[], &[CLEAR])[..], [LoginDecision::Refused(why)] if why.contains("clear text"))
         );
         assert_eq!(verdicts(false, &[], &[CLEAR]), [LoginDecision::Continue(CLEAR.to_vec())]);
-        // Wherever the message is cut, and whatever precedes it.
+        // At any cut of the message, and after any other message.
         let notice = b"N\0\0\0\x06ab";
         let (head, tail) = CLEAR.split_at(6);
         let cut = verdicts(true, &[], &[notice, head, tail]);

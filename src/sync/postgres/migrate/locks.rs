@@ -8,7 +8,7 @@
 //! transaction is then rolled back and repeated later. Once it has all locks, it waits for no other.
 //!
 //! Maintenance such as autovacuum gives way only to a process that waits for longer than that. So the tables are locked
-//! against maintenance before, which keeps nobody from reading and writing.
+//! against maintenance before, which blocks neither reads nor writes.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};

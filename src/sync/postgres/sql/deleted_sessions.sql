@@ -1,5 +1,5 @@
 -- Returns a page ($3 rows) of the deletions by transactions after ($1, $2). A session that is there was brought back,
--- whatever transaction deleted it.
+-- in any transaction.
 -- Index: sessiond_tombstones_pkey; supervisor_sessions_pkey or idx_supervisor_sessions_instance_id.
 SELECT instance_id,
     (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
