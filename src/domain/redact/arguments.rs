@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::bytes::{closing, is_blank, run, skip_quote};
 use super::names::{Name, kind_of};
 use super::programs::{ArgumentPlace, LOGINS, OFFERS, PLACES, PROTOCOLS, READERS, SENDERS};
-use super::scan::{closing, is_blank, run, skip_quote};
 use super::value::{How, is_placeholder, is_random, is_secret};
 
 /// No more of a command is read, in bytes.

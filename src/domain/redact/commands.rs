@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::bytes::{is_blank, run, skip_quote};
 use super::names::Name;
 use super::programs::{FLAGS, SLASH_FLAGS, Takes};
-use super::scan::{is_blank, run, skip_quote};
 use super::value::{How, is_placeholder, is_random, is_secret, is_strong};
 
 /// Which rows of [`FLAGS`] and [`SLASH_FLAGS`] apply in a line: those whose program was named in it.

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::MARK;
+use super::bytes::{is_blank, is_word, run};
 use super::names::Name;
 use super::plain_words::{ADJECTIVES, CONSTANTS, TYPES};
 use super::rules::{CRYPT, TOKENS, Tail, WEBHOOK_HOSTS, WEBHOOKS};
-use super::scan::{is_blank, is_word, run};
 use super::value::{is_cmdlet, is_placeholder, is_random};
 
 /// `user:password@` of a URL or a connection string; a user without a password only where it is a token.

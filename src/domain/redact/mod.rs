@@ -9,6 +9,7 @@
 //! blanked. NUL, which central's JSON cannot hold, is replaced too.
 
 mod arguments;
+mod bytes;
 mod commands;
 #[cfg(test)]
 mod corpus;
