@@ -7,10 +7,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-// The simulation includes files of tests/, which refer to this crate by its name.
-#[cfg(test)]
-extern crate self as sessiond;
-
 pub mod api;
 pub mod claude;
 pub mod cli;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::postgres::Server;
+use testkit::postgres::Server;
 
 /// A Postgres server with the schema of `sessiond migrate` in each of the databases.
 pub fn central(databases: &[&str], settings: &[&str]) -> Server {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::central::{central, number};
 use crate::client::{HttpConnection, heartbeat};
 use crate::report::{Goal, Report, Unit};
-use crate::support::daemon::Host;
-use crate::support::postgres::Server;
 use crate::{Scale, fixtures};
+use testkit::daemon::Host;
+use testkit::postgres::Server;
 
 const SESSIONS: u64 = 50;
 

@@ -11,7 +11,7 @@ use sessiond::domain::{
 use sessiond::store::{Durability, FolderLock, IdSource, NewSession, OpContext, Options, Store};
 use tokio::task::JoinSet;
 
-use crate::support::random::Random;
+use testkit::random::Random;
 
 const STALE_AFTER: Duration = Duration::from_secs(120);
 /// Concurrent requests; the writer's queue holds more.

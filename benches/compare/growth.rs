@@ -6,9 +6,9 @@ use crate::central::central;
 use crate::client::{HttpConnection, get, heartbeat};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
-use crate::support::daemon::Host;
 use crate::svg::{Curve, Plot};
 use crate::{Scale, fixtures, replay, size};
+use testkit::daemon::Host;
 
 const SIZES: [u64; 5] = [10, 100, 1_000, 10_000, 100_000];
 /// How much more a constant-cost operation may take with the largest number of sessions.

@@ -6,9 +6,9 @@ use crate::client::{HttpConnection, heartbeat};
 use crate::floors::{OneRowDatabase, StaticServer};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
-use crate::support::daemon::Host;
-use crate::support::postgres::Stop;
 use crate::{Scale, fixtures};
+use testkit::daemon::Host;
+use testkit::postgres::Stop;
 
 /// A host with one session, and a connection to it.
 struct HeartbeatClient {

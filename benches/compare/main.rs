@@ -23,9 +23,6 @@ mod replay;
 mod report;
 mod size;
 mod stats;
-#[path = "../../tests/suite/support/mod.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod support;
 mod svg;
 mod throughput;
 

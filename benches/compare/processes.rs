@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::Scale;
 use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 /// A verb, its stdin, and the arguments of curl for the same request.
 struct Verb {

@@ -9,11 +9,11 @@ use crate::central::{central, number};
 use crate::client::{HttpConnection, heartbeat};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::median;
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::{Server, Stop, binary};
-use crate::support::proxy::{Mode, Proxy};
 use crate::{Scale, fixtures};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::{Server, Stop, binary};
+use testkit::proxy::{Mode, Proxy};
 
 /// The delay each way; the round trip is twice that.
 const DELAY: Duration = Duration::from_millis(10);

@@ -13,8 +13,8 @@ use crate::central::central;
 use crate::client::{HttpConnection, get};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::median;
-use crate::support::daemon::Host;
 use crate::{Scale, fixtures};
+use testkit::daemon::Host;
 
 const MIB: f64 = 1_048_576.0;
 

@@ -11,7 +11,7 @@ use crate::client::{HttpConnection, body_range, heartbeat};
 use crate::floors::{OneRowDatabase, StaticServer};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::median;
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 const CLIENTS: usize = 64;
 

@@ -15,18 +15,9 @@
 
 mod bugs;
 mod command;
-#[allow(dead_code)]
-#[path = "../../tests/suite/support/fake_central.rs"]
-mod fake_central;
-#[allow(dead_code)]
-#[path = "../../tests/suite/support/fake_history.rs"]
-mod fake_history;
 mod host;
 mod model;
 mod network;
-#[allow(dead_code)]
-#[path = "../../tests/suite/support/random.rs"]
-mod random;
 mod setup;
 mod world;
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::bugs::Bug;
-use super::fake_central::{FakeCentral, FakeLink};
-use super::random::Random;
 use super::setup::{HOSTS, Violation, now};
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
+use crate::sync::fake_central::{FakeCentral, FakeLink};
+use testkit::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkQuality {

@@ -18,11 +18,9 @@ use uuid::Uuid;
 
 use super::bugs::Bug;
 use super::command::{Answered, Key, REJECTED_EVENT};
-use super::fake_central::{FakeCentral, Snapshot};
 use super::host::{MirrorCost, SimHost};
 use super::model::{Model, SessionState, When, violation};
 use super::network::{LinkQuality, Network};
-use super::random::Random;
 use super::setup::{HOSTS, INTERVALS, STALE_AFTER, Violation, now};
 use crate::domain::Process;
 use crate::domain::{
@@ -31,6 +29,8 @@ use crate::domain::{
 use crate::store::testing::manual_store::Disk;
 use crate::store::{ColumnChanges, Record, StoreError};
 use crate::sync::central::{Central, Rejection};
+use crate::sync::fake_central::{FakeCentral, Snapshot};
+use testkit::random::Random;
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;

@@ -10,7 +10,7 @@
 //! | `scheduler` | decides which action is due; pure |
 //! | `watchdog` | distinguishes a slow or unreachable central from a worker that hangs |
 //! | `replica` | the port to the local store |
-//! | `central` | the port to a central database; `postgres` is its one adapter |
+//! | `central` | the port to a central database; `postgres` is its one adapter, `fake_central` a model of it for tests |
 //!
 //! Modules import only from modules below them in this table.
 
@@ -18,6 +18,8 @@ mod batch;
 pub mod central;
 mod division;
 pub mod driver;
+#[cfg(any(test, feature = "fake-central"))]
+pub mod fake_central;
 mod handshake;
 mod held_rows;
 mod ledger;

@@ -11,4 +11,3 @@ mod find;
 mod hostile;
 mod power;
 mod service;
-mod support;

@@ -11,8 +11,8 @@ use crate::Scale;
 use crate::central::{central, number};
 use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
-use crate::support::postgres::{Server, Stop};
 use host::{FleetHost, STALE_AFTER};
+use testkit::postgres::{Server, Stop};
 
 const SESSIONS: u64 = 50;
 /// The default heartbeat_interval.

@@ -25,7 +25,7 @@ pub async fn report(
     peer: Peer,
     JsonBody(request): JsonBody<AgentReport>,
 ) -> Result<(StatusCode, Json<AgentBody>), ApiError> {
-    let report = request.validate(&api.settings.borrow().type_rules)?;
+    let report = request.validate(&api.settings.borrow().type_rules, (api.clock)())?;
     let process = match report.sign {
         AgentSignal::Found => Some(found(&api, peer, &request).await?),
         AgentSignal::Exited => Some(exited(&api, &request)?),

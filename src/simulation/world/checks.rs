@@ -1,9 +1,9 @@
 //! The checks after each step, and at the end.
 
 use super::*;
-use crate::simulation::fake_history::FakeRow;
 use crate::simulation::model::{ExpectedSession, WRITTEN};
 use crate::store::{Parked, ParkedRecord};
+use crate::sync::fake_central::FakeRow;
 
 impl World {
     pub(super) fn check_store(&mut self, host: usize) -> Result<(), Violation> {

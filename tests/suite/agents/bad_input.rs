@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{AT_MOST, Agent, id_in, repository, resolved};
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::agent::{AT_MOST, Agent, id_in, repository, resolved};
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, feed, id_in, repository, resolved};
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::agent::{Agent, feed, id_in, repository, resolved};
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 const CLI: &[(&str, &str)] = &[("CLAUDE_CODE_ENTRYPOINT", "cli")];

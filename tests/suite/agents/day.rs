@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, id_in, repository, resolved};
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
+use testkit::agent::{Agent, id_in, repository, resolved};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -141,7 +141,7 @@ fn a_day(daemon_is_up_in_the_morning: bool) {
     assert_ne!(four, one);
     assert_eq!(session(&host, &four)["resumed_from"], one.as_str());
 
-    let id_in = crate::support::agent::id_in;
+    let id_in = testkit::agent::id_in;
     // The machine goes down with everything on it, and comes up again.
     host.kill();
     second.kill();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::discovery::{sessions, started, tell};
-use crate::support::agent::{Agent, repository};
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::agent::{Agent, repository};
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(30);
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, feed, repository};
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::agent::{Agent, feed, repository};
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 /// Sends lines of JSON, and answers what comes back for each that has an id.
 fn speak(host: &Host, messages: &[Value]) -> Vec<Value> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, feed};
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::agent::{Agent, feed};
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::agent::feed;
-use crate::support::daemon::Host;
+use testkit::agent::feed;
+use testkit::daemon::Host;
 
 const MINE: &str = "{\n    // mine\n    \"zeta\": 1,\n    \"hooks\": {\n        \"Stop\": [\n            { \"hooks\": [{ \"type\": \"command\", \"command\": \"say done\" }] }\n        ]\n    },\n    \"alpha\": [1, 2,],\n}\n";
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::support::postgres::Server;
+use testkit::postgres::Server;
 
 use super::history;
 use super::postgres::Database;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::conformance::{self, Lock, World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld};
-use crate::support::fake_central::{FakeCentral, FakeLink, Fault};
+use sessiond::sync::fake_central::{FakeCentral, FakeLink, Fault};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
 

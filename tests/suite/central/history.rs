@@ -13,8 +13,8 @@ use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
 use super::migrations::file;
 use super::postgres::{Database, options};
-use crate::support::postgres::{NULL, Server};
-use crate::support::{eventually, legacy_history};
+use testkit::postgres::{NULL, Server};
+use testkit::{eventually, legacy_history};
 
 const ID: &str = "odin-PS-000001";
 

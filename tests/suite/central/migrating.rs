@@ -10,8 +10,8 @@ use sqlx::postgres::PgConnection;
 
 use super::migrations::{file, old};
 use super::postgres::options;
-use crate::support::postgres::Server;
-use crate::support::{campaign, eventually, legacy_history};
+use testkit::postgres::Server;
+use testkit::{campaign, eventually, legacy_history};
 
 async fn ask(
     server: &Server,

@@ -6,7 +6,7 @@ use sessiond::sync::central::CentralError;
 use sessiond::sync::postgres::{MigrateError, migrate};
 
 use super::postgres::options;
-use crate::support::postgres::{NULL, Server};
+use testkit::postgres::{NULL, Server};
 
 /// One of the files.
 pub fn file(index: usize) -> PathBuf {

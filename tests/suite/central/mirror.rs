@@ -9,8 +9,8 @@ use sessiond::sync::postgres::Postgres;
 use super::conformance::{World, host, session};
 use super::history::migrated;
 use super::postgres::{Database, options};
-use crate::support::eventually;
-use crate::support::postgres::Server;
+use testkit::eventually;
+use testkit::postgres::Server;
 
 /// All pages of a reading.
 async fn pages(link: &mut Postgres, mut reading: PullQuery) -> (Vec<ChangePage>, u64) {

@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
-use crate::support::eventually;
-use crate::support::postgres::{NULL, Server, Stop};
+use testkit::eventually;
+use testkit::postgres::{NULL, Server, Stop};
 
 const MICROS: &str = "(extract(epoch from {}) * 1000000)::bigint";
 

@@ -11,8 +11,8 @@ use super::conformance::{STALE_AFTER, World, host, session, whole};
 use super::conformance_records::event;
 use super::migrations::file;
 use super::postgres::{Database, options};
-use crate::support::legacy_history;
-use crate::support::postgres::Server;
+use testkit::legacy_history;
+use testkit::postgres::Server;
 
 const ID: &str = "odin-PS-000001";
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Host, raw};
-use crate::support::eventually;
-use crate::support::postgres::Server;
+use testkit::daemon::{Host, raw};
+use testkit::eventually;
+use testkit::postgres::Server;
 
 /// An error body as the contract has it; answers its message.
 fn message(answer: &Value) -> String {

@@ -1,9 +1,9 @@
 //! Two sessions, one id: neither overwrites the other.
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
 use std::time::Duration;
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
 
 #[test]
 fn later_session_gets_a_new_id_and_keeps_the_old_as_an_alias() {

@@ -1,17 +1,16 @@
 //! Acknowledged writes survive repeated kill -9 under load.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::support::daemon::Host;
-use crate::support::load::Load;
-use crate::support::{campaign, random::Random};
+use testkit::daemon::Host;
+use testkit::load::Load;
+use testkit::{campaign, random::Random};
 
 #[test]
 fn kill_under_load_loses_no_acknowledged_write() {
     let kills = campaign(100, 2000);
     let mut random = Random::from_clock("kill -9");
-    let (mut host, load) = (Host::new("odin3").started(), Load::default());
+    let (mut host, load) = (Host::new("odin3").started(), Load::fast());
     for _ in 0..kills {
         let killed = load.during(&host, || {
             // Not waiting for luck: the moment of the kill is what is drawn.
@@ -23,7 +22,7 @@ fn kill_under_load_loses_no_acknowledged_write() {
         host.start();
         assert_eq!(load.violations(&host), [""; 0]);
     }
-    let acknowledged = load.acknowledged.load(Ordering::Relaxed);
+    let acknowledged = load.acknowledged();
     assert!(acknowledged > kills, "only {acknowledged} writes in {kills} kills");
     println!("{kills} kills: {acknowledged} writes acknowledged, none lost");
 }

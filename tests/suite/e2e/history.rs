@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Host, ask_over, connect};
-use crate::support::history::{Change, End, Operation, Outcome, Row, now, violations};
-use crate::support::postgres::{Client, NULL, Server, Stop};
-use crate::support::random::Random;
-use crate::support::{campaign, eventually};
+use testkit::clients::run_beside;
+use testkit::daemon::{Host, ask_over, connect};
+use testkit::history::{Change, End, Operation, Outcome, Row, now, violations};
+use testkit::postgres::{Client, NULL, Server, Stop};
+use testkit::random::Random;
+use testkit::{campaign, eventually};
 
 const MACHINES: [&str; 3] = ["odin3", "odin4", "laptop"];
 const CLIENTS_OF_A_HOST: usize = 2;
@@ -58,18 +58,19 @@ impl Worker {
         Self { machine, project, target, random, open: Vec::new(), beats: 0, log: Vec::new() }
     }
 
-    fn work(mut self, stop: &AtomicBool) -> Vec<Operation> {
-        while !stop.load(Ordering::Relaxed) {
-            match self.random.below(40) {
-                _ if self.open.len() < OPEN => self.register(),
-                0 => self.close(),
-                1 => self.die(),
-                _ => self.beat(),
-            }
-            // People do not work as fast as they can; a central that comes back has to catch up with them.
-            thread::sleep(Duration::from_micros(self.random.below(10_000)));
+    fn step(&mut self) {
+        match self.random.below(40) {
+            _ if self.open.len() < OPEN => self.register(),
+            0 => self.close(),
+            1 => self.die(),
+            _ => self.beat(),
         }
-        // Whatever still runs would go on giving signs of life.
+        // A central that comes back has to catch up with the clients, so they pause.
+        thread::sleep(Duration::from_micros(self.random.below(10_000)));
+    }
+
+    /// Ends all processes, since the daemon sends heartbeats for those that run; returns what was recorded.
+    fn finish(mut self) -> Vec<Operation> {
         while let Some(watched) = self.open.iter().position(|open| open.process.is_some()) {
             self.end_process(watched);
         }
@@ -240,15 +241,9 @@ fn turmoil(server: &mut Server, hosts: &mut [Host], random: &mut Random) -> Vec<
         }
     }
     workers.push(Worker::new(OLD, 0, Target::Central(server.client("central")), random.fork()));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let workers: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| worker.work(&stop))).collect();
-        for _ in 0..campaign(12, 60) {
-            break_something(server, hosts, random);
-        }
-        stop.store(true, Ordering::Relaxed);
-        workers.into_iter().flat_map(|worker| worker.join().expect("a client")).collect()
-    })
+    let faults = || (0..campaign(12, 60)).for_each(|_| break_something(server, hosts, random));
+    let ((), workers) = run_beside(workers, Worker::step, faults);
+    workers.into_iter().flat_map(Worker::finish).collect()
 }
 
 fn rows_of_central(server: &Server) -> Vec<Row> {

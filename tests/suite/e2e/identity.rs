@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::postgres::Server;
 
 fn migrated() -> (Server, String) {
     let server = Server::start(&[]);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
 
 const SOON: Duration = Duration::from_secs(20);
 

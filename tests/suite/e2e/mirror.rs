@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::pgbouncer::Pooler;
-use crate::support::postgres::{Server, Stop};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::pgbouncer::Pooler;
+use testkit::postgres::{Server, Stop};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::postgres::{NULL, Server, Stop};
+use testkit::daemon::Host;
+use testkit::postgres::{NULL, Server, Stop};
 
 const MACHINES: [&str; 3] = ["odin3", "odin4", "laptop"];
 const SESSIONS: usize = 100;
@@ -205,7 +205,7 @@ fn rows_missing_from_a_restored_dump_are_pushed_again() {
     server.restore("central", &dump);
     let returned = now();
     hosts.iter().for_each(|host| {
-        crate::support::eventually("what central lost is noticed", Duration::from_secs(60), || {
+        testkit::eventually("what central lost is noticed", Duration::from_secs(60), || {
             host.ask("POST", "/v1/sync", None);
             host.log().contains("central lost what it had").then_some(())
         });

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::campaign;
-use crate::support::daemon::Host;
+use testkit::campaign;
+use testkit::daemon::Host;
 
 /// How many registrations are measured at a time.
 const MEASURED: u64 = 100;

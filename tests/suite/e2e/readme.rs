@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 /// The shell blocks under a heading of a document.
 fn blocks(document: &str, heading: &str) -> Vec<String> {

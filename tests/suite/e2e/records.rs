@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::chronicle::listed;
-use crate::support::daemon::Host;
-use crate::support::postgres::Server;
-use crate::support::{legacy_history, old_central};
+use testkit::chronicle::listed;
+use testkit::daemon::Host;
+use testkit::postgres::Server;
+use testkit::{legacy_history, old_central};
 
 fn add(host: &Host, session: &str, route: &str, body: &Value) -> Value {
     let (status, answer) = host.ask("POST", &format!("/v1/sessions/{session}/{route}"), Some(body));
@@ -175,7 +175,7 @@ fn unknown_event_type_is_parked_until_central_accepts_it() {
         "central",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'central'",
     );
-    crate::support::eventually("they are freed", std::time::Duration::from_secs(60), || {
+    testkit::eventually("they are freed", std::time::Duration::from_secs(60), || {
         host.ask("POST", "/v1/sync", Some(&json!({})));
         (host.status()["parked"] == 0).then_some(())
     });

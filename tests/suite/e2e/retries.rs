@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Host, raw};
+use testkit::daemon::{Host, raw};
 
 /// A POST with these headers: status, and body.
 fn post(host: &Host, path: &str, headers: &str, body: &Value) -> (u16, Value) {

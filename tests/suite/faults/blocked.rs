@@ -6,8 +6,8 @@ use rusqlite::Connection;
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::daemon::Host;
+use testkit::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Host;
-use crate::support::{campaign, eventually, random::Random};
+use testkit::daemon::Host;
+use testkit::{campaign, eventually, random::Random};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -7,11 +7,11 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{LIMIT, await_state, check_ledger, hurried, nudged};
-use crate::support::chronicle::{Chronicle, calm, restless_client};
-use crate::support::daemon::Host;
-use crate::support::postgres::{Server, Stop};
-use crate::support::proxy::{Direction, Mode, Proxy};
-use crate::support::{campaign, eventually, legacy_history, random::Random};
+use testkit::chronicle::{Chronicle, calm, restless_client};
+use testkit::daemon::Host;
+use testkit::postgres::{Server, Stop};
+use testkit::proxy::{Direction, Mode, Proxy};
+use testkit::{campaign, eventually, legacy_history, random::Random};
 
 /// A central with all that the earlier services have, and our schema.
 fn full_central(zone: &str) -> Server {

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

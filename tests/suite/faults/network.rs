@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{LIMIT, await_state, central, check_ledger, hurried, nudged};
-use crate::support::daemon::Host;
-use crate::support::postgres::Server;
-use crate::support::proxy::{Direction, Mode, Proxy};
-use crate::support::work::Work;
-use crate::support::{campaign, eventually, random::Random};
+use testkit::daemon::Host;
+use testkit::load::Load;
+use testkit::postgres::Server;
+use testkit::proxy::{Direction, Mode, Proxy};
+use testkit::{campaign, eventually, random::Random};
 
 /// A daemon whose central is behind a proxy, connected.
 fn behind_a_proxy() -> (Server, Proxy, Host) {
@@ -23,7 +23,7 @@ fn behind_a_proxy() -> (Server, Proxy, Host) {
 #[test]
 fn network_faults_under_load_lose_and_repeat_nothing() {
     let (server, proxy, host) = behind_a_proxy();
-    let load = Work::new("faults");
+    let load = Load::paced("faults");
     let faults = [
         Mode::Refuse,
         Mode::Hang,
@@ -51,14 +51,14 @@ fn network_faults_under_load_lose_and_repeat_nothing() {
         }
     });
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
 }
 
 #[test]
 fn slow_network_causes_no_error() {
     let (server, proxy, host) = behind_a_proxy();
-    let load = Work::new("slow");
+    let load = Load::paced("slow");
     load.during(&host, || {
         proxy.set(Mode::Delay(Duration::from_millis(20)));
         let slow = nudged(&host, "a push goes the slow way", || {
@@ -72,7 +72,7 @@ fn slow_network_causes_no_error() {
     });
     proxy.set(Mode::Pass);
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
 }
 
@@ -81,7 +81,7 @@ fn cut_after_commit_applies_the_batch_once() {
     let cuts = campaign(30, 600);
     let mut random = Random::from_clock("cuts at commit");
     let (server, proxy, host) = behind_a_proxy();
-    let load = Work::new("commits");
+    let load = Load::paced("commits");
     load.during(&host, || {
         while proxy.commits_cut() < cuts {
             let before = proxy.commits_cut();
@@ -93,7 +93,7 @@ fn cut_after_commit_applies_the_batch_once() {
         }
     });
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
     println!("{} answers to a commit lost, {} changes acknowledged", proxy.commits_cut(), load.acknowledged());
 }
@@ -103,7 +103,7 @@ fn cut_at_any_byte_applies_the_batch_once() {
     let cuts = campaign(30, 600);
     let mut random = Random::from_clock("cuts at any byte");
     let (server, proxy, host) = behind_a_proxy();
-    let load = Work::new("bytes");
+    let load = Load::paced("bytes");
     load.during(&host, || {
         for _ in 0..cuts {
             let direction = if random.below(2) == 0 { Direction::ToCentral } else { Direction::FromCentral };
@@ -115,7 +115,7 @@ fn cut_at_any_byte_applies_the_batch_once() {
         }
     });
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
 }
 

@@ -1,10 +1,10 @@
 //! What the operator sees of a fault: state, time, reason and advice in the status; one log line; metrics.
 
 use super::{LIMIT, await_state, central, limited, metric, nudged};
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
-use crate::support::proxy::{Direction, Mode, Proxy};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
+use testkit::proxy::{Direction, Mode, Proxy};
 
 /// A machine that is busy with other tests must not look like a central that is slow.
 const UNHURRIED: &str = "1500ms";

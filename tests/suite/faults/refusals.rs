@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{LIMIT, hurried, limited, nudged};
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::Server;
-use crate::support::proxy::{Mode, Proxy};
-use crate::support::{legacy_history, old_central};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::Server;
+use testkit::proxy::{Mode, Proxy};
+use testkit::{legacy_history, old_central};
 
 /// A central with the recording tables, and a login that may do what a daemon needs.
 fn central() -> Server {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{await_state, central, check_ledger, hurried, nudged};
-use crate::support::daemon::Host;
-use crate::support::pgbouncer::Pooler;
-use crate::support::postgres::{Server, Stop};
-use crate::support::work::Work;
-use crate::support::{campaign, random::Random};
+use testkit::daemon::Host;
+use testkit::load::Load;
+use testkit::pgbouncer::Pooler;
+use testkit::postgres::{Server, Stop};
+use testkit::{campaign, random::Random};
 
 /// Not waiting for luck: the moment is what is drawn.
 fn a_moment(random: &mut Random) {
@@ -26,7 +26,7 @@ fn kills_of_postgres_and_daemon_under_load_lose_nothing() {
     let mut random = Random::from_clock("kill -9 of both");
     let mut server = central(&[]);
     let mut host = hurried("odin3", &server.url("central")).started();
-    let load = Work::new("kills");
+    let load = Load::paced("kills");
     for _ in 0..kills {
         let daemon_too = random.below(3) > 0;
         let postgres_too = random.below(3) > 0 || !daemon_too;
@@ -50,7 +50,7 @@ fn kills_of_postgres_and_daemon_under_load_lose_nothing() {
         await_state(&host, "connected");
     }
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
     println!("{kills} times killed, {} changes acknowledged", load.acknowledged());
 }
@@ -60,7 +60,7 @@ fn hanging_postgres_under_load_loses_nothing() {
     let mut random = Random::from_clock("SIGSTOP");
     let server = central(&[]);
     let host = hurried("odin3", &server.url("central")).started();
-    let load = Work::new("hangs");
+    let load = Load::paced("hangs");
     load.during(&host, || {
         for _ in 0..campaign(5, 100) {
             await_state(&host, "connected");
@@ -73,7 +73,7 @@ fn hanging_postgres_under_load_loses_nothing() {
         }
     });
     host.await_synced();
-    load.check(&server);
+    load.check_central(&server);
     check_ledger(&host, &server);
 }
 
@@ -88,7 +88,7 @@ fn failover_with_the_old_primary_gone() {
     let mut primary = central(&[]);
     let replica = primary.replica();
     let host = with_both(&primary, &replica);
-    let load = Work::new("failover");
+    let load = Load::paced("failover");
     load.during(&host, || {
         await_state(&host, "connected");
         // The last of what the primary took never gets to the replica, as it is with asynchronous replication.
@@ -108,7 +108,7 @@ fn failover_with_the_old_primary_gone() {
         await_state(&host, "connected");
     });
     host.await_synced();
-    load.check(&replica);
+    load.check_central(&replica);
     check_ledger(&host, &replica);
 }
 
@@ -117,7 +117,7 @@ fn failover_with_the_old_primary_read_only() {
     let primary = central(&[]);
     let replica = primary.replica();
     let host = with_both(&primary, &replica);
-    let load = Work::new("readonly");
+    let load = Load::paced("readonly");
     load.during(&host, || {
         await_state(&host, "connected");
         primary.psql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on");
@@ -128,7 +128,7 @@ fn failover_with_the_old_primary_read_only() {
         await_state(&host, "connected");
     });
     host.await_synced();
-    load.check(&replica);
+    load.check_central(&replica);
     check_ledger(&host, &replica);
 }
 
@@ -142,7 +142,7 @@ fn restarting_transaction_pooler_loses_nothing() {
         let url = pooler.url("central");
         Host::new("migrator").ok(&["migrate", "--central-url", &url]);
         let hosts = ["odin3", "laptop"].map(|machine| hurried(machine, &url).started());
-        let loads = ["pool-a", "pool-b"].map(Work::new);
+        let loads = ["pool-a", "pool-b"].map(Load::paced);
         loads[0].during(&hosts[0], || {
             loads[1].during(&hosts[1], || {
                 for signal in [Signal::INT, Signal::KILL, Signal::KILL] {
@@ -155,7 +155,7 @@ fn restarting_transaction_pooler_loses_nothing() {
         });
         for (host, load) in hosts.iter().zip(&loads) {
             host.await_synced();
-            load.check(&server);
+            load.check_central(&server);
             host.ok(&["machines"]);
         }
         let turned = server.psql("central", "SELECT count(*) FROM sessiond_hosts WHERE batch > 0");

@@ -18,7 +18,7 @@ use sessiond::sync::worker::{SyncSettings, Worker};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::support::fake_central::{FakeCentral, FakeLink};
+use sessiond::sync::fake_central::{FakeCentral, FakeLink};
 
 /// A central whose client has a bug, for as long as a test wants it.
 struct Buggy {

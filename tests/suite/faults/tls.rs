@@ -9,9 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{await_state, hurried, limited};
-use crate::support::daemon::Host;
-use crate::support::network;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::network;
+use testkit::postgres::Server;
 
 /// An authority, and a certificate of it for a server of this name.
 struct Certificates {
@@ -94,7 +94,7 @@ fn tls_modes_and_wrong_certificates() {
 #[test]
 fn required_tls_rejects_a_server_without_it() {
     let server = Server::start(&[]);
-    let proxy = crate::support::proxy::Proxy::to_socket(&server.socket());
+    let proxy = testkit::proxy::Proxy::to_socket(&server.socket());
     let host = hurried("odin3", &format!("{}?sslmode=require", proxy.url("postgres", "postgres"))).started();
     let status = await_state(&host, "refused");
     assert!(status["central"]["last_error"].as_str().unwrap().contains("check sslmode"), "{status}");
@@ -196,11 +196,11 @@ fn password_is_never_sent_in_clear_to_another_machine() {
         for rest in ["?sslmode=disable", "?sslmode=prefer", "?sslmode=allow"] {
             switch("");
             await_state(&host, "refused");
-            crate::support::eventually("the refusal is that of the mode", std::time::Duration::from_secs(30), || {
+            testkit::eventually("the refusal is that of the mode", std::time::Duration::from_secs(30), || {
                 refusal(&host).contains("offers no TLS").then_some(())
             });
             switch(rest);
-            crate::support::eventually("the password is not sent", std::time::Duration::from_secs(30), || {
+            testkit::eventually("the password is not sent", std::time::Duration::from_secs(30), || {
                 refusal(&host).contains("password in clear text").then_some(())
             });
         }
@@ -213,6 +213,6 @@ fn password_is_never_sent_in_clear_to_another_machine() {
         assert!(verdict == "wrong" && found.contains("in clear to another machine"), "{verdict}: {found}");
         switch("?sslmode=disable&require_auth=md5");
         assert!(refusal(&host).contains("require_auth"));
-        server.stop(crate::support::postgres::Stop::Fast);
+        server.stop(testkit::postgres::Stop::Fast);
     });
 }

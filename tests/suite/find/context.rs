@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rows::{Rows, abandoned};
-use crate::support::daemon::{Host, raw};
+use testkit::daemon::{Host, raw};
 
 fn context(host: &Host, id: &str) -> Value {
     let (status, answer) = host.ask("GET", &format!("/v1/sessions/{id}/context"), None);

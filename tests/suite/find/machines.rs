@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::rows::{Rows, abandoned};
-use crate::support::daemon::Host;
-use crate::support::eventually;
-use crate::support::postgres::{Server, Stop};
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::{Server, Stop};
 
 const SOON: Duration = Duration::from_secs(20);
 

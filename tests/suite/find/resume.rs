@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::rows::{Rows, abandoned};
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 fn resume(host: &Host, body: Value) -> (u16, Value) {
     host.ask("POST", "/v1/resume", Some(&body))
@@ -57,7 +57,7 @@ fn process_of_a_resume_is_watched_over_a_restart() {
     assert_eq!((&session["status"], &session["claude_session_uuid"]), (&json!("active"), &json!("c0ffee")));
     process.kill().unwrap();
     process.wait().unwrap();
-    crate::support::eventually("its death is noticed", std::time::Duration::from_secs(30), || {
+    testkit::eventually("its death is noticed", std::time::Duration::from_secs(30), || {
         (host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"] == "stale").then_some(())
     });
 }

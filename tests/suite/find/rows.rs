@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use crate::support::daemon::Host;
-use crate::support::eventually;
+use testkit::daemon::Host;
+use testkit::eventually;
 
 /// The database of a host whose daemon has been started once.
 pub struct Rows(Connection);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::rows::abandoned_with;
-use crate::support::daemon::Host;
-use crate::support::postgres::Stop;
-use crate::support::{eventually, old_central};
+use testkit::daemon::Host;
+use testkit::postgres::Stop;
+use testkit::{eventually, old_central};
 
 const SOON: Duration = Duration::from_secs(20);
 

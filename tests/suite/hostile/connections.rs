@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::targets::assert_tidy;
-use crate::support::daemon::Host;
-use crate::support::{campaign, eventually};
+use testkit::daemon::Host;
+use testkit::{campaign, eventually};
 
 /// How long an honest client may wait while others do their worst.
 const PROMPT: Duration = Duration::from_secs(6);

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::support::campaign;
-use crate::support::daemon::Host;
-use crate::support::random::Random;
+use testkit::campaign;
+use testkit::daemon::Host;
+use testkit::random::Random;
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,negative_data_rejection,\

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::targets::{TARGETS, Target};
-use crate::support::campaign;
-use crate::support::random::Random;
+use testkit::campaign;
+use testkit::random::Random;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sessiond::domain::text::is_unsafe;
 
-use crate::support::agent::{Agent, repository};
-use crate::support::daemon::{Host, raw};
-use crate::support::postgres::Server;
-use crate::support::{eventually, legacy_history};
+use testkit::agent::{Agent, repository};
+use testkit::daemon::{Host, raw};
+use testkit::postgres::Server;
+use testkit::{eventually, legacy_history};
 
 const SOON: Duration = Duration::from_secs(20);
 /// What a line would begin with, were a line break of the text one of the output.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 /// A user, the group it has at login, and the groups it has beside.
 #[derive(Clone, Copy)]
@@ -269,7 +269,7 @@ fn a_resume_prefers_the_callers_own_session() {
     let ids = users.map(|user| registered(&host, user, r#"{"project": "odin", "current_epic": "003"}"#));
     let is_stale = |id: &String| ask(&host, ROOT, "GET", &format!("/v1/sessions/{id}"), "").1["status"] == "stale";
     let await_stale = || {
-        crate::support::eventually("both are stale", std::time::Duration::from_secs(60), || {
+        testkit::eventually("both are stale", std::time::Duration::from_secs(60), || {
             ids.iter().all(is_stale).then_some(())
         })
     };

@@ -1,16 +1,15 @@
 //! Acknowledged writes survive power cuts under load.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{damaged, host_id, pass};
-use crate::support::daemon::Host;
-use crate::support::load::Load;
-use crate::support::random::Random;
-use crate::support::volume::{Kind, Volume};
-use crate::support::{campaign, eventually};
+use testkit::daemon::Host;
+use testkit::load::Load;
+use testkit::random::Random;
+use testkit::volume::{Kind, Volume};
+use testkit::{campaign, eventually};
 
 /// After so many cuts a new store is begun: a list of thousands of sessions takes its time.
 const CUTS_OF_A_STORE: u64 = 50;
@@ -24,7 +23,7 @@ fn host_on(volume: &Volume, folder: &str) -> Host {
 fn cut(volume: &Volume, host: &mut Host, load: &Load, lingers: Duration, before: impl FnOnce(&Host)) {
     load.during(host, || {
         before(host);
-        load.fails(|| volume.cut());
+        load.disk_fails(|| volume.cut());
         std::thread::sleep(lingers);
     });
     host.kill();
@@ -40,7 +39,7 @@ fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, before: Befor
     let mut random = Random::from_clock(test);
     let mut acknowledged = 0;
     for store in 0..cuts.div_ceil(CUTS_OF_A_STORE) {
-        let (mut host, load) = (host_on(&volume, &format!("state{store}")).started(), Load::default());
+        let (mut host, load) = (host_on(&volume, &format!("state{store}")).started(), Load::fast());
         let identity = host_id(&host);
         for cut_number in 0..CUTS_OF_A_STORE.min(cuts - store * CUTS_OF_A_STORE) {
             let lingers = Duration::from_micros(random.below(10_000));
@@ -48,7 +47,7 @@ fn nothing_acknowledged_is_lost(test: &str, kind: Kind, cuts: u64, before: Befor
             assert_eq!(load.violations(&host), [""; 0], "after cut {cut_number} of store {store}");
             assert_eq!(host_id(&host), identity);
         }
-        acknowledged += load.acknowledged.load(Ordering::Relaxed);
+        acknowledged += load.acknowledged();
         host.kill();
         std::fs::remove_dir_all(host.state_dir()).expect("a state folder");
     }
@@ -72,8 +71,8 @@ fn while_stopping(host: &Host, load: &Load, random: &mut Random) {
 
 /// Waits until so many more writes are acknowledged.
 fn acknowledges(load: &Load, more: u64) {
-    let goal = load.acknowledged.load(Ordering::Relaxed) + more;
-    let reached = || (load.acknowledged.load(Ordering::Relaxed) >= goal).then_some(());
+    let goal = load.acknowledged() + more;
+    let reached = || (load.acknowledged() >= goal).then_some(());
     eventually("the daemon acknowledges", Duration::from_secs(20), reached);
 }
 
@@ -130,7 +129,7 @@ fn normal_durability_may_lose_writes() {
         let cuts = campaign(8, 100);
         let mut lossy = 0;
         for _ in 0..cuts {
-            let load = Load::default();
+            let load = Load::fast();
             cut(&volume, &mut host, &load, Duration::ZERO, |_| acknowledges(&load, 50));
             lossy += u64::from(!load.violations(&host).is_empty());
             assert_eq!(host_id(&host), identity);
@@ -146,7 +145,7 @@ fn normal_durability_may_lose_writes() {
 fn recovered_writes_are_synced_before_they_are_reported() {
     let Some(volume) = Volume::for_test("power::what_a_start_finds_is_on_the_disk", Kind::Ext4) else { return };
     let mut host = host_on(&volume, "state");
-    let load = Load::default();
+    let load = Load::fast();
     host.configure("[store]\ndurability = \"normal\"\n");
     host.start();
     load.during(&host, || acknowledges(&load, 50));

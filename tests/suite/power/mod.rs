@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::daemon::Host;
-use crate::support::random::Random;
+use testkit::daemon::Host;
+use testkit::random::Random;
 
 /// Lets a random time pass: its length is what is drawn, nothing is waited for.
 fn pass(random: &mut Random, at_most: Duration) {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{damaged, names, pass};
-use crate::support::campaign;
-use crate::support::daemon::Host;
-use crate::support::random::Random;
-use crate::support::volume::{Kind, Volume};
+use testkit::campaign;
+use testkit::daemon::Host;
+use testkit::random::Random;
+use testkit::volume::{Kind, Volume};
 
 const SESSIONS: usize = 60;
 const PAGE: usize = 4096;

@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{damaged, host_id, pass};
-use crate::support::daemon::Host;
-use crate::support::load::Load;
-use crate::support::random::Random;
-use crate::support::volume::{Kind, Volume};
-use crate::support::{campaign, eventually};
+use testkit::daemon::Host;
+use testkit::load::Load;
+use testkit::random::Random;
+use testkit::volume::{Kind, Volume};
+use testkit::{campaign, eventually};
 
 /// The host on an empty folder that is yet to be made, and so are those above it.
 fn fresh_host(volume: &Volume, number: u64) -> Host {
@@ -33,7 +32,7 @@ fn pinned(host: &Host) -> Option<String> {
 }
 
 fn answered_by(load: &Load) -> Option<()> {
-    (load.acknowledged.load(Ordering::Relaxed) > 0).then_some(())
+    (load.acknowledged() > 0).then_some(())
 }
 
 /// Waits for a file, and does nothing else, since the moments to cut are few.
@@ -54,7 +53,7 @@ fn the_next_start_works(test: &str, kind: Kind) {
     for number in 0..cuts {
         let mut host = fresh_host(&volume, number);
         host.launch();
-        let load = Load::default();
+        let load = Load::fast();
         load.during(&host, || {
             match number % 3 {
                 0 => made(&host.state_dir().join("lock")),
@@ -62,7 +61,7 @@ fn the_next_start_works(test: &str, kind: Kind) {
                 _ => pass(&mut random, at_most),
             }
             pass(&mut random, Duration::from_millis(3));
-            load.fails(|| volume.cut());
+            load.disk_fails(|| volume.cut());
         });
         host.kill();
         volume.restore();

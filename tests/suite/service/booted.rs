@@ -4,8 +4,8 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::package;
-use crate::support::machine::Machine;
-use crate::support::{campaign, eventually};
+use testkit::machine::Machine;
+use testkit::{campaign, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::support::daemon::Host;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::postgres::Server;
 
 fn look(host: &Host) -> (i32, Vec<Value>) {
     let state = host.state_dir();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::daemon::Host;
+use testkit::daemon::Host;
 
 #[test]
 fn permanent_failure_exits_with_success_under_launchd() {

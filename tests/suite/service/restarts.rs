@@ -4,16 +4,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sessiond::client::{Client, Endpoint};
 use sessiond::wire::{ErrorCode, ErrorDetail, HeartbeatRequest, ListQuery, RegisterRequest};
 use tempfile::TempDir;
 
-use crate::support::{campaign, eventually};
+use testkit::clients::run_beside;
+use testkit::{LIMIT, campaign, eventually};
 
 /// A service manager in small: it keeps the socket, if there is one to keep, and starts the daemon.
 struct Manager {
@@ -53,53 +52,50 @@ impl Manager {
         Client::new(Endpoint::at(self.socket()))
     }
 
-    /// Starts and ends daemons while clients ask all the time; answers how often they were answered.
+    /// Starts and ends daemons while clients send requests; returns how many were answered.
     fn exchange(&self, times: u64, signal: Signal, mut failed: impl FnMut(&ErrorDetail)) -> u64 {
-        let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-        let failures = thread::scope(|scope| {
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| self.ask(&done, &answered))).collect();
-            for _ in 0..times {
-                let mut daemon = self.start();
-                let before = answered.load(Ordering::Relaxed);
-                eventually("clients are answered", Duration::from_secs(60), || {
-                    (answered.load(Ordering::Relaxed) > before + 40).then_some(())
-                });
-                kill_process(Pid::from_child(&daemon), signal).unwrap();
-                daemon.wait().unwrap();
-            }
-            // The last ones are served, too.
-            let mut daemon = self.start();
-            done.store(true, Ordering::Relaxed);
-            let failures: Vec<_> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-            daemon.kill().unwrap();
-            daemon.wait().unwrap();
-            failures
-        });
-        failures.iter().for_each(&mut failed);
+        let answered = AtomicU64::new(0);
+        let clients = vec![Vec::new(); 4];
+        let (mut daemon, failures) = run_beside(
+            clients,
+            |failures| self.ask(&answered, failures),
+            || {
+                for _ in 0..times {
+                    let mut daemon = self.start();
+                    let before = answered.load(Ordering::Relaxed);
+                    eventually("clients are answered", LIMIT, || {
+                        (answered.load(Ordering::Relaxed) > before + 40).then_some(())
+                    });
+                    kill_process(Pid::from_child(&daemon), signal).unwrap();
+                    daemon.wait().unwrap();
+                }
+                // It answers the last requests.
+                self.start()
+            },
+        );
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        failures.iter().flatten().for_each(&mut failed);
         answered.into_inner()
     }
 
-    fn ask(&self, done: &AtomicBool, answered: &AtomicU64) -> Vec<ErrorDetail> {
+    /// Registers, reports, closes and lists, and adds the errors to `failures`.
+    fn ask(&self, answered: &AtomicU64, failures: &mut Vec<ErrorDetail>) {
         let client = self.client();
         let request = RegisterRequest { project: "odin".into(), ..RegisterRequest::default() };
-        let mut failures = Vec::new();
         let mut id = None;
-        while !done.load(Ordering::Relaxed) {
-            let registered = client.register(&request).map(|session| id = Some(session.instance_id));
-            let heartbeat =
-                id.as_deref().map_or(Ok(()), |id| client.heartbeat(id, &HeartbeatRequest::default()).map(drop));
-            let closed = id.take().map_or(Ok(()), |id| client.close(&id).map(drop));
-            // Of those that are not closed, so that a long campaign does not end in ever longer lists.
-            let active = ListQuery { active_only: Some(true), ..ListQuery::default() };
-            let listed = client.list(&active).map(drop);
-            for answer in [registered, heartbeat, closed, listed] {
-                match answer {
-                    Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
-                    Err(error) => failures.push(error),
-                }
+        let registered = client.register(&request).map(|session| id = Some(session.instance_id));
+        let heartbeat = id.as_deref().map_or(Ok(()), |id| client.heartbeat(id, &HeartbeatRequest::default()).map(drop));
+        let closed = id.take().map_or(Ok(()), |id| client.close(&id).map(drop));
+        // Of those that are not closed, so that a long campaign does not end in ever longer lists.
+        let active = ListQuery { active_only: Some(true), ..ListQuery::default() };
+        let listed = client.list(&active).map(drop);
+        for answer in [registered, heartbeat, closed, listed] {
+            match answer {
+                Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                Err(error) => failures.push(error),
             }
         }
-        failures
     }
 
     fn log(&self) -> String {

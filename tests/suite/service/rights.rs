@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::daemon::Host;
-use crate::support::old_central;
-use crate::support::postgres::Server;
+use testkit::daemon::Host;
+use testkit::old_central;
+use testkit::postgres::Server;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central/rights").join(name)

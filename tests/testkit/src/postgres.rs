@@ -13,7 +13,7 @@ use nix::unistd::User;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
-use super::eventually;
+use crate::eventually;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -378,10 +378,10 @@ fn copy_template(to: &Path) {
 fn template() -> PathBuf {
     let version = Command::new(binary("initdb")).arg("--version").output().expect("initdb can be run").stdout;
     let version = String::from_utf8_lossy(&version).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}{}", geteuid().as_raw()));
+    let kept = crate::target_tmp().join(format!("{version}{}", geteuid().as_raw()));
     if !kept.exists() {
         // Renamed as a whole; if another process was first, this copy is discarded.
-        let draft = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the template");
+        let draft = tempfile::tempdir_in(crate::target_tmp()).expect("a folder for the template");
         initialise(&draft.path().join("data"));
         _ = fs::rename(draft.path().join("data"), &kept);
     }

@@ -99,7 +99,7 @@ impl Proxy {
         *self.shared.mode.lock().unwrap() = mode;
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         let refuse = mode == Mode::Refuse;
-        super::eventually("the proxy follows", Duration::from_secs(10), || {
+        crate::eventually("the proxy follows", Duration::from_secs(10), || {
             (self.shared.refusing.load(Ordering::SeqCst) == refuse).then_some(())
         });
     }

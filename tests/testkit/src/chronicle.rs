@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::daemon::Host;
-use super::eventually;
-use super::postgres::{Behind, Server};
+use crate::clients::run_beside;
+use crate::daemon::Host;
+use crate::eventually;
+use crate::postgres::{Behind, Server};
 
 /// The load is to be there, not to keep the machine from the tests beside it.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -35,24 +35,11 @@ impl Chronicle {
 
     /// Has things happen for as long as `fault` takes.
     pub fn during<T>(&self, host: &Host, fault: impl FnOnce() -> T) -> T {
-        struct Done<'a>(&'a AtomicBool);
-        // It stops even when the test fails, which would else never end.
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let _done = Done(&stop);
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    self.append(host);
-                    thread::sleep(PAUSE);
-                }
-            });
-            fault()
-        })
+        let step = |(): &mut ()| {
+            self.append(host);
+            thread::sleep(PAUSE);
+        };
+        run_beside(vec![()], step, fault).0
     }
 
     /// One thing happens: mostly an event, now and then a command or a checkpoint.

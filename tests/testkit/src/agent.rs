@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::daemon::Host;
-use super::eventually;
+use crate::daemon::Host;
+use crate::eventually;
 
 /// A hook may take 100 ms; the machine that runs the tests has more to do than that.
 pub const AT_MOST: Duration = Duration::from_secs(3);

@@ -1,24 +1,24 @@
 //! A central database in memory, for the simulation and for tests. It passes the same conformance suite as Postgres.
 
+mod calls;
+mod history;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use sessiond::clock::Clock;
-use sessiond::domain::link::Conflict;
-use sessiond::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
-use sessiond::domain::{
+use crate::clock::Clock;
+use crate::domain::link::Conflict;
+use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
+use crate::domain::{
     ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SharedColumn, Status, TimedSession, Timestamp,
 };
-use sessiond::sync::central::{
+use crate::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
 };
 use uuid::Uuid;
 
-use super::fake_history::{FakeHistory, FakeRow};
-
-#[path = "fake_central_calls.rs"]
-mod calls;
+pub use history::{FakeHistory, FakeRow};
 
 /// What goes wrong with the next call.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::eventually;
+use crate::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -114,7 +114,7 @@ impl Host {
 
     /// The program with nothing in its environment but what this host says.
     pub fn sessiond(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
+        let mut command = Command::new(crate::program());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

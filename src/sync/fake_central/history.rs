@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sessiond::domain::{HistoryRecord, HistoryTables, RecordKind, TableState, Timestamp};
-use sessiond::sync::central::{CentralError, Rejection, RowOutcome};
+use crate::domain::{HistoryRecord, HistoryTables, RecordKind, TableState, Timestamp};
+use crate::sync::central::{CentralError, Rejection, RowOutcome};
 use uuid::Uuid;
 
 /// A row of one of the three tables.

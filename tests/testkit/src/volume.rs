@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::ioctl::{Setter, ioctl};
 use tempfile::TempDir;
 
-use super::eventually;
+use crate::eventually;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

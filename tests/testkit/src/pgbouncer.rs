@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::eventually;
-use super::postgres::{Server, as_owner, binary, hand_over};
+use crate::eventually;
+use crate::postgres::{Server, as_owner, binary, hand_over};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: u16 = 6432;

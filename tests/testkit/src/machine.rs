@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
-use super::eventually;
-use super::volume::MOUNTS;
+use crate::eventually;
+use crate::volume::MOUNTS;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The hierarchies that nspawn needs a group of its own in, where the host still has version 1 of them.
@@ -33,7 +33,7 @@ pub struct Machine {
 
 /// Where tests/run keeps the Debian.
 pub fn debian() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lab").join("bookworm")
+    crate::target_tmp().with_file_name("lab").join("bookworm")
 }
 
 impl Machine {
