@@ -71,6 +71,9 @@ impl Recorder for AgentRecorder {
             context_percent: None,
             promised_id: None,
             outer_id: None,
+            at: (self.clock)(),
+            activity: None,
+            work: None,
         };
         let sighting = ReceivedReport {
             report,

@@ -364,7 +364,7 @@ impl ImportContext {
         // A user's requests wait for one another, and never for another user's.
         let key = request.write.session_key().map(|key| format!("{} {key}", entry.uid));
         let needs_session = !matches!(request.write, ClientWrite::Agent { .. });
-        match self.validate(request, entry.uid) {
+        match self.validate(request, entry.uid, at) {
             Ok(write) => {
                 let draws = std::array::from_fn(|_| (self.random)());
                 let caller = Caller { uid: entry.uid };
@@ -375,7 +375,7 @@ impl ImportContext {
         }
     }
 
-    fn validate(&self, request: SpooledRequest, uid: u32) -> Result<SpooledWrite, Invalid> {
+    fn validate(&self, request: SpooledRequest, uid: u32, at: Timestamp) -> Result<SpooledWrite, Invalid> {
         let host = self.identity.current().name;
         let settings = self.settings.borrow();
         match request.write {
@@ -399,7 +399,7 @@ impl ImportContext {
             ClientWrite::Event { id, request } => Ok(self.append(id, request.validate()?)),
             ClientWrite::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
             ClientWrite::Agent { report } => Ok(SpooledWrite::Report(Box::new(self.received(
-                report.validate(&settings.type_rules)?,
+                report.validate(&settings.type_rules, at)?,
                 process_of(uid, report.pid, report.pid_started),
                 host,
             )))),

@@ -10,8 +10,10 @@
 //! - An end counts only for the session whose current id it names, and only if no other process runs that session.
 //! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
+use super::activity::ActivityEvent;
 use super::hash::fnv1a;
-use super::{InstanceId, InstanceType, Project};
+use super::work::WorkUpdate;
+use super::{InstanceId, InstanceType, Project, Timestamp};
 
 /// What an agent reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +113,10 @@ pub struct ValidReport {
     pub promised_id: Option<InstanceId>,
     /// The session of the program that runs the agent, by INSTANCE_ID in its environment.
     pub outer_id: Option<InstanceId>,
+    /// When it happened; not later than it arrived.
+    pub at: Timestamp,
+    pub activity: Option<ActivityEvent>,
+    pub work: Option<WorkUpdate>,
 }
 
 /// A session that a report may belong to.

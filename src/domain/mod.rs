@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, generates a random number, does I/O or awaits. Times are passed in as [`Timestamp`],
 //! randomness as a number, so that every computation can be replayed.
 
+pub mod activity;
 pub mod agent;
 pub mod backoff;
 pub mod columns;
@@ -24,6 +25,7 @@ pub mod resume;
 pub mod session;
 pub mod text;
 pub mod time;
+pub mod work;
 
 pub use columns::{ColumnTimes, SharedColumn, TimedSession};
 pub use context::{Context, SessionHistory};

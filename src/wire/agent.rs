@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::SessionBody;
+use super::{ActivityReport, SessionBody};
 use crate::domain::agent::{AgentKind, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
-use crate::domain::{InstanceId, Invalid, Project};
+use crate::domain::work::WorkUpdate;
+use crate::domain::{InstanceId, Invalid, Project, Timestamp};
 
 /// A report of an agent's start, heartbeat or end, which creates, resumes or ends its session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentReport {
     /// `start`: the agent starts or continues a conversation; `beat`: a heartbeat; `leave`: its process switches to
@@ -62,6 +63,16 @@ pub struct AgentReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32, pattern = "^[a-z0-9-]+-(PS|MS)-[a-z0-9]{6}$")]
     pub outer_id: Option<String>,
+    /// When it happened, in RFC 3339. Default: when the report arrives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub at: Option<String>,
+    /// What the agent does from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<ActivityReport>,
+    /// What it says about the work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkUpdate>,
 }
 
 fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceId>, Invalid> {
@@ -69,11 +80,11 @@ fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceI
 }
 
 impl AgentReport {
-    /// The validated report; `rules` determine the type of the session that it may create.
+    /// The validated report, which arrived at `now`; `rules` determine the type of the session that it may create.
     ///
     /// # Errors
     /// A field is invalid.
-    pub fn validate(&self, rules: &[TypeRule]) -> Result<ValidReport, Invalid> {
+    pub fn validate(&self, rules: &[TypeRule], now: Timestamp) -> Result<ValidReport, Invalid> {
         if self.pid.is_some_and(|pid| pid < 1) {
             return Err(Invalid::new("pid", "it must be 1 or more"));
         }
@@ -83,7 +94,13 @@ impl AgentReport {
             Some(project) => Project::parse(project)?,
             None => project_named(folder_name.unwrap_or_default()),
         };
+        let not_a_time = || Invalid::new("at", "it must be a time in RFC 3339, such as 2026-01-30T12:00:00Z");
+        let at = self.at.as_deref().map(|at| Timestamp::parse(at).ok_or_else(not_a_time)).transpose()?;
+        let at = at.map_or(now, |at| at.min(now));
         Ok(ValidReport {
+            at,
+            activity: self.activity.as_ref().map(|activity| activity.validate(at)).transpose()?,
+            work: self.work.clone().map(WorkUpdate::sanitized).filter(|update| !update.is_empty()),
             sign: self.sign()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,

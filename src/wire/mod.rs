@@ -3,6 +3,7 @@
 //! Daemon and client share these types, and the OpenAPI document is generated from them. `validate` turns a request
 //! into a type of `domain`, or names the field that is wrong.
 
+mod activity;
 mod agent;
 mod doctor;
 mod error;
@@ -11,6 +12,7 @@ mod resume;
 mod session;
 mod status;
 
+pub use activity::{ActivityReport, PermissionReport};
 pub use agent::{AgentBody, AgentReport};
 pub use doctor::{DoctorBody, FindingBody};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

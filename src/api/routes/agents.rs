@@ -27,7 +27,7 @@ pub async fn report(
 ) -> Result<(StatusCode, Json<AgentBody>), ApiError> {
     let (report, stale_after) = {
         let settings = api.settings.borrow();
-        (request.validate(&settings.type_rules)?, settings.stale_after)
+        (request.validate(&settings.type_rules, (api.clock)())?, settings.stale_after)
     };
     let process = match report.sign {
         AgentSignal::Found => Some(found(&api, peer, &request).await?),

@@ -16,6 +16,9 @@ fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
         context_percent: None,
         promised_id: None,
         outer_id: None,
+        at: at(1),
+        activity: None,
+        work: None,
     };
     let process = Some(Process { pid, started: 1 });
     // Processes with an odd pid live.

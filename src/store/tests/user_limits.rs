@@ -186,6 +186,9 @@ pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&Instance
         context_percent: None,
         promised_id: promised.cloned(),
         outer_id: None,
+        at: at(1),
+        activity: None,
+        work: None,
     };
     ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true }
 }

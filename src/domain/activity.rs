@@ -1,0 +1,277 @@
+//! What an agent is doing: working, waiting for its user, idle or failed.
+//!
+//! Hooks, the agent's own status file and the API report events. They may arrive in another order than they happened in:
+//! the process of one hook is slower than that of the next, or a report waits in the spool. Each event says when it
+//! happened, and [`Activity::after`] is the only place that decides what it changes.
+//!
+//! **Invariants**
+//! - An event that happened before the newest applied one changes nothing; of two at the same time the later arrival counts.
+//! - A stored time in the future says that the clock was set back since; it blocks no event.
+//! - A sub-agent changes only its own wait: it neither makes an idle session work nor a working one idle.
+//! - The status file only settles what no hook reports, such as an interrupt: it never replaces a failure, background
+//!   work, or a wait whose details a hook reported.
+//!
+//! An activity counts only while its session is active; for a stale or closed session it is what the agent did last.
+
+use std::time::Duration;
+
+use super::{Invalid, Timestamp};
+
+/// The longest detail, in characters.
+pub const MAX_DETAIL: usize = 200;
+/// The longest id of an actor or a prompt, in bytes.
+pub const MAX_ID: usize = 64;
+
+/// How long after a permission request its notification may come. Claude Code 2.1.332 sends it after 6 seconds.
+const NOTIFICATION_DELAY: Duration = Duration::from_secs(10);
+
+/// What the agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivityState {
+    Working,
+    /// Its user has to do something, see [`WaitingFor`].
+    Waiting,
+    /// It is done, and its user may give it the next task.
+    Idle,
+    /// Its turn ended with an error.
+    Failed,
+}
+
+impl ActivityState {
+    pub const ALL: [Self; 4] = [Self::Working, Self::Waiting, Self::Idle, Self::Failed];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Waiting => "waiting",
+            Self::Idle => "idle",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// # Errors
+    /// `text` is none of the four.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let unknown = || Invalid::new("activity", "it must be working, waiting, idle or failed");
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(unknown)
+    }
+}
+
+/// What a waiting agent waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitingFor {
+    /// To be allowed to use a tool.
+    Permission,
+    /// An answer to its question.
+    Question,
+    /// Approval of its plan.
+    Plan,
+    /// Any other input.
+    Input,
+}
+
+impl WaitingFor {
+    pub const ALL: [Self; 4] = [Self::Permission, Self::Question, Self::Plan, Self::Input];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permission => "permission",
+            Self::Question => "question",
+            Self::Plan => "plan",
+            Self::Input => "input",
+        }
+    }
+
+    /// # Errors
+    /// `text` is none of the four.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let unknown = || Invalid::new("waiting_for", "it must be permission, question, plan or input");
+        Self::ALL.into_iter().find(|what| what.as_str() == text).ok_or_else(unknown)
+    }
+}
+
+/// Who reports an activity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivitySource {
+    Hook,
+    /// The agent's own file, such as Claude Code's `sessions/PID.json`.
+    StatusFile,
+    Api,
+}
+
+impl ActivitySource {
+    pub const ALL: [Self; 3] = [Self::Hook, Self::StatusFile, Self::Api];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::StatusFile => "status_file",
+            Self::Api => "api",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.as_str() == text)
+    }
+}
+
+/// An event that says what the agent does from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivityEvent {
+    pub state: ActivityState,
+    /// Only while waiting.
+    pub waiting_for: Option<WaitingFor>,
+    /// The tool that waits for permission, the kind of the error, or how many background tasks run.
+    pub detail: Option<String>,
+    /// When it happened.
+    pub at: Timestamp,
+    pub source: ActivitySource,
+    /// Which agent of the session the event is about.
+    pub actor: Actor,
+    /// The turn is over, but tasks in the background go on: the status file says idle then.
+    pub in_background: bool,
+    /// A request for permission or its notification, which comes seconds later.
+    pub permission: Option<PermissionEvent>,
+}
+
+/// The agent of a session that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// All of them, as at the begin and the end of a turn.
+    Session,
+    /// The main agent, which used a tool.
+    Main,
+    /// A sub-agent, by its id.
+    Subagent(String),
+}
+
+/// How an event belongs to a request for permission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionEvent {
+    pub is_notification: bool,
+    /// The agent's id of the user's prompt, if it has one.
+    pub prompt_id: Option<String>,
+}
+
+/// The newest request for permission, by which its late notification is recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionRequest {
+    pub at: Timestamp,
+    pub prompt_id: Option<String>,
+}
+
+/// What an agent does, as of the newest event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    pub state: ActivityState,
+    pub waiting_for: Option<WaitingFor>,
+    pub detail: Option<String>,
+    /// When it began.
+    pub since: Timestamp,
+    pub source: ActivitySource,
+    /// When the newest event happened, whether it changed anything or not.
+    pub reported_at: Timestamp,
+    /// Who waits.
+    pub actor: Actor,
+    pub in_background: bool,
+    pub last_request: Option<PermissionRequest>,
+}
+
+impl Activity {
+    /// The activity after `event`, which arrived at `now`. `None`: the event is older than the newest one.
+    pub fn after(before: Option<&Self>, event: ActivityEvent, now: Timestamp) -> Option<Self> {
+        let event = ActivityEvent { at: event.at.min(now), ..event };
+        let Some(before) = before else { return Some(Self::begun(event, None)) };
+        let is_late = event.at < before.reported_at && before.reported_at <= now;
+        if is_late {
+            return None;
+        }
+        let last_request = event.request().or_else(|| before.last_request.clone());
+        let unchanged = Self { reported_at: event.at, last_request: last_request.clone(), ..before.clone() };
+        if before.stands_against(&event) {
+            return Some(unchanged);
+        }
+        let changed = Self::begun(event, last_request);
+        let goes_on = changed.is_same_as(before);
+        Some(match goes_on {
+            true => Self { since: before.since.min(changed.since), source: before.source, ..changed },
+            false => changed,
+        })
+    }
+
+    fn begun(event: ActivityEvent, last_request: Option<PermissionRequest>) -> Self {
+        let last_request = event.request().or(last_request);
+        Self {
+            waiting_for: event.waiting_for.filter(|_| event.state == ActivityState::Waiting),
+            state: event.state,
+            detail: event.detail,
+            since: event.at,
+            source: event.source,
+            reported_at: event.at,
+            actor: event.actor,
+            in_background: event.in_background,
+            last_request,
+        }
+    }
+
+    /// Whether a newer event leaves this activity as it is.
+    fn stands_against(&self, event: &ActivityEvent) -> bool {
+        let waits = self.state == ActivityState::Waiting;
+        match (&event.actor, event.state) {
+            (Actor::Subagent(_), ActivityState::Working) => !(waits && self.actor == event.actor),
+            (Actor::Subagent(_), ActivityState::Idle | ActivityState::Failed) => true,
+            (Actor::Main, ActivityState::Working) if waits && matches!(self.actor, Actor::Subagent(_)) => true,
+            (_, ActivityState::Waiting) if self.confirms(event) => true,
+            _ if event.source == ActivitySource::StatusFile => self.is_known_better(event.state),
+            _ => false,
+        }
+    }
+
+    /// Whether a wait is reported that a request has reported before: it goes on, or it is over.
+    fn confirms(&self, event: &ActivityEvent) -> bool {
+        let Some(PermissionEvent { is_notification: true, prompt_id }) = &event.permission else { return false };
+        if self.state == ActivityState::Waiting {
+            return true;
+        }
+        self.last_request.as_ref().is_some_and(|request| {
+            let same_prompt = request.prompt_id.is_none() || prompt_id.is_none() || request.prompt_id == *prompt_id;
+            same_prompt && event.at.since(request.at) <= NOTIFICATION_DELAY
+        })
+    }
+
+    /// Whether what is known says more than the status file's newer state.
+    fn is_known_better(&self, state: ActivityState) -> bool {
+        match state {
+            ActivityState::Idle => self.state == ActivityState::Failed || self.in_background,
+            ActivityState::Waiting => self.state == ActivityState::Waiting,
+            ActivityState::Working => self.state == ActivityState::Working,
+            ActivityState::Failed => false,
+        }
+    }
+
+    /// Whether both are one activity, which began with the first. A wait for another tool is another wait.
+    fn is_same_as(&self, before: &Self) -> bool {
+        let detailed = matches!(self.state, ActivityState::Waiting | ActivityState::Failed);
+        self.state == before.state
+            && self.waiting_for == before.waiting_for
+            && (!detailed || self.detail == before.detail)
+    }
+
+    /// Whether other machines and watchers have to know of the difference: all but when the last event was.
+    pub fn differs_visibly(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| {
+            (self.state, self.waiting_for, &self.detail, self.since, self.source)
+                != (before.state, before.waiting_for, &before.detail, before.since, before.source)
+        })
+    }
+}
+
+impl ActivityEvent {
+    fn request(&self) -> Option<PermissionRequest> {
+        let permission = self.permission.as_ref().filter(|permission| !permission.is_notification)?;
+        Some(PermissionRequest { at: self.at, prompt_id: permission.prompt_id.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
