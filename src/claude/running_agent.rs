@@ -10,10 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::{background_job, project, small_file};
+use super::{background_job, project};
 use crate::domain::Project;
 use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
+use crate::platform::small_file;
 
 const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
 
