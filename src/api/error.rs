@@ -22,11 +22,11 @@ impl ApiError {
         Self(ErrorDetail { code, message: one_line(&message.into()), hint: hint.into() })
     }
 
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::BadRequest, message, "correct the request; /v1/openapi.json describes it")
     }
 
-    pub fn not_found(searched: &str) -> Self {
+    pub(crate) fn not_found(searched: &str) -> Self {
         StoreError::NotFound(searched.to_owned()).into()
     }
 

@@ -32,7 +32,7 @@ impl Peer {
         Some(Self { uid: caller::effective_uid(&credentials)?, credentials })
     }
 
-    pub fn caller(self) -> Caller {
+    pub(crate) fn caller(self) -> Caller {
         Caller { uid: self.uid }
     }
 

@@ -24,7 +24,7 @@ impl Secret {
         Self(text.into())
     }
 
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -52,8 +52,8 @@ pub struct Settings {
     pub max_size: u64,
     pub state_dir: PathBuf,
     pub socket: SocketSettings,
-    pub log: LogSettings,
-    pub claude: ClaudeSettings,
+    pub(crate) log: LogSettings,
+    pub(crate) claude: ClaudeSettings,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +70,14 @@ pub struct ClaudeSettings {
 pub struct MachineSettings {
     /// The configured name; `None`: the pinned name is used.
     pub name: Option<MachineName>,
-    pub allow_other: bool,
+    pub(crate) allow_other: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CentralSettings {
-    pub url: Secret,
-    pub password_file: Option<PathBuf>,
-    pub pull_interval: Duration,
+    pub(crate) url: Secret,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) pull_interval: Duration,
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
 }
@@ -86,13 +86,13 @@ pub struct CentralSettings {
 pub struct SocketSettings {
     pub path: PathBuf,
     pub mode: u32,
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    pub level: LevelFilter,
-    pub format: LogFormat,
+    pub(crate) level: LevelFilter,
+    pub(crate) format: LogFormat,
     /// Where the log is written instead of stderr or the journal.
     pub file: Option<PathBuf>,
 }

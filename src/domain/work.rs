@@ -30,7 +30,7 @@ const MAX_NAME: usize = 100;
 /// A part of a snapshot, and when it was so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dated<T> {
-    pub value: T,
+    pub(crate) value: T,
     /// RFC 3339 in UTC with microseconds.
     #[schema(value_type = String)]
     pub at: Timestamp,
@@ -41,33 +41,33 @@ pub struct Dated<T> {
 #[serde(default, deny_unknown_fields)]
 pub struct WorkSnapshot {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<Dated<Title>>,
+    pub(crate) title: Option<Dated<Title>>,
     /// What the user asked for first in this conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_prompt: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_prompt: Option<Dated<String>>,
+    pub(crate) last_prompt: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_answer: Option<Dated<String>>,
+    pub(crate) last_answer: Option<Dated<String>>,
     /// The agent's summary of the conversation, when its context was last compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_summary: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<Dated<WorkError>>,
+    pub(crate) last_error: Option<Dated<WorkError>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub todos: Option<Dated<Vec<Todo>>>,
+    pub(crate) todos: Option<Dated<Vec<Todo>>>,
     /// The files that the agent changed, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repository: Option<Dated<Repository>>,
+    pub(crate) repository: Option<Dated<Repository>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<Dated<String>>,
+    pub(crate) model: Option<Dated<String>>,
     /// What the session has cost so far, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Dated<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_version: Option<Dated<String>>,
+    pub(crate) agent_version: Option<Dated<String>>,
     /// When the conversation was cleared; nothing of it is older.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -79,12 +79,12 @@ pub struct WorkSnapshot {
 #[serde(deny_unknown_fields)]
 pub struct Title {
     pub text: String,
-    pub source: TitleSource,
+    pub(crate) source: TitleSource,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TitleSource {
+pub(crate) enum TitleSource {
     /// The first line of the first prompt.
     Prompt,
     /// The agent's own, or its user's.
@@ -98,7 +98,7 @@ pub struct WorkError {
     /// Such as `rate_limit`, `overloaded`, `authentication_failed`; `tool`: a tool failed.
     pub kind: String,
     #[serde(default)]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -159,23 +159,23 @@ pub struct WorkUpdate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compact_summary: Option<String>,
+    pub(crate) compact_summary: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WorkError>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub todos: Option<Vec<Todo>>,
+    pub(crate) todos: Option<Vec<Todo>>,
     /// Files that the agent changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repository: Option<Repository>,
+    pub(crate) repository: Option<Repository>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// In US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_version: Option<String>,
+    pub(crate) agent_version: Option<String>,
 }
 
 /// How much of a session's work is recorded.
@@ -190,7 +190,7 @@ pub enum Recording {
 }
 
 impl WorkUpdate {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
@@ -389,7 +389,7 @@ impl WorkSnapshot {
         }
     }
 
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! The state folder: SQLite for sessions and their history, a small file for the identity, a lock for both.
 //!
-//! **Write path.** A write is a job for the one writer thread ([`sqlite::writer`]), which runs all jobs that wait in one
+//! **Write path.** A write is a job for the one writer thread (`sqlite::writer`), which runs all jobs that wait in one
 //! transaction, commits once and then answers. A read runs on a connection of its own with one consistent view.
 //! Only this module knows SQLite.
 //!
