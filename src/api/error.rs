@@ -100,11 +100,11 @@ impl From<OpenError> for ApiError {
     }
 }
 
-pub async fn no_such_route(uri: Uri) -> ApiError {
+pub(super) async fn no_such_route(uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no route {}", uri.path()), "see /v1/openapi.json")
 }
 
-pub async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(
         ErrorCode::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),

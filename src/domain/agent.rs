@@ -115,8 +115,8 @@ pub struct ValidReport {
     pub outer_id: Option<InstanceId>,
     /// When it happened; not later than it arrived.
     pub at: Timestamp,
-    pub(crate) activity: Option<ActivityEvent>,
-    pub(crate) work: Option<WorkUpdate>,
+    pub activity: Option<ActivityEvent>,
+    pub work: Option<WorkUpdate>,
 }
 
 /// A session that a report may belong to.

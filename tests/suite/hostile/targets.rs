@@ -71,7 +71,7 @@ pub fn agents(data: &[u8]) {
     for report in reports.into_iter().chain([line]) {
         // Whatever comes in, what goes on to the daemon is something that it takes.
         let taken = report
-            .validate(&[], sessiond::domain::Timestamp::from_micros(0))
+            .validate(&[], Timestamp::from_micros(0))
             .unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
         assert!(Project::parse(taken.project.as_str()).is_ok());
         let json = serde_json::to_vec(&report).expect("a report is JSON");
