@@ -8,9 +8,11 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::file::{self, ConfigFile};
+use super::recording::parse;
 use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
+use crate::domain::work::Recording;
 use crate::domain::{InstanceType, Invalid, MachineName, Project};
 use crate::platform::default_paths::{DefaultPaths, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
@@ -24,7 +26,7 @@ impl Secret {
         Self(text.into())
     }
 
-    pub(crate) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -52,8 +54,15 @@ pub struct Settings {
     pub max_size: u64,
     pub state_dir: PathBuf,
     pub socket: SocketSettings,
-    pub(crate) log: LogSettings,
-    pub(crate) claude: ClaudeSettings,
+    pub log: LogSettings,
+    pub claude: ClaudeSettings,
+    pub agents: AgentSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// How much of the agents' work is recorded.
+    pub record: Recording,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +79,14 @@ pub struct ClaudeSettings {
 pub struct MachineSettings {
     /// The configured name; `None`: the pinned name is used.
     pub name: Option<MachineName>,
-    pub(crate) allow_other: bool,
+    pub allow_other: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CentralSettings {
-    pub(crate) url: Secret,
-    pub(crate) password_file: Option<PathBuf>,
-    pub(crate) pull_interval: Duration,
+    pub url: Secret,
+    pub password_file: Option<PathBuf>,
+    pub pull_interval: Duration,
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
 }
@@ -86,13 +95,13 @@ pub struct CentralSettings {
 pub struct SocketSettings {
     pub path: PathBuf,
     pub mode: u32,
-    pub(crate) group: Option<String>,
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    pub(crate) level: LevelFilter,
-    pub(crate) format: LogFormat,
+    pub level: LevelFilter,
+    pub format: LogFormat,
     /// Where the log is written instead of stderr or the journal.
     pub file: Option<PathBuf>,
 }
@@ -169,6 +178,7 @@ pub(super) fn merge(
         state_dir,
         log: log(overrides, &file.log)?,
         claude: claude(environment, file.claude)?,
+        agents: AgentSettings { record: file.agents.record.as_deref().map_or(Ok(Recording::default()), parse)? },
     })
 }
 

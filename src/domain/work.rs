@@ -30,7 +30,7 @@ const MAX_NAME: usize = 100;
 /// A part of a snapshot, and when it was so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dated<T> {
-    pub(crate) value: T,
+    pub value: T,
     /// RFC 3339 in UTC with microseconds.
     #[schema(value_type = String)]
     pub at: Timestamp,
@@ -41,33 +41,33 @@ pub struct Dated<T> {
 #[serde(default, deny_unknown_fields)]
 pub struct WorkSnapshot {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) title: Option<Dated<Title>>,
+    pub title: Option<Dated<Title>>,
     /// What the user asked for first in this conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_prompt: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_prompt: Option<Dated<String>>,
+    pub last_prompt: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_answer: Option<Dated<String>>,
+    pub last_answer: Option<Dated<String>>,
     /// The agent's summary of the conversation, when its context was last compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_summary: Option<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_error: Option<Dated<WorkError>>,
+    pub last_error: Option<Dated<WorkError>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) todos: Option<Dated<Vec<Todo>>>,
+    pub todos: Option<Dated<Vec<Todo>>>,
     /// The files that the agent changed, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Dated<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) repository: Option<Dated<Repository>>,
+    pub repository: Option<Dated<Repository>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) model: Option<Dated<String>>,
+    pub model: Option<Dated<String>>,
     /// What the session has cost so far, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Dated<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) agent_version: Option<Dated<String>>,
+    pub agent_version: Option<Dated<String>>,
     /// When the conversation was cleared; nothing of it is older.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -79,12 +79,12 @@ pub struct WorkSnapshot {
 #[serde(deny_unknown_fields)]
 pub struct Title {
     pub text: String,
-    pub(crate) source: TitleSource,
+    pub source: TitleSource,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum TitleSource {
+pub enum TitleSource {
     /// The first line of the first prompt.
     Prompt,
     /// The agent's own, or its user's.
@@ -98,7 +98,7 @@ pub struct WorkError {
     /// Such as `rate_limit`, `overloaded`, `authentication_failed`; `tool`: a tool failed.
     pub kind: String,
     #[serde(default)]
-    pub(crate) message: String,
+    pub message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -159,27 +159,27 @@ pub struct WorkUpdate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) compact_summary: Option<String>,
+    pub compact_summary: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WorkError>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) todos: Option<Vec<Todo>>,
-    /// Files that the agent changed.
+    pub todos: Option<Vec<Todo>>,
+    /// Files that the agent changed, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) repository: Option<Repository>,
+    pub repository: Option<Repository>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) model: Option<String>,
+    pub model: Option<String>,
     /// In US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) agent_version: Option<String>,
+    pub agent_version: Option<String>,
 }
 
 /// How much of a session's work is recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recording {
     #[default]
     Full,
@@ -189,8 +189,19 @@ pub enum Recording {
     None,
 }
 
+impl Recording {
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "full" => Self::Full,
+            "titles" => Self::Titles,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
+}
+
 impl WorkUpdate {
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
@@ -211,6 +222,25 @@ impl WorkUpdate {
         }
     }
 
+    /// This update with what an earlier one says besides.
+    pub fn after(self, earlier: Self) -> Self {
+        let files = [earlier.files, self.files].concat();
+        Self {
+            cleared: self.cleared || earlier.cleared,
+            title: self.title.or(earlier.title),
+            prompt: self.prompt.or(earlier.prompt),
+            answer: self.answer.or(earlier.answer),
+            compact_summary: self.compact_summary.or(earlier.compact_summary),
+            error: self.error.or(earlier.error),
+            todos: self.todos.or(earlier.todos),
+            files: newest(&files).to_vec(),
+            repository: self.repository.or(earlier.repository),
+            model: self.model.or(earlier.model),
+            cost_usd: self.cost_usd.or(earlier.cost_usd),
+            agent_version: self.agent_version.or(earlier.agent_version),
+        }
+    }
+
     /// The same with every text safe to show and bounded.
     pub fn sanitized(self) -> Self {
         Self {
@@ -221,7 +251,7 @@ impl WorkUpdate {
             compact_summary: self.compact_summary.map(|summary| excerpt(&summary, MAX_SUMMARY)),
             error: self.error.map(WorkError::sanitized),
             todos: self.todos.map(sanitized_todos),
-            files: self.files.iter().rev().take(MAX_FILES).map(|path| line(path, MAX_PATH)).collect(),
+            files: newest(&self.files).iter().map(|path| line(path, MAX_PATH)).collect(),
             repository: self.repository.map(Repository::sanitized),
             model: self.model.map(|model| line(&model, MAX_NAME)),
             cost_usd: self.cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0),
@@ -249,6 +279,11 @@ impl Repository {
     }
 }
 
+/// The files that are kept.
+fn newest(files: &[String]) -> &[String] {
+    &files[files.len().saturating_sub(MAX_FILES)..]
+}
+
 fn sanitized_todos(todos: Vec<Todo>) -> Vec<Todo> {
     let todos = todos.into_iter().take(MAX_TODOS);
     todos.map(|todo| Todo { text: line(&todo.text, MAX_TODO), ..todo }).collect()
@@ -270,7 +305,7 @@ impl WorkSnapshot {
         if is_current {
             self.apply_conversation(&update, at);
         }
-        for path in update.files.into_iter().rev() {
+        for path in update.files {
             self.add_file(path, at);
         }
         newer(&mut self.repository, update.repository, at);
@@ -389,7 +424,7 @@ impl WorkSnapshot {
         }
     }
 
-    pub(crate) fn to_json(&self) -> String {
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
