@@ -146,6 +146,10 @@ fn repeat_verb(dir: &Path, runs: u64) {
 struct NoLocalVerbs;
 
 impl LocalOperations for NoLocalVerbs {
+    fn recording(&self) -> Result<sessiond::domain::work::Recording, CliError> {
+        Ok(sessiond::domain::work::Recording::Full)
+    }
+
     fn run(&self, _: &RunArgs) -> Result<(), CliError> {
         Err(not_available())
     }
