@@ -265,7 +265,9 @@ impl<'a> AgentReporter<'a> {
             ..known
         };
         self.update_cache(&report, known.clone());
-        if let Err(error) = self.offline.write_to_spool(ClientWrite::Agent { report }, self.now, error) {
+        if let Err(error) =
+            self.offline.write_to_spool(ClientWrite::Agent { report: Box::new(report) }, self.now, error)
+        {
             self.log_complaint(&error.line());
         }
         let footer = known.footer(self.now)?;

@@ -19,7 +19,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn read(place: &Place) -> Self {
+    pub(crate) fn read(place: &Place) -> Self {
         let mut config = Self::default();
         let Some(text) = text(&place.common_dir.join("config")) else {
             // Absent, or too large to know what it says.

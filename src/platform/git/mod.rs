@@ -1,7 +1,7 @@
 //! The git repository that a folder belongs to: what its files say, and what `git status` says within a time limit.
 //!
 //! A repository may be hostile, on a slow disk, or huge. Its files are only read, each up to a limit. git runs no program
-//! that the repository names (see [`status`]), and is killed at the limit.
+//! that the repository names (see `status`), and is killed at the limit.
 
 mod config;
 mod remote;

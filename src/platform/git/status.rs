@@ -51,7 +51,7 @@ impl fmt::Debug for StatusQuery {
 
 impl StatusQuery {
     /// Starts git in a working tree. `None`: there is no git.
-    pub(super) fn start(top: &Path, path: Option<&OsStr>) -> Option<Self> {
+    pub(crate) fn start(top: &Path, path: Option<&OsStr>) -> Option<Self> {
         let mut command = Command::new(program(path?)?);
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_removed(name)) {
             command.env_remove(name);
@@ -74,7 +74,7 @@ impl StatusQuery {
     }
 
     /// The answer, unless git fails or takes longer than `until`.
-    pub(super) fn finish(mut self, until: Instant) -> Option<Status> {
+    pub(crate) fn finish(mut self, until: Instant) -> Option<Status> {
         let mut output = Vec::new();
         loop {
             if let Some(status) = parse(&output, false) {
