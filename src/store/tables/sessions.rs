@@ -167,9 +167,9 @@ pub(in crate::store) fn save(op: &Op<'_>, record: &mut Record) -> Result<(), Sto
     let row = SessionRow::own(record);
     if heartbeat.execute(db, row)? == 0 {
         CHANGE.execute(db, row)?;
-    }
-    if waits_already {
-        db.prepare_cached(FREE)?.execute([record.session.instance_id.as_str()])?;
+        if waits_already {
+            db.prepare_cached(FREE)?.execute([record.session.instance_id.as_str()])?;
+        }
     }
     Ok(())
 }
@@ -187,8 +187,10 @@ const EACH: &[Column] = &[Column::ContextPercent, Column::LastHeartbeat, Column:
 static HEARTBEAT: LazyLock<WriteStatement> =
     LazyLock::new(|| WriteStatement::update(&[EACH, &[Column::UnsyncedSince]].concat(), MORE));
 
-static HEARTBEAT_AGAIN: LazyLock<WriteStatement> =
-    LazyLock::new(|| WriteStatement::update(EACH, &[MORE, &[Column::UnsyncedSince]].concat()));
+static HEARTBEAT_AGAIN: LazyLock<WriteStatement> = LazyLock::new(|| {
+    let same = [MORE, &[Column::UnsyncedSince]].concat();
+    WriteStatement::update(EACH, &same).only_if("parked_at IS NULL")
+});
 
 static CHANGE: LazyLock<WriteStatement> =
     LazyLock::new(|| WriteStatement::update(&[EACH, &[Column::UnsyncedSince], MORE].concat(), &[]));
