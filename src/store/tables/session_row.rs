@@ -34,11 +34,11 @@ columns! {
         PidStarted = "pid_started",
         Version = "version",
         UnsyncedSince = "unsynced_since",
-        MirrorRound = "mirror_round",
+        MirrorGeneration = "mirror_generation",
         ColumnChanges = "column_changes",
         SyncedVersion = "synced_version",
     }
-    "CASE WHEN s.mirror_round IS NOT NULL \
+    "CASE WHEN s.mirror_generation IS NOT NULL \
          THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END"
     "(SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
 }
@@ -63,7 +63,7 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         process: pid.zip(started).map(|(pid, started)| Process { pid, started }),
         version: row.get(Column::Version as usize)?,
         unsynced_since: time(Column::UnsyncedSince as usize)?,
-        mirrored: row.get_ref(Column::MirrorRound as usize)? != ValueRef::Null,
+        mirrored: row.get_ref(Column::MirrorGeneration as usize)? != ValueRef::Null,
         machine_seen: time(MACHINE_SEEN)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
@@ -112,7 +112,7 @@ pub(in crate::store) struct SessionRow<'a> {
     process: Option<Process>,
     version: i64,
     unsynced_since: Option<Timestamp>,
-    mirror_round: Option<i64>,
+    mirror_generation: Option<i64>,
     columns: Option<&'a ColumnChanges>,
     synced_version: i64,
 }
@@ -126,21 +126,21 @@ impl<'a> SessionRow<'a> {
             process: record.process,
             version: record.version,
             unsynced_since: record.unsynced_since,
-            mirror_round: None,
+            mirror_generation: None,
             columns: Some(&record.columns),
             synced_version: record.synced_version,
         }
     }
 
     /// A session of another host, as the reading with this number found it in central.
-    pub(in crate::store) const fn mirrored(session: &'a Session, mirror_round: i64) -> Self {
+    pub(in crate::store) const fn mirrored(session: &'a Session, mirror_generation: i64) -> Self {
         Self {
             session,
             owner_uid: 0,
             process: None,
             version: 0,
             unsynced_since: None,
-            mirror_round: Some(mirror_round),
+            mirror_generation: Some(mirror_generation),
             columns: None,
             synced_version: 0,
         }
@@ -168,7 +168,7 @@ impl<'a> SessionRow<'a> {
             Column::PidStarted => optional(self.process.map(|process| process.started)),
             Column::Version => self.version.into(),
             Column::UnsyncedSince => optional(self.unsynced_since.map(Timestamp::micros)),
-            Column::MirrorRound => optional(self.mirror_round),
+            Column::MirrorGeneration => optional(self.mirror_generation),
             Column::ColumnChanges => self.columns.map_or(Ok(NULL), ColumnChanges::to_sql)?,
             Column::SyncedVersion => self.synced_version.into(),
         })

@@ -110,7 +110,7 @@ const IN_CENTRAL: &[Column] = &[
 /// Mirrors a session of another host, as central has it.
 pub(in crate::store) fn upsert_mirrored(db: &Connection, session: &Session, round: i64) -> Result<(), StoreError> {
     static UPSERT: LazyLock<WriteStatement> = LazyLock::new(|| {
-        let update = [IN_CENTRAL, &[Column::MirrorRound]].concat();
+        let update = [IN_CENTRAL, &[Column::MirrorGeneration]].concat();
         let insert = [&update[..], &[Column::InstanceId, Column::OwnerUid, Column::Version]].concat();
         WriteStatement::upsert(&insert, &update)
     });
