@@ -10,10 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::{background_job, project, small_file};
+use super::{background_job, project};
 use crate::domain::Project;
 use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
+use crate::platform::small_file;
 
 const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
 
@@ -30,9 +31,9 @@ pub struct RunningAgent {
     pub pid: i32,
     /// When the process started, in the platform's own unit; `None` if the file does not have it.
     pub started: Option<i64>,
-    pub session_id: String,
-    pub cwd: Option<String>,
-    pub transcript: Option<String>,
+    pub(crate) session_id: String,
+    pub(crate) cwd: Option<String>,
+    pub(crate) transcript: Option<String>,
     pub kind: Option<AgentKind>,
     /// The name of a background session's job.
     pub job: Option<String>,

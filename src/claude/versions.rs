@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::hook::HookEvent;
 use super::input::Input;
-use super::small_file;
 use crate::platform::default_paths::{Env, path_in};
+use crate::platform::small_file;
 
 /// The timeout of `claude --version`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,8 +85,8 @@ pub struct Installed {
 /// An event whose hook is not installed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    pub event: HookEvent,
-    pub reason: String,
+    pub(crate) event: HookEvent,
+    pub(crate) reason: String,
 }
 
 /// The events whose hooks all installed versions accept, and the others.

@@ -125,7 +125,7 @@ pub struct ActivityEvent {
     pub detail: Option<String>,
     /// When it happened.
     pub at: Timestamp,
-    pub source: ActivitySource,
+    pub(crate) source: ActivitySource,
     /// Which agent of the session the event is about.
     pub actor: Actor,
     /// The turn is over, but tasks in the background go on: the status file says idle then.
@@ -148,7 +148,7 @@ pub enum Actor {
 /// How an event belongs to a request for permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionEvent {
-    pub is_notification: bool,
+    pub(crate) is_notification: bool,
     /// The agent's id of the user's prompt, if it has one.
     pub prompt_id: Option<String>,
 }
@@ -156,25 +156,25 @@ pub struct PermissionEvent {
 /// The newest request for permission, by which its late notification is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionRequest {
-    pub at: Timestamp,
-    pub prompt_id: Option<String>,
+    pub(crate) at: Timestamp,
+    pub(crate) prompt_id: Option<String>,
 }
 
 /// What an agent does, as of the newest event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
     pub state: ActivityState,
-    pub waiting_for: Option<WaitingFor>,
+    pub(crate) waiting_for: Option<WaitingFor>,
     pub detail: Option<String>,
     /// When it began.
     pub since: Timestamp,
-    pub source: ActivitySource,
+    pub(crate) source: ActivitySource,
     /// When the newest event happened, whether it changed anything or not.
     pub reported_at: Timestamp,
     /// Who waits.
     pub actor: Actor,
-    pub in_background: bool,
-    pub last_request: Option<PermissionRequest>,
+    pub(crate) in_background: bool,
+    pub(crate) last_request: Option<PermissionRequest>,
 }
 
 impl Activity {

@@ -1,6 +1,6 @@
 //! The state folder: SQLite for sessions and their history, a small file for the identity, a lock for both.
 //!
-//! **Write path.** A write is a job for the one writer thread ([`sqlite::writer`]), which runs all jobs that wait in one
+//! **Write path.** A write is a job for the one writer thread (`sqlite::writer`), which runs all jobs that wait in one
 //! transaction, commits once and then answers. A read runs on a connection of its own with one consistent view.
 //! Only this module knows SQLite.
 //!
@@ -18,6 +18,8 @@
 //!
 //! **Failure.** A write that was answered is on disk (durability `full`). A job that fails is undone alone. A store that
 //! turns out to be damaged is quarantined under a dated name, and what can be read of it is carried over.
+
+#![allow(missing_docs, unreachable_pub, reason = "the store is being rewritten")]
 
 mod error;
 mod folder_lock;

@@ -121,7 +121,7 @@ pub struct ContextBody {
     pub confidence: u8,
     /// Why the confidence is what it is.
     pub reason: String,
-    pub work_state: WorkStateBody,
+    pub(crate) work_state: WorkStateBody,
     /// Newest first.
     pub recent_actions: Vec<ActionBody>,
     /// Most urgent first.
@@ -131,7 +131,7 @@ pub struct ContextBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkStateBody {
     pub current_epic: Option<String>,
-    pub last_completed_epic: Option<String>,
+    pub(crate) last_completed_epic: Option<String>,
     /// A number, or the value that the session recorded.
     pub tests_passed: Option<Value>,
     /// The last error after which no success was recorded.
@@ -140,8 +140,8 @@ pub struct WorkStateBody {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActionBody {
-    pub at: String,
-    pub what: String,
+    pub(crate) at: String,
+    pub(crate) what: String,
 }
 
 impl ContextBody {

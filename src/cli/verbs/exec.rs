@@ -29,7 +29,7 @@ use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
-pub struct ExecArgs {
+pub(crate) struct ExecArgs {
     /// Set the project: lower-case letters, digits and dashes, at most 22 [default: from the name of the repository or
     /// folder]
     #[arg(long)]
@@ -52,7 +52,7 @@ const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_SIGNAL_BASE: i32 = 128;
 
 /// Runs the program and returns its exit code.
-pub fn exec(
+pub(crate) fn exec(
     client: &Client,
     args: &ExecArgs,
     offline: &OfflineWriter<'_>,
@@ -141,7 +141,7 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let sent = match client.report_agent(&report) {
         Err(error) if is_unreachable(&error) => {
-            offline.write_to_spool(ClientWrite::Agent { report }, offline.now(), error)
+            offline.write_to_spool(ClientWrite::Agent { report: Box::new(report) }, offline.now(), error)
         }
         answer => answer.map(drop).map_err(CliError::from),
     };

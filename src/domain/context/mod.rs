@@ -71,7 +71,7 @@ impl ContextSource {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkState {
     pub current_epic: Option<String>,
-    pub last_completed_epic: Option<String>,
+    pub(crate) last_completed_epic: Option<String>,
     /// A number, or what the session recorded instead.
     pub tests_passed: Option<Value>,
     /// The last error that no later record resolves.
@@ -81,19 +81,19 @@ pub struct WorkState {
 /// An action of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    pub at: Timestamp,
-    pub what: String,
+    pub(crate) at: Timestamp,
+    pub(crate) what: String,
 }
 
 /// A session's reconstructed context. All text is one line of bounded length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    pub source: ContextSource,
+    pub(crate) source: ContextSource,
     /// In percent.
     pub confidence: u8,
     /// Why that source and that confidence, in one sentence.
     pub reason: String,
-    pub work_state: WorkState,
+    pub(crate) work_state: WorkState,
     /// Newest first.
     pub recent_actions: Vec<Action>,
     /// Suggestions, the most urgent first.

@@ -9,7 +9,12 @@ use crate::domain::{Session, Timestamp};
 /// The share of the context window, in percent, from which a new conversation is suggested.
 const NEARLY_FULL: u8 = 80;
 
-pub fn next_steps(session: &Session, history: &WorkHistory, source: ContextSource, now: Timestamp) -> Vec<String> {
+pub(super) fn next_steps(
+    session: &Session,
+    history: &WorkHistory,
+    source: ContextSource,
+    now: Timestamp,
+) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(error) = &history.work.last_error {
         steps.push(format!("Resolve the last error: {error}"));

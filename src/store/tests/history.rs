@@ -293,7 +293,7 @@ async fn a_store_from_before_history_is_upgraded_with_all_it_has() {
              ('odin-PS-bbbbbb', 'odin', 'PS', 'closed', 0, NULL, 5, 4, 6, 'odin3', NULL, NULL, 1000, NULL, NULL, 2, \
              NULL, 'no', 9); \
          INSERT INTO aliases VALUES ('odin-PS-cccccc', 'odin-PS-aaaaaa', 5); \
-         INSERT INTO metadata VALUES ('acked_batch', 17)",
+         INSERT INTO facts VALUES ('acked_batch', 17)",
     )
     .unwrap();
     drop(old);
