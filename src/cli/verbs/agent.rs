@@ -96,6 +96,8 @@ pub(crate) fn hook(
     }
     if let Some(repository) = repository {
         let work = WorkUpdate { repository: Some(reporter.finished(repository)), ..WorkUpdate::default() }.sanitized();
+        // In the spool it comes after the report that begins the session.
+        reporter.now = reporter.now.plus(Duration::from_micros(1));
         reporter.report(AgentReport { work: Some(work), ..later });
     }
     Ok(())
