@@ -39,7 +39,7 @@ pub type Result<T> = std::result::Result<T, ErrorDetail>;
 const MAX_BODY: u64 = 64 << 20;
 
 /// The result for an id, a prefix of one, or a hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Resolved<T = SessionBody> {
     One(Box<T>),
     Several(Matches),

@@ -80,6 +80,7 @@ impl Recorder for AgentRecorder {
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
             lives: process::is_running,
+            now: (self.clock)(),
         };
         let draws = std::array::from_fn(|_| (self.random)());
         let caller = Caller { uid: running.uid };

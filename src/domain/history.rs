@@ -105,6 +105,8 @@ pub struct HistoryTables {
     pub events: TableState,
     pub commands: TableState,
     pub checkpoints: TableState,
+    /// The table `session_work`.
+    pub work: TableState,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -115,6 +117,7 @@ impl HistoryTables {
         events: TableState::Usable,
         commands: TableState::Usable,
         checkpoints: TableState::Usable,
+        work: TableState::Usable,
         event_types: None,
     };
 

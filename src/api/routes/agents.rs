@@ -34,7 +34,13 @@ pub async fn report(
         AgentSignal::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
-    let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };
+    let sighting = ReceivedReport {
+        report,
+        process,
+        host_machine: api.identity.current().name,
+        lives: api.is_running,
+        now: (api.clock)(),
+    };
     let draws = std::array::from_fn(|_| (api.random)());
     let sighted = api.store.report_agent(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
     let now = (api.clock)();

@@ -169,7 +169,7 @@ pub async fn heartbeat(
 ) -> Result<Json<SessionBody>, ApiError> {
     let stale_after = api.settings.borrow().stale_after;
     let now = (api.clock)();
-    let record = api.store.heartbeat(id, request.validate()?, peer.caller(), now, stale_after).await?;
+    let record = api.store.heartbeat(id, request.validate(now)?, peer.caller(), now, stale_after).await?;
     Ok(Json(body(&api, &record, now)))
 }
 
@@ -226,6 +226,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
         checkpoint_due: record.checkpoint_due,
+        work: record.work.as_deref(),
     };
     view.body(now, stale_after)
 }

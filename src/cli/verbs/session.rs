@@ -70,6 +70,15 @@ pub struct HeartbeatArgs {
     /// Clear the epic
     #[arg(long, conflicts_with = "epic")]
     pub clear_epic: bool,
+    /// Set what it does now
+    #[arg(long, value_parser = ["working", "waiting", "idle", "failed"])]
+    pub activity: Option<String>,
+    /// Set what it waits for [default: input]
+    #[arg(long, requires = "activity", value_name = "WHAT", value_parser = ["permission", "question", "plan", "input"])]
+    pub waiting_for: Option<String>,
+    /// Describe the activity, such as the tool that waits for permission
+    #[arg(long, requires = "activity", value_name = "TEXT")]
+    pub detail: Option<String>,
     /// Print the session as JSON
     #[arg(long)]
     pub json: bool,
@@ -158,6 +167,7 @@ pub fn spool_registration(
         machine_synced: false,
         former_id: None,
         checkpoint_due: false,
+        work: None,
     };
     Ok(seen.body(now, Duration::MAX))
 }
@@ -173,11 +183,17 @@ pub fn heartbeat(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let current_epic = if args.clear_epic { Some(None) } else { args.epic.map(Some) };
-    let request = HeartbeatRequest { context_percent: args.context, current_epic };
+    let request = HeartbeatRequest {
+        context_percent: args.context,
+        current_epic,
+        activity: args.activity,
+        waiting_for: args.waiting_for,
+        activity_detail: args.detail,
+    };
     let session = match client.heartbeat(&args.id, &request) {
         Err(error) if is_unreachable(&error) => {
             request
-                .validate()
+                .validate(out.style.now)
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
             return spool_write(
                 ClientWrite::Heartbeat { id: args.id.clone(), request },

@@ -15,18 +15,21 @@ use crate::domain::agent::{AgentKind, AgentSignal, Resolution, StartSource, Vali
 use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::agent_candidates::ReceivedReport;
-use crate::store::ops::{agent_candidates, promised_ids};
+use crate::store::ops::session_work::{WorkChange, WorkReport};
+use crate::store::ops::{agent_candidates, promised_ids, session_work};
 use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
 
 /// What became of a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReportResult {
     pub record: Record,
     /// The session began with this report.
     pub created: bool,
     /// Another process than before is to be watched.
     pub process_changed: bool,
+    /// More changed than the time of the heartbeat.
+    pub is_urgent: bool,
 }
 
 /// # Errors
@@ -54,7 +57,7 @@ pub(in crate::store) fn apply_report(
             return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default()));
         }
     };
-    let before = existing(db, id.as_str())?.process;
+    let before = existing(db, id.as_str())?;
     match &verdict {
         Resolution::Adopt(id) => adopt(db, id, &received, at, stale_after)?,
         Resolution::Close(id) | Resolution::Abandon(id) => end(db, id, &received, at)?,
@@ -63,16 +66,23 @@ pub(in crate::store) fn apply_report(
     if let (false, Some(process)) = (runs, received.process) {
         session_processes::remove(db, Some(&id), process)?;
     }
+    let mut work = WorkChange::default();
     if runs {
         if let Some(other) = by_process.filter(|other| other.id != id) {
             leave(db, &other.id, at)?;
         }
         remember(db, &received, &id)?;
         note_kind(db, &received, &id)?;
+        let of_work =
+            WorkReport { activity: report.activity.as_ref(), update: report.work.as_ref(), at: Some(report.at) };
+        work = session_work::apply(db, &id, &of_work, received.now)?;
         promised_ids::keep(db, report.promised_id.as_ref(), &id, caller, at)?;
     }
     let record = existing(db, id.as_str())?;
-    Ok(ReportResult { process_changed: record.process != before || created, record, created })
+    let process_changed = record.process != before.process || created;
+    let unchanged = Session { last_heartbeat: record.session.last_heartbeat, ..before.session };
+    let is_urgent = created || process_changed || work.is_urgent || record.session != unchanged;
+    Ok(ReportResult { process_changed, is_urgent, record, created })
 }
 
 fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
@@ -90,7 +100,7 @@ fn adopt(
     let mut record = existing(db, id.as_str())?;
     let before = record.clone();
     let report = &received.report;
-    let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
+    let beat = Heartbeat { context_percent: report.context_percent, ..Heartbeat::default() };
     record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     if let Some(process) = received.process {
         if received.is_other(before.process) {

@@ -9,7 +9,8 @@ use rusqlite::Connection;
 
 use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::ops::idempotency;
+use crate::store::ops::session_work::WorkReport;
+use crate::store::ops::{idempotency, session_work};
 use crate::store::sqlite::writer;
 use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions::COLUMNS;
@@ -60,7 +61,13 @@ pub(in crate::store) fn heartbeat(
         sessions::save(db, &mut record, at)?;
     }
     before.last_heartbeat = record.session.last_heartbeat;
-    let is_urgent = before != record.session;
+    let mut is_urgent = before != record.session;
+    if let Some(event) = &beat.activity {
+        let report = WorkReport { activity: Some(event), ..WorkReport::default() };
+        let change = session_work::apply(db, &record.session.instance_id, &report, at)?;
+        record.work = change.summary.or(record.work);
+        is_urgent |= change.is_urgent;
+    }
     Ok((record, is_urgent))
 }
 

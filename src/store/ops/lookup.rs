@@ -11,7 +11,7 @@ use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
 /// What an id, or the beginning of one, leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
     One(Box<Record>),
     /// Up to [`CANDIDATES`], most recent heartbeat first.

@@ -16,7 +16,17 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
+const TABLES: [&str; 9] = [
+    "sessions",
+    "aliases",
+    "facts",
+    "records",
+    "checkpoints_due",
+    "claude_ids",
+    "taken_in",
+    "session_work",
+    "work_snapshots",
+];
 
 /// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
 /// afterwards: what central has of them is for central to say.
@@ -42,7 +52,7 @@ pub(in crate::store) fn carry_over(
         [now.micros()],
     )?;
     mirror_cursor::read_anew(&copy)?;
-    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
+    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids", "session_work", "work_snapshots"] {
         let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
         copy.execute(&orphans, [])?;
     }

@@ -19,7 +19,7 @@ use crate::store::ops::session_page::{Cursor, SessionPage};
 use crate::store::ops::spooled_writes::{Import, Imported};
 use crate::store::ops::{
     agent_reports, idempotency, lifecycle, lookup, machines, promised_ids, resume, retention, session_page,
-    spooled_writes,
+    spooled_writes, user_limits,
 };
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
@@ -118,8 +118,15 @@ impl Store {
         stale_after: Duration,
     ) -> Result<ReportResult, StoreError> {
         let attempt = || {
-            let received = received.clone();
-            self.write_for(caller, move |db| agent_reports::apply_report(db, received, caller, &draws, at, stale_after))
+            let (received, limits, urgent) = (received.clone(), self.user_limits, self.urgent.clone());
+            let apply = move |db: &Connection| {
+                let result = agent_reports::apply_report(db, received, caller, &draws, at, stale_after)?;
+                if result.is_urgent {
+                    urgent.write();
+                }
+                Ok(result)
+            };
+            self.writer.submit(move |db| user_limits::limited(limits.as_ref(), db, caller, apply))
         };
         let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {

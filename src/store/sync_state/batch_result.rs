@@ -10,7 +10,7 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::{parked, selection};
-use crate::store::tables::{metadata, sessions};
+use crate::store::tables::{metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
@@ -113,6 +113,8 @@ impl BatchResult {
 pub struct SessionResult {
     pub instance_id: InstanceId,
     pub version: i64,
+    /// The version of its work that central has, if that was sent and stored.
+    pub work_version: Option<i64>,
     pub how: SessionOutcome,
 }
 
@@ -152,7 +154,10 @@ pub(in crate::store) fn settle(
     at: Timestamp,
 ) -> Result<Vec<Renamed>, StoreError> {
     let mut renamed = Vec::new();
-    for SessionResult { instance_id, version, how } in &settling.sessions {
+    for SessionResult { instance_id, version, work_version, how } in &settling.sessions {
+        if let Some(version) = work_version {
+            session_work::acknowledge(db, instance_id, *version)?;
+        }
         match how {
             SessionOutcome::Taken => taken(db, instance_id, *version)?,
             SessionOutcome::ClosedElsewhere { closed_at } => {

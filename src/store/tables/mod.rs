@@ -8,4 +8,5 @@ pub(in crate::store) mod records;
 pub(in crate::store) mod session_columns;
 pub(in crate::store) mod session_processes;
 pub(in crate::store) mod session_record;
+pub(in crate::store) mod session_work;
 pub(in crate::store) mod sessions;

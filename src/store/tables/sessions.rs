@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::Process;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::tables::session_columns;
 use crate::store::tables::session_record::Record;
+use crate::store::tables::{session_columns, session_work};
 
 macro_rules! columns {
     () => {
@@ -20,7 +20,8 @@ macro_rules! columns {
          CASE WHEN s.mirror_round IS NOT NULL \
              THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END, \
          (SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1), \
-         s.column_changes, s.synced_version"
+         s.column_changes, s.synced_version, \
+         (SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id)"
     };
 }
 
@@ -288,6 +289,7 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         machine_seen: row.get::<_, Option<i64>>(20)?.map(Timestamp::from_micros),
         former_id: row.get(21)?,
         checkpoint_due: false,
+        work: row.get_ref(24)?.as_str_or_null()?.and_then(session_work::read_summary),
     })
 }
 

@@ -50,7 +50,7 @@ async fn sessions_reach_central(store: &Store) {
     let taken = |r: Record| SessionResult {
         instance_id: r.session.instance_id,
         version: r.version,
-        how: SessionOutcome::Taken,
+        work_version: None, how: SessionOutcome::Taken,
     };
     store
         .settle(BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() }, at(0))
@@ -127,7 +127,7 @@ async fn records_travel_with_or_after_their_session() {
     let rejected = |r: &Record| SessionResult {
         instance_id: r.session.instance_id.clone(),
         version: r.version,
-        how: SessionOutcome::Rejected { error: "no".into() },
+        work_version: None, how: SessionOutcome::Rejected { error: "no".into() },
     };
     let sessions = vec![rejected(&full.sessions[0])];
     store.settle(BatchResult { sessions, ..BatchResult::default() }, at(2)).await.unwrap();
@@ -232,7 +232,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     store
         .heartbeat(
             id.to_string(),
-            Heartbeat { context_percent: Some(90), current_epic: None },
+            Heartbeat { context_percent: Some(90), ..Heartbeat::default() },
             OWNER,
             at(6),
             STALE_AFTER,
@@ -240,7 +240,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
         .await
         .unwrap();
     let how = SessionOutcome::Collided { draws: [77; 8] };
-    let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, how }];
+    let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, work_version: None, how }];
     store.settle(BatchResult { sessions, ..BatchResult::default() }, at(7)).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);

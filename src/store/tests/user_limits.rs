@@ -108,7 +108,7 @@ impl Shared {
             let taken = |record: Record| SessionResult {
                 instance_id: record.session.instance_id,
                 version: record.version,
-                how: SessionOutcome::Taken,
+                work_version: None, how: SessionOutcome::Taken,
             };
             let settling = BatchResult {
                 sessions: sessions.into_iter().map(taken).collect(),
@@ -190,7 +190,7 @@ pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&Instance
         activity: None,
         work: None,
     };
-    ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true }
+    ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true, now: at(2) }
 }
 
 pub(super) fn drawn(id: &InstanceId) -> SpooledWrite {
@@ -253,7 +253,7 @@ async fn what_adds_nothing_is_possible_at_the_share() {
     let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
     while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
-    let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())) };
+    let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())), ..Heartbeat::default() };
     shared.store.heartbeat(of_mallory.to_string(), beat, MALLORY, at(5), STALE_AFTER).await.unwrap();
     shared.report_agent(received(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
     shared.report_agent(received(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();

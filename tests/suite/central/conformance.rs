@@ -133,7 +133,7 @@ pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
 
 /// A session whose columns were all changed with its last heartbeat.
 pub fn whole(session: &Session) -> TimedSession {
-    TimedSession { session: session.clone(), times: ColumnTimes::all(session.last_heartbeat) }
+    TimedSession { times: ColumnTimes::all(session.last_heartbeat), ..TimedSession::untimed(session.clone()) }
 }
 
 const ID: &str = "odin-PS-000001";
@@ -671,7 +671,7 @@ fn edited(session: &Session) -> Session {
 
 /// A session as it is offered with the change of one column.
 fn changed(session: &Session, column: SharedColumn, at: Timestamp) -> TimedSession {
-    TimedSession { session: session.clone(), times: [(column, at)].into_iter().collect() }
+    TimedSession { times: [(column, at)].into_iter().collect(), ..TimedSession::untimed(session.clone()) }
 }
 
 async fn a_heartbeat_keeps_what_other_clients_changed<W: World>(world: W) {

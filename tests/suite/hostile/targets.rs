@@ -71,7 +71,7 @@ pub fn agents(data: &[u8]) {
     for report in reports.into_iter().chain([line]) {
         // Whatever comes in, what goes on to the daemon is something that it takes.
         let taken = report
-            .validate(&[], sessiond::domain::Timestamp::from_micros(0))
+            .validate(&[], Timestamp::from_micros(0))
             .unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
         assert!(Project::parse(taken.project.as_str()).is_ok());
         let json = serde_json::to_vec(&report).expect("a report is JSON");
@@ -99,7 +99,7 @@ pub fn bodies(data: &[u8]) {
         assert_registration(&registration);
     }
     if let Some(request) = body::<HeartbeatRequest>(data)
-        && let Some(beat) = tidy(request.validate())
+        && let Some(beat) = tidy(request.validate(Timestamp::from_micros(0)))
     {
         assert!(beat.context_percent.is_none_or(|percent| percent <= 100));
         assert_text(beat.current_epic.flatten().as_deref(), 256);
