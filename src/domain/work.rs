@@ -215,6 +215,24 @@ impl WorkUpdate {
         }
     }
 
+    /// The same with each text changed by `change`.
+    pub fn map_text(self, change: impl Fn(String) -> String) -> Self {
+        let all = |texts: Vec<String>| texts.into_iter().map(&change).collect();
+        Self {
+            title: self.title.map(&change),
+            prompt: self.prompt.map(&change),
+            first_prompt: self.first_prompt.map(&change),
+            answer: self.answer.map(&change),
+            compact_summary: self.compact_summary.map(&change),
+            error: self.error.map(|error| WorkError { message: change(error.message), ..error }),
+            todos: self
+                .todos
+                .map(|todos| todos.into_iter().map(|todo| Todo { text: change(todo.text), ..todo }).collect()),
+            files: all(self.files),
+            ..self
+        }
+    }
+
     /// One update that stands for an earlier one and this.
     pub fn merged_with(self, earlier: Self) -> Self {
         let mut files = earlier.files;

@@ -289,6 +289,10 @@ pub struct ListQuery {
     /// Only active sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_only: Option<bool>,
+    /// Only active sessions with this activity: `working`, `waiting`, `idle` or `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^(working|waiting|idle|failed)$")]
+    pub activity: Option<String>,
     /// Only this host's sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
@@ -396,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_heartbeat_round_trips_through_json() {
-        let clear = HeartbeatRequest { context_percent: Some(3), current_epic: Some(None), ..HeartbeatRequest::default() };
+        let clear =
+            HeartbeatRequest { context_percent: Some(3), current_epic: Some(None), ..HeartbeatRequest::default() };
         let text = serde_json::to_string(&clear).unwrap();
         assert_eq!(serde_json::from_str::<HeartbeatRequest>(&text).unwrap(), clear);
     }

@@ -9,3 +9,4 @@ pub mod parked;
 pub mod resume;
 pub mod sessions;
 pub mod watch;
+pub mod work;

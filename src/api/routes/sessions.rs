@@ -12,6 +12,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::Process;
+use crate::domain::activity::ActivityState;
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
@@ -130,7 +131,8 @@ fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
         status = Some(Status::Active);
     }
     let local = query.local == Some(true);
-    Ok(Filter { status, local, ..filter_by(query.project.as_deref(), query.machine.as_deref())? })
+    let activity = query.activity.as_deref().map(ActivityState::parse).transpose()?;
+    Ok(Filter { status, local, activity, ..filter_by(query.project.as_deref(), query.machine.as_deref())? })
 }
 
 pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<Filter, Invalid> {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp};
+use crate::domain::activity::ActivityState;
+use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
@@ -30,6 +31,8 @@ pub struct Filter {
     pub status: Option<Status>,
     /// Only sessions of this host.
     pub local: bool,
+    /// Only sessions with this activity, which an active session alone has.
+    pub activity: Option<ActivityState>,
     /// Closed sessions are listed only if they ended after this moment.
     pub closed_since: Option<Timestamp>,
 }
@@ -40,6 +43,13 @@ impl Filter {
         self.project.as_ref().is_none_or(|project| *project == record.session.project)
             && self.machine.as_ref().is_none_or(|machine| *machine == record.session.host_machine)
             && !(self.local && record.mirrored)
+    }
+
+    /// Whether a session with this status and this work is one with the status and the activity that are asked for.
+    pub(in crate::store) fn fits_state(&self, status: Status, work: Option<&WorkSummary>) -> bool {
+        let activity = || work?.activity.as_ref().map(|activity| activity.state);
+        self.status.is_none_or(|wanted| status == wanted)
+            && self.activity.is_none_or(|wanted| status == Status::Active && activity() == Some(wanted))
     }
 }
 
@@ -118,7 +128,7 @@ pub(in crate::store) fn list_piece(
         )?
         .collect::<Result<Vec<_>, _>>()?;
     let next = last.filter(|_| records.len() == LIST_PIECE);
-    records.retain(|r| filter.status.is_none_or(|status| r.session.status_at(now, stale_after) == status));
+    records.retain(|record| filter.fits_state(record.session.status_at(now, stale_after), record.work.as_deref()));
     Ok(ListPiece { records, next })
 }
 

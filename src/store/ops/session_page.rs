@@ -16,7 +16,7 @@ use crate::domain::{InstanceId, Invalid, Project, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::lookup::{Counts, Filter};
 use crate::store::tables::session_record::Record;
-use crate::store::tables::sessions;
+use crate::store::tables::{session_work, sessions};
 
 /// A place between two pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +122,9 @@ pub(in crate::store) fn read(
     let mut counts = Counts::default();
     let mut behind = Vec::new();
     let mut statement = db.prepare_cached(
-        "SELECT rowid, project, last_heartbeat, instance_id, status FROM sessions \
-             WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
+        "SELECT rowid, project, last_heartbeat, instance_id, status, \
+             iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id), NULL) \
+             FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
                  AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4)",
     )?;
     let mut rows = statement.query(params![
@@ -131,6 +132,7 @@ pub(in crate::store) fn read(
         filter.machine.as_ref().map(|machine| machine.as_str()),
         filter.local,
         filter.closed_since.map(Timestamp::micros),
+        filter.activity.is_some(),
     ])?;
     while let Some(row) = rows.next()? {
         let last_heartbeat: i64 = row.get(2)?;
@@ -138,7 +140,9 @@ pub(in crate::store) fn read(
             Status::Active if !fresh(Timestamp::from_micros(last_heartbeat), now, stale_after) => Status::Stale,
             recorded => recorded,
         };
-        if filter.status.is_some_and(|wanted| wanted != status) {
+        let summary: Option<String> = row.get(5)?;
+        let summary = summary.as_deref().and_then(session_work::read_summary);
+        if !filter.fits_state(status, summary.as_deref()) {
             continue;
         }
         counts.add(status);

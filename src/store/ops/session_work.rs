@@ -8,9 +8,12 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::domain::activity::{ActivityEvent, ActivityTracker};
 use crate::domain::agent::AgentKind;
 use crate::domain::work::{WorkSnapshot, WorkUpdate};
-use crate::domain::{InstanceId, SessionWork, Timestamp, WorkSummary};
+use crate::domain::{InstanceId, SessionWork, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
+use crate::store::ops::lifecycle;
+use crate::store::tables::session_record::Caller;
 use crate::store::tables::session_work::{self, OwnWork};
+use crate::store::tables::sessions;
 
 /// What a report says of a session's work.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +86,29 @@ fn save(
     };
     session_work::save(db, id, &own, snapshot_changed)?;
     Ok(WorkChange { summary: Some(Box::new(summary)), is_urgent })
+}
+
+/// Records what a client states of a session's work.
+///
+/// # Errors
+/// As for a heartbeat; `Closed` for a closed session.
+pub(in crate::store) fn record(
+    db: &Connection,
+    id: &str,
+    update: &WorkUpdate,
+    caller: Caller,
+    at: Timestamp,
+) -> Result<SessionWork, StoreError> {
+    let mut record = lifecycle::owned(db, id, caller)?;
+    if record.session.status == Status::Closed {
+        return Err(StoreError::Closed(id.to_owned()));
+    }
+    let report = WorkReport { update: Some(update), at: Some(at), ..WorkReport::default() };
+    if apply(db, &record.session.instance_id, &report, at)?.summary.is_some() {
+        sessions::save(db, &mut record, at)?;
+    }
+    let work = session_work::shared(db, &record.session.instance_id)?;
+    work.map(|(work, _)| work).ok_or_else(|| StoreError::Bug(format!("the work of {id} was not stored")))
 }
 
 /// How the session's agent runs.

@@ -5,8 +5,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::domain::Process;
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, Timestamp};
+use crate::domain::work::WorkUpdate;
+use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, SessionWork, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::ops;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::agent_reports::ReportResult;
 use crate::store::ops::idempotency::{Once, RequestKey};
@@ -23,6 +25,7 @@ use crate::store::ops::{
 };
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
+use crate::store::tables;
 use crate::store::tables::session_record::{Caller, Record};
 use crate::store::tables::sessions;
 
@@ -133,6 +136,26 @@ impl Store {
             self.announce_process(&sighted.record);
         }
         Ok(sighted)
+    }
+
+    /// What the session with this id does and works on; `None` if nothing was reported.
+    pub async fn work(&self, id: InstanceId) -> Result<Option<SessionWork>, StoreError> {
+        self.read(move |db| Ok(tables::session_work::shared(db, &id)?.map(|(work, _)| work))).await
+    }
+
+    /// Records what a client states of a session's work.
+    pub async fn record_work(
+        &self,
+        id: String,
+        update: WorkUpdate,
+        caller: Caller,
+        at: Timestamp,
+    ) -> Result<SessionWork, StoreError> {
+        let attempt = || {
+            let (id, update) = (id.clone(), update.clone());
+            self.write_for(caller, move |db| ops::session_work::record(db, &id, &update, caller, at))
+        };
+        self.with_room(attempt).await
     }
 
     /// Applies spooled requests, each once however often it is offered, in one transaction.

@@ -50,7 +50,8 @@ async fn sessions_reach_central(store: &Store) {
     let taken = |r: Record| SessionResult {
         instance_id: r.session.instance_id,
         version: r.version,
-        work_version: None, how: SessionOutcome::Taken,
+        work_version: None,
+        how: SessionOutcome::Taken,
     };
     store
         .settle(BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() }, at(0))
@@ -127,7 +128,8 @@ async fn records_travel_with_or_after_their_session() {
     let rejected = |r: &Record| SessionResult {
         instance_id: r.session.instance_id.clone(),
         version: r.version,
-        work_version: None, how: SessionOutcome::Rejected { error: "no".into() },
+        work_version: None,
+        how: SessionOutcome::Rejected { error: "no".into() },
     };
     let sessions = vec![rejected(&full.sessions[0])];
     store.settle(BatchResult { sessions, ..BatchResult::default() }, at(2)).await.unwrap();

@@ -110,7 +110,8 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
             .map(|record| SessionResult {
                 instance_id: record.session.instance_id.clone(),
                 version: record.version,
-                work_version: None, how: SessionOutcome::Taken,
+                work_version: None,
+                how: SessionOutcome::Taken,
             })
             .collect(),
         records: records.iter().map(|r| RecordResult { record_id: r.record_id, rejected: None }).collect(),

@@ -108,7 +108,8 @@ impl Shared {
             let taken = |record: Record| SessionResult {
                 instance_id: record.session.instance_id,
                 version: record.version,
-                work_version: None, how: SessionOutcome::Taken,
+                work_version: None,
+                how: SessionOutcome::Taken,
             };
             let settling = BatchResult {
                 sessions: sessions.into_iter().map(taken).collect(),
@@ -401,7 +402,8 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
+        "DROP TABLE work_snapshots; DROP TABLE session_work; \
+         DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
          ALTER TABLE aliases DROP COLUMN promised_by; PRAGMA user_version = 9",
     )
     .unwrap();

@@ -70,9 +70,8 @@ pub fn agents(data: &[u8]) {
     let line = statusline::report(&Input::read(data, &statusline::WANTED), &|_| None);
     for report in reports.into_iter().chain([line]) {
         // Whatever comes in, what goes on to the daemon is something that it takes.
-        let taken = report
-            .validate(&[], Timestamp::from_micros(0))
-            .unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
+        let taken =
+            report.validate(&[], Timestamp::from_micros(0)).unwrap_or_else(|invalid| panic!("{report:?}: {invalid}"));
         assert!(Project::parse(taken.project.as_str()).is_ok());
         let json = serde_json::to_vec(&report).expect("a report is JSON");
         assert_eq!(serde_json::from_slice::<AgentReport>(&json).ok(), Some(report));
@@ -141,6 +140,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
         })
     };
     let left = SessionHistory {
+        work: None,
         checkpoint: records(RecordKind::Checkpoint).into_iter().next(),
         events: records(RecordKind::Event).into(),
         commands: records(RecordKind::Command).into(),

@@ -130,7 +130,12 @@ fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic
 
 fn acknowledge(db: &Connection, record: &Record) {
     let how = SessionOutcome::Taken;
-    let of = SessionResult { instance_id: record.session.instance_id.clone(), version: record.version, work_version: None, how };
+    let of = SessionResult {
+        instance_id: record.session.instance_id.clone(),
+        version: record.version,
+        work_version: None,
+        how,
+    };
     batch_result::settle(db, &BatchResult { sessions: vec![of], ..Default::default() }, at(60)).unwrap();
 }
 
