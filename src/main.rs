@@ -12,6 +12,7 @@ use sessiond::client::Client;
 use sessiond::config::{self, Environment, Overrides, Secret};
 use sessiond::daemon;
 use sessiond::doctor;
+use sessiond::domain::work::Recording;
 use sessiond::domain::{Finding, MachineName};
 use sessiond::platform::default_paths::Os;
 use sessiond::service::{self, InstallTarget, Scope, Setup};
@@ -72,6 +73,13 @@ impl LocalOperations for ThisProcess {
                 pinned_at: identity.pinned_at.to_string(),
                 conflict: None,
             })
+        })
+    }
+
+    fn recording(&self) -> Result<Recording, CliError> {
+        with_environment(|environment| {
+            config::recording(environment)
+                .map_err(|error| CliError::new(ErrorCode::Configuration, error.to_string(), "fix the file"))
         })
     }
 

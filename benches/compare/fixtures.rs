@@ -8,7 +8,7 @@ use sessiond::domain::mirror::{ChangePage, Continuation, PullQuery};
 use sessiond::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, TimedSession, Timestamp,
 };
-use sessiond::store::{Caller, Durability, FolderLock, Options, Store};
+use sessiond::store::{Durability, FolderLock, IdSource, NewSession, OpContext, Options, Store};
 use tokio::task::JoinSet;
 
 use testkit::random::Random;
@@ -48,6 +48,10 @@ pub fn registration(number: u64, machine: &MachineName) -> Registration {
     }
 }
 
+fn seeded(seed: u64, now: Timestamp) -> OpContext {
+    OpContext { ids: IdSource::Seeded(seed), ..OpContext::of_daemon(now, STALE_AFTER) }
+}
+
 /// Registers `count` sessions. Returns their ids.
 pub fn register(dir: &Path, machine: &str, count: u64) -> Vec<String> {
     let machine = MachineName::parse(machine).expect("a name");
@@ -58,9 +62,9 @@ pub fn register(dir: &Path, machine: &str, count: u64) -> Vec<String> {
             let at = clock::system()();
             let mut registered = JoinSet::new();
             for number in from..count.min(from + CONCURRENT) {
-                let draws = std::array::from_fn(|_| random.next());
-                let (store, what) = (store.clone(), registration(number, &machine));
-                registered.spawn(async move { store.register(what, None, Caller { uid: 0 }, draws, at).await });
+                let session = NewSession { what: registration(number, &machine), process: None };
+                let (store, context) = (store.clone(), seeded(random.next(), at));
+                registered.spawn(async move { store.register(session, context).await });
             }
             for record in registered.join_all().await {
                 ids.push(record.expect("it is registered").session.instance_id.to_string());
@@ -79,7 +83,8 @@ pub fn heartbeat(dir: &Path, ids: &[String]) {
             let mut beats = JoinSet::new();
             for id in some.iter().cloned() {
                 let (store, beat) = (store.clone(), beat.clone());
-                beats.spawn(async move { store.heartbeat(id, beat, Caller { uid: 0 }, at, STALE_AFTER).await });
+                let context = OpContext::of_daemon(at, STALE_AFTER);
+                beats.spawn(async move { store.heartbeat(id, beat, context).await });
             }
             for record in beats.join_all().await {
                 record.expect("it is recorded");
@@ -99,9 +104,8 @@ pub fn mirror(dir: &Path, count: u64) {
             let sessions = sessions.collect();
             let changes =
                 ChangePage { sessions, rest: Continuation::Complete { next_since: from + 1 }, ..ChangePage::default() };
-            let draws = Box::new(std::array::from_fn(|_| random.next()));
             store
-                .take_in(PullQuery::since(from.max(1)), changes, draws, at, STALE_AFTER)
+                .take_in(PullQuery::since(from.max(1)), changes, seeded(random.next(), at))
                 .await
                 .expect("it is mirrored");
         }

@@ -18,7 +18,9 @@ use sessiond::cli::{
 use sessiond::client::Client;
 use sessiond::domain::{Finding, InstanceType, LinkState, LinkStatus, MachineName, Project, Registration, Timestamp};
 use sessiond::shutdown;
-use sessiond::store::{Caller, Durability, FolderLock, Identity, IdentityFile, Options, PinnedIdentity, Store};
+use sessiond::store::{
+    Durability, FolderLock, IdSource, Identity, IdentityFile, NewSession, OpContext, Options, PinnedIdentity, Store,
+};
 use sessiond::wire::{ErrorCode, MachineIdentity};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -50,8 +52,9 @@ fn repeat_request(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::
     let (store, writer) = Store::open(dir, options, Arc::new(|| NOW)).expect("a store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
     runtime.expect("a runtime").block_on(async {
-        let what = registration();
-        let record = store.register(what, None, Caller { uid: 0 }, [1; 8], NOW).await.expect("it is registered");
+        let session = NewSession { what: registration(), process: None };
+        let context = OpContext { ids: IdSource::Seeded(1), ..OpContext::of_daemon(NOW, Duration::from_secs(120)) };
+        let record = store.register(session, context).await.expect("it is registered");
         let id = record.session.instance_id.to_string();
         let (stop, handler) = handler(dir, store);
         for _ in 0..runs {
@@ -143,6 +146,10 @@ fn repeat_verb(dir: &Path, runs: u64) {
 struct NoLocalVerbs;
 
 impl LocalOperations for NoLocalVerbs {
+    fn recording(&self) -> Result<sessiond::domain::work::Recording, CliError> {
+        Ok(sessiond::domain::work::Recording::Full)
+    }
+
     fn run(&self, _: &RunArgs) -> Result<(), CliError> {
         Err(not_available())
     }

@@ -41,7 +41,7 @@ use crate::platform;
 use crate::platform::caller::PidError;
 use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
-use crate::store::{PinnedIdentity, Store};
+use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, Store};
 
 /// The largest body of a request, in bytes; a multiple of what the contract's fields need.
 const MAX_BODY: usize = 64 * 1024;
@@ -106,6 +106,14 @@ pub struct Api {
     /// Ends the responses that have no end of their own.
     pub shutdown: Shutdown,
     pub daemon: DaemonInfo,
+}
+
+impl Api {
+    /// For an operation of this caller, now.
+    fn context(&self, caller: Caller) -> OpContext {
+        let stale_after = self.settings.borrow().stale_after;
+        OpContext { now: (self.clock)(), caller, stale_after, ids: IdSource::Random(self.random) }
+    }
 }
 
 #[derive(OpenApi)]

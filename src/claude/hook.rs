@@ -5,36 +5,73 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::input::Input;
-use super::{JOB_DIR, agent_kind, background_job, reporting_agent, variable};
+use super::{JOB_DIR, activity, agent_kind, background_job, reporting_agent, variable, work};
 use crate::domain::agent::AgentKind;
+use crate::domain::work::Recording;
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields of events that are read, besides those that identify other agents.
-pub const WANTED: [&str; 8] =
-    ["session_id", "transcript_path", "cwd", "source", "reason", "trigger", "custom_instructions", "compact_summary"];
+pub fn wanted() -> Vec<&'static str> {
+    let own = ["session_id", "transcript_path", "cwd", "source", "reason", "custom_instructions"];
+    [&own[..], &activity::WANTED, &work::WANTED].concat()
+}
 
-/// An event of Claude Code for which a hook is installed.
+/// An event of Claude Code that says more than that the agent lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookEvent {
     SessionStart,
     UserPromptSubmit,
+    PreToolUse,
+    PermissionRequest,
+    PostToolUse,
+    PostToolUseFailure,
+    Elicitation,
     Stop,
+    StopFailure,
     Notification,
     PreCompact,
     PostCompact,
     SessionEnd,
+    ElicitationResult,
+    PermissionDenied,
 }
 
 impl HookEvent {
-    pub const ALL: [Self; 7] = [
+    /// Those for which a hook is installed. What the others tell follows from these.
+    pub const INSTALLED: [Self; 13] = [
         Self::SessionStart,
         Self::UserPromptSubmit,
+        Self::PreToolUse,
+        Self::PermissionRequest,
+        Self::PostToolUse,
+        Self::PostToolUseFailure,
+        Self::Elicitation,
         Self::Stop,
+        Self::StopFailure,
         Self::Notification,
         Self::PreCompact,
         Self::PostCompact,
         Self::SessionEnd,
+    ];
+
+    /// All of them; the installed ones first, in their order.
+    pub const ALL: [Self; 15] = [
+        Self::SessionStart,
+        Self::UserPromptSubmit,
+        Self::PreToolUse,
+        Self::PermissionRequest,
+        Self::PostToolUse,
+        Self::PostToolUseFailure,
+        Self::Elicitation,
+        Self::Stop,
+        Self::StopFailure,
+        Self::Notification,
+        Self::PreCompact,
+        Self::PostCompact,
+        Self::SessionEnd,
+        Self::ElicitationResult,
+        Self::PermissionDenied,
     ];
 
     pub fn parse(name: &str) -> Option<Self> {
@@ -45,15 +82,36 @@ impl HookEvent {
         match self {
             Self::SessionStart => "SessionStart",
             Self::UserPromptSubmit => "UserPromptSubmit",
+            Self::PreToolUse => "PreToolUse",
+            Self::PermissionRequest => "PermissionRequest",
+            Self::PostToolUse => "PostToolUse",
+            Self::PostToolUseFailure => "PostToolUseFailure",
+            Self::Elicitation => "Elicitation",
             Self::Stop => "Stop",
+            Self::StopFailure => "StopFailure",
             Self::Notification => "Notification",
             Self::PreCompact => "PreCompact",
             Self::PostCompact => "PostCompact",
             Self::SessionEnd => "SessionEnd",
+            Self::ElicitationResult => "ElicitationResult",
+            Self::PermissionDenied => "PermissionDenied",
         }
     }
 
-    /// The report of this event.
+    /// The tools for which the hook is installed; `None`: all. The agent waits for a hook, so those that neither change
+    /// anything nor are likely to wait for a permission, such as Read and Grep, have none.
+    pub const fn matcher(self) -> Option<&'static str> {
+        match self {
+            Self::PreToolUse => Some("AskUserQuestion|ExitPlanMode"),
+            Self::PostToolUse => Some(
+                "Bash|PowerShell|Edit|Write|MultiEdit|NotebookEdit|TodoWrite|AskUserQuestion|ExitPlanMode|WebFetch|\
+                 WebSearch|Skill|SlashCommand|mcp__.*",
+            ),
+            _ => None,
+        }
+    }
+
+    /// The report of this event, without the work.
     pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
         let agent = reporting_agent(input, input.text("cwd"), env);
         let (sign, source) = match self {
@@ -64,27 +122,37 @@ impl HookEvent {
         };
         // A new conversation is empty, and the status line reports that only after the first answer.
         let context_percent = (source.as_deref() == Some("clear")).then_some(0);
-        AgentReport { sign: sign.to_owned(), source, context_percent, ..agent }
+        let activity = activity::of(self, input);
+        AgentReport { sign: sign.to_owned(), source, context_percent, activity, ..agent }
     }
 
-    /// The record that it adds to the session's history.
-    pub fn record(self, input: &Input) -> Option<HookRecord> {
+    /// The record that it adds to the session's history; a record of less than everything has no text of the conversation.
+    pub fn record(self, input: &Input, recording: Recording) -> Option<HookRecord> {
+        let text = |name: &str| input.text(name).filter(|_| recording == Recording::Full);
+        if recording == Recording::None {
+            return None;
+        }
         match self {
             Self::PreCompact => Some(HookRecord::Checkpoint(object_of([
                 ("reason", Some("compact")),
                 ("trigger", input.text("trigger")),
-                ("custom_instructions", input.text("custom_instructions")),
+                ("custom_instructions", text("custom_instructions")),
                 ("transcript", input.text("transcript_path")),
                 ("working_dir", input.text("cwd")),
             ]))),
             Self::PostCompact => Some(HookRecord::ContextWindowUpdated(object_of([
                 ("reason", Some("compact")),
                 ("trigger", input.text("trigger")),
-                ("compact_summary", input.text("compact_summary")),
+                ("compact_summary", text("compact_summary")),
             ]))),
             _ => None,
         }
     }
+}
+
+/// The report of an event that is not known here, as a later version has them: a heartbeat.
+pub fn heartbeat(input: &Input, env: Env<'_>) -> AgentReport {
+    AgentReport { sign: "beat".to_owned(), ..reporting_agent(input, input.text("cwd"), env) }
 }
 
 /// A record for the session's history.
@@ -121,13 +189,13 @@ fn known_source(source: &str) -> Option<String> {
 /// The longest text in a record, in characters: the body of a request is bounded.
 const MAX_TEXT_CHARS: usize = 8000;
 
-/// The fields that have a text, as an object.
+/// The fields that have a text, without secrets, as an object.
 fn object_of<const N: usize>(fields: [(&str, Option<&str>); N]) -> Map<String, Value> {
     fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), cut(text?).into()))).collect()
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(MAX_TEXT_CHARS).collect()
+    work::without_secrets(text).chars().take(MAX_TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -135,7 +203,7 @@ mod tests {
     use super::*;
 
     fn report(event: HookEvent, text: &str) -> AgentReport {
-        event.report(&Input::read(text.as_bytes(), &WANTED), &|_| None)
+        event.report(&Input::read(text.as_bytes(), &wanted()), &|_| None)
     }
 
     #[test]
@@ -179,7 +247,7 @@ mod tests {
                 "CLAUDE_JOB_DIR" => job.map(|_| jobs.path().into()),
                 _ => None,
             };
-            let input = Input::read(format!(r#"{{"reason": "{reason}"}}"#).as_bytes(), &WANTED);
+            let input = Input::read(format!(r#"{{"reason": "{reason}"}}"#).as_bytes(), &wanted());
             HookEvent::SessionEnd.report(&input, &env).sign
         };
         for reason in ["other", "bypass_permissions_disabled", "of a later version"] {
@@ -214,7 +282,7 @@ mod tests {
             _ => None,
         };
         for text in ["", "{", r#"{"session_id": 7, "cwd": ["x"]}"#, r#"{"session_id": "", "cwd": ""}"#] {
-            let input = Input::read(text.as_bytes(), &WANTED);
+            let input = Input::read(text.as_bytes(), &wanted());
             let report = HookEvent::Stop.report(&input, &env);
             assert_eq!(report.claude_session_uuid.as_deref(), Some("s"), "{text}");
             assert_eq!(report.working_dir.as_deref(), Some("/w"), "{text}");
@@ -235,10 +303,12 @@ mod tests {
     fn compacting_records_a_checkpoint() {
         let input = Input::read(
             br#"{"trigger": "auto", "custom_instructions": "keep", "transcript_path": "/t"}"#.as_slice(),
-            &WANTED,
+            &wanted(),
         );
-        let Some(HookRecord::Checkpoint(state)) = HookEvent::PreCompact.record(&input) else { panic!() };
+        let Some(HookRecord::Checkpoint(state)) = HookEvent::PreCompact.record(&input, Recording::Full) else {
+            panic!()
+        };
         assert_eq!((&state["trigger"], &state["custom_instructions"]), (&Value::from("auto"), &Value::from("keep")));
-        assert_eq!(HookEvent::Stop.record(&input), None);
+        assert_eq!(HookEvent::Stop.record(&input, Recording::Full), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Versions of Claude Code differ: unknown fields are skipped, and missing or invalid ones are left out of a report. No
 //! input makes a hook fail.
 
+pub mod activity;
 pub mod agent_process;
 pub mod background_job;
 pub mod hook;
@@ -15,6 +16,7 @@ pub mod settings;
 pub mod small_file;
 pub mod statusline;
 pub mod versions;
+pub mod work;
 
 use crate::domain::InstanceId;
 use crate::domain::agent::AgentKind;

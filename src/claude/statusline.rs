@@ -5,12 +5,15 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{project, reporting_agent};
+use super::{project, reporting_agent, work};
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields that are read, besides those that identify other agents.
-pub const WANTED: [&str; 5] = ["session_id", "transcript_path", "cwd", "workspace", "context_window"];
+pub fn wanted() -> Vec<&'static str> {
+    let own = ["session_id", "transcript_path", "cwd", "workspace", "context_window"];
+    [&own[..], &work::WANTED_OF_STATUS_LINE].concat()
+}
 
 pub fn report(input: &Input, env: Env<'_>) -> AgentReport {
     let text = |path: &[&str]| input.at(path).and_then(Value::as_str).map(str::to_owned);
@@ -62,7 +65,7 @@ mod tests {
             ("{}", None),
         ] {
             let text = format!(r#"{{"session_id": "s", "context_window": {{"used_percentage": {used}}}}}"#);
-            let input = Input::read(text.as_bytes(), &WANTED);
+            let input = Input::read(text.as_bytes(), &wanted());
             assert_eq!(report(&input, &|_| None).context_percent, percent, "{used}");
         }
     }
@@ -87,7 +90,7 @@ mod tests {
             ("7", None),
         ] {
             let text = format!(r#"{{"session_id": "s", "context_window": {window}}}"#);
-            let input = Input::read(text.as_bytes(), &WANTED);
+            let input = Input::read(text.as_bytes(), &wanted());
             assert_eq!(report(&input, &|_| None).context_percent, percent, "{window}");
         }
     }
@@ -95,7 +98,7 @@ mod tests {
     #[test]
     fn folder_is_current_and_project_is_of_the_start() {
         let text = r#"{"workspace": {"project_dir": "/p", "current_dir": "/p/x"}, "cwd": "/p/x"}"#;
-        let report = report(&Input::read(text.as_bytes(), &WANTED), &|_| None);
+        let report = report(&Input::read(text.as_bytes(), &wanted()), &|_| None);
         assert_eq!((report.working_dir.as_deref(), report.project.as_deref()), (Some("/p/x"), Some("p")));
     }
 }

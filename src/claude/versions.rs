@@ -54,15 +54,21 @@ impl Version {
     }
 }
 
-/// The first version that knows an event.
+/// The first version that is known to know an event. Since 2.1.101 none needs to be known.
 const fn first_version(event: HookEvent) -> Version {
     match event {
-        HookEvent::Stop | HookEvent::Notification => Version(1, 0, 38),
+        HookEvent::PreToolUse | HookEvent::PostToolUse | HookEvent::Stop | HookEvent::Notification => Version(1, 0, 38),
         HookEvent::PreCompact => Version(1, 0, 48),
         HookEvent::UserPromptSubmit => Version(1, 0, 54),
         HookEvent::SessionStart => Version(1, 0, 62),
         HookEvent::SessionEnd => Version(1, 0, 85),
+        HookEvent::PermissionRequest => Version(2, 0, 45),
         HookEvent::PostCompact => Version(2, 1, 75),
+        HookEvent::Elicitation | HookEvent::ElicitationResult => Version(2, 1, 76),
+        HookEvent::StopFailure => Version(2, 1, 78),
+        HookEvent::PermissionDenied => Version(2, 1, 89),
+        // No version is documented.
+        HookEvent::PostToolUseFailure => FIRST_WARNING_VERSION,
     }
 }
 
@@ -87,7 +93,7 @@ pub struct LeftOut {
 pub fn events(installed: &[Installed]) -> (Vec<HookEvent>, Vec<LeftOut>) {
     let mut taken = Vec::new();
     let mut left_out = Vec::new();
-    for event in HookEvent::ALL {
+    for event in HookEvent::INSTALLED {
         let refusing = installed.iter().find(|found| !found.version.unwrap_or(ASSUMED_VERSION).accepts(event));
         let reason = match refusing {
             Some(Installed { path, version: Some(version) }) => {
@@ -246,9 +252,21 @@ mod tests {
         assert!(!has(&[claude(Some("2.1.332")), claude(None)], HookEvent::PostCompact));
         assert!(!has(&[], HookEvent::PostCompact));
         assert!(!has(&[claude(Some("1.0.60"))], HookEvent::SessionEnd));
+        for (event, refused, accepted) in [
+            (HookEvent::PermissionRequest, "2.0.44", "2.0.45"),
+            (HookEvent::Elicitation, "2.1.75", "2.1.76"),
+            (HookEvent::StopFailure, "2.1.77", "2.1.78"),
+            (HookEvent::PostToolUseFailure, "2.1.100", "2.1.101"),
+        ] {
+            assert!(!has(&[claude(Some(refused))], event), "{event:?}");
+            assert!(!has(&[claude(Some(accepted)), claude(None)], event), "{event:?}");
+            assert!(has(&[claude(Some(accepted))], event), "{event:?}");
+        }
+        assert_eq!(events(&[claude(Some("2.1.101"))]).0, HookEvent::INSTALLED);
         for installed in [&[][..], &[claude(None)], &[claude(Some("2.0.76"))]] {
             let (taken, left_out) = events(installed);
-            assert_eq!((taken.len(), left_out.len()), (6, 1), "{left_out:?}");
+            assert_eq!(taken.len() + left_out.len(), HookEvent::INSTALLED.len());
+            assert!(left_out.iter().any(|left| left.event == HookEvent::PostCompact), "{left_out:?}");
             assert!(left_out[0].reason.contains("ignore all of its settings"), "{left_out:?}");
         }
     }

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use crate::client::{Client, Endpoint, machine_from_env};
 use crate::clock;
 use crate::domain::Finding;
+use crate::domain::work::Recording;
 use crate::mcp;
 use crate::wire::MachineIdentity;
 use command_line::{Cli, ParsedLine, Verb};
@@ -45,6 +46,8 @@ pub trait LocalOperations {
     fn migrate(&self, args: &MigrateArgs) -> Result<String, CliError>;
     /// Reads or changes the identity in the state folder while no daemon runs on it.
     fn identity(&self, verb: &IdentityVerb) -> Result<MachineIdentity, CliError>;
+    /// How much of the agents' work the configuration allows to record.
+    fn recording(&self) -> Result<Recording, CliError>;
     /// Installs the service; returns a line for each change.
     fn install(&self, args: &InstallArgs) -> Result<Vec<String>, CliError>;
     /// Removes the service; returns a line for each change and the paths of the data that is kept.

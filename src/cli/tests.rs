@@ -57,6 +57,10 @@ impl LocalOperations for FakeLocal {
         Ok(format!("dry run: {}\n", args.dry_run))
     }
 
+    fn recording(&self) -> Result<Recording, CliError> {
+        Ok(Recording::Full)
+    }
+
     fn identity(&self, _: &IdentityVerb) -> Result<MachineIdentity, CliError> {
         Ok(serde_json::from_str(&IDENTITY.replace("laptop", "local")).unwrap())
     }

@@ -83,9 +83,19 @@ impl Client {
         self.post("/v1/sessions".to_owned(), request)
     }
 
-    /// Reports an agent's start, heartbeat or end.
+    /// Reports an agent's start, heartbeat or end. A daemon of an older version refuses the fields that it does not know:
+    /// it gets the report without them.
     pub fn report_agent(&self, report: &AgentReport) -> Result<AgentBody> {
-        self.post("/v1/agents".to_owned(), report)
+        let send = |report: &AgentReport| self.post("/v1/agents".to_owned(), report);
+        match send(report) {
+            Err(error) if matches!(error.code, ErrorCode::BadRequest | ErrorCode::TooLarge) => {
+                match report.without_work() {
+                    Some(report) => send(&report),
+                    None => Err(error),
+                }
+            }
+            sent => sent,
+        }
     }
 
     pub fn heartbeat(&self, id: &str, request: &HeartbeatRequest) -> Result<SessionBody> {
@@ -391,6 +401,25 @@ mod tests {
         assert!(request.starts_with("POST /v1/parked/retry HTTP/1.1\r\nHost: localhost\r\n"), "{request}");
         assert!(request.contains("Connection: close\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"));
         assert!(request.ends_with("\r\n\r\n{\"ids\":[\"a\"]}"), "{request}");
+    }
+
+    #[test]
+    fn older_daemon_gets_a_report_without_the_fields_that_it_does_not_know() {
+        let unknown = r#"{"error": {"code": "bad_request", "message": "unknown field `at`", "hint": "h"}}"#;
+        let report = AgentReport {
+            sign: "beat".to_owned(),
+            context_percent: Some(7),
+            at: Some("2026-11-25T12:00:00Z".to_owned()),
+            ..AgentReport::default()
+        };
+        let daemon = FakeDaemon::json(&[(400, unknown), (404, "")]);
+        assert!(daemon.client().report_agent(&report).is_err());
+        let requests = daemon.requests();
+        assert!(requests[0].contains("\"at\":"), "{requests:?}");
+        assert!(requests[1].ends_with("\r\n\r\n{\"sign\":\"beat\",\"context_percent\":7}"), "{requests:?}");
+        let daemon = FakeDaemon::one(400, unknown);
+        let error = daemon.client().report_agent(&AgentReport { at: None, ..report }).unwrap_err();
+        assert_eq!((error.code, daemon.requests().len()), (ErrorCode::BadRequest, 1));
     }
 
     #[test]

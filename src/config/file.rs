@@ -18,6 +18,7 @@ pub(super) struct ConfigFile {
     pub socket: SocketSection,
     pub log: LogSection,
     pub claude: ClaudeSection,
+    pub agents: AgentsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,6 +77,12 @@ pub(super) struct ClaudeSection {
     pub rules: Option<Vec<TypeRuleEntry>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a section")]
+pub(super) struct AgentsSection {
+    pub record: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a rule such as { folder = \"/home/me/meta\", type = \"MS\" }")]
 pub(super) struct TypeRuleEntry {
@@ -86,7 +93,7 @@ pub(super) struct TypeRuleEntry {
 }
 
 /// All keys. A test compares them with config.example.toml, which documents them.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
@@ -108,7 +115,20 @@ pub(super) const KEYS: [&str; 21] = [
     "claude.watch",
     "claude.home",
     "claude.rules",
+    "agents.record",
 ];
+
+/// The value of `agents.record` in a file whose other keys may be wrong, such as those of another version.
+///
+/// # Errors
+/// The file is not TOML, or the value is not a string.
+pub(super) fn record_setting(text: &str) -> Result<Option<String>, ConfigError> {
+    let table = DeTable::parse(text).map_err(|error| syntax_error(text, &error))?;
+    let section = table.get_ref().get("agents");
+    let Some(value) = section.and_then(|section| section.get_ref().get("record")) else { return Ok(None) };
+    let value = value.get_ref().as_str().map(str::to_owned);
+    value.map(Some).ok_or_else(|| ConfigError::key("agents.record", "it must be a string"))
+}
 
 impl ConfigFile {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
@@ -216,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             refused("[telemetry]\non = true"),
-            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude"
+            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents"
         );
     }
 

@@ -5,6 +5,7 @@
 //! password.
 
 mod file;
+mod recording;
 mod settings;
 
 use std::ffi::OsString;
@@ -14,9 +15,10 @@ use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
+pub use recording::recording;
 pub use settings::{
-    CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings,
-    needs_restart, unused_database_url,
+    AgentSettings, CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings,
+    SocketSettings, needs_restart, unused_database_url,
 };
 
 use crate::domain::text::one_line;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::file::{self, ConfigFile};
+use super::recording::parse;
 use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
+use crate::domain::work::Recording;
 use crate::domain::{InstanceType, Invalid, MachineName, Project};
 use crate::platform::default_paths::{DefaultPaths, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
@@ -54,6 +56,13 @@ pub struct Settings {
     pub socket: SocketSettings,
     pub log: LogSettings,
     pub claude: ClaudeSettings,
+    pub agents: AgentSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// How much of the agents' work is recorded.
+    pub record: Recording,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +178,7 @@ pub(super) fn merge(
         state_dir,
         log: log(overrides, &file.log)?,
         claude: claude(environment, file.claude)?,
+        agents: AgentSettings { record: file.agents.record.as_deref().map_or(Ok(Recording::default()), parse)? },
     })
 }
 

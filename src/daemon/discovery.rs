@@ -14,7 +14,7 @@ use crate::domain::Project;
 use crate::domain::agent::{AgentSignal, ValidReport, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
-use crate::store::{Caller, PinnedIdentity, ReceivedReport, Store, StoreError};
+use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, ReceivedReport, Store, StoreError};
 
 /// Watches for agents, as `claude.watch` says, and records them.
 pub struct AgentRecorder {
@@ -82,9 +82,13 @@ impl Recorder for AgentRecorder {
             lives: process::is_running,
             now: (self.clock)(),
         };
-        let draws = std::array::from_fn(|_| (self.random)());
-        let caller = Caller { uid: running.uid };
-        match self.store.report_agent(sighting, caller, draws, (self.clock)(), stale_after).await {
+        let context = OpContext {
+            now: (self.clock)(),
+            caller: Caller { uid: running.uid },
+            stale_after,
+            ids: IdSource::Random(self.random),
+        };
+        match self.store.report_agent(sighting, context).await {
             Ok(sighted) => {
                 if sighted.created {
                     tracing::info!(session = %sighted.record.session.instance_id, pid = running.pid, "found an agent");

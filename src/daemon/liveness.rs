@@ -20,7 +20,7 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::platform::process;
 use crate::platform::wake::WakeDetector;
 use crate::shutdown::Shutdown;
-use crate::store::{ProcessChanges, Store, StoreError};
+use crate::store::{OpContext, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessSettings {
@@ -127,15 +127,16 @@ impl Liveness {
     /// Records heartbeats for the processes that run, then marks the silent sessions stale.
     async fn check(&mut self) {
         let LivenessSettings { stale_after, keep_closed, .. } = *self.settings.borrow();
-        let now = (self.clock)();
+        let context = OpContext::of_daemon((self.clock)(), stale_after);
+        let now = context.now;
         self.watch_all().await;
         let watched: Vec<_> = self.watched.keys().cloned().collect();
         let alive = running(watched).await;
         // Without their heartbeats, sessions that are alive would be marked stale.
-        if alive.is_empty() || is_recorded(self.store.seen_alive(alive, now, stale_after).await) {
-            is_recorded(self.store.sweep(now, stale_after).await);
+        if alive.is_empty() || is_recorded(self.store.seen_alive(alive, context).await) {
+            is_recorded(self.store.sweep(context).await);
         }
-        is_recorded(self.store.close_headless(now.minus(keep_closed), now).await);
+        is_recorded(self.store.close_headless(now.minus(keep_closed), context).await);
         self.last_check.send_replace(now);
     }
 
@@ -182,7 +183,9 @@ impl Liveness {
 
     /// Marks the session of an ended process stale. If the store cannot record it now, the next check does.
     async fn record_exit(&mut self, id: InstanceId, process: Process) {
-        let changed = self.store.process_died(id.clone(), process, (self.clock)()).await;
+        let stale_after = self.settings.borrow().stale_after;
+        let context = OpContext::of_daemon((self.clock)(), stale_after);
+        let changed = self.store.process_died(id.clone(), process, context).await;
         if matches!(changed, Ok(true)) {
             tracing::info!(session = %id, pid = process.pid, "the process ended; its session is stale");
         }

@@ -27,7 +27,10 @@ use crate::domain::{InstanceId, Invalid, MachineName, NewRecord, Timestamp};
 use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{ClientWrite, Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest};
-use crate::store::{Caller, Import, Imported, PinnedIdentity, ReceivedReport, SpooledWrite, Store, StoreError};
+use crate::store::{
+    Append, Caller, IdSource, Import, Imported, OpContext, PinnedIdentity, ReceivedReport, SpooledWrite, Store,
+    StoreError,
+};
 
 /// How often a folder is scanned if the system reports no changes in it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -223,9 +226,8 @@ impl SpoolImporter {
             };
             let count = pending.len().min(BATCH);
             let batch: Vec<_> = pending.drain(..count).filter(is_next).collect();
-            let stale_after = self.context.settings.borrow().stale_after;
             let imports = batch.iter().map(|request| request.import.clone()).collect();
-            match self.context.store.import(imports, stale_after).await {
+            match self.context.store.import(imports).await {
                 Ok(results) => batch.into_iter().zip(results).for_each(|(request, result)| {
                     state.record(request, result, scanner);
                 }),
@@ -366,9 +368,13 @@ impl ImportContext {
         let needs_session = !matches!(request.write, ClientWrite::Agent { .. });
         match self.validate(request, entry.uid, at) {
             Ok(write) => {
-                let draws = std::array::from_fn(|_| (self.random)());
-                let caller = Caller { uid: entry.uid };
-                let import = Import { name: entry.name.clone(), key, deferred: write, caller, draws, at };
+                let context = OpContext {
+                    now: at,
+                    caller: Caller { uid: entry.uid },
+                    stale_after: self.settings.borrow().stale_after,
+                    ids: IdSource::Random(self.random),
+                };
+                let import = Import { name: entry.name.clone(), key, deferred: write, context };
                 Ok(CheckedRequest { entry: entry.clone(), import, content, needs_session })
             }
             Err(invalid) => Err(Box::new(Rejected { entry: entry.clone(), content, reason: invalid.to_string() })),
@@ -409,7 +415,7 @@ impl ImportContext {
     fn append(&self, id: String, what: NewRecord) -> SpooledWrite {
         let random = Uuid::from_u64_pair((self.random)(), (self.random)());
         let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
-        SpooledWrite::Append { id, what: Box::new(what), record_id }
+        SpooledWrite::Append(Box::new(Append { id, what, record_id }))
     }
 
     fn received(

@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_user_with_many_files_delays_only_their_own() {
         if !rustix::process::geteuid().is_root() {
-            return println!("skipped: a_user_with_many_files_delays_only_their_own needs root, to be several users");
+            return testkit::skip::skip("a_user_with_many_files_delays_only_their_own", "root, to be several users");
         }
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::in_folder(&dir.path().join("state"));

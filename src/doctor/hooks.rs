@@ -13,13 +13,10 @@ use crate::config::Environment;
 use crate::domain::Finding;
 use crate::platform::default_paths::{Env, path_in};
 
-/// Events that Claude Code 2.1.92 knows or may know besides those of this program. A version up to that ignores settings with
-/// any other event.
+/// Events that Claude Code 2.1.92 knows or may know, besides those whose first version is known. A version up to that
+/// ignores settings with any other event.
 const KNOWN_EVENTS: &[&str] = &[
-    "PreToolUse",
-    "PostToolUse",
     "PostToolUseFailure",
-    "PermissionRequest",
     "SubagentStart",
     "SubagentStop",
     "Setup",
@@ -29,9 +26,6 @@ const KNOWN_EVENTS: &[&str] = &[
     "WorktreeCreate",
     "WorktreeRemove",
     "InstructionsLoaded",
-    "Elicitation",
-    "ElicitationResult",
-    "StopFailure",
 ];
 
 /// The name of the check of Claude Code's settings.
@@ -82,10 +76,12 @@ fn findings(file: &str, text: &str, installed: &[Installed], managed: ManagedSet
 fn ignored(file: &str, names: &[String], installed: &[Installed]) -> Option<Finding> {
     let known = installed.iter().filter_map(|found| Some((found, found.version?)));
     let (found, version, event) = known.into_iter().find_map(|(found, version)| {
-        let unknown = names.iter().find(|name| match HookEvent::parse(name) {
-            Some(event) => !version.accepts(event),
-            None => version < FIRST_WARNING_VERSION && !KNOWN_EVENTS.contains(&name.as_str()),
-        })?;
+        let may_be_known = |name: &str| match HookEvent::parse(name) {
+            Some(event) if version.accepts(event) => true,
+            None if version >= FIRST_WARNING_VERSION => true,
+            _ => KNOWN_EVENTS.contains(&name),
+        };
+        let unknown = names.iter().find(|name| !may_be_known(name))?;
         Some((found, version, unknown))
     })?;
     let path = found.path.display();
@@ -232,7 +228,7 @@ mod tests {
     }
 
     fn all_hooks() -> String {
-        settings::install("", "sessiond", &HookEvent::ALL).unwrap().text
+        settings::install("", "sessiond", &HookEvent::INSTALLED).unwrap().text
     }
 
     fn with(member: &str, text: &str) -> String {
@@ -308,12 +304,16 @@ mod tests {
 
     #[test]
     fn hooks_that_void_the_settings_of_an_installed_version_are_wrong() {
-        let all = settings::install("", "sessiond", &HookEvent::ALL).unwrap().text;
+        let all = settings::install("", "sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert_eq!(verdicts(&all, &["2.1.332"]), [Verdict::Good]);
         assert_eq!(verdicts(&all, &["2.1.332", "2.1.74"]), [Verdict::Wrong]);
         let foreign = r#"{"hooks": {"MessageDisplay": []}}"#;
         assert_eq!(verdicts(foreign, &["2.1.92"]), [Verdict::Wrong]);
         assert_eq!(verdicts(foreign, &["2.1.101"]), [Verdict::Odd]);
+        let failures = r#"{"hooks": {"StopFailure": []}}"#;
+        assert_eq!(verdicts(failures, &["2.1.77"]), [Verdict::Wrong]);
+        assert_eq!(verdicts(failures, &["2.1.78"]), [Verdict::Odd]);
+        assert_eq!(verdicts(r#"{"hooks": {"PostToolUseFailure": []}}"#, &["2.1.50"]), [Verdict::Odd], "may be known");
         assert_eq!(verdicts(r#"{"hooks": {"PreToolUse": []}}"#, &["2.0.76"]), [Verdict::Odd]);
         assert_eq!(verdicts("{", &[]), [Verdict::Wrong]);
         assert_eq!(verdicts("", &[]), [Verdict::Odd]);
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn newer_version_takes_more_hooks() {
-        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
+        let few = versions::events(&[Installed { path: "/bin/claude".into(), version: Version::parse("2.0.76") }]).0;
         let text = settings::install("", "sessiond", &few).unwrap().text;
         assert_eq!(verdicts(&text, &["2.1.332"]), [Verdict::Odd]);
         assert_eq!(verdicts(&text, &["2.0.76"]), [Verdict::Good]);

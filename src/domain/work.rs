@@ -167,7 +167,7 @@ pub struct WorkUpdate {
     pub error: Option<WorkError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todos: Option<Vec<Todo>>,
-    /// Files that the agent changed.
+    /// Files that the agent changed, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +182,7 @@ pub struct WorkUpdate {
 }
 
 /// How much of a session's work is recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recording {
     #[default]
     Full,
@@ -190,6 +190,17 @@ pub enum Recording {
     Titles,
     /// Nothing of the work.
     None,
+}
+
+impl Recording {
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "full" => Self::Full,
+            "titles" => Self::Titles,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
 }
 
 impl WorkUpdate {
@@ -273,7 +284,7 @@ impl WorkUpdate {
             compact_summary: self.compact_summary.map(|summary| excerpt(&summary, MAX_SUMMARY)),
             error: self.error.map(WorkError::sanitized),
             todos: self.todos.map(sanitized_todos),
-            files: self.files.iter().rev().take(MAX_FILES).map(|path| line(path, MAX_PATH)).collect(),
+            files: newest(&self.files).iter().map(|path| line(path, MAX_PATH)).collect(),
             repository: self.repository.map(Repository::sanitized),
             model: self.model.map(|model| line(&model, MAX_NAME)),
             cost_usd: self.cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0),
@@ -301,6 +312,11 @@ impl Repository {
     }
 }
 
+/// The files that are kept.
+fn newest(files: &[String]) -> &[String] {
+    &files[files.len().saturating_sub(MAX_FILES)..]
+}
+
 fn sanitized_todos(todos: Vec<Todo>) -> Vec<Todo> {
     let todos = todos.into_iter().take(MAX_TODOS);
     todos.map(|todo| Todo { text: line(&todo.text, MAX_TODO), ..todo }).collect()
@@ -322,7 +338,7 @@ impl WorkSnapshot {
         if is_current {
             self.apply_conversation(&update, at);
         }
-        for path in update.files.into_iter().rev() {
+        for path in update.files {
             self.add_file(path, at);
         }
         newer(&mut self.repository, update.repository, at);

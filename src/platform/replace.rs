@@ -157,7 +157,7 @@ mod tests {
         let home = dir.path().join("home");
         fs::create_dir(&home).unwrap();
         if chown(&home, Some(USER), Some(USER)).is_err() {
-            return println!("skipped: keeps_the_owner_when_root_writes_for_a_user needs root");
+            return testkit::skip::skip("keeps_the_owner_when_root_writes_for_a_user", "root");
         }
         let file = home.join(".claude/settings.json");
         for content in ["new", "changed"] {
@@ -178,7 +178,7 @@ mod tests {
         let mount = |args: &[&std::ffi::OsStr]| std::process::Command::new("mount").args(args).output();
         let mounted = mount(&["--bind".as_ref(), source.as_os_str(), file.as_os_str()]);
         if !mounted.is_ok_and(|output| output.status.success()) {
-            return println!("skipped: writes_in_place_what_cannot_be_renamed_onto needs a bind mount");
+            return testkit::skip::skip("writes_in_place_what_cannot_be_renamed_onto", "a bind mount");
         }
         let replaced = replace_file(&file, b"new");
         let seen = text(&source);

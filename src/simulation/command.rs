@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::setup::STALE_AFTER;
 use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, NewRecord, Project, Registration, Timestamp};
 use crate::store::testing::manual_store::ManualStore;
-use crate::store::{Caller, Record, Store, StoreError};
+use crate::store::{Append, Caller, IdSource, NewSession, OpContext, Record, Store, StoreError};
 
 /// The answer of the store to a command.
 pub type Answer = Result<Option<Record>, StoreError>;
@@ -31,7 +31,8 @@ pub enum Command {
         epic: Option<String>,
         process: Option<Process>,
         machine: MachineName,
-        draws: [u64; 8],
+        /// Makes the session's id.
+        seed: u64,
     },
     Heartbeat {
         key: Key,
@@ -73,27 +74,28 @@ pub enum Command {
 impl Command {
     /// Calls the store.
     pub fn carry_out(self, store: Store, at: Timestamp) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let context = OpContext { caller: OWNER, ..OpContext::of_daemon(at, STALE_AFTER) };
         Box::pin(async move {
             match self {
-                Self::Register { epic, process, machine, draws } => {
-                    store.register(registration(machine, epic), process, OWNER, draws, at).await.map(Some)
+                Self::Register { epic, process, machine, seed } => {
+                    let session = NewSession { what: registration(machine, epic), process };
+                    let context = OpContext { ids: IdSource::Seeded(seed), ..context };
+                    store.register(session, context).await.map(Some)
                 }
-                Self::Heartbeat { id, beat, .. } => {
-                    store.heartbeat(id.to_string(), beat, OWNER, at, STALE_AFTER).await.map(Some)
-                }
+                Self::Heartbeat { id, beat, .. } => store.heartbeat(id.to_string(), beat, context).await.map(Some),
                 Self::Append { id, number, odd, .. } => {
                     let data = serde_json::Map::from_iter([("number".to_owned(), number.into())]);
                     let event = NewRecord::event(if odd { REJECTED_EVENT } else { "tool_use" }, data, None).unwrap();
                     let record_id = Uuid::from_u128(1 << 80 | u128::from(number));
-                    store.append(id.to_string(), event, record_id, OWNER, at).await.map(|_| None)
+                    store.append(Append { id: id.to_string(), what: event, record_id }, context).await.map(|_| None)
                 }
-                Self::Close { id, .. } => store.close(id.to_string(), OWNER, at).await.map(Some),
+                Self::Close { id, .. } => store.close(id.to_string(), context).await.map(Some),
                 Self::SeenAlive { sessions } => {
                     let ids = sessions.into_iter().map(|(_, id)| id).collect();
-                    store.seen_alive(ids, at, STALE_AFTER).await.map(|()| None)
+                    store.seen_alive(ids, context).await.map(|()| None)
                 }
-                Self::Died { id, process, .. } => store.process_died(id, process, at).await.map(|_| None),
-                Self::Sweep => store.sweep(at, STALE_AFTER).await.map(|_| None),
+                Self::Died { id, process, .. } => store.process_died(id, process, context).await.map(|_| None),
+                Self::Sweep => store.sweep(context).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
                 Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
                 Self::RetryParked => ManualStore::unpark_all(&store, false).await.map(|_| None),

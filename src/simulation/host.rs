@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -20,7 +19,7 @@ use crate::domain::mirror::{ChangePage, PullQuery};
 use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, RecordKind, TableState, Timestamp};
 use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
-    BatchResult, Draws, Identity, PageResult, Record, Renamed, SessionOutcome, SessionResult, Store, StoreError,
+    BatchResult, Identity, OpContext, PageResult, Record, Renamed, SessionOutcome, SessionResult, Store, StoreError,
 };
 use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;
@@ -375,7 +374,7 @@ impl Replica for SimReplica {
         self.store.learn_tables(tables, at).await
     }
 
-    async fn acknowledge(&self, mut result: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    async fn acknowledge(&self, mut result: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
         if self.has(Bug::AckIgnoresVersion) {
             result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
         }
@@ -385,7 +384,7 @@ impl Replica for SimReplica {
         if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
             ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
-        let renamed = self.store.settle(result, at).await?;
+        let renamed = self.store.settle(result, context).await?;
         if self.has(Bug::AckClearsLaterColumns) {
             ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
@@ -399,10 +398,10 @@ impl Replica for SimReplica {
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
         let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
         if self.has(Bug::NoResync) {
-            return self.store.settle(nothing, at).await.map(|_| (0, 0));
+            return self.store.settle(nothing, OpContext::of_daemon(at, STALE_AFTER)).await.map(|_| (0, 0));
         }
         if self.has(Bug::HistoryNotReoffered) {
-            self.store.settle(nothing, at).await?;
+            self.store.settle(nothing, OpContext::of_daemon(at, STALE_AFTER)).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
                 WHERE mirror_round IS NULL";
             return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
@@ -419,9 +418,7 @@ impl Replica for SimReplica {
         &self,
         reading: PullQuery,
         mut changes: ChangePage,
-        draws: Box<Draws>,
-        at: Timestamp,
-        stale_after: Duration,
+        context: OpContext,
     ) -> Result<PageResult, StoreError> {
         if self.has(Bug::NoAdoptionWhileWaiting) {
             let hand = self.hand.lock().unwrap();
@@ -429,7 +426,7 @@ impl Replica for SimReplica {
             changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
         }
         let rows = changes.sessions.len();
-        let imported = self.store.take_in(reading, changes, draws, at, stale_after).await?;
+        let imported = self.store.take_in(reading, changes, context).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
             let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";

@@ -21,6 +21,10 @@ mod network;
 mod setup;
 mod world;
 
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bugs::Bug;
@@ -29,8 +33,10 @@ use world::World;
 
 /// The least number of steps of a run; the largest is half as many more.
 const STEPS: u64 = 70;
-const SEEDS: u64 = 2_000;
-/// How long the long campaign runs.
+/// The seeds of the short form.
+const SEEDS: u64 = 500;
+/// The long campaign runs at least so many seeds, and for so long.
+const LONG_SEEDS: u64 = 2_000;
 const LONG_CAMPAIGN: Duration = Duration::from_secs(3600);
 
 /// A run that broke a guarantee.
@@ -42,7 +48,7 @@ struct FailedRun {
 
 /// Runs one seed. Returns the events.
 fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<FailedRun>> {
-    let name = format!("{seed}-{bug:?}-{:?}", std::thread::current().id());
+    let name = format!("{seed}-{bug:?}-{:?}", thread::current().id());
     let mut world = World::new(seed, &name, bug);
     let steps = STEPS + seed % (STEPS / 2);
     let broken = (0..=steps).find_map(|step| {
@@ -55,7 +61,8 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, Box<FailedRun>> {
     }
 }
 
-fn must_hold(seed: u64) {
+/// Runs one seed and panics with its events if a guarantee does not hold.
+fn assert_guarantees_hold(seed: u64) {
     let Err(failure) = run(seed, None) else { return };
     let FailedRun { step, violation, log } = *failure;
     for line in log {
@@ -68,6 +75,20 @@ fn must_hold(seed: u64) {
     );
 }
 
+/// Calls `work` with each number, on all processors: whichever is free takes the next one.
+fn for_each_in_parallel(numbers: Range<u64>, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(numbers.start);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let take_next = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| numbers.contains(number));
+    thread::scope(|scope| {
+        let run = || std::iter::from_fn(take_next).for_each(&work);
+        let threads: Vec<_> = (0..processors).map(|_| scope.spawn(run)).collect();
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
 fn chosen_seed() -> Option<u64> {
     std::env::var("SESSIOND_TEST_SEED").ok()?.parse().ok()
 }
@@ -75,16 +96,19 @@ fn chosen_seed() -> Option<u64> {
 #[test]
 fn every_guarantee_holds_in_every_run() {
     if let Some(seed) = chosen_seed() {
-        return must_hold(seed);
+        return assert_guarantees_hold(seed);
     }
     let began = Instant::now();
-    let long = std::env::var_os("SESSIOND_TEST_LONG").is_some();
-    let mut seed = 0;
-    while seed < SEEDS || (long && began.elapsed() < LONG_CAMPAIGN) {
-        must_hold(seed);
-        seed += 1;
+    if std::env::var_os("SESSIOND_TEST_LONG").is_none() {
+        for_each_in_parallel(0..SEEDS, assert_guarantees_hold);
+        return println!("{SEEDS} seeds in {:?}", began.elapsed());
     }
-    println!("{seed} seeds in {:?}", began.elapsed());
+    let mut seeds = 0;
+    while seeds < LONG_SEEDS || began.elapsed() < LONG_CAMPAIGN {
+        for_each_in_parallel(seeds..seeds + SEEDS, assert_guarantees_hold);
+        seeds += SEEDS;
+    }
+    println!("{seeds} seeds in {:?}", began.elapsed());
 }
 
 #[test]
@@ -98,19 +122,22 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_planted_bug_is_caught() {
     const WITHIN: u64 = 5_000;
-    let mut missed = Vec::new();
     // A single one, by its name.
     let chosen = std::env::var("SESSIOND_TEST_BUG").ok();
-    let bugs = Bug::ALL.into_iter().filter(|bug| chosen.as_ref().is_none_or(|name| *name == format!("{bug:?}")));
-    for bug in bugs {
+    let bugs: Vec<_> =
+        Bug::ALL.into_iter().filter(|bug| chosen.as_ref().is_none_or(|name| *name == format!("{bug:?}"))).collect();
+    let missed = Mutex::new(Vec::new());
+    for_each_in_parallel(0..bugs.len() as u64, |index| {
+        let bug = bugs[index as usize];
         let caught = (0..WITHIN).find_map(|seed| run(seed, Some(bug)).err().map(|failure| (seed, failure)));
         match caught {
             Some((seed, failure)) => {
                 let Violation { guarantee, what } = &failure.violation;
                 println!("{bug:?}: caught by {guarantee} after {} seeds: {what}", seed + 1);
             }
-            None => missed.push(bug),
+            None => missed.lock().unwrap().push(bug),
         }
-    }
+    });
+    let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not caught by {WITHIN} seeds: {missed:?}");
 }

@@ -83,14 +83,33 @@ impl ClientWrite {
     }
 
     /// Identifies the session of a heartbeat; none for other requests.
+    ///
+    /// Of the uses of tools, which are many, the last one counts for each agent of a session. Other changes of the
+    /// activity are no heartbeats: when each began and what it said is kept.
     fn heartbeat_session(&self) -> Option<String> {
         match self {
             Self::Heartbeat { id, .. } => Some(format!("session {id}")),
             Self::Agent { report } if report.sign == "beat" => {
-                Some(format!("agent {}", report.claude_session_uuid.as_deref()?))
+                let agent = format!("agent {}", report.claude_session_uuid.as_deref()?);
+                match &report.activity {
+                    None => Some(agent),
+                    Some(activity) if activity.activity == "working" => {
+                        Some(format!("{agent} {}", activity.actor.as_deref()?))
+                    }
+                    Some(_) => None,
+                }
             }
             _ => None,
         }
+    }
+
+    /// Whether both say the same, at whatever time.
+    pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
+        let timeless = |write: &Self| match write.clone() {
+            Self::Agent { report } => Self::Agent { report: AgentReport { at: None, ..report } },
+            write => write,
+        };
+        timeless(self) == timeless(other)
     }
 
     /// Whether this and `other` are heartbeats of the same session.
@@ -118,8 +137,8 @@ impl ClientWrite {
                 report.promised_id = report.promised_id.or(before.promised_id);
                 report.activity = report.activity.or(before.activity);
                 report.work = match (report.work, before.work) {
-                    (Some(later), Some(before)) => Some(later.merged_with(before)),
-                    (later, before) => later.or(before),
+                    (Some(work), Some(before)) => Some(work.merged_with(before)),
+                    (work, before) => work.or(before),
                 };
                 Self::Agent { report }
             }

@@ -3,7 +3,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::*;
-use crate::wire::{CheckpointRequest, EventRequest, HeartbeatRequest};
+use crate::domain::work::WorkUpdate;
+use crate::wire::{ActivityReport, AgentReport, CheckpointRequest, EventRequest, HeartbeatRequest};
 
 fn heartbeat(at: i64, context_percent: Option<i64>, epic: Option<&str>) -> SpooledRequest {
     let current_epic = epic.map(|epic| Some(epic.to_owned()));
@@ -179,4 +180,59 @@ fn rejects_a_folder_that_other_users_could_replace() {
         with_mode(&dir.path().join("state"), 0o777);
         assert!(refusal(&spool, user()).contains("may be changed by users other than root"));
     }
+}
+
+#[test]
+fn each_change_of_activity_is_kept_and_uses_of_tools_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::in_folder(&dir.path().join("state"));
+    let beat = |at: i64, activity: Option<ActivityReport>, work: WorkUpdate| {
+        let report = AgentReport {
+            sign: "beat".to_owned(),
+            claude_session_uuid: Some("u".to_owned()),
+            at: Some(at.to_string()),
+            activity,
+            work: Some(work).filter(|work| !work.is_empty()),
+            ..AgentReport::default()
+        };
+        SpooledRequest { at, sockets: vec!["/s".into()], write: ClientWrite::Agent { report } }
+    };
+    let activity = |activity: &str, actor: Option<&str>| {
+        let actor = actor.map(str::to_owned);
+        Some(ActivityReport { activity: activity.to_owned(), actor, ..ActivityReport::default() })
+    };
+    let file = |name: &str| WorkUpdate { files: vec![name.to_owned()], ..WorkUpdate::default() };
+    let title = |title: &str| WorkUpdate { title: Some(title.to_owned()), ..WorkUpdate::default() };
+    let cost = |cost: f64| WorkUpdate { cost_usd: Some(cost), ..WorkUpdate::default() };
+    let prompt = WorkUpdate { prompt: Some("p".to_owned()), ..WorkUpdate::default() };
+    for (random, request) in [
+        beat(1, activity("working", None), prompt),
+        beat(2, activity("working", Some("main")), file("a")),
+        beat(3, activity("waiting", Some("main")), WorkUpdate::default()),
+        beat(4, activity("working", Some("sub")), file("c")),
+        beat(5, activity("working", Some("main")), file("b")),
+        beat(6, None, title("t")),
+        beat(7, None, cost(0.5)),
+        beat(8, activity("idle", None), WorkUpdate::default()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        spool.write(&request, random as u64).unwrap();
+    }
+    let kept = read(&spool).into_iter().map(|request| {
+        let ClientWrite::Agent { report } = request.unwrap().write else { panic!() };
+        let work = report.work.unwrap_or_default();
+        let activity = report.activity.map(|activity| activity.activity).unwrap_or_default();
+        format!("{} {activity} {} {:?}", report.at.unwrap(), work.files.concat(), (work.title, work.cost_usd))
+    });
+    let expected = [
+        "1 working  (None, None)",
+        "3 waiting  (None, None)",
+        "4 working c (None, None)",
+        "5 working ab (None, None)",
+        "7   (Some(\"t\"), Some(0.5))",
+        "8 idle  (None, None)",
+    ];
+    assert_eq!(kept.collect::<Vec<_>>(), expected);
 }

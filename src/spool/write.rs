@@ -41,7 +41,9 @@ impl Spool {
         let earlier = self.earlier_heartbeat(&folder, &request)?;
         if let Some((_, earlier)) = &earlier {
             request.write = request.write.merged_with(earlier.write.clone());
-            if request.write == earlier.write && (0..MIN_REWRITE_AGE).contains(&(request.at - earlier.at)) {
+            if request.write.says_the_same_as(&earlier.write)
+                && (0..MIN_REWRITE_AGE).contains(&(request.at - earlier.at))
+            {
                 return Ok(());
             }
         }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::clock::Clock;
 use crate::store::error::{OpenError, StoreError};
 use crate::store::new_processes::NewProcesses;
+use crate::store::op::{Op, OpContext};
 use crate::store::ops::user_limits;
 use crate::store::ops::user_limits::UserLimits;
 use crate::store::recovery::integrity;
@@ -22,7 +23,6 @@ use crate::store::sqlite::writer::{Keeper, Writer};
 use crate::store::sync_state::mirror_position::MirrorPosition;
 use crate::store::sync_state::mirror_share::Limit;
 use crate::store::sync_state::{mirror_cursor, mirror_share};
-use crate::store::tables::session_record::Caller;
 use crate::store::urgent::UrgentChanges;
 
 mod history;
@@ -134,14 +134,32 @@ impl Store {
             .await
     }
 
-    /// Writes on behalf of a user, who may not exceed the limits by it.
-    pub(in crate::store) async fn write_for<T: Send + 'static>(
+    /// Runs an operation that others may be waiting for.
+    pub(in crate::store) async fn write_op<T: Send + 'static>(
         &self,
-        caller: Caller,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        context: OpContext,
+        work: impl FnOnce(&Op<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write(move |db| work(&Op::new(db, context))).await
+    }
+
+    /// Runs an operation for its caller, who may not exceed the limits by it.
+    pub(in crate::store) async fn write_limited<T: Send + 'static>(
+        &self,
+        context: OpContext,
+        work: impl FnOnce(&Op<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let limits = self.user_limits;
-        self.write(move |db| user_limits::limited(limits.as_ref(), db, caller, work)).await
+        self.write_op(context, move |op| user_limits::limited(limits.as_ref(), op, work)).await
+    }
+
+    /// Runs an operation that only reads.
+    pub(in crate::store) async fn read_op<T: Send + 'static>(
+        &self,
+        context: OpContext,
+        work: impl Fn(&Op<'_>) -> Result<T, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read(move |db| work(&Op::new(db, context))).await
     }
 
     /// The processes to watch that came with sessions.

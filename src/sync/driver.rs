@@ -22,7 +22,7 @@ use super::replica::Replica;
 use super::scheduler::{FailureKind, Scheduler, SyncAction, SyncIntervals, Tick};
 use crate::clock::Clock;
 use crate::domain::{HistoryTables, LinkStatus, Timestamp};
-use crate::store::{Skip, StoreError};
+use crate::store::{IdSource, OpContext, Skip, StoreError};
 
 /// The driver's sources of time and randomness. A run with the same ones can be repeated.
 pub struct DriverContext {
@@ -105,6 +105,11 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     pub(super) fn random(&self) -> u64 {
         (self.context.random)()
+    }
+
+    /// For an operation of the daemon on the store.
+    pub(super) fn op_context(&self, now: Timestamp) -> OpContext {
+        OpContext { ids: IdSource::Seeded(self.random()), ..OpContext::of_daemon(now, self.stale_after) }
     }
 
     /// Whether anything can be pushed now.

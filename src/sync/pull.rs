@@ -38,8 +38,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let Some(changes) = self.pull_page(&reading).await? else { return Ok(true) };
         let rest = changes.rest.clone();
         self.reporter.unreadable_rows(changes.unreadable);
-        let draws = Box::new(std::array::from_fn(|_| self.random()));
-        let imported = self.replica.import_page(reading, changes, draws, asked, self.stale_after).await?;
+        let imported = self.replica.import_page(reading, changes, self.op_context(asked)).await?;
         log_renamed(&imported.renamed);
         self.pulling.position = match rest {
             Continuation::More(position) => Some((since, position)),

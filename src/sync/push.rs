@@ -18,7 +18,7 @@ use super::pull::log_renamed;
 use super::replica::Replica;
 use super::scheduler::{Scheduler, Tick};
 use crate::domain::Timestamp;
-use crate::store::{BatchLimit, BatchResult, OutboxPosition, Pending, SessionOutcome, Skip, StoreError};
+use crate::store::{BatchLimit, BatchResult, OpContext, OutboxPosition, Pending, SessionOutcome, Skip, StoreError};
 use std::collections::HashSet;
 
 /// So many batches follow one another before the store is asked anew what has waited longest, and for records.
@@ -94,7 +94,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             return Ok(());
         }
         if let Some(result) = unrecorded.take() {
-            log_renamed(&self.replica.acknowledge(result, self.now()).await?);
+            log_renamed(&self.replica.acknowledge(result, self.op_context(self.now())).await?);
         }
         Err(CentralError::OutOfStep.into())
     }
@@ -122,10 +122,10 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let after = self.ledger.applied();
         let batch = Batch { after, number: self.ledger.send_next(), sessions: &part.sessions, records: &part.records };
         let acked = unrecorded.as_ref().map(|result| result.acked_batch);
-        let at = (self.context.clock)();
+        let context = self.op_context(self.now());
         let (answer, recorded, next) = tokio::join!(
             self.central.push(batch),
-            acknowledge(&self.replica, unrecorded, at),
+            acknowledge(&self.replica, unrecorded, context),
             read_ahead(&self.replica, ahead),
         );
         if let (Ok(()), Some(acked)) = (&recorded, acked) {
@@ -159,35 +159,37 @@ impl<R: Replica, C: Central> Driver<R, C> {
     /// Central has applied the next batch of the ledger. Returns the result to record.
     pub(super) fn applied(&mut self, part: BatchPart, outcomes: Vec<RowOutcome>) -> BatchResult {
         self.ledger.advance((self.context.random)());
-        self.ledger.stamp(part.result(outcomes, |outcome| self.settlement(outcome)))
+        self.ledger.stamp(part.result(outcomes, settlement))
     }
 
     /// Has the store record the result of a batch.
     pub(super) async fn record(&mut self, result: BatchResult) -> Result<(), StoreError> {
         let acked = result.acked_batch;
-        acknowledge(&self.replica, Some(result), self.now()).await?;
+        acknowledge(&self.replica, Some(result), self.op_context(self.now())).await?;
         self.ledger.recorded(acked);
         Ok(())
     }
+}
 
-    fn settlement(&self, outcome: RowOutcome) -> SessionOutcome {
-        match outcome {
-            // `SessionMissing` is an outcome of records only.
-            RowOutcome::Stored | RowOutcome::StoredWithoutWork | RowOutcome::SessionMissing => SessionOutcome::Taken,
-            RowOutcome::ClosedElsewhere { closed_at } => SessionOutcome::ClosedElsewhere { closed_at },
-            RowOutcome::IdCollision => SessionOutcome::Collided { draws: std::array::from_fn(|_| self.random()) },
-            RowOutcome::ForeignMachine { machine } => SessionOutcome::Rejected {
-                error: format!(
-                    "it belongs to machine {machine}; this state folder seems to be a copy of that machine's"
-                ),
-            },
-        }
+fn settlement(outcome: RowOutcome) -> SessionOutcome {
+    match outcome {
+        // `SessionMissing` is an outcome of records only.
+        RowOutcome::Stored | RowOutcome::StoredWithoutWork | RowOutcome::SessionMissing => SessionOutcome::Taken,
+        RowOutcome::ClosedElsewhere { closed_at } => SessionOutcome::ClosedElsewhere { closed_at },
+        RowOutcome::IdCollision => SessionOutcome::Collided,
+        RowOutcome::ForeignMachine { machine } => SessionOutcome::Rejected {
+            error: format!("it belongs to machine {machine}; this state folder seems to be a copy of that machine's"),
+        },
     }
 }
 
-async fn acknowledge(replica: &impl Replica, result: Option<BatchResult>, at: Timestamp) -> Result<(), StoreError> {
+async fn acknowledge(
+    replica: &impl Replica,
+    result: Option<BatchResult>,
+    context: OpContext,
+) -> Result<(), StoreError> {
     if let Some(result) = result {
-        log_renamed(&replica.acknowledge(result, at).await?);
+        log_renamed(&replica.acknowledge(result, context).await?);
     }
     Ok(())
 }

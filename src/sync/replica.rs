@@ -5,14 +5,13 @@
 //! consists of its two fields, and the simulation overrides only the methods in which it plants its bugs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryTables, MachineName, RecordKind, Timestamp};
 use crate::store::{
-    BatchLimit, BatchResult, Draws, Identity, Ledger, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
+    BatchLimit, BatchResult, Identity, Ledger, OpContext, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
     Skip, Store, StoreError,
 };
 
@@ -81,9 +80,9 @@ pub trait Replica: Send + Sync {
     fn acknowledge(
         &self,
         result: BatchResult,
-        at: Timestamp,
+        context: OpContext,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send {
-        self.store().settle(result, at)
+        self.store().settle(result, context)
     }
 
     /// Marks everything as unsynced, because central lost it. Returns how many sessions and records.
@@ -119,16 +118,14 @@ pub trait Replica: Send + Sync {
         self.store().read_mirror_anew()
     }
 
-    /// Imports one page of changes from central. `at`: when the page was requested.
+    /// Imports one page of changes from central. `context.now`: when the page was requested.
     fn import_page(
         &self,
         reading: PullQuery,
         changes: ChangePage,
-        draws: Box<Draws>,
-        at: Timestamp,
-        stale_after: Duration,
+        context: OpContext,
     ) -> impl Future<Output = Result<PageResult, StoreError>> + Send {
-        self.store().take_in(reading, changes, draws, at, stale_after)
+        self.store().take_in(reading, changes, context)
     }
 
     /// Replaces the list of hosts that central knows.

@@ -114,6 +114,12 @@ impl AgentReport {
         })
     }
 
+    /// The report as versions that know no activity have it; `None` if it is such a one.
+    pub fn without_work(&self) -> Option<Self> {
+        let is_known = self.at.is_none() && self.activity.is_none() && self.work.is_none();
+        (!is_known).then(|| Self { at: None, activity: None, work: None, ..self.clone() })
+    }
+
     fn kind(&self) -> Result<Option<AgentKind>, Invalid> {
         let unknown = || Invalid::new("kind", "it must be interactive, headless or background");
         self.kind.as_deref().map(|kind| AgentKind::parse(kind).ok_or_else(unknown)).transpose()

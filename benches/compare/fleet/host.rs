@@ -9,7 +9,7 @@ use sessiond::clock;
 use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown::{self, Stop};
-use sessiond::store::{Caller, Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
+use sessiond::store::{Durability, Identity, IdentityFile, NewSession, OpContext, Options, PinnedIdentity, Store};
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
@@ -58,9 +58,8 @@ impl FleetHost {
         let identity = Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir.path()), identity));
         let mut ids = Vec::new();
         for session in 0..sessions {
-            let draws = std::array::from_fn(|_| random());
-            let what = registration(session, &name);
-            let record = store.register(what, None, Caller { uid: 0 }, draws, clock::system()()).await;
+            let session = NewSession { what: registration(session, &name), process: None };
+            let record = store.register(session, OpContext::of_daemon(clock::system()(), STALE_AFTER)).await;
             ids.push(record.expect("it is registered").session.instance_id.to_string());
         }
         let intervals = SyncIntervals {
@@ -105,8 +104,8 @@ impl FleetHost {
             sleep(interval.mul_f64(random() as f64 / u64::MAX as f64)).await;
             loop {
                 for id in &ids {
-                    let (beat, now) = (Heartbeat::default(), clock::system()());
-                    _ = store.heartbeat(id.clone(), beat, Caller { uid: 0 }, now, STALE_AFTER).await;
+                    let context = OpContext::of_daemon(clock::system()(), STALE_AFTER);
+                    _ = store.heartbeat(id.clone(), Heartbeat::default(), context).await;
                     sleep(interval / ids.len() as u32).await;
                 }
             }

@@ -25,10 +25,7 @@ pub async fn report(
     peer: Peer,
     JsonBody(request): JsonBody<AgentReport>,
 ) -> Result<(StatusCode, Json<AgentBody>), ApiError> {
-    let (report, stale_after) = {
-        let settings = api.settings.borrow();
-        (request.validate(&settings.type_rules, (api.clock)())?, settings.stale_after)
-    };
+    let report = request.validate(&api.settings.borrow().type_rules, (api.clock)())?;
     let process = match report.sign {
         AgentSignal::Found => Some(found(&api, peer, &request).await?),
         AgentSignal::Exited => Some(exited(&api, &request)?),
@@ -41,8 +38,7 @@ pub async fn report(
         lives: api.is_running,
         now: (api.clock)(),
     };
-    let draws = std::array::from_fn(|_| (api.random)());
-    let sighted = api.store.report_agent(sighting, peer.caller(), draws, (api.clock)(), stale_after).await?;
+    let sighted = api.store.report_agent(sighting, api.context(peer.caller())).await?;
     let now = (api.clock)();
     let status = if sighted.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = AgentBody {

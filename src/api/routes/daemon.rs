@@ -17,7 +17,7 @@ use crate::domain::text::one_line;
 use crate::domain::{BlockedKind, LinkState, LinkStatus, RecordKind, Timestamp};
 use crate::spool::quarantine::Quarantined;
 use crate::spool::{SpoolMonitor, SpoolStatus};
-use crate::store::{Backlog, StoreError};
+use crate::store::{Backlog, Caller, StoreError};
 use crate::wire::{
     BacklogBody, BlockedBody, CentralBody, ConfigBody, DaemonBody, ErrorBody, QuarantinedBody, SessionCounts,
     SocketBody, SpoolBody, SpoolFolderBody, StatusBody, StoreBody, SyncBody, SyncRequest,
@@ -26,10 +26,11 @@ use crate::wire::{
 /// Show the state of the daemon, its link to central, its backlog and its store.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody)))]
 pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
-    let now = (api.clock)();
+    let context = api.context(Caller::DAEMON);
+    let now = context.now;
     let settings = api.settings.borrow().clone();
     let backlog = api.store.backlog().await?;
-    let counts = api.store.counts(now, settings.stale_after).await?;
+    let counts = api.store.counts(context).await?;
     // Borrowed once: a writer that waits between two borrows would deadlock with them.
     let link = api.link.borrow().clone();
     Ok(Json(StatusBody {
@@ -89,9 +90,9 @@ async fn wait_until_synced(api: &Api, deadline: Instant) -> Result<Backlog, Stor
 #[utoipa::path(get, path = "/metrics", responses(
     (status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
-    let now = (api.clock)();
-    let stale_after = api.settings.borrow().stale_after;
-    let counts = api.store.counts(now, stale_after).await?;
+    let context = api.context(Caller::DAEMON);
+    let now = context.now;
+    let counts = api.store.counts(context).await?;
     let backlog = api.store.backlog().await?;
     let link = api.link.borrow().clone();
     let text = api.metrics.export(counts, &backlog, &link, api.store.bytes(), now);

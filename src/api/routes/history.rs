@@ -13,7 +13,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::{NewRecord, RecordKind};
-use crate::store::{History, HistoryQuery, Lookup, RequestKey, StoredRecord};
+use crate::store::{Append, History, HistoryQuery, Lookup, RequestKey, StoredRecord};
 use crate::wire::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, ErrorBody, EventBody,
     EventList, EventRequest, HistoryFilter, HistoryParams, Matches, RecordBody, RecordState,
@@ -118,10 +118,11 @@ async fn record<T: RecordBody>(
 ) -> Result<(StatusCode, Json<T>), ApiError> {
     let random = Uuid::from_u64_pair((api.random)(), (api.random)());
     let record_id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
-    let (caller, now) = (peer.caller(), (api.clock)());
+    let new = Append { id, what, record_id };
+    let context = api.context(peer.caller());
     let kept = match key {
-        Some(key) => api.store.append_once(key, id, what, record_id, caller, now).await?,
-        None => api.store.append(id, what, record_id, caller, now).await?,
+        Some(key) => api.store.append_once(key, new, context).await?,
+        None => api.store.append(new, context).await?,
     };
     Ok((StatusCode::CREATED, Json(body(kept))))
 }

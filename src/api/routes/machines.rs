@@ -6,16 +6,17 @@ use axum::extract::State;
 
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
+use crate::store::Caller;
 use crate::wire::MachineBody;
 
 /// List all machines that this host knows of, most recent activity first.
 #[utoipa::path(get, path = "/v1/machines", responses(
     (status = 200, body = Vec<MachineBody>)))]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<MachineBody>>, ApiError> {
-    let now = (api.clock)();
-    let stale_after = api.settings.borrow().stale_after;
+    let context = api.context(Caller::DAEMON);
+    let (now, stale_after) = (context.now, context.stale_after);
     let this = api.identity.current().name;
-    let machines = api.store.machines(this.clone(), now, stale_after).await?;
+    let machines = api.store.machines(this.clone(), context).await?;
     let reachable = |machine: &crate::domain::MachineSummary| {
         if machine.host_machine == this {
             return Some(true);

@@ -39,9 +39,9 @@ pub async fn resume(
     };
     let successor = request.successor(api.identity.current().name, peer.uid)?;
     let process = named_process(&api, peer, request.pid).await?;
-    let owner = NewOwner { successor, process, draws: std::array::from_fn(|_| (api.random)()) };
-    let (now, stale_after) = ((api.clock)(), api.settings.borrow().stale_after);
-    match api.store.resume(wanted, owner, now, stale_after).await? {
+    let context = api.context(peer.caller());
+    let (now, stale_after) = (context.now, context.stale_after);
+    match api.store.resume(wanted, NewOwner { successor, process }, context).await? {
         Resumption::Done(resumed) => Ok(Json(resumed_body(&api, *resumed, now).await?).into_response()),
         Resumption::Several(records) => Ok(several_matches(&api, &records, now)),
         Resumption::Active(record) => Err(active(&record.session, now, stale_after)),

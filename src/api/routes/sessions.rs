@@ -16,7 +16,7 @@ use crate::domain::activity::ActivityState;
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
-use crate::store::{Cursor, Filter, Lookup, NewSession, Once, Record, SessionPage};
+use crate::store::{Caller, Cursor, Filter, Lookup, NewSession, Once, OpContext, Record, SessionPage};
 use crate::wire::{
     ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody,
     SessionList, SessionView,
@@ -39,17 +39,16 @@ pub async fn register(
         return Err(Invalid::new("host_machine", rule).into());
     }
     let process = named_process(&api, peer, request.pid).await?;
-    let draws = std::array::from_fn(|_| (api.random)());
-    let (caller, now) = (peer.caller(), (api.clock)());
+    let session = NewSession { what: registration, process };
+    let context = api.context(peer.caller());
     let Some(key) = key.for_request("POST /v1/sessions", &request)? else {
-        let record = api.store.register(registration, process, caller, draws, now).await?;
+        let record = api.store.register(session, context).await?;
         return Ok((StatusCode::CREATED, Json(body(&api, &record, (api.clock)()))));
     };
-    let session = NewSession { what: registration, process, caller, draws, at: now };
-    let shared = api.clone();
+    let (shared, now) = (api.clone(), context.now);
     // A body of plain fields can always be serialized.
     let response = move |record: &Record| serde_json::to_string(&body(&shared, record, now)).unwrap_or_default();
-    let session = match api.store.register_once(key, session, response).await? {
+    let session = match api.store.register_once(key, session, context, response).await? {
         Once::First(record) => body(&api, &record, now),
         Once::Again(response) => parse_body(response.as_bytes())?,
     };
@@ -83,15 +82,15 @@ pub async fn list(
     State(api): State<Arc<Api>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<SessionList>, ApiError> {
-    let now = (api.clock)();
-    let stale_after = api.settings.borrow().stale_after;
+    let context = api.context(Caller::DAEMON);
+    let now = context.now;
     let _permit = api.response_budget.list_permit().await;
     let mut filter = filter(&query)?;
     filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
     if query.limit.is_some() || query.after.is_some() {
-        return page(&api, filter, &query, now).await.map(Json);
+        return page(&api, filter, &query, context).await.map(Json);
     }
-    let records = api.store.list(filter, now, stale_after).await?;
+    let records = api.store.list(filter, context).await?;
     let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
     Ok(Json(SessionList {
@@ -104,14 +103,14 @@ pub async fn list(
     }))
 }
 
-async fn page(api: &Api, filter: Filter, query: &ListQuery, now: Timestamp) -> Result<SessionList, ApiError> {
+async fn page(api: &Api, filter: Filter, query: &ListQuery, context: OpContext) -> Result<SessionList, ApiError> {
     let limit = query.limit.unwrap_or(MAX_SESSIONS_PER_PAGE);
     if !(1..=MAX_SESSIONS_PER_PAGE).contains(&limit) {
         return Err(Invalid::new("limit", format!("it must be 1 to {MAX_SESSIONS_PER_PAGE}")).into());
     }
     let after = query.after.as_deref().map(Cursor::parse).transpose()?;
-    let stale_after = api.settings.borrow().stale_after;
-    let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, now, stale_after).await?;
+    let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, context).await?;
+    let now = context.now;
     Ok(SessionList {
         instances: records.iter().map(|record| body(api, record, now)).collect(),
         total_count: counts.active + counts.stale + counts.closed,
@@ -169,10 +168,9 @@ pub async fn heartbeat(
     Id(id): Id,
     JsonBody(request): JsonBody<HeartbeatRequest>,
 ) -> Result<Json<SessionBody>, ApiError> {
-    let stale_after = api.settings.borrow().stale_after;
-    let now = (api.clock)();
-    let record = api.store.heartbeat(id, request.validate(now)?, peer.caller(), now, stale_after).await?;
-    Ok(Json(body(&api, &record, now)))
+    let context = api.context(peer.caller());
+    let record = api.store.heartbeat(id, request.validate(context.now)?, context).await?;
+    Ok(Json(body(&api, &record, context.now)))
 }
 
 /// Close a session, permanently. Closing it again changes nothing.
@@ -180,9 +178,9 @@ pub async fn heartbeat(
     (status = 200, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
 pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Result<Json<SessionBody>, ApiError> {
-    let now = (api.clock)();
-    let record = api.store.close(id, peer.caller(), now).await?;
-    Ok(Json(body(&api, &record, now)))
+    let context = api.context(peer.caller());
+    let record = api.store.close(id, context).await?;
+    Ok(Json(body(&api, &record, context.now)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -39,7 +39,7 @@ pub async fn record(
     Id(id): Id,
     JsonBody(update): JsonBody<WorkUpdate>,
 ) -> Result<Json<WorkBody>, ApiError> {
-    let work = api.store.record_work(id, redacted(update), peer.caller(), (api.clock)()).await?;
+    let work = api.store.record_work(id, redacted(update), api.context(peer.caller())).await?;
     let id = work.instance_id.clone();
     Ok(Json(WorkBody::new(id.as_str(), Some(work))))
 }

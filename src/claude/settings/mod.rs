@@ -47,7 +47,7 @@ pub enum SettingsError {
 /// The settings cannot be parsed, or have another shape than Claude Code's.
 pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged, SettingsError> {
     let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
-    for event in HookEvent::ALL {
+    for event in HookEvent::INSTALLED {
         text = match events.contains(&event) {
             true => with_hook(&text, event, program)?,
             false => without_hooks(text, event, 0)?,
@@ -131,7 +131,10 @@ fn object(text: &str) -> Result<Node, SettingsError> {
 
 fn with_hook(text: &str, event: HookEvent, program: &str) -> Result<String, SettingsError> {
     let command = format!("{} hook {}", quoted(program), event.name());
-    let group = json!({"hooks": [{"type": "command", "command": command}]});
+    let mut group = json!({"hooks": [{"type": "command", "command": command}]});
+    if let Some(matcher) = event.matcher() {
+        group["matcher"] = matcher.into();
+    }
     let root = object(text)?;
     let Some(hooks) = root.member(HOOKS) else {
         return Ok(root.with_member(text, HOOKS, &json!({event.name(): [group]})));
@@ -320,23 +323,24 @@ mod tests {
 
     #[test]
     fn other_entries_and_comments_stay_unchanged() {
-        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &HookEvent::ALL).unwrap();
+        let Merged { text, other_status_line } = install(OTHERS, "/usr/bin/sessiond", &HookEvent::INSTALLED).unwrap();
         assert_eq!(other_status_line, None);
         // But for a comma behind what was the last.
         let without_rule = text.replace(&format!(", \"{FOOTER_RULE}\""), "");
         let without_commas = without_rule.replace(',', "");
         let mut rest = without_commas.as_str();
-        for line in OTHERS.lines().filter(|line| line.trim().len() > 2) {
+        // An empty list of the user's is filled.
+        for line in OTHERS.lines().filter(|line| line.trim().len() > 2 && !line.contains("PreToolUse")) {
             let line = &line.replace(',', "");
             let at = rest.find(line).unwrap_or_else(|| panic!("{line} is gone, or in another place:\n{text}"));
             rest = &rest[at + line.len()..];
         }
-        for event in HookEvent::ALL {
+        for event in HookEvent::INSTALLED {
             assert_eq!(text.matches(&format!("\"/usr/bin/sessiond hook {}\"", event.name())).count(), 1, "{text}");
         }
         assert_eq!(text.matches("/usr/bin/sessiond statusline").count(), 1, "{text}");
         assert!(jsonc::parse(&text).is_ok());
-        assert_eq!(install(&text, "/usr/bin/sessiond", &HookEvent::ALL).unwrap().text, text, "once is enough");
+        assert_eq!(install(&text, "/usr/bin/sessiond", &HookEvent::INSTALLED).unwrap().text, text, "once is enough");
         assert_eq!(uninstall(&text).unwrap(), OTHERS, "and nothing of it is left");
         assert_eq!(uninstall(OTHERS).unwrap(), OTHERS);
     }
@@ -344,13 +348,13 @@ mod tests {
     #[test]
     fn an_empty_file_and_an_empty_object_are_filled() {
         for before in ["", "{}", " \n", "{\n}\n", "{ /* nothing */ }"] {
-            let after = install(before, "sessiond", &HookEvent::ALL).unwrap().text;
+            let after = install(before, "sessiond", &HookEvent::INSTALLED).unwrap().text;
             let root = jsonc::parse(&after).unwrap();
             assert!(root.member("hooks").unwrap().member("SessionStart").is_some(), "{after}");
             let removed = uninstall(&after).unwrap();
             assert!(jsonc::parse(&removed).unwrap().members().is_empty(), "{removed}");
         }
-        let after = install("", "sessiond", &HookEvent::ALL).unwrap().text;
+        let after = install("", "sessiond", &HookEvent::INSTALLED).unwrap().text;
         let strict: Value = serde_json::from_str(&after).unwrap();
         assert_eq!(strict["statusLine"], json!({"type": "command", "command": "sessiond statusline"}));
         assert_eq!(strict["hooks"]["Stop"][0]["hooks"][0]["command"], "sessiond hook Stop");
@@ -358,33 +362,33 @@ mod tests {
 
     #[test]
     fn old_path_of_this_program_is_replaced() {
-        let old = install(OTHERS, "/old place/sessiond", &HookEvent::ALL).unwrap().text;
+        let old = install(OTHERS, "/old place/sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert!(old.contains("'/old place/sessiond' hook Stop"), "{old}");
-        let new = install(&old, "/new/sessiond", &HookEvent::ALL).unwrap().text;
+        let new = install(&old, "/new/sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert!(!new.contains("/old place"), "{new}");
-        assert_eq!(new, install(OTHERS, "/new/sessiond", &HookEvent::ALL).unwrap().text);
+        assert_eq!(new, install(OTHERS, "/new/sessiond", &HookEvent::INSTALLED).unwrap().text);
     }
 
     #[test]
     fn another_status_line_is_kept_and_can_be_joined() {
         let before = r#"{"statusLine": {"type": "command", "command": "~/my line.sh"}}"#;
-        let merged = install(before, "sessiond", &HookEvent::ALL).unwrap();
+        let merged = install(before, "sessiond", &HookEvent::INSTALLED).unwrap();
         assert_eq!(merged.other_status_line.as_deref(), Some("~/my line.sh"));
         assert!(merged.text.contains(r#""statusLine": {"type": "command", "command": "~/my line.sh"}"#));
         let joined = format!(r#"{{"statusLine": {}}}"#, joined("~/my line.sh", "sessiond"));
-        assert_eq!(install(&joined, "sessiond", &HookEvent::ALL).unwrap().other_status_line, None);
+        assert_eq!(install(&joined, "sessiond", &HookEvent::INSTALLED).unwrap().other_status_line, None);
         assert_eq!(uninstall(&merged.text).unwrap(), before);
         assert_eq!(joined_with(&super::joined("~/my line.sh", "sessiond")), None, "that is JSON");
-        let removed = uninstall(&install(&joined, "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
+        let removed = uninstall(&install(&joined, "sessiond", &HookEvent::INSTALLED).unwrap().text).unwrap();
         assert!(removed.contains(r#""command":"~/my line.sh""#), "{removed}");
     }
 
     #[test]
     fn only_accepted_events_are_installed() {
-        let few: Vec<_> = HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
+        let few: Vec<_> = HookEvent::INSTALLED.into_iter().filter(|event| *event != HookEvent::PostCompact).collect();
         let text = install(OTHERS, "/bin/sessiond", &few).unwrap().text;
         assert!(!text.contains("PostCompact") && text.contains("hook PreCompact"), "{text}");
-        let all = install(&text, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
+        let all = install(&text, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert!(all.contains("hook PostCompact"), "{all}");
         assert!(has_hook(&all, HookEvent::PostCompact).unwrap() && !has_hook(&text, HookEvent::PostCompact).unwrap());
         assert!(events(&all).unwrap().contains(&"PreToolUse".to_owned()));
@@ -395,7 +399,7 @@ mod tests {
     #[test]
     fn line_ends_are_kept() {
         let before = OTHERS.replace('\n', "\r\n");
-        let after = install(&before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
+        let after = install(&before, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
         assert_eq!(uninstall(&after).unwrap(), before);
     }
@@ -410,9 +414,9 @@ mod tests {
             r#"{"hooks": {"Stop": [{"hooks": []}], "Notification": []}}"#,
             r#"{"permissions": {"allow": ["Bash(ls:*)",]}}"#,
         ] {
-            let after = install(before, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
+            let after = install(before, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
             assert!(after.contains("hook Stop") && after.contains(FOOTER_RULE), "{after}");
-            assert_eq!(install(&after, "/bin/sessiond", &HookEvent::ALL).unwrap().text, after);
+            assert_eq!(install(&after, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text, after);
             assert_eq!(uninstall(&after).unwrap(), before, "{after}");
         }
     }
@@ -424,21 +428,22 @@ mod tests {
             json!({"hooks": {"Stop": [{"hooks": [hook]}]}, "model": "m"}).to_string()
         };
         let edited = hooks("timeout 2 '/old place/sessiond' hook Stop 2>/dev/null || true");
-        let after = install(&edited, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
+        let after = install(&edited, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
         assert!(after.contains("timeout 2 /bin/sessiond hook Stop 2>/dev/null || true"), "{after}");
-        assert!(after.contains("\"timeout\":5") && after.matches("hook Stop").count() == 1, "{after}");
+        assert!(after.contains("\"timeout\":5") && after.matches("hook Stop ").count() == 1, "{after}");
         assert!(!uninstall(&after).unwrap().contains("sessiond"), "{after}");
-        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &HookEvent::ALL).unwrap().text;
+        let twice = install(&hooks("sessiond hook Stop"), "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
         let twice = twice.replacen(
             r#""Stop":["#,
             r#""Stop":[{"hooks":[{"type":"command","command":"/x/sessiond hook Stop"}]},"#,
             1,
         );
-        let once = install(&twice, "/bin/sessiond", &HookEvent::ALL).unwrap().text;
-        assert_eq!(once.matches("hook Stop").count(), 1, "{once}");
+        let once = install(&twice, "/bin/sessiond", &HookEvent::INSTALLED).unwrap().text;
+        assert_eq!(once.matches("hook Stop\"").count(), 1, "{once}");
         let own = hooks("notify-send done; sessiond hook Stop");
         assert!(uninstall(&own).unwrap().contains("notify-send done; sessiond hook Stop"), "it is the user's");
-        let minified: Value = serde_json::from_str(&install("", "sessiond", &HookEvent::ALL).unwrap().text).unwrap();
+        let minified: Value =
+            serde_json::from_str(&install("", "sessiond", &HookEvent::INSTALLED).unwrap().text).unwrap();
         assert_eq!(uninstall(&minified.to_string()).unwrap(), r#"{"permissions":{"allow":[]}}"#);
     }
 
@@ -453,9 +458,9 @@ mod tests {
             (r#"{"hooks": {"Stop": {}}}"#, "hooks.Stop is not an array"),
             ("{\"a\": \"\\x\"}", "line 1"),
         ] {
-            let error = install(text, "sessiond", &HookEvent::ALL).unwrap_err().to_string();
+            let error = install(text, "sessiond", &HookEvent::INSTALLED).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert!(install(&"[".repeat(100_000), "sessiond", &HookEvent::ALL).is_err());
+        assert!(install(&"[".repeat(100_000), "sessiond", &HookEvent::INSTALLED).is_err());
     }
 }

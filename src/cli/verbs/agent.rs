@@ -4,6 +4,7 @@
 //! the agent waits for them. A report that does not reach the daemon by then is left in the spool, and the answer is made
 //! from the session cache. Failures are lines in `hooks.log`, which `sessiond doctor` shows.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write as _};
@@ -18,12 +19,13 @@ use serde_json::json;
 use crate::claude::hook::{self, HookEvent, HookRecord};
 use crate::claude::input::Input;
 use crate::claude::session_cache::{CachedSession, SessionCache};
-use crate::claude::{agent_process, other_agents, project, statusline};
+use crate::claude::{agent_process, other_agents, project, statusline, work};
 use crate::cli::error::CliError;
 use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
+use crate::domain::work::Recording;
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::ClientWrite;
@@ -32,7 +34,7 @@ use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDet
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond hook SessionStart")]
 pub struct HookArgs {
-    /// SessionStart, UserPromptSubmit, Stop, Notification, PreCompact, PostCompact or SessionEnd
+    /// The event, such as SessionStart, Stop or PermissionRequest. Default: the one that stdin names
     // Any text is accepted: the exit code of a usage error would stop the agent.
     #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
     pub event: Vec<String>,
@@ -59,21 +61,26 @@ pub fn hook(
 ) -> Result<(), CliError> {
     let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
-    let Some(event) = HookEvent::parse(&name) else {
-        // Stdin is read nevertheless, or the agent's write would fail.
-        reporter.read_input(&[]);
+    let input = reporter.read_input(&hook::wanted());
+    let sent = input.text("hook_event_name").unwrap_or_default();
+    let event = HookEvent::parse(if name.is_empty() { sent } else { &name });
+    if event.is_none() && name != sent {
         reporter.log_complaint(&format!("hook {name}: there is no such event"));
-        return Ok(());
-    };
-    let input = reporter.read_input(&hook::WANTED);
+    }
     if let Some(complaint) = &input.complaint {
         reporter.log_complaint(&format!("hook {name}: {complaint}"));
     }
     if !reporter.is_claude(&input) {
         return Ok(());
     }
-    let Some(reported) = reporter.report(event.report(&input, &reporter.environment())) else { return Ok(()) };
-    if let Some(record) = event.record(&input) {
+    let Some(event) = event else {
+        reporter.report(hook::heartbeat(&input, &reporter.environment()));
+        return Ok(());
+    };
+    let report = event.report(&input, &reporter.environment());
+    let work = reporter.allowed(|recording| work::of(event, &input, recording));
+    let Some(reported) = reporter.report(AgentReport { work, ..report }) else { return Ok(()) };
+    if let Some(record) = reporter.allowed(|recording| event.record(&input, recording)) {
         reporter.record(&reported, record);
     }
     if event == HookEvent::SessionStart {
@@ -86,14 +93,16 @@ pub fn hook(
 
 pub fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut reporter = AgentReporter::new(client, offline, out.style.now, STATUSLINE_TIMEOUT);
-    let input = reporter.read_input(&statusline::WANTED);
+    let input = reporter.read_input(&statusline::wanted());
     if let Some(complaint) = &input.complaint {
         reporter.log_complaint(&format!("statusline: {complaint}"));
     }
     if !reporter.is_claude(&input) {
         return Ok(());
     }
-    if let Some(reported) = reporter.report(statusline::report(&input, &reporter.environment())) {
+    let report = statusline::report(&input, &reporter.environment());
+    let work = reporter.allowed(|recording| work::of_status_line(&input, recording));
+    if let Some(reported) = reporter.report(AgentReport { work, ..report }) {
         reporter.print_answer(out, &escaped_lines(&reported.footer));
     }
     Ok(())
@@ -111,6 +120,8 @@ struct AgentReporter<'a> {
     agent: Option<agent_process::AgentProcess>,
     /// Whether Claude Code's variables were set by the agent that runs this, not inherited from an outer one.
     owns_environment: bool,
+    /// How much of the work may be recorded, once that is known.
+    recording: OnceCell<Recording>,
 }
 
 /// The agent's session after a report was sent or spooled.
@@ -128,7 +139,24 @@ impl<'a> AgentReporter<'a> {
         let named = (offline.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
         let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON_RESERVE, MAX_TIMEOUT);
         let client = client.clone().deadline(deadline);
-        Self { client, offline, now, deadline, cache, agent: None, owns_environment: true }
+        Self { client, offline, now, deadline, cache, agent: None, owns_environment: true, recording: OnceCell::new() }
+    }
+
+    /// What the user's configuration allows to record of the work. The configuration is read only if there is something.
+    fn allowed<T>(&self, of: impl Fn(Recording) -> Option<T>) -> Option<T> {
+        let everything = of(Recording::Full)?;
+        match *self.recording.get_or_init(|| self.read_recording()) {
+            Recording::Full => Some(everything),
+            less => of(less),
+        }
+    }
+
+    /// A configuration that cannot be read may forbid everything.
+    fn read_recording(&self) -> Recording {
+        self.offline.local.recording().unwrap_or_else(|error| {
+            self.log_complaint(&format!("nothing of the work is recorded: {}", error.message));
+            Recording::None
+        })
     }
 
     /// Reads stdin; if it does not end in time, the part that arrived.
@@ -159,7 +187,7 @@ impl<'a> AgentReporter<'a> {
 
     /// Sends a report to the daemon, or spools it. `None`: there is no session to show.
     fn report(&self, report: AgentReport) -> Option<ReportedSession> {
-        let report = self.with_process_and_project(report);
+        let report = self.completed(report);
         let process = report.pid.zip(report.pid_started);
         match self.client.report_agent(&report) {
             Ok(answer) => {
@@ -180,10 +208,11 @@ impl<'a> AgentReporter<'a> {
         }
     }
 
-    fn with_process_and_project(&self, mut report: AgentReport) -> AgentReport {
+    fn completed(&self, mut report: AgentReport) -> AgentReport {
         if let (None, Some(folder)) = (&report.project, &report.working_dir) {
             report.project = Some(project::of(Path::new(folder)).to_string());
         }
+        report.at = Some(self.now.to_string());
         if let Some(agent) = &self.agent {
             (report.pid, report.pid_started) = (Some(agent.pid), agent.started);
         }

@@ -60,10 +60,13 @@ fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, Sett
     let program = program_path();
     let (events, left_out) = versions::events(&versions::installed(env));
     let merged = settings::install(text, &program, &events)?;
-    for LeftOut { event, reason } in left_out {
+    for (reason, names) in by_reason(&left_out) {
+        let hooks = match names.as_slice() {
+            [name] => format!("the hook {name}"),
+            names => format!("each of the hooks {}", names.join(", ")),
+        };
         out.print_note(&format!(
-            "sessiond: the hook {} is left out: {reason}; after an update run `sessiond install --claude` again",
-            event.name()
+            "sessiond: {hooks} is left out: {reason}; after an update run `sessiond install --claude` again"
         ));
     }
     if let Some(other) = &merged.other_status_line {
@@ -74,6 +77,18 @@ fn merged(text: &str, env: Env<'_>, out: &mut Output<'_>) -> Result<String, Sett
         ));
     }
     Ok(merged.text)
+}
+
+/// The names of the events for each reason.
+fn by_reason(left_out: &[LeftOut]) -> Vec<(&str, Vec<&'static str>)> {
+    let mut found: Vec<(&str, Vec<&'static str>)> = Vec::new();
+    for LeftOut { event, reason } in left_out {
+        match found.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, names)) => names.push(event.name()),
+            None => found.push((reason, vec![event.name()])),
+        }
+    }
+    found
 }
 
 /// Claude Code's folder of this user.

@@ -12,14 +12,14 @@ impl World {
             return;
         }
         self.drawn += 1;
-        let draws = std::array::from_fn(|i| self.drawn * 8 + i as u64);
+        let seed = self.drawn * 8;
         let process = (self.below(2) == 0).then_some(Process { pid: self.drawn as i32, started: 1 });
         if let Some(process) = process {
             self.hosts[host].processes.insert(process.pid);
         }
         let epic = self.epic();
         let machine = self.hosts[host].name();
-        self.submit(host, Command::Register { epic, process, machine, draws });
+        self.submit(host, Command::Register { epic, process, machine, seed });
     }
 
     /// `None`, short, or so long that it needs space on the disk.
@@ -199,8 +199,8 @@ impl World {
 
 /// The answer of a daemon that hides errors from its client.
 fn pretended_record(command: &Command, at: Timestamp) -> Record {
-    let Command::Register { draws, process, .. } = command else { unreachable!("only registrations") };
-    let id = InstanceId::generate(&Project::parse("odin").unwrap(), InstanceType::Ps, draws[0]);
+    let Command::Register { seed, process, .. } = command else { unreachable!("only registrations") };
+    let id = InstanceId::generate(&Project::parse("odin").unwrap(), InstanceType::Ps, *seed);
     Record {
         work: None,
         session: foreign_session(id, at),

@@ -2,13 +2,14 @@
 //! and by folder.
 
 use crate::domain::Process;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use crate::domain::agent::{AgentSignal, SessionCandidate, SessionCandidates, StartSource, ValidReport};
 use crate::domain::{InstanceId, MachineName, Status, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::tables::agent_ids::Use;
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{agent_ids, sessions};
 
@@ -25,31 +26,27 @@ pub struct ReceivedReport {
     pub now: Timestamp,
 }
 
-pub(in crate::store) fn candidates(
-    db: &Connection,
-    received: &ReceivedReport,
-    caller: Caller,
-) -> Result<SessionCandidates, StoreError> {
+pub(in crate::store) fn candidates(op: &Op<'_>, received: &ReceivedReport) -> Result<SessionCandidates, StoreError> {
     let report = &received.report;
     let mut known = match &report.claude_session_uuid {
-        Some(uuid) => by_uuid(db, uuid, received, caller)?,
+        Some(uuid) => by_uuid(op, uuid, received)?,
         None => None,
     };
     // An id that was given to the agent identifies as its own does.
     if let (None, Some(promised)) = (&known, &report.promised_id) {
-        known = by_id(db, promised, received, caller)?;
+        known = by_id(op, promised, received)?;
     }
     let by_process = match received.process {
-        Some(process) => by_process(db, process, received, caller)?,
+        Some(process) => by_process(op, process, received)?,
         None => None,
     };
     let outer = match &report.outer_id {
-        Some(id) => outer(db, id, received, caller)?,
+        Some(id) => outer(op, id, received)?,
         None => None,
     };
     let by_folder = match (&report.working_dir, report.sign, received.process) {
         (Some(folder), AgentSignal::Start(StartSource::Clear | StartSource::Compact), None) => {
-            by_folder(db, folder, received, caller)?
+            by_folder(op, folder, received)?
         }
         _ => None,
     };
@@ -82,14 +79,10 @@ fn candidate(found: Record, used: Option<Use>, received: &ReceivedReport) -> Ses
     }
 }
 
-fn by_uuid(
-    db: &Connection,
-    uuid: &str,
-    received: &ReceivedReport,
-    caller: Caller,
-) -> Result<Option<SessionCandidate>, StoreError> {
+fn by_uuid(op: &Op<'_>, uuid: &str, received: &ReceivedReport) -> Result<Option<SessionCandidate>, StoreError> {
     // A session that was registered under this id without a report is not in claude_ids. An open one first.
-    let found = db
+    let found = op
+        .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s LEFT JOIN claude_ids c ON c.uuid = ?1 AND c.instance_id = s.instance_id \
              WHERE s.instance_id IN (SELECT instance_id FROM claude_ids WHERE uuid = ?1 \
@@ -97,87 +90,78 @@ fn by_uuid(
                  AND s.owner_uid = ?2 AND s.mirror_round IS NULL \
              ORDER BY s.status = 'closed', c.uuid IS NULL, s.created_at DESC LIMIT 1"
         ))?
-        .query_row(params![uuid, caller.uid], sessions::read_record)
+        .query_row(params![uuid, op.caller.uid], sessions::read_record)
         .optional()?;
     let Some(found) = found else { return Ok(None) };
-    let used = agent_ids::use_of(db, Some(uuid), &found.session.instance_id)?;
+    let used = agent_ids::use_of(op.db, Some(uuid), &found.session.instance_id)?;
     Ok(Some(candidate(found, used, received)))
 }
 
-pub(in crate::store) fn by_id(
-    db: &Connection,
-    id: &InstanceId,
-    received: &ReceivedReport,
-    caller: Caller,
-) -> Result<Option<SessionCandidate>, StoreError> {
-    let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
+fn by_id(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<Option<SessionCandidate>, StoreError> {
+    let found = own(op, id)?;
     Ok(found.map(|found| candidate(found, None, received)))
 }
 
 fn by_process(
-    db: &Connection,
+    op: &Op<'_>,
     process: Process,
     received: &ReceivedReport,
-    caller: Caller,
 ) -> Result<Option<SessionCandidate>, StoreError> {
-    let found = db
+    let found = op
+        .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE pid = ?1 AND pid_started = ?2 AND owner_uid = ?3 \
                  AND status <> 'closed' AND mirror_round IS NULL ORDER BY created_at DESC LIMIT 1"
         ))?
-        .query_row(params![process.pid, process.started, caller.uid], sessions::read_record)
+        .query_row(params![process.pid, process.started, op.caller.uid], sessions::read_record)
         .optional()?;
-    let Some(found) = found.map_or_else(|| by_further_process(db, process, caller), |found| Ok(Some(found)))? else {
+    let Some(found) = found.map_or_else(|| by_further_process(op, process), |found| Ok(Some(found)))? else {
         return Ok(None);
     };
-    let used = agent_ids::use_of(db, found.session.claude_session_uuid.as_deref(), &found.session.instance_id)?;
+    let used = agent_ids::use_of(op.db, found.session.claude_session_uuid.as_deref(), &found.session.instance_id)?;
     Ok(Some(candidate(found, used, received)))
 }
 
 /// The session whose conversation this process uses while another one is watched, such as a shell that started it.
-fn by_further_process(db: &Connection, process: Process, caller: Caller) -> Result<Option<Record>, StoreError> {
-    Ok(db
+fn by_further_process(op: &Op<'_>, process: Process) -> Result<Option<Record>, StoreError> {
+    Ok(op
+        .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM session_processes p JOIN sessions s ON s.instance_id = p.instance_id \
                  JOIN claude_ids c ON c.uuid = s.claude_session_uuid AND c.instance_id = s.instance_id \
              WHERE p.pid = ?1 AND p.pid_started = ?2 AND c.pid = ?1 AND c.pid_started = ?2 AND s.owner_uid = ?3 \
                  AND s.status <> 'closed' AND s.mirror_round IS NULL LIMIT 1"
         ))?
-        .query_row(params![process.pid, process.started, caller.uid], sessions::read_record)
+        .query_row(params![process.pid, process.started, op.caller.uid], sessions::read_record)
         .optional()?)
 }
 
 /// The session of the program that runs the agent, unless another conversation runs in it: that of an agent which
 /// started this one.
-fn outer(
-    db: &Connection,
-    id: &InstanceId,
-    received: &ReceivedReport,
-    caller: Caller,
-) -> Result<Option<SessionCandidate>, StoreError> {
-    let found = sessions::get(db, id.as_str())?.filter(|r| r.owner_uid == caller.uid && !r.mirrored);
-    let Some(found) = found.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
+fn outer(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<Option<SessionCandidate>, StoreError> {
+    let Some(found) = own(op, id)?.filter(|found| found.session.status != Status::Closed) else { return Ok(None) };
     let Some(current) = &found.session.claude_session_uuid else { return Ok(Some(candidate(found, None, received))) };
-    let used = agent_ids::use_of(db, Some(current), id)?;
+    let used = agent_ids::use_of(op.db, Some(current), id)?;
     let ended = used.is_some_and(|used| used.is_left || used.process.is_some_and(|process| !(received.lives)(process)));
     Ok(ended.then(|| candidate(found, used, received)))
+}
+
+/// The caller's session with this id, if it is of this host.
+fn own(op: &Op<'_>, id: &InstanceId) -> Result<Option<Record>, StoreError> {
+    Ok(sessions::get(op.db, id.as_str())?.filter(|record| record.owner_uid == op.caller.uid && !record.mirrored))
 }
 
 /// Of the agent's sessions in a folder, how many are looked at for one without a process.
 const RECENT: i64 = 50;
 
-fn by_folder(
-    db: &Connection,
-    folder: &str,
-    received: &ReceivedReport,
-    caller: Caller,
-) -> Result<Option<SessionCandidate>, StoreError> {
-    let recent = db
+fn by_folder(op: &Op<'_>, folder: &str, received: &ReceivedReport) -> Result<Option<SessionCandidate>, StoreError> {
+    let recent = op
+        .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE working_dir = ?1 AND owner_uid = ?2 AND mirror_round IS NULL \
                  AND claude_session_uuid IS NOT NULL ORDER BY last_heartbeat DESC, instance_id LIMIT ?3"
         ))?
-        .query_map(params![folder, caller.uid, RECENT], sessions::read_record)?
+        .query_map(params![folder, op.caller.uid, RECENT], sessions::read_record)?
         .collect::<Result<Vec<_>, _>>()?;
     let idle = recent.into_iter().find(|r| r.process.is_none_or(|process| !(received.lives)(process)));
     Ok(idle.map(|found| candidate(found, None, received)))

@@ -7,17 +7,17 @@
 //! first ends.
 
 use crate::domain::Process;
-use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use crate::domain::agent::{AgentKind, AgentSignal, Resolution, StartSource, ValidReport, resolve};
-use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::session_work::{WorkChange, WorkReport};
 use crate::store::ops::{agent_candidates, promised_ids, session_work};
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
 
 /// What became of a report.
@@ -34,51 +34,42 @@ pub struct ReportResult {
 
 /// # Errors
 /// `NotFound` for a report that begins nothing and belongs to no known session.
-pub(in crate::store) fn apply_report(
-    db: &Connection,
-    received: ReceivedReport,
-    caller: Caller,
-    draws: &[u64],
-    at: Timestamp,
-    stale_after: Duration,
-) -> Result<ReportResult, StoreError> {
-    let known = agent_candidates::candidates(db, &received, caller)?;
+pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> Result<ReportResult, StoreError> {
+    let known = agent_candidates::candidates(op, &received)?;
     let by_process = known.by_process.clone();
     let report = &received.report;
     let identifies = report.claude_session_uuid.is_some() || received.process.is_some();
     let verdict = resolve(report.sign, identifies, known);
     let (id, runs, created) = match &verdict {
         Resolution::Adopt(id) => (id.clone(), true, false),
-        Resolution::Begin { resumed_from } => {
-            (begin(db, &received, resumed_from.clone(), caller, draws, at)?, true, true)
-        }
+        Resolution::Begin { resumed_from } => (begin(op, &received, resumed_from.clone())?, true, true),
         Resolution::Close(id) | Resolution::Abandon(id) | Resolution::Ignore(id) => (id.clone(), false, false),
         Resolution::Unknown => {
             return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default()));
         }
     };
-    let before = existing(db, id.as_str())?;
+    let before = existing(op.db, id.as_str())?;
     match &verdict {
-        Resolution::Adopt(id) => adopt(db, id, &received, at, stale_after)?,
-        Resolution::Close(id) | Resolution::Abandon(id) => end(db, id, &received, at)?,
+        Resolution::Adopt(id) => adopt(op, id, &received)?,
+        Resolution::Close(id) | Resolution::Abandon(id) => end(op, id, &received)?,
         _ => {}
     }
     if let (false, Some(process)) = (runs, received.process) {
-        session_processes::remove(db, Some(&id), process)?;
+        session_processes::remove(op.db, Some(&id), process)?;
     }
     let mut work = WorkChange::default();
     if runs {
         if let Some(other) = by_process.filter(|other| other.id != id) {
-            leave(db, &other.id, at)?;
+            leave(op, &other.id)?;
         }
-        remember(db, &received, &id)?;
-        note_kind(db, &received, &id)?;
+        remember(op.db, &received, &id)?;
+        note_kind(op.db, &received, &id)?;
         let of_work =
             WorkReport { activity: report.activity.as_ref(), update: report.work.as_ref(), at: Some(report.at) };
-        work = session_work::apply(db, &id, &of_work, received.now)?;
-        promised_ids::keep(db, report.promised_id.as_ref(), &id, caller, at)?;
+        work = session_work::apply(op.db, &id, &of_work, received.now)?;
+        promised_ids::keep(op, report.promised_id.as_ref(), &id)?;
     }
-    let record = existing(db, id.as_str())?;
+    let record = existing(op.db, id.as_str())?;
     let process_changed = record.process != before.process || created;
     let unchanged = Session { last_heartbeat: record.session.last_heartbeat, ..before.session };
     let is_urgent = created || process_changed || work.is_urgent || record.session != unchanged;
@@ -90,36 +81,30 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 }
 
 /// Applies a report of a process that runs the session.
-fn adopt(
-    db: &Connection,
-    id: &InstanceId,
-    received: &ReceivedReport,
-    at: Timestamp,
-    stale_after: Duration,
-) -> Result<(), StoreError> {
-    let mut record = existing(db, id.as_str())?;
+fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), StoreError> {
+    let mut record = existing(op.db, id.as_str())?;
     let before = record.clone();
     let report = &received.report;
     let beat = Heartbeat { context_percent: report.context_percent, ..Heartbeat::default() };
-    record.session.heartbeat(&beat, at, stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
+    record.session.heartbeat(&beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     if let Some(process) = received.process {
         if received.is_other(before.process) {
-            session_processes::add(db, id, process)?;
+            session_processes::add(op.db, id, process)?;
         } else {
             record.process = Some(process);
-            session_processes::remove(db, None, process)?;
+            session_processes::remove(op.db, None, process)?;
         }
     }
-    follow(db, &mut record.session, received, before.process)?;
-    record.change_columns_since(&before.session, at);
+    follow(op.db, &mut record.session, received, before.process)?;
+    record.change_columns_since(&before.session, op.now);
     if report.context_percent.is_some() {
-        record.change_column(SharedColumn::ContextPercent, at);
+        record.change_column(SharedColumn::ContextPercent, op.now);
     }
     if whereabouts(&record.session) != whereabouts(&before.session) {
-        sessions::save_whereabouts(db, &record)?;
+        sessions::save_whereabouts(op.db, &record)?;
     }
-    sessions::save(db, &mut record, at)?;
-    checkpoints_due::update(db, id, (before.session.context_percent, record.session.context_percent))?;
+    sessions::save(op, &mut record)?;
+    checkpoints_due::update(op.db, id, (before.session.context_percent, record.session.context_percent))?;
     Ok(())
 }
 
@@ -178,39 +163,39 @@ fn whereabouts(session: &Session) -> [&Option<String>; 3] {
 }
 
 /// The process that reports runs the session no more. It ends, or is to be resumed, unless another process runs it.
-fn end(db: &Connection, id: &InstanceId, received: &ReceivedReport, at: Timestamp) -> Result<(), StoreError> {
-    let mut record = existing(db, id.as_str())?;
+fn end(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), StoreError> {
+    let mut record = existing(op.db, id.as_str())?;
     let before = record.session.clone();
     move_to(&mut record.session, &received.report);
-    record.change_columns_since(&before, at);
+    record.change_columns_since(&before, op.now);
     if whereabouts(&record.session) != whereabouts(&before) {
-        sessions::save_whereabouts(db, &record)?;
+        sessions::save_whereabouts(op.db, &record)?;
     }
     if let Some(process) = received.process {
-        session_processes::remove(db, Some(id), process)?;
+        session_processes::remove(op.db, Some(id), process)?;
     }
-    record.process = session_processes::take_next_live(db, id, received.lives)?;
+    record.process = session_processes::take_next_live(op.db, id, received.lives)?;
     if record.process.is_none() {
-        agent_ids::mark_left(db, record.session.claude_session_uuid.as_deref(), id)?;
+        agent_ids::mark_left(op.db, record.session.claude_session_uuid.as_deref(), id)?;
         match received.report.sign {
             AgentSignal::Interrupted => record.session.status = Status::Stale,
             _ => {
-                record.session.close(at);
+                record.session.close(op.now);
             }
         }
     }
-    sessions::save(db, &mut record, at)
+    sessions::save(op, &mut record)
 }
 
 /// The session's process continues another session: nothing runs this one any more.
-fn leave(db: &Connection, id: &InstanceId, at: Timestamp) -> Result<(), StoreError> {
-    let mut record = existing(db, id.as_str())?;
+fn leave(op: &Op<'_>, id: &InstanceId) -> Result<(), StoreError> {
+    let mut record = existing(op.db, id.as_str())?;
     if record.session.status != Status::Closed {
-        record.process = session_processes::take_next(db, id)?;
+        record.process = session_processes::take_next(op.db, id)?;
         if record.process.is_none() {
             record.session.status = Status::Stale;
         }
-        sessions::save(db, &mut record, at)?;
+        sessions::save(op, &mut record)?;
     }
     Ok(())
 }
@@ -226,23 +211,16 @@ fn note_kind(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Res
     Ok(())
 }
 
-fn begin(
-    db: &Connection,
-    received: &ReceivedReport,
-    resumed_from: Option<InstanceId>,
-    caller: Caller,
-    draws: &[u64],
-    at: Timestamp,
-) -> Result<InstanceId, StoreError> {
+fn begin(op: &Op<'_>, received: &ReceivedReport, resumed_from: Option<InstanceId>) -> Result<InstanceId, StoreError> {
     let report = &received.report;
     let promised = match &report.promised_id {
         // The rules may give the session another type than the promised id, which contains the type.
-        Some(id) if id.names(&report.project, report.instance_type) && promised_ids::may_begin(db, id)? => Some(id),
+        Some(id) if id.names(&report.project, report.instance_type) && promised_ids::may_begin(op.db, id)? => Some(id),
         _ => None,
     };
     let instance_id = match promised {
         Some(id) => id.clone(),
-        None => sessions::free_id(db, &report.project, report.instance_type, draws)?,
+        None => sessions::free_id(op, &report.project, report.instance_type)?,
     };
     let what = Registration {
         project: report.project.clone(),
@@ -255,10 +233,8 @@ fn begin(
         resumed_from,
         working_dir: report.working_dir.clone(),
     };
-    sessions::insert(
-        db,
-        &Record::begun(Session::register(instance_id.clone(), what, at), received.process, caller, at),
-    )?;
+    let session = Session::register(instance_id.clone(), what, op.now);
+    sessions::insert(op.db, &Record::begun(op, session, received.process))?;
     Ok(instance_id)
 }
 

@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use crate::domain::{InstanceId, NewRecord, RecordKind, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::ops::lifecycle;
 use crate::store::sync_state::record_outbox;
 use crate::store::sync_state::record_outbox::UNKNOWN_TYPE;
 use crate::store::tables::records::{COLUMNS, StoredRecord};
-use crate::store::tables::session_record::Caller;
 use crate::store::tables::{checkpoints_due, records};
 
 /// Which records of a session are asked for; everything that is `None` does not filter.
@@ -41,38 +41,43 @@ pub struct History {
 /// No answer holds more, in bytes of the records' bodies, unless one alone has more.
 const ANSWER_BYTES: usize = 4 << 20;
 
-/// Takes down what happened in a session, be it closed.
-pub(in crate::store) fn append(
-    db: &Connection,
-    id: &str,
-    what: NewRecord,
-    record_id: Uuid,
-    caller: Caller,
-    at: Timestamp,
-) -> Result<StoredRecord, StoreError> {
-    let session = lifecycle::owned(db, id, caller)?.session;
+/// A record to be appended to the history of a session.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Of the session, which may be closed.
+    pub id: String,
+    pub what: NewRecord,
+    /// Random.
+    pub record_id: Uuid,
+}
+
+/// Appends a record to the history of a session.
+pub(in crate::store) fn append(op: &Op<'_>, new: Append) -> Result<StoredRecord, StoreError> {
+    let Append { id, what, record_id } = new;
+    let session = lifecycle::owned(op, &id)?.session;
     let unknown = what.kind() == RecordKind::Event
-        && record_outbox::tables(db)?
+        && record_outbox::tables(op.db)?
             .is_some_and(|there| !there.is_absent(RecordKind::Event) && !there.accepts(what.record_type()));
     if what.kind() == RecordKind::Checkpoint {
-        checkpoints_due::remove(db, &session.instance_id)?;
+        checkpoints_due::remove(op.db, &session.instance_id)?;
     }
-    let record = what.into_record(record_id, session.instance_id, session.context_percent, at);
+    let record = what.into_record(record_id, session.instance_id, session.context_percent, op.now);
     let parked = unknown.then(|| UNKNOWN_TYPE.to_owned());
-    db.prepare_cached(
-        "INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced, parked_error, parked_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8)",
-    )?
-    .execute(params![
-        record.record_id.as_bytes(),
-        record.instance_id.as_str(),
-        record.kind.as_str(),
-        record.record_type,
-        at.micros(),
-        Value::Object(record.body.clone()).to_string(),
-        parked,
-        parked.is_some().then_some(at.micros()),
-    ])?;
+    op.db
+        .prepare_cached(
+            "INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced, parked_error, parked_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8)",
+        )?
+        .execute(params![
+            record.record_id.as_bytes(),
+            record.instance_id.as_str(),
+            record.kind.as_str(),
+            record.record_type,
+            op.now.micros(),
+            Value::Object(record.body.clone()).to_string(),
+            parked,
+            parked.is_some().then_some(op.now.micros()),
+        ])?;
     Ok(StoredRecord { record, synced: false, parked })
 }
 

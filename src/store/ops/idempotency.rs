@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::Process;
-use crate::domain::{Registration, Status, Timestamp};
+use crate::domain::{Registration, Status};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::tables::records::StoredRecord;
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::{records, sessions};
 
 /// How long a key is kept.
@@ -61,13 +62,14 @@ struct Kept {
 ///
 /// # Errors
 /// The key came with another request.
-fn kept(db: &Connection, caller: Caller, key: &RequestKey, now: Timestamp) -> Result<Option<Kept>, StoreError> {
-    let found = db
+fn kept(op: &Op<'_>, key: &RequestKey) -> Result<Option<Kept>, StoreError> {
+    let found = op
+        .db
         .prepare_cached(
             "SELECT fingerprint, answer, record_id FROM idempotency_keys \
                  WHERE owner_uid = ?1 AND key = ?2 AND made_at > ?3",
         )?
-        .query_row(params![caller.uid, key.key, now.minus(KEPT_FOR).micros()], |row| {
+        .query_row(params![op.caller.uid, key.key, op.now.minus(KEPT_FOR).micros()], |row| {
             let record_id = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
             Ok((row.get::<_, [u8; 32]>(0)?, Kept { answer: row.get(1)?, record_id }))
         })
@@ -78,7 +80,8 @@ fn kept(db: &Connection, caller: Caller, key: &RequestKey, now: Timestamp) -> Re
     }
 }
 
-fn keep(db: &Connection, caller: Caller, key: &RequestKey, now: Timestamp, kept: &Kept) -> Result<(), StoreError> {
+fn keep(op: &Op<'_>, key: &RequestKey, kept: &Kept) -> Result<(), StoreError> {
+    let &Op { db, now, caller, .. } = op;
     db.prepare_cached(
         "DELETE FROM idempotency_keys WHERE seq IN \
              (SELECT seq FROM idempotency_keys WHERE made_at <= ?1 ORDER BY made_at LIMIT ?2)",
@@ -111,55 +114,51 @@ fn keep(db: &Connection, caller: Caller, key: &RequestKey, now: Timestamp, kept:
 
 /// Registers a session, or returns the answer that is kept. `answer`: what is answered, as JSON.
 pub(in crate::store) fn register(
-    db: &Connection,
+    op: &Op<'_>,
     key: &RequestKey,
-    caller: Caller,
-    at: Timestamp,
-    work: impl FnOnce(&Connection) -> Result<Record, StoreError>,
+    work: impl FnOnce(&Op<'_>) -> Result<Record, StoreError>,
     answer: impl FnOnce(&Record) -> String,
 ) -> Result<Once<Record, String>, StoreError> {
-    if let Some(answer) = kept(db, caller, key, at)?.and_then(|kept| kept.answer) {
+    if let Some(answer) = kept(op, key)?.and_then(|kept| kept.answer) {
         return Ok(Once::Again(answer));
     }
-    let record = work(db)?;
-    keep(db, caller, key, at, &Kept { answer: Some(answer(&record)), record_id: None })?;
+    let record = work(op)?;
+    keep(op, key, &Kept { answer: Some(answer(&record)), record_id: None })?;
     Ok(Once::First(record))
 }
 
 /// Appends a record, or returns the one that was appended under the key. Records do not change, so neither does the
 /// answer, but for whether central has it.
 pub(in crate::store) fn append(
-    db: &Connection,
+    op: &Op<'_>,
     key: &RequestKey,
-    caller: Caller,
-    at: Timestamp,
-    work: impl FnOnce(&Connection) -> Result<StoredRecord, StoreError>,
+    work: impl FnOnce(&Op<'_>) -> Result<StoredRecord, StoreError>,
 ) -> Result<StoredRecord, StoreError> {
-    if let Some(id) = kept(db, caller, key, at)?.and_then(|kept| kept.record_id)
-        && let Some(record) = records::by_id(db, id)?
+    if let Some(id) = kept(op, key)?.and_then(|kept| kept.record_id)
+        && let Some(record) = records::by_id(op.db, id)?
     {
         return Ok(record);
     }
-    let appended = work(db)?;
-    keep(db, caller, key, at, &Kept { answer: None, record_id: Some(appended.record.record_id) })?;
+    let appended = work(op)?;
+    keep(op, key, &Kept { answer: None, record_id: Some(appended.record.record_id) })?;
     Ok(appended)
 }
 
 /// The session that is registered already: the same agent's session in the same process, by the same user.
 pub(in crate::store) fn registered(
-    db: &Connection,
+    op: &Op<'_>,
     what: &Registration,
     process: Option<Process>,
-    caller: Caller,
 ) -> Result<Option<Record>, StoreError> {
     let Some((uuid, process)) = what.claude_session_uuid.as_ref().zip(process) else { return Ok(None) };
-    let id: Option<String> = db
+    let id: Option<String> = op
+        .db
         .prepare_cached(
             "SELECT instance_id FROM sessions WHERE claude_session_uuid = ?1 AND pid = ?2 AND pid_started = ?3 \
                  AND owner_uid = ?4 AND project = ?5 AND mirror_round IS NULL LIMIT 1",
         )?
-        .query_row(params![uuid, process.pid, process.started, caller.uid, what.project.as_str()], |row| row.get(0))
+        .query_row(params![uuid, process.pid, process.started, op.caller.uid, what.project.as_str()], |row| row.get(0))
         .optional()?;
-    let found = id.map(|id| sessions::get(db, &id)).transpose()?.flatten();
+    let found = id.map(|id| sessions::get(op.db, &id)).transpose()?.flatten();
     Ok(found.filter(|record| record.session.status != Status::Closed))
 }

@@ -1,12 +1,11 @@
 //! Finding and listing sessions, by id, prefix or filter.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, params};
 
 use crate::domain::activity::ActivityState;
 use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -94,17 +93,12 @@ pub(in crate::store) struct ListPiece {
 /// How many rows one piece of a list reads.
 const LIST_PIECE: usize = 1000;
 
-/// Sessions behind row `after`, whose status at `now` is as asked for. A session keeps its row, so that each that
+/// Sessions behind row `after`, whose status now is as asked for. A session keeps its row, so that each that
 /// there is all the while is in exactly one piece.
-pub(in crate::store) fn list_piece(
-    db: &Connection,
-    filter: &Filter,
-    after: i64,
-    now: Timestamp,
-    stale_after: Duration,
-) -> Result<ListPiece, StoreError> {
+pub(in crate::store) fn list_piece(op: &Op<'_>, filter: &Filter, after: i64) -> Result<ListPiece, StoreError> {
     let mut last = None;
-    let mut records = db
+    let mut records = op
+        .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS}, s.rowid FROM sessions s WHERE {} AND s.rowid > ?5 AND (?2 IS NULL OR host_machine = ?2) \
                  AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
@@ -128,7 +122,7 @@ pub(in crate::store) fn list_piece(
         )?
         .collect::<Result<Vec<_>, _>>()?;
     let next = last.filter(|_| records.len() == LIST_PIECE);
-    records.retain(|record| filter.fits_state(record.session.status_at(now, stale_after), record.work.as_deref()));
+    records.retain(|record| filter.fits_state(op.status_of(&record.session), record.work.as_deref()));
     Ok(ListPiece { records, next })
 }
 
@@ -145,11 +139,11 @@ pub(in crate::store) const COUNTS: &str = "SELECT status, count(*) FROM sessions
      UNION ALL SELECT iif(last_heartbeat > ?1 AND last_heartbeat < ?2, 'active', 'stale') AS now, count(*) \
          FROM sessions INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active' GROUP BY now";
 
-/// How many sessions are in which state at `now`.
-pub(in crate::store) fn counts(db: &Connection, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
+/// How many sessions are in which state now.
+pub(in crate::store) fn counts(op: &Op<'_>) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
-    let mut statement = db.prepare_cached(COUNTS)?;
-    let mut rows = statement.query([now.minus(stale_after).micros(), now.plus(stale_after).micros()])?;
+    let mut statement = op.db.prepare_cached(COUNTS)?;
+    let mut rows = statement.query(op.active_between())?;
     while let Some(row) = rows.next()? {
         let count = row.get::<_, i64>(1)?.unsigned_abs();
         match sessions::parsed(row, 0, Status::parse)? {

@@ -1,12 +1,11 @@
 //! Machines: their sessions, and when their daemons last reported to central.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::mirror::HostSeen;
 use crate::domain::{MachineName, MachineSummary, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::sqlite::turns;
 use crate::store::sync_state::mirror_cursor;
 use crate::store::tables::{hosts, sessions};
@@ -19,22 +18,17 @@ pub struct KnownMachine {
 }
 
 /// All machines, most recent activity first.
-pub(in crate::store) fn list(
-    db: &Connection,
-    this: &MachineName,
-    now: Timestamp,
-    stale_after: Duration,
-) -> Result<Vec<KnownMachine>, StoreError> {
-    let mirror_as_of = mirror_cursor::as_of(db)?.unwrap_or(now);
-    let mut machines = by_sessions(db, mirror_as_of, now, stale_after)?;
-    for host in hosts::all(db)? {
+pub(in crate::store) fn list(op: &Op<'_>, this: &MachineName) -> Result<Vec<KnownMachine>, StoreError> {
+    let mirror_as_of = mirror_cursor::as_of(op.db)?.unwrap_or(op.now);
+    let mut machines = by_sessions(op, mirror_as_of)?;
+    for host in hosts::all(op.db)? {
         match machines.iter_mut().find(|known| known.summary.host_machine == host.machine) {
             Some(known) => known.summary.last_seen = Some(host.last_seen),
             None => machines.push(KnownMachine { summary: without_sessions(host), as_of: mirror_as_of }),
         }
     }
     if let Some(known) = machines.iter_mut().find(|known| known.summary.host_machine == *this) {
-        known.as_of = now;
+        known.as_of = op.now;
     }
     machines.sort_by(|a, b| {
         let key = |m: &KnownMachine| (std::cmp::Reverse(m.summary.last_activity), m.summary.host_machine.clone());
@@ -43,17 +37,13 @@ pub(in crate::store) fn list(
     Ok(machines)
 }
 
-fn by_sessions(
-    db: &Connection,
-    mirror_as_of: Timestamp,
-    now: Timestamp,
-    stale_after: Duration,
-) -> Result<Vec<KnownMachine>, StoreError> {
+fn by_sessions(op: &Op<'_>, mirror_as_of: Timestamp) -> Result<Vec<KnownMachine>, StoreError> {
     let known = |row: &Row<'_>| {
-        let as_of = if row.get(7)? { mirror_as_of } else { now };
+        let as_of = if row.get(7)? { mirror_as_of } else { op.now };
         Ok(KnownMachine { summary: summary(row)?, as_of })
     };
-    Ok(db
+    Ok(op
+        .db
         .prepare_cached(
             "SELECT host_machine, count(*), \
                  count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2), \
@@ -63,7 +53,7 @@ fn by_sessions(
                  max(mirror_round IS NOT NULL) \
              FROM sessions GROUP BY host_machine",
         )?
-        .query_map([now.minus(stale_after).micros(), now.plus(stale_after).micros()], known)?
+        .query_map(op.active_between(), known)?
         .collect::<Result<Vec<_>, _>>()?)
 }
 

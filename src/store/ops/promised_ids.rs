@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 
 use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::tables::session_record::Caller;
+use crate::store::op::Op;
 use crate::store::tables::sessions;
 
 /// How many promised ids a user has at most.
@@ -35,13 +35,8 @@ pub(in crate::store) fn may_begin(db: &Connection, id: &InstanceId) -> Result<bo
 }
 
 /// Has a promised id lead to the session, unless the id is in use.
-pub(in crate::store) fn keep(
-    db: &Connection,
-    promised: Option<&InstanceId>,
-    id: &InstanceId,
-    caller: Caller,
-    at: Timestamp,
-) -> Result<(), StoreError> {
+pub(in crate::store) fn keep(op: &Op<'_>, promised: Option<&InstanceId>, id: &InstanceId) -> Result<(), StoreError> {
+    let &Op { db, caller, now, .. } = op;
     let Some(promised) = promised.filter(|promised| *promised != id) else { return Ok(()) };
     if sessions::get(db, promised.as_str())?.is_some() {
         return Ok(());
@@ -49,7 +44,7 @@ pub(in crate::store) fn keep(
     db.prepare_cached(
         "INSERT OR IGNORE INTO aliases (old_id, instance_id, made_at, promised_by) VALUES (?1, ?2, ?3, ?4)",
     )?
-    .execute(params![promised.as_str(), id.as_str(), at.micros(), caller.uid])?;
+    .execute(params![promised.as_str(), id.as_str(), now.micros(), caller.uid])?;
     db.prepare_cached(
         "DELETE FROM aliases WHERE old_id IN (SELECT old_id FROM aliases WHERE promised_by = ?1 \
              ORDER BY made_at DESC, old_id LIMIT -1 OFFSET ?2)",

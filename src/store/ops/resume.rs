@@ -3,17 +3,17 @@
 
 use crate::domain::Process;
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use crate::domain::hint::{Choice, HintMatches};
 use crate::domain::resume::Successor;
-use crate::domain::{Heartbeat, Hint, InstanceId, Status, Timestamp};
+use crate::domain::{Heartbeat, Hint, InstanceId, Status};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lookup::CANDIDATES;
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
@@ -36,8 +36,6 @@ pub struct ResumeTarget {
 pub struct NewOwner {
     pub successor: Successor,
     pub process: Option<Process>,
-    /// Random numbers for a new id.
-    pub draws: [u64; 8],
 }
 
 /// What came of a wish to go on.
@@ -72,18 +70,12 @@ impl Resumed {
     }
 }
 
-pub(in crate::store) fn resume(
-    db: &Connection,
-    wanted: &ResumeTarget,
-    owner: NewOwner,
-    at: Timestamp,
-    stale_after: Duration,
-) -> Result<Resumption, StoreError> {
+pub(in crate::store) fn resume(op: &Op<'_>, wanted: &ResumeTarget, owner: NewOwner) -> Result<Resumption, StoreError> {
     for meaning in &wanted.meanings {
-        let choice = match closed(db, meaning)? {
+        let choice = match closed(op.db, meaning)? {
             Some(record) if wanted.closed => Some(Choice::One(record)),
             Some(record) => return Ok(Resumption::Closed(Box::new(record))),
-            None => choose(db, meaning, owner.successor.uid, wanted.choice, (at, stale_after))?,
+            None => choose(op, meaning, wanted.choice)?,
         };
         return Ok(match choice {
             None => continue,
@@ -91,7 +83,7 @@ pub(in crate::store) fn resume(
             Some(Choice::Active(record)) => Resumption::Active(Box::new(record)),
             Some(Choice::Beyond(of)) => Resumption::Beyond(of),
             Some(Choice::One(from)) => {
-                let session = resume_or_succeed(db, &from, owner, at, stale_after)?;
+                let session = resume_or_succeed(op, &from, owner)?;
                 Resumption::Done(Box::new(Resumed { session, from, found_by: meaning.clone() }))
             }
         });
@@ -107,47 +99,34 @@ fn closed(db: &Connection, meaning: &Hint) -> Result<Option<Record>, StoreError>
     }
 }
 
-fn resume_or_succeed(
-    db: &Connection,
-    from: &Record,
-    owner: NewOwner,
-    at: Timestamp,
-    stale_after: Duration,
-) -> Result<Record, StoreError> {
-    let NewOwner { successor, process, draws } = owner;
-    let uid = successor.uid;
+fn resume_or_succeed(op: &Op<'_>, from: &Record, owner: NewOwner) -> Result<Record, StoreError> {
+    let NewOwner { successor, process } = owner;
     if !successor.can_adopt(&from.session, from.mirrored, from.owner_uid) {
         let registration = successor.registration(&from.session);
-        return lifecycle::register(db, registration, process, Caller { uid }, &draws, at);
+        return lifecycle::register(op, registration, process);
     }
     let mut record = from.clone();
     successor.apply_to(&mut record.session);
     record.process = process.or(record.process);
-    let beaten = record.session.heartbeat(&Heartbeat::default(), at, stale_after);
+    let beaten = record.session.heartbeat(&Heartbeat::default(), op.now, op.stale_after);
     beaten.map_err(|_| StoreError::Closed(record.session.instance_id.to_string()))?;
-    record.change_columns_since(&from.session, at);
-    sessions::save(db, &mut record, at)?;
-    sessions::save_whereabouts(db, &record)?;
+    record.change_columns_since(&from.session, op.now);
+    sessions::save(op, &mut record)?;
+    sessions::save_whereabouts(op.db, &record)?;
     Ok(record)
 }
 
 /// Of the sessions that a meaning has, which one is meant. An epic, a project or no hint at all means the caller's own
 /// sessions, and those of other machines; those of this machine's other users only where there are none of these, and
 /// then the caller has to choose, even among one.
-fn choose(
-    db: &Connection,
-    meaning: &Hint,
-    uid: u32,
-    choice: Option<usize>,
-    now: (Timestamp, Duration),
-) -> Result<Option<Choice<Record>>, StoreError> {
+fn choose(op: &Op<'_>, meaning: &Hint, choice: Option<usize>) -> Result<Option<Choice<Record>>, StoreError> {
     if matches!(meaning, Hint::Id(_) | Hint::Hash(_)) {
-        return Ok(find(db, meaning, Owners::Any, uid, now)?.choose(choice));
+        return Ok(find(op, meaning, Owners::Any)?.choose(choice));
     }
-    if let Some(own) = find(db, meaning, Owners::Caller, uid, now)?.choose(choice) {
+    if let Some(own) = find(op, meaning, Owners::Caller)?.choose(choice) {
         return Ok(Some(own));
     }
-    let others = find(db, meaning, Owners::Others, uid, now)?;
+    let others = find(op, meaning, Owners::Others)?;
     Ok(match choice {
         None if !others.resumable.is_empty() => Some(Choice::Several(others.resumable)),
         _ => others.choose(choice),
@@ -175,28 +154,22 @@ impl Owners {
 }
 
 /// The sessions that this one meaning has and that are not closed.
-pub(in crate::store) fn find(
-    db: &Connection,
-    meaning: &Hint,
-    owners: Owners,
-    uid: u32,
-    (now, stale_after): (Timestamp, Duration),
-) -> Result<HintMatches<Record>, StoreError> {
-    let window = (now.minus(stale_after).micros(), now.plus(stale_after).micros());
+pub(in crate::store) fn find(op: &Op<'_>, meaning: &Hint, owners: Owners) -> Result<HintMatches<Record>, StoreError> {
+    let [from, until] = op.active_between();
     let mut records = match meaning {
-        Hint::Id(id) => sessions::get(db, id.as_str())?.into_iter().collect(),
+        Hint::Id(id) => sessions::get(op.db, id.as_str())?.into_iter().collect(),
         _ => Vec::new(),
     };
     for statement in statements(meaning, owners) {
-        let mut statement = db.prepare_cached(&statement)?;
-        let rows = statement.query_map(params![window.0, window.1, key(meaning), uid], sessions::read_record)?;
+        let mut statement = op.db.prepare_cached(&statement)?;
+        let rows = statement.query_map(params![from, until, key(meaning), op.caller.uid], sessions::read_record)?;
         records.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
     records.sort_by_cached_key(|r| (Reverse(r.session.last_heartbeat), r.session.instance_id.clone()));
     // Part of a hash may stand in it twice.
     records.dedup_by(|a, b| a.session.instance_id == b.session.instance_id);
     let (active, mut resumable): (Vec<_>, Vec<_>) =
-        records.into_iter().partition(|r| r.session.status_at(now, stale_after) == Status::Active);
+        records.into_iter().partition(|r| op.status_of(&r.session) == Status::Active);
     // Who means none in particular is not asked which.
     let newest_alone = *meaning == Hint::Newest && owners != Owners::Others;
     resumable.truncate(if newest_alone { 1 } else { CANDIDATES });

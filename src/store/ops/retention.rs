@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::domain::Timestamp;
 use crate::domain::agent::AgentKind;
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::sqlite::turns::{Budget, ROWS};
 use crate::store::sync_state::record_outbox;
 use crate::store::tables::sessions;
@@ -27,11 +28,11 @@ pub(in crate::store) struct HeadlessTurn {
 /// Closes headless sessions that were killed long ago, as only what is closed is pruned. A turn examines at most
 /// [`ROWS`] stale sessions behind `after_row`.
 pub(in crate::store) fn close_headless(
-    db: &Connection,
+    op: &Op<'_>,
     silent_since: Timestamp,
     after_row: i64,
-    at: Timestamp,
 ) -> Result<HeadlessTurn, StoreError> {
+    let db = op.db;
     let examined: Vec<i64> = db
         .prepare_cached(
             "SELECT rowid FROM sessions INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
@@ -45,9 +46,9 @@ pub(in crate::store) fn close_headless(
     for row in &examined {
         let key = params![AgentKind::Headless.as_str(), silent_since.micros(), row];
         if let Some(mut found) = find.query_row(key, sessions::read_record).optional()? {
-            found.session.close(at);
+            found.session.close(op.now);
             found.process = None;
-            sessions::save(db, &mut found, at)?;
+            sessions::save(op, &mut found)?;
             closed += 1;
         }
     }

@@ -7,13 +7,12 @@
 //! and a session may come twice only if its heartbeat changed in between.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
-use crate::domain::session::fresh;
 use crate::domain::{InstanceId, Invalid, Project, Status, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::ops::lookup::{Counts, Filter};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{session_work, sessions};
@@ -111,17 +110,15 @@ pub struct SessionPage {
 
 /// Reads at most `limit` sessions after the cursor. Of the others only what orders and counts them is read.
 pub(in crate::store) fn read(
-    db: &Connection,
+    op: &Op<'_>,
     filter: &Filter,
     limit: usize,
     after: Option<Cursor>,
-    now: Timestamp,
-    stale_after: Duration,
 ) -> Result<SessionPage, StoreError> {
-    let began = after.as_ref().map_or(now, |cursor| cursor.began);
+    let began = after.as_ref().map_or(op.now, |cursor| cursor.began);
     let mut counts = Counts::default();
     let mut behind = Vec::new();
-    let mut statement = db.prepare_cached(
+    let mut statement = op.db.prepare_cached(
         "SELECT rowid, project, last_heartbeat, instance_id, status, \
              iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id), NULL) \
              FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
@@ -136,10 +133,8 @@ pub(in crate::store) fn read(
     ])?;
     while let Some(row) = rows.next()? {
         let last_heartbeat: i64 = row.get(2)?;
-        let status = match sessions::parsed(row, 4, Status::parse)? {
-            Status::Active if !fresh(Timestamp::from_micros(last_heartbeat), now, stale_after) => Status::Stale,
-            recorded => recorded,
-        };
+        let recorded = sessions::parsed(row, 4, Status::parse)?;
+        let status = op.status(recorded, Timestamp::from_micros(last_heartbeat));
         let summary: Option<String> = row.get(5)?;
         let summary = summary.as_deref().and_then(session_work::read_summary);
         if !filter.fits_state(status, summary.as_deref()) {
@@ -157,7 +152,7 @@ pub(in crate::store) fn read(
     behind.truncate(limit);
     let next = behind.last().filter(|_| !is_last).map(|(place, _)| Cursor { began, last: place.clone() });
     let rows: Vec<_> = behind.iter().map(|(_, row)| (0, *row)).collect();
-    let records = sessions::in_rows(db, &rows)?.into_iter().map(|(_, record)| record).collect();
+    let records = sessions::in_rows(op.db, &rows)?.into_iter().map(|(_, record)| record).collect();
     Ok(SessionPage { records, counts, next })
 }
 

@@ -10,8 +10,8 @@ use crate::domain::agent::AgentKind;
 use crate::domain::work::{WorkSnapshot, WorkUpdate};
 use crate::domain::{InstanceId, SessionWork, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::ops::lifecycle;
-use crate::store::tables::session_record::Caller;
 use crate::store::tables::session_work::{self, OwnWork};
 use crate::store::tables::sessions;
 
@@ -92,22 +92,16 @@ fn save(
 ///
 /// # Errors
 /// As for a heartbeat; `Closed` for a closed session.
-pub(in crate::store) fn record(
-    db: &Connection,
-    id: &str,
-    update: &WorkUpdate,
-    caller: Caller,
-    at: Timestamp,
-) -> Result<SessionWork, StoreError> {
-    let mut record = lifecycle::owned(db, id, caller)?;
+pub(in crate::store) fn record(op: &Op<'_>, id: &str, update: &WorkUpdate) -> Result<SessionWork, StoreError> {
+    let mut record = lifecycle::owned(op, id)?;
     if record.session.status == Status::Closed {
         return Err(StoreError::Closed(id.to_owned()));
     }
-    let report = WorkReport { update: Some(update), at: Some(at), ..WorkReport::default() };
-    if apply(db, &record.session.instance_id, &report, at)?.summary.is_some() {
-        sessions::save(db, &mut record, at)?;
+    let report = WorkReport { update: Some(update), at: Some(op.now), ..WorkReport::default() };
+    if apply(op.db, &record.session.instance_id, &report, op.now)?.summary.is_some() {
+        sessions::save(op, &mut record)?;
     }
-    let work = session_work::shared(db, &record.session.instance_id)?;
+    let work = session_work::shared(op.db, &record.session.instance_id)?;
     work.map(|(work, _)| work).ok_or_else(|| StoreError::Bug(format!("the work of {id} was not stored")))
 }
 

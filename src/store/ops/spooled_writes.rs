@@ -2,18 +2,18 @@
 
 use crate::domain::Process;
 use std::collections::HashSet;
-use std::time::Duration;
 
 use rusqlite::{Connection, params};
-use uuid::Uuid;
 
-use crate::domain::{Heartbeat, InstanceId, NewRecord, Registration, Session, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, Registration, Session};
 use crate::store::error::StoreError;
+use crate::store::op::{Op, OpContext};
 use crate::store::ops::agent_candidates::ReceivedReport;
+use crate::store::ops::history::Append;
 use crate::store::ops::user_limits::UserLimits;
 use crate::store::ops::{agent_reports, history, lifecycle, promised_ids, user_limits};
 use crate::store::sqlite::writer;
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 
 /// A write that was made while no daemon answered.
@@ -33,11 +33,7 @@ pub enum SpooledWrite {
         id: String,
     },
     Report(Box<ReceivedReport>),
-    Append {
-        id: String,
-        what: Box<NewRecord>,
-        record_id: Uuid,
-    },
+    Append(Box<Append>),
 }
 
 impl SpooledWrite {
@@ -46,7 +42,7 @@ impl SpooledWrite {
         match self {
             Self::Register { process, .. } => process.is_some(),
             Self::Report(received) => received.process.is_some(),
-            Self::Heartbeat { .. } | Self::Close { .. } | Self::Append { .. } => false,
+            Self::Heartbeat { .. } | Self::Close { .. } | Self::Append(_) => false,
         }
     }
 }
@@ -59,10 +55,8 @@ pub struct Import {
     /// Requests with the same key are applied in order: after one that has to be tried again, none of them.
     pub key: Option<String>,
     pub deferred: SpooledWrite,
-    pub caller: Caller,
-    /// Random numbers for an id, in case the drawn one is taken.
-    pub draws: [u64; 8],
-    pub at: Timestamp,
+    /// When and by whom it was written; `ids` is used if the id that the client generated is taken.
+    pub context: OpContext,
 }
 
 /// What became of an [`Import`]: applied, failed, or not tried because an earlier request with its key has to be tried
@@ -76,7 +70,6 @@ pub type Imported = Option<Result<(), StoreError>>;
 pub(in crate::store) fn import(
     db: &Connection,
     imports: Vec<Import>,
-    stale_after: Duration,
     limits: Option<&UserLimits>,
 ) -> Result<Vec<Imported>, StoreError> {
     let mut held = HashSet::new();
@@ -86,9 +79,9 @@ pub(in crate::store) fn import(
             results.push(None);
             continue;
         }
-        let (key, caller) = (import.key.clone(), import.caller);
-        let apply = |db: &Connection| apply(db, import, stale_after);
-        let result = writer::all_or_nothing(db, || user_limits::limited(limits, db, caller, apply));
+        let (key, op) = (import.key.clone(), Op::new(db, import.context));
+        let apply = |op: &Op<'_>| apply(op, import);
+        let result = writer::all_or_nothing(db, || user_limits::limited(limits, &op, apply));
         if let Err(error) = &result {
             if db.is_autocommit() || matches!(error, StoreError::Damaged(_)) {
                 return Err(error.clone());
@@ -103,49 +96,41 @@ pub(in crate::store) fn import(
 }
 
 /// Applies one request, unless that was done before.
-fn apply(db: &Connection, import: Import, stale_after: Duration) -> Result<(), StoreError> {
-    let Import { name, deferred, caller, draws, at, .. } = import;
-    let is_new = db.prepare_cached("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)")?.execute([name])? > 0;
+fn apply(op: &Op<'_>, import: Import) -> Result<(), StoreError> {
+    let Import { name, deferred, .. } = import;
+    let is_new = op.db.prepare_cached("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)")?.execute([name])? > 0;
     if !is_new {
         return Ok(());
     }
     match deferred {
-        SpooledWrite::Register { id, what, process } => register(db, &id, *what, process, caller, &draws, at)?,
+        SpooledWrite::Register { id, what, process } => register(op, &id, *what, process)?,
         SpooledWrite::Heartbeat { id, beat } => {
-            lifecycle::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+            lifecycle::heartbeat(op, &id, &beat)?;
         }
         SpooledWrite::Close { id } => {
-            lifecycle::close(db, &id, caller, at)?;
+            lifecycle::close(op, &id)?;
         }
-        SpooledWrite::Append { id, what, record_id } => {
-            history::append(db, &id, *what, record_id, caller, at)?;
+        SpooledWrite::Append(new) => {
+            history::append(op, *new)?;
         }
         SpooledWrite::Report(received) => {
-            agent_reports::apply_report(db, *received, caller, &draws, at, stale_after)?;
+            agent_reports::apply_report(op, *received)?;
         }
     }
     Ok(())
 }
 
-pub(in crate::store) fn register(
-    db: &Connection,
-    drawn: &InstanceId,
-    what: Registration,
-    process: Option<Process>,
-    caller: Caller,
-    draws: &[u64],
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    let instance_id = match promised_ids::may_begin(db, drawn)? {
+fn register(op: &Op<'_>, drawn: &InstanceId, what: Registration, process: Option<Process>) -> Result<(), StoreError> {
+    let instance_id = match promised_ids::may_begin(op.db, drawn)? {
         true => drawn.clone(),
         false => {
-            let id = sessions::free_id(db, &what.project, what.instance_type, draws)?;
+            let id = sessions::free_id(op, &what.project, what.instance_type)?;
             tracing::warn!(drawn = %drawn, new = %id, "another session has the id that was drawn while no daemon ran");
             id
         }
     };
-    let session = Session::register(instance_id, what, at);
-    sessions::insert(db, &Record::begun(session, process, caller, at))
+    let session = Session::register(instance_id, what, op.now);
+    sessions::insert(op.db, &Record::begun(op, session, process))
 }
 
 /// Forgets the notes of files that are gone, and stay gone after a power cut.

@@ -9,7 +9,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::error::StoreError;
-use crate::store::tables::session_record::Caller;
+use crate::store::op::{Caller, Op};
 
 /// One user may take this part of `store.max_size`.
 const SHARE: u64 = 4;
@@ -67,14 +67,13 @@ impl UserLimits {
 /// `UserFull` and `UserSessions` if the user would have more than the limits allow; else those of `work`.
 pub(in crate::store) fn limited<T>(
     limits: Option<&UserLimits>,
-    db: &Connection,
-    caller: Caller,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    op: &Op<'_>,
+    work: impl FnOnce(&Op<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let Some(limits) = limits.filter(|limits| limits.apply_to(caller)) else { return work(db) };
-    let before = usage(db, caller)?;
-    let done = work(db)?;
-    limits.check(caller, before, usage(db, caller)?)?;
+    let Some(limits) = limits.filter(|limits| limits.apply_to(op.caller)) else { return work(op) };
+    let before = usage(op.db, op.caller)?;
+    let done = work(op)?;
+    limits.check(op.caller, before, usage(op.db, op.caller)?)?;
     Ok(done)
 }
 

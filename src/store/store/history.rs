@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
-use uuid::Uuid;
-
-use crate::domain::{HistoryTables, InstanceId, NewRecord, SessionHistory, Timestamp};
+use crate::domain::{HistoryTables, InstanceId, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::ops::history::{History, HistoryQuery};
+use crate::store::op::OpContext;
+use crate::store::ops::history::{Append, History, HistoryQuery};
 use crate::store::ops::idempotency::RequestKey;
 use crate::store::ops::{context_query, history, idempotency};
 use crate::store::store::Store;
 use crate::store::sync_state::event_types;
 use crate::store::sync_state::event_types::LearnPlace;
 use crate::store::tables::records::StoredRecord;
-use crate::store::tables::session_record::Caller;
 
 impl Store {
     /// What is left of a session.
@@ -22,18 +19,11 @@ impl Store {
         self.read(move |db| context_query::query(db, &session)).await
     }
 
-    /// Takes down what happened in a session. `record_id`: random.
-    pub async fn append(
-        &self,
-        id: String,
-        what: NewRecord,
-        record_id: Uuid,
-        caller: Caller,
-        at: Timestamp,
-    ) -> Result<StoredRecord, StoreError> {
+    /// Appends a record to the history of a session.
+    pub async fn append(&self, new: Append, context: OpContext) -> Result<StoredRecord, StoreError> {
         let attempt = || {
-            let (id, what) = (id.clone(), what.clone());
-            self.write_for(caller, move |db| history::append(db, &id, what, record_id, caller, at))
+            let new = new.clone();
+            self.write_limited(context, move |op| history::append(op, new))
         };
         self.with_room(attempt).await
     }
@@ -42,16 +32,12 @@ impl Store {
     pub async fn append_once(
         &self,
         key: RequestKey,
-        id: String,
-        what: NewRecord,
-        record_id: Uuid,
-        caller: Caller,
-        at: Timestamp,
+        new: Append,
+        context: OpContext,
     ) -> Result<StoredRecord, StoreError> {
         let attempt = || {
-            let (key, id, what) = (key.clone(), id.clone(), what.clone());
-            let work = move |db: &Connection| history::append(db, &id, what, record_id, caller, at);
-            self.write_for(caller, move |db| idempotency::append(db, &key, caller, at, work))
+            let (key, new) = (key.clone(), new.clone());
+            self.write_limited(context, move |op| idempotency::append(op, &key, |op| history::append(op, new)))
         };
         self.with_room(attempt).await
     }

@@ -1,13 +1,12 @@
 //! Sessions: what clients, agents and the liveness check do to them, and lists of them.
 
-use std::time::Duration;
-
 use rusqlite::Connection;
 
 use crate::domain::Process;
 use crate::domain::work::WorkUpdate;
-use crate::domain::{Heartbeat, InstanceId, MachineName, Registration, SessionWork, Timestamp};
+use crate::domain::{Heartbeat, InstanceId, MachineName, SessionWork, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::{Op, OpContext};
 use crate::store::ops;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::agent_reports::ReportResult;
@@ -26,22 +25,15 @@ use crate::store::ops::{
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
 use crate::store::tables;
-use crate::store::tables::session_record::{Caller, Record};
+use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 
 impl Store {
-    /// `draws`: random numbers for the id, more than one in case an id is taken.
-    pub async fn register(
-        &self,
-        what: Registration,
-        process: Option<Process>,
-        caller: Caller,
-        draws: [u64; 8],
-        at: Timestamp,
-    ) -> Result<Record, StoreError> {
+    /// Registers a session, unless the same agent has registered it from the same process before.
+    pub async fn register(&self, session: NewSession, context: OpContext) -> Result<Record, StoreError> {
         let attempt = || {
-            let what = what.clone();
-            self.write_for(caller, move |db| lifecycle::register_unless_known(db, what, process, caller, &draws, at))
+            let session = session.clone();
+            self.write_limited(context, move |op| lifecycle::register_unless_known(op, session))
         };
         let record = self.with_room(attempt).await?;
         self.announce_process(&record);
@@ -54,13 +46,13 @@ impl Store {
         &self,
         key: RequestKey,
         session: NewSession,
+        context: OpContext,
         answer: impl FnOnce(&Record) -> String + Clone + Send + 'static,
     ) -> Result<Once<Record, String>, StoreError> {
-        let NewSession { what, process, caller, draws, at } = session;
         let attempt = || {
-            let (key, what, answer) = (key.clone(), what.clone(), answer.clone());
-            let work = move |db: &Connection| lifecycle::register_unless_known(db, what, process, caller, &draws, at);
-            self.write_for(caller, move |db| idempotency::register(db, &key, caller, at, work, answer))
+            let (key, session, answer) = (key.clone(), session.clone(), answer.clone());
+            let work = |op: &Op<'_>| lifecycle::register_unless_known(op, session);
+            self.write_limited(context, move |op| idempotency::register(op, &key, work, answer))
         };
         let registered = self.with_room(attempt).await?;
         if let Once::First(record) = &registered {
@@ -80,29 +72,20 @@ impl Store {
         &self,
         wanted: ResumeTarget,
         owner: NewOwner,
-        at: Timestamp,
-        stale_after: Duration,
+        context: OpContext,
     ) -> Result<Resumption, StoreError> {
-        let caller = Caller { uid: owner.successor.uid };
-        let resumption = self.write_for(caller, move |db| resume::resume(db, &wanted, owner, at, stale_after)).await?;
+        let resumption = self.write_limited(context, move |op| resume::resume(op, &wanted, owner)).await?;
         if let Resumption::Done(resumed) = &resumption {
             self.announce_process(&resumed.session);
         }
         Ok(resumption)
     }
 
-    pub async fn heartbeat(
-        &self,
-        id: String,
-        beat: Heartbeat,
-        caller: Caller,
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> Result<Record, StoreError> {
+    pub async fn heartbeat(&self, id: String, beat: Heartbeat, context: OpContext) -> Result<Record, StoreError> {
         let urgent = self.urgent.clone();
         self.writer
             .submit_atomic(move |db| {
-                let (record, is_urgent) = lifecycle::heartbeat(db, &id, &beat, caller, at, stale_after)?;
+                let (record, is_urgent) = lifecycle::heartbeat(&Op::new(db, context), &id, &beat)?;
                 if is_urgent {
                     urgent.write();
                 }
@@ -112,24 +95,17 @@ impl Store {
     }
 
     /// Applies an agent's report: it begins, continues or ends a session.
-    pub async fn report_agent(
-        &self,
-        received: ReceivedReport,
-        caller: Caller,
-        draws: [u64; 8],
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> Result<ReportResult, StoreError> {
+    pub async fn report_agent(&self, received: ReceivedReport, context: OpContext) -> Result<ReportResult, StoreError> {
         let attempt = || {
             let (received, limits, urgent) = (received.clone(), self.user_limits, self.urgent.clone());
-            let apply = move |db: &Connection| {
-                let result = agent_reports::apply_report(db, received, caller, &draws, at, stale_after)?;
+            let apply = move |op: &Op<'_>| {
+                let result = agent_reports::apply_report(op, received)?;
                 if result.is_urgent {
                     urgent.write();
                 }
                 Ok(result)
             };
-            self.writer.submit(move |db| user_limits::limited(limits.as_ref(), db, caller, apply))
+            self.writer.submit(move |db| user_limits::limited(limits.as_ref(), &Op::new(db, context), apply))
         };
         let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
@@ -148,12 +124,11 @@ impl Store {
         &self,
         id: String,
         update: WorkUpdate,
-        caller: Caller,
-        at: Timestamp,
+        context: OpContext,
     ) -> Result<SessionWork, StoreError> {
         let attempt = || {
             let (id, update) = (id.clone(), update.clone());
-            self.write_for(caller, move |db| ops::session_work::record(db, &id, &update, caller, at))
+            self.write_limited(context, move |op| ops::session_work::record(op, &id, &update))
         };
         self.with_room(attempt).await
     }
@@ -162,10 +137,10 @@ impl Store {
     ///
     /// # Errors
     /// The store can apply none of them now. What is wrong with a single request is in its own result.
-    pub async fn import(&self, imports: Vec<Import>, stale_after: Duration) -> Result<Vec<Imported>, StoreError> {
+    pub async fn import(&self, imports: Vec<Import>) -> Result<Vec<Imported>, StoreError> {
         let brings_process = imports.iter().any(|import| import.deferred.brings_process());
         let limits = self.user_limits;
-        let imported = self.write(move |db| spooled_writes::import(db, imports, stale_after, limits.as_ref())).await?;
+        let imported = self.write(move |db| spooled_writes::import(db, imports, limits.as_ref())).await?;
         if brings_process {
             self.processes.add_others();
         }
@@ -180,20 +155,15 @@ impl Store {
         Ok(())
     }
 
-    pub async fn close(&self, id: String, caller: Caller, at: Timestamp) -> Result<Record, StoreError> {
-        self.write(move |db| lifecycle::close(db, &id, caller, at)).await
+    pub async fn close(&self, id: String, context: OpContext) -> Result<Record, StoreError> {
+        self.write_op(context, move |op| lifecycle::close(op, &id)).await
     }
 
-    pub async fn seen_alive(
-        &self,
-        ids: Vec<InstanceId>,
-        at: Timestamp,
-        stale_after: Duration,
-    ) -> Result<(), StoreError> {
+    pub async fn seen_alive(&self, ids: Vec<InstanceId>, context: OpContext) -> Result<(), StoreError> {
         let mut parts = turns::parts(ids);
         let mut part = parts.next().unwrap_or_default();
         loop {
-            self.write(move |db| lifecycle::seen_alive(db, &part, at, stale_after)).await?;
+            self.write_op(context, move |op| lifecycle::seen_alive(op, &part)).await?;
             match parts.next() {
                 Some(next) => part = next,
                 None => return Ok(()),
@@ -201,8 +171,8 @@ impl Store {
         }
     }
 
-    pub async fn process_died(&self, id: InstanceId, process: Process, at: Timestamp) -> Result<bool, StoreError> {
-        let is_stale = self.write(move |db| lifecycle::process_died(db, &id, process, at)).await?;
+    pub async fn process_died(&self, id: InstanceId, process: Process, context: OpContext) -> Result<bool, StoreError> {
+        let is_stale = self.write_op(context, move |op| lifecycle::process_died(op, &id, process)).await?;
         if !is_stale {
             // Another process may run the session.
             self.processes.add_others();
@@ -210,10 +180,10 @@ impl Store {
         Ok(is_stale)
     }
 
-    pub async fn sweep(&self, now: Timestamp, stale_after: Duration) -> Result<usize, StoreError> {
+    pub async fn sweep(&self, context: OpContext) -> Result<usize, StoreError> {
         let mut swept = 0;
         loop {
-            let turn = self.write(move |db| lifecycle::mark_silent_stale(db, now, stale_after, turns::ROWS)).await?;
+            let turn = self.write_op(context, |op| lifecycle::mark_silent_stale(op, turns::ROWS)).await?;
             swept += turn;
             if turn < turns::ROWS {
                 return Ok(swept);
@@ -222,13 +192,13 @@ impl Store {
     }
 
     /// Closes headless sessions that have been stale since then.
-    pub async fn close_headless(&self, silent_since: Timestamp, at: Timestamp) -> Result<usize, StoreError> {
+    pub async fn close_headless(&self, silent_since: Timestamp, context: OpContext) -> Result<usize, StoreError> {
         let mut closed = 0;
         let mut place = Some(i64::MIN);
         while let Some(from) = place {
             let urgent = self.urgent.clone();
             let work = move |db: &Connection| {
-                let turn = retention::close_headless(db, silent_since, from, at)?;
+                let turn = retention::close_headless(&Op::new(db, context), silent_since, from)?;
                 if turn.closed > 0 {
                     urgent.write();
                 }
@@ -270,13 +240,13 @@ impl Store {
         self.read(move |db| lookup::find(db, &text)).await
     }
 
-    pub async fn list(&self, filter: Filter, now: Timestamp, stale_after: Duration) -> Result<Vec<Record>, StoreError> {
+    pub async fn list(&self, filter: Filter, context: OpContext) -> Result<Vec<Record>, StoreError> {
         // In pieces, so that no read keeps SQLite from beginning its log anew for long.
         let mut records = Vec::new();
         let mut after_row = Some(i64::MIN);
         while let Some(after) = after_row {
             let filter = filter.clone();
-            let piece = self.read(move |db| lookup::list_piece(db, &filter, after, now, stale_after)).await?;
+            let piece = self.read_op(context, move |op| lookup::list_piece(op, &filter, after)).await?;
             records.extend(piece.records);
             after_row = piece.next;
         }
@@ -290,23 +260,17 @@ impl Store {
         filter: Filter,
         limit: usize,
         after: Option<Cursor>,
-        now: Timestamp,
-        stale_after: Duration,
+        context: OpContext,
     ) -> Result<SessionPage, StoreError> {
-        self.read(move |db| session_page::read(db, &filter, limit, after.clone(), now, stale_after)).await
+        self.read_op(context, move |op| session_page::read(op, &filter, limit, after.clone())).await
     }
 
-    pub async fn counts(&self, now: Timestamp, stale_after: Duration) -> Result<Counts, StoreError> {
-        self.read(move |db| lookup::counts(db, now, stale_after)).await
+    pub async fn counts(&self, context: OpContext) -> Result<Counts, StoreError> {
+        self.read_op(context, lookup::counts).await
     }
 
-    pub async fn machines(
-        &self,
-        this: MachineName,
-        now: Timestamp,
-        stale_after: Duration,
-    ) -> Result<Vec<KnownMachine>, StoreError> {
-        self.read(move |db| machines::list(db, &this, now, stale_after)).await
+    pub async fn machines(&self, this: MachineName, context: OpContext) -> Result<Vec<KnownMachine>, StoreError> {
+        self.read_op(context, move |op| machines::list(op, &this)).await
     }
 
     /// The sessions that changed after change number `seen`, as they are now, each with the number of its change,

@@ -1,18 +1,18 @@
 //! What sync needs: the backlog, results of batches, the ledger, and the mirror.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::domain::mirror::{self as reading, HostSeen, PullQuery};
 use crate::domain::{RecordKind, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::{Op, OpContext};
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
 use crate::store::sync_state::batch_result::{BatchResult, Renamed};
 use crate::store::sync_state::ledger::{ForgetPlace, Ledger};
-use crate::store::sync_state::mirror::{Draws, Importing, PageResult, Turn};
+use crate::store::sync_state::mirror::{PageResult, Turn};
 use crate::store::sync_state::mirror_share::Limit;
 use crate::store::sync_state::outbox::{Backlog, OutboxPosition, Pending};
 use crate::store::sync_state::parked::{Parked, ParkedRow};
@@ -46,18 +46,15 @@ impl Store {
         &self,
         reading: PullQuery,
         changes: reading::ChangePage,
-        draws: Box<Draws>,
-        at: Timestamp,
-        stale_after: Duration,
+        context: OpContext,
     ) -> Result<PageResult, StoreError> {
         let mut imported = PageResult::default();
-        if self.mirror_position.advances_in_memory(&reading, &changes, at) {
+        if self.mirror_position.advances_in_memory(&reading, &changes, context.now) {
             return Ok(imported);
         }
         if reading.is_whole() || !changes.is_empty() {
             self.mirror_position.page_written();
         }
-        let how = Arc::new(Importing { whole: reading.is_whole(), draws, at, stale_after });
         for turn in Turn::of(&reading, changes) {
             let turn = Arc::new(turn);
             let delete_history = || {
@@ -65,16 +62,16 @@ impl Store {
                 self.writer.submit(move |db| mirror::delete_history(db, &turn))
             };
             while turn.deletes() && delete_history().await? {}
-            if turn.finishes() && how.whole {
+            if turn.finishes_whole() {
                 self.drop_unseen().await?;
             }
             let import = || {
-                let (turn, how) = (turn.clone(), how.clone());
-                self.writer.submit(move |db| mirror::import(db, &turn, &how))
+                let turn = turn.clone();
+                self.writer.submit(move |db| mirror::import(&Op::new(db, context), &turn))
             };
             let part = self.with_room(import).await?;
             if turn.finishes() {
-                self.mirror_position.written(at, part.written > 0);
+                self.mirror_position.written(context.now, part.written > 0);
             }
             imported.add(part);
         }
@@ -151,13 +148,13 @@ impl Store {
     }
 
     /// Applies what central did with a batch, one part after the other. Returns the sessions that got a new id.
-    pub async fn settle(&self, settling: BatchResult, at: Timestamp) -> Result<Vec<Renamed>, StoreError> {
+    pub async fn settle(&self, settling: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
         let mut renamed = Vec::new();
         for part in settling.in_parts() {
             let part = Arc::new(part);
             let settled = part.clone();
             let work = move |db: &Connection| {
-                Ok((batch_result::settle(db, &settled, at)?, batch_result::free_returned(db, &settled)?))
+                Ok((batch_result::settle(&Op::new(db, context), &settled)?, batch_result::free_returned(db, &settled)?))
             };
             let (new, mut more) = self.writer.submit(work).await?;
             renamed.extend(new);

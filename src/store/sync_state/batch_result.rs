@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::{parked, selection};
 use crate::store::tables::{metadata, session_work, sessions};
@@ -44,11 +45,8 @@ pub struct RecordResult {
     pub rejected: Option<String>,
 }
 
-pub(in crate::store) fn settle_records(
-    db: &Connection,
-    settled: &[RecordResult],
-    at: Timestamp,
-) -> Result<(), StoreError> {
+fn settle_records(op: &Op<'_>, settled: &[RecordResult]) -> Result<(), StoreError> {
+    let &Op { db, now, .. } = op;
     for RecordResult { record_id, rejected } in settled {
         match rejected {
             None => db
@@ -69,9 +67,9 @@ pub(in crate::store) fn settle_records(
                 )?
                 .execute(params![
                     record_id.as_bytes(),
-                    at.micros(),
+                    now.micros(),
                     error,
-                    parked::retry_at(parkings, at).micros(),
+                    parked::retry_at(parkings, now).micros(),
                     parkings + 1
                 ])?
             }
@@ -124,8 +122,8 @@ pub enum SessionOutcome {
     Taken,
     /// Another client closed the session in central.
     ClosedElsewhere { closed_at: Timestamp },
-    /// Another session goes by this id there; this one needs a new id, from one of these draws.
-    Collided { draws: [u64; 8] },
+    /// Another session has this id there; this one needs a new id.
+    Collided,
     /// Central will never take it as it is.
     Rejected { error: String },
 }
@@ -133,7 +131,7 @@ pub enum SessionOutcome {
 impl SessionOutcome {
     /// Is the session not in central under its id, at least not yet?
     pub const fn leaves_none(&self) -> bool {
-        matches!(self, Self::Collided { .. } | Self::Rejected { .. })
+        matches!(self, Self::Collided | Self::Rejected { .. })
     }
 }
 
@@ -148,11 +146,8 @@ pub struct Renamed {
 pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
 
 /// Applies what central did with a batch. Returns the sessions that got a new id.
-pub(in crate::store) fn settle(
-    db: &Connection,
-    settling: &BatchResult,
-    at: Timestamp,
-) -> Result<Vec<Renamed>, StoreError> {
+pub(in crate::store) fn settle(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
+    let db = op.db;
     let mut renamed = Vec::new();
     for SessionResult { instance_id, version, work_version, how } in &settling.sessions {
         if let Some(version) = work_version {
@@ -164,11 +159,11 @@ pub(in crate::store) fn settle(
                 taken(db, instance_id, *version)?;
                 closed_elsewhere(db, instance_id, *closed_at)?;
             }
-            SessionOutcome::Collided { draws } => renamed.extend(give_up_id(db, instance_id, draws, at)?),
-            SessionOutcome::Rejected { error } => rejected(db, instance_id, *version, error, at)?,
+            SessionOutcome::Collided => renamed.extend(give_up_id(op, instance_id)?),
+            SessionOutcome::Rejected { error } => rejected(op, instance_id, *version, error)?,
         }
     }
-    settle_records(db, &settling.records, at)?;
+    settle_records(op, &settling.records)?;
     metadata::set(db, "acked_batch", &settling.acked_batch)?;
     for (name, number) in NEXT_BATCHES.into_iter().zip(settling.next_batches) {
         metadata::set(db, name, &number)?;
@@ -219,30 +214,27 @@ pub(in crate::store) fn offer_again(db: &Connection, id: &InstanceId, at: Timest
 }
 
 /// Another session has this id in central: the one of this host that has it too gets a new one.
-pub(in crate::store) fn give_up_id(
-    db: &Connection,
-    id: &InstanceId,
-    draws: &[u64],
-    at: Timestamp,
-) -> Result<Option<Renamed>, StoreError> {
+pub(in crate::store) fn give_up_id(op: &Op<'_>, id: &InstanceId) -> Result<Option<Renamed>, StoreError> {
+    let &Op { db, now, .. } = op;
     let Some(record) = sessions::exactly(db, id.as_str())?.filter(|record| !record.mirrored) else {
         return Ok(None);
     };
-    let new_id = sessions::free_id(db, &record.session.project, record.session.instance_type, draws)?;
+    let new_id = sessions::free_id(op, &record.session.project, record.session.instance_type)?;
     db.execute(
         "UPDATE sessions SET instance_id = ?2, version = version + 1, unsynced_since = coalesce(unsynced_since, ?3), \
              synced_version = 0, parked_at = NULL, parked_error = NULL, retry_at = NULL WHERE instance_id = ?1",
-        params![id.as_str(), new_id.as_str(), at.micros()],
+        params![id.as_str(), new_id.as_str(), now.micros()],
     )?;
     db.execute(
         "INSERT INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)",
-        params![id.as_str(), new_id.as_str(), at.micros()],
+        params![id.as_str(), new_id.as_str(), now.micros()],
     )?;
     Ok(Some(Renamed { from: id.clone(), to: new_id }))
 }
 
 /// A change made since then may be one that central takes.
-fn rejected(db: &Connection, id: &InstanceId, version: i64, error: &str, at: Timestamp) -> Result<(), StoreError> {
+fn rejected(op: &Op<'_>, id: &InstanceId, version: i64, error: &str) -> Result<(), StoreError> {
+    let &Op { db, now, .. } = op;
     let parkings = db
         .prepare_cached("SELECT parkings FROM sessions WHERE instance_id = ?1")?
         .query_row([id.as_str()], |row| row.get(0))
@@ -255,9 +247,9 @@ fn rejected(db: &Connection, id: &InstanceId, version: i64, error: &str, at: Tim
     .execute(params![
         id.as_str(),
         version,
-        at.micros(),
+        now.micros(),
         error,
-        parked::retry_at(parkings, at).micros(),
+        parked::retry_at(parkings, now).micros(),
         parkings + 1
     ])?;
     Ok(())

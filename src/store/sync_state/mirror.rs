@@ -7,25 +7,14 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, PullQuery};
-use crate::domain::{HistoryRecord, Session, SessionWork, Status, TimedSession, Timestamp};
+use crate::domain::{HistoryRecord, Session, SessionWork, Status, TimedSession};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::sqlite::turns::Budget;
 use crate::store::sync_state::batch_result::Renamed;
 use crate::store::sync_state::{batch_result, mirror_cursor, mirror_history, mirror_share};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{metadata, session_work, sessions};
-
-/// Random numbers for new ids, should sessions here have to give theirs up.
-pub type Draws = [u64; 64];
-
-/// What the import of a page goes by.
-pub(in crate::store) struct Importing {
-    /// Is everything read, not only what changed?
-    pub whole: bool,
-    pub draws: Box<Draws>,
-    pub at: Timestamp,
-    pub stale_after: Duration,
-}
 
 /// What came of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,6 +47,8 @@ const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 /// A part of a page, small enough for one job of the writer.
 #[derive(Default)]
 pub(in crate::store) struct Turn {
+    /// Everything is read, not only what changed.
+    is_whole: bool,
     /// It begins a reading of everything.
     begins: bool,
     gone: Vec<DeletedSession>,
@@ -81,16 +72,17 @@ impl Turn {
             Continuation::More(_) | Continuation::Restart => None,
         };
         let ChangePage { sessions, work, gone, history, .. } = changes;
+        let is_whole = reading.is_whole();
         // What a reading of everything did not meet is deleted before its end.
-        if rows <= TURN && !(reading.is_whole() && next_since.is_some()) {
-            return vec![Self { begins, gone, sessions, work, history, next_since }];
+        if rows <= TURN && !(is_whole && next_since.is_some()) {
+            return vec![Self { is_whole, begins, gone, sessions, work, history, next_since }];
         }
-        let mut turns = vec![Self { begins, ..Self::default() }];
-        turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { gone, ..Self::default() }));
-        turns.extend(chunks(sessions, TURN).map(|sessions| Self { sessions, ..Self::default() }));
-        turns.extend(chunks(work, SNAPSHOTS_AT_ONCE).map(|work| Self { work, ..Self::default() }));
-        turns.extend(chunks(history, TURN).map(|history| Self { history, ..Self::default() }));
-        turns.push(Self { next_since, ..Self::default() });
+        let mut turns = vec![Self { is_whole, begins, ..Self::default() }];
+        turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { is_whole, gone, ..Self::default() }));
+        turns.extend(chunks(sessions, TURN).map(|sessions| Self { is_whole, sessions, ..Self::default() }));
+        turns.extend(chunks(work, SNAPSHOTS_AT_ONCE).map(|work| Self { is_whole, work, ..Self::default() }));
+        turns.extend(chunks(history, TURN).map(|history| Self { is_whole, history, ..Self::default() }));
+        turns.push(Self { is_whole, next_since, ..Self::default() });
         turns.retain(|turn| turn.begins || turn.rows() > 0 || turn.finishes());
         turns
     }
@@ -102,6 +94,11 @@ impl Turn {
     /// Does it delete sessions?
     pub fn deletes(&self) -> bool {
         !self.gone.is_empty()
+    }
+
+    /// Does it end a reading of everything?
+    pub fn finishes_whole(&self) -> bool {
+        self.is_whole && self.finishes()
     }
 
     /// Does it end the reading?
@@ -119,7 +116,8 @@ fn chunks<T>(mut all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
 }
 
 /// Imports a part of what changed in central.
-pub(in crate::store) fn import(db: &Connection, turn: &Turn, how: &Importing) -> Result<PageResult, StoreError> {
+pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, StoreError> {
+    let db = op.db;
     let before = db.total_changes();
     let mut round = metadata::get_integer(db, "mirror_round")?.unwrap_or(0);
     if turn.begins {
@@ -130,20 +128,20 @@ pub(in crate::store) fn import(db: &Connection, turn: &Turn, how: &Importing) ->
     turn.gone.iter().try_for_each(|gone| delete(db, gone))?;
     let mut imported = PageResult::default();
     for session in &turn.sessions {
-        imported.renamed.extend(import_session(db, session, round, how)?);
+        imported.renamed.extend(import_session(op, turn.is_whole, session, round)?);
     }
     turn.work.iter().try_for_each(|work| session_work::upsert_mirrored(db, work))?;
     mirror_history::keep_history(db, &turn.history)?;
     if let Some(next_since) = turn.next_since {
-        if how.whole {
+        if turn.is_whole {
             db.execute("DELETE FROM mirror_seen", [])?;
         }
         // What made room for this host's own writes is read again once there is room for it.
         let next_since = if mirror_share::can_be_completed(db)? { 0 } else { next_since };
         metadata::set_integer(db, "mirror_since", i64::try_from(next_since).unwrap_or(0))?;
-        let recent = mirror_cursor::as_of(db)?.is_some_and(|written| how.at.since(written) < TIME_WRITTEN_EVERY);
+        let recent = mirror_cursor::as_of(db)?.is_some_and(|written| op.now.since(written) < TIME_WRITTEN_EVERY);
         if db.total_changes() > before || !recent {
-            mirror_cursor::set_as_of(db, how.at)?;
+            mirror_cursor::set_as_of(db, op.now)?;
         }
     }
     imported.written = db.total_changes() - before;
@@ -204,22 +202,23 @@ fn delete(db: &Connection, gone: &DeletedSession) -> Result<(), StoreError> {
 }
 
 fn import_session(
-    db: &Connection,
+    op: &Op<'_>,
+    is_whole: bool,
     session: &TimedSession,
     round: i64,
-    how: &Importing,
 ) -> Result<Option<Renamed>, StoreError> {
-    if how.whole {
+    let db = op.db;
+    if is_whole {
         db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
             .execute([session.instance_id.as_str()])?;
     }
     match sessions::exactly(db, session.instance_id.as_str())? {
         Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
-            merge(db, own, session, how)?;
+            merge(op, is_whole, own, session)?;
             Ok(None)
         }
         Some(own) if !own.mirrored => {
-            let renamed = batch_result::give_up_id(db, &own.session.instance_id, how.draws.as_slice(), how.at)?;
+            let renamed = batch_result::give_up_id(op, &own.session.instance_id)?;
             sessions::upsert_mirrored(db, session, round)?;
             Ok(renamed)
         }
@@ -233,23 +232,24 @@ fn import_session(
 }
 
 /// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.
-fn merge(db: &Connection, own: Record, central: &TimedSession, how: &Importing) -> Result<(), StoreError> {
+fn merge(op: &Op<'_>, is_whole: bool, own: Record, central: &TimedSession) -> Result<(), StoreError> {
+    let &Op { db, now, .. } = op;
     let id = own.session.instance_id.clone();
     let closed = |session: &Session| session.status == Status::Closed;
     let mut merged = own.clone();
     // Closed is permanent: a central that lost it, or where a client opened the session again, is offered it again.
     let mut lost = closed(&own.session) && !closed(central);
-    lost |= merged.merge_columns(central, how.whole);
-    if !closed(&own.session) && !closed(central) && !how.whole {
-        merged.merge_heartbeat(central, how.at, how.stale_after);
+    lost |= merged.merge_columns(central, is_whole);
+    if !closed(&own.session) && !closed(central) && !is_whole {
+        merged.merge_heartbeat(op, central);
     }
     if merged != own {
         sessions::save_merged(db, &merged)?;
     }
     if closed(central) && !closed(&own.session) {
-        batch_result::closed_elsewhere(db, &id, central.closed_at.unwrap_or(how.at))?;
+        batch_result::closed_elsewhere(db, &id, central.closed_at.unwrap_or(now))?;
     }
-    if lost { batch_result::offer_again(db, &id, how.at) } else { Ok(()) }
+    if lost { batch_result::offer_again(db, &id, now) } else { Ok(()) }
 }
 
 #[cfg(test)]

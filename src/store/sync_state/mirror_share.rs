@@ -114,8 +114,8 @@ mod tests {
     use crate::domain::{
         HistoryRecord, InstanceId, InstanceType, MachineName, Project, RecordKind, Session, Status, Timestamp,
     };
-    use crate::store::tests::{OWNER, STALE_AFTER, at, only, register, shut};
-    use crate::store::{Durability, Options, PageResult, Store, WriterThread};
+    use crate::store::tests::{OWNER, at, by, only, register, shut};
+    use crate::store::{Append, Durability, Options, PageResult, Store, WriterThread};
 
     const MAX_SIZE: u64 = 4 << 20;
 
@@ -160,8 +160,7 @@ mod tests {
     }
 
     async fn import_since(store: &Store, since: u64, changes: ChangePage, now: Timestamp) -> PageResult {
-        let draws = Box::new(std::array::from_fn(|n| n as u64));
-        store.take_in(PullQuery::since(since), changes, draws, now, STALE_AFTER).await.unwrap()
+        store.take_in(PullQuery::since(since), changes, by(OWNER, now)).await.unwrap()
     }
 
     /// Of so many sessions of another host.
@@ -219,7 +218,7 @@ mod tests {
             let data = serde_json::json!({ "text": "y".repeat(50_000) });
             let what = crate::domain::NewRecord::event("error", data.as_object().unwrap().clone(), None).unwrap();
             let record_id = uuid::Uuid::from_u128(1 << 100 | u128::from(number));
-            if store.append(id.to_string(), what, record_id, OWNER, at(100)).await.is_err() {
+            if store.append(Append { id: id.to_string(), what, record_id }, by(OWNER, at(100))).await.is_err() {
                 break;
             }
             bytes += 50_000;

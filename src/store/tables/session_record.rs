@@ -1,10 +1,10 @@
 //! A session as this host keeps it, and how its shared columns are merged with central's.
 
 use crate::domain::Process;
-use std::time::Duration;
 
 use crate::domain::session::fresh;
 use crate::domain::{ColumnTimes, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
+use crate::store::op::Op;
 use crate::store::tables::session_columns::{Change, ColumnChanges};
 
 /// A session as this host keeps it.
@@ -36,15 +36,15 @@ pub struct Record {
 
 impl Record {
     /// A session that begins here.
-    pub(in crate::store) fn begun(session: Session, process: Option<Process>, caller: Caller, at: Timestamp) -> Self {
+    pub(in crate::store) fn begun(op: &Op<'_>, session: Session, process: Option<Process>) -> Self {
         Self {
             session,
-            owner_uid: caller.uid,
+            owner_uid: op.caller.uid,
             process,
             version: 1,
             synced_version: 0,
-            columns: ColumnChanges::begun(at),
-            unsynced_since: Some(at),
+            columns: ColumnChanges::begun(op.now),
+            unsynced_since: Some(op.now),
             mirrored: false,
             machine_seen: None,
             former_id: None,
@@ -52,15 +52,7 @@ impl Record {
             work: None,
         }
     }
-}
 
-/// Who asks for a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub uid: u32,
-}
-
-impl Record {
     /// The next version, which is about to be saved, changes this column. It is later than what was changed before, even
     /// where the clock was set back.
     pub(in crate::store) fn change_column(&mut self, column: SharedColumn, at: Timestamp) {
@@ -113,10 +105,10 @@ impl Record {
     }
 
     /// Applies a later heartbeat that another client sent to central, unless it is from before a process died here.
-    pub(in crate::store) fn merge_heartbeat(&mut self, central: &Session, now: Timestamp, stale_after: Duration) {
+    pub(in crate::store) fn merge_heartbeat(&mut self, op: &Op<'_>, central: &Session) {
         let died = self.unsynced_since.is_some() && self.session.status == Status::Stale;
         let later = central.last_heartbeat > self.session.last_heartbeat;
-        if later && !died && fresh(central.last_heartbeat, now, stale_after) {
+        if later && !died && fresh(central.last_heartbeat, op.now, op.stale_after) {
             self.session.last_heartbeat = central.last_heartbeat;
             self.session.status = central.status;
         }

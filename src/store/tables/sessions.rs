@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::Process;
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Session, Status, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::op::Op;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{session_columns, session_work};
 
@@ -35,16 +36,15 @@ pub(in crate::store) const GET: &str = concat!(
     " FROM sessions s WHERE instance_id = coalesce((SELECT instance_id FROM aliases WHERE old_id = ?1), ?1)"
 );
 
-/// The first of the drawn ids that nothing here goes by.
-pub(in crate::store) fn free_id(
-    db: &Connection,
-    project: &Project,
-    kind: InstanceType,
-    draws: &[u64],
-) -> Result<InstanceId, StoreError> {
-    for &random in draws {
+/// How many ids are tried at most. Of the two billion of a project, few are taken.
+const ID_ATTEMPTS: usize = 1_000;
+
+/// A new id that no session has or had.
+pub(in crate::store) fn free_id(op: &Op<'_>, project: &Project, kind: InstanceType) -> Result<InstanceId, StoreError> {
+    for random in op.ids.numbers().take(ID_ATTEMPTS) {
         let id = InstanceId::generate(project, kind, random);
-        let taken: bool = db
+        let taken: bool = op
+            .db
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM sessions WHERE instance_id = ?1) \
                      OR EXISTS (SELECT 1 FROM aliases WHERE old_id = ?1)",
@@ -54,7 +54,7 @@ pub(in crate::store) fn free_id(
             return Ok(id);
         }
     }
-    Err(StoreError::Bug(format!("none of {} drawn ids was free", draws.len())))
+    Err(StoreError::Bug(format!("none of {ID_ATTEMPTS} random ids was free")))
 }
 
 /// The sessions whose processes are to be watched.
@@ -205,14 +205,15 @@ pub(in crate::store) fn insert(db: &Connection, record: &Record) -> Result<(), S
 ///
 /// Most changes are heartbeats, and most of those of sessions that wait already: those touch no column that an index
 /// is made of or depends on.
-pub(in crate::store) fn save(db: &Connection, record: &mut Record, at: Timestamp) -> Result<(), StoreError> {
+pub(in crate::store) fn save(op: &Op<'_>, record: &mut Record) -> Result<(), StoreError> {
+    let db = op.db;
     let waits_already = record.unsynced_since.is_some();
     let beat = match record.unsynced_since {
         Some(_) => BEAT_AGAIN,
         None => BEAT,
     };
     record.version += 1;
-    record.unsynced_since.get_or_insert(at);
+    record.unsynced_since.get_or_insert(op.now);
     let s = &record.session;
     let values = params![
         s.instance_id.as_str(),

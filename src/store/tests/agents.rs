@@ -32,8 +32,7 @@ fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
 }
 
 async fn report(store: &Store, received: ReceivedReport, seed: u64, second: i64) -> ReportResult {
-    let draws = std::array::from_fn(|i| seed * 8 + i as u64);
-    store.report_agent(received, OWNER, draws, at(second), STALE_AFTER).await.unwrap()
+    store.report_agent(received, seeded(seed * 8, OWNER, at(second))).await.unwrap()
 }
 
 const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
@@ -46,9 +45,9 @@ async fn headless_sessions_that_were_killed_are_closed_some_day() {
         report(&store, received(START, "u-print", AgentKind::Headless, 1), 1, 0).await.record.session.instance_id;
     let person =
         report(&store, received(START, "u-person", AgentKind::Interactive, 3), 2, 0).await.record.session.instance_id;
-    store.sweep(at(1000), STALE_AFTER).await.unwrap();
-    assert_eq!(store.close_headless(at(0), at(1000)).await.unwrap(), 0, "not yet");
-    assert_eq!(store.close_headless(at(500), at(1000)).await.unwrap(), 1);
+    store.sweep(by(OWNER, at(1000))).await.unwrap();
+    assert_eq!(store.close_headless(at(0), by(OWNER, at(1000))).await.unwrap(), 0, "not yet");
+    assert_eq!(store.close_headless(at(500), by(OWNER, at(1000))).await.unwrap(), 1);
     assert_eq!(only(&store, &print).await.session.status, Status::Closed);
     assert_eq!(only(&store, &person).await.session.status, Status::Stale);
 }
@@ -62,10 +61,10 @@ async fn next_process_of_a_conversation_is_watched_when_the_first_ends() {
     let second =
         report(&store, received(AgentSignal::Start(StartSource::Resume), "u-1", AgentKind::Headless, 3), 2, 1).await;
     assert_eq!((second.created, second.record.process), (false, Some(first)));
-    assert!(!store.process_died(id.clone(), first, at(2)).await.unwrap());
+    assert!(!store.process_died(id.clone(), first, by(OWNER, at(2))).await.unwrap());
     let record = only(&store, &id).await;
     assert_eq!((record.session.status, record.process.map(|process| process.pid)), (Status::Active, Some(3)));
-    assert!(store.process_died(id.clone(), record.process.unwrap(), at(3)).await.unwrap());
+    assert!(store.process_died(id.clone(), record.process.unwrap(), by(OWNER, at(3))).await.unwrap());
     assert_eq!(only(&store, &id).await.session.status, Status::Stale);
 }
 

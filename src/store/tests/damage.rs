@@ -115,7 +115,7 @@ async fn a_damaged_page_costs_at_most_what_was_on_it() {
 
     let (store, writer) = open(dir.path());
     assert_eq!(set_aside(dir.path()), 1);
-    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    let kept = store.list(Filter::default(), by(OWNER, at(0))).await.unwrap();
     assert!(kept.len() > 300, "only {} of 400 came over", kept.len());
     for record in &kept {
         let original = records.iter().find(|r| r.session.instance_id == record.session.instance_id).unwrap();
@@ -145,7 +145,7 @@ async fn damage_met_while_it_runs_is_mended_while_it_runs() {
     meet_damage(&store).await;
     register(&store, 1000, 1).await;
     assert_eq!(set_aside(dir.path()), 1);
-    let kept = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap();
+    let kept = store.list(Filter::default(), by(OWNER, at(0))).await.unwrap();
     assert!(kept.len() > records.len() * 3 / 4, "only {} of 400 came over", kept.len());
     shut((store, writer));
 }
@@ -184,7 +184,7 @@ async fn an_index_that_disagrees_with_its_table_is_found_while_it_runs() {
     spoil_the_index(dir.path(), &id);
 
     let (store, writer) = open(dir.path());
-    let beat = || store.heartbeat(id.to_string(), Heartbeat::default(), OWNER, at(1), STALE_AFTER);
+    let beat = || store.heartbeat(id.to_string(), Heartbeat::default(), by(OWNER, at(1)));
     assert!(matches!(beat().await, Err(StoreError::NotFound(_))), "the start does not look so closely");
     let new = register(&store, 2, 1).await;
     store.verify().await.unwrap();
@@ -205,7 +205,7 @@ async fn damage_that_is_none_at_a_closer_look_costs_nothing() {
     meet_damage(&store).await;
     register(&store, 1000, 1).await;
     assert_eq!(set_aside(dir.path()), 0);
-    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), records.len() + 1);
+    assert_eq!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len(), records.len() + 1);
     shut((store, writer));
 }
 
@@ -222,7 +222,7 @@ async fn a_store_that_cannot_be_opened_again_is_tried_again() {
     std::fs::remove_dir(&path).unwrap();
     std::fs::rename(&elsewhere, &path).unwrap();
     register(&store, 1000, 1).await;
-    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 2);
+    assert_eq!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len(), 2);
     shut((store, writer));
 }
 
@@ -250,7 +250,7 @@ async fn a_salvage_that_was_cut_off_is_finished_and_keeps_the_damaged_files_toge
         std::fs::write(dir.path().join(format!("sessiond.db{suffix}")), "damaged").unwrap();
     }
     let (store, writer) = open(dir.path());
-    assert_eq!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len(), 3);
+    assert_eq!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len(), 3);
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let aside = dir.path().join(format!("sessiond.db.damaged-20260130T120000.000000Z{suffix}"));
         assert_eq!(std::fs::read_to_string(aside).unwrap(), "damaged", "{suffix}");
@@ -293,7 +293,7 @@ async fn damage_that_only_a_reader_meets_is_mended_too() {
     assert!(matches!(met, Err(StoreError::Damaged(_))));
     store.ping().await.unwrap();
     assert_eq!(set_aside(dir.path()), 1);
-    assert!(store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap().len() > 300);
+    assert!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len() > 300);
     shut((store, writer));
 }
 

@@ -17,7 +17,13 @@ fn command(action: &str) -> NewRecord {
 }
 
 async fn append(store: &Store, id: &InstanceId, what: NewRecord, number: u64) -> StoredRecord {
-    store.append(id.to_string(), what, Uuid::from_u64_pair(0, number), OWNER, at(number as i64)).await.unwrap()
+    store
+        .append(
+            Append { id: id.to_string(), what, record_id: Uuid::from_u64_pair(0, number) },
+            by(OWNER, at(number as i64)),
+        )
+        .await
+        .unwrap()
 }
 
 fn all(kind: RecordKind) -> HistoryQuery {
@@ -54,7 +60,7 @@ async fn sessions_reach_central(store: &Store) {
         how: SessionOutcome::Taken,
     };
     store
-        .settle(BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() }, at(0))
+        .settle(BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() }, by(OWNER, at(0)))
         .await
         .unwrap();
 }
@@ -83,11 +89,18 @@ async fn what_happened_is_found_again() {
     assert_eq!(numbers(&store, &id, containing("%")).await, [0; 0]);
 
     // A closed session takes more; nobody else's does, nor one that is not known.
-    store.close(id.to_string(), OWNER, at(9)).await.unwrap();
+    store.close(id.to_string(), by(OWNER, at(9))).await.unwrap();
     append(&store, &id, event("late", 6), 6).await;
-    let stranger = store.append(id.to_string(), event("a", 7), Uuid::nil(), Caller { uid: 1001 }, at(7)).await;
+    let stranger = store
+        .append(
+            Append { id: id.to_string(), what: event("a", 7), record_id: Uuid::nil() },
+            by(Caller { uid: 1001 }, at(7)),
+        )
+        .await;
     assert!(matches!(stranger, Err(StoreError::Forbidden { .. })));
-    let unknown = store.append("odin-PS-zzzzzz".into(), event("a", 7), Uuid::nil(), OWNER, at(7)).await;
+    let unknown = store
+        .append(Append { id: "odin-PS-zzzzzz".into(), what: event("a", 7), record_id: Uuid::nil() }, by(OWNER, at(7)))
+        .await;
     assert!(matches!(unknown, Err(StoreError::NotFound(_))));
     shut((store, writer));
 }
@@ -132,15 +145,15 @@ async fn records_travel_with_or_after_their_session() {
         how: SessionOutcome::Rejected { error: "no".into() },
     };
     let sessions = vec![rejected(&full.sessions[0])];
-    store.settle(BatchResult { sessions, ..BatchResult::default() }, at(2)).await.unwrap();
+    store.settle(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(2))).await.unwrap();
     sessions_reach_central(&store).await;
     let pending = store.pending(rows(10), Skip::default()).await.unwrap();
     assert_eq!((pending.sessions.len(), of(&pending)), (0, vec![1, 3]));
     assert_eq!(store.backlog().await.unwrap().records, 2);
 
     // One is taken, one is rejected, alone.
-    store.settle(settled(&pending.records[..1], None), at(3)).await.unwrap();
-    store.settle(settled(&pending.records[1..], Some("odd")), at(4)).await.unwrap();
+    store.settle(settled(&pending.records[..1], None), by(OWNER, at(3))).await.unwrap();
+    store.settle(settled(&pending.records[1..], Some("odd")), by(OWNER, at(4))).await.unwrap();
     assert!(!store.any_waits(Skip::default()).await.unwrap());
     let kept = store.history(second.clone(), all(RecordKind::Event)).await.unwrap().records;
     assert_eq!((kept[0].parked.as_deref(), kept[1].synced), (Some("odd"), true));
@@ -163,7 +176,7 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
     let id = register(&store, 1, 0).await.session.instance_id;
     append(&store, &id, event("a", 1), 1).await;
     append(&store, &id, command("c"), 2).await;
-    store.close(id.to_string(), OWNER, at(3)).await.unwrap();
+    store.close(id.to_string(), by(OWNER, at(3))).await.unwrap();
     sessions_reach_central(&store).await;
     assert_eq!(store.prune(at(10)).await, Ok(0));
     let events_only = HistoryTables { commands: TableState::Absent, ..HistoryTables::ALL };
@@ -171,7 +184,7 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
     assert_eq!(store.backlog().await.unwrap().records, 1);
     assert_eq!(store.prune(at(10)).await, Ok(0));
     let event = store.pending(rows(10), Skip::default()).await.unwrap().records;
-    store.settle(settled(&event, None), at(5)).await.unwrap();
+    store.settle(settled(&event, None), by(OWNER, at(5))).await.unwrap();
     assert_eq!(store.prune(at(10)).await, Ok(1));
     assert_eq!(numbers(&store, &id, all(RecordKind::Command)).await, [0; 0]);
     shut((store, writer));
@@ -184,7 +197,7 @@ async fn a_session_is_kept_while_its_records_wait_for_a_right() {
     let id = register(&store, 1, 0).await.session.instance_id;
     append(&store, &id, event("a", 1), 1).await;
     append(&store, &id, command("c"), 2).await;
-    store.close(id.to_string(), OWNER, at(3)).await.unwrap();
+    store.close(id.to_string(), by(OWNER, at(3))).await.unwrap();
     sessions_reach_central(&store).await;
     let missing = TableState::Forbidden(vec!["INSERT on event_store".into()]);
     for state in [missing, TableState::WithoutZone] {
@@ -232,24 +245,18 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
         append(&store, &id, event("a", number), number).await;
     }
     store
-        .heartbeat(
-            id.to_string(),
-            Heartbeat { context_percent: Some(90), ..Heartbeat::default() },
-            OWNER,
-            at(6),
-            STALE_AFTER,
-        )
+        .heartbeat(id.to_string(), Heartbeat { context_percent: Some(90), ..Heartbeat::default() }, by(OWNER, at(6)))
         .await
         .unwrap();
-    let how = SessionOutcome::Collided { draws: [77; 8] };
+    let how = SessionOutcome::Collided;
     let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, work_version: None, how }];
-    store.settle(BatchResult { sessions, ..BatchResult::default() }, at(7)).await.unwrap();
+    store.settle(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(7))).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);
     assert_eq!(numbers(&store, &new, all(RecordKind::Event)).await, [5, 4, 3, 2, 1]);
     sessions_reach_central(&store).await;
     let pending = store.pending(rows(10), Skip::default()).await.unwrap().records;
-    store.settle(settled(&pending, None), at(8)).await.unwrap();
+    store.settle(settled(&pending, None), by(OWNER, at(8))).await.unwrap();
     shut((store, writer));
 
     // An index that disagrees with its table.
@@ -266,7 +273,7 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
     assert!(store.damage().is_some());
     assert_eq!(numbers(&store, &new, all(RecordKind::Event)).await, [5, 4, 3, 2, 1]);
     let beat = Heartbeat::default();
-    assert!(store.heartbeat(new.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap().checkpoint_due);
+    assert!(store.heartbeat(new.to_string(), beat, by(OWNER, at(9))).await.unwrap().checkpoint_due);
     assert_eq!(
         store.pending(rows(10), Skip::default()).await.unwrap().records.len(),
         5,
@@ -312,7 +319,7 @@ async fn a_million_records_are_asked_in_milliseconds() {
     for number in 0..SESSIONS {
         register(&store, number, 0).await;
     }
-    let id = store.list(Filter::default(), at(0), STALE_AFTER).await.unwrap()[500].session.instance_id.clone();
+    let id = store.list(Filter::default(), by(OWNER, at(0))).await.unwrap()[500].session.instance_id.clone();
     let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
         INSERT INTO records (record_id, instance_id, kind, type, at, body, unsynced) \
         SELECT randomblob(16), instance_id, iif(i % 2, 'event', 'command'), 'tool_use', 1769774400000000 + i * 1000, \

@@ -34,6 +34,16 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_769_774_400_000_000 + seconds * 1_000_000)
 }
 
+/// For an operation of this caller at this time.
+pub(super) fn by(caller: Caller, now: Timestamp) -> OpContext {
+    OpContext { caller, ..OpContext::of_daemon(now, STALE_AFTER) }
+}
+
+/// The same, which makes ids of these numbers.
+pub(super) fn seeded(seed: u64, caller: Caller, now: Timestamp) -> OpContext {
+    OpContext { ids: IdSource::Seeded(seed), ..by(caller, now) }
+}
+
 pub(super) fn open(dir: &Path) -> (Store, WriterThread) {
     try_open(dir, OPTIONS).unwrap()
 }
@@ -61,9 +71,12 @@ fn odin(epic: Option<&str>) -> Registration {
     }
 }
 
+fn unregistered(epic: Option<&str>) -> NewSession {
+    NewSession { what: odin(epic), process: None }
+}
+
 pub(super) async fn register(store: &Store, seed: u64, second: i64) -> Record {
-    let draws = std::array::from_fn(|i| seed * 8 + i as u64);
-    store.register(odin(None), None, OWNER, draws, at(second)).await.unwrap()
+    store.register(unregistered(None), seeded(seed * 8, OWNER, at(second))).await.unwrap()
 }
 
 pub(super) async fn only(store: &Store, id: &InstanceId) -> Record {
@@ -93,7 +106,7 @@ async fn what_is_acknowledged_is_there_after_reopening() {
     let record = register(&store, 1, 0).await;
     let beat = Heartbeat { context_percent: Some(42), current_epic: Some(Some("003".into())), ..Heartbeat::default() };
     let id = record.session.instance_id.clone();
-    let beaten = store.heartbeat(id.to_string(), beat, OWNER, at(9), STALE_AFTER).await.unwrap();
+    let beaten = store.heartbeat(id.to_string(), beat, by(OWNER, at(9))).await.unwrap();
     shut((store, writer));
 
     let (store, writer) = open(dir.path());
@@ -103,13 +116,14 @@ async fn what_is_acknowledged_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn a_taken_draw_is_passed_over() {
+async fn an_id_that_is_taken_is_not_given_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
-    let first = store.register(odin(None), None, OWNER, [7; 8], at(0)).await.unwrap();
-    let second = store.register(odin(None), None, OWNER, [7, 7, 9, 9, 9, 9, 9, 9], at(0)).await.unwrap();
+    let first = store.register(unregistered(None), seeded(7, OWNER, at(0))).await.unwrap();
+    let second = store.register(unregistered(None), seeded(7, OWNER, at(0))).await.unwrap();
     assert_ne!(first.session.instance_id, second.session.instance_id);
-    assert!(matches!(store.register(odin(None), None, OWNER, [7; 8], at(0)).await, Err(StoreError::Bug(_))));
+    let always_taken = OpContext { ids: IdSource::Random(|| 7), ..by(OWNER, at(0)) };
+    assert!(matches!(store.register(unregistered(None), always_taken).await, Err(StoreError::Bug(_))));
 }
 
 #[tokio::test]
@@ -117,10 +131,10 @@ async fn only_the_owner_and_root_change_a_session() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let id = register(&store, 1, 0).await.session.instance_id.to_string();
-    let stranger = store.heartbeat(id.clone(), Heartbeat::default(), Caller { uid: 7 }, at(1), STALE_AFTER).await;
+    let stranger = store.heartbeat(id.clone(), Heartbeat::default(), by(Caller { uid: 7 }, at(1))).await;
     assert_eq!(stranger, Err(StoreError::Forbidden { id: id.clone(), owner: 1000 }));
-    assert_eq!(store.close(id.clone(), Caller { uid: 7 }, at(1)).await.unwrap_err(), stranger.unwrap_err());
-    store.close(id, Caller { uid: 0 }, at(2)).await.unwrap();
+    assert_eq!(store.close(id.clone(), by(Caller { uid: 7 }, at(1))).await.unwrap_err(), stranger.unwrap_err());
+    store.close(id, by(Caller { uid: 0 }, at(2))).await.unwrap();
 }
 
 #[tokio::test]
@@ -148,8 +162,8 @@ async fn a_full_store_says_so_and_loses_nothing() {
     let (store, writer) = try_open(dir.path(), Options { max_size: 128 << 10, ..OPTIONS }).unwrap();
     let mut acknowledged = Vec::new();
     let refused = loop {
-        let draws = std::array::from_fn(|i| acknowledged.len() as u64 * 8 + i as u64);
-        match store.register(odin(Some(&"e".repeat(256))), None, OWNER, draws, at(0)).await {
+        let context = seeded(acknowledged.len() as u64, OWNER, at(0));
+        match store.register(unregistered(Some(&"e".repeat(256))), context).await {
             Ok(record) => acknowledged.push(record),
             Err(error) => break error,
         }
@@ -161,7 +175,7 @@ async fn a_full_store_says_so_and_loses_nothing() {
     for record in &acknowledged {
         assert_eq!(&only(&store, &record.session.instance_id).await, record);
     }
-    let more = store.register(odin(None), None, OWNER, [u64::MAX; 8], at(1)).await;
+    let more = store.register(unregistered(None), seeded(u64::MAX, OWNER, at(1))).await;
     assert!(more.is_ok(), "with room again it goes on: {more:?}");
     shut((store, writer));
 }
@@ -175,7 +189,7 @@ async fn a_heartbeat_that_fails_leaves_nothing_behind() {
     store.writer.submit(drop_table).await.unwrap();
     let beat = |record: &Record, percent| {
         let beat = Heartbeat { context_percent: Some(percent), ..Heartbeat::default() };
-        store.heartbeat(record.session.instance_id.to_string(), beat, OWNER, at(9), STALE_AFTER)
+        store.heartbeat(record.session.instance_id.to_string(), beat, by(OWNER, at(9)))
     };
     let (failed, done) = tokio::join!(beat(&first, 90), beat(&second, 10));
     assert!(failed.is_err(), "what it has to note cannot be noted: {failed:?}");
@@ -196,14 +210,14 @@ async fn what_is_on_its_way_is_not_read_ahead() {
     let all = of(&store.pending(rows(10), Skip::default()).await.unwrap());
     let pushed = store.pending(rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&pushed), all[..2]);
-    store.heartbeat(all[0].to_string(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    store.heartbeat(all[0].to_string(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
     let ahead = store.pending_behind(pushed.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&ahead), all[2..]);
-    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), at(6)).await.unwrap();
-    store.heartbeat(all[1].to_string(), Heartbeat::default(), OWNER, at(7), STALE_AFTER).await.unwrap();
+    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), by(OWNER, at(6))).await.unwrap();
+    store.heartbeat(all[1].to_string(), Heartbeat::default(), by(OWNER, at(7))).await.unwrap();
     let behind = store.pending_behind(ahead.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
-    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), at(8)).await.unwrap();
+    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), by(OWNER, at(8))).await.unwrap();
     assert_eq!(
         of(&store.pending(rows(10), Skip::default()).await.unwrap()),
         [all[0].clone(), all[1].clone()],
@@ -220,11 +234,11 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     register(&store, 1, 0).await;
     let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
-    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
-    store.settle(settling(vec![taken(&pushed)], 1), at(6)).await.unwrap();
+    store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
+    store.settle(settling(vec![taken(&pushed)], 1), by(OWNER, at(6))).await.unwrap();
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     assert_eq!(waiting.session.last_heartbeat, at(5));
-    store.settle(settling(vec![taken(&waiting)], 2), at(7)).await.unwrap();
+    store.settle(settling(vec![taken(&waiting)], 2), by(OWNER, at(7))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
     assert_eq!(store.ledger().await.unwrap().acked, 2);
     assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), (1, 0));
@@ -238,13 +252,13 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
     register(&store, 1, 0).await;
     let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
-    store.heartbeat(id, Heartbeat::default(), OWNER, at(5), STALE_AFTER).await.unwrap();
+    store.heartbeat(id, Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
     let closed = SessionResult {
         work_version: None,
         how: SessionOutcome::ClosedElsewhere { closed_at: at(3) },
         ..taken(&pushed)
     };
-    store.settle(settling(vec![closed], 1), at(6)).await.unwrap();
+    store.settle(settling(vec![closed], 1), by(OWNER, at(6))).await.unwrap();
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0).session;
     assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
 }
@@ -255,17 +269,16 @@ async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
     let old = record.session.instance_id.clone();
-    let collided =
-        SessionResult { work_version: None, how: SessionOutcome::Collided { draws: [99; 8] }, ..taken(&record) };
-    let renamed = store.settle(settling(vec![collided], 1), at(1)).await.unwrap();
+    let collided = SessionResult { work_version: None, how: SessionOutcome::Collided, ..taken(&record) };
+    let renamed = store.settle(settling(vec![collided], 1), by(OWNER, at(1))).await.unwrap();
     let new = &renamed[0].to;
     assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
-    let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), by(OWNER, at(2))).await.unwrap();
     assert_eq!((&beaten.session.instance_id, beaten.former_id.as_deref()), (new, Some(old.as_str())));
     assert_eq!(only(&store, &old).await, beaten);
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, [beaten]);
-    // The id that was given up is not drawn again.
-    let next = store.register(odin(None), None, OWNER, [8, 99, 5, 5, 5, 5, 5, 5], at(3)).await.unwrap();
+    // The id that was given up is not given again.
+    let next = store.register(unregistered(None), seeded(8, OWNER, at(3))).await.unwrap();
     assert_ne!((&next.session.instance_id, &next.session.instance_id), (&old, new));
 }
 
@@ -280,7 +293,7 @@ async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
         how: SessionOutcome::Rejected { error: "too odd".into() },
         ..taken(&record)
     };
-    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
+    store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, []);
     assert_eq!(store.backlog().await.unwrap().parked, 1);
     assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
@@ -288,7 +301,7 @@ async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
     assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
     assert_eq!(store.retry_parked(vec![]).await, Ok(1));
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
-    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
+    store.settle(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
     assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }
@@ -304,12 +317,12 @@ async fn a_change_of_a_parked_session_frees_it() {
         how: SessionOutcome::Rejected { error: "too odd".into() },
         ..taken(&record)
     };
-    store.settle(settling(vec![rejected.clone()], 0), at(1)).await.unwrap();
-    store.heartbeat(id.clone(), Heartbeat::default(), OWNER, at(2), STALE_AFTER).await.unwrap();
+    store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
+    store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(2))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
     assert_eq!(store.backlog().await.unwrap().parked, 0);
     // What was rejected is not what there is by now.
-    store.settle(settling(vec![rejected], 0), at(3)).await.unwrap();
+    store.settle(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().parked, 0);
 }
 
@@ -325,13 +338,13 @@ async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
     };
     let mut now = 0;
     for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        store.settle(settling(vec![rejected.clone()], 0), at(now)).await.unwrap();
+        store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(now))).await.unwrap();
         assert_eq!(store.release_parked(at(now + wait - 1)).await, Ok(0), "after {wait} s");
         now += wait;
         assert_eq!(store.release_parked(at(now)).await, Ok(1), "after {wait} s");
     }
     // Parked by a clock that was a day ahead.
-    store.settle(settling(vec![rejected], 0), at(now + 86_400)).await.unwrap();
+    store.settle(settling(vec![rejected], 0), by(OWNER, at(now + 86_400))).await.unwrap();
     assert_eq!(store.release_parked(at(now)).await, Ok(1));
 }
 
@@ -360,26 +373,35 @@ async fn silence_death_and_closing() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let process = Process { pid: 42, started: 7 };
-    let watched = store.register(odin(None), Some(process), OWNER, [1; 8], at(0)).await.unwrap().session.instance_id;
+    let watched = store
+        .register(NewSession { what: odin(None), process: Some(process) }, seeded(1, OWNER, at(0)))
+        .await
+        .unwrap()
+        .session
+        .instance_id;
     let silent = register(&store, 2, 0).await.session.instance_id;
-    store.seen_alive(vec![watched.clone()], at(100), STALE_AFTER).await.unwrap();
-    assert_eq!(store.sweep(at(130), STALE_AFTER).await, Ok(1));
+    store.seen_alive(vec![watched.clone()], by(OWNER, at(100))).await.unwrap();
+    assert_eq!(store.sweep(by(OWNER, at(130))).await, Ok(1));
     assert_eq!(only(&store, &silent).await.session.status, Status::Stale);
     assert_eq!(only(&store, &watched).await.session.status, Status::Active);
 
     let other = Process { pid: 42, started: 8 };
-    assert_eq!(store.process_died(watched.clone(), other, at(131)).await, Ok(false), "a reused pid is another process");
-    assert_eq!(store.process_died(watched.clone(), process, at(131)).await, Ok(true));
+    assert_eq!(
+        store.process_died(watched.clone(), other, by(OWNER, at(131))).await,
+        Ok(false),
+        "a reused pid is another process"
+    );
+    assert_eq!(store.process_died(watched.clone(), process, by(OWNER, at(131))).await, Ok(true));
     let dead = only(&store, &watched).await;
     assert_eq!((dead.session.status, dead.session.last_heartbeat, dead.process), (Status::Stale, at(100), None));
     assert_eq!(store.watched().await.unwrap(), []);
 
-    let closed = store.close(silent.to_string(), OWNER, at(140)).await.unwrap();
+    let closed = store.close(silent.to_string(), by(OWNER, at(140))).await.unwrap();
     assert_eq!(store.prune(at(9999)).await, Ok(0), "central does not have it yet");
-    store.settle(settling(vec![taken(&closed)], 1), at(141)).await.unwrap();
+    store.settle(settling(vec![taken(&closed)], 1), by(OWNER, at(141))).await.unwrap();
     assert_eq!(store.prune(at(140)).await, Ok(0));
     assert_eq!(store.prune(at(9999)).await, Ok(1));
-    let counts = store.counts(at(141), STALE_AFTER).await.unwrap();
+    let counts = store.counts(by(OWNER, at(141))).await.unwrap();
     assert_eq!(counts, Counts { active: 0, stale: 1, closed: 0 });
 }
 
@@ -406,8 +428,10 @@ async fn every_beginning_of_an_id_finds_all_that_begin_so() {
     let mut ids = Vec::new();
     for (number, project) in ["odin", "odin2", "odin-core", "od", "o", "odin-core-a", "z"].into_iter().enumerate() {
         let what = Registration { project: Project::parse(project).unwrap(), ..odin(None) };
-        let draws = std::array::from_fn(|i| (number * 8 + i) as u64);
-        let record = store.register(what, None, OWNER, draws, at(number as i64)).await.unwrap();
+        let record = store
+            .register(NewSession { what, process: None }, seeded(number as u64, OWNER, at(number as i64)))
+            .await
+            .unwrap();
         ids.push(record.session.instance_id.to_string());
     }
     for beginning in ids.iter().flat_map(|id| (1..id.len()).map(|length| &id[..length])) {

@@ -94,8 +94,8 @@ async fn promises_expire_unless_their_session_is_active() {
         shared.promise(promised, uuid, ALICE).await;
     }
     let later = at(2).plus(KEPT_FOR);
-    shared.store.heartbeat(active.1.to_string(), Heartbeat::default(), ALICE, later, STALE_AFTER).await.unwrap();
-    shared.store.sweep(later, STALE_AFTER).await.unwrap();
+    shared.store.heartbeat(active.1.to_string(), Heartbeat::default(), by(ALICE, later)).await.unwrap();
+    shared.store.sweep(by(OWNER, later)).await.unwrap();
     shared.store.expire_promises(later).await.unwrap();
     assert_eq!(shared.promised_by(ALICE).await, 2, "not yet");
     shared.store.expire_promises(later.plus(Duration::from_secs(1))).await.unwrap();

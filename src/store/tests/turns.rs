@@ -86,9 +86,9 @@ async fn liveness_of_many_processes_is_cut_into_turns() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = filled(dir.path(), 0);
     let ids = store.watched().await.unwrap().into_iter().map(|(id, _)| id).collect();
-    store.seen_alive(ids, at(100), STALE_AFTER).await.unwrap();
-    assert_eq!(store.sweep(at(130), STALE_AFTER).await, Ok(0), "all were seen");
-    assert_eq!(store.sweep(at(300), STALE_AFTER).await, Ok(1_000));
+    store.seen_alive(ids, by(OWNER, at(100))).await.unwrap();
+    assert_eq!(store.sweep(by(OWNER, at(130))).await, Ok(0), "all were seen");
+    assert_eq!(store.sweep(by(OWNER, at(300))).await, Ok(1_000));
     check_jobs(&store);
     shut((store, writer));
 }
@@ -119,7 +119,7 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
         next_batches: [9, 10],
     };
     assert_eq!((settling.sessions.len(), settling.records.len()), (1_000, 3_000));
-    store.settle(settling, at(51)).await.unwrap();
+    store.settle(settling, by(OWNER, at(51))).await.unwrap();
     assert!(store.backlog().await.unwrap().is_empty());
     assert_eq!(store.file_under(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(1_000));
     assert_eq!(store.file_under(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(0));

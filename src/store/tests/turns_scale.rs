@@ -44,7 +44,7 @@ fn check_jobs_of(store: &Store, writes: u64, what: &str, began: Instant) {
     assert!(largest <= most, "{what}: a job wrote {largest} rows");
 }
 
-fn odin(number: u64) -> NewSession {
+fn odin() -> NewSession {
     let what = Registration {
         project: Project::parse("odin").unwrap(),
         instance_type: InstanceType::Ps,
@@ -56,8 +56,12 @@ fn odin(number: u64) -> NewSession {
         resumed_from: None,
         working_dir: None,
     };
-    let draws = std::array::from_fn(|n| 0x00ff_0000 + number * 8 + n as u64);
-    NewSession { what, process: None, caller: OWNER, draws, at: at(0) }
+    NewSession { what, process: None }
+}
+
+/// For an operation on session `number`.
+fn of(number: u64) -> OpContext {
+    seeded(0x00ff_0000 + number * 8, OWNER, at(0))
 }
 
 #[tokio::test]
@@ -140,8 +144,7 @@ async fn deletions_from_central_have_no_long_job() {
             .map(|n| DeletedSession { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) })
             .collect();
         let changes = Page { gone, rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
-        let draws = Box::new(std::array::from_fn(|n| n as u64));
-        store.take_in(crate::domain::mirror::PullQuery::since(1), changes, draws, at(1), STALE_AFTER).await.unwrap();
+        store.take_in(crate::domain::mirror::PullQuery::since(1), changes, by(OWNER, at(1))).await.unwrap();
     }
     check_jobs(&store, "deletions", began);
     shut((store, writer));
@@ -157,8 +160,7 @@ async fn sessions_that_a_whole_reading_did_not_meet_are_deleted_in_turns() {
     let (store, writer) = open(dir.path());
     let began = Instant::now();
     let changes = Page { rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
-    let draws = Box::new(std::array::from_fn(|n| n as u64));
-    store.take_in(crate::domain::mirror::PullQuery::since(0), changes, draws, at(1), STALE_AFTER).await.unwrap();
+    store.take_in(crate::domain::mirror::PullQuery::since(0), changes, by(OWNER, at(1))).await.unwrap();
     check_jobs(&store, "a whole reading", began);
     shut((store, writer));
     assert_eq!((count(dir.path(), "sessions"), count(dir.path(), "records")), (0, 0));
@@ -172,18 +174,18 @@ async fn spooled_requests_have_no_long_job() {
     let began = Instant::now();
     let requests = u64::try_from(scaled(640, 9_000)).unwrap();
     let import = |n: u64| {
-        let NewSession { what, caller, draws, at, .. } = odin(n);
+        let what = odin().what;
         let id = InstanceId::parse(&format!("odin-PS-{:06x}", 0x00f0_0000 + n)).unwrap();
         let deferred = match n % 3 {
             0 => SpooledWrite::Register { id, what: Box::new(what), process: None },
             1 => SpooledWrite::Heartbeat { id: format!("odin-PS-{:06x}", n % 1_000), beat: Heartbeat::default() },
             _ => SpooledWrite::Close { id: format!("odin-PS-{:06x}", n % 1_000) },
         };
-        Import { name: format!("{n}.json"), key: None, deferred, caller, draws, at }
+        Import { name: format!("{n}.json"), key: None, deferred, context: of(n) }
     };
     let all: Vec<u64> = (0..requests).collect();
     for job in all.chunks(SPOOLED) {
-        store.import(job.iter().copied().map(import).collect(), STALE_AFTER).await.unwrap();
+        store.import(job.iter().copied().map(import).collect()).await.unwrap();
     }
     store.forget_imported(all.iter().map(|n| format!("{n}.json")).collect()).await.unwrap();
     check_jobs(&store, "spooled requests", began);
@@ -233,7 +235,7 @@ async fn records_of_sessions_that_return_are_freed_in_turns() {
         sessions: vec![SessionResult { instance_id: id, version: 1, work_version: None, how: SessionOutcome::Taken }],
         ..BatchResult::default()
     };
-    store.settle(settling, at(1)).await.unwrap();
+    store.settle(settling, by(OWNER, at(1))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().parked, 0);
     check_jobs(&store, "records of a session that returned", began);
     shut((store, writer));
@@ -285,10 +287,13 @@ async fn silent_headless_sessions_are_closed_in_turns() {
     );
     let (store, writer) = open(dir.path());
     let began = Instant::now();
-    assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(usize::try_from(sessions * 3 / 4).unwrap()));
+    assert_eq!(
+        store.close_headless(at(500), by(OWNER, at(1_000))).await,
+        Ok(usize::try_from(sessions * 3 / 4).unwrap())
+    );
     check_jobs_of(&store, 2, "headless sessions", began);
     let urgent = store.urgent_changes();
-    assert_eq!(store.close_headless(at(500), at(1_000)).await, Ok(0));
+    assert_eq!(store.close_headless(at(500), by(OWNER, at(1_000))).await, Ok(0));
     assert_eq!(store.urgent_changes(), urgent, "nothing was closed, so nothing is pushed in haste");
     shut((store, writer));
 }
@@ -302,12 +307,12 @@ async fn registrations_beside_many_watched_processes_have_no_long_job() {
     let began = Instant::now();
     let watched: Vec<_> = store.watched().await.unwrap().into_iter().map(|(id, _)| id).collect();
     assert_eq!(watched.len() as i64, sessions);
-    let alive = store.seen_alive(watched, at(100), STALE_AFTER);
+    let alive = store.seen_alive(watched, by(OWNER, at(100)));
     let register = async {
         for number in 0..100 {
-            let NewSession { what, caller, draws, at, .. } = odin(number);
+            let what = odin().what;
             let process = Some(Process { pid: 1_000_000 + number as i32, started: 7 });
-            store.register(what, process, caller, draws, at).await.unwrap();
+            store.register(NewSession { what, process }, of(number)).await.unwrap();
         }
     };
     let (alive, ()) = tokio::join!(alive, register);

@@ -19,26 +19,27 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) writer: WriterThread,
     pub(super) dir: tempfile::TempDir,
-    pub(super) draw: std::cell::Cell<u64>,
+    pub(super) number: std::cell::Cell<u64>,
 }
 
 impl Shared {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
-        Self { store: store.limiting_users(LIMITS), writer, dir, draw: std::cell::Cell::new(1) }
+        Self { store: store.limiting_users(LIMITS), writer, dir, number: std::cell::Cell::new(1) }
     }
 
     pub(super) fn next(&self) -> u64 {
-        self.draw.replace(self.draw.get() + 1)
+        self.number.replace(self.number.get() + 1)
     }
 
-    pub(super) fn draws(&self) -> [u64; 8] {
-        std::array::from_fn(|_| self.next())
+    /// The same numbers in each run make the same ids, and so the same sizes.
+    pub(super) fn by(&self, caller: Caller, now: Timestamp) -> OpContext {
+        seeded(self.number.replace(self.number.get() + 8), caller, now)
     }
 
     pub(super) async fn register(&self, caller: Caller) -> Result<Record, StoreError> {
-        self.store.register(odin(), None, caller, self.draws(), at(0)).await
+        self.store.register(NewSession { what: odin(), process: None }, self.by(caller, at(0))).await
     }
 
     pub(super) async fn append(
@@ -48,7 +49,12 @@ impl Shared {
         caller: Caller,
     ) -> Result<StoredRecord, StoreError> {
         let what = text(bytes);
-        self.store.append(id.to_string(), what, Uuid::from_u128(self.next().into()), caller, at(1)).await
+        self.store
+            .append(
+                Append { id: id.to_string(), what, record_id: Uuid::from_u128(self.next().into()) },
+                by(caller, at(1)),
+            )
+            .await
     }
 
     /// Appends until that is refused.
@@ -66,7 +72,7 @@ impl Shared {
         received: ReceivedReport,
         caller: Caller,
     ) -> Result<ReportResult, StoreError> {
-        self.store.report_agent(received, caller, self.draws(), at(2), STALE_AFTER).await
+        self.store.report_agent(received, self.by(caller, at(2))).await
     }
 
     pub(super) async fn promise(&self, promised: &InstanceId, uuid: &str, caller: Caller) -> ReportResult {
@@ -75,8 +81,8 @@ impl Shared {
 
     pub(super) async fn import(&self, deferred: SpooledWrite, caller: Caller) -> Imported {
         let name = self.next().to_string();
-        let import = Import { name, key: None, deferred, caller, draws: self.draws(), at: at(3) };
-        self.store.import(vec![import], STALE_AFTER).await.unwrap().remove(0)
+        let import = Import { name, key: None, deferred, context: self.by(caller, at(3)) };
+        self.store.import(vec![import]).await.unwrap().remove(0)
     }
 
     pub(super) async fn mirror(&self, session: Session) {
@@ -93,8 +99,7 @@ impl Shared {
             rest: Continuation::Complete { next_since: 9 },
             ..Page::default()
         };
-        let draws = Box::new(std::array::from_fn(|_| self.next()));
-        self.store.take_in(PullQuery::since(1), page, draws, at(4), STALE_AFTER).await.unwrap();
+        self.store.take_in(PullQuery::since(1), page, self.by(DAEMON, at(4))).await.unwrap();
     }
 
     /// Central acknowledges all there is.
@@ -116,7 +121,7 @@ impl Shared {
                 records: records.iter().map(|r| RecordResult { record_id: r.record_id, rejected: None }).collect(),
                 ..BatchResult::default()
             };
-            self.store.settle(settling, at(7)).await.unwrap();
+            self.store.settle(settling, by(OWNER, at(7))).await.unwrap();
         }
     }
 
@@ -209,15 +214,18 @@ async fn a_user_at_their_share_is_refused_and_others_are_not() {
     let [Some((kept, _)), _] = shared.usage(MALLORY).await else { panic!("nothing is kept") };
     assert!((SHARE as i64 - 6_000..=SHARE as i64).contains(&kept), "{kept}");
     // What would go beyond the share is refused whole, by each way into the store.
-    let append = SpooledWrite::Append {
+    let append = SpooledWrite::Append(Box::new(Append {
         id: of_mallory.to_string(),
-        what: Box::new(text(6_000)),
+        what: text(6_000),
         record_id: Uuid::from_u128(1 << 90),
-    };
+    }));
     assert_eq!(shared.import(append, MALLORY).await, Some(Err(FULL)));
     let key = RequestKey::new("k".into(), "append", b"");
-    let again =
-        shared.store.append_once(key, of_mallory.to_string(), text(6_000), Uuid::from_u128(1 << 91), MALLORY, at(1));
+    let again = shared.store.append_once(
+        key,
+        Append { id: of_mallory.to_string(), what: text(6_000), record_id: Uuid::from_u128(1 << 91) },
+        by(MALLORY, at(1)),
+    );
     assert_eq!(again.await, Err(FULL));
     shared.check_usage().await;
 
@@ -234,8 +242,8 @@ async fn each_way_to_begin_a_session_is_refused_at_the_share() {
     while shared.append(&of_mallory, 500, MALLORY).await.is_ok() {}
     assert_eq!(shared.register(MALLORY).await, Err(FULL));
     let key = RequestKey::new("k".into(), "register", b"");
-    let session = NewSession { what: odin(), process: None, caller: MALLORY, draws: shared.draws(), at: at(1) };
-    assert_eq!(shared.store.register_once(key, session, |_| "{}".into()).await, Err(FULL));
+    let session = NewSession { what: odin(), process: None };
+    assert_eq!(shared.store.register_once(key, session, shared.by(MALLORY, at(1)), |_| "{}".into()).await, Err(FULL));
     assert_eq!(shared.report_agent(received(START, "u-1", None), MALLORY).await, Err(FULL));
     assert_eq!(shared.import(drawn(&id(1)), MALLORY).await, Some(Err(FULL)));
     assert_eq!(
@@ -255,11 +263,11 @@ async fn what_adds_nothing_is_possible_at_the_share() {
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
     while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
     let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())), ..Heartbeat::default() };
-    shared.store.heartbeat(of_mallory.to_string(), beat, MALLORY, at(5), STALE_AFTER).await.unwrap();
+    shared.store.heartbeat(of_mallory.to_string(), beat, by(MALLORY, at(5))).await.unwrap();
     shared.report_agent(received(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
     shared.report_agent(received(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();
     assert_eq!(only(&shared.store, &sighted).await.session.status, Status::Closed);
-    shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
+    shared.store.close(of_mallory.to_string(), by(MALLORY, at(6))).await.unwrap();
     shared.check_usage().await;
     shared.end();
 }
@@ -286,11 +294,11 @@ async fn open_sessions_of_a_user_are_bounded() {
         ids.push(shared.register(MALLORY).await.unwrap().session.instance_id);
     }
     // Silence does not make room: a stale session can become active again.
-    shared.store.sweep(at(10_000), STALE_AFTER).await.unwrap();
+    shared.store.sweep(by(OWNER, at(10_000))).await.unwrap();
     let refused = shared.register(MALLORY).await;
     assert_eq!(refused, Err(StoreError::UserSessions { uid: MALLORY.uid, most: LIMITS.open_sessions }));
     shared.register(ALICE).await.unwrap();
-    shared.store.close(ids[0].to_string(), MALLORY, at(1)).await.unwrap();
+    shared.store.close(ids[0].to_string(), by(MALLORY, at(1))).await.unwrap();
     shared.register(MALLORY).await.unwrap();
     shared.check_usage().await;
     shared.end();
@@ -302,7 +310,7 @@ async fn pruning_gives_the_room_back() {
     let of_mallory =
         shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
-    shared.store.close(of_mallory.to_string(), MALLORY, at(6)).await.unwrap();
+    shared.store.close(of_mallory.to_string(), by(MALLORY, at(6))).await.unwrap();
     shared.check_usage().await;
     shared.reach_central().await;
     assert_eq!(shared.store.prune(at(8)).await, Ok(1));
@@ -337,7 +345,11 @@ async fn usage_is_what_is_counted_from_all_rows() {
     for second in [0, 200_000] {
         let key = RequestKey::new("k".into(), "append", b"");
         let record_id = Uuid::from_u128(u128::from(shared.next()));
-        shared.store.append_once(key, first.to_string(), text(9), record_id, ALICE, at(second)).await.unwrap();
+        shared
+            .store
+            .append_once(key, Append { id: first.to_string(), what: text(9), record_id }, by(ALICE, at(second)))
+            .await
+            .unwrap();
         shared.check_usage().await;
     }
     // Central knows another session by this id: ours is renamed, theirs is mirrored.
@@ -373,7 +385,7 @@ async fn a_bare_heartbeat_writes_one_row() {
     let id = shared.register(ALICE).await.unwrap().session.instance_id;
     let changes = || shared.store.writer.submit(|db| Ok(db.total_changes()));
     let before = changes().await.unwrap();
-    shared.store.heartbeat(id.to_string(), Heartbeat::default(), ALICE, at(1), STALE_AFTER).await.unwrap();
+    shared.store.heartbeat(id.to_string(), Heartbeat::default(), by(ALICE, at(1))).await.unwrap();
     // The other is the look for a parked row, which is none.
     assert_eq!(changes().await.unwrap() - before, 1);
     shared.end();
@@ -410,7 +422,7 @@ async fn the_usage_of_an_earlier_store_is_counted() {
     drop(old);
 
     let (store, writer) = open(dir.path());
-    let shared = Shared { store: store.limiting_users(LIMITS), writer, dir, draw: std::cell::Cell::new(1 << 20) };
+    let shared = Shared { store: store.limiting_users(LIMITS), writer, dir, number: std::cell::Cell::new(1 << 20) };
     shared.check_usage().await;
     assert_eq!(shared.usage(MALLORY).await[0].map(|(_, open)| open), Some(1));
     assert_eq!(shared.append(&first, 6_000, MALLORY).await, Err(FULL));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testkit::agent::{Agent, feed, id_in, repository, resolved};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 const CLI: &[(&str, &str)] = &[("CLAUDE_CODE_ENTRYPOINT", "cli")];
@@ -316,7 +317,7 @@ fn headless_runs_are_no_candidates_of_a_bare_resume() {
 #[test]
 fn hook_whose_answer_cannot_be_written_does_not_fail() {
     let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else {
-        return println!("skipped: hook_whose_answer_cannot_be_written_does_not_fail needs /dev/full");
+        return skip("hook_whose_answer_cannot_be_written_does_not_fail", "/dev/full");
     };
     let host = Host::new("odin3").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");

@@ -10,6 +10,7 @@ use super::discovery::{sessions, started, tell};
 use testkit::agent::{Agent, repository};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -47,7 +48,7 @@ fn discover_reports_each_running_agent_once() {
     let host = without_home();
     let mut agent = Agent::new(&repository(&host, "odin"), "u-1");
     let Some(start) = started(agent.pid()) else {
-        return println!("skipped: discover_reports_each_running_agent_once needs /proc");
+        return skip("discover_reports_each_running_agent_once", "/proc");
     };
     assert_eq!(host.ok(&["discover"]).lines().count(), 1, "it prints that none runs");
     assert_eq!(sessions(&host).len(), 0);
@@ -73,7 +74,7 @@ fn discover_watch_reports_agents_as_they_start_and_end() {
     let mut host = without_home();
     let mut agent = Agent::new(&repository(&host, "odin"), "u-1");
     let Some(start) = started(agent.pid()) else {
-        return println!("skipped: discover_watch_reports_agents_as_they_start_and_end needs /proc");
+        return skip("discover_watch_reports_agents_as_they_start_and_end", "/proc");
     };
     host.stop();
     let watching = Watching::start(&host);
@@ -95,7 +96,7 @@ fn found_and_exited_are_believed_only_as_far_as_the_process_shows_it() {
     let host = without_home();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     let Some(start) = started(agent.pid()).and_then(|start| start.parse::<i64>().ok()) else {
-        return println!("skipped: found_and_exited_are_believed_only_as_far_as_the_process_shows_it needs /proc");
+        return skip("found_and_exited_are_believed_only_as_far_as_the_process_shows_it", "/proc");
     };
     let report = |sign: &str, more: Value| {
         let mut body = json!({"sign": sign, "claude_session_uuid": "u-1", "project": "odin"});

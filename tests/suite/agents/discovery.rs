@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use testkit::agent::{Agent, feed, repository};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -36,7 +37,7 @@ fn agent_is_recorded_once_by_hook_and_discovery() {
     let folder = repository(&host, "odin");
     let (first, second) = (Agent::new(&folder, "u-1"), Agent::new(&folder, "u-2"));
     let Some(start) = started(first.pid()) else {
-        return println!("skipped: agent_is_recorded_once_by_hook_and_discovery needs /proc");
+        return skip("agent_is_recorded_once_by_hook_and_discovery", "/proc");
     };
 
     // Found first, then announced.
@@ -89,7 +90,7 @@ fn stale_and_invalid_files_create_no_sessions() {
     let lives = Agent::new(&folder, "u-lives");
     let reused = Agent::new(&folder, "u-reused");
     if started(dead.pid()).is_none() {
-        return println!("skipped: stale_and_invalid_files_create_no_sessions needs /proc");
+        return skip("stale_and_invalid_files_create_no_sessions", "/proc");
     }
     tell(&host, dead.pid(), "u-dead", &json!(started(dead.pid()).unwrap()), &json!(folder));
     dead.kill();
@@ -141,7 +142,7 @@ fn agent_without_hooks_that_removes_its_file_is_closed_and_a_killed_one_stale() 
     let [mut quits, mut killed, mut told, mut marker, mut last] =
         ["u-quits", "u-killed", "u-told", "u-marker", "u-last"].map(|uuid| Agent::new(&folder, uuid));
     if started(quits.pid()).is_none() {
-        return println!("skipped: agent_without_hooks_that_removes_its_file_is_closed needs /proc");
+        return skip("agent_without_hooks_that_removes_its_file_is_closed", "/proc");
     }
     for agent in [&quits, &killed, &told, &marker, &last] {
         describe(&host, agent, &json!({"kind": "interactive", "entrypoint": "cli"}));
@@ -175,7 +176,7 @@ fn background_session_ends_with_its_job() {
     let host = Host::new("odin3").started();
     let mut agent = Agent::new(&repository(&host, "odin"), "u-job");
     if started(agent.pid()).is_none() {
-        return println!("skipped: background_session_ends_with_its_job needs /proc");
+        return skip("background_session_ends_with_its_job", "/proc");
     }
     let job = host.dir().join(".claude/jobs/fddf4009");
     fs::create_dir_all(&job).unwrap();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use testkit::agent::{Agent, feed, repository};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -118,8 +119,7 @@ fn terminal_signal_arrives_once() {
     let mut terminal = std::process::Command::new("script");
     terminal.args(["-qfec", &line, "/dev/null"]).env_clear().envs(environment).env("SHELL", "/bin/sh");
     let Ok(mut terminal) = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
-        eprintln!("skipped: there is no `script` to make a terminal with");
-        return;
+        return skip("terminal_signal_arrives_once", "script, to make a terminal");
     };
     let mut stdin = terminal.stdin.take().unwrap();
     let mut lines = BufReader::new(terminal.stdout.take().unwrap()).lines().map_while(Result::ok);

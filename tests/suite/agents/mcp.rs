@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use testkit::daemon::Host;
+use testkit::skip::skip;
 
 /// Sends lines of JSON, and answers what comes back for each that has an id.
 fn speak(host: &Host, messages: &[Value]) -> Vec<Value> {
@@ -139,7 +140,7 @@ fn official_clients_can_use_every_tool() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = here.join("target/mcp-clients");
     if !clients.join("node_modules/@modelcontextprotocol/client").is_dir() {
-        return println!("skipped: official_clients_can_use_every_tool needs node and what tests/run installs by npm");
+        return skip("official_clients_can_use_every_tool", "node and what tests/run installs by npm");
     }
     let host = Host::new("odin3").started();
     let mut node = Command::new("node");

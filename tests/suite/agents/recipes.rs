@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,7 +24,7 @@ fn block(document: &str, heading: &str, language: &str) -> String {
 fn program(host: &Host, name: &str) -> Option<Command> {
     let mut command = Command::new(name);
     if command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        println!("skipped: a recipe of the documentation needs {name}");
+        skip("a recipe of the documentation", name);
         return None;
     }
     let own = Path::new(env!("CARGO_BIN_EXE_sessiond")).parent().unwrap();

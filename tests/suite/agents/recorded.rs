@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testkit::agent::{Agent, feed};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -198,7 +199,7 @@ fn files_under_a_throw_away_id_create_no_sessions() {
     fs::create_dir_all(&folder).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap_or_default();
     let Some(started) = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)) else {
-        return println!("skipped: files_under_a_throw_away_id_create_no_sessions needs /proc");
+        return skip("files_under_a_throw_away_id_create_no_sessions", "/proc");
     };
     // An agent that stays shows that the files before were read.
     let marker = Agent::new(host.dir(), "");

@@ -145,10 +145,17 @@ fn installed_hooks_match_the_installed_version() {
         assert!(text.contains("hook PreCompact") && text.contains("hook SessionEnd"), "{version}: {text}");
         assert_eq!(said.contains("PostCompact is left out"), !takes_all, "{version}: {said}");
         assert!(said.lines().count() <= 1, "{said}");
+        for event in ["PermissionRequest", "PostToolUse", "PreToolUse"] {
+            let is_known = version != "unknown" || event != "PermissionRequest";
+            assert_eq!(text.contains(&format!("hook {event}\"")), is_known, "{version}: {text}");
+        }
         // Another version came, and the next installation follows.
         let host = claude(host, "2.1.101");
         host.ok(&["install", "--claude"]);
         assert!(fs::read_to_string(folder(&host).join("settings.json")).unwrap().contains("PostCompact"));
+        assert_eq!(host.verb(&["install", "--claude", "--dry-run"]).stderr, b"");
+        host.ok(&["uninstall", "--claude"]);
+        assert!(!fs::read_to_string(folder(&host).join("settings.json")).unwrap().contains("sessiond hook"));
     }
 }
 

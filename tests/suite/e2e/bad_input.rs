@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use testkit::daemon::{Host, raw};
 use testkit::eventually;
 use testkit::postgres::Server;
+use testkit::skip::skip;
 
 /// An error body as the contract has it; answers its message.
 fn message(answer: &Value) -> String {
@@ -240,7 +241,7 @@ fn password_appears_in_no_argument_log_or_status() {
 fn unwritable_state_folder_stops_the_start() {
     let nobody = nix::unistd::User::from_name("nobody").unwrap();
     let (Some(nobody), true) = (nobody, rustix::process::geteuid().is_root()) else {
-        return println!("skipped: unwritable_state_folder_stops_the_start needs root and the user nobody");
+        return skip("unwritable_state_folder_stops_the_start", "root and the user nobody");
     };
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
@@ -268,7 +269,7 @@ fn full_disk_is_reported_and_loses_nothing() {
     let mount = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(mount.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        return println!("skipped: a_full_disk_is_an_error_to_the_caller needs the right to mount");
+        return skip("full_disk_is_reported_and_loses_nothing", "the right to mount");
     }
     struct Mounted<'a>(&'a std::path::Path);
     impl Drop for Mounted<'_> {
@@ -311,7 +312,7 @@ fn full_disk_is_reported_and_loses_nothing() {
 #[test]
 fn other_users_need_the_group() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: other_users_need_the_group needs root");
+        return skip("other_users_need_the_group", "root");
     }
     let open = |group: &str| {
         let mut host = Host::new("odin3");

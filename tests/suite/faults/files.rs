@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use testkit::daemon::Host;
+use testkit::skip::skip;
 use testkit::{campaign, eventually, random::Random};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -209,7 +210,10 @@ impl Drop for Disk {
 #[test]
 fn failing_disk_rejects_writes_and_keeps_acknowledged_ones() {
     let Some(disk) = Disk::new() else {
-        return println!("skipped: a_disk_that_fails needs the right to mount, a loop device and mkfs.ext4");
+        return skip(
+            "failing_disk_rejects_writes_and_keeps_acknowledged_ones",
+            "the right to mount, a loop device and mkfs.ext4",
+        );
     };
     let mut host = Host::new("odin3");
     std::os::unix::fs::symlink(disk.mount(), host.state_dir()).unwrap();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::rows::{Rows, abandoned};
 use testkit::daemon::Host;
+use testkit::skip::skip;
 
 fn resume(host: &Host, body: Value) -> (u16, Value) {
     host.ask("POST", "/v1/resume", Some(&body))
@@ -247,7 +248,7 @@ fn invalid_hints_and_choices_are_rejected() {
 #[test]
 fn session_of_another_user_gets_a_successor() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: session_of_another_user_gets_a_successor needs root");
+        return skip("session_of_another_user_gets_a_successor", "root");
     }
     let host = Host::new("odin3").started();
     let id = abandoned(&host, "odin", "003");

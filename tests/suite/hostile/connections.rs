@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::targets::assert_tidy;
 use testkit::daemon::Host;
+use testkit::skip::skip;
 use testkit::{campaign, eventually};
 
 /// How long an honest client may wait while others do their worst.
@@ -67,7 +68,7 @@ fn statuses(said: &str) -> Vec<u16> {
 fn ten_thousand_idle_connections() {
     const COUNT: usize = 10_000;
     if !room_for(COUNT as u64) {
-        return println!("skipped: ten_thousand_idle_connections needs a hard limit of 16,000 open files");
+        return skip("ten_thousand_idle_connections", "a hard limit of 16,000 open files");
     }
     let host = Host::new("odin3").started();
     let idle = connections(&host, COUNT);

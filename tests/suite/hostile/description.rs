@@ -11,6 +11,7 @@ use std::thread;
 use testkit::campaign;
 use testkit::daemon::Host;
 use testkit::random::Random;
+use testkit::skip::skip;
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,negative_data_rejection,\
@@ -61,7 +62,7 @@ fn carry(client: &TcpStream, daemon: &UnixStream) {
 #[test]
 fn api_conforms_to_its_openapi_document() {
     let Some(schemathesis) = schemathesis() else {
-        return println!("skipped: api_conforms_to_its_openapi_document needs python3 and {VERSION}");
+        return skip("api_conforms_to_its_openapi_document", format_args!("python3 and {VERSION}"));
     };
     let host = Host::new("odin3").started();
     for project in ["odin", "odin", "freya"] {

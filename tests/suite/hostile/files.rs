@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 const STRANGER: u32 = 54_321;
@@ -15,7 +16,7 @@ const STRANGER: u32 = 54_321;
 fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: {test} needs root, to become other users");
+        skip(test, "root, to become other users");
     }
     root
 }

@@ -18,12 +18,13 @@ use serde::de::DeserializeOwned;
 use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler};
 use sessiond::claude::hook::{self, HookEvent};
 use sessiond::claude::input::Input;
-use sessiond::claude::{settings, statusline};
+use sessiond::claude::{settings, statusline, work};
 use sessiond::client::http::HttpResponse;
 use sessiond::config::{self, Environment, Overrides, Settings};
 use sessiond::domain::context::reconstruct;
 use sessiond::domain::handoff::Handoff;
 use sessiond::domain::text::safe_line;
+use sessiond::domain::work::Recording;
 use sessiond::domain::{
     Hint, HistoryRecord, InstanceId, InstanceType, Invalid, LinkState, LinkStatus, MachineName, Project, RecordKind,
     Registration, Session, SessionHistory, SessionLocation, Status, Timestamp,
@@ -63,11 +64,14 @@ pub fn assert_tidy(message: &str) {
 /// What Claude Code hands over, and its settings.
 pub fn agents(data: &[u8]) {
     let reports = HookEvent::ALL.map(|event| {
-        let input = Input::read(data, &hook::WANTED);
-        event.record(&input);
-        event.report(&input, &|_| None)
+        let input = Input::read(data, &hook::wanted());
+        event.record(&input, Recording::Full);
+        let work = work::of(event, &input, Recording::Full);
+        AgentReport { work, ..event.report(&input, &|_| None) }
     });
-    let line = statusline::report(&Input::read(data, &statusline::WANTED), &|_| None);
+    let input = Input::read(data, &statusline::wanted());
+    let work = work::of_status_line(&input, Recording::Full);
+    let line = AgentReport { work, ..statusline::report(&input, &|_| None) };
     for report in reports.into_iter().chain([line]) {
         // Whatever comes in, what goes on to the daemon is something that it takes.
         let taken =
@@ -78,9 +82,9 @@ pub fn agents(data: &[u8]) {
     }
     let _ = serde_json::from_slice::<SpooledRequest>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match settings::install(text, "/usr/bin/sessiond", &HookEvent::ALL) {
+    match settings::install(text, "/usr/bin/sessiond", &HookEvent::INSTALLED) {
         Ok(merged) => {
-            let again = settings::install(&merged.text, "/usr/bin/sessiond", &HookEvent::ALL)
+            let again = settings::install(&merged.text, "/usr/bin/sessiond", &HookEvent::INSTALLED)
                 .expect("what we wrote can be read");
             assert_eq!(again.text, merged.text, "once is enough");
             let without = settings::uninstall(&merged.text).expect("what we wrote can be read");

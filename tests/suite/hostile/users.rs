@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use testkit::daemon::Host;
+use testkit::skip::skip;
 
 /// A user, the group it has at login, and the groups it has beside.
 #[derive(Clone, Copy)]
@@ -25,7 +26,7 @@ const BESIDE: User = User(54_324, 54_324, &[GROUP]);
 fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: {test} needs root, to become other users");
+        skip(test, "root, to become other users");
     }
     root
 }
@@ -155,7 +156,7 @@ fn connections_of_one_user_do_not_exclude_others() {
         return;
     }
     if !Path::new(PYTHON).exists() {
-        return println!("skipped: connections_of_one_user_do_not_exclude_others needs {PYTHON}");
+        return skip("connections_of_one_user_do_not_exclude_others", PYTHON);
     }
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));
     let _ = sessiond::platform::limits::raise_open_files();

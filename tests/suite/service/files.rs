@@ -9,6 +9,8 @@ use plist::{Dictionary, Value};
 use sessiond::platform::default_paths::{DefaultPaths, Os};
 use sessiond::service::{self, InstallTarget, Scope, Setup};
 
+use testkit::skip::skip;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -16,7 +18,7 @@ fn root() -> &'static Path {
 fn is_there(program: &str, test: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: {test} needs {program}");
+        skip(test, program);
     }
     found
 }

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An older and a newer package. Where there are none, says that `test` needs them, and is none.
+use testkit::skip::skip;
+
+/// An older and a newer package. Where there are none, `test` is skipped.
 pub fn packages(test: &str) -> Option<[PathBuf; 2]> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lab");
     let packages = ["old.deb", "new.deb"].map(|name| folder.join(name));
     if packages.iter().all(|package| package.exists()) {
         return Some(packages);
     }
-    println!("skipped: {test} needs the packages in {}, which tests/run builds", folder.display());
+    skip(test, format_args!("the packages in {}, which tests/run builds", folder.display()));
     None
 }
 
@@ -20,7 +22,7 @@ fn lintian_finds_nothing_wrong_with_the_package() {
     let Some([package, _]) = packages(TEST) else { return };
     let Ok(output) = Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(package).output()
     else {
-        return println!("skipped: {TEST} needs lintian");
+        return skip(TEST, "lintian");
     };
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
@@ -32,7 +34,7 @@ fn package_contains_the_expected_files() {
     const TEST: &str = "package_contains_the_expected_files";
     let Some([package, _]) = packages(TEST) else { return };
     let Ok(output) = Command::new("dpkg-deb").arg("--contents").arg(package).output() else {
-        return println!("skipped: {TEST} needs dpkg-deb");
+        return skip(TEST, "dpkg-deb");
     };
     let contents = String::from_utf8_lossy(&output.stdout);
     for file in [

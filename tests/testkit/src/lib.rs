@@ -13,6 +13,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
+pub mod skip;
 pub mod volume;
 
 use std::path::{Path, PathBuf};

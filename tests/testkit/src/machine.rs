@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::eventually;
+use crate::skip::skip;
 use crate::volume::MOUNTS;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -37,9 +38,9 @@ pub fn debian() -> PathBuf {
 }
 
 impl Machine {
-    /// A machine that has booted. Where there can be none, says what `test` would need, and is none.
+    /// A machine that has booted. Where there can be none, `test` is skipped.
     pub fn for_test(test: &str) -> Option<Self> {
-        Self::boot().map_err(|lacking| println!("skipped: {test} needs {lacking}")).ok()
+        Self::boot().map_err(|lacking| skip(test, lacking)).ok()
     }
 
     fn boot() -> Result<Self, String> {

@@ -5,16 +5,17 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::skip::skip;
+
 /// An address of that network; from the range that RFC 5737 keeps for examples.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Runs `work`, and all processes that it starts, in a network that goes when they have gone. What a machine does not
-/// allow is skipped, by name.
+/// Runs `work`, and all processes that it starts, in a network that goes when they have gone. Where the machine
+/// does not allow that, `test` is skipped.
 pub fn alone(test: &str, work: impl FnOnce() + Send) {
     let run = || {
         if let Err(why) = set_up() {
-            println!("skipped: {test} needs a network namespace: {why}");
-            return;
+            return skip(test, format_args!("a network namespace: {why}"));
         }
         work();
     };

@@ -10,6 +10,7 @@ use rustix::ioctl::{Setter, ioctl};
 use tempfile::TempDir;
 
 use crate::eventually;
+use crate::skip::skip;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -47,15 +48,9 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// An empty volume, mounted. Where there can be none, says what `test` would need, and is none.
+    /// An empty volume, mounted. Where there can be none, `test` is skipped.
     pub fn for_test(test: &str, kind: Kind) -> Option<Self> {
-        match Self::new(kind) {
-            Ok(volume) => Some(volume),
-            Err(lacking) => {
-                println!("skipped: {test} needs {lacking}");
-                None
-            }
-        }
+        Self::new(kind).map_err(|lacking| skip(test, lacking)).ok()
     }
 
     fn new(kind: Kind) -> Result<Self, String> {

@@ -1,10 +1,13 @@
 //! Finding sessions by hints against a naive model, the indexes that do it, and going on from what was found.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
+use rusqlite::Connection;
 
 use super::*;
-use crate::domain::{InstanceType, MachineName, Registration, Session};
-use crate::store::ColumnChanges;
+use crate::domain::{InstanceType, MachineName, Registration, Session, Timestamp};
+use crate::store::{Caller, ColumnChanges, IdSource, OpContext};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
 const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -145,12 +148,19 @@ fn heir() -> NewOwner {
         claude_session_path: None,
         working_dir: None,
     };
-    NewOwner { successor, process: None, draws: [u64::MAX, 1, 2, 3, 4, 5, 6, 7] }
+    NewOwner { successor, process: None }
+}
+
+/// An operation of the caller at this time.
+fn op(db: &Connection, now: Timestamp) -> Op<'_> {
+    let caller = Caller { uid: ME };
+    let ids = IdSource::Seeded(u64::MAX);
+    Op::new(db, OpContext { now, caller, stale_after: STALE_AFTER, ids })
 }
 
 fn try_resume(db: &Connection, hint: Option<&str>, choice: Option<usize>, closed: bool) -> Resumption {
     let wanted = ResumeTarget { meanings: Hint::interpretations(hint).unwrap(), choice, closed };
-    resume(db, &wanted, heir(), NOW, STALE_AFTER).unwrap()
+    resume(&op(db, NOW), &wanted, heir()).unwrap()
 }
 
 fn id(record: &Record) -> String {
@@ -376,8 +386,7 @@ fn pages_of_a_heartbeat(db: &Connection, log: &std::path::Path) -> u64 {
     let before = length();
     for second in 1..=10 {
         let at = Timestamp::from_micros(NOW.micros() + second * 1_000_000);
-        let caller = Caller { uid: ME };
-        lifecycle::heartbeat(db, "odin-PS-aaaa05", &Heartbeat::default(), caller, at, STALE_AFTER).unwrap();
+        lifecycle::heartbeat(&op(db, at), "odin-PS-aaaa05", &Heartbeat::default()).unwrap();
     }
     let frame = 4096 + 24;
     (length() - before) / frame / 10

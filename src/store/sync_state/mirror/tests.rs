@@ -4,12 +4,11 @@ use super::*;
 use crate::domain::RecordKind;
 use crate::domain::mirror::{PullPart, PullPosition};
 use crate::domain::{
-    ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, SharedColumn,
+    ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, SharedColumn, Timestamp,
 };
-use crate::store::Caller;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lifecycle::register;
-use crate::store::{BatchResult, SessionOutcome, SessionResult};
+use crate::store::{BatchResult, Caller, IdSource, OpContext, SessionOutcome, SessionResult};
 
 const STALE_AFTER: Duration = Duration::from_secs(120);
 
@@ -43,8 +42,15 @@ fn odin4(id: &str, created: i64) -> Session {
     Session::register(InstanceId::parse(id).unwrap(), odin("odin4"), at(created))
 }
 
+/// An operation of the user who registers the sessions.
+fn op(db: &Connection, seed: u64, second: i64) -> Op<'_> {
+    let context =
+        OpContext { now: at(second), caller: Caller { uid: 1 }, stale_after: STALE_AFTER, ids: IdSource::Seeded(seed) };
+    Op::new(db, context)
+}
+
 fn own(db: &Connection, draw: u64, created: i64) -> Session {
-    register(db, odin("odin3"), None, Caller { uid: 1 }, &[draw], at(created)).unwrap().session
+    register(&op(db, draw, created), odin("odin3"), None).unwrap().session
 }
 
 fn all(sessions: Vec<Session>) -> ChangePage {
@@ -57,15 +63,13 @@ fn read(db: &Connection, since: u64, changes: &ChangePage) -> Vec<Renamed> {
 }
 
 fn import_page(db: &Connection, reading: &PullQuery, changes: &ChangePage, seconds: i64) -> PageResult {
-    let draws = Box::new(std::array::from_fn(|n| 101 + n as u64));
-    let how = Importing { whole: reading.is_whole(), draws, at: at(seconds), stale_after: STALE_AFTER };
     let mut imported = PageResult::default();
     for turn in Turn::of(reading, changes.clone()) {
-        let mut place = (turn.finishes() && how.whole).then_some(i64::MIN);
+        let mut place = turn.finishes_whole().then_some(i64::MIN);
         while let Some(from) = place {
             place = drop_unseen(db, from).unwrap();
         }
-        imported.add(import(db, &turn, &how).unwrap());
+        imported.add(import(&op(db, 101, seconds), &turn).unwrap());
     }
     imported
 }
@@ -125,7 +129,7 @@ fn timed(session: &Session, changed: &[(SharedColumn, i64)]) -> ChangePage {
 fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic: Option<&str>) -> Record {
     let beat =
         Heartbeat { context_percent, current_epic: epic.map(|epic| Some(epic.to_owned())), ..Heartbeat::default() };
-    lifecycle::heartbeat(db, id, &beat, Caller { uid: 1 }, at(second), STALE_AFTER).unwrap().0
+    lifecycle::heartbeat(&op(db, 0, second), id, &beat).unwrap().0
 }
 
 fn acknowledge(db: &Connection, record: &Record) {
@@ -136,7 +140,7 @@ fn acknowledge(db: &Connection, record: &Record) {
         work_version: None,
         how,
     };
-    batch_result::settle(db, &BatchResult { sessions: vec![of], ..Default::default() }, at(60)).unwrap();
+    batch_result::settle(&op(db, 0, 60), &BatchResult { sessions: vec![of], ..Default::default() }).unwrap();
 }
 
 #[test]
