@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::value::as_text;
 use super::{ContextSource, SessionHistory};
+use crate::domain::Timestamp;
 use crate::domain::activity::{Activity, ActivityState, WaitingFor};
 use crate::domain::text::inline;
 use crate::domain::work::{Dated, Repository, TodoStatus, WorkSnapshot};
-use crate::domain::{Session, Timestamp};
 
 /// How many fields of a checkpoint are listed.
 const MAX_NOTES: usize = 20;
@@ -114,8 +114,8 @@ pub fn has_content(left: &SessionHistory) -> bool {
 }
 
 /// How much of what a successor needs is known: at most so much confidence, in percent, and what is not known.
-pub fn known(session: &Session, details: &WorkDetails, has_state: bool, has_step: bool) -> (u8, Vec<&'static str>) {
-    let has_goal = details.goal().is_some() || session.current_epic.is_some();
+pub fn known(details: &WorkDetails, has_epic: bool, has_state: bool, has_step: bool) -> (u8, Vec<&'static str>) {
+    let has_goal = details.goal().is_some() || has_epic;
     let has_state = has_state || details.snapshot.last_answer.is_some() || details.snapshot.compact_summary.is_some();
     let parts = [(has_goal, "its goal"), (has_state, "what was done last"), (has_step, "the next step")];
     let missing: Vec<_> = parts.iter().filter(|(known, _)| !known).map(|(_, what)| *what).collect();

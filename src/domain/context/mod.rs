@@ -115,9 +115,10 @@ pub fn reconstruct(session: &Session, left: &SessionHistory, now: Timestamp) -> 
     let details = WorkDetails::of(left);
     let (source, by_age, mut reason) = choose_source(left, &details, now);
     let history = state::WorkHistory::of(session, &records);
+    let has_epic = history.work.current_epic.is_some();
     let has_state = source != ContextSource::Session;
-    let (by_content, missing) =
-        details::known(session, &details, has_state, history.has_step() || !details.steps().is_empty());
+    let has_step = history.has_step() || !details.steps().is_empty();
+    let (by_content, missing) = details::known(&details, has_epic, has_state, has_step);
     let confidence = by_age.min(by_content);
     if by_content < by_age {
         reason.push_str(&format!("; not known: {}", missing.join(", ")));

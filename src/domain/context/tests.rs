@@ -108,7 +108,7 @@ fn old_checkpoint_is_not_the_source_but_still_used() {
     left.events = vec![event("commit_created", 40 * MINUTE, json!({}))];
     assert_eq!(
         reconstruct(&session(), &left, NOW).reason,
-        "the newest checkpoint is 1h old; the last of 1 events is 40m old; not known: its goal"
+        "the newest checkpoint is 1h old; the last of 1 events is 40m old"
     );
 }
 
@@ -143,8 +143,8 @@ fn events_after_a_checkpoint_update_its_state() {
         work: None,
     };
     let context = reconstruct(&session(), &left, NOW);
-    assert_eq!((context.source, context.confidence), (ContextSource::Checkpoint, 80));
-    assert_eq!(context.reason, "the newest checkpoint (manual) is 10m old; not known: its goal");
+    assert_eq!((context.source, context.confidence), (ContextSource::Checkpoint, 90));
+    assert_eq!(context.reason, "the newest checkpoint (manual) is 10m old");
     assert_eq!(
         context.work_state,
         WorkState {

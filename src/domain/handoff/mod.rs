@@ -48,7 +48,8 @@ impl Handoff<'_> {
             self.actions(),
             self.steps(),
         ];
-        format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts.join("\n")))
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+        format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts))
     }
 
     fn head(&self) -> String {
