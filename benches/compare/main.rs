@@ -9,6 +9,7 @@
 //! It needs Postgres's programs, psql and curl, and no network. Durability is "full" on both sides.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, reason = "nothing of a program can be reached from outside")]
 
 mod central;
 mod client;
@@ -38,14 +39,17 @@ pub struct Scale {
 }
 
 impl Scale {
+    /// `full`, or `quick` in a quick run.
     pub fn choose<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
 
+    /// Like `choose`, for counts.
     pub fn of(&self, full: u64, quick: u64) -> u64 {
         self.choose(full, quick)
     }
 
+    /// Like `choose`, for durations.
     pub fn time(&self, full: Duration, quick: Duration) -> Duration {
         self.choose(full, quick)
     }

@@ -8,6 +8,7 @@
 //! numbers are fixed, and threads do not run concurrently, so that the counts are reproducible.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, reason = "nothing of a program can be reached from outside")]
 
 mod baseline;
 mod paths;

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 /// Hands out connection slots. Clones share the slots.
 #[derive(Clone)]
-pub struct ConnectionLimiter {
+pub(super) struct ConnectionLimiter {
     slots: Arc<Mutex<SlotTable>>,
     /// Logical clock: orders the times at which connections became idle.
     ticks: Arc<AtomicU64>,
@@ -68,13 +68,13 @@ const BUSY: u64 = u64::MAX;
 
 impl ConnectionLimiter {
     /// At most `capacity` connections, at most `per_user` of them of one user.
-    pub fn new(capacity: usize, per_user: usize) -> Self {
+    pub(super) fn new(capacity: usize, per_user: usize) -> Self {
         Self { slots: Arc::default(), ticks: Arc::default(), capacity, per_user }
     }
 
     /// Takes a slot for a connection of this user, closing an idle connection if a limit is reached; `None` if no
     /// connection may be closed.
-    pub fn acquire(&self, uid: u32) -> Option<ConnectionSlot> {
+    pub(super) fn acquire(&self, uid: u32) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         if table.count(uid) >= self.per_user || table.slots.len() >= self.capacity {
             self.close_idle(&mut table, uid)?;
@@ -118,7 +118,7 @@ impl SlotState {
 }
 
 /// A slot in use; dropping it frees the slot.
-pub struct ConnectionSlot {
+pub(super) struct ConnectionSlot {
     limiter: ConnectionLimiter,
     number: u64,
     state: Arc<SlotState>,
@@ -126,17 +126,17 @@ pub struct ConnectionSlot {
 
 impl ConnectionSlot {
     /// Names the task of the connection, which is aborted when the slot is needed for another.
-    pub fn set_connection(&self, connection: AbortHandle) {
+    pub(super) fn set_connection(&self, connection: AbortHandle) {
         let _ = self.state.connection.set(connection);
     }
 
     /// Marks the connection as waiting for its client: for a request or the rest of one, or for a response to be read.
-    pub fn set_idle(&self) {
+    pub(super) fn set_idle(&self) {
         self.state.idle_since.store(self.limiter.tick(), Ordering::Relaxed);
     }
 
     /// Marks the connection as handling a request.
-    pub fn set_busy(&self) {
+    pub(super) fn set_busy(&self) {
         self.state.idle_since.store(BUSY, Ordering::Relaxed);
     }
 }

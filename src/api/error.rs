@@ -22,11 +22,11 @@ impl ApiError {
         Self(ErrorDetail { code, message: one_line(&message.into()), hint: hint.into() })
     }
 
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::BadRequest, message, "correct the request; /v1/openapi.json describes it")
     }
 
-    pub fn not_found(searched: &str) -> Self {
+    pub(crate) fn not_found(searched: &str) -> Self {
         StoreError::NotFound(searched.to_owned()).into()
     }
 
@@ -100,11 +100,11 @@ impl From<OpenError> for ApiError {
     }
 }
 
-pub async fn no_such_route(uri: Uri) -> ApiError {
+pub(super) async fn no_such_route(uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no route {}", uri.path()), "see /v1/openapi.json")
 }
 
-pub async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(
         ErrorCode::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),

@@ -32,7 +32,7 @@ impl Peer {
         Some(Self { uid: caller::effective_uid(&credentials)?, credentials })
     }
 
-    pub fn caller(self) -> Caller {
+    pub(crate) fn caller(self) -> Caller {
         Caller { uid: self.uid }
     }
 
@@ -67,7 +67,7 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 }
 
 /// A JSON body, of any Content-Type; an empty one and `null` stand for `{}`.
-pub struct JsonBody<T>(pub T);
+pub(super) struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
@@ -107,7 +107,7 @@ pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// The session id, or a prefix of one, in the path.
-pub struct Id(pub String);
+pub(super) struct Id(pub String);
 
 /// The longest accepted id in bytes. Ids have at most 32 characters; this bounds what an error quotes.
 const MAX_ID: usize = 128;
@@ -130,14 +130,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// The `Idempotency-Key` header: a request repeated with the same key gets the first response.
-pub struct IdempotencyKey(pub Option<String>);
+pub(super) struct IdempotencyKey(pub Option<String>);
 
 const KEY_HEADER: &str = "idempotency-key";
 const MAX_KEY: usize = 255;
 
 impl IdempotencyKey {
     /// The key under which the store keeps the response; `target` is the request's method and path.
-    pub fn for_request(self, target: &str, request: &impl Serialize) -> Result<Option<RequestKey>, ApiError> {
+    pub(super) fn for_request(self, target: &str, request: &impl Serialize) -> Result<Option<RequestKey>, ApiError> {
         let Some(key) = self.0 else { return Ok(None) };
         let body = serde_json::to_vec(request).map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(Some(RequestKey::new(key, target, &body)))
@@ -162,7 +162,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 /// The query of the URL.
-pub struct Params<T>(pub T);
+pub(super) struct Params<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;

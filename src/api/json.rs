@@ -10,7 +10,7 @@ use crate::wire::ErrorCode;
 
 /// A JSON response without characters that are unsafe to print on a terminal.
 #[derive(Clone, Copy, Debug)]
-pub struct Json<T>(pub T);
+pub(super) struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {

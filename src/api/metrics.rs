@@ -99,7 +99,7 @@ impl Metrics {
         r.register_with_unit("store", "Size of the store on disk", Unit::Bytes, self.store_bytes.clone());
     }
 
-    pub fn count_response(&self, method: &'static str, status: u16) {
+    pub(crate) fn count_response(&self, method: &'static str, status: u16) {
         self.responses.get_or_create(&ResponseLabels { method, status: u32::from(status) }).inc();
     }
 

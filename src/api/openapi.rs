@@ -4,7 +4,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
 /// Adds the error responses that any route may give.
-pub fn with_common_responses(mut document: OpenApi) -> OpenApi {
+pub(super) fn with_common_responses(mut document: OpenApi) -> OpenApi {
     for path in document.paths.paths.values_mut() {
         for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
             add(operation, "403", "This user may not use the socket, or this route.");

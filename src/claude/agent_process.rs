@@ -32,7 +32,7 @@ pub struct AgentProcess {
 /// The agent that runs a hook, and whether its variables in the environment are its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallingAgent {
-    pub agent: Option<AgentProcess>,
+    pub(crate) agent: Option<AgentProcess>,
     /// Whether the agent set Claude Code's variables itself. False: it inherited them from another agent.
     pub owns_environment: bool,
 }

@@ -30,9 +30,9 @@ pub struct RunningAgent {
     pub pid: i32,
     /// When the process started, in the platform's own unit; `None` if the file does not have it.
     pub started: Option<i64>,
-    pub session_id: String,
-    pub cwd: Option<String>,
-    pub transcript: Option<String>,
+    pub(crate) session_id: String,
+    pub(crate) cwd: Option<String>,
+    pub(crate) transcript: Option<String>,
     pub kind: Option<AgentKind>,
     /// The name of a background session's job.
     pub job: Option<String>,

@@ -71,7 +71,7 @@ pub struct SessionCache {
 }
 
 impl SessionCache {
-    pub fn in_folder(state_dir: &Path) -> Self {
+    pub(crate) fn in_folder(state_dir: &Path) -> Self {
         Self { dir: state_dir.join(FOLDER) }
     }
 
@@ -104,11 +104,11 @@ impl SessionCache {
         write_atomically(&path, &serde_json::to_vec(known)?, 0o600, WriteDurability::Unsynced)
     }
 
-    pub fn remove(&self, uuid: &str) {
+    pub(crate) fn remove(&self, uuid: &str) {
         let _ = fs::remove_file(self.path(uuid));
     }
 
-    /// Removes files that are older than [`MAX_AGE`].
+    /// Removes files that are older than `MAX_AGE`.
     pub fn remove_expired(&self, now: SystemTime) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {

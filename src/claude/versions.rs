@@ -85,8 +85,8 @@ pub struct Installed {
 /// An event whose hook is not installed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    pub event: HookEvent,
-    pub reason: String,
+    pub(crate) event: HookEvent,
+    pub(crate) reason: String,
 }
 
 /// The events whose hooks all installed versions accept, and the others.

@@ -29,7 +29,7 @@ use super::verbs::sync::SyncArgs;
 // A command line without a verb is a usage error of one line like any other, not a page of help.
 #[command(name = "sessiond", version, arg_required_else_help = false)]
 #[command(after_help = "Example: sessiond register --project odin --epic 003")]
-pub struct Cli {
+pub(super) struct Cli {
     /// The daemon's socket [env: SESSIOND_SOCKET] [default: the user's, else the system's]
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, display_order = 100)]
     pub socket: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 // Only the arguments of the one verb that is used are built.
 #[command(defer = true)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Run the daemon in the foreground
     Run(RunArgs),
     /// Register a session and print its id
@@ -139,20 +139,20 @@ pub fn command() -> clap::Command {
 }
 
 /// A parser of percentages.
-pub fn percent() -> clap::builder::RangedI64ValueParser<i64> {
+pub(super) fn percent() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(0..=100)
 }
 
 /// A parsed command line.
 #[derive(Debug)]
-pub enum ParsedLine {
+pub(super) enum ParsedLine {
     Verb(Box<Cli>),
     /// The help or the version, to be printed.
     Text(StyledStr),
 }
 
 impl Cli {
-    pub fn parse_args(args: &[OsString]) -> Result<ParsedLine, CliError> {
+    pub(super) fn parse_args(args: &[OsString]) -> Result<ParsedLine, CliError> {
         match Self::try_parse_from(args) {
             Ok(cli) => Ok(ParsedLine::Verb(Box::new(cli.with_socket_in_settings()))),
             Err(error) if !error.use_stderr() => Ok(ParsedLine::Text(error.render())),
@@ -181,7 +181,7 @@ fn first_word(args: &[OsString]) -> Option<&str> {
 
 /// Whether the arguments have `--json`. Also correct for arguments that cannot be parsed: their error is printed as JSON
 /// too.
-pub fn wants_json(args: &[OsString]) -> bool {
+pub(super) fn wants_json(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 

@@ -12,8 +12,8 @@ use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
 #[derive(Clone, Debug, PartialEq)]
 pub struct CliError {
     pub code: ErrorCode,
-    pub message: String,
-    pub hint: String,
+    pub(crate) message: String,
+    pub(crate) hint: String,
     /// The sessions to choose from, where several match.
     pub matches: Vec<SessionBody>,
     /// The verb's own document on stdout already reports it.
@@ -25,7 +25,7 @@ impl CliError {
         Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), is_reported: false }
     }
 
-    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(ErrorCode::Usage, message, hint)
     }
 
@@ -35,7 +35,7 @@ impl CliError {
         Self { matches, ..Self::new(ErrorCode::Ambiguous, message, "choose one and give its whole id") }
     }
 
-    pub fn stdout(error: &io::Error) -> Self {
+    pub(crate) fn stdout(error: &io::Error) -> Self {
         Self::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {error}"),

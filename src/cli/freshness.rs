@@ -12,7 +12,7 @@ use crate::wire::SessionBody;
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The cell in the column KNOWN; empty for sessions of this host and for current state.
-pub fn freshness(session: &SessionBody, now: Timestamp) -> Cell {
+pub(super) fn freshness(session: &SessionBody, now: Timestamp) -> Cell {
     let old = elapsed_since(&session.as_of, now).filter(|old| !session.local && *old >= FRESH);
     match old {
         Some(old) => Cell::new(format!("cached {}", age(old))).tone(Tone::Dim),

@@ -8,7 +8,7 @@ use similar::{Algorithm, DiffTag, capture_diff_slices_deadline};
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The removed (`-`) and added (`+`) lines, each with its number.
-pub fn line_diff(before: &str, after: &str) -> String {
+pub(super) fn line_diff(before: &str, after: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (before.lines().collect(), after.lines().collect());
     let numbered = |sign: char, index: usize, line: &str| format!("{:>4} {sign} {line}\n", index + 1);
     let mut text = String::new();

@@ -2,8 +2,8 @@
 //!
 //! Every verb prints its answer to stdout and everything else to stderr. A failure is one line on stderr, an exit code
 //! and, with `--json`, a document on stdout ([`CliError`]). Verbs that write (register, heartbeat, close, hook, exec)
-//! leave a spooled request if no daemon answers ([`offline`]). All text is escaped before it reaches a terminal
-//! ([`output`]).
+//! leave a spooled request if no daemon answers (`offline`). All text is escaped before it reaches a terminal
+//! (`output`).
 
 mod command_line;
 mod error;

@@ -15,7 +15,7 @@ use crate::spool::{ClientWrite, Spool, SpooledRequest};
 use crate::wire::{ErrorCode, ErrorDetail};
 
 /// Writes requests to the spool, and provides what a daemon would otherwise provide: ids and the machine's name.
-pub struct OfflineWriter<'a> {
+pub(super) struct OfflineWriter<'a> {
     pub env: Env<'a>,
     pub local: &'a dyn LocalOperations,
     sockets: Vec<PathBuf>,
@@ -27,7 +27,7 @@ pub struct OfflineWriter<'a> {
 }
 
 impl<'a> OfflineWriter<'a> {
-    pub fn new(
+    pub(super) fn new(
         env: Env<'a>,
         local: &'a dyn LocalOperations,
         endpoint: &Endpoint,
@@ -50,7 +50,7 @@ impl<'a> OfflineWriter<'a> {
     ///
     /// # Errors
     /// `error`, if there is no spool or it cannot be written.
-    pub fn write_to_spool(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
+    pub(super) fn write_to_spool(&self, write: ClientWrite, at: Timestamp, error: ErrorDetail) -> Result<(), CliError> {
         let Some(spool) = &self.spool else { return Err(error.into()) };
         spool.write(&SpooledRequest::new(write, &self.sockets, at), (self.random)()).map_err(|failed| CliError {
             message: format!("{}, and the spool {} cannot be written: {failed}", error.message, spool.dir().display()),
@@ -59,17 +59,17 @@ impl<'a> OfflineWriter<'a> {
     }
 
     /// The current time. Unlike `OutputStyle::now`, it advances while `exec` runs a program.
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
     /// Draws the id of a session that is registered in the spool.
-    pub fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
+    pub(super) fn draw_id(&self, project: &Project, kind: InstanceType) -> InstanceId {
         InstanceId::generate(project, kind, (self.random)())
     }
 
     /// The name of this machine: HOST_MACHINE, else the pinned identity, else the host's name.
-    pub fn machine_name(&self) -> String {
+    pub(super) fn machine_name(&self) -> String {
         let named = (self.env)("HOST_MACHINE").and_then(|name| MachineName::parse(name.to_str()?).ok());
         let pinned = || self.local.identity(&IdentityVerb::Show(IdentityOptions::default())).ok();
         let known = named.map(|name| name.to_string()).or_else(|| pinned().map(|pinned| pinned.name));
@@ -78,7 +78,7 @@ impl<'a> OfflineWriter<'a> {
 }
 
 /// The error of a request that was not sent.
-pub fn no_daemon() -> ErrorDetail {
+pub(super) fn no_daemon() -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unreachable,
         message: "no daemon answers".to_owned(),
@@ -87,6 +87,6 @@ pub fn no_daemon() -> ErrorDetail {
 }
 
 /// Whether a request certainly did not reach a daemon.
-pub fn is_unreachable(error: &ErrorDetail) -> bool {
+pub(super) fn is_unreachable(error: &ErrorDetail) -> bool {
     error.code == ErrorCode::Unreachable
 }

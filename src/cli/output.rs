@@ -17,19 +17,19 @@ use crate::domain::text::{escaped_line, escaped_lines, safe_document};
 use crate::wire::{ErrorCode, SessionBody};
 
 /// The two streams of a verb.
-pub struct Output<'a> {
+pub(super) struct Output<'a> {
     stdout: &'a mut dyn Write,
     stderr: &'a mut dyn Write,
     pub style: OutputStyle,
 }
 
 impl<'a> Output<'a> {
-    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write, style: OutputStyle) -> Self {
+    pub(super) fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write, style: OutputStyle) -> Self {
         Self { stdout, stderr, style }
     }
 
     /// Prints text that is already escaped, in one write.
-    pub fn print_rendered(&mut self, text: &str) -> Result<(), CliError> {
+    pub(super) fn print_rendered(&mut self, text: &str) -> Result<(), CliError> {
         let printed = self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush());
         match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::stdout(&error)),
@@ -38,25 +38,25 @@ impl<'a> Output<'a> {
     }
 
     /// Prints text as one escaped line.
-    pub fn print_line(&mut self, text: &str) -> Result<(), CliError> {
+    pub(super) fn print_line(&mut self, text: &str) -> Result<(), CliError> {
         self.print_rendered(&format!("{}\n", escaped_line(text)))
     }
 
     /// Prints text as escaped lines, with a line break at its end.
-    pub fn print_lines(&mut self, text: &str) -> Result<(), CliError> {
+    pub(super) fn print_lines(&mut self, text: &str) -> Result<(), CliError> {
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         self.print_rendered(&format!("{}{end}", escaped_lines(text)))
     }
 
     /// Prints a JSON document on one line.
-    pub fn print_json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
+    pub(super) fn print_json_line(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let document = serde_json::to_string(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
         self.print_rendered(&format!("{}\n", safe_document(document)))
     }
 
     /// Prints a JSON document.
-    pub fn print_json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
+    pub(super) fn print_json(&mut self, document: &impl Serialize) -> Result<(), CliError> {
         let render = if self.style.pretty { serde_json::to_string_pretty } else { serde_json::to_string };
         let document = render(document)
             .map_err(|error| CliError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"), ""))?;
@@ -64,12 +64,12 @@ impl<'a> Output<'a> {
     }
 
     /// Prints a line to stderr. A closed stderr is ignored.
-    pub fn print_note(&mut self, text: &str) {
+    pub(super) fn print_note(&mut self, text: &str) {
         let _ = writeln!(self.stderr, "{}", escaped_line(text));
     }
 
     /// Redraws the progress line; an empty text clears it.
-    pub fn draw_progress(&mut self, text: &str) {
+    pub(super) fn draw_progress(&mut self, text: &str) {
         if self.style.progress {
             let room = self.style.width.unwrap_or(80).saturating_sub(1);
             let _ = write!(self.stderr, "\r\u{1b}[K{}", text::cut_end(&escaped_line(text), room));
@@ -78,7 +78,7 @@ impl<'a> Output<'a> {
     }
 
     /// Prints a failure, and returns its exit code.
-    pub fn report_failure(&mut self, error: &CliError, json: bool) -> u8 {
+    pub(super) fn report_failure(&mut self, error: &CliError, json: bool) -> u8 {
         if json && !error.is_reported {
             // If stdout is closed, stderr still has the line.
             let _ = self.print_json(&error.document());

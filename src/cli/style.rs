@@ -7,7 +7,7 @@ use crate::domain::Timestamp;
 
 /// The meaning of a cell, shown as its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     Plain,
     Good,
     Warn,
@@ -17,7 +17,7 @@ pub enum Tone {
 
 impl Tone {
     /// The tone of a session's status.
-    pub fn of_status(status: &str) -> Self {
+    pub(super) fn of_status(status: &str) -> Self {
         match status {
             "active" => Self::Good,
             "stale" => Self::Warn,
@@ -39,7 +39,7 @@ impl Tone {
 
 /// How output is laid out, by the environment and the terminal.
 #[derive(Clone, Copy, Debug)]
-pub struct OutputStyle {
+pub(super) struct OutputStyle {
     /// The width of the terminal in columns; `None`: unlimited.
     pub width: Option<usize>,
     pub colour: bool,
@@ -53,7 +53,7 @@ pub struct OutputStyle {
 
 impl OutputStyle {
     /// The style for this process's stdout and stderr.
-    pub fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
+    pub(super) fn detect(env: impl Fn(&str) -> Option<OsString>, now: Timestamp) -> Self {
         let terminal = io::stdout().is_terminal();
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
         Self {
@@ -67,11 +67,11 @@ impl OutputStyle {
 
     /// The style for a pipe.
     #[cfg(test)]
-    pub const fn plain() -> Self {
+    pub(super) const fn plain() -> Self {
         Self { width: None, colour: false, pretty: false, progress: false, now: Timestamp::from_micros(0) }
     }
 
-    pub fn paint(&self, text: &str, tone: Tone) -> String {
+    pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
         match tone.code().filter(|_| self.colour) {
             Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
             None => text.to_owned(),

@@ -11,7 +11,7 @@ const MIN_SHRUNK_WIDTH: usize = 6;
 
 /// A column, and how it is narrowed where the terminal is too narrow.
 #[derive(Clone, Copy, Debug)]
-pub struct TableColumn {
+pub(super) struct TableColumn {
     title: &'static str,
     right: bool,
     /// Columns with a higher rank are narrowed first; those with 0 never.
@@ -20,41 +20,41 @@ pub struct TableColumn {
 }
 
 impl TableColumn {
-    pub const fn new(title: &'static str) -> Self {
+    pub(super) const fn new(title: &'static str) -> Self {
         Self { title, right: false, shrink_rank: 0, cut: cut_end }
     }
 
     /// Aligns its cells to the right.
-    pub const fn right(mut self) -> Self {
+    pub(super) const fn right(mut self) -> Self {
         self.right = true;
         self
     }
 
     /// Allows it to be narrowed, the highest `rank` first.
-    pub const fn shrink_rank(mut self, rank: u8) -> Self {
+    pub(super) const fn shrink_rank(mut self, rank: u8) -> Self {
         self.shrink_rank = rank;
         self
     }
 
     /// Cuts the middle of its cells rather than the end.
-    pub const fn cut_middle(mut self) -> Self {
+    pub(super) const fn cut_middle(mut self) -> Self {
         self.cut = cut_middle;
         self
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Cell {
+pub(super) struct Cell {
     text: String,
     tone: Tone,
 }
 
 impl Cell {
-    pub fn new(text: impl AsRef<str>) -> Self {
+    pub(super) fn new(text: impl AsRef<str>) -> Self {
         Self { text: escaped_line(text.as_ref()), tone: Tone::Plain }
     }
 
-    pub const fn tone(mut self, tone: Tone) -> Self {
+    pub(super) const fn tone(mut self, tone: Tone) -> Self {
         self.tone = tone;
         self
     }
@@ -67,22 +67,22 @@ impl<T: AsRef<str>> From<T> for Cell {
 }
 
 #[derive(Clone, Debug)]
-pub struct TextTable {
+pub(super) struct TextTable {
     columns: Vec<TableColumn>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl TextTable {
-    pub fn new(columns: impl Into<Vec<TableColumn>>) -> Self {
+    pub(super) fn new(columns: impl Into<Vec<TableColumn>>) -> Self {
         Self { columns: columns.into(), rows: Vec::new() }
     }
 
-    pub fn row(&mut self, cells: impl Into<Vec<Cell>>) {
+    pub(super) fn row(&mut self, cells: impl Into<Vec<Cell>>) {
         self.rows.push(cells.into());
     }
 
     /// The table as text, a line break at its end.
-    pub fn render(&self, style: &OutputStyle) -> String {
+    pub(super) fn render(&self, style: &OutputStyle) -> String {
         let widths = self.widths(style.width);
         let titles: Vec<_> = self.columns.iter().map(|column| Cell::new(column.title).tone(Tone::Dim)).collect();
         std::iter::once(&titles).chain(&self.rows).map(|cells| self.line(cells, &widths, style)).collect()
@@ -143,20 +143,20 @@ impl TextTable {
 
 /// Fields, each a name and a value on a line of its own.
 #[derive(Clone, Debug, Default)]
-pub struct FieldList(Vec<(&'static str, Vec<Cell>)>);
+pub(super) struct FieldList(Vec<(&'static str, Vec<Cell>)>);
 
 impl FieldList {
-    pub fn row(&mut self, name: &'static str, value: impl Into<Cell>) {
+    pub(super) fn row(&mut self, name: &'static str, value: impl Into<Cell>) {
         self.0.push((name, vec![value.into()]));
     }
 
     /// Adds a field whose value has several parts, each with its own tone.
-    pub fn parts(&mut self, name: &'static str, parts: impl Into<Vec<Cell>>) {
+    pub(super) fn parts(&mut self, name: &'static str, parts: impl Into<Vec<Cell>>) {
         self.0.push((name, parts.into()));
     }
 
     /// The fields as text, with a line break at the end. Values are never cut, so that they can be copied.
-    pub fn render(&self, style: &OutputStyle) -> String {
+    pub(super) fn render(&self, style: &OutputStyle) -> String {
         let column = self.0.iter().map(|(name, _)| width(name)).max().unwrap_or(0) + COLUMN_GAP;
         let line = |(name, parts): &(&str, Vec<Cell>)| {
             let value: String = parts.iter().map(|part| style.paint(&part.text, part.tone)).collect();

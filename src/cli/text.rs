@@ -6,10 +6,10 @@ use chrono::DateTime;
 use unicode_width::UnicodeWidthChar;
 
 use crate::domain::Timestamp;
-pub use crate::domain::time::age;
+pub(super) use crate::domain::time::age;
 
 /// The width of a text in terminal columns.
-pub fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
@@ -18,7 +18,7 @@ fn char_width(c: char) -> usize {
 }
 
 /// Cuts the end of a text to `columns`, with an ellipsis in its place.
-pub fn cut_end(text: &str, columns: usize) -> String {
+pub(super) fn cut_end(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -27,7 +27,7 @@ pub fn cut_end(text: &str, columns: usize) -> String {
 }
 
 /// Cuts the middle of a text to `columns`, with an ellipsis in its place: ids differ at their ends.
-pub fn cut_middle(text: &str, columns: usize) -> String {
+pub(super) fn cut_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -52,18 +52,18 @@ fn take_columns(chars: impl Iterator<Item = char>, columns: usize) -> (Vec<char>
 }
 
 /// The age of an RFC 3339 time, such as `4m`.
-pub fn age_since(moment: &str, now: Timestamp) -> Option<String> {
+pub(super) fn age_since(moment: &str, now: Timestamp) -> Option<String> {
     elapsed_since(moment, now).map(age)
 }
 
 /// The time since an RFC 3339 time; `None` if it is not one.
-pub fn elapsed_since(moment: &str, now: Timestamp) -> Option<Duration> {
+pub(super) fn elapsed_since(moment: &str, now: Timestamp) -> Option<Duration> {
     let then = DateTime::parse_from_rfc3339(moment).ok()?;
     Some(now.since(Timestamp::from_micros(then.timestamp_micros())))
 }
 
 /// `2026-01-30T12:00:00Z (4m ago)`.
-pub fn time_with_age(moment: &str, now: Timestamp) -> String {
+pub(super) fn time_with_age(moment: &str, now: Timestamp) -> String {
     match (age_since(moment, now), moment.split_once('.')) {
         (Some(age), Some((seconds, _))) => format!("{seconds}Z ({age} ago)"),
         (Some(age), None) => format!("{moment} ({age} ago)"),
@@ -72,12 +72,12 @@ pub fn time_with_age(moment: &str, now: Timestamp) -> String {
 }
 
 /// `1 session`, `2 sessions`.
-pub fn count(n: u64, noun: &str) -> String {
+pub(super) fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 /// `1 session is`, `2 sessions are`, of the verb's singular and plural.
-pub fn count_with_verb(n: u64, noun: &str, one: &str, many: &str) -> String {
+pub(super) fn count_with_verb(n: u64, noun: &str, one: &str, many: &str) -> String {
     format!("{} {}", count(n, noun), if n == 1 { one } else { many })
 }
 

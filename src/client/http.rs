@@ -11,8 +11,8 @@ const MAX_LINE: u64 = 4 << 10;
 /// A request; its body is JSON.
 #[derive(Debug)]
 pub struct HttpRequest {
-    pub method: &'static str,
-    pub target: String,
+    pub(crate) method: &'static str,
+    pub(crate) target: String,
     pub body: Option<Vec<u8>>,
     /// The daemon carries out requests with the same key only once.
     pub idempotency_key: Option<Uuid>,

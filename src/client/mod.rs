@@ -54,13 +54,13 @@ pub struct Client {
 }
 
 impl Client {
-    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
     pub const fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, timeout: Self::TIMEOUT, deadline: None }
     }
 
-    /// Limits how long each connect, write and read may take. Default: [`Self::TIMEOUT`].
+    /// Limits how long each connect, write and read may take. Default: `Self::TIMEOUT`.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -158,15 +158,15 @@ impl Client {
         text(body)
     }
 
-    pub fn add_event(&self, id: &str, request: &EventRequest) -> Result<EventBody> {
+    pub(crate) fn add_event(&self, id: &str, request: &EventRequest) -> Result<EventBody> {
         self.post(target::session(id, "/events"), request)
     }
 
-    pub fn add_command(&self, id: &str, request: &CommandRequest) -> Result<CommandBody> {
+    pub(crate) fn add_command(&self, id: &str, request: &CommandRequest) -> Result<CommandBody> {
         self.post(target::session(id, "/commands"), request)
     }
 
-    pub fn add_checkpoint(&self, id: &str, request: &CheckpointRequest) -> Result<CheckpointBody> {
+    pub(crate) fn add_checkpoint(&self, id: &str, request: &CheckpointRequest) -> Result<CheckpointBody> {
         self.post(target::session(id, "/checkpoints"), request)
     }
 
@@ -176,7 +176,7 @@ impl Client {
         resolved(status, &body)
     }
 
-    pub fn machines(&self) -> Result<Vec<MachineBody>> {
+    pub(crate) fn machines(&self) -> Result<Vec<MachineBody>> {
         self.get("/v1/machines".to_owned())
     }
 
@@ -190,7 +190,7 @@ impl Client {
         client.post("/v1/sync".to_owned(), &SyncRequest { wait_ms })
     }
 
-    pub fn parked(&self) -> Result<Vec<ParkedBody>> {
+    pub(crate) fn parked(&self) -> Result<Vec<ParkedBody>> {
         self.get("/v1/parked".to_owned())
     }
 
@@ -208,11 +208,11 @@ impl Client {
         self.get("/v1/identity".to_owned())
     }
 
-    pub fn identity_rename(&self, name: &str) -> Result<MachineIdentity> {
+    pub(crate) fn identity_rename(&self, name: &str) -> Result<MachineIdentity> {
         self.post("/v1/identity/rename".to_owned(), &IdentityRename { name: name.to_owned() })
     }
 
-    pub fn identity_replace(&self) -> Result<MachineIdentity> {
+    pub(crate) fn identity_replace(&self) -> Result<MachineIdentity> {
         self.request("POST", "/v1/identity/replace".to_owned(), None)
     }
 

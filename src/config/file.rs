@@ -131,7 +131,7 @@ pub(super) fn record_setting(text: &str) -> Result<Option<String>, ConfigError> 
 }
 
 impl ConfigFile {
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let table = DeTable::parse(text).map_err(|error| syntax_error(text, &error))?;
         let mut unknown = Vec::new();
         let mut record_unknown = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());

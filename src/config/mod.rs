@@ -1,6 +1,6 @@
 //! Settings: reads the configuration file and merges it with flags and environment variables.
 //!
-//! Precedence: flag ([`Overrides`]), environment variable ([`Environment`]), file ([`ConfigFile`]), default. The result
+//! Precedence: flag ([`Overrides`]), environment variable ([`Environment`]), file (`ConfigFile`), default. The result
 //! ([`Settings`]) is valid: each value is checked here. An error names the key, and never quotes a value that may hold a
 //! password.
 
@@ -51,7 +51,7 @@ pub struct Loaded {
     pub settings: Settings,
     /// The path of the configuration file, whether it exists or not.
     pub config_path: Option<PathBuf>,
-    pub file_exists: bool,
+    pub(crate) file_exists: bool,
 }
 
 /// What is wrong with the configuration: one line that names the file or the key.

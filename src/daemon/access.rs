@@ -12,7 +12,7 @@ use super::spool_scan::AllowedUsers;
 
 /// Which users may use this daemon.
 #[derive(Clone)]
-pub struct SocketAccess {
+pub(super) struct SocketAccess {
     owner: u32,
     group: Option<Group>,
 }
@@ -22,7 +22,7 @@ impl SocketAccess {
     ///
     /// # Errors
     /// `Configuration`: the group cannot be resolved.
-    pub fn new(group: Option<&str>) -> Result<Self, ErrorDetail> {
+    pub(super) fn new(group: Option<&str>) -> Result<Self, ErrorDetail> {
         let group = group.map(Group::resolve).transpose().map_err(|error| ErrorDetail {
             code: ErrorCode::Configuration,
             message: format!("socket.group: {error}"),
@@ -31,12 +31,12 @@ impl SocketAccess {
         Ok(Self { owner: rustix::process::geteuid().as_raw(), group })
     }
 
-    pub fn group_id(&self) -> Option<u32> {
+    pub(super) fn group_id(&self) -> Option<u32> {
         self.group.as_ref().map(|group| group.gid)
     }
 
     /// Decides by user id alone, from the user database: for the owners of spooled requests, who hold no connection.
-    pub fn allowed_users(&self) -> AllowedUsers {
+    pub(super) fn allowed_users(&self) -> AllowedUsers {
         let access = self.clone();
         Arc::new(move |uid| {
             let gid = peer::main_group(uid).unwrap_or(u32::MAX);
@@ -45,7 +45,7 @@ impl SocketAccess {
     }
 
     /// Decides by the connection, whose peer's groups the kernel reports.
-    pub fn policy(self) -> AccessPolicy {
+    pub(super) fn policy(self) -> AccessPolicy {
         Arc::new(move |stream| self.admit(stream))
     }
 

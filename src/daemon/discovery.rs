@@ -17,7 +17,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, ReceivedReport, Store, StoreError};
 
 /// Watches for agents, as `claude.watch` says, and records them.
-pub struct AgentRecorder {
+pub(super) struct AgentRecorder {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub settings: watch::Receiver<ApiSettings>,
@@ -28,7 +28,7 @@ pub struct AgentRecorder {
 
 impl AgentRecorder {
     /// Runs until shutdown; a change of the settings restarts the watch.
-    pub async fn run(self, mut shutdown: Shutdown) {
+    pub(super) async fn run(self, mut shutdown: Shutdown) {
         let mut claude = self.claude.clone();
         loop {
             let settings = claude.borrow_and_update().clone();

@@ -9,7 +9,7 @@ use crate::wire::{ErrorCode, ErrorDetail};
 
 use super::socket::SocketError;
 
-pub fn of_store(error: OpenError) -> ErrorDetail {
+pub(super) fn of_store(error: OpenError) -> ErrorDetail {
     let (code, hint) = match &error {
         OpenError::ForeignFolder { dir, owner, user } => {
             let hint = format!("run it as user {owner}, or `chown -R {user} {dir}`, or give another --state-dir");
@@ -49,7 +49,7 @@ fn of_open(error: &OpenError) -> (ErrorCode, &'static str) {
     }
 }
 
-pub fn of_socket(error: SocketError) -> ErrorDetail {
+pub(super) fn of_socket(error: SocketError) -> ErrorDetail {
     let (code, hint) = match &error {
         SocketError::Served(_) => (ErrorCode::Unavailable, "stop that one first, or give this one its own --socket"),
         SocketError::NotASocket(_) => (ErrorCode::Configuration, "remove it, or give another --socket"),
@@ -59,7 +59,7 @@ pub fn of_socket(error: SocketError) -> ErrorDetail {
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
 }
 
-pub fn of_config(error: &ConfigError) -> ErrorDetail {
+pub(super) fn of_config(error: &ConfigError) -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Configuration,
         message: error.to_string(),
@@ -68,7 +68,7 @@ pub fn of_config(error: &ConfigError) -> ErrorDetail {
 }
 
 /// A part of the daemon ended by itself.
-pub fn of_part(part: &str) -> ErrorDetail {
+pub(super) fn of_part(part: &str) -> ErrorDetail {
     ErrorDetail {
         code: ErrorCode::Unavailable,
         message: format!("{part} has stopped, and sessiond with it; what was acknowledged is on disk"),
@@ -76,7 +76,7 @@ pub fn of_part(part: &str) -> ErrorDetail {
     }
 }
 
-pub fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
+pub(super) fn of_io(what: &str, error: &io::Error) -> ErrorDetail {
     ErrorDetail {
         code: code_of(error),
         message: format!("{what}: {error}"),

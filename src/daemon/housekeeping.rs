@@ -17,7 +17,12 @@ const LOG_RETRY_DELAY: Duration = Duration::from_millis(500);
 const CHECK_RETRY_DELAY: Duration = Duration::from_secs(600);
 
 /// Runs until shutdown.
-pub async fn run(store: Store, clock: Clock, settings: watch::Receiver<LivenessSettings>, mut shutdown: Shutdown) {
+pub(super) async fn run(
+    store: Store,
+    clock: Clock,
+    settings: watch::Receiver<LivenessSettings>,
+    mut shutdown: Shutdown,
+) {
     tokio::select! {
         () = prune(&store, &clock, settings) => {}
         () = truncate_log(&store) => {}

@@ -16,7 +16,7 @@ use super::failure;
 ///
 /// # Errors
 /// `Configuration` when the explicit name and the pinned one disagree.
-pub fn pin(
+pub(super) fn pin(
     file: &IdentityFile,
     explicit: Option<&MachineName>,
     host_id: Uuid,

@@ -16,7 +16,7 @@ use crate::wire::{ErrorCode, ErrorDetail};
 use super::liveness::LivenessSettings;
 use super::logging::LogLevel;
 
-pub struct LiveSettings {
+pub(super) struct LiveSettings {
     api: watch::Sender<ApiSettings>,
     sync: watch::Sender<SyncSettings<PostgresOptions>>,
     liveness: watch::Sender<LivenessSettings>,
@@ -25,7 +25,7 @@ pub struct LiveSettings {
 }
 
 impl LiveSettings {
-    pub fn new(loaded: &Loaded, postgres: Option<PostgresOptions>, log: LogLevel) -> Self {
+    pub(super) fn new(loaded: &Loaded, postgres: Option<PostgresOptions>, log: LogLevel) -> Self {
         let settings = &loaded.settings;
         Self {
             api: watch::Sender::new(for_api(loaded)),
@@ -36,24 +36,24 @@ impl LiveSettings {
         }
     }
 
-    pub fn api(&self) -> watch::Receiver<ApiSettings> {
+    pub(super) fn api(&self) -> watch::Receiver<ApiSettings> {
         self.api.subscribe()
     }
 
-    pub fn sync(&self) -> watch::Receiver<SyncSettings<PostgresOptions>> {
+    pub(super) fn sync(&self) -> watch::Receiver<SyncSettings<PostgresOptions>> {
         self.sync.subscribe()
     }
 
-    pub fn liveness(&self) -> watch::Receiver<LivenessSettings> {
+    pub(super) fn liveness(&self) -> watch::Receiver<LivenessSettings> {
         self.liveness.subscribe()
     }
 
-    pub fn claude(&self) -> watch::Receiver<ClaudeSettings> {
+    pub(super) fn claude(&self) -> watch::Receiver<ClaudeSettings> {
         self.claude.subscribe()
     }
 
     /// Applies new settings; only parts whose settings changed are notified.
-    pub fn replace(&self, loaded: &Loaded, postgres: Option<PostgresOptions>) {
+    pub(super) fn replace(&self, loaded: &Loaded, postgres: Option<PostgresOptions>) {
         replace(&self.api, for_api(loaded));
         replace(&self.sync, for_sync(&loaded.settings, postgres));
         replace(&self.liveness, for_liveness(&loaded.settings));
@@ -62,7 +62,7 @@ impl LiveSettings {
     }
 
     /// Records why the changed configuration is not applied; the settings in force stay.
-    pub fn reject(&self, why: String) {
+    pub(super) fn reject(&self, why: String) {
         self.api.send_modify(|api| api.config_error = Some(why));
     }
 }

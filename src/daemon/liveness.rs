@@ -23,7 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{OpContext, ProcessChanges, Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LivenessSettings {
+pub(super) struct LivenessSettings {
     /// How often the daemon records a heartbeat for the processes that run.
     pub heartbeat_interval: Duration,
     pub stale_after: Duration,
@@ -33,7 +33,7 @@ pub struct LivenessSettings {
 
 /// Triggers a check of the processes before a request is answered, if the last one is too old.
 #[derive(Clone)]
-pub struct CheckTrigger {
+pub(super) struct CheckTrigger {
     last_check: watch::Receiver<Timestamp>,
     request: Arc<Notify>,
     settings: watch::Receiver<LivenessSettings>,
@@ -46,7 +46,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 impl CheckTrigger {
     /// Waits for a check if the last one is overdue, as after a sleep of the machine: until then sessions of running
     /// processes would be reported as stale.
-    pub async fn check_if_overdue(&self) {
+    pub(super) async fn check_if_overdue(&self) {
         let overdue = self.settings.borrow().heartbeat_interval * 3 / 2;
         // The time at which a check began counts: one that began before a sleep may end after it.
         let recent = |last: &Timestamp| (self.clock)().since(*last) <= overdue;
@@ -57,7 +57,7 @@ impl CheckTrigger {
     }
 }
 
-pub struct Liveness {
+pub(super) struct Liveness {
     store: Store,
     clock: Clock,
     settings: watch::Receiver<LivenessSettings>,
@@ -71,7 +71,12 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    pub fn new(store: Store, clock: Clock, settings: watch::Receiver<LivenessSettings>, woke: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        store: Store,
+        clock: Clock,
+        settings: watch::Receiver<LivenessSettings>,
+        woke: Arc<Notify>,
+    ) -> Self {
         Self {
             store,
             settings,
@@ -84,7 +89,7 @@ impl Liveness {
         }
     }
 
-    pub fn trigger(&self) -> CheckTrigger {
+    pub(super) fn trigger(&self) -> CheckTrigger {
         CheckTrigger {
             last_check: self.last_check.subscribe(),
             request: self.check_requested.clone(),
@@ -94,7 +99,7 @@ impl Liveness {
     }
 
     /// Runs until shutdown.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub(super) async fn run(mut self, mut shutdown: Shutdown) {
         let mut wakes = WakeDetector::new(self.clock.clone());
         let registered = self.store.new_processes();
         let mut settings = self.settings.clone();

@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::MakeWriter;
 const MAX_BYTES: u64 = 8 << 20;
 
 /// The log file, shared by all threads.
-pub struct LogFile(Mutex<OpenLog>);
+pub(super) struct LogFile(Mutex<OpenLog>);
 
 struct OpenLog {
     path: PathBuf,
@@ -30,7 +30,7 @@ impl LogFile {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         Self::with_max_bytes(path, MAX_BYTES)
     }
 
@@ -57,7 +57,7 @@ impl OpenLog {
 }
 
 /// Writes one line: the subscriber calls `write` once for each event.
-pub struct LineWriter<'a>(MutexGuard<'a, OpenLog>);
+pub(super) struct LineWriter<'a>(MutexGuard<'a, OpenLog>);
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::format::{FormatFields, Writer, debug_fn};
 use crate::domain::text::{escaped_line, safe_document};
 
 /// Formats the fields of an event as `name=value`, each value as one line without unsafe characters.
-pub fn safe_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+pub(super) fn safe_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
         let value = escaped_line(&format!("{value:?}"));
         match field.name() {
@@ -28,7 +28,7 @@ pub fn safe_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 
 }
 
 /// A writer of JSON lines that escapes the unsafe characters in them.
-pub struct SafeJson<W>(pub W);
+pub(super) struct SafeJson<W>(pub W);
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for SafeJson<M> {
     type Writer = SafeJson<M::Writer>;

@@ -15,10 +15,10 @@ use super::log_text::{SafeJson, safe_fields};
 use crate::config::{LogFormat, LogSettings};
 
 /// Changes the level while the daemon runs.
-pub struct LogLevel(reload::Handle<Targets, Registry>);
+pub(super) struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
-    pub fn set(&self, level: LevelFilter) {
+    pub(super) fn set(&self, level: LevelFilter) {
         // It fails only if the subscriber is gone.
         let _ = self.0.reload(targets(level));
     }
@@ -36,7 +36,7 @@ fn targets(level: LevelFilter) -> Targets {
 ///
 /// # Errors
 /// The log file cannot be opened.
-pub fn start(settings: &LogSettings) -> io::Result<LogLevel> {
+pub(super) fn start(settings: &LogSettings) -> io::Result<LogLevel> {
     let (filter, handle) = reload::Layer::new(targets(settings.level));
     let file = settings.file.as_deref().map(LogFile::open).transpose()?;
     let layer: Box<dyn Layer<_> + Send + Sync> = match (settings.format, file) {

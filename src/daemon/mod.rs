@@ -1,6 +1,6 @@
 //! The daemon: opens the store and the socket, starts the parts, supervises them, and shuts them down in order.
 //!
-//! [`start`] describes the order of a start, [`supervise`] what ends a daemon and how it shuts down. The socket is
+//! `start` describes the order of a start, `supervise` what ends a daemon and how it shuts down. The socket is
 //! served on the main thread; the store's writer and sync have a thread each.
 
 mod access;

@@ -14,7 +14,7 @@ use super::systemd;
 /// How long to wait after a change: editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-pub struct Reloads<'a> {
+pub(super) struct Reloads<'a> {
     overrides: &'a Overrides,
     environment: &'a Environment<'a>,
     current: Loaded,
@@ -25,7 +25,7 @@ pub struct Reloads<'a> {
 }
 
 impl<'a> Reloads<'a> {
-    pub fn new(current: Loaded, overrides: &'a Overrides, environment: &'a Environment<'a>) -> Self {
+    pub(super) fn new(current: Loaded, overrides: &'a Overrides, environment: &'a Environment<'a>) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let folder = current.config_path.as_deref().and_then(Path::parent).filter(|folder| folder.is_dir());
         let watcher = folder.and_then(|folder| match watch(folder, sender) {
@@ -39,7 +39,7 @@ impl<'a> Reloads<'a> {
     }
 
     /// Returns when something changed in the configuration file's folder.
-    pub async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             return std::future::pending().await;
         }
@@ -48,7 +48,7 @@ impl<'a> Reloads<'a> {
     }
 
     /// Reads the configuration again and applies it. An invalid one is reported, and the settings in force stay.
-    pub fn reload(&mut self, settings: &LiveSettings) {
+    pub(super) fn reload(&mut self, settings: &LiveSettings) {
         systemd::reloading();
         match self.load() {
             Ok((loaded, postgres)) => {

@@ -5,13 +5,13 @@ use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::mpsc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(super) enum Signal {
     Stop,
     Reload,
 }
 
 /// Dropping it ends the signal thread.
-pub struct SignalGuard(Handle);
+pub(super) struct SignalGuard(Handle);
 
 impl Drop for SignalGuard {
     fn drop(&mut self) {
@@ -23,7 +23,7 @@ impl Drop for SignalGuard {
 ///
 /// # Errors
 /// The handlers or the thread cannot be installed.
-pub fn listen() -> std::io::Result<(mpsc::UnboundedReceiver<Signal>, SignalGuard)> {
+pub(super) fn listen() -> std::io::Result<(mpsc::UnboundedReceiver<Signal>, SignalGuard)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = signals.handle();
     let (sender, receiver) = mpsc::unbounded_channel();

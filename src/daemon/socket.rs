@@ -22,7 +22,7 @@ use crate::wire::ErrorDetail;
 
 /// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(super) enum SocketError {
     #[error("another daemon answers on {0}")]
     Served(String),
     #[error("{0} exists and is not a socket")]
@@ -34,7 +34,7 @@ pub enum SocketError {
 }
 
 /// A socket that listens.
-pub struct BoundSocket {
+pub(super) struct BoundSocket {
     pub listener: UnixListener,
     /// None if systemd owns the socket.
     pub file: Option<SocketFile>,
@@ -44,7 +44,7 @@ pub struct BoundSocket {
 ///
 /// # Errors
 /// The socket cannot be opened, or its group is unknown.
-pub fn open(settings: &SocketSettings) -> Result<(BoundSocket, SocketAccess), ErrorDetail> {
+pub(super) fn open(settings: &SocketSettings) -> Result<(BoundSocket, SocketAccess), ErrorDetail> {
     if let Some(Inherited { listener, group }) = inherited().map_err(failure::of_socket)? {
         // A socket unit with SocketGroup= configures access, if socket.group does not.
         let group = settings.group.clone().or_else(|| group.map(|gid| gid.to_string()));
@@ -98,7 +98,7 @@ fn prepare_inherited(socket: OwnedFd) -> io::Result<Inherited> {
 
 /// The file of a socket that this daemon bound. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     version: FileId,
 }
@@ -106,20 +106,20 @@ pub struct SocketFile {
 /// Identifies a file among those that have been at one path. The change time is part of it, as inode numbers are reused
 /// soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
     changed_at: (i64, i64),
 }
 
 impl FileId {
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         Ok(Self { device: found.dev(), inode: found.ino(), changed_at: (found.ctime(), found.ctime_nsec()) })
     }
 
     /// Whether both have the same inode: the file may have been given another mode or owner in between.
-    pub fn has_same_inode(self, other: Self) -> bool {
+    pub(super) fn has_same_inode(self, other: Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 }
@@ -141,7 +141,7 @@ fn is_served_by_this_process(path: &Path) -> bool {
 
 impl SocketFile {
     /// Whether the path still leads to this socket. Its mode and owner may have been changed.
-    pub fn is_in_place(&mut self) -> bool {
+    pub(super) fn is_in_place(&mut self) -> bool {
         let Ok(now) = FileId::at(&self.path) else { return false };
         if now == self.version {
             return true;
@@ -158,7 +158,7 @@ impl SocketFile {
 ///
 /// # Errors
 /// Another daemon answers there, the path is not a socket, or the file system refuses.
-pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(super) fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |source: io::Error| SocketError::Io { path: path.display().to_string(), source };
     make_folder(path, mode, group).map_err(failed)?;
     remove_stale_socket(path)?;

@@ -19,7 +19,7 @@ use crate::config::SocketSettings;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Keeps a socket reachable by its path.
-pub struct SocketKeeper {
+pub(super) struct SocketKeeper {
     path: PathBuf,
     mode: u32,
     group: Option<u32>,
@@ -32,7 +32,7 @@ pub struct SocketKeeper {
 
 impl SocketKeeper {
     /// Keeps the socket of `file`, or an inherited one if there is no file.
-    pub fn new(settings: &SocketSettings, group: Option<u32>, file: Option<SocketFile>) -> Self {
+    pub(super) fn new(settings: &SocketSettings, group: Option<u32>, file: Option<SocketFile>) -> Self {
         let SocketSettings { path, mode, .. } = settings;
         let inherited = if file.is_none() { FileId::at(path).ok() } else { None };
         let state = SocketState { path: path.display().to_string(), inherited: file.is_none(), error: None };
@@ -40,17 +40,17 @@ impl SocketKeeper {
         Self { path: path.clone(), mode: *mode, group, file, inherited, state: watch::Sender::new(state) }
     }
 
-    pub fn state(&self) -> watch::Receiver<SocketState> {
+    pub(super) fn state(&self) -> watch::Receiver<SocketState> {
         self.state.subscribe()
     }
 
     /// The socket file. Taking it stops the keeper from binding the socket again; dropping it removes the file.
-    pub fn file(&self) -> Arc<Mutex<Option<SocketFile>>> {
+    pub(super) fn file(&self) -> Arc<Mutex<Option<SocketFile>>> {
         self.file.clone()
     }
 
     /// Checks the path at an interval, and sends each new listener. Returns when the receiver is dropped.
-    pub async fn run(self, listeners: mpsc::Sender<UnixListener>) {
+    pub(super) async fn run(self, listeners: mpsc::Sender<UnixListener>) {
         let keeper = Arc::new(self);
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;

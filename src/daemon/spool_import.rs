@@ -46,7 +46,7 @@ const START_LIMIT: Duration = Duration::from_millis(200);
 
 /// What an importer works with.
 #[derive(Clone)]
-pub struct ImportContext {
+pub(super) struct ImportContext {
     pub spool: Spool,
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
@@ -62,7 +62,7 @@ pub struct ImportContext {
 }
 
 /// Imports from one folder.
-pub struct SpoolImporter {
+pub(super) struct SpoolImporter {
     context: ImportContext,
     /// None while a pass uses it.
     scanner: Option<SpoolScanner>,
@@ -71,7 +71,7 @@ pub struct SpoolImporter {
 
 /// What remains in the folder after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassResult {
+pub(super) enum PassResult {
     /// Nothing that can be imported now.
     Complete,
     /// More files than one pass opens.
@@ -127,7 +127,7 @@ struct PassState {
 }
 
 /// Imports what is spooled in all folders, then sets `imported`, and imports new requests until shutdown.
-pub async fn run_all(mut importers: Vec<SpoolImporter>, imported: watch::Sender<bool>, mut shutdown: Shutdown) {
+pub(super) async fn run_all(mut importers: Vec<SpoolImporter>, imported: watch::Sender<bool>, mut shutdown: Shutdown) {
     for importer in &mut importers {
         tokio::select! {
             () = importer.import_pending() => {}
@@ -142,12 +142,12 @@ pub async fn run_all(mut importers: Vec<SpoolImporter>, imported: watch::Sender<
 }
 
 impl SpoolImporter {
-    pub fn new(context: ImportContext) -> Self {
+    pub(super) fn new(context: ImportContext) -> Self {
         Self { context, scanner: Some(SpoolScanner::default()), retry_delay: RETRY_DELAY }
     }
 
     /// Imports each request that is added to the folder, until shutdown.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub(super) async fn run(mut self, mut shutdown: Shutdown) {
         let mut folder = FolderWatcher::new(self.context.spool.dir().to_owned(), SCAN_INTERVAL);
         loop {
             let began = Instant::now();
@@ -167,7 +167,7 @@ impl SpoolImporter {
     }
 
     /// Imports what is in the folder for at most about [`START_LIMIT`].
-    pub async fn import_briefly(&mut self) {
+    pub(super) async fn import_briefly(&mut self) {
         let began = Instant::now();
         while self.pass().await == PassResult::More && began.elapsed() < START_LIMIT {}
     }
@@ -185,7 +185,7 @@ impl SpoolImporter {
     }
 
     /// Imports a bounded number of requests.
-    pub async fn pass(&mut self) -> PassResult {
+    pub(super) async fn pass(&mut self) -> PassResult {
         let Some(mut scanner) = self.scanner.take() else { return PassResult::Complete };
         let ImportContext { spool, socket, allowed, group, clock, .. } = self.context.clone();
         let chosen = tokio::task::spawn_blocking(move || {

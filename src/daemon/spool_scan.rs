@@ -34,11 +34,11 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 const ALLOWED_TTL: Duration = Duration::from_secs(10);
 
 /// Whether a user may use this daemon. May block.
-pub type AllowedUsers = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+pub(super) type AllowedUsers = Arc<dyn Fn(u32) -> bool + Send + Sync>;
 
 /// What is remembered between passes.
 #[derive(Default)]
-pub struct SpoolScanner {
+pub(super) struct SpoolScanner {
     ignored: HashMap<u32, HashMap<FileVersion, Ignored>>,
     failed: HashMap<FileVersion, Failed>,
     /// By user, with the time at which the user database was read.
@@ -79,7 +79,7 @@ impl Failed {
 
 /// The files chosen in one pass.
 #[derive(Default)]
-pub struct Chosen {
+pub(super) struct Chosen {
     /// The requests, oldest first.
     pub requests: Vec<(SpoolEntry, SpooledRequest)>,
     /// Files that hold no valid request; they are to be quarantined.
@@ -88,7 +88,7 @@ pub struct Chosen {
 }
 
 /// A request that can never be applied.
-pub struct Rejected {
+pub(super) struct Rejected {
     pub entry: SpoolEntry,
     pub content: Vec<u8>,
     pub reason: String,
@@ -96,7 +96,7 @@ pub struct Rejected {
 
 /// Whether a failed request may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempts {
+pub(super) enum Attempts {
     Left,
     Exhausted,
 }
@@ -114,7 +114,7 @@ impl SpoolScanner {
     ///
     /// # Errors
     /// The folder is not safe to read, or cannot be read.
-    pub fn choose(
+    pub(super) fn choose(
         &mut self,
         spool: &Spool,
         socket: &std::path::Path,
@@ -224,7 +224,7 @@ impl SpoolScanner {
 
     /// Records that a request could not be applied; later ones with the key `holds` wait for it. Returns whether one for
     /// an unknown session may be tried again.
-    pub fn record_failure(&mut self, entry: &SpoolEntry, reason: &str, holds: Option<String>) -> Attempts {
+    pub(super) fn record_failure(&mut self, entry: &SpoolEntry, reason: &str, holds: Option<String>) -> Attempts {
         let now = Instant::now();
         let failed = self.failed.entry(entry.version).or_insert_with(|| Failed {
             attempts: 0,
@@ -245,17 +245,17 @@ impl SpoolScanner {
     }
 
     /// Forgets the failures of a request that is applied or quarantined.
-    pub fn forget(&mut self, entry: &SpoolEntry) {
+    pub(super) fn forget(&mut self, entry: &SpoolEntry) {
         self.failed.remove(&entry.version);
     }
 
     /// The keys whose requests wait for an earlier one, each with that one's file.
-    pub fn held(&self) -> HashMap<String, FileVersion> {
+    pub(super) fn held(&self) -> HashMap<String, FileVersion> {
         self.failed.iter().filter_map(|(version, failed)| Some((failed.holds.clone()?, *version))).collect()
     }
 
     /// Whether requests are to be tried again.
-    pub fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         !self.failed.is_empty()
     }
 

@@ -36,7 +36,7 @@ use crate::sync::worker::Worker;
 use crate::wire::ErrorDetail;
 
 /// What the parts of the daemon share.
-pub struct DaemonContext {
+pub(super) struct DaemonContext {
     pub store: Store,
     pub identity: Arc<PinnedIdentity>,
     pub clock: Clock,
@@ -53,7 +53,11 @@ impl DaemonContext {
     ///
     /// # Errors
     /// The store cannot be written, the quarantine cannot be opened, or a thread cannot be started.
-    pub async fn start(self, socket: BoundSocket, environment: &Environment<'_>) -> Result<RunningDaemon, ErrorDetail> {
+    pub(super) async fn start(
+        self,
+        socket: BoundSocket,
+        environment: &Environment<'_>,
+    ) -> Result<RunningDaemon, ErrorDetail> {
         let name = self.identity.current().name;
         self.store.file_under(name.clone(), (self.clock)()).await.map_err(|error| failure::of_store(error.into()))?;
         self.identity.claim(Uuid::new_v4()).map_err(failure::of_store)?;

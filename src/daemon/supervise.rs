@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::wire::ErrorDetail;
 
 /// The handles of all parts.
-pub struct RunningDaemon {
+pub(super) struct RunningDaemon {
     pub store: Store,
     pub settings: LiveSettings,
     pub loaded: Loaded,
@@ -45,7 +45,7 @@ impl RunningDaemon {
     ///
     /// # Errors
     /// A part ended by itself.
-    pub async fn run(
+    pub(super) async fn run(
         mut self,
         mut signals: mpsc::UnboundedReceiver<Signal>,
         overrides: &Overrides,

@@ -10,14 +10,14 @@ use crate::wire::ErrorDetail;
 
 use super::failure;
 
-pub struct SyncThread {
+pub(super) struct SyncThread {
     stop: Stop,
     thread: JoinHandle<()>,
 }
 
 impl SyncThread {
     /// Runs `worker` until `stop` is signalled or dropped.
-    pub fn start<F>(worker: Worker<PostgresOptions, F>, stop: Stop) -> Result<Self, ErrorDetail>
+    pub(super) fn start<F>(worker: Worker<PostgresOptions, F>, stop: Stop) -> Result<Self, ErrorDetail>
     where
         F: Fn(&PostgresOptions) -> Postgres + Clone + Send + Sync + 'static,
     {
@@ -30,7 +30,7 @@ impl SyncThread {
     }
 
     /// Stops sync after a final push of what is pending, as far as its deadline allows.
-    pub async fn finish(self) {
+    pub(super) async fn finish(self) {
         self.stop.stop();
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {

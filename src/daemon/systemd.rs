@@ -9,15 +9,15 @@ use crate::domain::LinkStatus;
 use crate::store::Store;
 use crate::sync::watchdog::Watchdog;
 
-pub fn ready() {
+pub(super) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-pub fn stopping() {
+pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(_) => notify(&[NotifyState::Reloading]),
@@ -26,7 +26,7 @@ pub fn reloading() {
 
 /// Reports the state of the link to central, and feeds the watchdog while the store's writer answers and sync makes
 /// progress. Never returns.
-pub async fn report_status(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Watchdog) {
+pub(super) async fn report_status(store: Store, mut link: watch::Receiver<LinkStatus>, sync: Watchdog) {
     const WITHOUT_WATCHDOG: Duration = Duration::from_secs(3600);
     let interval = watchdog_interval();
     loop {

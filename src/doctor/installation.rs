@@ -23,7 +23,7 @@ pub(super) struct ServingInstallation<'a> {
 impl<'a> ServingInstallation<'a> {
     /// Decides by the daemon that answers. If it is the system's service, its configuration is checked and not the one in the
     /// user's home, and without the variables of the user's shell.
-    pub fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
+    pub(super) fn by(status: Option<&StatusBody>, overrides: &Overrides, environment: &Environment<'a>) -> Self {
         let system = DefaultPaths::system(environment.os);
         let is_system = status.is_some_and(|status| system.state_dir.as_deref() == Some(Path::new(&status.store.path)));
         let own = Self {
@@ -44,7 +44,7 @@ impl<'a> ServingInstallation<'a> {
     }
 
     /// The finding of a configuration that only this user may not read.
-    pub fn unreadable(&self, error: &ConfigError) -> Option<Finding> {
+    pub(super) fn unreadable(&self, error: &ConfigError) -> Option<Finding> {
         let path = self.overrides.config.as_deref()?;
         let denied = File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
         (self.lacks_rights && denied)
@@ -52,7 +52,7 @@ impl<'a> ServingInstallation<'a> {
     }
 
     /// Adds the password file that the unit loads with LoadCredential=.
-    pub fn add_credential(&self, settings: &mut Settings) {
+    pub(super) fn add_credential(&self, settings: &mut Settings) {
         if let Some(central) = settings.central.as_mut().filter(|_| self.is_system) {
             let credential = || CREDENTIAL_FILES.iter().map(PathBuf::from).find(|path| path.exists());
             central.password_file = central.password_file.take().or_else(credential);

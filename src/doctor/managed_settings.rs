@@ -27,7 +27,7 @@ pub(super) fn folder(os: Os) -> &'static Path {
 
 impl ManagedSettings {
     /// Reads `managed-settings.json`, and the files in `managed-settings.d` in the order of their names.
-    pub fn read(folder: &Path) -> Self {
+    pub(super) fn read(folder: &Path) -> Self {
         let entries = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten();
         let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_fragment(path)).collect();
         paths.sort_unstable();
@@ -57,13 +57,13 @@ impl ManagedSettings {
     }
 
     /// The value of a boolean setting, and the file that sets it.
-    pub fn flag(&self, name: &str) -> Option<(bool, &Path)> {
+    pub(super) fn flag(&self, name: &str) -> Option<(bool, &Path)> {
         let mut values =
             self.files.iter().rev().filter_map(|(path, text)| Some((settings::flag(text, name)?, path.as_path())));
         values.next()
     }
 
-    pub fn has_hook(&self, event: HookEvent) -> bool {
+    pub(super) fn has_hook(&self, event: HookEvent) -> bool {
         self.files.iter().any(|(_, text)| settings::has_hook(text, event).unwrap_or(false))
     }
 }

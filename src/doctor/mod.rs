@@ -1,7 +1,7 @@
 //! Checks every part of an installation, and advises how to fix what is wrong. Changes nothing.
 //!
 //! Each check returns findings (`good`, `odd` or `wrong`) and never fails: what cannot be checked is a finding too. A daemon
-//! that answers decides which installation is checked ([`installation`]).
+//! that answers decides which installation is checked (`installation`).
 
 mod addresses;
 mod agents;

@@ -130,7 +130,7 @@ pub struct ActivityEvent {
     pub detail: Option<String>,
     /// When it happened.
     pub at: Timestamp,
-    pub source: ActivitySource,
+    pub(crate) source: ActivitySource,
     /// Which agent of the session the event is about.
     pub actor: Actor,
     /// The turn is over, but tasks in the background go on: the status file says idle then.
@@ -154,7 +154,7 @@ pub enum Actor {
 /// How an event belongs to a request for permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionEvent {
-    pub is_notification: bool,
+    pub(crate) is_notification: bool,
     /// The agent's id of the user's prompt, if it has one.
     pub prompt_id: Option<String>,
 }
@@ -162,8 +162,8 @@ pub struct PermissionEvent {
 /// The newest request for permission, by which its late notification is recognised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermissionRequest {
-    pub at: Timestamp,
-    pub prompt_id: Option<String>,
+    pub(crate) at: Timestamp,
+    pub(crate) prompt_id: Option<String>,
 }
 
 /// What an agent does, as all machines know it.

@@ -103,7 +103,7 @@ impl StartSource {
 /// An agent's report; all fields are valid.
 #[derive(Clone, Debug)]
 pub struct ValidReport {
-    pub sign: AgentSignal,
+    pub(crate) sign: AgentSignal,
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
     pub working_dir: Option<String>,
@@ -125,8 +125,8 @@ pub struct ValidReport {
 /// A session that a report may belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionCandidate {
-    pub id: InstanceId,
-    pub closed: bool,
+    pub(crate) id: InstanceId,
+    pub(crate) closed: bool,
     /// Whether the process that reports is the one that used the session last; `None`: one of the two is unknown.
     pub same_process: Option<bool>,
     /// The report's id is the session's current one, or one of the two has none.

@@ -34,7 +34,7 @@ macro_rules! shared_columns {
                 }
             }
 
-            pub fn copy(self, from: &Session, to: &mut Session) {
+            pub(crate) fn copy(self, from: &Session, to: &mut Session) {
                 match self {
                     $(Self::$column => to.$field.clone_from(&from.$field),)*
                 }
@@ -71,7 +71,7 @@ impl ColumnTimes {
         self.0[column as usize]
     }
 
-    pub fn set(&mut self, column: SharedColumn, at: Timestamp) {
+    pub(crate) fn set(&mut self, column: SharedColumn, at: Timestamp) {
         self.0[column as usize] = Some(at);
     }
 
@@ -80,16 +80,16 @@ impl ColumnTimes {
         SharedColumn::ALL.iter().filter_map(|column| Some((*column, self.get(*column)?)))
     }
 
-    pub fn newest(&self) -> Option<Timestamp> {
+    pub(crate) fn newest(&self) -> Option<Timestamp> {
         self.iter().map(|(_, at)| at).max()
     }
 
-    pub fn to_json(self) -> String {
+    pub(crate) fn to_json(self) -> String {
         let named: BTreeMap<_, _> = self.iter().map(|(column, at)| (column.name(), at.micros())).collect();
         serde_json::to_string(&named).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// Reads what [`ColumnTimes::to_json`] or central wrote. What cannot be parsed counts as unknown.
+    /// Reads what `ColumnTimes::to_json` or central wrote. What cannot be parsed counts as unknown.
     pub fn from_json(json: &str) -> Self {
         let named: BTreeMap<String, i64> = serde_json::from_str(json).unwrap_or_default();
         let mut times = Self::default();

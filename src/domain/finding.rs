@@ -21,8 +21,8 @@ impl Verdict {
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub check: &'static str,
-    pub verdict: Verdict,
+    pub(crate) check: &'static str,
+    pub(crate) verdict: Verdict,
     /// What was found: one line, without secrets.
     pub found: String,
     /// What to do about it; empty if nothing is to be done.
@@ -30,15 +30,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn good(check: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn good(check: &'static str, found: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Good, found: found.into(), advice: String::new() }
     }
 
-    pub fn odd(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(crate) fn odd(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Odd, found: found.into(), advice: advice.into() }
     }
 
-    pub fn wrong(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(crate) fn wrong(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Wrong, found: found.into(), advice: advice.into() }
     }
 }

@@ -77,13 +77,13 @@ pub struct NewRecord {
 /// The fields of a command beside its type and action.
 #[derive(Clone, Debug, Default)]
 pub struct CommandDetails {
-    pub tool_name: Option<String>,
-    pub parameters: Option<Map<String, Value>>,
-    pub result: Option<Value>,
-    pub error_message: Option<String>,
-    pub success: Option<bool>,
-    pub execution_time_ms: Option<i64>,
-    pub tags: Vec<String>,
+    pub(crate) tool_name: Option<String>,
+    pub(crate) parameters: Option<Map<String, Value>>,
+    pub(crate) result: Option<Value>,
+    pub(crate) error_message: Option<String>,
+    pub(crate) success: Option<bool>,
+    pub(crate) execution_time_ms: Option<i64>,
+    pub(crate) tags: Vec<String>,
 }
 
 /// Whether central accepts records of one kind.
@@ -163,7 +163,7 @@ impl HistoryTables {
         RecordKind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }
 
-    pub fn accepts(&self, event_type: &str) -> bool {
+    pub(crate) fn accepts(&self, event_type: &str) -> bool {
         self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
     }
 }
@@ -271,7 +271,7 @@ impl NewRecord {
         self.kind
     }
 
-    pub fn record_type(&self) -> &str {
+    pub(crate) fn record_type(&self) -> &str {
         &self.record_type
     }
 

@@ -62,11 +62,11 @@ pub struct LinkStatus {
     pub since: Timestamp,
     /// The last error, without secrets.
     pub last_error: Option<String>,
-    pub last_sync_at: Option<Timestamp>,
-    pub round_trip: Option<Duration>,
+    pub(crate) last_sync_at: Option<Timestamp>,
+    pub(crate) round_trip: Option<Duration>,
     /// Whether central notifies this host of changes at once.
     pub listening: bool,
-    pub conflict: Option<Conflict>,
+    pub(crate) conflict: Option<Conflict>,
     /// Kinds of records that central does not accept at present.
     pub blocked: Vec<BlockedKind>,
     /// How far this machine's clock is ahead of central's, in microseconds; none while no difference is known.

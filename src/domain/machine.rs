@@ -6,11 +6,11 @@ use super::{MachineName, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineSummary {
     pub host_machine: MachineName,
-    pub total_sessions: i64,
-    pub active_sessions: i64,
-    pub stale_sessions: i64,
-    pub closed_sessions: i64,
-    pub last_activity: Option<Timestamp>,
+    pub(crate) total_sessions: i64,
+    pub(crate) active_sessions: i64,
+    pub(crate) stale_sessions: i64,
+    pub(crate) closed_sessions: i64,
+    pub(crate) last_activity: Option<Timestamp>,
     /// The distinct projects, joined by ", " in order.
     pub projects: String,
     /// When its daemon last contacted central, by central's clock; none for a machine without a daemon.

@@ -37,7 +37,7 @@ impl PageSize {
         Self { rows: (rows / 2).max(Self::SMALLEST.rows), bytes: (bytes / 2).max(Self::SMALLEST.bytes) }
     }
 
-    pub fn doubled(self) -> Self {
+    pub(crate) fn doubled(self) -> Self {
         let Self { rows, bytes } = self;
         Self { rows: (rows * 2).min(Self::LARGEST.rows), bytes: (bytes * 2).min(Self::LARGEST.bytes) }
     }
@@ -54,8 +54,8 @@ pub struct PullPosition {
     /// Where the next pull begins. Determined with the first page, as rows that change during a pull may lie before its
     /// position.
     pub next_since: u64,
-    pub part: PullPart,
-    pub transaction: u64,
+    pub(crate) part: PullPart,
+    pub(crate) transaction: u64,
     pub instance_id: String,
     /// What was read of the next session, if its history did not fit into the page.
     pub partly: Option<PartialHistory>,

@@ -29,7 +29,7 @@ fn shown(value: &str) -> String {
 pub struct MachineName(String);
 
 impl MachineName {
-    pub const MAX: usize = 64;
+    pub(crate) const MAX: usize = 64;
     /// The default name, from the earlier services.
     pub const GUESS: &'static str = "odin3";
 
@@ -130,7 +130,7 @@ impl InstanceType {
 pub struct InstanceId(String);
 
 impl InstanceId {
-    pub const MAX: usize = 32;
+    pub(crate) const MAX: usize = 32;
     /// The length of the random part.
     pub const HASH: usize = 6;
     const DIGITS: &'static [u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";

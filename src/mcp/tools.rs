@@ -6,13 +6,13 @@ use crate::client::encode;
 
 /// A request of the API.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ApiRequest {
+pub(super) struct ApiRequest {
     pub method: &'static str,
     pub target: String,
     pub body: Option<Value>,
 }
 
-pub struct Tool {
+pub(super) struct Tool {
     pub name: &'static str,
     pub description: &'static str,
     /// The arguments.
@@ -25,12 +25,12 @@ pub struct Tool {
 
 impl Tool {
     /// Whether it registers a session.
-    pub fn registers(&self) -> bool {
+    pub(super) fn registers(&self) -> bool {
         matches!(self.request, RequestForm::Post("/v1/sessions"))
     }
 
     /// Whether its response contains text that sessions recorded, rather than what the caller sent.
-    pub fn returns_recorded_text(&self) -> bool {
+    pub(super) fn returns_recorded_text(&self) -> bool {
         self.read_only || matches!(self.request, RequestForm::Post("/v1/resume"))
     }
 }
@@ -67,7 +67,7 @@ const PERCENT: Field = Field::Number("context_percent", 0, 100, "How much of the
 const PAGE: Field = Field::Number("limit", 1, 1000, "The most sessions to list. Default: 50");
 const AFTER: Field = Field::Text("after", "The `next` of the previous page");
 /// How many sessions a page has by default: an agent's context window is small.
-pub const PAGE_SIZE: u32 = 50;
+pub(super) const PAGE_SIZE: u32 = 50;
 const TYPE: Field = Field::Text("type", "Only records of this type");
 const SINCE: Field = Field::Text("since", "Only records from this time on, in RFC 3339");
 const UNTIL: Field = Field::Text("until", "Only records before this time, in RFC 3339");
@@ -75,7 +75,7 @@ const CONTAINS: Field = Field::Text("contains", "Only records that contain this 
 const LIMIT: Field = Field::Number("limit", 1, 1000, "The most records to list");
 const OFFSET: Field = Field::Number("offset", 0, i32::MAX as i64, "How many of the newest records to skip");
 
-pub const TOOLS: [Tool; 12] = [
+pub(super) const TOOLS: [Tool; 12] = [
     Tool {
         name: "mcp_meta_register_instance",
         description: "Register a session on this machine; returns its instance_id",
@@ -236,12 +236,12 @@ pub const TOOLS: [Tool; 12] = [
 
 impl Tool {
     /// The tool with this name.
-    pub fn named(name: &str) -> Option<&'static Self> {
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
         TOOLS.iter().find(|tool| tool.name == name)
     }
 
     /// The arguments as a JSON schema.
-    pub fn schema(&self) -> Map<String, Value> {
+    pub(super) fn schema(&self) -> Map<String, Value> {
         let properties: Map<_, _> = self.fields.iter().map(|field| field.schema()).collect();
         let mut schema = Map::new();
         schema.insert("type".into(), "object".into());
@@ -255,7 +255,7 @@ impl Tool {
     ///
     /// # Errors
     /// Names the argument that is missing, unknown or not allowed in a query.
-    pub fn request(&self, mut arguments: Map<String, Value>) -> Result<ApiRequest, String> {
+    pub(super) fn request(&self, mut arguments: Map<String, Value>) -> Result<ApiRequest, String> {
         let known = |name: &str| self.fields.iter().any(|field| field.name() == name);
         if let Some(unknown) = arguments.keys().find(|name| !known(name)) {
             return Err(format!("{unknown}: {} has no such argument", self.name));

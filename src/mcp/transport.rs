@@ -43,7 +43,7 @@ const METHODS: [&str; 11] = [
 ];
 
 /// The transport over a client's two streams.
-pub struct LineTransport<R> {
+pub(super) struct LineTransport<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     /// The line is too long, and the rest of it is discarded.
@@ -55,7 +55,7 @@ pub struct LineTransport<R> {
 
 impl<R: AsyncRead + Unpin + Send> LineTransport<R> {
     /// Reads messages from `reader` and writes responses to `writer`. Must be called within a tokio runtime.
-    pub fn new(reader: R, mut writer: impl AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub(super) fn new(reader: R, mut writer: impl AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, mut answers) = mpsc::channel::<String>(MAX_QUEUED);
         let task = tokio::spawn(async move {
             while let Some(line) = answers.recv().await {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-pub const CONFIG_VAR: &str = "SESSIOND_CONFIG";
-pub const STATE_DIR_VAR: &str = "SESSIOND_STATE_DIR";
-pub const SOCKET_VAR: &str = "SESSIOND_SOCKET";
+pub(crate) const CONFIG_VAR: &str = "SESSIOND_CONFIG";
+pub(crate) const STATE_DIR_VAR: &str = "SESSIOND_STATE_DIR";
+pub(crate) const SOCKET_VAR: &str = "SESSIOND_SOCKET";
 
 const SOCKET: &str = "sessiond.sock";
 
@@ -30,7 +30,7 @@ impl Os {
 /// The default paths; a user's are `None` if the environment names no home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultPaths {
-    pub config_file: Option<PathBuf>,
+    pub(crate) config_file: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
     /// The socket's folder; if `None`, the socket is in the state folder in use.
     pub runtime_dir: Option<PathBuf>,

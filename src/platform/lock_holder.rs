@@ -7,7 +7,7 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockHolder {
     pub pid: u32,
-    pub program: Option<String>,
+    pub(crate) program: Option<String>,
 }
 
 impl fmt::Display for LockHolder {

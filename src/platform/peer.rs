@@ -10,13 +10,13 @@ use tokio::net::UnixStream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
     pub uid: u32,
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// `None` if the peer is in a pid namespace that this process cannot see.
     pub pid: Option<i32>,
 }
 
 impl PeerCredentials {
-    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub(crate) fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid().filter(|&pid| pid > 0) })
     }
@@ -26,7 +26,7 @@ impl PeerCredentials {
 /// delay requests; users who join the group later may connect after the next reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The user ids of the group's member list.
     pub members: BTreeSet<u32>,
 }

@@ -26,7 +26,7 @@ pub fn start_time(pid: i32) -> Option<i64> {
 /// A process as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
-    pub parent: i32,
+    pub(crate) parent: i32,
     /// The name of its program; the kernel may truncate it.
     pub name: String,
     /// As in [`start_time`].

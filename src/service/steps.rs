@@ -41,20 +41,20 @@ pub(super) enum RunCondition {
 }
 
 impl InstallStep {
-    pub fn write(path: impl Into<PathBuf>, mode: u32, text: impl Into<String>) -> Self {
+    pub(super) fn write(path: impl Into<PathBuf>, mode: u32, text: impl Into<String>) -> Self {
         Self::Write { path: path.into(), mode, text: text.into(), secret: false }
     }
 
-    pub fn secret(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+    pub(super) fn secret(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self::Write { path: path.into(), mode: 0o600, text: text.into(), secret: true }
     }
 
-    pub fn run(command: &str, when: RunCondition) -> Self {
+    pub(super) fn run(command: &str, when: RunCondition) -> Self {
         Self::Run { command: super::words(command), when }
     }
 
     #[cfg(test)]
-    pub fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         if let Self::Write { text, .. } = self { Some(text) } else { None }
     }
 

@@ -2,7 +2,7 @@
 //! otherwise its success proves nothing.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+pub(super) enum Bug {
     /// A client gets its answer before the commit.
     AckBeforeCommit,
     /// Heartbeats are kept in memory and written from time to time.
@@ -70,7 +70,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,

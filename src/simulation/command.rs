@@ -11,22 +11,22 @@ use crate::store::testing::manual_store::ManualStore;
 use crate::store::{Append, Caller, IdSource, NewSession, OpContext, Record, Store, StoreError};
 
 /// The answer of the store to a command.
-pub type Answer = Result<Option<Record>, StoreError>;
+pub(super) type Answer = Result<Option<Record>, StoreError>;
 
 /// Commands with their times and answers, in the order in which they were committed.
-pub type Answered = Vec<(Command, Timestamp, Answer)>;
+pub(super) type Answered = Vec<(Command, Timestamp, Answer)>;
 
 /// A type of event that central rejects.
-pub const REJECTED_EVENT: &str = "odd";
+pub(super) const REJECTED_EVENT: &str = "odd";
 
 const OWNER: Caller = Caller { uid: 1000 };
 
 /// Identifies a session by its `created_at`: the simulation creates no two at the same time.
-pub type Key = Timestamp;
+pub(super) type Key = Timestamp;
 
 /// A call of the store by a client, an operator, or the daemon's check of its processes.
 #[derive(Clone, Debug)]
-pub enum Command {
+pub(super) enum Command {
     Register {
         epic: Option<String>,
         process: Option<Process>,
@@ -73,7 +73,7 @@ pub enum Command {
 
 impl Command {
     /// Calls the store.
-    pub fn carry_out(self, store: Store, at: Timestamp) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    pub(super) fn carry_out(self, store: Store, at: Timestamp) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         let context = OpContext { caller: OWNER, ..OpContext::of_daemon(at, STALE_AFTER) };
         Box::pin(async move {
             match self {

@@ -28,7 +28,7 @@ use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Polls a future once.
-pub fn poll<T>(future: &mut Job<T>) -> Option<T> {
+pub(super) fn poll<T>(future: &mut Job<T>) -> Option<T> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         std::task::Poll::Ready(value) => Some(value),
         std::task::Poll::Pending => None,
@@ -45,7 +45,7 @@ struct PendingCommand {
 
 /// The replica that the driver uses, with the bugs that are planted in it.
 #[derive(Clone)]
-pub struct SimReplica {
+pub(super) struct SimReplica {
     pub store: Store,
     pub hand: Arc<Mutex<ManualStore>>,
     pub identity: Arc<Mutex<Identity>>,
@@ -64,7 +64,7 @@ enum WorkerState {
 
 /// The cost of a host's pulls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MirrorCost {
+pub(super) struct MirrorCost {
     pub pulls: u64,
     /// Rows that central sent.
     pub read: u64,
@@ -74,7 +74,7 @@ pub struct MirrorCost {
     pub announced: u64,
 }
 
-pub struct SimDaemon {
+pub(super) struct SimDaemon {
     pub replica: SimReplica,
     worker: Option<WorkerState>,
     waiting: Vec<PendingCommand>,
@@ -82,7 +82,7 @@ pub struct SimDaemon {
     pub unwritten: Vec<(Command, Timestamp)>,
 }
 
-pub struct SimHost {
+pub(super) struct SimHost {
     pub index: usize,
     pub disk: Disk,
     pub identity: Arc<Mutex<Identity>>,
@@ -99,13 +99,13 @@ pub struct SimHost {
 }
 
 impl SimDaemon {
-    pub fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 }
 
 impl SimHost {
-    pub fn new(index: usize, disk: Disk, network: Network, true_time: Arc<AtomicI64>) -> Self {
+    pub(super) fn new(index: usize, disk: Disk, network: Network, true_time: Arc<AtomicI64>) -> Self {
         let name = MachineName::parse(["odin3", "odin4", "laptop"][index]).unwrap();
         let identity = Identity::new(name, Uuid::from_u128(index as u128 + 1), Timestamp::from_micros(0));
         Self {
@@ -128,16 +128,16 @@ impl SimHost {
         Arc::new(move || Timestamp::from_micros(true_time.load(Ordering::Relaxed) + offset.load(Ordering::Relaxed)))
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.clock()()
     }
 
-    pub fn name(&self) -> MachineName {
+    pub(super) fn name(&self) -> MachineName {
         self.identity.lock().unwrap().name.clone()
     }
 
     /// Starts the daemon, as `daemon::run` does. That fails if the store cannot be written.
-    pub fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.starts += 1;
         let claim = Uuid::from_u128((self.index as u128 + 1) << 64 | self.starts);
         let (store, hand) = ManualStore::open(&self.disk);
@@ -188,7 +188,7 @@ impl SimHost {
     }
 
     /// SIGTERM: the last push, then the store is closed.
-    pub fn stop(&mut self) -> Answered {
+    pub(super) fn stop(&mut self) -> Answered {
         let mut answered = self.commit().map(|(_, answered)| answered).unwrap_or_default();
         let Some(mut daemon) = self.daemon.take() else { return answered };
         if let Some(WorkerState::Idle(idle)) = daemon.worker.take()
@@ -218,7 +218,7 @@ impl SimHost {
     }
 
     /// Passes a command to the writer.
-    pub fn submit(&mut self, command: Command) {
+    pub(super) fn submit(&mut self, command: Command) {
         let at = self.now();
         self.submit_at(command, at);
     }
@@ -231,13 +231,13 @@ impl SimHost {
     }
 
     /// Writes the heartbeats that [`Bug::HeartbeatsInMemory`] kept.
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let kept = self.daemon.as_mut().map(|daemon| std::mem::take(&mut daemon.unwritten)).unwrap_or_default();
         kept.into_iter().for_each(|(command, at)| self.submit_at(command, at));
     }
 
     /// Lets the writer commit. Returns the number of jobs, including those of sync, and the answers.
-    pub fn commit(&mut self) -> Option<(usize, Answered)> {
+    pub(super) fn commit(&mut self) -> Option<(usize, Answered)> {
         let daemon = self.daemon.as_mut()?;
         let jobs = daemon.replica.hand.lock().unwrap().commit();
         let waiting = std::mem::take(&mut daemon.waiting);
@@ -260,7 +260,7 @@ impl SimHost {
     }
 
     /// Runs the worker until it has to wait. Returns whether it did anything.
-    pub fn sync(&mut self) -> bool {
+    pub(super) fn sync(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         match daemon.worker.take() {
             Some(WorkerState::Idle(mut idle)) => {
@@ -286,7 +286,7 @@ impl SimHost {
     }
 
     /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
-    pub fn nudge(&mut self, identity_changed: bool) {
+    pub(super) fn nudge(&mut self, identity_changed: bool) {
         if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             if identity_changed {
@@ -299,14 +299,14 @@ impl SimHost {
     }
 
     /// Whether the store's sessions have this host's name.
-    pub fn is_filed(&self) -> bool {
+    pub(super) fn is_filed(&self) -> bool {
         let name = self.name();
         let filed = |daemon: &SimDaemon| daemon.replica.hand.lock().unwrap().filed_under();
         self.daemon.as_ref().and_then(filed).is_some_and(|filed| filed == name.as_str())
     }
 
     /// The cost of this daemon's pulls since its start, if it runs.
-    pub fn mirror_cost(&self) -> Option<MirrorCost> {
+    pub(super) fn mirror_cost(&self) -> Option<MirrorCost> {
         let replica = &self.daemon.as_ref()?.replica;
         let network = self.network.lock();
         Some(MirrorCost {
@@ -318,7 +318,7 @@ impl SimHost {
     }
 
     /// Makes the next pull read everything.
-    pub fn reset_mirror_position(&mut self) {
+    pub(super) fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
         let mut done: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, reset));
@@ -326,11 +326,11 @@ impl SimHost {
         daemon.replica.hand.lock().unwrap().commit();
     }
 
-    pub fn records(&self) -> Vec<Record> {
+    pub(super) fn records(&self) -> Vec<Record> {
         self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().records()).unwrap_or_default()
     }
 
-    pub fn runs(&self, process: Process) -> bool {
+    pub(super) fn runs(&self, process: Process) -> bool {
         self.processes.contains(&process.pid)
     }
 }

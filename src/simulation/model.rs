@@ -14,7 +14,7 @@ use crate::store::Record;
 
 /// One state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SessionState {
+pub(super) struct SessionState {
     pub status: Status,
     pub percent: u8,
     pub epic: Option<String>,
@@ -24,7 +24,7 @@ pub struct SessionState {
 
 impl SessionState {
     /// Whether a column has the same value in both.
-    pub fn agrees(&self, column: SharedColumn, other: &Self) -> bool {
+    pub(super) fn agrees(&self, column: SharedColumn, other: &Self) -> bool {
         match column {
             SharedColumn::ContextPercent => self.percent == other.percent,
             SharedColumn::CurrentEpic => self.epic == other.epic,
@@ -32,7 +32,7 @@ impl SessionState {
         }
     }
 
-    pub fn of(session: &Session) -> Self {
+    pub(super) fn of(session: &Session) -> Self {
         Self {
             status: session.status,
             percent: session.context_percent,
@@ -44,11 +44,11 @@ impl SessionState {
 }
 
 /// The columns that clients change in the simulation.
-pub const WRITTEN: [SharedColumn; 2] = [SharedColumn::ContextPercent, SharedColumn::CurrentEpic];
+pub(super) const WRITTEN: [SharedColumn; 2] = [SharedColumn::ContextPercent, SharedColumn::CurrentEpic];
 
 /// A change of one of them: what it made of the column is in the state.
 #[derive(Clone, Debug)]
-pub struct ColumnWrite {
+pub(super) struct ColumnWrite {
     column: SharedColumn,
     value: SessionState,
     at: Timestamp,
@@ -71,7 +71,7 @@ impl ColumnWrite {
 }
 
 #[derive(Clone, Debug)]
-pub struct ExpectedSession {
+pub(super) struct ExpectedSession {
     /// The id that it was registered with, which its client keeps using.
     pub id: InstanceId,
     pub host: usize,
@@ -100,7 +100,7 @@ pub struct ExpectedSession {
 }
 
 impl ExpectedSession {
-    pub fn now(&self) -> &SessionState {
+    pub(super) fn now(&self) -> &SessionState {
         self.states.last().expect("a state")
     }
 
@@ -166,7 +166,7 @@ impl ExpectedSession {
     }
 
     /// Another client changed columns in central.
-    pub fn edited(&mut self, before: &Session, after: &Session, at: Timestamp) {
+    pub(super) fn edited(&mut self, before: &Session, after: &Session, at: Timestamp) {
         let value = SessionState::of(after);
         for column in WRITTEN.into_iter().filter(|column| column.differs(before, after)) {
             self.writes.push(ColumnWrite { column, value: value.clone(), at, foreign: true, odd: false });
@@ -203,7 +203,7 @@ impl ExpectedSession {
     }
 
     /// What the latest change made of a column, if that is certain.
-    pub fn latest(&self, column: SharedColumn) -> Option<&SessionState> {
+    pub(super) fn latest(&self, column: SharedColumn) -> Option<&SessionState> {
         let writes = self.writes.iter().filter(|write| write.column == column);
         let latest = writes.clone().max_by_key(|write| write.at)?;
         let certain = !writes.clone().any(|write| write.odd) || writes.clone().all(|write| !write.foreign);
@@ -211,7 +211,7 @@ impl ExpectedSession {
     }
 
     /// Whether central may have this status, heartbeat and time of closing at the end of a run.
-    pub fn fits(&self, has: &SessionState) -> bool {
+    pub(super) fn fits(&self, has: &SessionState) -> bool {
         let is_closed_there = has.closed_at.is_some_and(|at| self.closed_elsewhere.contains(&at));
         let closed_at_fits =
             has.closed_at == self.now().closed_at || is_closed_there || self.now().closed_at > has.closed_at;
@@ -223,32 +223,32 @@ impl ExpectedSession {
         status_fits && closed_at_fits && (is_newest || is_foreign || self.odd)
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.now().status != Status::Closed
     }
 }
 
 /// When a command was performed, by the host's clock and truly.
 #[derive(Clone, Copy)]
-pub struct When {
+pub(super) struct When {
     pub at: Timestamp,
     pub true_now: Timestamp,
 }
 
 #[derive(Default)]
-pub struct Model {
+pub(super) struct Model {
     pub sessions: BTreeMap<Key, ExpectedSession>,
     /// Each host may have pruned what was closed before this.
     pub pruned: [Option<Timestamp>; HOSTS],
 }
 
 impl Model {
-    pub fn begin_group(&mut self) {
+    pub(super) fn begin_group(&mut self) {
         self.sessions.values_mut().for_each(|expected| expected.before_group = expected.states.len());
     }
 
     /// Applies a command that a host acknowledged.
-    pub fn acknowledge(&mut self, host: usize, command: &Command, when: When, record: Option<&Record>) {
+    pub(super) fn acknowledge(&mut self, host: usize, command: &Command, when: When, record: Option<&Record>) {
         match command {
             Command::Register { process, .. } => {
                 self.register(host, *process, when, &record.expect("the session").session);
@@ -316,7 +316,11 @@ impl Model {
     }
 
     /// G1, G4: a host's store holds exactly what it acknowledged.
-    pub fn check_store(&mut self, host: usize, get: impl Fn(&InstanceId) -> Option<Record>) -> Result<(), Violation> {
+    pub(super) fn check_store(
+        &mut self,
+        host: usize,
+        get: impl Fn(&InstanceId) -> Option<Record>,
+    ) -> Result<(), Violation> {
         let pruned = self.pruned[host];
         for (key, expected) in self.sessions.iter_mut().filter(|(_, expected)| expected.host == host) {
             // A mirrored row has central's state.
@@ -341,7 +345,12 @@ impl Model {
     }
 
     /// G3, G4: a row of central has a state that its session had, and not an older one than before.
-    pub fn check_row(&mut self, row: &Session, before: Option<&Session>, now: Timestamp) -> Result<(), Violation> {
+    pub(super) fn check_row(
+        &mut self,
+        row: &Session,
+        before: Option<&Session>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
         let Some(expected) = self.sessions.get_mut(&row.created_at) else {
             return Err(Violation { guarantee: "G4", what: format!("no client registered {row:?}") });
         };
@@ -415,7 +424,7 @@ impl ExpectedSession {
     }
 }
 
-pub fn violation(guarantee: &'static str, expected: &ExpectedSession, what: &str) -> Violation {
+pub(super) fn violation(guarantee: &'static str, expected: &ExpectedSession, what: &str) -> Violation {
     let last = &expected.states[expected.states.len().saturating_sub(4)..];
     let what = format!("{} of host {} {what}; it was {last:?}", expected.id, expected.host);
     Violation { guarantee, what: what.replace(&"e".repeat(256), "e..") }

@@ -19,7 +19,7 @@ use crate::sync::fake_central::{FakeCentral, FakeLink};
 use testkit::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkQuality {
+pub(super) enum LinkQuality {
     Reliable,
     /// Two of three calls fail in some way.
     Flaky,
@@ -38,7 +38,7 @@ enum CallOutcome {
 }
 
 /// A batch whose sender has abandoned its connection.
-pub struct LateBatch {
+pub(super) struct LateBatch {
     link: FakeLink,
     host_id: Uuid,
     after: i64,
@@ -47,7 +47,7 @@ pub struct LateBatch {
     records: Vec<HistoryRecord>,
 }
 
-pub struct Net {
+pub(super) struct Net {
     pub quality: [LinkQuality; HOSTS],
     pub late_batches: VecDeque<LateBatch>,
     /// The host ids that took over a machine name.
@@ -64,14 +64,14 @@ pub struct Net {
 }
 
 #[derive(Clone)]
-pub struct Network {
+pub(super) struct Network {
     net: Arc<Mutex<Net>>,
     pub central: FakeCentral,
     pub bug: Option<Bug>,
 }
 
 impl Network {
-    pub fn new(central: FakeCentral, random: Random, bug: Option<Bug>) -> Self {
+    pub(super) fn new(central: FakeCentral, random: Random, bug: Option<Bug>) -> Self {
         let net = Net {
             quality: [LinkQuality::Reliable; HOSTS],
             late_batches: VecDeque::new(),
@@ -86,24 +86,24 @@ impl Network {
         Self { net: Arc::new(Mutex::new(net)), central, bug }
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Net> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Net> {
         self.net.lock().unwrap()
     }
 
-    pub fn log_event(&self, what: String) {
+    pub(super) fn log_event(&self, what: String) {
         self.lock().log.push(what);
     }
 
-    pub fn link(&self, host: usize) -> SimLink {
+    pub(super) fn link(&self, host: usize) -> SimLink {
         SimLink { host, network: self.clone(), link: self.central.connect(), me: None, rejected: false }
     }
 
-    pub fn has(&self, bug: Bug) -> bool {
+    pub(super) fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
 
     /// Delivers the oldest late batch.
-    pub fn deliver_late_batch(&self) {
+    pub(super) fn deliver_late_batch(&self) {
         let Some(mut late) = self.lock().late_batches.pop_front() else { return };
         if self.has(Bug::LateBatchApplied) {
             late.sessions.iter().filter(|s| !self.is_of_another_session(s)).for_each(|s| self.central.put(s));
@@ -128,7 +128,7 @@ impl Network {
 }
 
 /// A host's connection to central.
-pub struct SimLink {
+pub(super) struct SimLink {
     host: usize,
     network: Network,
     link: FakeLink,

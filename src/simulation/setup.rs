@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::sync::scheduler::SyncIntervals;
 
-pub const HOSTS: usize = 2;
-pub const STALE_AFTER: Duration = Duration::from_secs(120);
-pub const INTERVALS: SyncIntervals = SyncIntervals {
+pub(super) const HOSTS: usize = 2;
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
+pub(super) const INTERVALS: SyncIntervals = SyncIntervals {
     heartbeat_interval: Duration::from_secs(30),
     pull_interval: Duration::from_secs(15),
     sweep_interval: Duration::from_secs(60),
@@ -16,17 +16,17 @@ pub const INTERVALS: SyncIntervals = SyncIntervals {
 };
 
 /// So few rows that a push takes several batches.
-pub const BATCH_ROWS: RangeInclusive<usize> = 1..=4;
+pub(super) const BATCH_ROWS: RangeInclusive<usize> = 1..=4;
 
 /// A guarantee that did not hold.
 #[derive(Debug)]
-pub struct Violation {
+pub(super) struct Violation {
     pub guarantee: &'static str,
     pub what: String,
 }
 
 /// The output of a future that never waits.
-pub fn now<F: Future>(future: F) -> F::Output {
+pub(super) fn now<F: Future>(future: F) -> F::Output {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("the future waits"),

@@ -47,7 +47,7 @@ struct Backup {
     rivals: BTreeMap<String, Uuid>,
 }
 
-pub struct World {
+pub(super) struct World {
     random: Random,
     true_time: Arc<AtomicI64>,
     network: Network,
@@ -67,7 +67,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
+    pub(super) fn new(seed: u64, name: &str, bug: Option<Bug>) -> Self {
         let true_time = Arc::new(AtomicI64::new(1_769_774_400 * SECOND));
         let central_time = true_time.clone();
         // Central's clock never shows one time twice: two changes from the future are cut to different times.
@@ -98,7 +98,7 @@ impl World {
     }
 
     /// All events, in order: the same for the same seed.
-    pub fn log(&self) -> Vec<String> {
+    pub(super) fn log(&self) -> Vec<String> {
         self.network.lock().log.clone()
     }
 
@@ -128,7 +128,7 @@ impl World {
     }
 
     /// Performs one random event and checks the guarantees.
-    pub fn step(&mut self) -> Result<(), Violation> {
+    pub(super) fn step(&mut self) -> Result<(), Violation> {
         let most = if self.below(20) == 0 { 5 * MINUTE } else { SECOND };
         let passed = 1 + self.below(most as u64) as i64;
         self.pass(passed, None);

@@ -73,7 +73,7 @@ impl Spool {
         own.map(|dir| Self::in_folder(&dir))
     }
 
-    pub fn in_folder(state_dir: &Path) -> Self {
+    pub(crate) fn in_folder(state_dir: &Path) -> Self {
         Self { dir: state_dir.join(FOLDER), sharing: Sharing::Private, spooled_names: None }
     }
 
@@ -82,11 +82,11 @@ impl Spool {
         Self { dir: SHARED.into(), sharing: Sharing::Shared, spooled_names: None }
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.sharing == Sharing::Shared
     }
 

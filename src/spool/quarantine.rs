@@ -36,7 +36,7 @@ pub struct Quarantined {
     pub uid: u32,
     /// The file in the spool.
     pub file: PathBuf,
-    pub reason: String,
+    pub(crate) reason: String,
     /// When it was quarantined: microseconds since 1970 in UTC.
     pub at: i64,
     /// The file's content, redacted.

@@ -16,7 +16,7 @@ pub struct SpooledRequest {
     pub at: i64,
     /// The sockets that the client tried. Only the daemon that listens on one of them imports the request.
     pub sockets: Vec<PathBuf>,
-    pub write: ClientWrite,
+    pub(crate) write: ClientWrite,
 }
 
 impl SpooledRequest {

@@ -1,6 +1,6 @@
 //! The state folder: SQLite for sessions and their history, a small file for the identity, a lock for both.
 //!
-//! **Write path.** A write is a job for the one writer thread ([`sqlite::writer`]), which runs all jobs that wait in one
+//! **Write path.** A write is a job for the one writer thread (`sqlite::writer`), which runs all jobs that wait in one
 //! transaction, commits once and then answers. A read runs on a connection of its own with one consistent view.
 //! Only this module knows SQLite.
 //!
@@ -11,12 +11,15 @@
 //! - `tables`: SQL of single tables, without any decision;
 //! - `sqlite`: connections, the writer, readers, the change feed; it knows no operation.
 //!
-//! **Schema.** A session of this host has `mirror_round` NULL; `unsynced_since` is set while central lacks its newest
+//! **Schema.** A session of this host has `mirror_round` NULL (`OURS`), and what is read and written of one is listed
+//! once (`tables/session_row.rs`); `unsynced_since` is set while central lacks its newest
 //! version. There is no queue: what central lacks is in the rows themselves, so the backlog grows with sessions and
 //! records, not with heartbeats.
 //!
 //! **Failure.** A write that was answered is on disk (durability `full`). A job that fails is undone alone. A store that
 //! turns out to be damaged is quarantined under a dated name, and what can be read of it is carried over.
+
+#![allow(missing_docs, unreachable_pub, reason = "the store is being rewritten")]
 
 mod error;
 mod folder_lock;

@@ -19,14 +19,14 @@ pub(super) enum TargetTable {
 
 impl TargetTable {
     /// All of them, in the order in which they are pushed.
-    pub const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Sessions,
         Self::Records(RecordKind::Event),
         Self::Records(RecordKind::Command),
         Self::Records(RecordKind::Checkpoint),
     ];
 
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Sessions => "supervisor_sessions",
             Self::Records(kind) => kind.table(),
@@ -34,7 +34,7 @@ impl TargetTable {
     }
 
     /// The kind of records; `None` for sessions.
-    pub const fn kind(self) -> Option<RecordKind> {
+    pub(super) const fn kind(self) -> Option<RecordKind> {
         match self {
             Self::Sessions => None,
             Self::Records(kind) => Some(kind),
@@ -67,25 +67,25 @@ impl BatchPart {
     }
 
     /// How many sessions and records it has.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.sessions.len() + self.records.len()
     }
 
     /// Names the row of a part that has one.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let session = self.sessions.first().map(|session| session.instance_id.to_string());
         let record = self.records.first().map(|r| format!("{} {} of {}", r.kind.as_str(), r.record_id, r.instance_id));
         session.or(record).unwrap_or_default()
     }
 
     /// The table of all rows; `None` if there are several, or no rows.
-    pub fn table(&self) -> Option<TargetTable> {
+    pub(super) fn table(&self) -> Option<TargetTable> {
         let tables = self.tables();
         if tables.len() == 1 { tables.into_iter().next() } else { None }
     }
 
     /// The tables that the part has rows for.
-    pub fn tables(&self) -> Vec<TargetTable> {
+    pub(super) fn tables(&self) -> Vec<TargetTable> {
         let has = |table: &TargetTable| match table {
             TargetTable::Sessions => !self.sessions.is_empty(),
             TargetTable::Records(kind) => self.records.iter().any(|record| record.kind == *kind),
@@ -94,14 +94,14 @@ impl BatchPart {
     }
 
     /// The ids of its sessions and of the sessions of its records, each once.
-    pub fn session_ids(&self) -> Vec<InstanceId> {
+    pub(super) fn session_ids(&self) -> Vec<InstanceId> {
         let of_records = self.records.iter().map(|record| &record.instance_id);
         let ids: HashSet<_> = self.sessions.iter().map(|session| &session.instance_id).chain(of_records).collect();
         ids.into_iter().cloned().collect()
     }
 
     /// One part for each table, sessions first.
-    pub fn by_table(mut self) -> Vec<Self> {
+    pub(super) fn by_table(mut self) -> Vec<Self> {
         let mut parts = Vec::new();
         for kind in RecordKind::ALL {
             let records = self.records.extract_if(.., |record| record.kind == kind).collect();
@@ -113,7 +113,7 @@ impl BatchPart {
     }
 
     /// Splits the rows of one table into two halves.
-    pub fn halves(mut self) -> (Self, Self) {
+    pub(super) fn halves(mut self) -> (Self, Self) {
         let (sessions, records) = (self.sessions.len() / 2, self.records.len() / 2);
         let rest = Self {
             sessions: self.sessions.split_off(sessions),
@@ -124,7 +124,7 @@ impl BatchPart {
     }
 
     /// Removes the last session, or else the last record.
-    pub fn take_one(&mut self) -> Self {
+    pub(super) fn take_one(&mut self) -> Self {
         match (self.sessions.pop(), self.versions.pop()) {
             (Some(session), Some(version)) => {
                 Self { sessions: vec![session], versions: vec![version], records: Vec::new() }
@@ -134,7 +134,7 @@ impl BatchPart {
     }
 
     /// Splits off the rows of these sessions; returns them and the rest.
-    pub fn split_by_session(self, ids: &HashSet<InstanceId>) -> (Self, Self) {
+    pub(super) fn split_by_session(self, ids: &HashSet<InstanceId>) -> (Self, Self) {
         let (mut theirs, mut rest) = (Self::default(), Self::default());
         for (session, version) in self.sessions.into_iter().zip(self.versions) {
             let part = if ids.contains(&session.instance_id) { &mut theirs } else { &mut rest };
@@ -146,7 +146,11 @@ impl BatchPart {
     }
 
     /// The result that the store records. `outcomes`: of each session in order, then of each record.
-    pub fn result(self, outcomes: Vec<RowOutcome>, settlement: impl Fn(RowOutcome) -> SessionOutcome) -> BatchResult {
+    pub(super) fn result(
+        self,
+        outcomes: Vec<RowOutcome>,
+        settlement: impl Fn(RowOutcome) -> SessionOutcome,
+    ) -> BatchResult {
         let mut outcomes = outcomes.into_iter();
         let sessions: Vec<SessionResult> = self
             .sessions
@@ -170,7 +174,7 @@ impl BatchPart {
     }
 
     /// The result of a part of which central rejects every row.
-    pub fn rejected(self, error: &str) -> BatchResult {
+    pub(super) fn rejected(self, error: &str) -> BatchResult {
         let rejected = SessionOutcome::Rejected { error: error.to_owned() };
         BatchResult {
             sessions: self

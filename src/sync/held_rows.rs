@@ -51,7 +51,7 @@ pub(super) struct HeldRows {
 
 impl HeldRows {
     /// The rows that stay out of a push at `now`.
-    pub fn skip(&self, now: Tick) -> Skip {
+    pub(super) fn skip(&self, now: Tick) -> Skip {
         let waits = |rows: &HashMap<InstanceId, Retry>| {
             let mut ids: Vec<_> = rows.iter().filter(|(_, retry)| retry.at > now).map(|(id, _)| id.clone()).collect();
             ids.sort();
@@ -67,31 +67,31 @@ impl HeldRows {
     }
 
     /// When the next retry is due.
-    pub fn next_retry(&self) -> Option<Tick> {
+    pub(super) fn next_retry(&self) -> Option<Tick> {
         let rows = self.sessions.values().chain(self.records_of.values());
         rows.chain(self.faults.values().map(|fault| &fault.retry)).map(|retry| retry.at).min()
     }
 
     /// Makes everything due at once.
-    pub fn retry_now(&mut self) {
+    pub(super) fn retry_now(&mut self) {
         let rows = self.sessions.values_mut().chain(self.records_of.values_mut());
         rows.chain(self.faults.values_mut().map(|fault| &mut fault.retry)).for_each(|retry| retry.at = Tick::ZERO);
     }
 
     /// Holds a session, or its records, because a row of `table` is locked.
-    pub fn lock(&mut self, id: InstanceId, table: TargetTable, now: Tick) {
+    pub(super) fn lock(&mut self, id: InstanceId, table: TargetTable, now: Tick) {
         let rows = if table == TargetTable::Sessions { &mut self.sessions } else { &mut self.records_of };
         rows.entry(id).or_default().failed(now, FIRST_LOCK_CHECK, LONGEST_LOCK_CHECK);
     }
 
     /// The sessions with locked rows that are due to be tried again.
-    pub fn due_locks(&self, now: Tick) -> Vec<InstanceId> {
+    pub(super) fn due_locks(&self, now: Tick) -> Vec<InstanceId> {
         let rows = self.sessions.iter().chain(&self.records_of);
         rows.filter(|(_, retry)| retry.at <= now).map(|(id, _)| id.clone()).collect()
     }
 
     /// Records whether the row is still locked.
-    pub fn lock_checked(&mut self, id: &InstanceId, is_locked: bool, now: Tick) {
+    pub(super) fn lock_checked(&mut self, id: &InstanceId, is_locked: bool, now: Tick) {
         for rows in [&mut self.sessions, &mut self.records_of] {
             if let Some(retry) = rows.get_mut(id)
                 && is_locked
@@ -102,30 +102,30 @@ impl HeldRows {
     }
 
     /// Central accepted a row of this session in `table`.
-    pub fn accepted(&mut self, id: &InstanceId, table: TargetTable) {
+    pub(super) fn accepted(&mut self, id: &InstanceId, table: TargetTable) {
         let rows = if table == TargetTable::Sessions { &mut self.sessions } else { &mut self.records_of };
         rows.remove(id);
     }
 
     /// Holds all rows of a table that is at fault.
-    pub fn fail(&mut self, table: TargetTable, reason: String, now: Tick) {
+    pub(super) fn fail(&mut self, table: TargetTable, reason: String, now: Tick) {
         let mut retry = self.faults.remove(&table).map(|fault| fault.retry).unwrap_or_default();
         retry.failed(now, FIRST_FAULT_RETRY, LONGEST_FAULT_RETRY);
         self.faults.insert(table, Fault { reason, retry });
     }
 
     /// Ends the fault of a table. Returns whether it had one.
-    pub fn clear(&mut self, table: TargetTable) -> bool {
+    pub(super) fn clear(&mut self, table: TargetTable) -> bool {
         self.faults.remove(&table).is_some()
     }
 
     /// Why the table is at fault, if it is.
-    pub fn fault(&self, table: TargetTable) -> Option<&str> {
+    pub(super) fn fault(&self, table: TargetTable) -> Option<&str> {
         self.faults.get(&table).map(|fault| fault.reason.as_str())
     }
 
     /// A message for the operator about the locked rows, if there are any.
-    pub fn locks(&self) -> Option<String> {
+    pub(super) fn locks(&self) -> Option<String> {
         let count = self.sessions.len() + self.records_of.keys().filter(|id| !self.sessions.contains_key(*id)).count();
         let first = self.sessions.keys().chain(self.records_of.keys()).min()?;
         let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };

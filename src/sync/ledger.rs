@@ -25,43 +25,43 @@ pub(super) struct LedgerPosition {
 
 impl LedgerPosition {
     /// The newest batch that central has applied.
-    pub fn applied(&self) -> i64 {
+    pub(super) fn applied(&self) -> i64 {
         self.applied
     }
 
     /// Starts at the number that central reported in the handshake.
-    pub fn start(&mut self, applied: i64, random: impl Fn() -> u64) {
+    pub(super) fn start(&mut self, applied: i64, random: impl Fn() -> u64) {
         self.applied = applied;
         let next = step(applied, random());
         self.next = [next, step(next, random())];
     }
 
     /// Whether central's ledger stands at a number that this host does not know.
-    pub fn is_restored(&self, reported: i64, stored: &Ledger) -> bool {
+    pub(super) fn is_restored(&self, reported: i64, stored: &Ledger) -> bool {
         reported != stored.acked && !stored.next.contains(&reported) && !self.sent.contains(&reported)
     }
 
     /// The number of the batch that is about to be sent.
-    pub fn send_next(&mut self) -> i64 {
+    pub(super) fn send_next(&mut self) -> i64 {
         let [number, _] = self.next;
         self.sent.push(number);
         number
     }
 
     /// Central has applied the next batch.
-    pub fn advance(&mut self, random: u64) {
+    pub(super) fn advance(&mut self, random: u64) {
         let [number, next] = self.next;
         self.applied = number;
         self.next = [next, step(next, random)];
     }
 
     /// The store has recorded all batches up to this one.
-    pub fn recorded(&mut self, acked: i64) {
+    pub(super) fn recorded(&mut self, acked: i64) {
         self.sent.retain(|number| *number > acked);
     }
 
     /// Adds the position to the result of a batch, so that the store records both at once.
-    pub fn stamp(&self, result: BatchResult) -> BatchResult {
+    pub(super) fn stamp(&self, result: BatchResult) -> BatchResult {
         BatchResult { acked_batch: self.applied, next_batches: self.next, ..result }
     }
 }

@@ -25,12 +25,12 @@ pub(super) struct LinkReporter {
 }
 
 impl LinkReporter {
-    pub fn new(link: watch::Sender<LinkStatus>, clock: Clock) -> Self {
+    pub(super) fn new(link: watch::Sender<LinkStatus>, clock: Clock) -> Self {
         Self { link, clock, sweep_error: None }
     }
 
     /// A push succeeded that was sent at `asked` and took `took`. `central_time`: central's clock meanwhile.
-    pub fn pushed(&self, took: Duration, asked: Timestamp, central_time: Option<Timestamp>) {
+    pub(super) fn pushed(&self, took: Duration, asked: Timestamp, central_time: Option<Timestamp>) {
         let now = (self.clock)();
         let ahead = central_time.map(|there| clock_ahead(asked, there, now));
         self.link.send_modify(|link| {
@@ -44,7 +44,7 @@ impl LinkReporter {
     }
 
     /// Central answered: the link is connected, or refused while central accepts no sessions.
-    pub fn answered(&self, held: &HeldRows, tables: &HistoryTables) {
+    pub(super) fn answered(&self, held: &HeldRows, tables: &HistoryTables) {
         let blocked = blocked_kinds(held, tables);
         let session_fault = held.fault(TargetTable::Sessions);
         match session_fault {
@@ -68,7 +68,7 @@ impl LinkReporter {
     }
 
     /// Sets or clears the error of the sweep. Returns whether it changed.
-    pub fn set_sweep_error(&mut self, error: Option<String>) -> bool {
+    pub(super) fn set_sweep_error(&mut self, error: Option<String>) -> bool {
         if self.sweep_error == error {
             return false;
         }
@@ -80,7 +80,7 @@ impl LinkReporter {
     }
 
     /// The local store failed. Logged once until [`Self::store_works`].
-    pub fn store_failed(&self, error: &StoreError) {
+    pub(super) fn store_failed(&self, error: &StoreError) {
         let now = (self.clock)();
         self.link.send_modify(|link| {
             if link.store_error.is_none() {
@@ -92,17 +92,17 @@ impl LinkReporter {
     }
 
     /// An action that writes the local store succeeded.
-    pub fn store_works(&self) {
+    pub(super) fn store_works(&self) {
         self.link.send_if_modified(|link| link.store_error.take().is_some());
     }
 
     /// Reports whether central sends notifications of changes.
-    pub fn listening(&self, is_listening: bool) {
+    pub(super) fn listening(&self, is_listening: bool) {
         self.link.send_modify(|link| link.listening = is_listening);
     }
 
     /// Counts rows of other clients that a pull could not read.
-    pub fn unreadable_rows(&self, rows: u64) {
+    pub(super) fn unreadable_rows(&self, rows: u64) {
         if rows > 0 {
             self.link.send_modify(|link| link.unreadable_rows += rows);
         }
@@ -122,7 +122,7 @@ impl LinkReporter {
     }
 
     /// The link is down. Logged once for each new state.
-    pub fn lost(&self, error: &CentralError) {
+    pub(super) fn lost(&self, error: &CentralError) {
         let state = match error {
             CentralError::Retry(_) | CentralError::Locked(_) => LinkState::Unreachable,
             CentralError::Refused(_) | CentralError::Reject(_) => LinkState::Refused,

@@ -36,7 +36,7 @@ impl Default for PullState {
 
 impl PullState {
     /// A handshake was accepted: the list of hosts is due, and a pull on another timeline starts over.
-    pub fn follow_timeline(&mut self, timeline: String, now: Tick) {
+    pub(super) fn follow_timeline(&mut self, timeline: String, now: Tick) {
         if self.timeline != timeline {
             self.position = None;
         }
@@ -45,7 +45,7 @@ impl PullState {
     }
 
     /// Schedules the list of hosts after one joined. Returns when it is due.
-    pub fn schedule_host_list(&mut self, now: Tick) -> Tick {
+    pub(super) fn schedule_host_list(&mut self, now: Tick) -> Tick {
         self.host_list_due = self.host_list_due.min(now.max(self.host_list_read + HOST_LIST_GAP));
         self.host_list_due
     }

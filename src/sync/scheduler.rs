@@ -5,8 +5,8 @@
 //! the next handshake. While connected each activity has a timer of its own, and the first one that is due wins, in
 //! the order push, check of the tables, pull, listen, sweep.
 //!
-//! Urgent changes are pushed [`PUSH_GAP`] after the previous push. Changes that are only heartbeats wait for
-//! one another and go [`HEARTBEAT_PUSHES`] times per heartbeat interval, because each pushed row costs central an
+//! Urgent changes are pushed `PUSH_GAP` after the previous push. Changes that are only heartbeats wait for
+//! one another and go `HEARTBEAT_PUSHES` times per heartbeat interval, because each pushed row costs central an
 //! update of five indexes. If nothing is pending, an empty push reports once per heartbeat interval that this host
 //! lives.
 //!

@@ -3,7 +3,7 @@
 //! While nothing is due, the worker waits for the first of: the scheduler's timer, a commit of the store, a notification
 //! of central, a request to sync now, a change of the identity or of the settings, and shutdown. Other settings of
 //! central end the loop, which then starts with a new connection. On shutdown what is pending is pushed, within
-//! [`FINAL_PUSH_LIMIT`].
+//! `FINAL_PUSH_LIMIT`.
 
 use std::sync::Arc;
 use std::time::Duration;

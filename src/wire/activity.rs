@@ -14,7 +14,7 @@ use crate::domain::{Invalid, Timestamp};
 #[serde(deny_unknown_fields)]
 pub struct ActivityReport {
     #[schema(pattern = "^(working|waiting|idle|failed)$")]
-    pub activity: String,
+    pub(crate) activity: String,
     /// What it waits for; only with `waiting`. Default: `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(permission|question|plan|input)$")]

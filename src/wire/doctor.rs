@@ -8,17 +8,17 @@ use crate::domain::{Finding, Verdict};
 pub struct DoctorBody {
     /// Whether no finding is `wrong`.
     pub well: bool,
-    pub findings: Vec<FindingBody>,
+    pub(crate) findings: Vec<FindingBody>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct FindingBody {
-    pub check: &'static str,
+    pub(crate) check: &'static str,
     /// `good`, `odd` or `wrong`.
     pub verdict: &'static str,
-    pub found: String,
+    pub(crate) found: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub advice: String,
+    pub(crate) advice: String,
 }
 
 impl From<&[Finding]> for DoctorBody {

@@ -14,7 +14,7 @@ use crate::domain::{HistoryRecord, Invalid, NewRecord, RecordKind, Timestamp};
 #[serde(deny_unknown_fields)]
 pub struct EventRequest {
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// Data of the event, of any structure. Default: {}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -26,7 +26,7 @@ pub struct EventRequest {
 }
 
 impl EventRequest {
-    pub fn validate(self) -> Result<NewRecord, Invalid> {
+    pub(crate) fn validate(self) -> Result<NewRecord, Invalid> {
         let parent = self.parent_uuid.as_deref().map(parse_uuid).transpose()?;
         NewRecord::event(&self.event_type, self.event_data.unwrap_or_default(), parent)
     }
@@ -49,10 +49,10 @@ pub struct CommandRequest {
     #[schema(pattern = "^(mcp_tool|explicit)$")]
     pub command_type: Option<String>,
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    pub action: String,
+    pub(crate) action: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    pub tool_name: Option<String>,
+    pub(crate) tool_name: Option<String>,
     /// Default: {}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -62,13 +62,13 @@ pub struct CommandRequest {
     pub result: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 8192)]
-    pub error_message: Option<String>,
+    pub(crate) error_message: Option<String>,
     /// Default: true if there is no error_message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 2147483647)]
-    pub execution_time_ms: Option<i64>,
+    pub(crate) execution_time_ms: Option<i64>,
     /// At most 32, each of 1 to 128 characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 32)]
@@ -76,7 +76,7 @@ pub struct CommandRequest {
 }
 
 impl CommandRequest {
-    pub fn validate(self) -> Result<NewRecord, Invalid> {
+    pub(crate) fn validate(self) -> Result<NewRecord, Invalid> {
         let details = CommandDetails {
             tool_name: self.tool_name,
             parameters: self.parameters,
@@ -99,7 +99,7 @@ pub struct CheckpointRequest {
     #[schema(pattern = "^(context_window|epic_completion|manual)$")]
     pub checkpoint_type: String,
     #[schema(value_type = Object)]
-    pub work_state: Map<String, Value>,
+    pub(crate) work_state: Map<String, Value>,
     /// Default: the context_percent of the session's last heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
@@ -107,7 +107,7 @@ pub struct CheckpointRequest {
 }
 
 impl CheckpointRequest {
-    pub fn validate(self) -> Result<NewRecord, Invalid> {
+    pub(crate) fn validate(self) -> Result<NewRecord, Invalid> {
         NewRecord::checkpoint(&self.checkpoint_type, self.context_window_percent, self.work_state)
     }
 }
@@ -126,14 +126,14 @@ pub struct RecordState {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventBody {
-    pub event_id: String,
+    pub(crate) event_id: String,
     pub instance_id: String,
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// When it happened.
     pub timestamp: String,
     #[schema(value_type = Object)]
-    pub event_data: Value,
-    pub parent_uuid: Option<String>,
+    pub(crate) event_data: Value,
+    pub(crate) parent_uuid: Option<String>,
     #[serde(flatten)]
     pub state: RecordState,
 }
@@ -143,17 +143,17 @@ pub struct CommandBody {
     /// Central's command_log keeps this id in context_data, since the table has no column for it.
     pub record_id: String,
     pub instance_id: String,
-    pub command_type: String,
-    pub action: String,
-    pub tool_name: Option<String>,
+    pub(crate) command_type: String,
+    pub(crate) action: String,
+    pub(crate) tool_name: Option<String>,
     #[schema(value_type = Object)]
-    pub parameters: Value,
+    pub(crate) parameters: Value,
     /// Any JSON.
     pub result: Value,
-    pub error_message: Option<String>,
-    pub success: bool,
-    pub execution_time_ms: Option<i64>,
-    pub tags: Vec<String>,
+    pub(crate) error_message: Option<String>,
+    pub(crate) success: bool,
+    pub(crate) execution_time_ms: Option<i64>,
+    pub(crate) tags: Vec<String>,
     /// When the command was run.
     pub created_at: String,
     #[serde(flatten)]
@@ -162,14 +162,14 @@ pub struct CommandBody {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointBody {
-    pub checkpoint_id: String,
+    pub(crate) checkpoint_id: String,
     pub instance_id: String,
-    pub checkpoint_type: String,
-    pub context_window_percent: Option<i64>,
+    pub(crate) checkpoint_type: String,
+    pub(crate) context_window_percent: Option<i64>,
     /// When the checkpoint was made.
     pub timestamp: String,
     #[schema(value_type = Object)]
-    pub work_state: Value,
+    pub(crate) work_state: Value,
     #[serde(flatten)]
     pub state: RecordState,
 }
@@ -282,13 +282,13 @@ pub struct HistoryParams {
 /// Validated [`HistoryParams`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryFilter {
-    pub record_type: Option<String>,
+    pub(crate) record_type: Option<String>,
     pub since: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-    pub contains: Option<String>,
-    pub limit: usize,
-    pub offset: usize,
-    pub after: Option<Uuid>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) contains: Option<String>,
+    pub(crate) limit: usize,
+    pub(crate) offset: usize,
+    pub(crate) after: Option<Uuid>,
 }
 
 impl HistoryParams {
@@ -360,7 +360,7 @@ pub struct CommandList {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointList {
     pub instance_id: String,
-    pub checkpoints: Vec<CheckpointBody>,
+    pub(crate) checkpoints: Vec<CheckpointBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
 }

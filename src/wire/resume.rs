@@ -144,7 +144,7 @@ fn nothing() -> WorkBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkStateBody {
     pub current_epic: Option<String>,
-    pub last_completed_epic: Option<String>,
+    pub(crate) last_completed_epic: Option<String>,
     /// A number, or the value that the session recorded.
     pub tests_passed: Option<Value>,
     /// The last error after which no success was recorded.

@@ -334,11 +334,11 @@ pub struct WatchQuery {
 /// Sessions by project, most recent heartbeat first, and their numbers by status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionList {
-    pub instances: Vec<SessionBody>,
-    pub total_count: u64,
-    pub active_count: u64,
-    pub stale_count: u64,
-    pub as_of: String,
+    pub(crate) instances: Vec<SessionBody>,
+    pub(crate) total_count: u64,
+    pub(crate) active_count: u64,
+    pub(crate) stale_count: u64,
+    pub(crate) as_of: String,
     /// The `after` of the next page; null on the last one. The counts are those of all pages.
     #[serde(default)]
     pub next: Option<String>,
@@ -347,18 +347,18 @@ pub struct SessionList {
 /// The sessions that match a prefix: up to ten, most recent heartbeat first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Matches {
-    pub matches: Vec<SessionBody>,
+    pub(crate) matches: Vec<SessionBody>,
 }
 
 /// A machine, and a summary of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MachineBody {
     pub host_machine: String,
-    pub total_sessions: i64,
-    pub active_sessions: i64,
-    pub stale_sessions: i64,
-    pub closed_sessions: i64,
-    pub last_activity: Option<String>,
+    pub(crate) total_sessions: i64,
+    pub(crate) active_sessions: i64,
+    pub(crate) stale_sessions: i64,
+    pub(crate) closed_sessions: i64,
+    pub(crate) last_activity: Option<String>,
     /// The distinct projects, joined by ", ".
     pub projects: String,
     /// Whether its daemon is connected to central, as far as this host knows; null for a machine without a daemon.

@@ -11,11 +11,11 @@ use crate::domain::Invalid;
 pub struct StatusBody {
     pub daemon: DaemonBody,
     pub machine: MachineIdentity,
-    pub central: CentralBody,
-    pub backlog: BacklogBody,
+    pub(crate) central: CentralBody,
+    pub(crate) backlog: BacklogBody,
     /// How many sessions and records central refused permanently; `sessiond parked list` lists them.
     pub parked: u64,
-    pub sessions: SessionCounts,
+    pub(crate) sessions: SessionCounts,
     pub store: StoreBody,
     pub config: ConfigBody,
     /// Requests that clients spooled while the daemon did not respond.
@@ -30,7 +30,7 @@ pub struct DaemonBody {
     pub version: String,
     pub pid: u32,
     pub started_at: String,
-    pub uptime_seconds: u64,
+    pub(crate) uptime_seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -47,20 +47,20 @@ pub struct ConflictBody {
     pub host_id: String,
     pub machine_name: String,
     pub last_seen: Option<String>,
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CentralBody {
-    pub configured: bool,
+    pub(crate) configured: bool,
     /// `connected`, `connecting`, `unreachable`, `refused`, `schema_missing`, `identity_conflict` or `off`.
     pub state: String,
     /// When it changed to that state.
     pub since: String,
     /// What is wrong and what to do, in one line; null if nothing is.
     pub last_error: Option<String>,
-    pub last_sync_at: Option<String>,
-    pub round_trip_ms: Option<f64>,
+    pub(crate) last_sync_at: Option<String>,
+    pub(crate) round_trip_ms: Option<f64>,
     /// Whether central announces changes at once; else they are pulled every `central.pull_interval`.
     #[serde(default)]
     pub listening: bool,
@@ -75,8 +75,8 @@ pub struct CentralBody {
 /// Changes that are not synced to central yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BacklogBody {
-    pub sessions: u64,
-    pub records: u64,
+    pub(crate) sessions: u64,
+    pub(crate) records: u64,
     /// When the oldest of these changes was made.
     pub oldest_at: Option<String>,
     /// Kinds of records that central cannot store at present.
@@ -99,15 +99,15 @@ pub struct BlockedBody {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionCounts {
-    pub active: u64,
-    pub stale: u64,
-    pub closed: u64,
+    pub(crate) active: u64,
+    pub(crate) stale: u64,
+    pub(crate) closed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StoreBody {
     pub path: String,
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     pub durability: String,
     /// The damaged files that were quarantined, and what to do; null once they are removed.
     #[serde(default)]
@@ -150,12 +150,12 @@ pub struct SpoolBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SpoolFolderBody {
     pub path: String,
-    pub waiting: u64,
-    pub oldest_at: Option<String>,
+    pub(crate) waiting: u64,
+    pub(crate) oldest_at: Option<String>,
     /// Why the oldest is not imported yet; null while it is being imported.
     pub reason: Option<String>,
-    pub ignored: u64,
-    pub ignored_reason: Option<String>,
+    pub(crate) ignored: u64,
+    pub(crate) ignored_reason: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -166,8 +166,8 @@ pub struct QuarantinedBody {
     pub uid: u32,
     /// The file in the spool from which it was copied.
     pub file: String,
-    pub reason: String,
-    pub quarantined_at: String,
+    pub(crate) reason: String,
+    pub(crate) quarantined_at: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -208,9 +208,9 @@ impl SyncRequest {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SyncBody {
-    pub central: CentralBody,
-    pub backlog: BacklogBody,
-    pub parked: u64,
+    pub(crate) central: CentralBody,
+    pub(crate) backlog: BacklogBody,
+    pub(crate) parked: u64,
 }
 
 /// A session, or a record of one, that central refused permanently.
@@ -225,7 +225,7 @@ pub struct ParkedBody {
     #[serde(rename = "type")]
     pub record_type: Option<String>,
     pub error: String,
-    pub parked_at: String,
+    pub(crate) parked_at: String,
 }
 
 /// The ids of parked sessions and records; all of them if empty.
@@ -233,13 +233,13 @@ pub struct ParkedBody {
 #[serde(deny_unknown_fields)]
 pub struct ParkedIds {
     #[serde(default)]
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
 }
 
 /// How many parked sessions and records were retried or dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedCount {
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

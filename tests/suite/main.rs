@@ -1,6 +1,7 @@
 //! The one integration test binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, reason = "nothing of a program can be reached from outside")]
 
 mod agents;
 mod architecture;

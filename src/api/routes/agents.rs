@@ -20,7 +20,7 @@ use crate::wire::{AgentBody, AgentReport, ErrorBody};
 #[utoipa::path(post, path = "/v1/agents", request_body = AgentReport, responses(
     (status = 200, body = AgentBody), (status = 201, description = "a session was created", body = AgentBody),
     (status = 400, body = ErrorBody), (status = 404, description = "the report ends an agent that is not known", body = ErrorBody)))]
-pub async fn report(
+pub(crate) async fn report(
     State(api): State<Arc<Api>>,
     peer: Peer,
     JsonBody(request): JsonBody<AgentReport>,

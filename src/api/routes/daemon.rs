@@ -25,7 +25,7 @@ use crate::wire::{
 
 /// Show the state of the daemon, its link to central, its backlog and its store.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusBody)))]
-pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
+pub(crate) async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, ApiError> {
     let context = api.context(Caller::DAEMON);
     let now = context.now;
     let settings = api.settings.borrow().clone();
@@ -61,7 +61,7 @@ pub async fn status(State(api): State<Arc<Api>>) -> Result<Json<StatusBody>, Api
 /// Push to central now. With `wait_ms` the response is sent when the backlog is empty, or after that time.
 #[utoipa::path(post, path = "/v1/sync", request_body = Option<SyncRequest>, responses(
     (status = 200, body = SyncBody), (status = 400, body = ErrorBody)))]
-pub async fn sync(
+pub(crate) async fn sync(
     State(api): State<Arc<Api>>,
     JsonBody(request): JsonBody<SyncRequest>,
 ) -> Result<Json<SyncBody>, ApiError> {
@@ -89,7 +89,7 @@ async fn wait_until_synced(api: &Api, deadline: Instant) -> Result<Backlog, Stor
 /// Export the metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", responses(
     (status = 200, body = String, content_type = "application/openmetrics-text")))]
-pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
+pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     let context = api.context(Caller::DAEMON);
     let now = context.now;
     let counts = api.store.counts(context).await?;
@@ -100,7 +100,7 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
 }
 
 /// This document, which does not list its own route.
-pub async fn openapi(document: Arc<str>) -> impl IntoResponse {
+pub(crate) async fn openapi(document: Arc<str>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string())
 }
 

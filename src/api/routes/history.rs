@@ -25,7 +25,7 @@ use crate::wire::{
     request_body = EventRequest, responses((status = 201, body = EventBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
     (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
-pub async fn add_event(
+pub(crate) async fn add_event(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
@@ -40,7 +40,7 @@ pub async fn add_event(
 #[utoipa::path(get, path = "/v1/sessions/{id}/events", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = EventList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn events(
+pub(crate) async fn events(
     State(api): State<Arc<Api>>,
     Id(id): Id,
     Params(params): Params<HistoryParams>,
@@ -55,7 +55,7 @@ pub async fn events(
     request_body = CommandRequest, responses((status = 201, body = CommandBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
     (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
-pub async fn add_command(
+pub(crate) async fn add_command(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
@@ -70,7 +70,7 @@ pub async fn add_command(
 #[utoipa::path(get, path = "/v1/sessions/{id}/commands", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = CommandList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn commands(
+pub(crate) async fn commands(
     State(api): State<Arc<Api>>,
     Id(id): Id,
     Params(params): Params<HistoryParams>,
@@ -85,7 +85,7 @@ pub async fn commands(
     request_body = CheckpointRequest, responses((status = 201, body = CheckpointBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody),
     (status = 409, description = "the session belongs to another machine, or the key was used for another request", body = ErrorBody)))]
-pub async fn add_checkpoint(
+pub(crate) async fn add_checkpoint(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
@@ -100,7 +100,7 @@ pub async fn add_checkpoint(
 #[utoipa::path(get, path = "/v1/sessions/{id}/checkpoints", params(("id" = String, Path, min_length = 1, max_length = 32), HistoryParams),
     responses((status = 200, body = CheckpointList), (status = 300, body = Matches), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn checkpoints(
+pub(crate) async fn checkpoints(
     State(api): State<Arc<Api>>,
     Id(id): Id,
     Params(params): Params<HistoryParams>,

@@ -13,14 +13,14 @@ use crate::wire::{ConflictBody, ErrorBody, IdentityRename, MachineIdentity};
 
 /// Show the pinned identity.
 #[utoipa::path(get, path = "/v1/identity", responses((status = 200, body = MachineIdentity)))]
-pub async fn show(State(api): State<Arc<Api>>) -> Json<MachineIdentity> {
+pub(crate) async fn show(State(api): State<Arc<Api>>) -> Json<MachineIdentity> {
     Json(body(&api))
 }
 
 /// Rename this host and move its sessions to the new name.
 #[utoipa::path(post, path = "/v1/identity/rename", request_body = IdentityRename, responses(
     (status = 200, body = MachineIdentity), (status = 400, body = ErrorBody)))]
-pub async fn rename(
+pub(crate) async fn rename(
     State(api): State<Arc<Api>>,
     peer: Peer,
     JsonBody(request): JsonBody<IdentityRename>,
@@ -40,7 +40,7 @@ pub async fn rename(
 /// Take over this host's name from the host that is registered with it in central.
 #[utoipa::path(post, path = "/v1/identity/replace", responses(
     (status = 200, body = MachineIdentity)))]
-pub async fn replace(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<MachineIdentity>, ApiError> {
+pub(crate) async fn replace(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<MachineIdentity>, ApiError> {
     peer.require_administrator(&api.daemon)?;
     api.identity.replace()?;
     tracing::warn!("this host's name will be taken over in central, as requested");
@@ -48,7 +48,7 @@ pub async fn replace(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<Mac
 }
 
 /// The identity as the routes show it.
-pub fn body(api: &Api) -> MachineIdentity {
+pub(crate) fn body(api: &Api) -> MachineIdentity {
     let identity = api.identity.current();
     let conflict = api.link.borrow().conflict.clone();
     MachineIdentity {

@@ -12,7 +12,7 @@ use crate::wire::MachineBody;
 /// List all machines that this host knows of, most recent activity first.
 #[utoipa::path(get, path = "/v1/machines", responses(
     (status = 200, body = Vec<MachineBody>)))]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<MachineBody>>, ApiError> {
+pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<MachineBody>>, ApiError> {
     let context = api.context(Caller::DAEMON);
     let (now, stale_after) = (context.now, context.stale_after);
     let this = api.identity.current().name;

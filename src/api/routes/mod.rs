@@ -1,12 +1,12 @@
 //! The routes, one file for each resource.
 
-pub mod agents;
-pub mod daemon;
-pub mod history;
-pub mod identity;
-pub mod machines;
-pub mod parked;
-pub mod resume;
-pub mod sessions;
-pub mod watch;
-pub mod work;
+pub(super) mod agents;
+pub(super) mod daemon;
+pub(super) mod history;
+pub(super) mod identity;
+pub(super) mod machines;
+pub(super) mod parked;
+pub(super) mod resume;
+pub(super) mod sessions;
+pub(super) mod watch;
+pub(super) mod work;

@@ -11,7 +11,7 @@ use crate::wire::{ErrorBody, ParkedBody, ParkedCount, ParkedIds};
 
 /// List parked sessions and records, and why central refused them.
 #[utoipa::path(get, path = "/v1/parked", responses((status = 200, body = Vec<ParkedBody>)))]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, ApiError> {
+pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, ApiError> {
     let parked = api.store.parked().await?;
     let body = parked.into_iter().map(|p| ParkedBody {
         id: p.id(),
@@ -28,7 +28,7 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ParkedBody>>, 
 #[utoipa::path(post, path = "/v1/parked/retry", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn retry(
+pub(crate) async fn retry(
     State(api): State<Arc<Api>>,
     peer: Peer,
     JsonBody(which): JsonBody<ParkedIds>,
@@ -43,7 +43,7 @@ pub async fn retry(
 #[utoipa::path(post, path = "/v1/parked/drop", request_body = Option<ParkedIds>, responses(
     (status = 200, body = ParkedCount), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn drop(
+pub(crate) async fn drop(
     State(api): State<Arc<Api>>,
     peer: Peer,
     JsonBody(which): JsonBody<ParkedIds>,

@@ -27,7 +27,7 @@ const MARKDOWN: &str = "text/markdown; charset=utf-8";
     (status = 200, body = ResumeBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
     (status = 409, description = "the session is active, or closed", body = ErrorBody)))]
-pub async fn resume(
+pub(crate) async fn resume(
     State(api): State<Arc<Api>>,
     peer: Peer,
     JsonBody(request): JsonBody<ResumeRequest>,
@@ -66,7 +66,7 @@ async fn resumed_body(api: &Api, resumed: Resumed, now: Timestamp) -> Result<Res
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ContextQuery {
+pub(crate) struct ContextQuery {
     /// `json`, or `markdown` for the handoff. Default: the one that the Accept header prefers, else `json`.
     #[param(pattern = "^(json|markdown)$")]
     format: Option<String>,
@@ -77,7 +77,7 @@ pub struct ContextQuery {
     responses((status = 200, content((ContextBody = "application/json"), (String = "text/markdown"))),
     (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub async fn context(
+pub(crate) async fn context(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     Id(id): Id,

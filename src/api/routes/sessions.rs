@@ -26,7 +26,7 @@ use crate::wire::{
 #[utoipa::path(post, path = "/v1/sessions", params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "a request repeated with the same key within 24 hours gets the first response")),
     request_body = RegisterRequest, responses((status = 201, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 409, description = "the key was used for another request", body = ErrorBody)))]
-pub async fn register(
+pub(crate) async fn register(
     State(api): State<Arc<Api>>,
     peer: Peer,
     key: IdempotencyKey,
@@ -78,7 +78,7 @@ pub(super) async fn resolve(api: &Arc<Api>, peer: Peer, pid: i32) -> Result<Proc
 /// List sessions by project, most recent heartbeat first.
 #[utoipa::path(get, path = "/v1/sessions", params(ListQuery), responses(
     (status = 200, body = SessionList), (status = 400, body = ErrorBody)))]
-pub async fn list(
+pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<SessionList>, ApiError> {
@@ -143,7 +143,7 @@ pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<
 #[utoipa::path(get, path = "/v1/sessions/{id}", params(("id" = String, Path, min_length = 1, max_length = 32, description = "an id, or a prefix of one")),
     responses((status = 200, body = SessionBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
+pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => Ok(Json(body(&api, &record, now)).into_response()),
@@ -162,7 +162,7 @@ pub(super) fn several_matches(api: &Api, records: &[Record], now: Timestamp) -> 
 #[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", params(("id" = String, Path, min_length = 1, max_length = 32)), request_body = Option<HeartbeatRequest>,
     responses((status = 200, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody)))]
-pub async fn heartbeat(
+pub(crate) async fn heartbeat(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,
@@ -177,7 +177,7 @@ pub async fn heartbeat(
 #[utoipa::path(post, path = "/v1/sessions/{id}/close", params(("id" = String, Path, min_length = 1, max_length = 32)), responses(
     (status = 200, body = SessionBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody)))]
-pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Result<Json<SessionBody>, ApiError> {
+pub(crate) async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Result<Json<SessionBody>, ApiError> {
     let context = api.context(peer.caller());
     let record = api.store.close(id, context).await?;
     Ok(Json(body(&api, &record, context.now)))
@@ -186,7 +186,7 @@ pub async fn close(State(api): State<Arc<Api>>, peer: Peer, Id(id): Id) -> Resul
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct FooterQuery {
+pub(crate) struct FooterQuery {
     /// Whether the footer begins with a line `---`: `separator`, `separator=true` or `separator=1`.
     #[param(pattern = "^(true|false|1|0|)$")]
     separator: Option<String>,
@@ -196,7 +196,7 @@ pub struct FooterQuery {
 #[utoipa::path(get, path = "/v1/sessions/{id}/footer", params(("id" = String, Path, min_length = 1, max_length = 32), FooterQuery), responses(
     (status = 200, body = String, content_type = "text/plain"), (status = 300, body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub async fn footer(
+pub(crate) async fn footer(
     State(api): State<Arc<Api>>,
     Id(id): Id,
     Params(query): Params<FooterQuery>,

@@ -37,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(1);
     (status = 200, description = "events `session` and `reset`; the data of `session` is one", body = SessionBody,
         content_type = "text/event-stream"),
     (status = 400, body = ErrorBody)))]
-pub async fn watch(
+pub(crate) async fn watch(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     Params(query): Params<WatchQuery>,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// A call of sessiond in a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessiondCall {
+pub(super) struct SessiondCall {
     /// The position of the program's path, with its quotes.
     pub program: Range<usize>,
     /// The path of the program, without quotes.
@@ -28,7 +28,7 @@ const WRAPPERS: &[&str] = &["command", "env", "exec", "ionice", "nice", "nohup",
 const NO_EFFECT: &[&str] = &[":", "exit", "true"];
 
 /// The call of sessiond with these arguments, if the command line has one.
-pub fn find(command: &str, words: &[&str]) -> Option<SessiondCall> {
+pub(super) fn find(command: &str, words: &[&str]) -> Option<SessiondCall> {
     let parts = parts(command);
     let calls = |part| called(part, words);
     let program = parts.iter().find_map(calls)?;

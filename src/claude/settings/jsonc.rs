@@ -22,7 +22,7 @@ pub struct SyntaxError {
 
 /// A value and its position in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub(super) struct Node {
     range: Range<usize>,
     kind: NodeKind,
     /// The positions of commas, one after each part, perhaps after the last too.
@@ -37,7 +37,7 @@ enum NodeKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(super) struct Member {
     key: String,
     /// The position of the key.
     start: usize,
@@ -45,59 +45,59 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         &self.key
     }
 }
 
 impl Node {
     /// The number of its members or items.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.members().len() + self.items().len()
     }
 
-    pub const fn is_object(&self) -> bool {
+    pub(super) const fn is_object(&self) -> bool {
         matches!(self.kind, NodeKind::Object(_))
     }
 
-    pub const fn is_array(&self) -> bool {
+    pub(super) const fn is_array(&self) -> bool {
         matches!(self.kind, NodeKind::Array(_))
     }
 
-    pub fn members(&self) -> &[Member] {
+    pub(super) fn members(&self) -> &[Member] {
         if let NodeKind::Object(members) = &self.kind { members } else { &[] }
     }
 
-    pub fn items(&self) -> &[Self] {
+    pub(super) fn items(&self) -> &[Self] {
         if let NodeKind::Array(items) = &self.kind { items } else { &[] }
     }
 
     /// The value of a name; the last of several, as in most parsers.
-    pub fn member(&self, name: &str) -> Option<&Self> {
+    pub(super) fn member(&self, name: &str) -> Option<&Self> {
         self.members().iter().rfind(|member| member.key == name).map(|member| &member.value)
     }
 
-    pub fn text<'a>(&self, text: &'a str) -> &'a str {
+    pub(super) fn text<'a>(&self, text: &'a str) -> &'a str {
         &text[self.range.clone()]
     }
 
     /// Its value, if it is a string.
-    pub fn string(&self, text: &str) -> Option<String> {
+    pub(super) fn string(&self, text: &str) -> Option<String> {
         serde_json::from_str(self.text(text)).ok()
     }
 
-    pub fn replaced(&self, text: &str, value: &Value) -> String {
+    pub(super) fn replaced(&self, text: &str, value: &Value) -> String {
         splice(text, self.range.clone(), &value.to_string())
     }
 
     /// Adds a member after all others.
-    pub fn with_member(&self, text: &str, name: &str, value: &Value) -> String {
+    pub(super) fn with_member(&self, text: &str, name: &str, value: &Value) -> String {
         let indent = self.indent(text);
         self.with_part(text, &format!("{}: {}", Value::from(name), pretty(value, &indent)), &indent)
     }
 
     /// Adds an item after all others; a string is added on the same line if the array is on one line.
-    pub fn with_item(&self, text: &str, value: &Value) -> String {
+    pub(super) fn with_item(&self, text: &str, value: &Value) -> String {
         if let (true, false, Some(last)) = (value.is_string(), self.text(text).contains('\n'), self.parts().last()) {
             let comma = self.commas.get(self.items().len() - 1);
             return match comma {
@@ -134,7 +134,7 @@ impl Node {
     }
 
     /// Whether its only part was added to brackets that the user had empty: see [`Self::with_part`].
-    pub fn was_empty(&self, text: &str) -> bool {
+    pub(super) fn was_empty(&self, text: &str) -> bool {
         let parts = self.parts();
         let [part] = parts.as_slice() else { return false };
         let is_ours = self.is_array() && self.items().iter().all(|item| item.kind == NodeKind::Scalar);
@@ -142,16 +142,16 @@ impl Node {
     }
 
     /// The index of the member of this name.
-    pub fn place_of(&self, name: &str) -> Option<usize> {
+    pub(super) fn place_of(&self, name: &str) -> Option<usize> {
         self.members().iter().rposition(|member| member.key == name)
     }
 
-    pub fn without_member(&self, text: &str, name: &str) -> String {
+    pub(super) fn without_member(&self, text: &str, name: &str) -> String {
         self.place_of(name).map_or_else(|| text.to_owned(), |place| self.without_part(text, place))
     }
 
     /// Removes a member or an item, with its comma and the white space before it.
-    pub fn without_part(&self, text: &str, index: usize) -> String {
+    pub(super) fn without_part(&self, text: &str, index: usize) -> String {
         let Some(part) = self.parts().get(index).cloned() else { return text.to_owned() };
         let start = text[..part.start].trim_end().len();
         let comma_before = index.checked_sub(1).map(|before| self.commas[before]);
@@ -205,7 +205,7 @@ fn line_indent(text: &str, at: usize) -> String {
 }
 
 /// Parses a whole text.
-pub fn parse(text: &str) -> Result<Node, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     // A byte order mark is skipped.
     let at = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
     let mut parser = Parser { text, at };

@@ -33,7 +33,7 @@ use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDet
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond hook SessionStart")]
-pub struct HookArgs {
+pub(crate) struct HookArgs {
     /// The event, such as SessionStart, Stop or PermissionRequest. Default: the one that stdin names
     // Any text is accepted: the exit code of a usage error would stop the agent.
     #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
@@ -53,7 +53,7 @@ const DAEMON_RESERVE: Duration = Duration::from_millis(30);
 /// Less than the longest additional context that Claude Code accepts, in characters.
 const MAX_CONTEXT_CHARS: usize = 9000;
 
-pub fn hook(
+pub(crate) fn hook(
     client: &Client,
     args: &HookArgs,
     offline: &OfflineWriter<'_>,
@@ -91,7 +91,7 @@ pub fn hook(
     Ok(())
 }
 
-pub fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut reporter = AgentReporter::new(client, offline, out.style.now, STATUSLINE_TIMEOUT);
     let input = reporter.read_input(&statusline::wanted());
     if let Some(complaint) = &input.complaint {

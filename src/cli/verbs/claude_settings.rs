@@ -17,14 +17,14 @@ use crate::wire::ErrorCode;
 
 /// A change of Claude Code's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingsChange {
+pub(crate) enum SettingsChange {
     Install,
     Uninstall,
 }
 
 /// Adds this program's hooks and status line to the settings of this user, or removes them. A copy of the former
 /// settings is kept beside them. With `dry_run` it only prints the lines that would change.
-pub fn change_settings(
+pub(crate) fn change_settings(
     change: SettingsChange,
     dry_run: bool,
     env: Env<'_>,

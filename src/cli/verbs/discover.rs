@@ -18,13 +18,18 @@ use crate::wire::{AgentReport, ErrorCode};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond discover --watch")]
-pub struct DiscoverArgs {
+pub(crate) struct DiscoverArgs {
     /// Keep running, and report each agent when it starts and ends
     #[arg(long)]
     pub watch: bool,
 }
 
-pub fn discover(client: &Client, args: &DiscoverArgs, env: Env<'_>, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn discover(
+    client: &Client,
+    args: &DiscoverArgs,
+    env: Env<'_>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let home = claude_home(env)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

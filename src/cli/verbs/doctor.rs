@@ -20,7 +20,7 @@ use crate::wire::{DoctorBody, ErrorCode};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond doctor --json")]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
@@ -30,7 +30,7 @@ pub struct DoctorArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond bugreport report.txt")]
-pub struct BugreportArgs {
+pub(crate) struct BugreportArgs {
     /// The file to write; it must not exist
     #[arg(value_name = "FILE", default_value = "sessiond-bugreport.txt", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
@@ -38,7 +38,7 @@ pub struct BugreportArgs {
     pub settings: DaemonOptions,
 }
 
-pub fn doctor(
+pub(crate) fn doctor(
     client: &Client,
     local: &dyn LocalOperations,
     args: &DoctorArgs,
@@ -75,7 +75,7 @@ fn sheet(findings: &[Finding]) -> FieldList {
     sheet
 }
 
-pub fn bugreport(
+pub(crate) fn bugreport(
     client: &Client,
     local: &dyn LocalOperations,
     args: &BugreportArgs,

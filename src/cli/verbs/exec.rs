@@ -29,7 +29,7 @@ use crate::wire::{AgentReport, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
-pub struct ExecArgs {
+pub(crate) struct ExecArgs {
     /// Set the project: lower-case letters, digits and dashes, at most 22 [default: from the name of the repository or
     /// folder]
     #[arg(long)]
@@ -52,7 +52,7 @@ const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_SIGNAL_BASE: i32 = 128;
 
 /// Runs the program and returns its exit code.
-pub fn exec(
+pub(crate) fn exec(
     client: &Client,
     args: &ExecArgs,
     offline: &OfflineWriter<'_>,

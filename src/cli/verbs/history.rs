@@ -17,7 +17,7 @@ use crate::wire::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond event odin-PS-8f4a2b epic_completed --data '{\"epic\": \"003\"}'")]
-pub struct EventArgs {
+pub(crate) struct EventArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -37,7 +37,7 @@ pub struct EventArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond command odin-PS-8f4a2b build --took 1200 --tag release")]
-pub struct CommandArgs {
+pub(crate) struct CommandArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -73,7 +73,7 @@ pub struct CommandArgs {
 #[command(
     after_help = "Example: sessiond checkpoint odin-PS-8f4a2b --type manual --work-state '{\"next\": \"tests\"}'"
 )]
-pub struct CheckpointArgs {
+pub(crate) struct CheckpointArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -90,7 +90,7 @@ pub struct CheckpointArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z")]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -117,7 +117,7 @@ pub struct HistoryArgs {
     pub json: bool,
 }
 
-pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = EventRequest {
         event_type: args.event_type,
         event_data: args.data.map(|text| json("--data", &text)).transpose()?,
@@ -127,7 +127,7 @@ pub fn event(client: &Client, args: EventArgs, out: &mut Output<'_>) -> Result<(
     print_record(&event, &format!("event {}", event.event_id), &event.state, args.json, out)
 }
 
-pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = CommandRequest {
         command_type: args.command_type,
         action: args.action,
@@ -143,7 +143,7 @@ pub fn command(client: &Client, args: CommandArgs, out: &mut Output<'_>) -> Resu
     print_record(&command, &format!("command {}", command.record_id), &command.state, args.json, out)
 }
 
-pub fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn checkpoint(client: &Client, args: CheckpointArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = CheckpointRequest {
         checkpoint_type: args.checkpoint_type,
         work_state: json("--work-state", &args.work_state)?,
@@ -184,13 +184,13 @@ fn print_record(
     Ok(())
 }
 
-pub fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: EventList = fetch(client, &args, "events")?;
     let lines = list.events.iter().map(|e| [e.event_type.clone(), compact_json(&e.event_data)]);
     print_list(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
 }
 
-pub fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: CommandList = fetch(client, &args, "commands")?;
     let lines = list.commands.iter().map(|c| {
         let tool = c.tool_name.as_ref().map_or(String::new(), |tool| format!("{tool}: "));
@@ -200,7 +200,7 @@ pub fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Res
     print_list(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
 }
 
-pub fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: CheckpointList = fetch(client, &args, "checkpoints")?;
     let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), compact_json(&c.work_state)]);
     print_list(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)

@@ -57,7 +57,7 @@ impl IdentityVerb {
 }
 
 /// Asks the daemon; if none listens, reads or changes the state folder directly.
-pub fn identity(
+pub(crate) fn identity(
     client: &Client,
     named: bool,
     local: &dyn LocalOperations,

@@ -15,7 +15,7 @@ use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// List only sessions of this project
     #[arg(long)]
     pub project: Option<String>,
@@ -53,7 +53,7 @@ pub struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond show odin-PS")]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -62,7 +62,7 @@ pub struct ShowArgs {
     pub json: bool,
 }
 
-pub fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn list(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     if !args.watch {
         return list_once(client, args, out);
     }
@@ -139,7 +139,7 @@ fn summary(sessions: &SessionList, hidden: usize) -> String {
     summary + &more
 }
 
-pub fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
         Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
         Resolved::One(session) if args.json => out.print_json(&session),

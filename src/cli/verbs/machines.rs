@@ -12,13 +12,13 @@ use crate::wire::MachineBody;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond machines --json")]
-pub struct MachinesArgs {
+pub(crate) struct MachinesArgs {
     /// Print the machines as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-pub fn machines(client: &Client, args: &MachinesArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn machines(client: &Client, args: &MachinesArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let machines = client.machines()?;
     if args.json {
         return out.print_json(&machines);

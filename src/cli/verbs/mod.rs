@@ -1,21 +1,21 @@
 //! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
-pub mod agent;
-pub mod claude_settings;
-pub mod daemon;
-pub mod discover;
-pub mod doctor;
-pub mod exec;
-pub mod history;
-pub mod identity;
-pub mod list;
+pub(super) mod agent;
+pub(super) mod claude_settings;
+pub(super) mod daemon;
+pub(super) mod discover;
+pub(super) mod doctor;
+pub(super) mod exec;
+pub(super) mod history;
+pub(super) mod identity;
+pub(super) mod list;
 mod list_columns;
-pub mod machines;
-pub mod parked;
-pub mod resume;
-pub mod service;
-pub mod session;
+pub(super) mod machines;
+pub(super) mod parked;
+pub(super) mod resume;
+pub(super) mod service;
+pub(super) mod session;
 mod show_work;
-pub mod status;
-pub mod sync;
-pub mod watch;
+pub(super) mod status;
+pub(super) mod sync;
+pub(super) mod watch;

@@ -12,7 +12,7 @@ use crate::wire::ParkedCount;
 
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
-pub enum ParkedVerb {
+pub(crate) enum ParkedVerb {
     /// List parked rows, each with central's error
     #[command(after_help = "Example: sessiond parked list --json")]
     List {
@@ -45,7 +45,7 @@ pub enum ParkedVerb {
     },
 }
 
-pub fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn parked(client: &Client, verb: ParkedVerb, out: &mut Output<'_>) -> Result<(), CliError> {
     match verb {
         ParkedVerb::List { json } => list(client, json, out),
         ParkedVerb::Retry { ids, json } => print_count(&client.parked_retry(&ids)?, "retried", json, out),

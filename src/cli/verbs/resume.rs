@@ -13,7 +13,7 @@ use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
-pub struct ResumeArgs {
+pub(crate) struct ResumeArgs {
     /// An id, its last 4 to 6 characters, an epic or a project [default: the session with the newest heartbeat]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub hint: Option<String>,
@@ -45,7 +45,7 @@ pub struct ResumeArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond context odin-PS-8f4a2b --handoff")]
-pub struct ContextArgs {
+pub(crate) struct ContextArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -57,7 +57,7 @@ pub struct ContextArgs {
     pub handoff: bool,
 }
 
-pub fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let asked = args.hint.clone().unwrap_or_default();
     let request = ResumeRequest {
         hint: args.hint,
@@ -100,7 +100,7 @@ fn outcome_line(resumed: &ResumeBody) -> String {
     }
 }
 
-pub fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let several = |several: Matches| CliError::ambiguous(&args.id, several.matches);
     if args.handoff {
         return match client.handoff(&args.id)? {

@@ -54,17 +54,17 @@ pub struct UninstallArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond completions bash >~/.local/share/bash-completion/completions/sessiond")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
 }
 
 /// Prints a line, or lines, for each change.
-pub fn print_done(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn print_done(done: &[String], out: &mut Output<'_>) -> Result<(), CliError> {
     out.print_lines(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
-pub fn completions(shell: clap_complete::Shell, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn completions(shell: clap_complete::Shell, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "sessiond", &mut script);
     out.print_rendered(&String::from_utf8_lossy(&script))

@@ -19,7 +19,7 @@ use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, S
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
-pub struct RegisterArgs {
+pub(crate) struct RegisterArgs {
     /// Set the project: lower-case letters, digits and dashes, at most 22
     #[arg(long)]
     pub project: String,
@@ -57,7 +57,7 @@ pub struct RegisterArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond heartbeat odin-PS-8f4a2b --context 42")]
-pub struct HeartbeatArgs {
+pub(crate) struct HeartbeatArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -86,7 +86,7 @@ pub struct HeartbeatArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond close odin-PS-8f4a2b")]
-pub struct CloseArgs {
+pub(crate) struct CloseArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -97,7 +97,7 @@ pub struct CloseArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond footer odin-PS-8f4a2b --separator")]
-pub struct FooterArgs {
+pub(crate) struct FooterArgs {
     /// The session's id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -106,7 +106,7 @@ pub struct FooterArgs {
     pub separator: bool,
 }
 
-pub fn register(
+pub(crate) fn register(
     client: &Client,
     args: RegisterArgs,
     offline: &OfflineWriter<'_>,
@@ -135,7 +135,7 @@ pub fn register(
 }
 
 /// Registers in the spool, under an id that the daemon keeps.
-pub fn spool_registration(
+pub(crate) fn spool_registration(
     request: RegisterRequest,
     offline: &OfflineWriter<'_>,
     error: ErrorDetail,
@@ -176,7 +176,7 @@ fn note_spooled(out: &mut Output<'_>) {
     out.print_note("sessiond: no daemon answers; the request is spooled until one is started");
 }
 
-pub fn heartbeat(
+pub(crate) fn heartbeat(
     client: &Client,
     args: HeartbeatArgs,
     offline: &OfflineWriter<'_>,
@@ -216,7 +216,7 @@ pub fn heartbeat(
     ))
 }
 
-pub fn close(
+pub(crate) fn close(
     client: &Client,
     args: &CloseArgs,
     offline: &OfflineWriter<'_>,
@@ -252,13 +252,13 @@ fn spool_write(
     if json { out.print_json(&json!({"instance_id": id, "spooled": true})) } else { Ok(()) }
 }
 
-pub fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let footer = client.footer(&args.id, args.separator)?;
     out.print_lines(&footer)
 }
 
 /// The current folder; `None` if its path is not valid text, which cannot be recorded.
-pub fn current_dir() -> Option<String> {
+pub(crate) fn current_dir() -> Option<String> {
     let dir = std::env::current_dir().ok()?.into_os_string().into_string().ok()?;
     valid_working_dir(&dir).ok()
 }

@@ -15,13 +15,13 @@ use crate::wire::{BacklogBody, CentralBody, ConfigBody, MachineIdentity, SpoolBo
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond status --json")]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Print the status as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-pub fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn status(client: &Client, args: &StatusArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let status = client.status()?;
     if args.json { out.print_json(&status) } else { out.print_rendered(&sheet(&status, &out.style).render(&out.style)) }
 }

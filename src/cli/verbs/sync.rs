@@ -13,7 +13,7 @@ use crate::wire::{BacklogBody, ErrorCode, SyncBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond sync --wait --timeout 10")]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Wait until central has everything
     #[arg(long)]
     pub wait: bool,
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// The pause before the next request, should the daemon answer early.
 const BETWEEN_POLLS: Duration = Duration::from_millis(50);
 
-pub fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(crate) fn sync(client: &Client, args: &SyncArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let state = if args.wait { wait(client, args.timeout, out)? } else { ask(client, None)? };
     match (args.json, is_pending(&state.backlog)) {
         (true, _) => out.print_json(&state),

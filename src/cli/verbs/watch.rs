@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Prints what `list` prints, then changes. A broken connection is opened again and continues after the last change;
 /// only a daemon that does not answer at the start is an error.
-pub fn watch(
+pub(crate) fn watch(
     client: &Client,
     mut query: WatchQuery,
     json: bool,

@@ -26,13 +26,13 @@ const DETAIL: [&str; 16] = [
     "reason",
     "id",
 ];
-pub const EPIC: [&str; 7] = ["epic", "epic_id", "current_epic", "epic_name", "name", "title", "id"];
-pub const ERROR: [&str; 8] =
+pub(super) const EPIC: [&str; 7] = ["epic", "epic_id", "current_epic", "epic_name", "name", "title", "id"];
+pub(super) const ERROR: [&str; 8] =
     ["error", "error_message", "message", "reason", "failure", "description", "output", "summary"];
 const TOOL: [&str; 4] = ["tool", "tool_name", "name", "action"];
 
 /// The action that a record describes; none for a heartbeat.
-pub fn action(record: &HistoryRecord) -> Option<String> {
+pub(super) fn action(record: &HistoryRecord) -> Option<String> {
     match record.kind {
         RecordKind::Event => event(record),
         RecordKind::Command => Some(command(record)),
@@ -90,7 +90,7 @@ fn plain(value: &Value) -> Option<String> {
 }
 
 /// The number or address of a pull request.
-pub fn pull_request(record: &HistoryRecord) -> Option<String> {
+pub(super) fn pull_request(record: &HistoryRecord) -> Option<String> {
     let data = field(&record.body, "data")?.as_object()?;
     text(data, &["number", "pr_number", "pr", "id", "url"])
 }
@@ -105,19 +105,19 @@ fn command(record: &HistoryRecord) -> String {
     }
 }
 
-pub fn command_name(record: &HistoryRecord) -> String {
+pub(super) fn command_name(record: &HistoryRecord) -> String {
     text(&record.body, &["action", "tool_name"]).unwrap_or_else(|| phrase(&record.record_type))
 }
 
 /// Why a command failed, if it did.
-pub fn failure(record: &HistoryRecord) -> Option<String> {
+pub(super) fn failure(record: &HistoryRecord) -> Option<String> {
     let failed = field(&record.body, "success").is_some_and(|success| success == false);
     let message = text(&record.body, &["error_message", "error"]);
     message.or_else(|| failed.then(|| "no reason recorded".to_owned()))
 }
 
 /// A type as words: `deployment_started` becomes `deployment started`.
-pub fn phrase(record_type: &str) -> String {
+pub(super) fn phrase(record_type: &str) -> String {
     inline(&record_type.replace('_', " "), 64)
 }
 

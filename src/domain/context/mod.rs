@@ -77,7 +77,7 @@ impl ContextSource {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkState {
     pub current_epic: Option<String>,
-    pub last_completed_epic: Option<String>,
+    pub(crate) last_completed_epic: Option<String>,
     /// A number, or what the session recorded instead.
     pub tests_passed: Option<Value>,
     /// The last error that no later record resolves.
@@ -96,7 +96,7 @@ pub struct Action {
 /// A session's reconstructed context. All text is one line of bounded length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    pub source: ContextSource,
+    pub(crate) source: ContextSource,
     /// In percent.
     pub confidence: u8,
     /// Why that source and that confidence, in one sentence.

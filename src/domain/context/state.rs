@@ -14,7 +14,7 @@ const MAX_ERRORS: usize = 32;
 
 /// What a session's records say when they are applied in order.
 #[derive(Clone, Debug, Default)]
-pub struct WorkHistory {
+pub(super) struct WorkHistory {
     pub work: WorkState,
     /// The next steps of the newest checkpoint, and its time.
     pub planned: Vec<String>,
@@ -33,7 +33,7 @@ pub struct WorkHistory {
 
 impl WorkHistory {
     /// `records`: oldest first.
-    pub fn of(session: &Session, records: &[&HistoryRecord]) -> Self {
+    pub(super) fn of(session: &Session, records: &[&HistoryRecord]) -> Self {
         let mut history = Self::default();
         for record in records {
             match record.kind {

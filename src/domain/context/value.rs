@@ -12,12 +12,12 @@ const TEXT_FIELDS: [&str; 8] = ["title", "message", "text", "summary", "descript
 const MAX_DEPTH: usize = 3;
 
 /// The first of these fields that has text. Names may be in snake or in camel case.
-pub fn text(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
+pub(super) fn text(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| as_text(field(fields, name)?))
 }
 
 /// The text of a value, if it has any.
-pub fn as_text(value: &Value) -> Option<String> {
+pub(super) fn as_text(value: &Value) -> Option<String> {
     let text = inline(&raw(value, MAX_DEPTH)?, MAX_TEXT);
     (!text.is_empty()).then_some(text)
 }
@@ -32,7 +32,7 @@ fn raw(value: &Value, depth: usize) -> Option<String> {
 }
 
 /// The texts of a list; a single text is a list of one.
-pub fn list(fields: &Map<String, Value>, names: &[&str], most: usize) -> Vec<String> {
+pub(super) fn list(fields: &Map<String, Value>, names: &[&str], most: usize) -> Vec<String> {
     match names.iter().find_map(|name| field(fields, name)) {
         Some(Value::Array(items)) => items.iter().filter_map(as_text).take(most).collect(),
         Some(value) => as_text(value).into_iter().collect(),
@@ -41,7 +41,7 @@ pub fn list(fields: &Map<String, Value>, names: &[&str], most: usize) -> Vec<Str
 }
 
 /// The field of this name, in snake case or in camel case; none if it is null.
-pub fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     fields.get(name).or_else(|| fields.get(&camel(name))).filter(|value| !value.is_null())
 }
 

@@ -6,7 +6,7 @@ use crate::domain::text::inline;
 const MAX_CODE: usize = 4096;
 
 /// Text within a line, or at the beginning of a list item.
-pub fn escaped(text: &str, longest: usize) -> String {
+pub(super) fn escaped(text: &str, longest: usize) -> String {
     let line: Vec<char> = inline(text, longest).chars().collect();
     // Markers of lists and headings are special only at the beginning.
     let digits = line.iter().take_while(|c| c.is_ascii_digit()).count();
@@ -44,7 +44,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// A code span.
-pub fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let text = inline(text, MAX_CODE);
     let fence = "`".repeat(longest_run(&text) + 1);
     // One blank at each end is not part of the code; without it a backtick at an end would join the fence.
@@ -53,7 +53,7 @@ pub fn code(text: &str) -> String {
 }
 
 /// A code block with one line of shell.
-pub fn block(line: &str) -> String {
+pub(super) fn block(line: &str) -> String {
     let fence = "`".repeat((longest_run(line) + 1).max(3));
     format!("{fence}sh\n{line}\n{fence}\n")
 }

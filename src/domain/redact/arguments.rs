@@ -13,7 +13,7 @@ const LONGEST: usize = 400;
 const LONGEST_DOCUMENT: usize = 4096;
 
 /// The password in what follows the first word of a command.
-pub fn secret(text: &str, word: &str, at: usize, line: usize) -> Option<Range<usize>> {
+pub(super) fn secret(text: &str, word: &str, at: usize, line: usize) -> Option<Range<usize>> {
     let end = at + word.len();
     match word {
         "echo" | "printf" | "yes" => return written_to_a_reader(text, word, end, line),
@@ -26,7 +26,7 @@ pub fn secret(text: &str, word: &str, at: usize, line: usize) -> Option<Range<us
 }
 
 /// `"VALUE" | ConvertTo-SecureString`
-pub fn converted(text: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn converted(text: &str, at: usize) -> Option<Range<usize>> {
     const CONVERTER: &[u8] = b"ConvertTo-SecureString";
     let bytes = &text.as_bytes()[..text.len().min(at + LONGEST)];
     let length = run(bytes, at + 1, |byte| byte != bytes[at] && byte != b'\n');
@@ -76,7 +76,7 @@ fn logged_in(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
 }
 
 /// The document or string that is the stdin of a program which reads a password there: `<<< VALUE`, `<<EOF`.
-pub fn given(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
+pub(super) fn given(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
     if at > line && text.as_bytes()[at - 1] == b'<' {
         return None;
     }

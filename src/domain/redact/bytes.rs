@@ -1,20 +1,20 @@
 //! Runs of characters and quotations, which everything that reads text for secrets counts alike.
 
-pub const fn is_word(byte: u8) -> bool {
+pub(super) const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
-pub const fn is_blank(byte: u8) -> bool {
+pub(super) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
 /// How many bytes from `at` on are such.
-pub fn run(bytes: &[u8], at: usize, such: impl Fn(u8) -> bool) -> usize {
+pub(super) fn run(bytes: &[u8], at: usize, such: impl Fn(u8) -> bool) -> usize {
     bytes.get(at..).unwrap_or_default().iter().take_while(|byte| such(**byte)).count()
 }
 
 /// Behind a quotation mark, which may be escaped any number of times, as JSON within JSON is.
-pub fn skip_quote(bytes: &[u8], at: usize) -> usize {
+pub(super) fn skip_quote(bytes: &[u8], at: usize) -> usize {
     let escapes = run(bytes, at, |byte| byte == b'\\');
     match bytes.get(at + escapes) {
         Some(b'"' | b'\'' | b'`') => at + escapes + 1,
@@ -23,7 +23,7 @@ pub fn skip_quote(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Where the quotation ends, before any escapes of the closing mark.
-pub fn closing(bytes: &[u8], start: usize, quote: u8, escaped: bool) -> Option<usize> {
+pub(super) fn closing(bytes: &[u8], start: usize, quote: u8, escaped: bool) -> Option<usize> {
     let mut at = start;
     while at < bytes.len() {
         let escapes = run(bytes, at, |byte| byte == b'\\');

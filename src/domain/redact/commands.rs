@@ -9,7 +9,7 @@ use super::value::{How, is_placeholder, is_random, is_secret, is_strong};
 
 /// Which rows of [`FLAGS`] and [`SLASH_FLAGS`] apply in a line: those whose program was named in it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Programs {
+pub(super) struct Programs {
     rows: u64,
 }
 
@@ -17,7 +17,7 @@ const _: () = assert!(FLAGS.len() + SLASH_FLAGS.len() <= 64);
 
 impl Programs {
     /// Notes a word of the line.
-    pub fn note(&mut self, word: &str) {
+    pub(super) fn note(&mut self, word: &str) {
         if !matches!(word.len(), 2..=21) {
             return;
         }
@@ -31,7 +31,7 @@ impl Programs {
     }
 
     /// The secret behind a flag.
-    pub fn secret(&self, text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+    pub(super) fn secret(&self, text: &str, word: &str, at: usize) -> Option<Range<usize>> {
         if !word.starts_with('-') && (self.rows == 0 || !word.ends_with("_pw")) {
             return None;
         }
@@ -43,7 +43,7 @@ impl Programs {
     }
 
     /// The secret behind `/p:` or `/p`, whose slash is at `at`.
-    pub fn slash_secret(&self, text: &str, at: usize) -> Option<Range<usize>> {
+    pub(super) fn slash_secret(&self, text: &str, at: usize) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         let opened = at == 0 || is_blank(bytes[at - 1]) || matches!(bytes[at - 1], b'"' | b'\'');
         if self.rows >> FLAGS.len() == 0 || !opened {

@@ -10,7 +10,7 @@ use super::rules::{CRYPT, TOKENS, Tail, WEBHOOK_HOSTS, WEBHOOKS};
 use super::value::{is_cmdlet, is_placeholder, is_random};
 
 /// `user:password@` of a URL or a connection string; a user without a password only where it is a token.
-pub fn user_info(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+pub(super) fn user_info(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     const LONGEST: usize = 512;
     let limit = bytes.len().min(start + LONGEST);
     let ends = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`' | b'\\' | 0);
@@ -34,7 +34,7 @@ pub fn user_info(bytes: &[u8], start: usize) -> Option<Range<usize>> {
 }
 
 /// A private key in PEM, up to its end or that of the text.
-pub fn private_key(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn private_key(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     const BEGIN: &str = "-----BEGIN";
     let start = at + word.strip_suffix(BEGIN)?.len();
     let head = text.as_bytes()[start + BEGIN.len()..].iter().take(80).take_while(|byte| **byte != b'-');
@@ -48,7 +48,7 @@ pub fn private_key(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
 }
 
 /// A token known by how it begins, one of JSON with its signature, or one of a bot.
-pub fn token(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn token(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     if word.len() < 11 {
         return None;
     }
@@ -90,7 +90,7 @@ fn is_airtable(word: &str) -> bool {
 }
 
 /// `123456789:AA...` of Telegram.
-pub fn bot_token(bytes: &[u8], word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn bot_token(bytes: &[u8], word: &str, at: usize) -> Option<Range<usize>> {
     let digits = word.strip_prefix("bot").unwrap_or(word);
     let end = at + word.len();
     let fits = matches!(digits.len(), 8..=10)
@@ -101,7 +101,7 @@ pub fn bot_token(bytes: &[u8], word: &str, at: usize) -> Option<Range<usize>> {
 }
 
 /// The path of a webhook's address.
-pub fn webhook(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn webhook(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     if text.as_bytes()[at..].get(word.len()).is_none_or(|byte| *byte != b'/') || !word.contains('.') {
         return None;
     }
@@ -118,7 +118,7 @@ pub fn webhook(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
 }
 
 /// The hash of a password.
-pub fn crypt_hash(text: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn crypt_hash(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = &text[at..];
     CRYPT.iter().find(|begins| rest.starts_with(**begins))?;
     let length = run(rest.as_bytes(), 0, |byte| is_word(byte) || matches!(byte, b'$' | b'/' | b'+' | b'=' | b','));
@@ -126,7 +126,7 @@ pub fn crypt_hash(text: &str, at: usize) -> Option<Range<usize>> {
 }
 
 /// A secret access key: exactly forty characters of base64, well mixed.
-pub fn aws_secret(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+pub(super) fn aws_secret(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     const LENGTH: usize = 40;
     let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'+');
     if at > 0 && matches!(bytes[at - 1], b'/' | b'+') {
@@ -146,7 +146,7 @@ pub fn aws_secret(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 }
 
 /// `host:port:database:user:password`, alone in its line.
-pub fn pgpass(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
+pub(super) fn pgpass(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
     const LONGEST: usize = 300;
     let before = text.get(line..at)?;
     if !matches!(before, "" | "+" | "-" | "*:") && !before.trim_start().is_empty() {
@@ -170,7 +170,7 @@ pub fn pgpass(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
 }
 
 /// `IDENTIFIED BY '...'` of SQL.
-pub fn identified_by(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn identified_by(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     if !word.eq_ignore_ascii_case("by") || !text.get(at.checked_sub(11)?..at)?.eq_ignore_ascii_case("identified ") {
         return None;
     }
@@ -182,7 +182,7 @@ pub fn identified_by(text: &str, word: &str, at: usize) -> Option<Range<usize>> 
 }
 
 /// `Bearer` or `Basic` and what follows.
-pub fn scheme(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
+pub(super) fn scheme(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     let basic = word.eq_ignore_ascii_case("basic");
     if !basic && !word.eq_ignore_ascii_case("bearer") {
         return None;
@@ -203,7 +203,7 @@ pub fn scheme(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
 }
 
 /// Whether a header's value is a scheme with credentials behind it.
-pub fn is_credentials(line: &str) -> bool {
+pub(super) fn is_credentials(line: &str) -> bool {
     const SCHEMES: [&str; 12] = [
         "basic",
         "bearer",
@@ -253,7 +253,7 @@ fn is_user_and_password(base64: &str) -> bool {
 }
 
 /// The value in the words behind a noun: "password is X", "password for the database is X", "password X".
-pub fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
+pub(super) fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
     if !rest.starts_with([' ', '\t', '\'', '"']) {
         return None;
     }

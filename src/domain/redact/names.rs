@@ -4,7 +4,7 @@ use super::rules::{ABOUT, COUNTED, FUSED, KEYS, LAST, WITHIN, WORDS};
 
 /// What a name stands for, which decides what may be its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
+pub(super) enum Name {
     /// A password: a word of the language may be one.
     Password,
     /// A password, or a step that passed.
@@ -20,7 +20,7 @@ const LONGEST: usize = 64;
 
 /// What the name stands for, if it is a secret. `DB_PASS`, `apiKey` and `client-key-data` are names of secrets, `max_token`
 /// and `password_file` are not.
-pub fn kind_of(name: &str) -> Option<Name> {
+pub(super) fn kind_of(name: &str) -> Option<Name> {
     let words = words(name);
     let last = words.last()?.as_str();
     let before = words.len().checked_sub(2).and_then(|index| words.get(index)).map_or("", String::as_str);

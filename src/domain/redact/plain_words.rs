@@ -1,7 +1,7 @@
 //! Words behind the name of a secret that are no secret themselves.
 
 /// Values that say nothing.
-pub const CONSTANTS: &[&str] = &[
+pub(super) const CONSTANTS: &[&str] = &[
     "true",
     "false",
     "null",
@@ -88,7 +88,7 @@ pub const CONSTANTS: &[&str] = &[
 ];
 
 /// Types of programming languages and schemas.
-pub const TYPES: &[&str] = &[
+pub(super) const TYPES: &[&str] = &[
     "string",
     "str",
     "text",
@@ -144,7 +144,7 @@ pub const TYPES: &[&str] = &[
 ];
 
 /// Words after "the password is" that are no password.
-pub const ADJECTIVES: &[&str] = &[
+pub(super) const ADJECTIVES: &[&str] = &[
     "absent",
     "bad",
     "blank",

@@ -2,7 +2,7 @@
 
 /// A flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub(super) enum Takes {
     /// `-pVALUE`.
     Attached,
     /// `-p VALUE`.
@@ -24,7 +24,7 @@ pub enum Takes {
 use Takes::{Attached, Both, Cookie, Next, Random, UserColon, UserComma, UserPercent};
 
 /// The flags by which programs take passwords; one of the words must stand before the flag in its line.
-pub const FLAGS: &[(&[&str], &[&str], Takes)] = &[
+pub(super) const FLAGS: &[(&[&str], &[&str], Takes)] = &[
     (
         &["mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlcheck", "mysqlshow", "mysqlsh", "mysqlbinlog"],
         &["-p"],
@@ -86,7 +86,7 @@ pub const FLAGS: &[(&[&str], &[&str], Takes)] = &[
 ];
 
 /// Flags of Windows' programs and of FreeRDP: `/p:VALUE` or `/p VALUE`.
-pub const SLASH_FLAGS: &[(&[&str], &[&str])] = &[
+pub(super) const SLASH_FLAGS: &[(&[&str], &[&str])] = &[
     (
         &["xfreerdp", "xfreerdp3", "wlfreerdp", "wlfreerdp3", "wfreerdp", "sdl3-freerdp", "sdl-freerdp", "mstsc"],
         &["p", "gp"],
@@ -97,7 +97,7 @@ pub const SLASH_FLAGS: &[(&[&str], &[&str])] = &[
 
 /// The place of a password among the arguments that are no flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArgumentPlace {
+pub(super) enum ArgumentPlace {
     /// So many arguments stand before it.
     Nth(usize),
     /// The last of at least so many arguments.
@@ -115,7 +115,7 @@ pub enum ArgumentPlace {
 use ArgumentPlace::{First, Last, Named, Nth, Only, UserSlash};
 
 /// The words of a command, and where its password stands behind them.
-pub const PLACES: &[(&[&str], ArgumentPlace)] = &[
+pub(super) const PLACES: &[(&[&str], ArgumentPlace)] = &[
     (&["htpasswd", "-b"], Last(2)),
     (&["mosquitto_passwd", "-b"], Last(2)),
     (&["net", "use"], Last(2)),
@@ -154,10 +154,10 @@ pub const PLACES: &[(&[&str], ArgumentPlace)] = &[
 ];
 
 /// Commands of protocols that stand alone in their line: the last argument is the password.
-pub const PROTOCOLS: &[&str] = &["AUTH", "PASS", "LOGIN", "IDENTIFY"];
+pub(super) const PROTOCOLS: &[&str] = &["AUTH", "PASS", "LOGIN", "IDENTIFY"];
 
 /// Programs that read a password on stdin, each with what else must stand in the command.
-pub const READERS: &[(&str, &str)] = &[
+pub(super) const READERS: &[(&str, &str)] = &[
     ("sudo", " -S"),
     ("sudo", " --stdin"),
     ("sudo", " -kS"),
@@ -201,10 +201,10 @@ pub const READERS: &[(&str, &str)] = &[
 ];
 
 /// Words that send text to a program that asked for it.
-pub const SENDERS: &[&str] = &["send", "exp_send", "sendline", "sendLine", "send_line", "sendlineafter"];
+pub(super) const SENDERS: &[&str] = &["send", "exp_send", "sendline", "sendLine", "send_line", "sendlineafter"];
 
 /// Functions that take a user and a password.
-pub const LOGINS: &[&str] = &["auth", "credentials", "credential", "login", "authenticate", "connect"];
+pub(super) const LOGINS: &[&str] = &["auth", "credentials", "credential", "login", "authenticate", "connect"];
 
 /// Words that announce a value which is named behind it: "use VALUE as the password".
-pub const OFFERS: &[&str] = &["use", "using", "try", "enter", "type", "set", "with"];
+pub(super) const OFFERS: &[&str] = &["use", "using", "try", "enter", "type", "set", "with"];

@@ -5,7 +5,7 @@
 
 /// What must follow a token's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
+pub(super) enum Tail {
     /// At least so many characters of a word.
     Any(usize),
     /// The same, with digits, or with letters of both cases: the prefix alone also begins ordinary words.
@@ -17,7 +17,7 @@ pub enum Tail {
 use Tail::{Any, Hex, Mixed};
 
 /// The tokens of services, by how they begin.
-pub const TOKENS: &[(&str, Tail)] = &[
+pub(super) const TOKENS: &[(&str, Tail)] = &[
     // Code hosting and package registries.
     ("ghp_", Any(16)),
     ("gho_", Any(16)),
@@ -171,7 +171,7 @@ pub const TOKENS: &[(&str, Tail)] = &[
 ];
 
 /// Addresses behind which the rest of the path is the secret.
-pub const WEBHOOKS: &[&str] = &[
+pub(super) const WEBHOOKS: &[&str] = &[
     "hooks.slack.com/services/",
     "hooks.slack.com/workflows/",
     "hooks.slack.com/triggers/",
@@ -188,25 +188,25 @@ pub const WEBHOOKS: &[&str] = &[
 ];
 
 /// Parts of a host's name that say the same of its whole path.
-pub const WEBHOOK_HOSTS: &[&str] = &[".webhook.office.com/"];
+pub(super) const WEBHOOK_HOSTS: &[&str] = &[".webhook.office.com/"];
 
 /// Hashes of passwords, as crypt(3) writes them.
-pub const CRYPT: &[&str] =
+pub(super) const CRYPT: &[&str] =
     &["$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "$y$", "$7$", "$apr1$", "$argon2", "$scrypt$", "$pbkdf2"];
 
 /// A name that has one of these words in it holds a secret.
-pub const WORDS: &[&str] =
+pub(super) const WORDS: &[&str] =
     &["password", "passwords", "passwd", "passphrase", "passcode", "secret", "credential", "creds", "credentials"];
 
 /// The same, where the words of a name are not told apart.
-pub const WITHIN: &[&str] =
+pub(super) const WITHIN: &[&str] =
     &["password", "passwd", "passphrase", "clientsecret", "secretkey", "apikey", "authtoken", "accesstoken"];
 
 /// A name that ends with one of these words, and has another before it or none.
-pub const LAST: &[&str] = &["pass", "pw", "pwd", "psw", "psk", "token", "pat", "jwt", "apikey"];
+pub(super) const LAST: &[&str] = &["pass", "pw", "pwd", "psw", "psk", "token", "pat", "jwt", "apikey"];
 
 /// Words that `key` may follow in the name of a secret one.
-pub const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "access",
     "account",
     "admin",
@@ -247,7 +247,7 @@ pub const KEYS: &[&str] = &[
 ];
 
 /// Names that are written as one word, and those that end so.
-pub const FUSED: &[&str] = &[
+pub(super) const FUSED: &[&str] = &[
     "dbpass",
     "dbpwd",
     "dbpw",
@@ -290,7 +290,7 @@ pub const FUSED: &[&str] = &[
 ];
 
 /// Words after which a name stands for something about a secret rather than for it.
-pub const ABOUT: &[&str] = &[
+pub(super) const ABOUT: &[&str] = &[
     "age",
     "algorithm",
     "arn",
@@ -363,7 +363,7 @@ pub const ABOUT: &[&str] = &[
 ];
 
 /// Words before `token`, `pass` and the like that make a name stand for a number or a step.
-pub const COUNTED: &[&str] = &[
+pub(super) const COUNTED: &[&str] = &[
     "max",
     "min",
     "num",

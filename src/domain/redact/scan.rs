@@ -13,7 +13,7 @@ use super::value::{How, is_random, is_secret};
 /// No value is looked for further behind its name, in bytes.
 const NEAR: usize = 200;
 
-pub struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     pub text: &'a str,
     pub bytes: &'a [u8],
     /// Where the line begins that is read.
@@ -23,11 +23,11 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self { text, bytes: text.as_bytes(), line: 0, programs: Programs::default() }
     }
 
-    pub fn redacted(mut self) -> Option<String> {
+    pub(super) fn redacted(mut self) -> Option<String> {
         let mut kept = String::new();
         let mut copied = 0;
         let mut at = 0;

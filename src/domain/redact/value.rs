@@ -5,7 +5,7 @@ use super::plain_words::{CONSTANTS, TYPES};
 
 /// How a value stands behind its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct How {
+pub(super) struct How {
     /// Between quotation marks.
     pub quoted: bool,
     /// `name=value`, without blanks.
@@ -19,7 +19,7 @@ pub struct How {
 }
 
 /// Whether the value is a secret.
-pub fn is_secret(name: Name, value: &str, how: How) -> bool {
+pub(super) fn is_secret(name: Name, value: &str, how: How) -> bool {
     let value = if how.quoted { value } else { value.trim_end_matches([';', ',', '.']) };
     let lower = value.to_ascii_lowercase();
     if value.is_empty() || is_placeholder(value) || CONSTANTS.contains(&lower.as_str()) {
@@ -76,7 +76,7 @@ fn is_plain_word(value: &str) -> bool {
 }
 
 /// What stands in the place of a secret: a variable, a template, asterisks.
-pub fn is_placeholder(value: &str) -> bool {
+pub(super) fn is_placeholder(value: &str) -> bool {
     let bytes = value.as_bytes();
     let Some(&first) = bytes.first() else { return true };
     if bytes.iter().all(|byte| *byte == first) && !first.is_ascii_digit() {
@@ -179,7 +179,7 @@ fn is_code(value: &str) -> bool {
 }
 
 /// `Get-Credential` of PowerShell.
-pub fn is_cmdlet(value: &str) -> bool {
+pub(super) fn is_cmdlet(value: &str) -> bool {
     let is_part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_uppercase())
             && part.len() >= 3
@@ -214,7 +214,7 @@ fn is_label(name: Name, value: &str) -> bool {
 }
 
 /// Text that no language has as a word: letters with digits, with other signs, or with both cases in no order.
-pub fn is_random(value: &str) -> bool {
+pub(super) fn is_random(value: &str) -> bool {
     let count = |such: fn(&u8) -> bool| value.bytes().filter(&such).count();
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
     let signs =
@@ -225,7 +225,7 @@ pub fn is_random(value: &str) -> bool {
 }
 
 /// Letters with digits and in both cases, or with other signs, such as no word, name or place is.
-pub fn is_strong(value: &str) -> bool {
+pub(super) fn is_strong(value: &str) -> bool {
     let has = |such: fn(&u8) -> bool| value.bytes().any(|byte| such(&byte));
     let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
     let signs = has(|byte| matches!(byte, b'!' | b'#' | b'%' | b'^' | b'*' | b'+' | b'~' | b'?' | b'@'));

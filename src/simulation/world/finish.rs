@@ -5,7 +5,7 @@ use crate::simulation::command::Command;
 
 impl World {
     /// Repairs all faults, syncs all hosts, and compares them with central.
-    pub fn finish(&mut self) -> Result<(), Violation> {
+    pub(crate) fn finish(&mut self) -> Result<(), Violation> {
         self.log_event("all faults are repaired".into());
         self.repair_everything()?;
         self.send_some_heartbeats()?;

@@ -9,6 +9,7 @@ use crate::domain::{InstanceId, MachineName, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::tables::agent_ids::Use;
+use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{agent_ids, sessions};
@@ -87,7 +88,7 @@ fn by_uuid(op: &Op<'_>, uuid: &str, received: &ReceivedReport) -> Result<Option<
             "SELECT {COLUMNS} FROM sessions s LEFT JOIN claude_ids c ON c.uuid = ?1 AND c.instance_id = s.instance_id \
              WHERE s.instance_id IN (SELECT instance_id FROM claude_ids WHERE uuid = ?1 \
                  UNION SELECT instance_id FROM sessions WHERE claude_session_uuid = ?1) \
-                 AND s.owner_uid = ?2 AND s.mirror_round IS NULL \
+                 AND s.owner_uid = ?2 AND s.{OURS} \
              ORDER BY s.status = 'closed', c.uuid IS NULL, s.created_at DESC LIMIT 1"
         ))?
         .query_row(params![uuid, op.caller.uid], sessions::read_record)
@@ -111,7 +112,7 @@ fn by_process(
         .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s WHERE pid = ?1 AND pid_started = ?2 AND owner_uid = ?3 \
-                 AND status <> 'closed' AND mirror_round IS NULL ORDER BY created_at DESC LIMIT 1"
+                 AND status <> 'closed' AND {OURS} ORDER BY created_at DESC LIMIT 1"
         ))?
         .query_row(params![process.pid, process.started, op.caller.uid], sessions::read_record)
         .optional()?;
@@ -130,7 +131,7 @@ fn by_further_process(op: &Op<'_>, process: Process) -> Result<Option<Record>, S
             "SELECT {COLUMNS} FROM session_processes p JOIN sessions s ON s.instance_id = p.instance_id \
                  JOIN claude_ids c ON c.uuid = s.claude_session_uuid AND c.instance_id = s.instance_id \
              WHERE p.pid = ?1 AND p.pid_started = ?2 AND c.pid = ?1 AND c.pid_started = ?2 AND s.owner_uid = ?3 \
-                 AND s.status <> 'closed' AND s.mirror_round IS NULL LIMIT 1"
+                 AND s.status <> 'closed' AND s.{OURS} LIMIT 1"
         ))?
         .query_row(params![process.pid, process.started, op.caller.uid], sessions::read_record)
         .optional()?)
@@ -158,7 +159,7 @@ fn by_folder(op: &Op<'_>, folder: &str, received: &ReceivedReport) -> Result<Opt
     let recent = op
         .db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM sessions s WHERE working_dir = ?1 AND owner_uid = ?2 AND mirror_round IS NULL \
+            "SELECT {COLUMNS} FROM sessions s WHERE working_dir = ?1 AND owner_uid = ?2 AND {OURS} \
                  AND claude_session_uuid IS NOT NULL ORDER BY last_heartbeat DESC, instance_id LIMIT ?3"
         ))?
         .query_map(params![folder, op.caller.uid, RECENT], sessions::read_record)?

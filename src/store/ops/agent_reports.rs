@@ -17,6 +17,7 @@ use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::session_work::{WorkChange, WorkReport};
 use crate::store::ops::{agent_candidates, promised_ids, session_work};
+use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
 
@@ -253,11 +254,11 @@ fn remember(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Resu
         return Ok(());
     }
     // The id moves to this session, but never away from another user's.
-    db.prepare_cached(
+    db.prepare_cached(&format!(
         "DELETE FROM claude_ids WHERE uuid = ?1 AND instance_id <> ?2 AND NOT EXISTS \
              (SELECT 1 FROM sessions other, sessions own WHERE other.instance_id = claude_ids.instance_id \
-                 AND own.instance_id = ?2 AND other.mirror_round IS NULL AND other.owner_uid <> own.owner_uid)",
-    )?
+                 AND own.instance_id = ?2 AND other.{OURS} AND other.owner_uid <> own.owner_uid)",
+    ))?
     .execute(params![uuid, id.as_str()])?;
     db.prepare_cached(
         "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started, is_left) VALUES (?1, ?2, ?3, ?4, ?5) \

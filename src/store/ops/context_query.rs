@@ -20,7 +20,7 @@ pub(in crate::store) fn query(db: &Connection, session: &InstanceId) -> Result<S
 }
 
 pub(in crate::store) const NEWEST: &str = "SELECT record_id, instance_id, kind, type, at, \
-     iif(octet_length(body) <= ?4, body, '{}') FROM records WHERE instance_id = ?1 AND kind = ?2 \
+     iif(octet_length(body) <= ?4, body, '{}') AS body FROM records WHERE instance_id = ?1 AND kind = ?2 \
      ORDER BY at DESC, seq DESC LIMIT ?3";
 
 /// The newest records of one kind, newest first.
@@ -39,12 +39,12 @@ fn newest(
 
 fn record(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
     Ok(HistoryRecord {
-        record_id: Uuid::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default(),
+        record_id: Uuid::from_slice(row.get_ref("record_id")?.as_blob()?).unwrap_or_default(),
         instance_id: sessions::parsed(row, 1, InstanceId::parse)?,
-        kind: RecordKind::parse(row.get_ref(2)?.as_str()?).unwrap_or(RecordKind::Event),
-        record_type: row.get(3)?,
-        at: Timestamp::from_micros(row.get(4)?),
+        kind: RecordKind::parse(row.get_ref("kind")?.as_str()?).unwrap_or(RecordKind::Event),
+        record_type: row.get("type")?,
+        at: Timestamp::from_micros(row.get("at")?),
         // A body that cannot be read is left out; the record still shows that something happened.
-        body: serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default(),
+        body: serde_json::from_str(row.get_ref("body")?.as_str()?).unwrap_or_default(),
     })
 }

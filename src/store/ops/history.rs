@@ -118,7 +118,7 @@ pub(in crate::store) fn query(db: &Connection, id: &InstanceId, query: &HistoryQ
     let mut found = History::default();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        bytes += row.get_ref(5)?.as_str().map_or(0, str::len);
+        bytes += records::body_length(row)?;
         if found.records.len() == query.limit || (bytes > ANSWER_BYTES && !found.records.is_empty()) {
             found.more = true;
             break;

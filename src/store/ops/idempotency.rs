@@ -13,6 +13,7 @@ use crate::domain::Process;
 use crate::domain::{Registration, Status};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
+use crate::store::tables::columns::OURS;
 use crate::store::tables::records::StoredRecord;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{records, sessions};
@@ -153,10 +154,10 @@ pub(in crate::store) fn registered(
     let Some((uuid, process)) = what.claude_session_uuid.as_ref().zip(process) else { return Ok(None) };
     let id: Option<String> = op
         .db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT instance_id FROM sessions WHERE claude_session_uuid = ?1 AND pid = ?2 AND pid_started = ?3 \
-                 AND owner_uid = ?4 AND project = ?5 AND mirror_round IS NULL LIMIT 1",
-        )?
+                 AND owner_uid = ?4 AND project = ?5 AND {OURS} LIMIT 1"
+        ))?
         .query_row(params![uuid, process.pid, process.started, op.caller.uid, what.project.as_str()], |row| row.get(0))
         .optional()?;
     let found = id.map(|id| sessions::get(op.db, &id)).transpose()?.flatten();

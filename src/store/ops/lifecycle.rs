@@ -10,6 +10,7 @@ use crate::store::op::Op;
 use crate::store::ops::session_work::WorkReport;
 use crate::store::ops::{idempotency, session_work};
 use crate::store::sqlite::writer;
+use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{checkpoints_due, session_processes, sessions};
@@ -106,7 +107,7 @@ pub(in crate::store) fn mark_silent_stale(op: &Op<'_>, limit: usize) -> Result<u
         .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM sessions s INDEXED BY sessions_running WHERE status = 'active' \
-                 AND mirror_round IS NULL AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2) LIMIT ?3"
+                 AND {OURS} AND (last_heartbeat <= ?1 OR last_heartbeat >= ?2) LIMIT ?3"
         ))?
         .query_map([from, until, limit as i64], sessions::read_record)?
         .collect::<Result<Vec<_>, _>>()?;

@@ -6,6 +6,7 @@ use crate::domain::activity::ActivityState;
 use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
+use crate::store::tables::columns::{OURS, mirrored, ours};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -55,15 +56,21 @@ impl Filter {
 /// The newest rows whose ids begin so. The indexes tell, so that only of those that are shown all is read.
 ///
 /// An id of this host begins with its project, which is therefore the text's first part, or begins with it.
-pub(in crate::store) const BEGINNING_SO: &str = "SELECT rowid FROM ( \
+pub(in crate::store) const BEGINNING_SO: &str = concat!(
+    "SELECT rowid FROM ( \
      SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_settled \
-         WHERE (mirror_round IS NOT NULL OR status <> 'active') \
+         WHERE (",
+    mirrored!(),
+    " OR status <> 'active') \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111) \
      UNION ALL SELECT rowid, last_heartbeat, instance_id FROM sessions INDEXED BY sessions_running \
-         WHERE mirror_round IS NULL AND status = 'active' \
+         WHERE ",
+    ours!(),
+    " AND status = 'active' \
              AND project >= ?3 AND project < ?1 || char(1114111) \
              AND instance_id >= ?1 AND instance_id < ?1 || char(1114111)) \
-     ORDER BY last_heartbeat DESC, instance_id LIMIT ?2";
+     ORDER BY last_heartbeat DESC, instance_id LIMIT ?2"
+);
 
 /// Exact id in any letter case first, then a former id (after a collision) or a promised one, then a prefix.
 pub(in crate::store) fn find(db: &Connection, text: &str) -> Result<Lookup, StoreError> {
@@ -101,7 +108,7 @@ pub(in crate::store) fn list_piece(op: &Op<'_>, filter: &Filter, after: i64) -> 
         .db
         .prepare_cached(&format!(
             "SELECT {COLUMNS}, s.rowid FROM sessions s WHERE {} AND s.rowid > ?5 AND (?2 IS NULL OR host_machine = ?2) \
-                 AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
+                 AND (NOT ?3 OR {OURS}) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
              ORDER BY s.rowid LIMIT ?6",
             // Two conditions instead of one with OR, so that SQLite uses the index.
             if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL" }
@@ -134,10 +141,16 @@ pub(in crate::store) fn in_order(records: &mut [Record]) {
     });
 }
 
-pub(in crate::store) const COUNTS: &str = "SELECT status, count(*) FROM sessions INDEXED BY sessions_ended \
-         WHERE mirror_round IS NULL AND status <> 'active' GROUP BY status \
+pub(in crate::store) const COUNTS: &str = concat!(
+    "SELECT status, count(*) FROM sessions INDEXED BY sessions_ended \
+         WHERE ",
+    ours!(),
+    " AND status <> 'active' GROUP BY status \
      UNION ALL SELECT iif(last_heartbeat > ?1 AND last_heartbeat < ?2, 'active', 'stale') AS now, count(*) \
-         FROM sessions INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active' GROUP BY now";
+         FROM sessions INDEXED BY sessions_running WHERE ",
+    ours!(),
+    " AND status = 'active' GROUP BY now"
+);
 
 /// How many sessions are in which state now.
 pub(in crate::store) fn counts(op: &Op<'_>) -> Result<Counts, StoreError> {

@@ -8,6 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns;
 use crate::store::sync_state::mirror_cursor;
+use crate::store::tables::columns::MIRRORED;
 use crate::store::tables::{hosts, sessions};
 
 /// A machine and when this host last knew that to be true.
@@ -39,35 +40,37 @@ pub(in crate::store) fn list(op: &Op<'_>, this: &MachineName) -> Result<Vec<Know
 
 fn by_sessions(op: &Op<'_>, mirror_as_of: Timestamp) -> Result<Vec<KnownMachine>, StoreError> {
     let known = |row: &Row<'_>| {
-        let as_of = if row.get(7)? { mirror_as_of } else { op.now };
+        let as_of = if row.get("is_mirrored")? { mirror_as_of } else { op.now };
         Ok(KnownMachine { summary: summary(row)?, as_of })
     };
     Ok(op
         .db
-        .prepare_cached(
-            "SELECT host_machine, count(*), \
-                 count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2), \
+        .prepare_cached(&format!(
+            "SELECT host_machine, count(*) AS total, \
+                 count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2) \
+                     AS active, \
                  count(*) FILTER (WHERE status <> 'closed' \
-                     AND NOT (status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)), \
-                 count(*) FILTER (WHERE status = 'closed'), max(last_heartbeat), group_concat(DISTINCT project), \
-                 max(mirror_round IS NOT NULL) \
-             FROM sessions GROUP BY host_machine",
-        )?
+                     AND NOT (status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)) AS stale, \
+                 count(*) FILTER (WHERE status = 'closed') AS closed, max(last_heartbeat) AS last_activity, \
+                 group_concat(DISTINCT project) AS projects, \
+                 max({MIRRORED}) AS is_mirrored \
+             FROM sessions GROUP BY host_machine"
+        ))?
         .query_map(op.active_between(), known)?
         .collect::<Result<Vec<_>, _>>()?)
 }
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<MachineSummary> {
-    let projects: String = row.get(6)?;
+    let projects: String = row.get("projects")?;
     let mut projects: Vec<_> = projects.split(',').collect();
     projects.sort_unstable();
     Ok(MachineSummary {
         host_machine: sessions::parsed(row, 0, MachineName::parse)?,
-        total_sessions: row.get(1)?,
-        active_sessions: row.get(2)?,
-        stale_sessions: row.get(3)?,
-        closed_sessions: row.get(4)?,
-        last_activity: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
+        total_sessions: row.get("total")?,
+        active_sessions: row.get("active")?,
+        stale_sessions: row.get("stale")?,
+        closed_sessions: row.get("closed")?,
+        last_activity: row.get::<_, Option<i64>>("last_activity")?.map(Timestamp::from_micros),
         projects: projects.join(", "),
         last_seen: None,
     })

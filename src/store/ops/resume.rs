@@ -13,6 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lookup::CANDIDATES;
+use crate::store::tables::columns::{MIRRORED, OURS, mirrored, ours};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -147,8 +148,8 @@ impl Owners {
     const fn condition(self) -> &'static str {
         match self {
             Self::Any => " AND ?4 IS NOT NULL",
-            Self::Caller => " AND (mirror_round IS NOT NULL OR owner_uid = ?4)",
-            Self::Others => " AND mirror_round IS NULL AND owner_uid <> ?4",
+            Self::Caller => concat!(" AND (", mirrored!(), " OR owner_uid = ?4)"),
+            Self::Others => concat!(" AND ", ours!(), " AND owner_uid <> ?4"),
         }
     }
 }
@@ -198,13 +199,10 @@ pub(in crate::store) fn statements(meaning: &Hint, owners: Owners) -> Vec<String
 /// not closed.
 fn searches(meaning: &Hint) -> Vec<String> {
     let resting = |index: &str, condition: &str| {
-        format!(
-            "INDEXED BY {index} WHERE (mirror_round IS NOT NULL OR status = 'stale') AND status <> 'closed'{condition}"
-        )
+        format!("INDEXED BY {index} WHERE ({MIRRORED} OR status = 'stale') AND status <> 'closed'{condition}")
     };
-    let running = |condition: &str| {
-        format!("INDEXED BY sessions_running WHERE mirror_round IS NULL AND status = 'active'{condition}")
-    };
+    let running =
+        |condition: &str| format!("INDEXED BY sessions_running WHERE {OURS} AND status = 'active'{condition}");
     // What is part of a hash begins one of its ends.
     let ends = |length| {
         let end = format!("substr(instance_id, -{length})");

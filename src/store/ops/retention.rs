@@ -12,11 +12,12 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::{Budget, ROWS};
 use crate::store::sync_state::record_outbox;
+use crate::store::tables::columns::{OURS, ours};
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
 /// Condition on a session `s` that it is a headless one whose last heartbeat was before ?2. A single prompt is not resumed.
-const IS_ABANDONED: &str = "mirror_round IS NULL AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2";
+const IS_ABANDONED: &str = concat!(ours!(), " AND status = 'stale' AND kind = ?1 AND last_heartbeat < ?2");
 
 /// What a turn of [`close_headless`] did.
 pub(in crate::store) struct HeadlessTurn {
@@ -34,10 +35,10 @@ pub(in crate::store) fn close_headless(
 ) -> Result<HeadlessTurn, StoreError> {
     let db = op.db;
     let examined: Vec<i64> = db
-        .prepare_cached(
-            "SELECT rowid FROM sessions INDEXED BY sessions_ended WHERE mirror_round IS NULL AND status <> 'active' \
+        .prepare_cached(&format!(
+            "SELECT rowid FROM sessions INDEXED BY sessions_ended WHERE {OURS} AND status <> 'active' \
                  AND status = 'stale' AND closed_at IS NULL AND rowid > ?1 ORDER BY rowid LIMIT ?2",
-        )?
+        ))?
         .query_map([after_row, ROWS as i64], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut find =
@@ -121,10 +122,12 @@ pub(in crate::store) fn turn(
 fn candidate_query(db: &Connection) -> Result<String, StoreError> {
     let found =
         "SELECT closed_at, rowid AS row, instance_id, unsynced_since IS NULL AND parked_at IS NULL AS is_synced";
-    let closed = "FROM sessions INDEXED BY sessions_ended \
-         WHERE mirror_round IS NULL AND status <> 'active' AND status = 'closed' AND closed_at";
+    let closed = format!(
+        "FROM sessions INDEXED BY sessions_ended \
+         WHERE {OURS} AND status <> 'active' AND status = 'closed' AND closed_at"
+    );
     Ok(format!(
-        "SELECT closed_at, row, instance_id, is_synced AND {} FROM ( \
+        "SELECT closed_at, row, instance_id, is_synced AND {} AS is_done FROM ( \
              SELECT * FROM ({found} {closed} = ?2 AND ?2 < ?1 AND rowid > ?3 ORDER BY rowid LIMIT 1) \
              UNION ALL \
              SELECT * FROM ({found} {closed} = (SELECT min(closed_at) {closed} > ?2 AND closed_at < ?1) \
@@ -142,9 +145,9 @@ fn next_candidate(
 ) -> Result<Option<PruneCandidate>, StoreError> {
     let candidate = |row: &rusqlite::Row<'_>| {
         Ok(PruneCandidate {
-            place: PrunePlace { closed_at: row.get(0)?, row: row.get(1)? },
-            id: row.get(2)?,
-            is_done: row.get(3)?,
+            place: PrunePlace { closed_at: row.get("closed_at")?, row: row.get("row")? },
+            id: row.get("instance_id")?,
+            is_done: row.get("is_done")?,
         })
     };
     Ok(db

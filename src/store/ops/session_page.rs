@@ -14,6 +14,7 @@ use crate::domain::{InstanceId, Invalid, Project, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::lookup::{Counts, Filter};
+use crate::store::tables::columns::{OURS, columns};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{session_work, sessions};
 
@@ -108,6 +109,21 @@ pub struct SessionPage {
     pub next: Option<Cursor>,
 }
 
+columns! {
+    /// What orders and counts a session.
+    Column of "" {
+        Row = "rowid",
+        Project = "project",
+        LastHeartbeat = "last_heartbeat",
+        InstanceId = "instance_id",
+        Status = "status",
+    }
+    "iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = sessions.instance_id), NULL)"
+}
+
+/// What is selected behind the columns, where the activity is asked for.
+const SUMMARY: usize = Column::ALL.len();
+
 /// Reads at most `limit` sessions after the cursor. Of the others only what orders and counts them is read.
 pub(in crate::store) fn read(
     op: &Op<'_>,
@@ -118,12 +134,12 @@ pub(in crate::store) fn read(
     let began = after.as_ref().map_or(op.now, |cursor| cursor.began);
     let mut counts = Counts::default();
     let mut behind = Vec::new();
-    let mut statement = op.db.prepare_cached(
-        "SELECT rowid, project, last_heartbeat, instance_id, status, \
-             iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id), NULL) \
-             FROM sessions s WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
-                 AND (NOT ?3 OR mirror_round IS NULL) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4)",
-    )?;
+    let mut statement = op.db.prepare_cached(&format!(
+        "SELECT {} FROM sessions \
+             WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
+                 AND (NOT ?3 OR {OURS}) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4)",
+        Column::LIST
+    ))?;
     let mut rows = statement.query(params![
         filter.project.as_ref().map(Project::as_str),
         filter.machine.as_ref().map(|machine| machine.as_str()),
@@ -132,19 +148,24 @@ pub(in crate::store) fn read(
         filter.activity.is_some(),
     ])?;
     while let Some(row) = rows.next()? {
-        let last_heartbeat: i64 = row.get(2)?;
-        let recorded = sessions::parsed(row, 4, Status::parse)?;
+        let last_heartbeat: i64 = row.get(Column::LastHeartbeat.at())?;
+        let recorded = sessions::parsed(row, Column::Status.at(), Status::parse)?;
         let status = op.status(recorded, Timestamp::from_micros(last_heartbeat));
-        let summary: Option<String> = row.get(5)?;
+        let summary: Option<String> = row.get(SUMMARY)?;
         let summary = summary.as_deref().and_then(session_work::read_summary);
         if !filter.fits_state(status, summary.as_deref()) {
             continue;
         }
         counts.add(status);
         let has_moved = last_heartbeat > began.micros();
-        let place = Place { project: row.get(1)?, has_moved, last_heartbeat, instance_id: row.get(3)? };
+        let place = Place {
+            project: row.get(Column::Project.at())?,
+            has_moved,
+            last_heartbeat,
+            instance_id: row.get(Column::InstanceId.at())?,
+        };
         if after.as_ref().is_none_or(|cursor| place > cursor.last) {
-            behind.push((place, row.get::<_, i64>(0)?));
+            behind.push((place, row.get::<_, i64>(Column::Row.at())?));
         }
     }
     behind.sort_unstable();

@@ -6,6 +6,7 @@ use rusqlite::{Connection, ErrorCode, Row, params_from_iter};
 use crate::domain::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::sync_state::{ledger, mirror_cursor};
+use crate::store::tables::columns::OURS;
 
 /// What a salvage brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(in crate::store) fn carry_over(
         }
     }
     copy.execute(
-        "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 WHERE mirror_round IS NULL",
+        &format!("UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 WHERE {OURS}"),
         [now.micros()],
     )?;
     mirror_cursor::read_anew(&copy)?;

@@ -254,7 +254,7 @@ impl Store {
         Ok(records)
     }
 
-    /// A page of such a list; see [`session_page`].
+    /// A page of such a list; see `session_page`.
     pub async fn page(
         &self,
         filter: Filter,

@@ -94,7 +94,7 @@ fn park(db: &Connection, there: &HistoryTables, after_seq: i64, at: Timestamp) -
     let events = events(
         db,
         there,
-        "SELECT seq, 0, type, NULL FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL \
+        "SELECT seq, 0 AS parked_at, type, NULL AS parked_error FROM records WHERE kind = 'event' AND unsynced = 1 AND parked_at IS NULL \
              AND seq > ?1 ORDER BY seq LIMIT ?2",
         [after_seq, ROWS as i64],
     )?;
@@ -126,9 +126,9 @@ fn offer_work(
 
 fn events(db: &Connection, there: &HistoryTables, query: &str, after: impl Params) -> Result<Vec<Event>, StoreError> {
     let event = |row: &Row<'_>| {
-        let is_taken = there.is_absent(RecordKind::Event) || there.accepts(row.get_ref(2)?.as_str()?);
-        let is_of_unknown_type = row.get_ref(3)?.as_str_or_null()? == Some(UNKNOWN_TYPE);
-        Ok(Event { seq: row.get(0)?, parked_at: row.get(1)?, is_taken, is_of_unknown_type })
+        let is_taken = there.is_absent(RecordKind::Event) || there.accepts(row.get_ref("type")?.as_str()?);
+        let is_of_unknown_type = row.get_ref("parked_error")?.as_str_or_null()? == Some(UNKNOWN_TYPE);
+        Ok(Event { seq: row.get("seq")?, parked_at: row.get("parked_at")?, is_taken, is_of_unknown_type })
     };
     Ok(db.prepare_cached(query)?.query_map(after, event)?.collect::<Result<_, _>>()?)
 }

@@ -8,6 +8,7 @@ use crate::store::sqlite::turns;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::batch_result::NEXT_BATCHES;
 use crate::store::sync_state::mirror_cursor;
+use crate::store::tables::columns::OURS;
 use crate::store::tables::metadata;
 
 /// Central lost what it once had of these records: they wait again.
@@ -80,11 +81,11 @@ pub(in crate::store) fn forget_synced(
 
 fn forget_sessions(db: &Connection, after_row: i64, last_row: i64, at: Timestamp) -> Result<usize, StoreError> {
     Ok(db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 \
-                 WHERE rowid > ?2 AND rowid <= ?3 AND mirror_round IS NULL \
-                 AND (unsynced_since IS NULL OR synced_version > 0)",
-        )?
+                 WHERE rowid > ?2 AND rowid <= ?3 AND {OURS} \
+                 AND (unsynced_since IS NULL OR synced_version > 0)"
+        ))?
         .execute(params![at.micros(), after_row, last_row])?)
 }
 

@@ -13,6 +13,7 @@ use crate::store::op::Op;
 use crate::store::sqlite::turns::Budget;
 use crate::store::sync_state::batch_result::Renamed;
 use crate::store::sync_state::{batch_result, mirror_cursor, mirror_history, mirror_share};
+use crate::store::tables::columns::mirrored;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{metadata, session_work, sessions};
 
@@ -164,7 +165,7 @@ pub(in crate::store) fn delete_history(db: &Connection, part: &Turn) -> Result<b
 }
 
 /// Condition on a mirrored session that it is the deleted one.
-const IS_GONE: &str = "instance_id = ?1 AND created_at = ?2 AND mirror_round IS NOT NULL";
+const IS_GONE: &str = concat!("instance_id = ?1 AND created_at = ?2 AND ", mirrored!());
 
 /// How many sessions one turn of [`drop_unseen`] examines.
 const EXAMINED: i64 = 500;

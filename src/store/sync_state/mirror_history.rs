@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::{HistoryRecord, RecordKind};
 use crate::store::error::StoreError;
+use crate::store::tables::columns::MIRRORED;
 
 /// How much of a mirrored session's history is kept: as much as reconstructing its context takes.
 const KEPT_EVENTS: u32 = 50;
@@ -46,22 +47,22 @@ fn is_too_old(db: &Connection, record: &HistoryRecord) -> Result<bool, StoreErro
         RecordKind::Checkpoint => KEPT_CHECKPOINTS,
     };
     let oldest_kept: Option<i64> = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT r.at FROM records r JOIN sessions s USING (instance_id) \
-             WHERE r.instance_id = ?1 AND r.kind = ?2 AND s.mirror_round IS NOT NULL \
+             WHERE r.instance_id = ?1 AND r.kind = ?2 AND s.{MIRRORED} \
              ORDER BY r.at DESC LIMIT 1 OFFSET ?3",
-        )?
+        ))?
         .query_row(params![record.instance_id.as_str(), record.kind.as_str(), kept - 1], |row| row.get(0))
         .optional()?;
     Ok(oldest_kept.is_some_and(|oldest| record.at.micros() < oldest))
 }
 
 fn forget_old(db: &Connection, mirrored: &str) -> Result<(), StoreError> {
-    let mut delete = db.prepare_cached(
+    let mut delete = db.prepare_cached(&format!(
         "DELETE FROM records WHERE seq IN (SELECT r.seq FROM records r JOIN sessions s USING (instance_id) \
-             WHERE r.instance_id = ?1 AND r.kind = ?2 AND s.mirror_round IS NOT NULL \
+             WHERE r.instance_id = ?1 AND r.kind = ?2 AND s.{MIRRORED} \
              ORDER BY r.at DESC, r.seq DESC LIMIT -1 OFFSET ?3)",
-    )?;
+    ))?;
     for (kind, kept) in [("event", KEPT_EVENTS), ("command", KEPT_COMMANDS), ("checkpoint", KEPT_CHECKPOINTS)] {
         delete.execute(params![mirrored, kind, kept])?;
     }

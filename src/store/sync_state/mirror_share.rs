@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns;
+use crate::store::tables::columns::MIRRORED;
 
 /// The mirror is imported only while all that is stored takes less than this part of max_size.
 const SHARE: u64 = 2;
@@ -42,10 +43,10 @@ pub(in crate::store) fn make_room(db: &Connection, limit: Limit) -> Result<bool,
     let mut given_up = give_up_records(db, (used - limit) * PAGE)?;
     if given_up == 0 {
         given_up = db
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions \
-                     WHERE mirror_round IS NOT NULL AND status = 'closed' ORDER BY closed_at LIMIT ?1)",
-            )?
+                     WHERE {MIRRORED} AND status = 'closed' ORDER BY closed_at LIMIT ?1)",
+            ))?
             .execute([SESSIONS])?;
     }
     if given_up > 0 {

@@ -105,7 +105,8 @@ pub(in crate::store) fn pending_behind(
             found.more = true;
             break;
         }
-        found.last = Some(OutboxPosition { since: row.get(18)?, row: row.get("rowid")? });
+        let since = record.unsynced_since.map_or(i64::MIN, Timestamp::micros);
+        found.last = Some(OutboxPosition { since, row: row.get("rowid")? });
         found.sessions.push(record);
         found.work.extend(work);
     }
@@ -171,21 +172,21 @@ pub(in crate::store) fn backlog(db: &Connection) -> Result<Backlog, StoreError> 
     Ok(db
         .prepare_cached(
             // Each part reads one index and no row: this is asked while tens of thousands wait.
-            "SELECT (SELECT count(*) FROM sessions WHERE unsynced_since IS NOT NULL), \
-                 (SELECT count(*) FROM sessions WHERE parked_at IS NOT NULL AND +unsynced_since IS NOT NULL), \
+            "SELECT (SELECT count(*) FROM sessions WHERE unsynced_since IS NOT NULL) AS unsynced, \
+                 (SELECT count(*) FROM sessions WHERE parked_at IS NOT NULL AND +unsynced_since IS NOT NULL) AS parked, \
                  (SELECT unsynced_since FROM sessions WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
-                     ORDER BY unsynced_since LIMIT 1), \
-                 (SELECT count(*) FROM records WHERE parked_at IS NOT NULL)",
+                     ORDER BY unsynced_since LIMIT 1) AS oldest, \
+                 (SELECT count(*) FROM records WHERE parked_at IS NOT NULL) AS parked_records",
         )?
         .query_row([], |row| {
-            let (unsynced, parked): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let oldest_session = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros);
+            let (unsynced, parked): (i64, i64) = (row.get("unsynced")?, row.get("parked")?);
+            let oldest_session = row.get::<_, Option<i64>>("oldest")?.map(Timestamp::from_micros);
             Ok(Backlog {
                 sessions: (unsynced - parked).unsigned_abs(),
                 records: records_of.iter().sum(),
                 records_of,
                 oldest_at: [oldest_session, oldest_record].into_iter().flatten().min(),
-                parked: (parked + row.get::<_, i64>(3)?).unsigned_abs(),
+                parked: (parked + row.get::<_, i64>("parked_records")?).unsigned_abs(),
             })
         })?)
 }

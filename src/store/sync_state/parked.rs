@@ -99,20 +99,21 @@ pub(in crate::store) fn release_parked(db: &Connection, at: Timestamp) -> Result
 pub(in crate::store) fn list_parked(db: &Connection) -> Result<Vec<Parked>, StoreError> {
     Ok(db
         .prepare_cached(
-            "SELECT instance_id, parked_error, parked_at, NULL, NULL, NULL FROM sessions WHERE parked_at IS NOT NULL \
+            "SELECT instance_id, parked_error, parked_at, NULL AS record_id, NULL AS kind, NULL AS type \
+                 FROM sessions WHERE parked_at IS NOT NULL \
              UNION ALL \
              SELECT instance_id, parked_error, parked_at, record_id, kind, type FROM records \
-                 WHERE parked_at IS NOT NULL ORDER BY 3",
+                 WHERE parked_at IS NOT NULL ORDER BY parked_at",
         )?
         .query_map([], |row| {
-            let record_id = row.get::<_, Option<[u8; 16]>>(3)?.map(Uuid::from_bytes);
-            let kind = row.get::<_, Option<String>>(4)?.and_then(|kind| RecordKind::parse(&kind));
-            let record_type = row.get::<_, Option<String>>(5)?.unwrap_or_default();
+            let record_id = row.get::<_, Option<[u8; 16]>>("record_id")?.map(Uuid::from_bytes);
+            let kind = row.get::<_, Option<String>>("kind")?.and_then(|kind| RecordKind::parse(&kind));
+            let record_type = row.get::<_, Option<String>>("type")?.unwrap_or_default();
             Ok(Parked {
                 instance_id: sessions::parsed(row, 0, InstanceId::parse)?,
                 record: record_id.zip(kind).map(|(record_id, kind)| ParkedRecord { record_id, kind, record_type }),
-                error: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
-                parked_at: Timestamp::from_micros(row.get(2)?),
+                error: row.get::<_, Option<String>>("parked_error")?.unwrap_or_default(),
+                parked_at: Timestamp::from_micros(row.get("parked_at")?),
             })
         })?
         .collect::<Result<Vec<_>, _>>()?)

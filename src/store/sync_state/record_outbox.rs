@@ -51,8 +51,9 @@ pub(in crate::store) fn pending(
         let mut rows = statement.query(params![kind.as_str(), before, rows, skipped])?;
         let mut bytes = 0;
         while let Some(row) = rows.next()? {
-            bytes += row.get_ref(5)?.as_str().map_or(0, str::len);
-            found.push((row.get::<_, i64>(8)?, row.get_ref(5)?.as_str().map_or(0, str::len), records::read(row)?));
+            let length = records::body_length(row)?;
+            bytes += length;
+            found.push((row.get::<_, i64>("seq")?, length, records::read(row)?));
             if bytes > limit.bytes {
                 break;
             }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{HistoryRecord, InstanceId, RecordKind, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::tables::columns::columns;
 use crate::store::tables::sessions;
 
 /// A record and how it stands with central.
@@ -18,7 +19,21 @@ pub struct StoredRecord {
     pub parked: Option<String>,
 }
 
-pub(in crate::store) const COLUMNS: &str = "record_id, instance_id, kind, type, at, body, unsynced, parked_error";
+columns! {
+    /// What is read of a record.
+    Column of "" {
+        RecordId = "record_id",
+        InstanceId = "instance_id",
+        Kind = "kind",
+        Type = "type",
+        At = "at",
+        Body = "body",
+        Unsynced = "unsynced",
+        ParkedError = "parked_error",
+    }
+}
+
+pub(in crate::store) const COLUMNS: &str = Column::LIST;
 
 /// The record with this id.
 pub(in crate::store) fn by_id(db: &Connection, id: Uuid) -> Result<Option<StoredRecord>, StoreError> {
@@ -27,19 +42,28 @@ pub(in crate::store) fn by_id(db: &Connection, id: Uuid) -> Result<Option<Stored
 }
 
 pub(in crate::store) fn read_stored(row: &Row<'_>) -> rusqlite::Result<StoredRecord> {
-    Ok(StoredRecord { record: read(row)?, synced: row.get::<_, Option<i64>>(6)? != Some(1), parked: row.get(7)? })
+    Ok(StoredRecord {
+        record: read(row)?,
+        synced: row.get::<_, Option<i64>>(Column::Unsynced.at())? != Some(1),
+        parked: row.get(Column::ParkedError.at())?,
+    })
 }
 
-/// The first six of [`COLUMNS`].
+/// Reads the record itself from [`COLUMNS`].
 pub(in crate::store) fn read(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
     Ok(HistoryRecord {
-        record_id: Uuid::from_bytes(row.get(0)?),
-        instance_id: sessions::parsed(row, 1, InstanceId::parse)?,
-        kind: sessions::parsed(row, 2, |kind| RecordKind::parse(kind).ok_or(Unreadable("kind")))?,
-        record_type: row.get(3)?,
-        at: Timestamp::from_micros(row.get(4)?),
-        body: sessions::parsed(row, 5, |body| serde_json::from_str(body))?,
+        record_id: Uuid::from_bytes(row.get(Column::RecordId.at())?),
+        instance_id: sessions::parsed(row, Column::InstanceId.at(), InstanceId::parse)?,
+        kind: sessions::parsed(row, Column::Kind.at(), |kind| RecordKind::parse(kind).ok_or(Unreadable("kind")))?,
+        record_type: row.get(Column::Type.at())?,
+        at: Timestamp::from_micros(row.get(Column::At.at())?),
+        body: sessions::parsed(row, Column::Body.at(), |body| serde_json::from_str(body))?,
     })
+}
+
+/// The length of the body of the record in this row, in bytes.
+pub(in crate::store) fn body_length(row: &Row<'_>) -> rusqlite::Result<usize> {
+    Ok(row.get_ref(Column::Body.at())?.as_str().map_or(0, str::len))
 }
 
 /// What this binary would never have written.

@@ -20,6 +20,7 @@ use crate::store::store::Store;
 use crate::store::sync_state::outbox::Backlog;
 use crate::store::sync_state::parked::Parked;
 use crate::store::sync_state::{outbox, parked};
+use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -147,7 +148,7 @@ impl ManualStore {
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
-        let sql = format!("SELECT {COLUMNS} FROM sessions s WHERE mirror_round IS NULL ORDER BY instance_id");
+        let sql = format!("SELECT {COLUMNS} FROM sessions s WHERE {OURS} ORDER BY instance_id");
         let mut statement = self.connection.prepare_cached(&sql).unwrap();
         statement.query_map([], sessions::read_record).unwrap().collect::<Result<_, _>>().unwrap()
     }

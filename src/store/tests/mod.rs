@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod agents;
 mod damage;
+mod golden;
 mod history;
 mod promised_ids;
 mod turns;

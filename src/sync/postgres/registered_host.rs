@@ -18,7 +18,7 @@ pub(super) struct RegisteredHost {
 
 impl RegisteredHost {
     /// All machine names that this host's sessions may have.
-    pub fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         self.former_names.iter().chain([&self.name]).map(MachineName::as_str).collect()
     }
 }

@@ -374,7 +374,7 @@ fn no_search_looks_through_everything() {
         plan(&db, crate::store::ops::lookup::COUNTS),
         ["SCAN sessions USING COVERING INDEX sessions_ended", "SCAN sessions USING INDEX sessions_running"]
     );
-    let get = plan(&db, sessions::GET);
+    let get = plan(&db, &sessions::GET);
     assert!(!get.iter().any(|step| step.contains("TEMP B-TREE")), "{get:#?}");
     let recalled = plan(&db, crate::store::ops::context_query::NEWEST);
     assert_eq!(recalled, ["SEARCH records USING INDEX records_of_session (instance_id=? AND kind=?)"]);

@@ -187,7 +187,7 @@ impl Security {
     ///
     /// # Errors
     /// An invalid value, a file that cannot be read, or a requirement that cannot be met.
-    pub fn of(parameters: &[(String, String)]) -> Result<Self, InvalidOptions> {
+    pub(super) fn of(parameters: &[(String, String)]) -> Result<Self, InvalidOptions> {
         Self::with(parameters, &|name| env::var(name).ok())
     }
 
@@ -272,7 +272,7 @@ impl Security {
     }
 
     /// The effective mode for a server on this machine or on another.
-    pub fn mode(&self, is_local: bool) -> SslMode {
+    pub(super) fn mode(&self, is_local: bool) -> SslMode {
         match (self.mode, &self.roots) {
             // As libpq does: naming an authority means verifying with it.
             (Some(SslMode::Require), Roots::File(_)) => SslMode::VerifyCa,
@@ -285,35 +285,35 @@ impl Security {
     }
 
     /// Whether a method is allowed, on an exposed connection or not.
-    pub fn allows(&self, method: Method, is_exposed: bool) -> bool {
+    pub(super) fn allows(&self, method: Method, is_exposed: bool) -> bool {
         let is_clear = method == Method::Password && is_exposed;
         !is_clear && self.methods.as_ref().is_none_or(|methods| methods.contains(&method))
     }
 
     /// Whether the methods have to be checked even if the connection is not exposed.
-    pub fn names_methods(&self) -> bool {
+    pub(super) fn names_methods(&self) -> bool {
         self.methods.is_some()
     }
 
     /// The trusted certificate authorities.
-    pub fn roots(&self) -> &Roots {
+    pub(super) fn roots(&self) -> &Roots {
         &self.roots
     }
 
     /// The files of the client's certificate and its key.
-    pub fn identity(&self) -> Option<(&PathBuf, &PathBuf)> {
+    pub(super) fn identity(&self) -> Option<(&PathBuf, &PathBuf)> {
         self.certificate.as_ref().zip(self.key.as_ref())
     }
 }
 
 impl SslMode {
     /// Whether a connection without TLS is refused.
-    pub const fn needs_tls(self) -> bool {
+    pub(super) const fn needs_tls(self) -> bool {
         matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
     }
 
     /// Whether the server's certificate is verified.
-    pub const fn verifies(self) -> bool {
+    pub(super) const fn verifies(self) -> bool {
         matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
 }

@@ -47,7 +47,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// The folder or the socket cannot be made.
-    pub fn open(target: Target, first: Wire) -> io::Result<Self> {
+    pub(super) fn open(target: Target, first: Wire) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("sessiond-{}", Uuid::new_v4()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         // As sqlx names the socket of a port within a folder.
@@ -57,7 +57,7 @@ impl Tunnel {
     }
 
     /// The folder in which sqlx finds the server's socket.
-    pub fn folder(&self) -> &Path {
+    pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 }

@@ -34,17 +34,17 @@ pub(super) struct CentralTable {
 
 impl CentralTable {
     /// Whether rewriting it would block readers for more than a second.
-    pub fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self) -> bool {
         self.bytes > SMALL
     }
 
     /// A rough estimate of how long reading and writing all of it takes, in seconds.
-    pub fn seconds(&self) -> i64 {
+    pub(super) fn seconds(&self) -> i64 {
         (self.bytes / REWRITTEN).max(1)
     }
 
     /// Its size as text.
-    pub fn size(&self) -> String {
+    pub(super) fn size(&self) -> String {
         format!("{}: about {} rows, {}", self.name, self.rows, bytesize::ByteSize(self.bytes.unsigned_abs()))
     }
 }
@@ -101,7 +101,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, MigrateFailure> {
+    pub(super) async fn read(connection: &mut PgConnection, given: &[String]) -> Result<Self, MigrateFailure> {
         let mut all = Self::default();
         for text in given {
             let (column, zone) = match text.split_once('=') {

@@ -116,12 +116,12 @@ const PERMANENT: [&str; 3] = ["0A000", "2BP01", "42P16"];
 
 impl MigrateFailure {
     /// An error of the statement that takes all locks: where the server ended it, its time was over.
-    pub fn of_locks(error: sqlx::Error) -> Self {
+    pub(super) fn of_locks(error: sqlx::Error) -> Self {
         if code(&error) == Some("57014") { Self::LockTimeout(error) } else { Self::Sql(error) }
     }
 
     /// Another process held a lock for too long, or this one was ended by a deadlock.
-    pub fn is_lock_timeout(&self) -> bool {
+    pub(super) fn is_lock_timeout(&self) -> bool {
         match self {
             Self::LockTimeout(_) => true,
             Self::Sql(error) => matches!(code(error), Some("55P03" | "40P01")),
@@ -130,7 +130,7 @@ impl MigrateFailure {
     }
 
     /// The error with the address of central.
-    pub fn explain(self, place: &str) -> MigrateError {
+    pub(super) fn explain(self, place: &str) -> MigrateError {
         match self {
             Self::Sql(error) | Self::LockTimeout(error) => {
                 match database(&error).filter(|error| PERMANENT.contains(&error.code())) {

@@ -54,7 +54,7 @@ const LIMIT: &str = "\
 
 impl Locks<'_> {
     /// Takes all locks, or fails with [`MigrateFailure::is_lock_timeout`].
-    pub async fn take(&self, connection: &mut PgConnection) -> Result<(), MigrateFailure> {
+    pub(super) async fn take(&self, connection: &mut PgConnection) -> Result<(), MigrateFailure> {
         let relations = sqlx::query(RELATIONS)
             .bind(&self.tables)
             .bind(&self.with_views)

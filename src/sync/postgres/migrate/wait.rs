@@ -52,7 +52,7 @@ pub(super) struct MigrationConnection<'a> {
 
 impl MigrationConnection<'_> {
     /// Runs `work` in a transaction that holds `locks`, and repeats it while a lock is not available.
-    pub async fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &mut self,
         locks: &Locks<'_>,
         work: impl AsyncFn(&mut PgConnection) -> Result<T, MigrateFailure>,
