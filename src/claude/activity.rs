@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::hook::HookEvent;
 use super::input::Input;
-use crate::domain::activity::{ActivityState, MAX_ID, WaitingFor};
+use crate::domain::activity::{ActivitySource, ActivityState, MAX_ID, WaitingFor};
 use crate::wire::{ActivityReport, PermissionReport};
 
 /// The fields of events that are read.
@@ -64,6 +64,20 @@ pub fn of(event: HookEvent, input: &Input) -> Option<ActivityReport> {
         },
         HookEvent::SessionEnd => return None,
     })
+}
+
+/// The activity by the status in the agent's own file; `None`: it is of a later version.
+pub fn of_status_file(status: &str, waiting_for: Option<&str>) -> Option<ActivityReport> {
+    let report = match status {
+        "busy" => state(ActivityState::Working),
+        "idle" => state(ActivityState::Idle),
+        // The user runs a command in the agent's terminal.
+        "shell" => ActivityReport { detail: Some("shell".to_owned()), ..state(ActivityState::Working) },
+        "waiting" if waiting_for == Some("permission prompt") => waiting(WaitingFor::Permission),
+        "waiting" => waiting(WaitingFor::Input),
+        _ => return None,
+    };
+    Some(ActivityReport { source: Some(ActivitySource::StatusFile.as_str().to_owned()), ..report })
 }
 
 fn state(state: ActivityState) -> ActivityReport {

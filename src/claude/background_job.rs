@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::input::Input;
-use super::small_file;
+use crate::platform::small_file;
 
 /// The largest file that is read, in bytes.
 const MAX: u64 = 1 << 20;

@@ -13,7 +13,6 @@ pub mod project;
 pub mod running_agent;
 pub mod session_cache;
 pub mod settings;
-pub mod small_file;
 pub mod statusline;
 pub mod versions;
 pub mod work;

@@ -10,12 +10,28 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::input::Input;
-use super::{background_job, project, small_file};
-use crate::domain::Project;
+use super::{activity, background_job, project};
+use crate::domain::activity::ActivityEvent;
 use crate::domain::agent::AgentKind;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_working_dir};
+use crate::domain::{Project, Timestamp};
+use crate::platform::small_file;
+use crate::wire::ActivityReport;
 
-const WANTED: [&str; 8] = ["pid", "sessionId", "procStart", "cwd", "status", "kind", "entrypoint", "jobId"];
+const WANTED: [&str; 12] = [
+    "pid",
+    "sessionId",
+    "procStart",
+    "cwd",
+    "status",
+    "statusUpdatedAt",
+    "waitingFor",
+    "name",
+    "nameSource",
+    "kind",
+    "entrypoint",
+    "jobId",
+];
 
 /// The largest file that is read, in bytes.
 const MAX: u64 = 64 << 10;
@@ -36,12 +52,42 @@ pub struct RunningAgent {
     pub kind: Option<AgentKind>,
     /// The name of a background session's job.
     pub job: Option<String>,
+    pub state: AgentState,
+}
+
+/// What changes while an agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AgentState {
+    pub status: Option<AgentStatus>,
+    /// The title that the user or the agent gave to the session; not one that is made of the folder's name.
+    pub title: Option<String>,
+}
+
+/// What the agent does, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AgentStatus {
+    name: String,
+    waiting_for: Option<String>,
+    pub at: Timestamp,
+}
+
+impl AgentStatus {
+    /// `None`: it is a status of a later version.
+    pub fn activity(&self) -> Option<ActivityReport> {
+        activity::of_status_file(&self.name, self.waiting_for.as_deref())
+    }
 }
 
 impl RunningAgent {
     /// The project of the folder that it works in.
     pub fn project(&self) -> Project {
         project::of(Path::new(self.cwd.as_deref().unwrap_or("/")))
+    }
+
+    /// What it does by its file.
+    pub fn activity(&self) -> Option<ActivityEvent> {
+        let status = self.state.status.as_ref()?;
+        status.activity()?.validate(status.at).ok()
     }
 
     /// Whether the job that it runs continues, perhaps in another process; `None` if that is not known.
@@ -70,7 +116,7 @@ pub fn has_file(home: &Path, pid: i32) -> bool {
 fn read(home: &Path, path: &Path) -> Option<RunningAgent> {
     let (about, reader) = small_file::open(path, MAX)?;
     let input = Input::read(reader, &WANTED);
-    input.text("status")?;
+    let status = input.text("status")?;
     let pid = number(&input, "pid").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     let session_id = valid_claude_uuid(input.text("sessionId")?).ok()?;
     let cwd = input.text("cwd").and_then(|cwd| valid_working_dir(cwd).ok());
@@ -83,7 +129,24 @@ fn read(home: &Path, path: &Path) -> Option<RunningAgent> {
         cwd,
         kind: kind(&input),
         job: input.text("jobId").filter(|job| is_name(job)).map(str::to_owned),
+        state: state(&input, status),
     })
+}
+
+fn state(input: &Input, status: &str) -> AgentState {
+    /// Longer ones are of no known version.
+    const LONGEST: usize = 100;
+    let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
+    let at = number(input, "statusUpdatedAt").and_then(|millis| millis.checked_mul(1000)).filter(|at| *at > 0);
+    let is_given = matches!(input.text("nameSource"), Some("user" | "auto"));
+    AgentState {
+        status: at.map(|at| AgentStatus {
+            name: short(status),
+            waiting_for: input.text("waitingFor").map(short),
+            at: Timestamp::from_micros(at),
+        }),
+        title: input.text("name").filter(|_| is_given).map(str::to_owned),
+    }
 }
 
 fn number(input: &Input, name: &str) -> Option<i64> {
@@ -179,6 +242,45 @@ mod tests {
         assert_eq!((found[0].pid, found[0].session_id.as_str()), (7, "s"));
         assert_eq!(found[0].started, cfg!(target_os = "linux").then_some(99));
         assert!(found[0].transcript.as_deref().unwrap().ends_with("/projects/-My-work/s.jsonl"));
+    }
+
+    #[test]
+    fn recorded_files_say_what_the_agent_does() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/agents/claude-code/2.1.332/sessions-PID.jsonl");
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(folder(dir.path())).unwrap();
+        let file = folder(dir.path()).join("1.json");
+        let mut found = Vec::new();
+        for line in fs::read_to_string(path).unwrap().lines() {
+            fs::write(&file, line).unwrap();
+            for AgentState { status, title } in all(dir.path()).into_iter().map(|agent| agent.state) {
+                let status = status.unwrap();
+                let report = status.activity().unwrap();
+                assert!(report.validate(status.at).is_ok() && report.source.as_deref() == Some("status_file"));
+                assert!((1_795_624_000_000_000..1_795_700_000_000_000).contains(&status.at.micros()));
+                let parts = [Some(report.activity), report.waiting_for, report.detail, title];
+                found.push(parts.into_iter().flatten().collect::<Vec<_>>().join(" "));
+            }
+        }
+        assert_eq!(found[..5], ["idle", "working", "waiting permission", "waiting input", "idle"]);
+        for expected in ["waiting input mytask", "working mytask"] {
+            assert!(found.iter().any(|found| found == expected), "{found:?}");
+        }
+        assert!(found.iter().all(|found| !found.contains("app-")), "a name that is made of the folder's");
+    }
+
+    #[test]
+    fn unknown_status_says_nothing() {
+        let of =
+            |text: &str| state(&Input::read(text.as_bytes(), &WANTED), "busy").status.map(|status| status.at.micros());
+        assert_eq!(of(r#"{"statusUpdatedAt": 7}"#), Some(7000));
+        for text in ["{}", r#"{"statusUpdatedAt": -7}"#, r#"{"statusUpdatedAt": 9223372036854775807}"#] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        assert_eq!(activity::of_status_file("of a later version", None), None);
+        let shell = activity::of_status_file("shell", None).unwrap();
+        assert_eq!((shell.activity.as_str(), shell.detail.as_deref()), ("working", Some("shell")));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::hook::HookEvent;
 use super::input::Input;
-use super::small_file;
 use crate::platform::default_paths::{Env, path_in};
+use crate::platform::small_file;
 
 /// The timeout of `claude --version`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);

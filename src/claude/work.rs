@@ -88,6 +88,11 @@ pub fn of_status_line(input: &Input, recording: Recording) -> Option<WorkUpdate>
     finished(update, recording)
 }
 
+/// What the agent's own file says about the work.
+pub fn of_status_file(title: Option<&str>, recording: Recording) -> Option<WorkUpdate> {
+    finished(WorkUpdate { title: title.map(without_secrets), ..WorkUpdate::default() }, recording)
+}
+
 fn finished(update: WorkUpdate, recording: Recording) -> Option<WorkUpdate> {
     let update = update.limited_to(recording).sanitized();
     (!update.is_empty()).then_some(update)

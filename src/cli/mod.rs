@@ -119,7 +119,7 @@ fn dispatch(
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Exec(args) => return verbs::exec::exec(client, &args, offline, out),
-        Verb::Discover(args) => verbs::discover::discover(client, &args, env, out),
+        Verb::Discover(args) => verbs::discover::discover(client, &args, env, local, out),
         Verb::Hook(args) => verbs::agent::hook(client, &args, offline, out),
         Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
         Verb::Statusline => verbs::agent::statusline(client, offline, out),

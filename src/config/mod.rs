@@ -17,8 +17,8 @@ use tracing::level_filters::LevelFilter;
 
 pub use recording::recording;
 pub use settings::{
-    AgentSettings, CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings,
-    SocketSettings, needs_restart, unused_database_url,
+    CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings,
+    needs_restart, unused_database_url,
 };
 
 use crate::domain::text::one_line;

@@ -56,13 +56,6 @@ pub struct Settings {
     pub socket: SocketSettings,
     pub log: LogSettings,
     pub claude: ClaudeSettings,
-    pub agents: AgentSettings,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentSettings {
-    /// How much of the agents' work is recorded.
-    pub record: Recording,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +64,8 @@ pub struct ClaudeSettings {
     pub watch: bool,
     /// Claude Code's folder; `None`: this user has no home.
     pub home: Option<PathBuf>,
+    /// How much of the agents' work is recorded.
+    pub record: Recording,
     /// Determine the type of a session that an agent's report creates.
     pub rules: Vec<TypeRule>,
 }
@@ -177,8 +172,7 @@ pub(super) fn merge(
         socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
         state_dir,
         log: log(overrides, &file.log)?,
-        claude: claude(environment, file.claude)?,
-        agents: AgentSettings { record: file.agents.record.as_deref().map_or(Ok(Recording::default()), parse)? },
+        claude: claude(environment, file.claude, &file.agents)?,
     })
 }
 
@@ -279,11 +273,16 @@ pub fn unused_database_url(environment: &Environment<'_>) -> Option<&'static str
     (!is_postgres_url(&Secret(url))).then_some("DATABASE_URL is not used: it does not begin with postgres://")
 }
 
-fn claude(environment: &Environment<'_>, file: file::ClaudeSection) -> Result<ClaudeSettings, ConfigError> {
+fn claude(
+    environment: &Environment<'_>,
+    file: file::ClaudeSection,
+    agents: &file::AgentsSection,
+) -> Result<ClaudeSettings, ConfigError> {
     absolute("claude.home", file.home.as_deref())?;
     let default = || path_in(environment.variable, "HOME").map(|home| home.join(".claude"));
     Ok(ClaudeSettings {
         watch: file.watch.unwrap_or(true),
+        record: agents.record.as_deref().map(parse).transpose()?.unwrap_or_default(),
         home: file.home.or_else(|| path_in(environment.variable, "CLAUDE_CONFIG_DIR")).or_else(default),
         rules: file.rules.unwrap_or_default().into_iter().map(type_rule).collect::<Result<_, _>>()?,
     })

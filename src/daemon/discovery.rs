@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::api::ApiSettings;
 use crate::claude::running_agent::RunningAgent;
+use crate::claude::work;
 use crate::clock::Clock;
 use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
@@ -60,6 +61,8 @@ impl Recorder for AgentRecorder {
             let settings = self.settings.borrow();
             (settings.type_rules.clone(), settings.stale_after)
         };
+        let describes = matches!(sign, AgentSignal::Found | AgentSignal::Heartbeat);
+        let (title, record) = (running.state.title.as_deref(), self.claude.borrow().record);
         let report = ValidReport {
             sign,
             claude_session_uuid: Some(running.session_id.clone()),
@@ -72,8 +75,8 @@ impl Recorder for AgentRecorder {
             promised_id: None,
             outer_id: None,
             at: (self.clock)(),
-            activity: None,
-            work: None,
+            activity: running.activity().filter(|_| describes),
+            work: work::of_status_file(title, record).filter(|_| describes),
         };
         let sighting = ReceivedReport {
             report,

@@ -32,7 +32,7 @@ const MAX_JOBS: usize = 200;
 
 /// Records discovered agents: in the daemon's store, or through its socket.
 pub trait Recorder: Sync {
-    /// Records that an agent was found, or how it ended. `false`: retry later.
+    /// Records that an agent was found, what it does now (a heartbeat), or how it ended. `false`: retry later.
     fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> impl Future<Output = bool> + Send;
 }
 
@@ -42,7 +42,10 @@ pub async fn watch(recorder: &impl Recorder, home: PathBuf) {
     let mut known = ReportedAgents::default();
     loop {
         for (running, project) in scan(home.clone()).await {
-            if known.is_new(&running) && recorder.record(&running, AgentSignal::Found, project).await {
+            let sign = known.sign_of(&running);
+            if let Some(sign) = sign
+                && recorder.record(&running, sign, project).await
+            {
                 known.add(running);
             }
         }
@@ -105,8 +108,8 @@ async fn close_stopped_jobs(recorder: &impl Recorder, known: &mut ReportedAgents
     }
 }
 
-/// The agents that were recorded. Each is recorded once, although its file changes often: later its hooks report, and its
-/// process is watched.
+/// The agents that were recorded. Their files change often: an agent is recorded again only if its state changed, which
+/// settles what no hook reports, such as an interrupt.
 #[derive(Default)]
 struct ReportedAgents {
     agents: HashMap<Process, RunningAgent>,
@@ -120,8 +123,15 @@ struct ReportedAgents {
 }
 
 impl ReportedAgents {
-    fn is_new(&self, running: &RunningAgent) -> bool {
-        !self.agents.values().any(|known| RunningAgent { started: running.started, ..known.clone() } == *running)
+    /// What is to be recorded of an agent: that it was found, or that its state changed.
+    fn sign_of(&self, running: &RunningAgent) -> Option<AgentSignal> {
+        let is_same = |known: &&RunningAgent| {
+            RunningAgent { started: running.started, state: running.state.clone(), ..(*known).clone() } == *running
+        };
+        match self.agents.values().find(is_same) {
+            None => Some(AgentSignal::Found),
+            Some(known) => (known.state != running.state).then_some(AgentSignal::Heartbeat),
+        }
     }
 
     fn add(&mut self, running: RunningAgent) {
@@ -152,4 +162,79 @@ pub async fn scan(home: PathBuf) -> Vec<(RunningAgent, Project)> {
         running_agent::all(&home).into_iter().map(with_project).collect()
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// What was recorded: the signal, and what the agent does.
+    #[derive(Default)]
+    struct Recorded(Mutex<Vec<(AgentSignal, String)>>);
+
+    impl Recorder for Recorded {
+        async fn record(&self, running: &RunningAgent, sign: AgentSignal, _: Project) -> bool {
+            let activity = running.state.status.as_ref().and_then(|status| status.activity());
+            let activity = activity.map(|activity| activity.activity).unwrap_or_default();
+            self.0.lock().unwrap().push((sign, format!("{activity} {}", running.session_id)));
+            true
+        }
+    }
+
+    #[test]
+    fn only_a_changed_status_is_recorded() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let folder = running_agent::folder(dir.path());
+        fs::create_dir_all(&folder).unwrap();
+        let pid = std::process::id();
+        let write = |session: &str, status: &str, at: u64, updated: u64| {
+            let text = format!(
+                r#"{{"pid": {pid}, "sessionId": "{session}", "cwd": "/w", "status": "{status}", "statusUpdatedAt": {at},
+                    "updatedAt": {updated}}}"#
+            );
+            let file = folder.join("new.json.tmp");
+            fs::write(&file, text).unwrap();
+            fs::rename(file, folder.join("1.json")).unwrap();
+        };
+        let recorded = Recorded::default();
+        let steps = async {
+            let until = async |count: usize| {
+                let began = Instant::now();
+                while recorded.0.lock().unwrap().len() < count {
+                    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", recorded.0.lock().unwrap());
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            write("a", "busy", 1, 1);
+            until(1).await;
+            for updated in 2..30 {
+                write("a", "busy", 1, updated);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            write("a", "idle", 30, 30);
+            until(2).await;
+            write("b", "idle", 30, 31);
+            until(3).await;
+            write("b", "of a later version", 40, 40);
+            until(4).await;
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                () = watch(&recorded, dir.path().to_owned()) => {}
+                () = steps => {}
+            }
+        });
+        let expected = [
+            (AgentSignal::Found, "working a"),
+            (AgentSignal::Heartbeat, "idle a"),
+            (AgentSignal::Found, "idle b"),
+            (AgentSignal::Heartbeat, " b"),
+        ];
+        assert_eq!(*recorded.0.lock().unwrap(), expected.map(|(sign, text)| (sign, text.to_owned())));
+    }
 }

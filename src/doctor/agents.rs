@@ -87,9 +87,10 @@ fn is_readable(home: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::domain::Verdict;
+    use crate::domain::work::Recording;
 
     fn claude(home: &Path) -> ClaudeSettings {
-        ClaudeSettings { watch: true, home: Some(home.to_owned()), rules: Vec::new() }
+        ClaudeSettings { watch: true, home: Some(home.to_owned()), record: Recording::Full, rules: Vec::new() }
     }
 
     #[test]

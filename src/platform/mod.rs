@@ -7,6 +7,7 @@ pub mod caller;
 pub mod default_paths;
 pub mod disk;
 pub mod files;
+pub mod git;
 pub mod limits;
 pub mod lock_holder;
 pub mod memory;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod program;
 pub mod random;
 pub mod replace;
+pub mod small_file;
 pub mod socket;
 pub mod wake;
 

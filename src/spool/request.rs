@@ -57,7 +57,7 @@ pub enum ClientWrite {
         id: String,
     },
     Agent {
-        report: AgentReport,
+        report: Box<AgentReport>,
     },
     Event {
         id: String,
@@ -106,7 +106,7 @@ impl ClientWrite {
     /// Whether both say the same, at whatever time.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
         let timeless = |write: &Self| match write.clone() {
-            Self::Agent { report } => Self::Agent { report: AgentReport { at: None, ..report } },
+            Self::Agent { report } => Self::Agent { report: Box::new(AgentReport { at: None, ..*report }) },
             write => write,
         };
         timeless(self) == timeless(other)

@@ -195,7 +195,7 @@ fn each_change_of_activity_is_kept_and_uses_of_tools_are_merged() {
             work: Some(work).filter(|work| !work.is_empty()),
             ..AgentReport::default()
         };
-        SpooledRequest { at, sockets: vec!["/s".into()], write: ClientWrite::Agent { report } }
+        SpooledRequest { at, sockets: vec!["/s".into()], write: ClientWrite::Agent { report: Box::new(report) } }
     };
     let activity = |activity: &str, actor: Option<&str>| {
         let actor = actor.map(str::to_owned);

@@ -25,9 +25,10 @@ use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
-use crate::domain::work::Recording;
+use crate::domain::work::{Recording, Repository, WorkUpdate};
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
+use crate::platform::git::Inspection;
 use crate::spool::ClientWrite;
 use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
 
@@ -62,7 +63,8 @@ pub(crate) fn hook(
     let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
     let input = reporter.read_input(&hook::wanted());
-    let sent = input.text("hook_event_name").unwrap_or_default();
+    // Broken input does not decide what the event is: fields that identify the session may be lost.
+    let sent = input.text("hook_event_name").filter(|_| input.complaint.is_none()).unwrap_or_default();
     let event = HookEvent::parse(if name.is_empty() { sent } else { &name });
     if event.is_none() && name != sent {
         reporter.log_complaint(&format!("hook {name}: there is no such event"));
@@ -79,6 +81,10 @@ pub(crate) fn hook(
     };
     let report = event.report(&input, &reporter.environment());
     let work = reporter.allowed(|recording| work::of(event, &input, recording));
+    // git works while the report is sent.
+    let repository = reporter.inspection(event, &report);
+    let later =
+        AgentReport { sign: "beat".to_owned(), source: None, activity: None, context_percent: None, ..report.clone() };
     let Some(reported) = reporter.report(AgentReport { work, ..report }) else { return Ok(()) };
     if let Some(record) = reporter.allowed(|recording| event.record(&input, recording)) {
         reporter.record(&reported, record);
@@ -87,6 +93,10 @@ pub(crate) fn hook(
         let context = reporter.start_context(&reported, input.text("source"));
         let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
         reporter.print_answer(out, &answer.to_string());
+    }
+    if let Some(repository) = repository {
+        let work = WorkUpdate { repository: Some(reporter.finished(repository)), ..WorkUpdate::default() }.sanitized();
+        reporter.report(AgentReport { work: Some(work), ..later });
     }
     Ok(())
 }
@@ -145,10 +155,31 @@ impl<'a> AgentReporter<'a> {
     /// What the user's configuration allows to record of the work. The configuration is read only if there is something.
     fn allowed<T>(&self, of: impl Fn(Recording) -> Option<T>) -> Option<T> {
         let everything = of(Recording::Full)?;
-        match *self.recording.get_or_init(|| self.read_recording()) {
+        match self.recording() {
             Recording::Full => Some(everything),
             less => of(less),
         }
+    }
+
+    fn recording(&self) -> Recording {
+        *self.recording.get_or_init(|| self.read_recording())
+    }
+
+    /// The repository that the agent works in, at the begin and the end of a turn's work.
+    fn inspection(&self, event: HookEvent, report: &AgentReport) -> Option<Inspection> {
+        if !matches!(event, HookEvent::SessionStart | HookEvent::Stop | HookEvent::StopFailure) {
+            return None;
+        }
+        let folder = Path::new(report.working_dir.as_deref()?);
+        let path = (self.offline.env)("PATH");
+        (self.recording() != Recording::None).then(|| Inspection::begin(folder, path.as_deref())).flatten()
+    }
+
+    /// The state of the repository, as far as it is known when time is left to report it.
+    fn finished(&self, inspection: Inspection) -> Repository {
+        let repository = inspection.finish(self.deadline - DAEMON_RESERVE);
+        let name = redact::text(&repository.name).unwrap_or(repository.name);
+        Repository { name, ..repository }
     }
 
     /// A configuration that cannot be read may forbid everything.
@@ -234,7 +265,9 @@ impl<'a> AgentReporter<'a> {
             ..known
         };
         self.update_cache(&report, known.clone());
-        if let Err(error) = self.offline.write_to_spool(ClientWrite::Agent { report }, self.now, error) {
+        if let Err(error) =
+            self.offline.write_to_spool(ClientWrite::Agent { report: Box::new(report) }, self.now, error)
+        {
             self.log_complaint(&error.line());
         }
         let footer = known.footer(self.now)?;

@@ -6,13 +6,16 @@ use std::sync::Mutex;
 use clap::Args;
 
 use super::claude_settings::claude_home;
-use crate::claude::running_agent::RunningAgent;
+use crate::claude::running_agent::{AgentStatus, RunningAgent};
+use crate::claude::work;
+use crate::cli::LocalOperations;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::client::Client;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Project;
 use crate::domain::agent::AgentSignal;
+use crate::domain::work::Recording;
 use crate::platform::default_paths::Env;
 use crate::wire::{AgentReport, ErrorCode};
 
@@ -28,25 +31,37 @@ pub(crate) fn discover(
     client: &Client,
     args: &DiscoverArgs,
     env: Env<'_>,
+    local: &dyn LocalOperations,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
+    // A configuration that cannot be read may forbid everything.
+    let recording = local.recording().unwrap_or_else(|error| {
+        out.print_note(&format!("{}; titles are not recorded", error.line()));
+        Recording::None
+    });
     let home = claude_home(env)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::new(ErrorCode::Internal, format!("no runtime: {error}"), "try again"))?;
     if args.watch {
-        let reports = Reports { client: client.clone(), complaint: Mutex::default() };
+        let reports = Reports { client: client.clone(), recording, complaint: Mutex::default() };
         runtime.block_on(discovery::watch(&reports, home));
         return Ok(());
     }
     let found = runtime.block_on(discovery::scan(home));
-    report_once(client, found, out)
+    report_once(client, found, recording, out)
 }
 
 /// Reports the agents that run now, and prints their sessions.
-fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut Output<'_>) -> Result<(), CliError> {
-    let reports = found.iter().filter_map(|(running, project)| report_of(running, AgentSignal::Found, project));
+fn report_once(
+    client: &Client,
+    found: Vec<(RunningAgent, Project)>,
+    recording: Recording,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let reports =
+        found.iter().filter_map(|(running, project)| report_of(running, AgentSignal::Found, project, recording));
     let mut count = 0;
     for report in reports {
         let answer = client.report_agent(&report)?;
@@ -62,13 +77,21 @@ fn report_once(client: &Client, found: Vec<(RunningAgent, Project)>, out: &mut O
 }
 
 /// The report of an agent; `None` if its process does not run.
-fn report_of(running: &RunningAgent, sign: AgentSignal, project: &Project) -> Option<AgentReport> {
+fn report_of(
+    running: &RunningAgent,
+    sign: AgentSignal,
+    project: &Project,
+    recording: Recording,
+) -> Option<AgentReport> {
     let (sign, started) = match sign {
         AgentSignal::Found => ("found", Some(start_of(running)?)),
+        AgentSignal::Heartbeat => ("beat", Some(start_of(running)?)),
         AgentSignal::Exited => ("exited", running.started),
         _ => ("end", running.started),
     };
     let described = sign == "found";
+    let lives = described || sign == "beat";
+    let status = running.state.status.as_ref().filter(|_| lives);
     Some(AgentReport {
         sign: sign.to_owned(),
         claude_session_uuid: Some(running.session_id.clone()),
@@ -78,6 +101,9 @@ fn report_of(running: &RunningAgent, sign: AgentSignal, project: &Project) -> Op
         pid: Some(running.pid),
         pid_started: started,
         kind: running.kind.filter(|_| described).map(|kind| kind.as_str().to_owned()),
+        at: status.map(|status| status.at.to_string()),
+        activity: status.and_then(AgentStatus::activity),
+        work: work::of_status_file(running.state.title.as_deref(), recording).filter(|_| lives),
         ..AgentReport::default()
     })
 }
@@ -85,6 +111,7 @@ fn report_of(running: &RunningAgent, sign: AgentSignal, project: &Project) -> Op
 /// Reports to the daemon; while no daemon answers, discovery retries each report.
 struct Reports {
     client: Client,
+    recording: Recording,
     /// The last failure that was printed, so that each is printed once.
     complaint: Mutex<Option<String>>,
 }
@@ -103,7 +130,7 @@ impl Reports {
 
 impl Recorder for Reports {
     async fn record(&self, running: &RunningAgent, sign: AgentSignal, project: Project) -> bool {
-        let Some(report) = report_of(running, sign, &project) else { return false };
+        let Some(report) = report_of(running, sign, &project, self.recording) else { return false };
         let client = self.client.clone();
         let answer = tokio::task::spawn_blocking(move || client.report_agent(&report)).await;
         match answer {

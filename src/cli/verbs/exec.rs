@@ -141,7 +141,7 @@ fn report_of(session: &SessionBody, sign: &str) -> AgentReport {
 fn report(client: &Client, report: AgentReport, offline: &OfflineWriter<'_>, out: &mut Output<'_>) {
     let sent = match client.report_agent(&report) {
         Err(error) if is_unreachable(&error) => {
-            offline.write_to_spool(ClientWrite::Agent { report }, offline.now(), error)
+            offline.write_to_spool(ClientWrite::Agent { report: Box::new(report) }, offline.now(), error)
         }
         answer => answer.map(drop).map_err(CliError::from),
     };

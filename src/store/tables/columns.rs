@@ -9,6 +9,7 @@ macro_rules! columns {
     } $($more:literal)*) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(clippy::enum_variant_names, reason = "they are the names of the columns")]
         pub(in crate::store) enum $list { $first, $($column),* }
 
         #[allow(dead_code, reason = "not every table is also written by its list")]

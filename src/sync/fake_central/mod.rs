@@ -1,5 +1,7 @@
 //! A central database in memory, for the simulation and for tests. It passes the same conformance suite as Postgres.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests use it")]
+
 mod calls;
 mod history;
 

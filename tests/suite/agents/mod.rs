@@ -9,5 +9,6 @@ mod exec;
 mod mcp;
 mod recipes;
 mod recorded;
+mod reported_work;
 mod settings;
 mod spool;
