@@ -159,6 +159,21 @@ impl HistoryTables {
         }
     }
 
+    /// Why the work of sessions is not shared, and what to do; none if it is.
+    pub(crate) fn work_blocked(&self) -> Option<String> {
+        match &self.work {
+            TableState::Usable => None,
+            TableState::Forbidden(missing) => Some(format!(
+                "what sessions do is not shared: central's login lacks {}; grant it, or run \
+                 migrations/central/rights/daemon.sql for this role",
+                missing.join(", ")
+            )),
+            TableState::Absent | TableState::WithoutZone => Some(
+                "what sessions do is not shared: central has no table session_work; run `sessiond migrate`".to_owned(),
+            ),
+        }
+    }
+
     pub fn is_any_blocked(&self) -> bool {
         RecordKind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }

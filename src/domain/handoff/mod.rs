@@ -171,7 +171,7 @@ impl Handoff<'_> {
         }
         let (open, done) = work.open_todos();
         for todo in open {
-            text += &format!("- [ ] {}\n", escaped(&todo.text, MAX_LINE));
+            text += &format!("- To do: {}\n", escaped(&todo.text, MAX_LINE));
         }
         if done > 0 {
             text += &format!("- {done} to-dos are done\n");
