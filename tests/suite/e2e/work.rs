@@ -26,8 +26,8 @@ fn session(host: &Host, id: &str) -> Option<Value> {
 
 /// Activity, what it waits for and detail.
 fn activity(session: &Value) -> String {
-    let words = ["activity", "waiting_for", "activity_detail"].map(|name| session[name].as_str().unwrap_or_default());
-    words.join(" ").trim().to_owned()
+    let words = ["activity", "waiting_for", "activity_detail"].into_iter().filter_map(|name| session[name].as_str());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn await_activity(host: &Host, id: &str, expected: &str) -> Value {
@@ -97,7 +97,7 @@ fn central_without_the_table_takes_sessions_and_gets_the_work_after_migrate() {
     let mut odin4 = odin4.started();
     let id = odin4.ok(&["register", "--project", "odin", "--id-only"]);
     beat(&odin4, &id, &json!({"activity": "idle"}));
-    odin4.ok(&["sync", "--wait", "--timeout", "20s"]);
+    odin4.ok(&["sync", "--wait", "--timeout", "20"]);
     let status = odin4.ok(&["status"]);
     assert!(status.contains("sessiond migrate"), "{status}");
     odin4.ok(&["migrate", "--central-url", &url]);
