@@ -8,6 +8,7 @@ use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::age_since;
+use crate::cli::verbs::session::AgentArgs;
 use crate::client::{Client, Resolved};
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
 
@@ -23,15 +24,8 @@ pub(crate) struct ResumeArgs {
     /// Continue also a closed session, if the hint is its whole id
     #[arg(long)]
     pub closed: bool,
-    /// Set the process that continues it, on this host; when the process ends, the session turns stale at once
-    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
-    pub pid: Option<i32>,
-    /// Set Claude Code's id of the resumed session
-    #[arg(long, value_name = "UUID")]
-    pub claude_session_uuid: Option<String>,
-    /// Set Claude Code's transcript of the resumed session
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub claude_session_path: Option<String>,
+    #[command(flatten)]
+    pub agent: AgentArgs,
     /// Set the folder in which it continues
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub working_dir: Option<String>,
@@ -63,9 +57,9 @@ pub(crate) fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) ->
         hint: args.hint,
         choice: args.choose,
         closed: args.closed.then_some(true),
-        pid: args.pid,
-        claude_session_uuid: args.claude_session_uuid,
-        claude_session_path: args.claude_session_path,
+        pid: args.agent.pid,
+        claude_session_uuid: args.agent.claude_session_uuid,
+        claude_session_path: args.agent.claude_session_path,
         working_dir: args.working_dir,
     };
     let resumed = match client.resume(&request)? {

@@ -17,6 +17,20 @@ use crate::platform::process::start_time;
 use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
+/// The agent of a session, for the verbs that begin or resume one.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Set its process on this host; when the process ends, the session turns stale at once
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+    /// Set Claude Code's id of the session
+    #[arg(long, value_name = "UUID")]
+    pub claude_session_uuid: Option<String>,
+    /// Set Claude Code's transcript of the session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub claude_session_path: Option<String>,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
 pub(crate) struct RegisterArgs {
@@ -35,15 +49,8 @@ pub(crate) struct RegisterArgs {
     /// Set how much of its context window is used, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
     pub context: Option<i64>,
-    /// Set its process on this host; when the process ends, the session turns stale at once
-    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
-    pub pid: Option<i32>,
-    /// Set Claude Code's id of the session
-    #[arg(long, value_name = "UUID")]
-    pub claude_session_uuid: Option<String>,
-    /// Set Claude Code's transcript of the session
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub claude_session_path: Option<String>,
+    #[command(flatten)]
+    pub agent: AgentArgs,
     /// Set the folder in which it runs [default: this one]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub working_dir: Option<String>,
@@ -118,9 +125,9 @@ pub(crate) fn register(
         host_machine: args.machine,
         current_epic: args.epic,
         context_percent: args.context,
-        pid: args.pid,
-        claude_session_uuid: args.claude_session_uuid,
-        claude_session_path: args.claude_session_path,
+        pid: args.agent.pid,
+        claude_session_uuid: args.agent.claude_session_uuid,
+        claude_session_path: args.agent.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),
     };
     let session = match register_with_env(client, &mut request, offline.env) {

@@ -54,7 +54,7 @@ fn registration(epic: Option<&str>) -> Registration {
 
 /// Session `number`, registered at that second, without a process unless `pid` is given.
 async fn begin(store: &Store, number: u64, pid: Option<i32>, caller: Caller) -> InstanceId {
-    let what = registration(Some("epic-17").filter(|_| number % 2 == 0));
+    let what = registration(Some("epic-17").filter(|_| number.is_multiple_of(2)));
     let session = NewSession { what, process: pid.map(process) };
     store.register(session, seeded(number, caller, at(number as i64))).await.unwrap().session.instance_id
 }

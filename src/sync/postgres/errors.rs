@@ -96,6 +96,13 @@ fn advice(code: &str) -> &'static str {
 /// The advice if nothing has to be done.
 pub(super) const BY_ITSELF: &str = "it is tried again by itself";
 
+/// A message for a verb, which is not tried again: without that advice.
+pub(super) fn without_retry(message: &str) -> String {
+    let Some((what, after)) = message.split_once(BY_ITSELF) else { return message.to_owned() };
+    let what = what.trim_end_matches("; ");
+    if after.is_empty() { what.to_owned() } else { format!("{what}; check host and port") }
+}
+
 fn remedy(code: &str) -> &'static str {
     match code {
         "3D000" => "create the database, or correct central.url",

@@ -39,7 +39,7 @@ impl World for FakeCentral {
     fn edit(&self, id: &str, column: SharedColumn, value: &str) {
         let now = self.now();
         self.edit(id, |session| {
-            conformance::set(session, column, value);
+            conformance::columns::set(session, column, value);
             if matches!(column, SharedColumn::ContextPercent | SharedColumn::CurrentEpic) {
                 session.last_heartbeat = now;
             }

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::super::errors::{classify, one_line};
+use super::super::errors::{classify, one_line, without_retry};
 use crate::sync::central::{CentralError, Rejection};
 
 /// An object that depends on a column so that Postgres refuses to change the column's type.
@@ -64,8 +64,8 @@ pub enum MigrateError {
              newer one"
     )]
     Changed(i64),
-    /// An error of central.
-    #[error("{0}")]
+    /// An error of central, without the advice that it is tried again.
+    #[error("{}", without_retry(&.0.to_string()))]
     Central(#[from] CentralError),
 }
 
@@ -153,4 +153,24 @@ fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 
 fn code(error: &sqlx::Error) -> Option<&str> {
     database(error).map(PgDatabaseError::code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::super::super::errors::BY_ITSELF;
+    use super::*;
+
+    #[test]
+    fn verb_does_not_promise_another_attempt() {
+        let message = |text: String| MigrateError::from(CentralError::Retry(text)).to_string();
+        assert_eq!(message(format!("central a broke (x); {BY_ITSELF}")), "central a broke (x)");
+        assert_eq!(
+            message(format!("central a cannot be reached: x; {BY_ITSELF}, if host and port are right")),
+            "central a cannot be reached: x; check host and port"
+        );
+        assert_eq!(message("make room on central's disk".into()), "make room on central's disk");
+        assert!(MigrateError::from(CentralError::OutOfStep).source().is_some());
+    }
 }
