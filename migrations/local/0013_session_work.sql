@@ -33,7 +33,7 @@ SELECT instance_id, owner_uid,
         + (SELECT ifnull(sum(1024 + octet_length(snapshot)), 0) FROM work_snapshots w
             WHERE w.instance_id = s.instance_id),
     status <> 'closed'
-FROM sessions s WHERE mirror_round IS NULL;
+FROM sessions s WHERE mirror_generation IS NULL;
 
 CREATE VIEW counted_usage (uid, bytes, open_sessions) AS
 SELECT uid, sum(bytes), sum(open_sessions) FROM (
@@ -43,15 +43,15 @@ GROUP BY uid;
 
 CREATE TRIGGER usage_of_new_snapshot AFTER INSERT ON work_snapshots BEGIN
     UPDATE user_usage SET bytes = bytes + 1024 + octet_length(new.snapshot)
-        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = new.instance_id AND mirror_round IS NULL);
+        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = new.instance_id AND mirror_generation IS NULL);
 END;
 
 CREATE TRIGGER usage_of_changed_snapshot AFTER UPDATE OF snapshot ON work_snapshots BEGIN
     UPDATE user_usage SET bytes = bytes + octet_length(new.snapshot) - octet_length(old.snapshot)
-        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = new.instance_id AND mirror_round IS NULL);
+        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = new.instance_id AND mirror_generation IS NULL);
 END;
 
 CREATE TRIGGER usage_of_deleted_snapshot AFTER DELETE ON work_snapshots BEGIN
     UPDATE user_usage SET bytes = bytes - 1024 - octet_length(old.snapshot)
-        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = old.instance_id AND mirror_round IS NULL);
+        WHERE uid = (SELECT owner_uid FROM sessions WHERE instance_id = old.instance_id AND mirror_generation IS NULL);
 END;

@@ -132,7 +132,7 @@ pub(in crate::store) fn upsert_mirrored(db: &Connection, work: &SessionWork) -> 
         .prepare_cached(
             "INSERT INTO session_work (instance_id, tracker, summary, recorded_at, version, synced_version) \
              SELECT ?1, NULL, ?2, ?3, 1, 1 WHERE EXISTS \
-                 (SELECT 1 FROM sessions WHERE instance_id = ?1 AND mirror_round IS NOT NULL) \
+                 (SELECT 1 FROM sessions WHERE instance_id = ?1 AND mirror_generation IS NOT NULL) \
              ON CONFLICT (instance_id) DO UPDATE SET tracker = NULL, summary = ?2, recorded_at = ?3, version = 1, \
                  synced_version = 1 WHERE recorded_at <> ?3 OR summary <> ?2",
         )?
@@ -140,7 +140,7 @@ pub(in crate::store) fn upsert_mirrored(db: &Connection, work: &SessionWork) -> 
     if written > 0 {
         save_snapshot(db, &work.instance_id, &work.snapshot)?;
         // The change feed follows the table of sessions.
-        db.prepare_cached("UPDATE sessions SET mirror_round = mirror_round WHERE instance_id = ?1")?
+        db.prepare_cached("UPDATE sessions SET mirror_generation = mirror_generation WHERE instance_id = ?1")?
             .execute([work.instance_id.as_str()])?;
     }
     Ok(())
@@ -161,7 +161,7 @@ pub(in crate::store) fn offer_unsynced(
         .query_row(params![after_row, limit as i64], |row| row.get(0))?;
     let Some(last) = last else { return Ok(None) };
     db.prepare_cached(
-        "UPDATE sessions SET unsynced_since = ?3 WHERE unsynced_since IS NULL AND mirror_round IS NULL AND instance_id IN \
+        "UPDATE sessions SET unsynced_since = ?3 WHERE unsynced_since IS NULL AND mirror_generation IS NULL AND instance_id IN \
              (SELECT instance_id FROM session_work WHERE rowid > ?1 AND rowid <= ?2 AND version > synced_version)",
     )?
     .execute(params![after_row, last, at.micros()])?;
