@@ -320,7 +320,7 @@ impl SimHost {
     /// Makes the next pull read everything.
     pub(super) fn reset_mirror_position(&mut self) {
         let Some(daemon) = &self.daemon else { return };
-        let reset = "UPDATE facts SET value = 0 WHERE name = 'mirror_since'";
+        let reset = "UPDATE metadata SET value = 0 WHERE name = 'mirror_since'";
         let mut done: Job<_> = Box::pin(ManualStore::execute(&daemon.replica.store, reset));
         assert!(poll(&mut done).is_none());
         daemon.replica.hand.lock().unwrap().commit();
@@ -403,7 +403,7 @@ impl Replica for SimReplica {
         if self.has(Bug::HistoryNotReoffered) {
             self.store.settle(nothing, OpContext::of_daemon(at, STALE_AFTER)).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
-                WHERE mirror_round IS NULL";
+                WHERE mirror_generation IS NULL";
             return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
         }
         self.store.forget_synced(acked_batch, at).await
@@ -429,7 +429,7 @@ impl Replica for SimReplica {
         let imported = self.store.take_in(reading, changes, context).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
-            let rewrite = "UPDATE sessions SET project = project WHERE mirror_round IS NOT NULL";
+            let rewrite = "UPDATE sessions SET project = project WHERE mirror_generation IS NOT NULL";
             ManualStore::execute(&self.store, rewrite).await?;
         }
         Ok(imported)

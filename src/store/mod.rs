@@ -11,7 +11,7 @@
 //! - `tables`: SQL of single tables, without any decision;
 //! - `sqlite`: connections, the writer, readers, the change feed; it knows no operation.
 //!
-//! **Schema.** A session of this host has `mirror_round` NULL (`OURS`), and what is read and written of one is listed
+//! **Schema.** A session of this host has `mirror_generation` NULL (`OURS`), and what is read and written of one is listed
 //! once (`tables/session_row.rs`); `unsynced_since` is set while central lacks its newest
 //! version. There is no queue: what central lacks is in the rows themselves, so the backlog grows with sessions and
 //! records, not with heartbeats.

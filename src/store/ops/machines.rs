@@ -1,6 +1,6 @@
 //! Machines: their sessions, and when their daemons last reported to central.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row};
 
 use crate::domain::mirror::HostSeen;
 use crate::domain::{MachineName, MachineSummary, Timestamp};
@@ -9,7 +9,7 @@ use crate::store::op::Op;
 use crate::store::sqlite::turns;
 use crate::store::sync_state::mirror_cursor;
 use crate::store::tables::columns::MIRRORED;
-use crate::store::tables::{hosts, sessions};
+use crate::store::tables::{hosts, metadata, sessions};
 
 /// A machine and when this host last knew that to be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +91,7 @@ fn without_sessions(host: HostSeen) -> MachineSummary {
 
 /// The name under which this store's own sessions are filed, once there is one.
 pub(in crate::store) fn filed_under(db: &Connection) -> Result<Option<String>, StoreError> {
-    Ok(db
-        .prepare_cached("SELECT value FROM facts WHERE name = 'machine_name'")?
-        .query_row([], |row| row.get(0))
-        .optional()?)
+    metadata::get(db, "machine_name")
 }
 
 /// What one turn filed under the new name, and the row behind which the next one continues.
@@ -124,9 +121,6 @@ pub(in crate::store) fn file_under(
         }
         None => {}
     }
-    db.execute(
-        "INSERT INTO facts (name, value) VALUES ('machine_name', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
-        params![name.as_str()],
-    )?;
+    metadata::set(db, "machine_name", &name.as_str())?;
     Ok(FileTurn { moved, next: None })
 }

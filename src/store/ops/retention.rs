@@ -13,6 +13,7 @@ use crate::store::op::Op;
 use crate::store::sqlite::turns::{Budget, ROWS};
 use crate::store::sync_state::record_outbox;
 use crate::store::tables::columns::{OURS, ours};
+use crate::store::tables::metadata;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
@@ -174,11 +175,12 @@ fn delete_agent_ids(db: &Connection, id: &str, budget: &mut Budget) -> Result<bo
 
 /// What is left of a session is what is mirrored of any host's.
 fn hand_to_mirror(db: &Connection, id: &str) -> Result<(), StoreError> {
+    let generation = metadata::get_integer(db, metadata::MIRROR_GENERATION)?.unwrap_or(0);
     db.prepare_cached("DELETE FROM aliases WHERE instance_id = ?1")?.execute([id])?;
     db.prepare_cached(
         "UPDATE sessions SET pid = NULL, pid_started = NULL, \
-             mirror_round = coalesce((SELECT value FROM facts WHERE name = 'mirror_round'), 0) WHERE instance_id = ?1",
+             mirror_generation = ?2 WHERE instance_id = ?1",
     )?
-    .execute([id])?;
+    .execute(params![id, generation])?;
     Ok(())
 }

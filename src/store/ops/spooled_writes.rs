@@ -98,7 +98,8 @@ pub(in crate::store) fn import(
 /// Applies one request, unless that was done before.
 fn apply(op: &Op<'_>, import: Import) -> Result<(), StoreError> {
     let Import { name, deferred, .. } = import;
-    let is_new = op.db.prepare_cached("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)")?.execute([name])? > 0;
+    let is_new =
+        op.db.prepare_cached("INSERT OR IGNORE INTO imported_requests (name) VALUES (?1)")?.execute([name])? > 0;
     if !is_new {
         return Ok(());
     }
@@ -135,7 +136,7 @@ fn register(op: &Op<'_>, drawn: &InstanceId, what: Registration, process: Option
 
 /// Forgets the notes of files that are gone, and stay gone after a power cut.
 pub(in crate::store) fn forget(db: &Connection, names: &[String]) -> Result<(), StoreError> {
-    let mut delete = db.prepare_cached("DELETE FROM taken_in WHERE name = ?1")?;
+    let mut delete = db.prepare_cached("DELETE FROM imported_requests WHERE name = ?1")?;
     for name in names {
         delete.execute(params![name])?;
     }

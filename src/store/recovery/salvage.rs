@@ -7,6 +7,7 @@ use crate::domain::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::sync_state::{ledger, mirror_cursor};
 use crate::store::tables::columns::OURS;
+use crate::store::tables::metadata;
 
 /// What a salvage brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +18,16 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 7] = ["sessions", "aliases", "facts", "records", "checkpoints_due", "claude_ids", "taken_in"];
+const TABLES: [&str; 7] =
+    ["sessions", "aliases", "metadata", "records", "checkpoints_due", "claude_ids", "imported_requests"];
+
+/// The former names of tables and columns: a damaged store may be of an earlier schema.
+const RENAMED: [(&str, &str); 4] = [
+    ("metadata", "facts"),
+    ("imported_requests", "taken_in"),
+    ("mirror_generation", "mirror_round"),
+    ("park_count", "parkings"),
+];
 
 /// Copies every readable row of `damaged` into `copy`. All sessions, and all their history, count as unsynced
 /// afterwards: what central has of them is for central to say.
@@ -42,6 +52,7 @@ pub(in crate::store) fn carry_over(
         &format!("UPDATE sessions SET unsynced_since = coalesce(unsynced_since, ?1), synced_version = 0 WHERE {OURS}"),
         [now.micros()],
     )?;
+    copy.execute("UPDATE OR IGNORE metadata SET name = ?1 WHERE name = 'mirror_round'", [metadata::MIRROR_GENERATION])?;
     mirror_cursor::read_anew(&copy)?;
     for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
         let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
@@ -55,13 +66,14 @@ pub(in crate::store) fn carry_over(
 /// Copies one table from both ends towards the damage between them; says how many rows came, and
 /// whether the damage was never met. `None`: not even the columns could be read.
 fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Option<(usize, bool)>, StoreError> {
-    let Some(columns) = shared_columns(source, copy, table) else { return Ok(None) };
-    let list = columns.join(", ");
-    let marks = vec!["?"; columns.len()].join(", ");
-    let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
+    let Some(shared) = shared_columns(source, copy, table) else { return Ok(None) };
+    let SharedColumns { source_table, theirs, ours } = shared;
+    let list = theirs.join(", ");
+    let marks = vec!["?"; ours.len()].join(", ");
+    let insert = format!("INSERT OR IGNORE INTO {table} ({}) VALUES ({marks})", ours.join(", "));
     let mut count = 0;
     let mut complete = true;
-    // The primary key's order is the table's own (aliases, facts) or its index's (sessions); a scan
+    // The primary key's order is the table's own (aliases, metadata) or its index's (sessions); a scan
     // by rowid reads the table itself, even if its indexes are damaged.
     let orders: &[&str] = if matches!(table, "sessions" | "records") {
         &["NOT INDEXED ORDER BY rowid", "NOT INDEXED ORDER BY rowid DESC"]
@@ -69,7 +81,8 @@ fn copy_table(source: &Connection, copy: &Connection, table: &str) -> Result<Opt
         &["", "ORDER BY 1 DESC"]
     };
     for order in orders {
-        let (rows, to_the_end) = copy_rows(source, copy, &format!("SELECT {list} FROM {table} {order}"), &insert)?;
+        let (rows, to_the_end) =
+            copy_rows(source, copy, &format!("SELECT {list} FROM {source_table} {order}"), &insert)?;
         count += rows;
         if to_the_end {
             return Ok(Some((count, complete)));
@@ -104,14 +117,29 @@ fn values(row: &Row<'_>, width: usize) -> rusqlite::Result<Vec<Value>> {
     (0..width).map(|column| row.get(column)).collect()
 }
 
-fn shared_columns(source: &Connection, copy: &Connection, table: &str) -> Option<Vec<String>> {
-    let columns = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
-        connection
-            .prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?
-            .query_map([table], |row| row.get(0))?
-            .collect()
+/// The columns that a table has in both stores, by their names in each.
+struct SharedColumns {
+    source_table: String,
+    theirs: Vec<String>,
+    ours: Vec<String>,
+}
+
+/// Of these names, the one that the damaged store has: the present or the former.
+fn name_among(names: &[String], name: &str) -> Option<String> {
+    let former = RENAMED.iter().find(|(now, _)| *now == name).map(|(_, former)| *former);
+    [Some(name), former].into_iter().flatten().find(|name| names.iter().any(|other| other == name)).map(str::to_owned)
+}
+
+fn shared_columns(source: &Connection, copy: &Connection, table: &str) -> Option<SharedColumns> {
+    let names = |connection: &Connection, list: &str, of: &[&str]| -> rusqlite::Result<Vec<String>> {
+        connection.prepare(list)?.query_map(params_from_iter(of), |row| row.get(0))?.collect()
     };
-    let theirs = columns(source).ok()?;
-    let shared: Vec<_> = columns(copy).ok()?.into_iter().filter(|name| theirs.contains(name)).collect();
-    (!shared.is_empty()).then_some(shared)
+    const COLUMNS: &str = "SELECT name FROM pragma_table_info(?1) ORDER BY cid";
+    let tables = names(source, "SELECT name FROM sqlite_schema WHERE type = 'table'", &[]).ok()?;
+    let source_table = name_among(&tables, table)?;
+    let there = names(source, COLUMNS, &[&source_table]).ok()?;
+    let here = names(copy, COLUMNS, &[table]).ok()?;
+    let both = here.into_iter().filter_map(|ours| Some((name_among(&there, &ours)?, ours)));
+    let (theirs, ours): (Vec<_>, Vec<_>) = both.unzip();
+    (!ours.is_empty()).then_some(SharedColumns { source_table, theirs, ours })
 }

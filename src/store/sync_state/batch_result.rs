@@ -31,7 +31,7 @@ pub(in crate::store) fn sessions_are_back<'a>(
     }
     Ok(db
         .prepare_cached(&format!(
-            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0 WHERE seq IN \
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0 WHERE seq IN \
                  (SELECT seq FROM records WHERE {waits} AND instance_id IN (SELECT value FROM json_each(?2)) LIMIT ?3)"
         ))?
         .execute(params![WITHOUT_SESSION, selection::json_ids(ids), ROWS as i64])?)
@@ -56,21 +56,21 @@ fn settle_records(op: &Op<'_>, settled: &[RecordResult]) -> Result<(), StoreErro
                 )?
                 .execute([record_id.as_bytes()])?,
             Some(error) => {
-                let parkings: i64 = db
-                    .prepare_cached("SELECT parkings FROM records WHERE record_id = ?1")?
+                let park_count: i64 = db
+                    .prepare_cached("SELECT park_count FROM records WHERE record_id = ?1")?
                     .query_row([record_id.as_bytes()], |row| row.get(0))
                     .optional()?
                     .unwrap_or(0);
                 db.prepare_cached(
-                    "UPDATE records SET parked_at = ?2, parked_error = ?3, retry_at = ?4, parkings = ?5 \
+                    "UPDATE records SET parked_at = ?2, parked_error = ?3, retry_at = ?4, park_count = ?5 \
                          WHERE record_id = ?1",
                 )?
                 .execute(params![
                     record_id.as_bytes(),
                     now.micros(),
                     error,
-                    parked::retry_at(parkings, now).micros(),
-                    parkings + 1
+                    parked::retry_at(park_count, now).micros(),
+                    park_count + 1
                 ])?
             }
         };
@@ -140,7 +140,7 @@ pub struct Renamed {
     pub to: InstanceId,
 }
 
-/// The facts that hold the numbers of the next batches.
+/// The metadata that hold the numbers of the next batches.
 pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
 
 /// Applies what central did with a batch. Returns the sessions that got a new id.
@@ -178,7 +178,7 @@ fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreErro
     db.prepare_cached(
         "UPDATE sessions SET synced_version = max(synced_version, ?2), \
              unsynced_since = iif(version = ?2, NULL, unsynced_since), \
-             parkings = iif(version = ?2, 0, parkings) WHERE instance_id = ?1",
+             park_count = iif(version = ?2, 0, park_count) WHERE instance_id = ?1",
     )?
     .execute(params![id.as_str(), version])?;
     Ok(())
@@ -230,13 +230,13 @@ pub(in crate::store) fn give_up_id(op: &Op<'_>, id: &InstanceId) -> Result<Optio
 /// A change made since then may be one that central takes.
 fn rejected(op: &Op<'_>, id: &InstanceId, version: i64, error: &str) -> Result<(), StoreError> {
     let &Op { db, now, .. } = op;
-    let parkings = db
-        .prepare_cached("SELECT parkings FROM sessions WHERE instance_id = ?1")?
+    let park_count = db
+        .prepare_cached("SELECT park_count FROM sessions WHERE instance_id = ?1")?
         .query_row([id.as_str()], |row| row.get(0))
         .optional()?
         .unwrap_or(0);
     db.prepare_cached(
-        "UPDATE sessions SET parked_at = ?3, parked_error = ?4, retry_at = ?5, parkings = ?6 \
+        "UPDATE sessions SET parked_at = ?3, parked_error = ?4, retry_at = ?5, park_count = ?6 \
              WHERE instance_id = ?1 AND version = ?2",
     )?
     .execute(params![
@@ -244,8 +244,8 @@ fn rejected(op: &Op<'_>, id: &InstanceId, version: i64, error: &str) -> Result<(
         version,
         now.micros(),
         error,
-        parked::retry_at(parkings, now).micros(),
-        parkings + 1
+        parked::retry_at(park_count, now).micros(),
+        park_count + 1
     ])?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::store::sync_state::record_outbox;
 use crate::store::sync_state::record_outbox::UNKNOWN_TYPE;
 use crate::store::tables::metadata;
 
-/// The fact that is there until all events have been examined.
+/// Metadata that is there until all events have been examined.
 const INCOMPLETE: &str = "central_history_incomplete";
 
 /// The events that the next turn examines: parked ones by when they were parked, then unsynced ones.
@@ -52,9 +52,7 @@ pub(in crate::store) fn turn(
 }
 
 fn begin(db: &Connection, there: &HistoryTables) -> Result<Option<LearnPlace>, StoreError> {
-    let is_incomplete: bool = db
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM facts WHERE name = ?1)")?
-        .query_row([INCOMPLETE], |row| row.get(0))?;
+    let is_incomplete = metadata::get_integer(db, INCOMPLETE)?.is_some();
     if !is_incomplete && record_outbox::tables(db)?.as_ref() == Some(there) {
         return Ok(None);
     }
@@ -101,7 +99,7 @@ fn park(
     if let Some(last) = events.last().filter(|_| events.len() == ROWS) {
         return Ok(Some(LearnPlace::Unsynced { after_seq: last.seq }));
     }
-    db.prepare_cached("DELETE FROM facts WHERE name = ?1")?.execute([INCOMPLETE])?;
+    metadata::delete(db, INCOMPLETE)?;
     Ok(None)
 }
 

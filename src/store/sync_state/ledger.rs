@@ -1,6 +1,6 @@
 //! What this store knows of its row in central's ledger, and offering everything again when central was restored.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::domain::Timestamp;
 use crate::store::error::StoreError;
@@ -92,12 +92,11 @@ fn forget_sessions(db: &Connection, after_row: i64, last_row: i64, at: Timestamp
 /// Where this store knows central's ledger to stand: at the newest batch known to be applied, 0 before the first,
 /// or at one that was to follow.
 pub(in crate::store) fn ledger(db: &Connection) -> Result<Ledger, StoreError> {
-    let fact = |name: &str| -> Result<Option<i64>, StoreError> {
-        let mut statement = db.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
-        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
-    };
-    let next = NEXT_BATCHES.into_iter().filter_map(|name| fact(name).transpose()).collect::<Result<_, _>>()?;
-    Ok(Ledger { acked: fact("acked_batch")?.unwrap_or(0), next })
+    let next = NEXT_BATCHES
+        .into_iter()
+        .filter_map(|name| metadata::get_integer(db, name).transpose())
+        .collect::<Result<_, _>>()?;
+    Ok(Ledger { acked: metadata::get_integer(db, "acked_batch")?.unwrap_or(0), next })
 }
 
 /// What a store knows of central's ledger.

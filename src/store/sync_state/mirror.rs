@@ -1,6 +1,6 @@
 //! The mirror: the sessions of all other machines, and what others did to this host's own.
 //!
-//! A mirrored session is a row like any other, with the round of reading in which central last had it.
+//! A mirrored session is a row like any other, with the generation of reading in which central last had it.
 
 use std::time::Duration;
 
@@ -112,16 +112,16 @@ fn chunks<T>(mut all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
 pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, StoreError> {
     let db = op.db;
     let before = db.total_changes();
-    let mut round = metadata::get_integer(db, "mirror_round")?.unwrap_or(0);
+    let mut generation = metadata::get_integer(db, metadata::MIRROR_GENERATION)?.unwrap_or(0);
     if turn.begins {
-        round += 1;
-        metadata::set_integer(db, "mirror_round", round)?;
+        generation += 1;
+        metadata::set_integer(db, metadata::MIRROR_GENERATION, generation)?;
         db.execute("DELETE FROM mirror_seen", [])?;
     }
     turn.gone.iter().try_for_each(|gone| delete(db, gone))?;
     let mut imported = PageResult::default();
     for session in &turn.sessions {
-        imported.renamed.extend(import_session(op, turn.is_whole, session, round)?);
+        imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
     }
     mirror_history::keep_history(db, &turn.history)?;
     if let Some(next_since) = turn.next_since {
@@ -164,13 +164,14 @@ const EXAMINED: i64 = 500;
 /// Deletes sessions that a reading of everything did not meet, of those behind a row; one turn of it. Returns the row
 /// behind which the next turn continues, or none at the end of the table.
 pub(in crate::store) fn drop_unseen(db: &Connection, after_row: i64) -> Result<Option<i64>, StoreError> {
+    let generation = metadata::get_integer(db, metadata::MIRROR_GENERATION)?.unwrap_or(0);
     let examined: Vec<(i64, String, bool)> = db
         .prepare_cached(
-            "SELECT rowid, instance_id, coalesce(mirror_round < (SELECT value FROM facts WHERE name = 'mirror_round'), 0) \
+            "SELECT rowid, instance_id, coalesce(mirror_generation < ?3, 0) \
                  AND NOT EXISTS (SELECT 1 FROM mirror_seen WHERE instance_id = s.instance_id) \
              FROM sessions s WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
         )?
-        .query_map([after_row, EXAMINED], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map([after_row, EXAMINED, generation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
     let is_end = examined.len() < EXAMINED as usize;
     let mut delete = db.prepare_cached("DELETE FROM sessions WHERE rowid = ?1")?;
@@ -197,7 +198,7 @@ fn import_session(
     op: &Op<'_>,
     is_whole: bool,
     session: &TimedSession,
-    round: i64,
+    generation: i64,
 ) -> Result<Option<Renamed>, StoreError> {
     let db = op.db;
     if is_whole {
@@ -211,13 +212,13 @@ fn import_session(
         }
         Some(own) if !own.mirrored => {
             let renamed = batch_result::give_up_id(op, &own.session.instance_id)?;
-            sessions::upsert_mirrored(db, session, round)?;
+            sessions::upsert_mirrored(db, session, generation)?;
             Ok(renamed)
         }
         // It may be read any number of times while a transaction in central runs for long.
         Some(known) if known.session == session.session => Ok(None),
         _ => {
-            sessions::upsert_mirrored(db, session, round)?;
+            sessions::upsert_mirrored(db, session, generation)?;
             Ok(None)
         }
     }

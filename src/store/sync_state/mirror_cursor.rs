@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::domain::Timestamp;
 use crate::store::error::StoreError;
@@ -13,18 +13,11 @@ use crate::store::tables::metadata;
 
 /// Notes of which timeline of central this is the mirror; that of another has to be read anew.
 pub(in crate::store) fn set_timeline(db: &Connection, timeline: &str) -> Result<(), StoreError> {
-    let known: Option<String> = db
-        .prepare_cached("SELECT value FROM facts WHERE name = 'mirror_timeline'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
+    let known: Option<String> = metadata::get(db, "mirror_timeline")?;
     if known.as_deref() == Some(timeline) {
         return Ok(());
     }
-    db.execute(
-        "INSERT INTO facts (name, value) VALUES ('mirror_timeline', ?1) \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        [timeline],
-    )?;
+    metadata::set(db, "mirror_timeline", &timeline)?;
     read_anew(db)
 }
 

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns;
 use crate::store::tables::columns::MIRRORED;
+use crate::store::tables::metadata;
 
 /// The mirror is imported only while all that is stored takes less than this part of max_size.
 const SHARE: u64 = 2;
@@ -20,6 +21,9 @@ const FREED: u64 = 8;
 const RECORDS: i64 = 250;
 
 const SESSIONS: i64 = 25;
+
+/// Metadata that is there while a part of the mirror was given up.
+const INCOMPLETE: &str = "mirror_incomplete";
 
 /// How full the store may be before the mirror makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub(in crate::store) fn make_room(db: &Connection, limit: Limit) -> Result<bool,
             .execute([SESSIONS])?;
     }
     if given_up > 0 {
-        db.prepare_cached("INSERT OR IGNORE INTO facts (name, value) VALUES ('mirror_incomplete', 1)")?.execute([])?;
+        metadata::set_integer(db, INCOMPLETE, 1)?;
     }
     Ok(given_up > 0)
 }
@@ -83,7 +87,7 @@ pub(in crate::store) fn can_be_completed(db: &Connection) -> Result<bool, StoreE
     if used > most / SHARE / 2 {
         return Ok(false);
     }
-    Ok(db.prepare_cached("DELETE FROM facts WHERE name = 'mirror_incomplete'")?.execute([])? > 0)
+    metadata::delete(db, INCOMPLETE)
 }
 
 /// The size of a page of the database, in bytes.

@@ -15,7 +15,7 @@ use crate::store::tables::sessions;
 pub(in crate::store) fn unpark_record(db: &Connection, record_id: Uuid, drop: bool) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
+            "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0, \
                  unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1 AND parked_at IS NOT NULL",
         )?
         .execute(params![record_id.as_bytes(), drop])?)
@@ -58,8 +58,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(60);
 const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
 /// When what was parked so often in a row is tried again.
-pub(in crate::store) fn retry_at(parkings: i64, at: Timestamp) -> Timestamp {
-    let doublings = u32::try_from(parkings.clamp(0, 16)).unwrap_or(0);
+pub(in crate::store) fn retry_at(park_count: i64, at: Timestamp) -> Timestamp {
+    let doublings = u32::try_from(park_count.clamp(0, 16)).unwrap_or(0);
     at.plus(FIRST_RETRY.saturating_mul(1 << doublings).min(LONGEST_RETRY))
 }
 
@@ -152,7 +152,7 @@ pub(in crate::store) fn unpark(db: &Connection, rows: &[ParkedRow], drop: bool) 
 fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, parkings = 0, \
+            "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0, \
                  unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END \
              WHERE instance_id = ?1 AND parked_at IS NOT NULL",
         )?

@@ -7,6 +7,7 @@ use crate::domain::{HistoryRecord, HistoryTables, RecordKind, TableState, Timest
 use crate::store::error::StoreError;
 use crate::store::sync_state::selection;
 use crate::store::sync_state::selection::{BatchLimit, Skip};
+use crate::store::tables::metadata;
 use crate::store::tables::records;
 use crate::store::tables::records::COLUMNS;
 use crate::store::tables::session_record::Record;
@@ -112,11 +113,8 @@ pub(in crate::store) fn backlog(db: &Connection) -> Result<([u64; 3], Option<Tim
 
 /// Central's tables for records, once a handshake has read them.
 pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>, StoreError> {
-    let fact: Option<String> = db
-        .prepare_cached("SELECT value FROM facts WHERE name = 'central_history'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(fact.as_deref().and_then(tables_of_json))
+    let tables: Option<String> = metadata::get(db, "central_history")?;
+    Ok(tables.as_deref().and_then(tables_of_json))
 }
 
 pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {

@@ -37,7 +37,7 @@ pub(in crate::store) use columns;
 /// Condition on a session that it is one of this host.
 macro_rules! ours {
     () => {
-        "mirror_round IS NULL"
+        "mirror_generation IS NULL"
     };
 }
 pub(in crate::store) use ours;
@@ -45,7 +45,7 @@ pub(in crate::store) use ours;
 /// Condition on a session that it is mirrored: one of another host, or a former one of this host.
 macro_rules! mirrored {
     () => {
-        "mirror_round IS NOT NULL"
+        "mirror_generation IS NOT NULL"
     };
 }
 pub(in crate::store) use mirrored;

@@ -34,11 +34,11 @@ columns! {
         PidStarted = "pid_started",
         Version = "version",
         UnsyncedSince = "unsynced_since",
-        MirrorRound = "mirror_round",
+        MirrorGeneration = "mirror_generation",
         ColumnChanges = "column_changes",
         SyncedVersion = "synced_version",
     }
-    "CASE WHEN s.mirror_round IS NOT NULL \
+    "CASE WHEN s.mirror_generation IS NOT NULL \
          THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END"
     "(SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
 }
@@ -52,18 +52,18 @@ pub(in crate::store) const COLUMNS: &str = Column::LIST;
 
 pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let time = |at: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(Timestamp::from_micros));
-    let pid: Option<i32> = row.get(Column::Pid.at())?;
-    let started: Option<i64> = row.get(Column::PidStarted.at())?;
+    let pid: Option<i32> = row.get(Column::Pid as usize)?;
+    let started: Option<i64> = row.get(Column::PidStarted as usize)?;
     let session = read_session(row)?;
     Ok(Record {
-        columns: session_columns::read(row.get_ref(Column::ColumnChanges.at())?, session.last_heartbeat),
-        synced_version: row.get(Column::SyncedVersion.at())?,
+        columns: session_columns::read(row.get_ref(Column::ColumnChanges as usize)?, session.last_heartbeat),
+        synced_version: row.get(Column::SyncedVersion as usize)?,
         session,
-        owner_uid: row.get(Column::OwnerUid.at())?,
+        owner_uid: row.get(Column::OwnerUid as usize)?,
         process: pid.zip(started).map(|(pid, started)| Process { pid, started }),
-        version: row.get(Column::Version.at())?,
-        unsynced_since: time(Column::UnsyncedSince.at())?,
-        mirrored: row.get_ref(Column::MirrorRound.at())? != ValueRef::Null,
+        version: row.get(Column::Version as usize)?,
+        unsynced_since: time(Column::UnsyncedSince as usize)?,
+        mirrored: row.get_ref(Column::MirrorGeneration as usize)? != ValueRef::Null,
         machine_seen: time(MACHINE_SEEN)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
@@ -74,23 +74,23 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
 /// here too.
 fn read_session(row: &Row<'_>) -> rusqlite::Result<Session> {
     let session = Session {
-        instance_id: parsed(row, Column::InstanceId.at(), InstanceId::parse)?,
-        project: parsed(row, Column::Project.at(), Project::parse)?,
-        instance_type: parsed(row, Column::InstanceType.at(), InstanceType::parse)?,
-        status: parsed(row, Column::Status.at(), Status::parse)?,
-        context_percent: row.get(Column::ContextPercent.at())?,
-        current_epic: row.get(Column::CurrentEpic.at())?,
-        last_heartbeat: Timestamp::from_micros(row.get(Column::LastHeartbeat.at())?),
-        created_at: Timestamp::from_micros(row.get(Column::CreatedAt.at())?),
-        closed_at: row.get::<_, Option<i64>>(Column::ClosedAt.at())?.map(Timestamp::from_micros),
-        host_machine: parsed(row, Column::HostMachine.at(), MachineName::parse)?,
-        claude_session_uuid: row.get(Column::ClaudeSessionUuid.at())?,
-        claude_session_path: row.get(Column::ClaudeSessionPath.at())?,
-        resumed_from: match row.get_ref(Column::ResumedFrom.at())? {
+        instance_id: parsed(row, Column::InstanceId as usize, InstanceId::parse)?,
+        project: parsed(row, Column::Project as usize, Project::parse)?,
+        instance_type: parsed(row, Column::InstanceType as usize, InstanceType::parse)?,
+        status: parsed(row, Column::Status as usize, Status::parse)?,
+        context_percent: row.get(Column::ContextPercent as usize)?,
+        current_epic: row.get(Column::CurrentEpic as usize)?,
+        last_heartbeat: Timestamp::from_micros(row.get(Column::LastHeartbeat as usize)?),
+        created_at: Timestamp::from_micros(row.get(Column::CreatedAt as usize)?),
+        closed_at: row.get::<_, Option<i64>>(Column::ClosedAt as usize)?.map(Timestamp::from_micros),
+        host_machine: parsed(row, Column::HostMachine as usize, MachineName::parse)?,
+        claude_session_uuid: row.get(Column::ClaudeSessionUuid as usize)?,
+        claude_session_path: row.get(Column::ClaudeSessionPath as usize)?,
+        resumed_from: match row.get_ref(Column::ResumedFrom as usize)? {
             ValueRef::Null => None,
-            _ => Some(parsed(row, Column::ResumedFrom.at(), InstanceId::parse)?),
+            _ => Some(parsed(row, Column::ResumedFrom as usize, InstanceId::parse)?),
         },
-        working_dir: row.get(Column::WorkingDir.at())?,
+        working_dir: row.get(Column::WorkingDir as usize)?,
     };
     Ok(session.with_safe_text())
 }
@@ -112,7 +112,7 @@ pub(in crate::store) struct SessionRow<'a> {
     process: Option<Process>,
     version: i64,
     unsynced_since: Option<Timestamp>,
-    mirror_round: Option<i64>,
+    mirror_generation: Option<i64>,
     columns: Option<&'a ColumnChanges>,
     synced_version: i64,
 }
@@ -126,21 +126,21 @@ impl<'a> SessionRow<'a> {
             process: record.process,
             version: record.version,
             unsynced_since: record.unsynced_since,
-            mirror_round: None,
+            mirror_generation: None,
             columns: Some(&record.columns),
             synced_version: record.synced_version,
         }
     }
 
     /// A session of another host, as the reading with this number found it in central.
-    pub(in crate::store) const fn mirrored(session: &'a Session, mirror_round: i64) -> Self {
+    pub(in crate::store) const fn mirrored(session: &'a Session, mirror_generation: i64) -> Self {
         Self {
             session,
             owner_uid: 0,
             process: None,
             version: 0,
             unsynced_since: None,
-            mirror_round: Some(mirror_round),
+            mirror_generation: Some(mirror_generation),
             columns: None,
             synced_version: 0,
         }
@@ -168,7 +168,7 @@ impl<'a> SessionRow<'a> {
             Column::PidStarted => optional(self.process.map(|process| process.started)),
             Column::Version => self.version.into(),
             Column::UnsyncedSince => optional(self.unsynced_since.map(Timestamp::micros)),
-            Column::MirrorRound => optional(self.mirror_round),
+            Column::MirrorGeneration => optional(self.mirror_generation),
             Column::ColumnChanges => self.columns.map_or(Ok(NULL), ColumnChanges::to_sql)?,
             Column::SyncedVersion => self.synced_version.into(),
         })
@@ -214,6 +214,12 @@ impl WriteStatement {
         }
         let columns = [set, &[Column::InstanceId], same].concat();
         Self { sql, columns }
+    }
+
+    /// The same, if this is true of the row too.
+    pub(in crate::store) fn only_if(mut self, condition: &str) -> Self {
+        self.sql += &format!(" AND {condition}");
+        self
     }
 
     /// Returns how many rows it wrote.

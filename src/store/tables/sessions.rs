@@ -110,7 +110,7 @@ const IN_CENTRAL: &[Column] = &[
 /// Mirrors a session of another host, as central has it.
 pub(in crate::store) fn upsert_mirrored(db: &Connection, session: &Session, round: i64) -> Result<(), StoreError> {
     static UPSERT: LazyLock<WriteStatement> = LazyLock::new(|| {
-        let update = [IN_CENTRAL, &[Column::MirrorRound]].concat();
+        let update = [IN_CENTRAL, &[Column::MirrorGeneration]].concat();
         let insert = [&update[..], &[Column::InstanceId, Column::OwnerUid, Column::Version]].concat();
         WriteStatement::upsert(&insert, &update)
     });
@@ -167,9 +167,9 @@ pub(in crate::store) fn save(op: &Op<'_>, record: &mut Record) -> Result<(), Sto
     let row = SessionRow::own(record);
     if heartbeat.execute(db, row)? == 0 {
         CHANGE.execute(db, row)?;
-    }
-    if waits_already {
-        db.prepare_cached(FREE)?.execute([record.session.instance_id.as_str()])?;
+        if waits_already {
+            db.prepare_cached(FREE)?.execute([record.session.instance_id.as_str()])?;
+        }
     }
     Ok(())
 }
@@ -187,8 +187,10 @@ const EACH: &[Column] = &[Column::ContextPercent, Column::LastHeartbeat, Column:
 static HEARTBEAT: LazyLock<WriteStatement> =
     LazyLock::new(|| WriteStatement::update(&[EACH, &[Column::UnsyncedSince]].concat(), MORE));
 
-static HEARTBEAT_AGAIN: LazyLock<WriteStatement> =
-    LazyLock::new(|| WriteStatement::update(EACH, &[MORE, &[Column::UnsyncedSince]].concat()));
+static HEARTBEAT_AGAIN: LazyLock<WriteStatement> = LazyLock::new(|| {
+    let same = [MORE, &[Column::UnsyncedSince]].concat();
+    WriteStatement::update(EACH, &same).only_if("parked_at IS NULL")
+});
 
 static CHANGE: LazyLock<WriteStatement> =
     LazyLock::new(|| WriteStatement::update(&[EACH, &[Column::UnsyncedSince], MORE].concat(), &[]));

@@ -16,6 +16,8 @@ use crate::domain::history::CommandDetails;
 use crate::domain::mirror::{ChangePage, Continuation, HostSeen, PullQuery};
 use crate::domain::{HistoryRecord, Session, TableState, TimedSession};
 use crate::store::recovery::open::MIGRATIONS;
+use crate::store::recovery::salvage;
+use crate::store::tables::columns::MIRRORED;
 
 const STRANGER: Caller = Caller { uid: 1001 };
 
@@ -442,5 +444,28 @@ async fn what_was_acknowledged_in_a_golden_store_is_still_pushed() {
         let differs: i64 = store.read(move |db| Ok(db.query_row(usage, [], |row| row.get(0))?)).await.unwrap();
         assert_eq!(differs, 0, "usage");
         shut((store, writer));
+    }
+}
+
+#[test]
+fn a_damaged_store_of_an_earlier_schema_is_carried_over_under_the_present_names() {
+    for (schema, sql, expected) in golden_stores() {
+        let damaged = Connection::open_in_memory().unwrap();
+        damaged.execute_batch(&sql).unwrap();
+        let mut copy = Connection::open_in_memory().unwrap();
+        MIGRATIONS.iter().for_each(|migration| copy.execute_batch(migration).unwrap());
+        let carried = salvage::carry_over(&damaged, &mut copy, at(10_000)).unwrap();
+        assert_eq!((carried.sessions, carried.unreadable), (expected["sessions"].as_object().unwrap().len(), false));
+        let count = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let mirrored = expected["sessions"].as_object().unwrap().values().filter(|session| session["mirrored"] == true);
+        assert_eq!(
+            count(&format!("SELECT count(*) FROM sessions WHERE {MIRRORED}")),
+            mirrored.count() as i64,
+            "schema {schema}"
+        );
+        assert_eq!(count("SELECT count(*) FROM sessions WHERE park_count > 0"), 1, "schema {schema}");
+        assert_eq!(count("SELECT count(*) FROM imported_requests"), 2, "schema {schema}");
+        assert_eq!(count("SELECT value FROM metadata WHERE name = 'acked_batch'"), 171, "schema {schema}");
+        assert_eq!(count("SELECT count(*) FROM metadata WHERE name = 'mirror_round'"), 0, "schema {schema}");
     }
 }

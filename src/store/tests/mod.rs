@@ -142,17 +142,17 @@ async fn a_job_that_fails_is_undone_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let half_done = store.writer.submit(|db| {
-        db.execute("INSERT INTO facts VALUES ('half', 1)", [])?;
+        db.execute("INSERT INTO metadata VALUES ('half', 1)", [])?;
         Err::<(), _>(StoreError::NotFound("half".into()))
     });
     let (failed, fine) = tokio::join!(
         half_done,
-        store.writer.submit(|db| { Ok(db.execute("INSERT INTO facts VALUES ('whole', 1)", [])?) })
+        store.writer.submit(|db| { Ok(db.execute("INSERT INTO metadata VALUES ('whole', 1)", [])?) })
     );
     assert_eq!((failed, fine), (Err(StoreError::NotFound("half".into())), Ok(1)));
     let facts = store
         .readers
-        .read(|db| Ok(db.query_row("SELECT group_concat(name) FROM facts", [], |row| row.get::<_, String>(0))?));
+        .read(|db| Ok(db.query_row("SELECT group_concat(name) FROM metadata", [], |row| row.get::<_, String>(0))?));
     assert_eq!(facts.await.unwrap(), "whole");
 }
 

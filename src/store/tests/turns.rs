@@ -19,7 +19,7 @@ pub(super) fn fill(dir: &Path, sessions: i64, records: i64, spread: i64) {
     shut(open(dir));
     let db = Connection::open(dir.join("sessiond.db")).unwrap();
     db.execute_batch(&format!(
-        "INSERT INTO facts VALUES ('machine_name', 'odin3');
+        "INSERT INTO metadata VALUES ('machine_name', 'odin3');
          WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {sessions})
          INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, last_heartbeat, created_at,
              host_machine, owner_uid, pid, pid_started, version)
@@ -62,7 +62,7 @@ async fn pruning_is_cut_into_turns() {
     assert_eq!(store.prune(at(60)).await, Ok(0));
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count("SELECT count(*) FROM records"), 0);
-    assert_eq!(count("SELECT count(*) FROM sessions WHERE mirror_round IS NULL"), kept);
+    assert_eq!(count("SELECT count(*) FROM sessions WHERE mirror_generation IS NULL"), kept);
     check_jobs_of(&store, 2);
     shut((store, writer));
 }

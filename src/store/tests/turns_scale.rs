@@ -131,7 +131,7 @@ async fn deletions_from_central_have_no_long_job() {
     fill(dir.path(), sessions, sessions * 2, sessions);
     change(
         dir.path(),
-        "UPDATE sessions SET mirror_round = 0, pid = NULL; UPDATE records SET unsynced = NULL;
+        "UPDATE sessions SET mirror_generation = 0, pid = NULL; UPDATE records SET unsynced = NULL;
          UPDATE records SET instance_id = 'odin-PS-000000' WHERE seq <= 1500;
          UPDATE records SET body = printf('\"%.*c\"', 60000, 'x') WHERE seq > 1500 AND seq < 1700",
     );
@@ -156,7 +156,7 @@ async fn sessions_that_a_whole_reading_did_not_meet_are_deleted_in_turns() {
     let dir = tempfile::tempdir().unwrap();
     let sessions = scaled(2_000, 100_000);
     fill(dir.path(), sessions, sessions, sessions / 2);
-    change(dir.path(), "UPDATE sessions SET mirror_round = 0, pid = NULL; UPDATE records SET unsynced = NULL");
+    change(dir.path(), "UPDATE sessions SET mirror_generation = 0, pid = NULL; UPDATE records SET unsynced = NULL");
     let (store, writer) = open(dir.path());
     let began = Instant::now();
     let changes = Page { rest: Continuation::Complete { next_since: 9 }, ..Page::default() };

@@ -414,6 +414,10 @@ async fn the_usage_of_an_earlier_store_is_counted() {
     }
     old.execute_batch(
         "DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
+         ALTER TABLE metadata RENAME TO facts; ALTER TABLE imported_requests RENAME TO taken_in; \
+         ALTER TABLE sessions RENAME COLUMN mirror_generation TO mirror_round; \
+         ALTER TABLE sessions RENAME COLUMN park_count TO parkings; \
+         ALTER TABLE records RENAME COLUMN park_count TO parkings; \
          ALTER TABLE aliases DROP COLUMN promised_by; PRAGMA user_version = 9",
     )
     .unwrap();

@@ -81,7 +81,7 @@ fn spooled_request_is_applied_once_over_a_crash() {
     // As if it had died after the commit and before the file was gone.
     let store = host.state_dir().join("sessiond.db");
     let db = rusqlite::Connection::open(&store).unwrap();
-    db.execute("INSERT OR IGNORE INTO taken_in (name) VALUES (?1)", [&name]).unwrap();
+    db.execute("INSERT OR IGNORE INTO imported_requests (name) VALUES (?1)", [&name]).unwrap();
     drop(db);
     fs::write(spool.join(&name), letter).unwrap();
     host.start();
@@ -142,8 +142,7 @@ fn invalid_request_does_not_delay_others() {
     host.stop();
     // As a session of another machine that was mirrored here.
     let store = rusqlite::Connection::open(host.state_dir().join("sessiond.db")).unwrap();
-    let mirrored =
-        "UPDATE sessions SET mirror_round = 1, host_machine = 'odin9', unsynced_since = NULL WHERE instance_id = ?1";
+    let mirrored = "UPDATE sessions SET mirror_generation = 1, host_machine = 'odin9', unsynced_since = NULL WHERE instance_id = ?1";
     assert_eq!(store.execute(mirrored, [&foreign]).unwrap(), 1);
     drop(store);
 

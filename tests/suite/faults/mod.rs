@@ -75,7 +75,7 @@ fn check_ledger(host: &Host, server: &Server) {
     // The daemon goes on saying that it lives, so both are read until they agree.
     eventually("both ledgers agree", LIMIT, || {
         let known: i64 =
-            store.query_row("SELECT value FROM facts WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;
+            store.query_row("SELECT value FROM metadata WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;
         let ledger = server.psql("central", &format!("SELECT batch FROM sessiond_hosts WHERE host_id = '{host_id}'"));
         (ledger == known.to_string()).then_some(())
     });

@@ -44,7 +44,7 @@ impl Rows {
             .execute(
                 "INSERT INTO sessions (instance_id, project, instance_type, status, context_percent, current_epic, \
                      last_heartbeat, created_at, host_machine, claude_session_uuid, working_dir, owner_uid, version, \
-                     mirror_round) \
+                     mirror_generation) \
                  VALUES (?, ?, 'PS', 'stale', 42, ?, ?5, ?5, ?4, 'c0ffee', '/srv/my dir', 0, 0, 1)",
                 params![id, project, epic, machine, ago(seconds)],
             )
@@ -60,7 +60,7 @@ impl Rows {
             )
             .unwrap();
         self.0
-            .execute("INSERT OR REPLACE INTO facts (name, value) VALUES ('mirror_as_of', ?)", [ago(mirrored)])
+            .execute("INSERT OR REPLACE INTO metadata (name, value) VALUES ('mirror_as_of', ?)", [ago(mirrored)])
             .unwrap();
     }
 }

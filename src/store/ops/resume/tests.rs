@@ -80,7 +80,7 @@ impl Row {
         };
         sessions::insert(db, &record).unwrap();
         if self.mirrored {
-            db.execute("UPDATE sessions SET mirror_round = 1 WHERE instance_id = ?1", [self.id()]).unwrap();
+            db.execute("UPDATE sessions SET mirror_generation = 1 WHERE instance_id = ?1", [self.id()]).unwrap();
         }
     }
 }
