@@ -14,6 +14,7 @@ pub mod running_agent;
 pub mod session_cache;
 pub mod settings;
 pub mod statusline;
+pub mod transcript;
 pub mod versions;
 pub mod work;
 

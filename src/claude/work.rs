@@ -46,14 +46,11 @@ pub fn of(event: HookEvent, input: &Input, recording: Recording) -> Option<WorkU
             title,
             ..WorkUpdate::default()
         },
-        HookEvent::UserPromptSubmit => {
-            let by_user = |prompt: &&str| !NOT_BY_USER.iter().any(|begin| prompt.trim_start().starts_with(begin));
-            WorkUpdate {
-                prompt: input.text("prompt").filter(by_user).map(without_secrets),
-                title,
-                ..WorkUpdate::default()
-            }
-        }
+        HookEvent::UserPromptSubmit => WorkUpdate {
+            prompt: input.text("prompt").filter(|prompt| is_by_user(prompt)).map(without_secrets),
+            title,
+            ..WorkUpdate::default()
+        },
         // A sub-agent answers to its parent.
         HookEvent::Stop if input.text("agent_id").is_none() => WorkUpdate {
             answer: input.text("last_assistant_message").map(without_secrets),
@@ -141,6 +138,11 @@ fn failed_tool(input: &Input) -> Option<WorkError> {
     let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
     let tool = input.text("tool_name").unwrap_or("a tool");
     Some(WorkError { kind: "tool".to_owned(), message: format!("{tool}{object}: {}", without_secrets(&error)) })
+}
+
+/// Whether a prompt is the user's.
+pub fn is_by_user(prompt: &str) -> bool {
+    !NOT_BY_USER.iter().any(|begin| prompt.trim_start().starts_with(begin))
 }
 
 /// A text without its secrets. Of a long one, the begin and the end.

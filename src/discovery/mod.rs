@@ -135,7 +135,8 @@ impl ReportedAgents {
     }
 
     fn add(&mut self, running: RunningAgent) {
-        let Some(started) = process::start_time(running.pid) else { return };
+        // A process that ended while it was recorded is known by its file.
+        let Some(started) = running.started.or_else(|| process::start_time(running.pid)) else { return };
         let process = Process { pid: running.pid, started };
         // The job continues in this process.
         self.jobs.retain(|ended| ended.session_id != running.session_id);

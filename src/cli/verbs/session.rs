@@ -17,7 +17,7 @@ use crate::platform::process::start_time;
 use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
-/// The agent of a session, for the verbs that begin or resume one.
+// The agent of a session, for the verbs that begin or resume one. No doc comment: clap would take it for the verb's.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// Set its process on this host; when the process ends, the session turns stale at once
