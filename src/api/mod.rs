@@ -131,6 +131,7 @@ fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::sessions::heartbeat))
         .routes(routes!(routes::sessions::close))
         .routes(routes!(routes::sessions::footer))
+        .routes(routes!(routes::work::show, routes::work::record))
         .routes(routes!(routes::agents::report))
         .routes(routes!(routes::resume::context))
         .routes(routes!(routes::resume::resume))

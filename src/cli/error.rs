@@ -9,7 +9,7 @@ use crate::domain::text::escaped_line;
 use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
 
 /// The failure of a verb: what failed, why, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CliError {
     pub code: ErrorCode,
     pub(crate) message: String,

@@ -106,6 +106,15 @@ impl TextTable {
         line
     }
 
+    /// The width in which it fits when its columns are as narrow as they may become.
+    pub fn least_width(&self) -> usize {
+        let mut widths = self.widths(None);
+        for (index, least) in self.shrinking() {
+            widths[index] = widths[index].min(least);
+        }
+        widths.iter().sum::<usize>() + COLUMN_GAP * widths.len().saturating_sub(1)
+    }
+
     /// As wide as the widest cell, then narrowed until all fits or no column may be narrowed further.
     fn widths(&self, limit: Option<usize>) -> Vec<usize> {
         let widest = |(index, column): (usize, &TableColumn)| {

@@ -24,7 +24,7 @@ use crate::wire::{
     AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
     ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery,
     MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
-    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
+    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
@@ -39,7 +39,7 @@ pub type Result<T> = std::result::Result<T, ErrorDetail>;
 const MAX_BODY: u64 = 64 << 20;
 
 /// The result for an id, a prefix of one, or a hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Resolved<T = SessionBody> {
     One(Box<T>),
     Several(Matches),
@@ -114,6 +114,16 @@ impl Client {
     pub fn show(&self, id: &str) -> Result<Resolved> {
         let (status, body) = self.exchange("GET", target::session(id, ""), None)?;
         resolved(status, &body)
+    }
+
+    /// What the session with that id works on; nothing, if the daemon is of a version that does not know.
+    pub fn work(&self, id: &str) -> Result<WorkBody> {
+        match self.exchange("GET", target::session(id, "/work"), None) {
+            Ok((200, body)) => from_json(&body),
+            Ok((404, _)) => Ok(WorkBody::new(id, None)),
+            Ok((status, body)) => Err(daemon_error(status, &body)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Resumes the session that the request names, unless several match.

@@ -18,13 +18,14 @@ pub(super) fn session(id: &str, rest: &str) -> String {
 }
 
 pub(super) fn sessions(query: &ListQuery) -> String {
-    let ListQuery { project, machine, status, active_only, local, all, limit, after } = query;
+    let ListQuery { project, machine, status, active_only, activity, local, all, limit, after } = query;
     let flag = |on: &Option<bool>| on.map(|on| on.to_string());
     let pairs = [
         ("project", project.clone()),
         ("machine", machine.clone()),
         ("status", status.clone()),
         ("active_only", flag(active_only)),
+        ("activity", activity.clone()),
         ("local", flag(local)),
         ("all", flag(all)),
         ("limit", limit.map(|n| n.to_string())),

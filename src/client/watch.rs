@@ -10,7 +10,7 @@ use crate::wire::{SessionBody, WatchQuery};
 const MAX_LINE: u64 = 1 << 20;
 
 /// A change that the daemon reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent {
     Session(Box<SessionBody>),
     /// The changes since the last event are not known any more: the sessions must be listed again.

@@ -83,6 +83,7 @@ impl Recorder for AgentRecorder {
             process: Some(Process { pid: running.pid, started }),
             host_machine: self.identity.current().name,
             lives: process::is_running,
+            now: (self.clock)(),
         };
         let context = OpContext {
             now: (self.clock)(),

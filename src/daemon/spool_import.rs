@@ -400,7 +400,7 @@ impl ImportContext {
                     process: process_of(uid, request.pid, pid_started),
                 })
             }
-            ClientWrite::Heartbeat { id, request } => Ok(SpooledWrite::Heartbeat { id, beat: request.validate()? }),
+            ClientWrite::Heartbeat { id, request } => Ok(SpooledWrite::Heartbeat { id, beat: request.validate(at)? }),
             ClientWrite::Close { id } => Ok(SpooledWrite::Close { id }),
             ClientWrite::Event { id, request } => Ok(self.append(id, request.validate()?)),
             ClientWrite::Checkpoint { id, request } => Ok(self.append(id, request.validate()?)),
@@ -424,7 +424,7 @@ impl ImportContext {
         process: Option<Process>,
         host_machine: MachineName,
     ) -> ReceivedReport {
-        ReceivedReport { report, process, host_machine, lives: process::is_running }
+        ReceivedReport { report, process, host_machine, lives: process::is_running, now: (self.clock)() }
     }
 }
 

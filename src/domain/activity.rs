@@ -2,7 +2,7 @@
 //!
 //! Hooks, the agent's own status file and the API report events. They may arrive in another order than they happened in:
 //! the process of one hook is slower than that of the next, or a report waits in the spool. Each event says when it
-//! happened, and [`Activity::after`] is the only place that decides what it changes.
+//! happened, and [`ActivityTracker::after`] is the only place that decides what it changes.
 //!
 //! **Invariants**
 //! - An event that happened before the newest applied one changes nothing; of two at the same time the later arrival counts.
@@ -15,6 +15,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Invalid, Timestamp};
 
 /// The longest detail, in characters.
@@ -26,7 +28,8 @@ pub const MAX_ID: usize = 64;
 const NOTIFICATION_DELAY: Duration = Duration::from_secs(10);
 
 /// What the agent does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActivityState {
     Working,
     /// Its user has to do something, see [`WaitingFor`].
@@ -58,7 +61,8 @@ impl ActivityState {
 }
 
 /// What a waiting agent waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WaitingFor {
     /// To be allowed to use a tool.
     Permission,
@@ -91,7 +95,8 @@ impl WaitingFor {
 }
 
 /// Who reports an activity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActivitySource {
     Hook,
     /// The agent's own file, such as Claude Code's `sessions/PID.json`.
@@ -135,7 +140,8 @@ pub struct ActivityEvent {
 }
 
 /// The agent of a session that an event is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// All of them, as at the begin and the end of a turn.
     Session,
@@ -154,69 +160,73 @@ pub struct PermissionEvent {
 }
 
 /// The newest request for permission, by which its late notification is recognised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermissionRequest {
     pub(crate) at: Timestamp,
     pub(crate) prompt_id: Option<String>,
 }
 
-/// What an agent does, as of the newest event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an agent does, as all machines know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
     pub state: ActivityState,
-    pub(crate) waiting_for: Option<WaitingFor>,
+    /// Only while waiting.
+    pub waiting_for: Option<WaitingFor>,
     pub detail: Option<String>,
     /// When it began.
     pub since: Timestamp,
-    pub(crate) source: ActivitySource,
-    /// When the newest event happened, whether it changed anything or not.
-    pub reported_at: Timestamp,
-    /// Who waits.
-    pub actor: Actor,
-    pub(crate) in_background: bool,
-    pub(crate) last_request: Option<PermissionRequest>,
+    pub source: ActivitySource,
 }
 
-impl Activity {
+/// An activity, and what its own machine remembers to place the next event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityTracker {
+    pub activity: Activity,
+    /// When the newest event happened, whether it changed anything or not.
+    reported_at: Timestamp,
+    /// Who waits.
+    actor: Actor,
+    in_background: bool,
+    last_request: Option<PermissionRequest>,
+}
+
+impl ActivityTracker {
     /// The activity after `event`, which arrived at `now`. `None`: the event is older than the newest one.
     pub fn after(before: Option<&Self>, event: ActivityEvent, now: Timestamp) -> Option<Self> {
         let event = ActivityEvent { at: event.at.min(now), ..event };
         let Some(before) = before else { return Some(Self::begun(event, None)) };
-        let is_late = event.at < before.reported_at && before.reported_at <= now;
-        if is_late {
+        let clock_was_set_back = before.reported_at > now;
+        if event.at < before.reported_at && !clock_was_set_back {
             return None;
         }
         let last_request = event.request().or_else(|| before.last_request.clone());
-        let unchanged = Self { reported_at: event.at, last_request: last_request.clone(), ..before.clone() };
         if before.stands_against(&event) {
-            return Some(unchanged);
+            return Some(Self { reported_at: event.at, last_request, ..before.clone() });
         }
-        let changed = Self::begun(event, last_request);
-        let goes_on = changed.is_same_as(before);
-        Some(match goes_on {
-            true => Self { since: before.since.min(changed.since), source: before.source, ..changed },
-            false => changed,
-        })
+        let mut changed = Self::begun(event, last_request);
+        if changed.activity.continues(&before.activity) {
+            changed.activity.since = before.activity.since.min(changed.activity.since);
+            changed.activity.source = before.activity.source;
+        }
+        Some(changed)
     }
 
     fn begun(event: ActivityEvent, last_request: Option<PermissionRequest>) -> Self {
         let last_request = event.request().or(last_request);
-        Self {
+        let activity = Activity {
             waiting_for: event.waiting_for.filter(|_| event.state == ActivityState::Waiting),
             state: event.state,
             detail: event.detail,
             since: event.at,
             source: event.source,
-            reported_at: event.at,
-            actor: event.actor,
-            in_background: event.in_background,
-            last_request,
-        }
+        };
+        let ActivityEvent { at, actor, in_background, .. } = event;
+        Self { activity, reported_at: at, actor, in_background, last_request }
     }
 
     /// Whether a newer event leaves this activity as it is.
     fn stands_against(&self, event: &ActivityEvent) -> bool {
-        let waits = self.state == ActivityState::Waiting;
+        let waits = self.activity.state == ActivityState::Waiting;
         match (&event.actor, event.state) {
             (Actor::Subagent(_), ActivityState::Working) => !(waits && self.actor == event.actor),
             (Actor::Subagent(_), ActivityState::Idle | ActivityState::Failed) => true,
@@ -227,10 +237,10 @@ impl Activity {
         }
     }
 
-    /// Whether a wait is reported that a request has reported before: it goes on, or it is over.
+    /// Whether the event is the notification of a request that is known: its wait goes on, or is over.
     fn confirms(&self, event: &ActivityEvent) -> bool {
         let Some(PermissionEvent { is_notification: true, prompt_id }) = &event.permission else { return false };
-        if self.state == ActivityState::Waiting {
+        if self.activity.state == ActivityState::Waiting {
             return true;
         }
         self.last_request.as_ref().is_some_and(|request| {
@@ -242,27 +252,20 @@ impl Activity {
     /// Whether what is known says more than the status file's newer state.
     fn is_known_better(&self, state: ActivityState) -> bool {
         match state {
-            ActivityState::Idle => self.state == ActivityState::Failed || self.in_background,
-            ActivityState::Waiting => self.state == ActivityState::Waiting,
-            ActivityState::Working => self.state == ActivityState::Working,
+            ActivityState::Idle => self.activity.state == ActivityState::Failed || self.in_background,
+            ActivityState::Waiting | ActivityState::Working => self.activity.state == state,
             ActivityState::Failed => false,
         }
     }
+}
 
-    /// Whether both are one activity, which began with the first. A wait for another tool is another wait.
-    fn is_same_as(&self, before: &Self) -> bool {
-        let detailed = matches!(self.state, ActivityState::Waiting | ActivityState::Failed);
+impl Activity {
+    /// Whether it is the same activity as the one before, and began with that. A wait for another tool is another wait.
+    fn continues(&self, before: &Self) -> bool {
+        let is_by_detail = matches!(self.state, ActivityState::Waiting | ActivityState::Failed);
         self.state == before.state
             && self.waiting_for == before.waiting_for
-            && (!detailed || self.detail == before.detail)
-    }
-
-    /// Whether other machines and watchers have to know of the difference: all but when the last event was.
-    pub fn differs_visibly(&self, before: Option<&Self>) -> bool {
-        before.is_none_or(|before| {
-            (self.state, self.waiting_for, &self.detail, self.since, self.source)
-                != (before.state, before.waiting_for, &before.detail, before.since, before.source)
-        })
+            && (!is_by_detail || self.detail == before.detail)
     }
 }
 

@@ -10,6 +10,8 @@
 //! - An end counts only for the session whose current id it names, and only if no other process runs that session.
 //! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::activity::ActivityEvent;
 use super::hash::fnv1a;
 use super::work::WorkUpdate;
@@ -35,7 +37,8 @@ pub enum AgentSignal {
 }
 
 /// How an agent runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AgentKind {
     /// In a terminal, by a user.
     Interactive,

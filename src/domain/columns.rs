@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use super::{Session, Timestamp};
+use super::{Session, SessionWork, Timestamp};
 
 macro_rules! shared_columns {
     ($($column:ident: $field:ident,)*) => {
@@ -111,16 +111,18 @@ impl FromIterator<(SharedColumn, Timestamp)> for ColumnTimes {
 
 /// A session and when its columns were changed. In a push only columns with a time are merged; the others are written only
 /// if central has no row of the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TimedSession {
     pub session: Session,
     pub times: ColumnTimes,
+    /// What central lacks of its work. Never read from central with the session.
+    pub work: Option<Box<SessionWork>>,
 }
 
 impl TimedSession {
     /// A session whose column times are all unknown.
     pub fn untimed(session: Session) -> Self {
-        Self { session, times: ColumnTimes::default() }
+        Self { session, times: ColumnTimes::default(), work: None }
     }
 }
 

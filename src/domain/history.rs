@@ -104,7 +104,9 @@ pub enum TableState {
 pub struct HistoryTables {
     pub events: TableState,
     pub commands: TableState,
-    pub(crate) checkpoints: TableState,
+    pub checkpoints: TableState,
+    /// The table `session_work`.
+    pub work: TableState,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -115,6 +117,7 @@ impl HistoryTables {
         events: TableState::Usable,
         commands: TableState::Usable,
         checkpoints: TableState::Usable,
+        work: TableState::Usable,
         event_types: None,
     };
 
@@ -153,6 +156,21 @@ impl HistoryTables {
             TableState::WithoutZone => {
                 Some(format!("central's {} has timestamps without a time zone; run `sessiond migrate`", kind.table()))
             }
+        }
+    }
+
+    /// Why the work of sessions is not shared, and what to do; none if it is.
+    pub(crate) fn work_blocked(&self) -> Option<String> {
+        match &self.work {
+            TableState::Usable => None,
+            TableState::Forbidden(missing) => Some(format!(
+                "what sessions do is not shared: central's login lacks {}; grant it, or run \
+                 migrations/central/rights/daemon.sql for this role",
+                missing.join(", ")
+            )),
+            TableState::Absent | TableState::WithoutZone => Some(
+                "what sessions do is not shared: central has no table session_work; run `sessiond migrate`".to_owned(),
+            ),
         }
     }
 

@@ -73,6 +73,8 @@ pub struct LinkStatus {
     pub clock_ahead: Option<i64>,
     /// The number of other clients' rows that could not be read and were skipped since the daemon started.
     pub unreadable_rows: u64,
+    /// What central lacks that newer versions of sessiond use, and what to do; sessions are shared without it.
+    pub outdated: Option<String>,
     /// Since which time, and why, sync cannot use this host's store; none while it can.
     pub store_error: Option<(Timestamp, String)>,
 }
@@ -98,6 +100,7 @@ impl LinkStatus {
             blocked: Vec::new(),
             clock_ahead: None,
             unreadable_rows: 0,
+            outdated: None,
             store_error: None,
         }
     }

@@ -1,10 +1,10 @@
 //! The pages in which a host pulls changes from central.
 //!
 //! Central numbers its transactions. A pull reads all rows that transactions since `since` changed, page by page: first
-//! deletions, then sessions, then the history of changed sessions. Where the next pull begins is determined with the
+//! deletions, then sessions, then their work, then the history of changed sessions. Where the next pull begins is determined with the
 //! first page, because rows that change during a pull may lie before the position that it has reached.
 
-use super::{HistoryRecord, MachineName, TimedSession, Timestamp};
+use super::{HistoryRecord, MachineName, SessionWork, TimedSession, Timestamp};
 
 /// A query for one page of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl PageSize {
     }
 }
 
-/// A position between two pages. The order is: deletions, sessions, history of changed sessions.
+/// A position between two pages. The order is: deletions, sessions, their work, history of changed sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullPosition {
     /// Where the next pull begins. Determined with the first page, as rows that change during a pull may lie before its
@@ -76,6 +76,7 @@ pub struct PartialHistory {
 pub enum PullPart {
     Deletions,
     Sessions,
+    Work,
     History,
 }
 
@@ -111,6 +112,8 @@ impl PullQuery {
 pub struct ChangePage {
     /// Column times are contained for this host's own sessions only.
     pub sessions: Vec<TimedSession>,
+    /// What sessions of other hosts do and work on.
+    pub work: Vec<SessionWork>,
     /// Deleted sessions.
     pub gone: Vec<DeletedSession>,
     /// The newest history records of sessions.
@@ -123,7 +126,7 @@ pub struct ChangePage {
 impl ChangePage {
     /// Whether it contains no row.
     pub const fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.gone.is_empty() && self.history.is_empty()
+        self.sessions.is_empty() && self.work.is_empty() && self.gone.is_empty() && self.history.is_empty()
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::activity::ActivityEvent;
 use super::text::safe_line;
 use super::{InstanceId, InstanceType, Invalid, MachineName, Project, Timestamp};
 
@@ -78,6 +79,7 @@ pub struct Heartbeat {
     pub context_percent: Option<u8>,
     /// `None` leaves the epic, `Some(None)` clears it.
     pub current_epic: Option<Option<String>>,
+    pub activity: Option<ActivityEvent>,
 }
 
 /// The session is closed, so the heartbeat is rejected.
@@ -257,12 +259,12 @@ mod tests {
     #[test]
     fn heartbeat_keeps_sets_or_clears_the_epic() {
         let mut s = session();
-        s.heartbeat(&Heartbeat { context_percent: Some(42), current_epic: None }, at(1), STALE_AFTER).unwrap();
+        s.heartbeat(&Heartbeat { context_percent: Some(42), ..Heartbeat::default() }, at(1), STALE_AFTER).unwrap();
         assert_eq!((s.context_percent, s.current_epic.as_deref()), (42, Some("003")));
-        s.heartbeat(&Heartbeat { context_percent: None, current_epic: Some(Some("004".into())) }, at(2), STALE_AFTER)
+        s.heartbeat(&Heartbeat { current_epic: Some(Some("004".into())), ..Heartbeat::default() }, at(2), STALE_AFTER)
             .unwrap();
         assert_eq!((s.context_percent, s.current_epic.as_deref()), (42, Some("004")));
-        s.heartbeat(&Heartbeat { context_percent: None, current_epic: Some(None) }, at(3), STALE_AFTER).unwrap();
+        s.heartbeat(&Heartbeat { current_epic: Some(None), ..Heartbeat::default() }, at(3), STALE_AFTER).unwrap();
         assert_eq!(s.current_epic, None);
     }
 

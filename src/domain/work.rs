@@ -155,6 +155,9 @@ pub struct WorkUpdate {
     /// What the user asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// The first prompt, if the update stands for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_prompt: Option<String>,
     /// The agent's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
@@ -205,13 +208,14 @@ impl WorkUpdate {
         *self == Self::default()
     }
 
-    /// What of it may be recorded. A title that is a prompt's first line is a title.
+    /// What may be recorded of it. A title that is a prompt's first line is a title.
     pub fn limited_to(self, recording: Recording) -> Self {
         match recording {
             Recording::Full => self,
             Recording::None => Self::default(),
             Recording::Titles => Self {
                 prompt: self.prompt.as_deref().map(|prompt| title_of(prompt).to_owned()),
+                first_prompt: self.first_prompt.as_deref().map(|prompt| title_of(prompt).to_owned()),
                 answer: None,
                 compact_summary: None,
                 error: self.error.map(|error| WorkError { message: String::new(), ..error }),
@@ -222,22 +226,50 @@ impl WorkUpdate {
         }
     }
 
-    /// This update with what an earlier one says besides.
-    pub fn after(self, earlier: Self) -> Self {
-        let files = [earlier.files, self.files].concat();
+    /// The same with each text changed by `change`.
+    pub fn map_text(self, change: impl Fn(String) -> String) -> Self {
+        let all = |texts: Vec<String>| texts.into_iter().map(&change).collect();
         Self {
-            cleared: self.cleared || earlier.cleared,
-            title: self.title.or(earlier.title),
-            prompt: self.prompt.or(earlier.prompt),
-            answer: self.answer.or(earlier.answer),
-            compact_summary: self.compact_summary.or(earlier.compact_summary),
-            error: self.error.or(earlier.error),
-            todos: self.todos.or(earlier.todos),
-            files: newest(&files).to_vec(),
+            title: self.title.map(&change),
+            prompt: self.prompt.map(&change),
+            first_prompt: self.first_prompt.map(&change),
+            answer: self.answer.map(&change),
+            compact_summary: self.compact_summary.map(&change),
+            error: self.error.map(|error| WorkError { message: change(error.message), ..error }),
+            todos: self
+                .todos
+                .map(|todos| todos.into_iter().map(|todo| Todo { text: change(todo.text), ..todo }).collect()),
+            files: all(self.files),
+            ..self
+        }
+    }
+
+    /// One update that stands for an earlier one and this.
+    pub fn merged_with(self, earlier: Self) -> Self {
+        let mut files = earlier.files;
+        files.extend(self.files);
+        let merged = Self {
+            files,
             repository: self.repository.or(earlier.repository),
             model: self.model.or(earlier.model),
             cost_usd: self.cost_usd.or(earlier.cost_usd),
             agent_version: self.agent_version.or(earlier.agent_version),
+            ..self
+        };
+        if merged.cleared {
+            return merged;
+        }
+        let first = earlier.first_prompt.or(earlier.prompt.clone()).filter(|_| merged.prompt.is_some());
+        Self {
+            cleared: earlier.cleared,
+            title: merged.title.or(earlier.title),
+            first_prompt: first.or(merged.first_prompt),
+            prompt: merged.prompt.or(earlier.prompt),
+            answer: merged.answer.or(earlier.answer),
+            compact_summary: merged.compact_summary.or(earlier.compact_summary),
+            error: merged.error.or(earlier.error),
+            todos: merged.todos.or(earlier.todos),
+            ..merged
         }
     }
 
@@ -247,6 +279,7 @@ impl WorkUpdate {
             cleared: self.cleared,
             title: self.title.map(|title| line(&title, MAX_TITLE)).filter(|title| !title.is_empty()),
             prompt: self.prompt.map(|prompt| excerpt(&prompt, MAX_PROMPT)).filter(|prompt| !prompt.is_empty()),
+            first_prompt: self.first_prompt.map(|prompt| excerpt(&prompt, MAX_PROMPT)),
             answer: self.answer.map(|answer| excerpt(&answer, MAX_ANSWER)).filter(|answer| !answer.is_empty()),
             compact_summary: self.compact_summary.map(|summary| excerpt(&summary, MAX_SUMMARY)),
             error: self.error.map(WorkError::sanitized),
@@ -316,7 +349,7 @@ impl WorkSnapshot {
     }
 
     fn apply_conversation(&mut self, update: &WorkUpdate, at: Timestamp) {
-        if let Some(prompt) = &update.prompt {
+        if let Some(prompt) = update.first_prompt.as_ref().or(update.prompt.as_ref()) {
             let text = line(title_of(prompt), MAX_TITLE);
             self.entitle(Title { text, source: TitleSource::Prompt }, at);
             if self.first_prompt.as_ref().is_none_or(|first| at < first.at) {

@@ -110,6 +110,11 @@ pub(super) const TOOLS: [Tool; 12] = [
             Field::Text("machine", "Only sessions on this machine"),
             Field::Choice("status", &["active", "stale", "closed"], "Only sessions with this status"),
             Field::Flag("active_only", "Only active sessions"),
+            Field::Choice(
+                "activity",
+                &["working", "waiting", "idle", "failed"],
+                "Only active sessions with this activity",
+            ),
             Field::Flag("local", "Only sessions of this host"),
             PAGE,
             AFTER,

@@ -214,7 +214,7 @@ impl SimLink {
                 RowOutcome::Stored => self.network.has(Bug::LastWriteWins),
                 RowOutcome::ClosedElsewhere { .. } => self.network.has(Bug::ReopenClosed),
                 RowOutcome::IdCollision => self.network.has(Bug::OverwriteCollision),
-                RowOutcome::ForeignMachine { .. } | RowOutcome::SessionMissing => false,
+                RowOutcome::StoredWithoutWork | RowOutcome::ForeignMachine { .. } | RowOutcome::SessionMissing => false,
             };
             if wrong {
                 self.network.central.put(session);

@@ -121,7 +121,11 @@ impl ClientWrite {
     pub(super) fn merged_with(self, earlier: Self) -> Self {
         match (self, earlier) {
             (Self::Heartbeat { id, request }, Self::Heartbeat { request: before, .. }) => {
+                let about = if request.activity.is_some() { &request } else { &before };
                 let request = HeartbeatRequest {
+                    activity: about.activity.clone(),
+                    waiting_for: about.waiting_for.clone(),
+                    activity_detail: about.activity_detail.clone(),
                     context_percent: request.context_percent.or(before.context_percent),
                     current_epic: request.current_epic.or(before.current_epic),
                 };
@@ -131,8 +135,9 @@ impl ClientWrite {
                 report.context_percent = report.context_percent.or(before.context_percent);
                 report.claude_session_path = report.claude_session_path.or(before.claude_session_path);
                 report.promised_id = report.promised_id.or(before.promised_id);
+                report.activity = report.activity.or(before.activity);
                 report.work = match (report.work, before.work) {
-                    (Some(work), Some(before)) => Some(work.after(before)),
+                    (Some(work), Some(before)) => Some(work.merged_with(before)),
                     (work, before) => work.or(before),
                 };
                 Self::Agent { report }

@@ -8,7 +8,7 @@ use crate::wire::{ActivityReport, AgentReport, CheckpointRequest, EventRequest, 
 
 fn heartbeat(at: i64, context_percent: Option<i64>, epic: Option<&str>) -> SpooledRequest {
     let current_epic = epic.map(|epic| Some(epic.to_owned()));
-    let request = HeartbeatRequest { context_percent, current_epic };
+    let request = HeartbeatRequest { context_percent, current_epic, ..HeartbeatRequest::default() };
     SpooledRequest {
         at,
         sockets: vec!["/s".into()],

@@ -64,7 +64,7 @@ pub use sync_state::batch_result::{
 };
 pub use sync_state::ledger::Ledger;
 pub use sync_state::mirror::PageResult;
-pub use sync_state::outbox::{Backlog, OutboxPosition, Pending};
+pub use sync_state::outbox::{Backlog, OutboxPosition, Pending, UnsyncedWork};
 pub use sync_state::parked::{Parked, ParkedRecord};
 pub use sync_state::selection::{BatchLimit, Skip};
 pub use tables::records::StoredRecord;

@@ -2,11 +2,13 @@
 //!
 //! A part also turns central's outcomes into the result that the store records.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::central::RowOutcome;
 use crate::domain::{HistoryRecord, InstanceId, RecordKind, TimedSession};
-use crate::store::{BatchResult, Pending, Record, RecordResult, SessionOutcome, SessionResult, WITHOUT_SESSION};
+use crate::store::{
+    BatchResult, Pending, Record, RecordResult, SessionOutcome, SessionResult, UnsyncedWork, WITHOUT_SESSION,
+};
 
 /// The table in central that a row goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,17 +45,22 @@ impl TargetTable {
 #[derive(Default)]
 pub(super) struct BatchPart {
     pub sessions: Vec<TimedSession>,
-    /// The version of each session.
-    versions: Vec<i64>,
+    /// The version of each session, and that of its work if that is sent.
+    versions: Vec<(i64, Option<i64>)>,
     pub records: Vec<HistoryRecord>,
 }
 
 impl BatchPart {
     /// Everything that is pending, in one part.
-    pub(super) fn of(pending: Pending) -> Self {
+    pub fn of(pending: Pending) -> Self {
+        let mut unsynced: HashMap<_, _> = pending.work.into_iter().map(|w| (w.work.instance_id.clone(), w)).collect();
         let offer = |record: Record| {
             let times = record.offered_columns();
-            (TimedSession { session: record.session, times }, record.version)
+            let (work, work_version) = match unsynced.remove(&record.session.instance_id) {
+                Some(UnsyncedWork { work, version }) => (Some(Box::new(work)), Some(version)),
+                None => (None, None),
+            };
+            (TimedSession { session: record.session, times, work }, (record.version, work_version))
         };
         let (sessions, versions) = pending.sessions.into_iter().map(offer).unzip();
         Self { sessions, versions, records: pending.records }
@@ -150,7 +157,10 @@ impl BatchPart {
             .into_iter()
             .zip(self.versions)
             .zip(outcomes.by_ref())
-            .map(|((session, version), outcome)| settled(session, version, settlement(outcome)))
+            .map(|((session, (version, work_version)), outcome)| {
+                let work_version = work_version.filter(|_| outcome.has_work());
+                settled(session, (version, work_version), settlement(outcome))
+            })
             .collect();
         let beside = |record: &HistoryRecord| sessions.iter().any(|s| s.instance_id == record.instance_id);
         let records = self.records.into_iter().zip(outcomes).filter_map(|(record, outcome)| match outcome {
@@ -171,7 +181,7 @@ impl BatchPart {
                 .sessions
                 .into_iter()
                 .zip(self.versions)
-                .map(|(session, version)| settled(session, version, rejected.clone()))
+                .map(|(session, (version, _))| settled(session, (version, None), rejected.clone()))
                 .collect(),
             records: self.records.iter().map(|record| settled_record(record, Some(error.to_owned()))).collect(),
             ..BatchResult::default()
@@ -179,8 +189,8 @@ impl BatchPart {
     }
 }
 
-fn settled(session: TimedSession, version: i64, how: SessionOutcome) -> SessionResult {
-    SessionResult { instance_id: session.session.instance_id, version, how }
+fn settled(session: TimedSession, (version, work_version): (i64, Option<i64>), how: SessionOutcome) -> SessionResult {
+    SessionResult { instance_id: session.session.instance_id, version, work_version, how }
 }
 
 fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> RecordResult {

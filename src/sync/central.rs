@@ -73,6 +73,8 @@ pub struct SweepResult {
 pub enum RowOutcome {
     /// Central has this state or a newer one; or it has the record, perhaps since an earlier batch.
     Stored,
+    /// Central has this state of the session, and does not accept its work.
+    StoredWithoutWork,
     /// A record whose session is not in central, or is another one there. Nothing was written.
     SessionMissing,
     /// Another client had closed the session; it stays closed.
@@ -88,6 +90,11 @@ impl RowOutcome {
     /// Whether central does not have this session, although it may have another one with its id.
     pub const fn is_without_session(&self) -> bool {
         matches!(self, Self::IdCollision | Self::ForeignMachine { .. } | Self::SessionMissing)
+    }
+
+    /// Whether central has the work that was sent with this session.
+    pub const fn has_work(&self) -> bool {
+        matches!(self, Self::Stored | Self::ClosedElsewhere { .. })
     }
 }
 

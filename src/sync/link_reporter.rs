@@ -58,12 +58,13 @@ impl LinkReporter {
             held.locks().or(records).or_else(|| self.sweep_error.clone())
         });
         self.link.send_if_modified(|link| {
-            let before = (link.blocked.clone(), link.last_error.clone());
+            let before = (link.blocked.clone(), link.last_error.clone(), link.outdated.clone());
             link.blocked = blocked;
+            link.outdated = tables.work_blocked();
             if let Some(error) = error {
                 link.last_error = error;
             }
-            before != (link.blocked.clone(), link.last_error.clone())
+            before != (link.blocked.clone(), link.last_error.clone(), link.outdated.clone())
         });
     }
 

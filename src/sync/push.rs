@@ -174,7 +174,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
 fn settlement(outcome: RowOutcome) -> SessionOutcome {
     match outcome {
         // `SessionMissing` is an outcome of records only.
-        RowOutcome::Stored | RowOutcome::SessionMissing => SessionOutcome::Taken,
+        RowOutcome::Stored | RowOutcome::StoredWithoutWork | RowOutcome::SessionMissing => SessionOutcome::Taken,
         RowOutcome::ClosedElsewhere { closed_at } => SessionOutcome::ClosedElsewhere { closed_at },
         RowOutcome::IdCollision => SessionOutcome::Collided,
         RowOutcome::ForeignMachine { machine } => SessionOutcome::Rejected {

@@ -143,7 +143,7 @@ impl AgentReport {
 }
 
 /// The session that a report belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentBody {
     pub session: SessionBody,
     /// The line that the agent prints under its answers.

@@ -11,6 +11,7 @@ mod history;
 mod resume;
 mod session;
 mod status;
+mod work;
 
 pub use activity::{ActivityReport, PermissionReport};
 pub use agent::{AgentBody, AgentReport};
@@ -30,3 +31,4 @@ pub use status::{
     ParkedBody, ParkedCount, ParkedIds, QuarantinedBody, SessionCounts, SocketBody, SpoolBody, SpoolFolderBody,
     StatusBody, StoreBody, SyncBody, SyncRequest,
 };
+pub use work::{LastActivity, WorkBody};

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::SessionBody;
+use std::collections::BTreeMap;
+
+use super::{SessionBody, WorkBody};
 use crate::domain::context::Action;
 use crate::domain::handoff::Handoff;
 use crate::domain::resume::Successor;
@@ -115,17 +117,28 @@ pub struct ContextBody {
     pub last_seen: Option<String>,
     /// The command to run here to continue the session on its machine.
     pub command: Option<String>,
-    /// What the context is reconstructed from: `checkpoint`, `events`, `commands` or `session`.
+    /// What the context is reconstructed from: `checkpoint`, `work`, `events`, `commands` or `session`.
     pub source: String,
     /// In percent; depends on the source and its age.
     pub confidence: u8,
     /// Why the confidence is what it is.
     pub reason: String,
-    pub(crate) work_state: WorkStateBody,
+    pub work_state: WorkStateBody,
+    /// What is recorded of its work.
+    #[serde(default = "nothing")]
+    pub work: WorkBody,
+    /// The fields of the newest checkpoint.
+    #[serde(default)]
+    pub checkpoint: BTreeMap<String, String>,
     /// Newest first.
     pub recent_actions: Vec<ActionBody>,
     /// Most urgent first.
     pub next_steps: Vec<String>,
+}
+
+/// The default for responses of earlier versions.
+fn nothing() -> WorkBody {
+    WorkBody::new("", None)
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -140,15 +153,23 @@ pub struct WorkStateBody {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActionBody {
-    pub(crate) at: String,
-    pub(crate) what: String,
+    pub at: String,
+    pub what: String,
+    /// How often it was done in a row.
+    #[serde(default = "once")]
+    pub times: usize,
+}
+
+const fn once() -> usize {
+    1
 }
 
 impl ContextBody {
     pub fn new(handoff: &Handoff<'_>) -> Self {
         let Handoff { session, context, place, command, now, stale_after } = *handoff;
         let work = context.work_state.clone();
-        let action = |action: &Action| ActionBody { at: action.at.to_string(), what: action.what.clone() };
+        let action =
+            |action: &Action| ActionBody { at: action.at.to_string(), what: action.what.clone(), times: action.times };
         Self {
             instance_id: session.instance_id.to_string(),
             host_machine: session.host_machine.to_string(),
@@ -167,6 +188,8 @@ impl ContextBody {
                 tests_passed: work.tests_passed,
                 last_error: work.last_error,
             },
+            work: WorkBody::of_context(session.instance_id.as_str(), &context.details),
+            checkpoint: context.details.notes.iter().cloned().collect(),
             recent_actions: context.recent_actions.iter().map(action).collect(),
             next_steps: context.next_steps.clone(),
         }

@@ -4,9 +4,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
+use super::ActivityReport;
+use crate::domain::activity::{ActivityEvent, ActivitySource};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
-    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Timestamp,
+    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Status, Timestamp,
+    WorkSummary,
 };
 
 /// Registers a session on this host.
@@ -78,6 +81,18 @@ pub struct HeartbeatRequest {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<Option<String>>,
+    /// What the session does now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(working|waiting|idle|failed)$")]
+    pub activity: Option<String>,
+    /// What it waits for; only with the activity `waiting`. Default: `input`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(permission|question|plan|input)$")]
+    pub waiting_for: Option<String>,
+    /// Such as the tool that waits for permission, or the kind of the error; only with an activity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200)]
+    pub activity_detail: Option<String>,
 }
 
 /// Distinguishes null, `Some(None)`, from a field that is left out, `None`.
@@ -86,19 +101,40 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
 }
 
 impl HeartbeatRequest {
+    /// The validated heartbeat, which arrived at `now`.
+    ///
     /// # Errors
     /// A field is invalid.
-    pub fn validate(&self) -> Result<Heartbeat, Invalid> {
+    pub fn validate(&self, now: Timestamp) -> Result<Heartbeat, Invalid> {
         let epic = |epic: &Option<String>| epic.as_deref().map(valid_epic).transpose();
         Ok(Heartbeat {
             context_percent: self.context_percent.map(valid_percent).transpose()?,
             current_epic: self.current_epic.as_ref().map(epic).transpose()?,
+            activity: self.activity(now)?,
         })
+    }
+
+    fn activity(&self, now: Timestamp) -> Result<Option<ActivityEvent>, Invalid> {
+        let Some(activity) = self.activity.clone() else {
+            let lone = [("waiting_for", &self.waiting_for), ("activity_detail", &self.activity_detail)];
+            return match lone.into_iter().find(|(_, value)| value.is_some()) {
+                Some((field, _)) => Err(Invalid::new(field, "it requires `activity`")),
+                None => Ok(None),
+            };
+        };
+        let report = ActivityReport {
+            activity,
+            waiting_for: self.waiting_for.clone(),
+            detail: self.activity_detail.clone(),
+            source: Some(ActivitySource::Api.as_str().to_owned()),
+            ..ActivityReport::default()
+        };
+        report.validate(now).map(Some)
     }
 }
 
 /// A session: the columns of supervisor_sessions under their own names, and its state on this host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionBody {
     pub instance_id: String,
     pub project: String,
@@ -138,6 +174,39 @@ pub struct SessionBody {
     /// The context window is more than 80 % full and there is no checkpoint since then: make one. Reported by heartbeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_suggested: bool,
+    /// How its agent runs: `interactive`, `headless` or `background`; null where that is not known.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// What it does: `working`, `waiting`, `idle` or `failed`; null where nothing vouches for it.
+    #[serde(default)]
+    pub activity: Option<String>,
+    /// What it waits for: `permission`, `question`, `plan` or `input`.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
+    /// The tool that waits for permission, the kind of the error, or how many background tasks run.
+    #[serde(default)]
+    pub activity_detail: Option<String>,
+    #[serde(default)]
+    pub activity_since: Option<String>,
+    /// Who reported it: `hook`, `status_file` or `api`.
+    #[serde(default)]
+    pub activity_source: Option<String>,
+    /// The agent's own title, or else the first line of the first prompt.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The repository's remote without credentials, such as `github.com/team/app`.
+    #[serde(default)]
+    pub repository: Option<String>,
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// The top folder of the working tree, on its machine.
+    #[serde(default)]
+    pub worktree: Option<String>,
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What it has cost so far, in US dollars.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
 }
 
 /// The default for responses of earlier versions, which knew only this host's sessions.
@@ -149,22 +218,26 @@ const fn synced_by_default() -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView<'a> {
     pub session: &'a Session,
-    pub(crate) local: bool,
-    pub(crate) as_of: Timestamp,
-    pub(crate) synced: bool,
-    pub(crate) machine_synced: bool,
-    pub(crate) former_id: Option<&'a str>,
-    pub(crate) checkpoint_due: bool,
+    pub local: bool,
+    pub as_of: Timestamp,
+    pub synced: bool,
+    pub machine_synced: bool,
+    pub former_id: Option<&'a str>,
+    pub checkpoint_due: bool,
+    pub work: Option<&'a WorkSummary>,
 }
 
 impl SessionView<'_> {
     pub fn body(&self, now: Timestamp, stale_after: Duration) -> SessionBody {
         let s = self.session;
+        let status = s.status_at(now, stale_after);
+        let work = self.work.cloned().unwrap_or_default();
+        let activity = work.activity.filter(|_| status == Status::Active);
         SessionBody {
             instance_id: s.instance_id.to_string(),
             project: s.project.to_string(),
             instance_type: s.instance_type.to_string(),
-            status: s.status_at(now, stale_after).as_str().to_owned(),
+            status: status.as_str().to_owned(),
             context_percent: s.context_percent,
             current_epic: s.current_epic.clone(),
             last_heartbeat: s.last_heartbeat.to_string(),
@@ -182,6 +255,18 @@ impl SessionView<'_> {
             machine_synced: self.machine_synced,
             former_id: self.former_id.map(str::to_owned),
             checkpoint_suggested: self.checkpoint_due,
+            kind: work.kind.map(|kind| kind.as_str().to_owned()),
+            activity: activity.as_ref().map(|activity| activity.state.as_str().to_owned()),
+            waiting_for: activity.as_ref().and_then(|activity| Some(activity.waiting_for?.as_str().to_owned())),
+            activity_since: activity.as_ref().map(|activity| activity.since.to_string()),
+            activity_source: activity.as_ref().map(|activity| activity.source.as_str().to_owned()),
+            activity_detail: activity.and_then(|activity| activity.detail),
+            title: work.title,
+            repository: work.repository,
+            branch: work.branch,
+            worktree: work.worktree,
+            model: work.model,
+            cost_usd: work.cost_usd,
         }
     }
 }
@@ -204,6 +289,10 @@ pub struct ListQuery {
     /// Only active sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_only: Option<bool>,
+    /// Only active sessions with this activity: `working`, `waiting`, `idle` or `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^(working|waiting|idle|failed)$")]
+    pub activity: Option<String>,
     /// Only this host's sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
@@ -243,7 +332,7 @@ pub struct WatchQuery {
 }
 
 /// Sessions by project, most recent heartbeat first, and their numbers by status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionList {
     pub(crate) instances: Vec<SessionBody>,
     pub(crate) total_count: u64,
@@ -256,7 +345,7 @@ pub struct SessionList {
 }
 
 /// The sessions that match a prefix: up to ten, most recent heartbeat first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Matches {
     pub(crate) matches: Vec<SessionBody>,
 }
@@ -311,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_heartbeat_round_trips_through_json() {
-        let clear = HeartbeatRequest { context_percent: Some(3), current_epic: Some(None) };
+        let clear =
+            HeartbeatRequest { context_percent: Some(3), current_epic: Some(None), ..HeartbeatRequest::default() };
         let text = serde_json::to_string(&clear).unwrap();
         assert_eq!(serde_json::from_str::<HeartbeatRequest>(&text).unwrap(), clear);
     }

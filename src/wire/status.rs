@@ -70,6 +70,9 @@ pub struct CentralBody {
     /// Rows of other clients that could not be read and were skipped, since the daemon started.
     #[serde(default)]
     pub unreadable_rows: u64,
+    /// What central lacks that this version uses, and what to do; sessions are shared without it. Null if nothing.
+    #[serde(default)]
+    pub outdated: Option<String>,
 }
 
 /// Changes that are not synced to central yet.

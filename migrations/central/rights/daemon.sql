@@ -28,6 +28,7 @@ BEGIN
     FOR needed IN
         SELECT * FROM (VALUES
             ('supervisor_sessions', 'SELECT, INSERT, UPDATE'),
+            ('session_work', 'SELECT, INSERT, UPDATE'),
             -- Who is who, the ledger of what was replayed, and whose turn it is to judge the silent.
             ('sessiond_hosts', 'SELECT, INSERT, UPDATE'),
             ('sessiond_sweep', 'SELECT, UPDATE'),

@@ -31,7 +31,13 @@ pub(crate) async fn report(
         AgentSignal::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
-    let sighting = ReceivedReport { report, process, host_machine: api.identity.current().name, lives: api.is_running };
+    let sighting = ReceivedReport {
+        report,
+        process,
+        host_machine: api.identity.current().name,
+        lives: api.is_running,
+        now: (api.clock)(),
+    };
     let sighted = api.store.report_agent(sighting, api.context(peer.caller())).await?;
     let now = (api.clock)();
     let status = if sighted.created { StatusCode::CREATED } else { StatusCode::OK };

@@ -9,3 +9,4 @@ pub(super) mod parked;
 pub(super) mod resume;
 pub(super) mod sessions;
 pub(super) mod watch;
+pub(super) mod work;

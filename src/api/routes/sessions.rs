@@ -12,6 +12,7 @@ use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::Process;
+use crate::domain::activity::ActivityState;
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
@@ -129,7 +130,8 @@ fn filter(query: &ListQuery) -> Result<Filter, Invalid> {
         status = Some(Status::Active);
     }
     let local = query.local == Some(true);
-    Ok(Filter { status, local, ..filter_by(query.project.as_deref(), query.machine.as_deref())? })
+    let activity = query.activity.as_deref().map(ActivityState::parse).transpose()?;
+    Ok(Filter { status, local, activity, ..filter_by(query.project.as_deref(), query.machine.as_deref())? })
 }
 
 pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<Filter, Invalid> {
@@ -167,7 +169,7 @@ pub(crate) async fn heartbeat(
     JsonBody(request): JsonBody<HeartbeatRequest>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let context = api.context(peer.caller());
-    let record = api.store.heartbeat(id, request.validate()?, context).await?;
+    let record = api.store.heartbeat(id, request.validate(context.now)?, context).await?;
     Ok(Json(body(&api, &record, context.now)))
 }
 
@@ -224,6 +226,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
         checkpoint_due: record.checkpoint_due,
+        work: record.work.as_deref(),
     };
     view.body(now, stale_after)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::Timestamp;
-use crate::domain::activity::Activity;
+use crate::domain::activity::ActivityTracker;
 
 fn activity(name: &str, input: &Value) -> Option<ActivityReport> {
     of(HookEvent::parse(name)?, &Input::read(input.to_string().as_bytes(), &WANTED))
@@ -146,15 +146,16 @@ fn interrupted_tool_ends_the_turn() {
 /// The activity after recorded steps, as the daemon determines it.
 #[test]
 fn recorded_turns_leave_the_expected_activity() {
-    let mut before: Option<Activity> = None;
+    let mut before: Option<ActivityTracker> = None;
     let mut now = 1_000_000;
     let mut step = |event: &str, index: usize, seconds: i64, expected: &str| {
         now += seconds * 1_000_000;
         let at = Timestamp::from_micros(now);
         if let Some(report) = activity(event, &recorded("2.1.332", event)[index]) {
-            before = Activity::after(before.as_ref(), report.validate(at).unwrap(), at).or_else(|| before.clone());
+            before =
+                ActivityTracker::after(before.as_ref(), report.validate(at).unwrap(), at).or_else(|| before.clone());
         }
-        let is = before.as_ref().unwrap();
+        let is = &before.as_ref().unwrap().activity;
         let parts = [Some(is.state.as_str()), is.waiting_for.map(WaitingFor::as_str), is.detail.as_deref()].into_iter();
         assert_eq!(parts.flatten().collect::<Vec<_>>().join(" "), expected, "after {event} {index}");
         (now - is.since.micros()) / 1_000_000

@@ -1,20 +1,17 @@
 //! list and show: sessions of all machines.
 
-use std::time::Duration;
-
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::watch;
+use super::list_columns::{ListColumn, SortKey};
+use super::{list_columns, show_work, watch};
 use crate::cli::error::CliError;
-use crate::cli::freshness::freshness;
 use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
-use crate::cli::table::{Cell, FieldList, TableColumn, TextTable};
-use crate::cli::text::{age, count, time_with_age};
+use crate::cli::table::{Cell, FieldList};
+use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
-use crate::domain::Timestamp;
-use crate::wire::{ListQuery, SessionBody, SessionList, WatchQuery};
+use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
@@ -31,12 +28,21 @@ pub(crate) struct ListArgs {
     /// List only active sessions
     #[arg(long)]
     pub active: bool,
+    /// List only sessions that wait for their user; exit with 1 if there is none
+    #[arg(long)]
+    pub waiting: bool,
     /// List only sessions of this host
     #[arg(long)]
     pub local: bool,
-    /// List also sessions that were closed long ago
+    /// List also closed and headless sessions, those that were closed long ago too
     #[arg(long)]
     pub all: bool,
+    /// Sort by this
+    #[arg(long, value_name = "KEY", value_enum, default_value_t)]
+    pub sort: SortKey,
+    /// Show these columns, separated by commas
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub columns: Option<Vec<ListColumn>>,
     /// Print a line for each later change, until interrupted
     #[arg(long)]
     pub watch: bool,
@@ -73,12 +79,27 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
         active_only: args.active.then_some(true),
         local: args.local.then_some(true),
         all: args.all.then_some(true),
+        activity: args.waiting.then(|| "waiting".to_owned()),
         ..ListQuery::default()
     };
     let filtered = query != ListQuery::default();
-    let sessions = client.list(&query)?;
+    let shows_closed = args.all || query.status.as_deref() == Some("closed");
+    let mut sessions = client.list(&query)?;
     if args.json {
-        return out.print_json(&sessions);
+        let is_empty = sessions.instances.is_empty();
+        out.print_json(&sessions)?;
+        return if args.waiting && is_empty { Err(nothing_waits()) } else { Ok(()) };
+    }
+    if args.waiting && sessions.instances.is_empty() {
+        return Err(nothing_waits());
+    }
+    let known = sessions.instances.len();
+    sessions.instances.retain(|session| args.all || is_listed(session, shows_closed));
+    let hidden = known - sessions.instances.len();
+    list_columns::sort(&mut sessions.instances, args.sort);
+    if sessions.instances.is_empty() && hidden > 0 {
+        out.print_note(&format!("no session is active or stale; {} with --all", count(hidden as u64, "more session")));
+        return Ok(());
     }
     if sessions.instances.is_empty() {
         out.print_note(if filtered {
@@ -90,51 +111,44 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
     }
     out.print_rendered(&format!(
         "{}\n{}\n",
-        table(&sessions.instances, out.style.now).render(&out.style),
-        summary(&sessions)
+        list_columns::table(&sessions.instances, args.columns.as_deref(), &out.style).render(&out.style),
+        summary(&sessions, hidden)
     ))
 }
 
-fn table(sessions: &[SessionBody], now: Timestamp) -> TextTable {
-    let mut table = TextTable::new([
-        TableColumn::new("ID").cut_middle().shrink_rank(1),
-        TableColumn::new("MACHINE").shrink_rank(2),
-        TableColumn::new("STATUS"),
-        TableColumn::new("CONTEXT").right(),
-        TableColumn::new("EPIC").shrink_rank(3),
-        TableColumn::new("HEARTBEAT").right(),
-        TableColumn::new("KNOWN"),
-    ]);
-    for session in sessions {
-        table.row([
-            Cell::new(&session.instance_id),
-            Cell::new(&session.host_machine),
-            Cell::new(&session.status).tone(Tone::of_status(&session.status)),
-            Cell::new(format!("{}%", session.context_percent)),
-            Cell::new(session.current_epic.as_deref().unwrap_or("—")),
-            Cell::new(age(Duration::from_secs(session.age_seconds))),
-            freshness(session, now),
-        ]);
-    }
-    table
+/// Whether a session is listed without `--all`: a closed one only if it is asked for, and no prompt that ran by itself.
+fn is_listed(session: &SessionBody, shows_closed: bool) -> bool {
+    (session.status != "closed" || shows_closed) && session.kind.as_deref() != Some("headless")
 }
 
-/// `3 sessions, 2 active, 1 stale`
-fn summary(sessions: &SessionList) -> String {
+/// The exit code of `--waiting` without any; scripts need no message.
+fn nothing_waits() -> CliError {
+    let error = CliError::new(ErrorCode::NotFound, "no session waits for its user", "");
+    CliError { is_reported: true, ..error }
+}
+
+/// `3 sessions, 2 active, 1 stale; 4 more with --all`
+fn summary(sessions: &SessionList, hidden: usize) -> String {
     let closed = sessions.total_count.saturating_sub(sessions.active_count).saturating_sub(sessions.stale_count);
     let parts = [(sessions.active_count, "active"), (sessions.stale_count, "stale"), (closed, "closed")];
     let mut summary = count(sessions.total_count, "session");
+    let more = if hidden > 0 { format!("; {hidden} of them only with --all") } else { String::new() };
     for (n, state) in parts.into_iter().filter(|(n, _)| *n > 0) {
         summary.push_str(&format!(", {n} {state}"));
     }
-    summary
+    summary + &more
 }
 
 pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
         Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
         Resolved::One(session) if args.json => out.print_json(&session),
-        Resolved::One(session) => out.print_rendered(&sheet(&session, &out.style).render(&out.style)),
+        Resolved::One(session) => {
+            let work = client.work(&session.instance_id)?;
+            let mut text = sheet(&session, &out.style).render(&out.style);
+            text.push_str(&show_work::render(&work, &out.style));
+            out.print_rendered(&text)
+        }
     }
 }
 

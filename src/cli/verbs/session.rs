@@ -17,7 +17,7 @@ use crate::platform::process::start_time;
 use crate::spool::ClientWrite;
 use crate::wire::{ErrorDetail, HeartbeatRequest, RegisterRequest, SessionBody, SessionView};
 
-/// The agent of a session, for the verbs that begin or resume one.
+// The agent of a session, for the verbs that begin or resume one. No doc comment: clap would take it for the verb's.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// Set its process on this host; when the process ends, the session turns stale at once
@@ -77,6 +77,15 @@ pub(crate) struct HeartbeatArgs {
     /// Clear the epic
     #[arg(long, conflicts_with = "epic")]
     pub clear_epic: bool,
+    /// Set what it does now
+    #[arg(long, value_parser = ["working", "waiting", "idle", "failed"])]
+    pub activity: Option<String>,
+    /// Set what it waits for [default: input]
+    #[arg(long, requires = "activity", value_name = "WHAT", value_parser = ["permission", "question", "plan", "input"])]
+    pub waiting_for: Option<String>,
+    /// Describe the activity, such as the tool that waits for permission
+    #[arg(long, requires = "activity", value_name = "TEXT")]
+    pub detail: Option<String>,
     /// Print the session as JSON
     #[arg(long)]
     pub json: bool,
@@ -165,6 +174,7 @@ pub(crate) fn spool_registration(
         machine_synced: false,
         former_id: None,
         checkpoint_due: false,
+        work: None,
     };
     Ok(seen.body(now, Duration::MAX))
 }
@@ -180,11 +190,17 @@ pub(crate) fn heartbeat(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let current_epic = if args.clear_epic { Some(None) } else { args.epic.map(Some) };
-    let request = HeartbeatRequest { context_percent: args.context, current_epic };
+    let request = HeartbeatRequest {
+        context_percent: args.context,
+        current_epic,
+        activity: args.activity,
+        waiting_for: args.waiting_for,
+        activity_detail: args.detail,
+    };
     let session = match client.heartbeat(&args.id, &request) {
         Err(error) if is_unreachable(&error) => {
             request
-                .validate()
+                .validate(out.style.now)
                 .map_err(|invalid| CliError::usage(invalid.to_string(), "see `sessiond heartbeat --help`"))?;
             return spool_write(
                 ClientWrite::Heartbeat { id: args.id.clone(), request },

@@ -37,6 +37,9 @@ fn sheet(status: &StatusBody, style: &OutputStyle) -> FieldList {
     machine(&mut sheet, &status.machine);
     central(&mut sheet, &status.central, style);
     sheet.row("backlog", backlog(&status.backlog, &status.central, style));
+    if let Some(outdated) = &status.central.outdated {
+        sheet.row("", Cell::new(outdated).tone(Tone::Warn));
+    }
     for blocked in &status.backlog.blocked {
         let pending = count(blocked.records, "record");
         sheet.row("", Cell::new(format!("{} ({pending}): {}", blocked.table, blocked.reason)).tone(Tone::Bad));

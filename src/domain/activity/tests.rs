@@ -53,9 +53,14 @@ fn from_file(state: ActivityState, seconds: i64) -> ActivityEvent {
 }
 
 /// The activity after these events, which arrive in this order long after the last of them.
-fn after(events: impl IntoIterator<Item = ActivityEvent>) -> Activity {
-    let apply = |before: Option<Activity>, event| Activity::after(before.as_ref(), event, at(100_000)).or(before);
+fn track(events: impl IntoIterator<Item = ActivityEvent>) -> ActivityTracker {
+    let apply =
+        |before: Option<ActivityTracker>, event| ActivityTracker::after(before.as_ref(), event, at(100_000)).or(before);
     events.into_iter().fold(None, apply).unwrap()
+}
+
+fn after(events: impl IntoIterator<Item = ActivityEvent>) -> Activity {
+    track(events).activity
 }
 
 fn state(events: impl IntoIterator<Item = ActivityEvent>) -> (ActivityState, Option<WaitingFor>) {
@@ -76,8 +81,8 @@ fn newest_event_counts_in_any_order_of_arrival() {
 
 #[test]
 fn repeated_events_keep_when_it_began() {
-    let activity = after([used_tool(1), used_tool(2), used_tool(3)]);
-    assert_eq!((activity.since, activity.reported_at), (at(1), at(3)));
+    let tracker = track([used_tool(1), used_tool(2), used_tool(3)]);
+    assert_eq!((tracker.activity.since, tracker.reported_at), (at(1), at(3)));
     let activity = after([request("Bash", 1), request("Edit", 2)]);
     assert_eq!((activity.since, activity.detail.as_deref()), (at(2), Some("Edit")), "another wait");
 }
@@ -122,12 +127,12 @@ fn status_file_settles_only_what_no_hook_reports() {
 
 #[test]
 fn clock_set_back_blocks_no_event() {
-    let before = after([event(ActivityState::Working, 3600)]);
+    let before = track([event(ActivityState::Working, 3600)]);
     let now = at(10);
-    let idle = Activity::after(Some(&before), event(ActivityState::Idle, 9), now).unwrap();
+    let idle = ActivityTracker::after(Some(&before), event(ActivityState::Idle, 9), now).unwrap().activity;
     assert_eq!((idle.state, idle.since), (ActivityState::Idle, at(9)));
-    let from_future = Activity::after(None, event(ActivityState::Idle, 3600), now).unwrap();
-    assert_eq!(from_future.since, now);
+    let from_future = ActivityTracker::after(None, event(ActivityState::Idle, 3600), now).unwrap();
+    assert_eq!(from_future.activity.since, now);
 }
 
 proptest! {
@@ -140,9 +145,9 @@ proptest! {
         times.sort_unstable();
         times.dedup();
         prop_assume!(times.len() == events.len());
-        let shuffled = after(events.clone());
+        let shuffled = track(events.clone());
         events.sort_by_key(|event| event.at);
         let newest = events.last().unwrap();
-        prop_assert_eq!((shuffled.state, shuffled.reported_at), (newest.state, newest.at));
+        prop_assert_eq!((shuffled.activity.state, shuffled.reported_at), (newest.state, newest.at));
     }
 }

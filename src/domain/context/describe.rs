@@ -1,9 +1,11 @@
 //! Describes a record in a few words.
 
+use serde_json::{Map, Value};
+
 use crate::domain::text::inline;
 use crate::domain::{HistoryRecord, RecordKind};
 
-use super::value::{field, text};
+use super::value::{as_text, field, text};
 
 /// The fields of a record that may describe it, the most specific first.
 const DETAIL: [&str; 16] = [
@@ -72,8 +74,19 @@ fn event(record: &HistoryRecord) -> Option<String> {
             format!("{done} {}", value(&TOOL).unwrap_or_else(|| "a tool".to_owned()))
         }
         "error" => with("Error", value(&ERROR)),
-        other => with(&capitalized(&phrase(other)), value(&DETAIL)),
+        other => with(&capitalized(&phrase(other)), value(&DETAIL).or_else(|| fields(&data))),
     })
+}
+
+/// The first fields of an event that has none of the usual ones.
+fn fields(data: &Map<String, Value>) -> Option<String> {
+    let field = |(name, value): (&String, &Value)| Some(format!("{name} {}", as_text(value).or_else(|| plain(value))?));
+    let fields: Vec<_> = data.iter().filter_map(field).take(4).collect();
+    (!fields.is_empty()).then(|| inline(&fields.join(", "), 240))
+}
+
+fn plain(value: &Value) -> Option<String> {
+    matches!(value, Value::Bool(_) | Value::Array(_)).then(|| inline(&value.to_string(), 120))
 }
 
 /// The number or address of a pull request.

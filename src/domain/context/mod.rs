@@ -4,6 +4,7 @@
 //! records of all sources are applied in the order of their times.
 
 mod describe;
+mod details;
 mod state;
 mod steps;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::time::age;
-use super::{HistoryRecord, Session, Timestamp};
+use super::{HistoryRecord, Session, SessionWork, Timestamp};
+pub use details::WorkDetails;
 
 /// The age from which a checkpoint is not used as the source any more.
 const MAX_CHECKPOINT_AGE: Duration = Duration::from_secs(60 * 60);
@@ -28,6 +30,7 @@ pub struct SessionHistory {
     pub checkpoint: Option<HistoryRecord>,
     pub events: Vec<HistoryRecord>,
     pub commands: Vec<HistoryRecord>,
+    pub work: Option<SessionWork>,
 }
 
 impl SessionHistory {
@@ -50,6 +53,8 @@ impl SessionHistory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextSource {
     Checkpoint,
+    /// The snapshot of the work.
+    Work,
     Events,
     Commands,
     /// Only the session's row.
@@ -60,6 +65,7 @@ impl ContextSource {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
+            Self::Work => "work",
             Self::Events => "events",
             Self::Commands => "commands",
             Self::Session => "session",
@@ -81,8 +87,10 @@ pub struct WorkState {
 /// An action of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    pub(crate) at: Timestamp,
-    pub(crate) what: String,
+    pub at: Timestamp,
+    pub what: String,
+    /// How often it was done in a row.
+    pub times: usize,
 }
 
 /// A session's reconstructed context. All text is one line of bounded length.
@@ -93,7 +101,8 @@ pub struct Context {
     pub confidence: u8,
     /// Why that source and that confidence, in one sentence.
     pub reason: String,
-    pub(crate) work_state: WorkState,
+    pub work_state: WorkState,
+    pub details: WorkDetails,
     /// Newest first.
     pub recent_actions: Vec<Action>,
     /// Suggestions, the most urgent first.
@@ -103,31 +112,57 @@ pub struct Context {
 /// Reconstructs a session's context as of `now`.
 pub fn reconstruct(session: &Session, left: &SessionHistory, now: Timestamp) -> Context {
     let records = left.in_order();
-    let (source, confidence, reason) = choose_source(left, now);
+    let details = WorkDetails::of(left);
+    let (source, by_age, mut reason) = choose_source(left, &details, now);
     let history = state::WorkHistory::of(session, &records);
-    let next_steps = steps::next_steps(session, &history, source, now);
-    let actions = records.iter().rev().filter_map(|r| Some(Action { at: r.at, what: describe::action(r)? }));
-    Context {
-        source,
-        confidence,
-        reason,
-        recent_actions: actions.take(MAX_ACTIONS).collect(),
-        work_state: history.work,
-        next_steps,
+    let has_epic = history.work.current_epic.is_some();
+    let has_state = source != ContextSource::Session;
+    let has_step = history.has_step() || !details.steps().is_empty();
+    let (by_content, missing) = details::known(&details, has_epic, has_state, has_step);
+    let confidence = by_age.min(by_content);
+    if by_content < by_age {
+        reason.push_str(&format!("; not known: {}", missing.join(", ")));
     }
+    let next_steps = steps::next_steps(session, &history, &details, source, now);
+    let actions = records.iter().rev().filter_map(|r| Some(Action { at: r.at, what: describe::action(r)?, times: 1 }));
+    let actions = folded(actions);
+    Context { source, confidence, reason, recent_actions: actions, details, work_state: history.work, next_steps }
+}
+
+/// Combines an action that is repeated with the one before, and keeps the newest ones.
+fn folded(actions: impl Iterator<Item = Action>) -> Vec<Action> {
+    let mut folded: Vec<Action> = Vec::new();
+    for action in actions {
+        let is_full = folded.len() == MAX_ACTIONS;
+        match folded.last_mut() {
+            Some(newer) if newer.what == action.what => newer.times += 1,
+            _ if is_full => break,
+            _ => folded.push(action),
+        }
+    }
+    folded
 }
 
 /// The best source, the confidence by its age, and the reason in one sentence.
-fn choose_source(left: &SessionHistory, now: Timestamp) -> (ContextSource, u8, String) {
-    let checkpoint = left.checkpoint.as_ref().map(|c| (now.since(c.at), describe::phrase(&c.record_type)));
+fn choose_source(left: &SessionHistory, details: &WorkDetails, now: Timestamp) -> (ContextSource, u8, String) {
+    let checkpoint = left
+        .checkpoint
+        .as_ref()
+        .filter(|_| details::has_content(left))
+        .map(|c| (now.since(c.at), describe::phrase(&c.record_type)));
     let (none, since) = match &checkpoint {
         Some((old, kind)) if *old < MAX_CHECKPOINT_AGE => {
             let reason = format!("the newest checkpoint ({kind}) is {} old", age(*old));
             return (ContextSource::Checkpoint, by_age(*old, [5, 30], [100, 90, 80]), reason);
         }
         Some((old, _)) => (format!("the newest checkpoint is {} old", age(*old)), "since"),
+        None if left.checkpoint.is_some() => ("the newest checkpoint says nothing of the work".to_owned(), "at all"),
         None => ("there is no checkpoint".to_owned(), "at all"),
     };
+    if let Some((source, at)) = details::source(details) {
+        let old = now.since(at);
+        return (source, details::confidence(old), format!("{none}; the snapshot of the work is {} old", age(old)));
+    }
     if let Some(old) = youngest_age(&left.events, now) {
         let reason = format!("{none}; the last of {} events is {} old", left.events.len(), age(old));
         return (ContextSource::Events, by_age(old, [30, 60], [85, 75, 65]), reason);

@@ -53,6 +53,17 @@ impl WorkHistory {
         history
     }
 
+    /// Whether a next step follows from the records.
+    pub fn has_step(&self) -> bool {
+        !self.planned.is_empty()
+            || !self.in_progress.is_empty()
+            || !self.open_requests.is_empty()
+            || !self.open_errors.is_empty()
+            || self.user_message.is_some()
+            || self.work.current_epic.is_some()
+            || self.work.last_completed_epic.is_some()
+    }
+
     fn checkpoint(&mut self, record: &HistoryRecord) {
         let Some(state) = field(&record.body, "work_state").and_then(Value::as_object) else { return };
         let replace = |known: &mut Option<String>, names: &[&str]| {

@@ -1,21 +1,22 @@
 //! Suggests the next steps, as sentences for a user or an agent.
 
-use super::ContextSource;
 use super::state::WorkHistory;
 use super::value::as_text;
+use super::{ContextSource, WorkDetails};
 use crate::domain::time::age;
 use crate::domain::{Session, Timestamp};
 
 /// The share of the context window, in percent, from which a new conversation is suggested.
 const NEARLY_FULL: u8 = 80;
 
-pub(super) fn next_steps(
+pub fn next_steps(
     session: &Session,
     history: &WorkHistory,
+    details: &WorkDetails,
     source: ContextSource,
     now: Timestamp,
 ) -> Vec<String> {
-    let mut steps = Vec::new();
+    let mut steps = details.steps();
     if let Some(error) = &history.work.last_error {
         steps.push(format!("Resolve the last error: {error}"));
     }
@@ -32,7 +33,7 @@ pub(super) fn next_steps(
     if let Some(message) = &history.user_message {
         steps.push(format!("Check that the user's last message is answered: \"{message}\""));
     }
-    steps.push(epic(history));
+    steps.push(epic(history, details));
     if session.context_percent >= NEARLY_FULL {
         steps.push(format!(
             "Start a new conversation with this context: {} % of the old one's context window is used",
@@ -52,14 +53,17 @@ fn planned(history: &WorkHistory, source: ContextSource, now: Timestamp) -> impl
     history.planned.iter().map(move |step| format!("{prefix}{step}"))
 }
 
-fn epic(history: &WorkHistory) -> String {
+fn epic(history: &WorkHistory, details: &WorkDetails) -> String {
     match (&history.work.current_epic, &history.work.last_completed_epic) {
         (Some(current), Some(completed)) if current == completed => {
             format!("Start the next epic: {completed} is completed")
         }
         (Some(current), _) => format!("Continue epic {current}"),
         (None, Some(completed)) => format!("Start the next epic: {completed} is completed"),
-        (None, None) => "Ask what to work on: no epic is recorded".to_owned(),
+        (None, None) => match details.goal() {
+            Some(goal) => format!("Continue: {goal}"),
+            None => "Ask what to work on: neither an epic nor a prompt is recorded".to_owned(),
+        },
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::work::{WorkSnapshot, WorkUpdate};
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, RecordKind, Registration};
 use serde_json::json;
 use uuid::Uuid;
@@ -83,9 +84,11 @@ fn confidence_depends_on_source_and_age() {
             left.events = vec![newest(RecordKind::Event, "commit_created"), event("epic_started", 3 * 3600, json!({}))];
         }
         if source == ContextSource::Checkpoint {
-            left.checkpoint = Some(newest(RecordKind::Checkpoint, "manual"));
+            let known = checkpoint(0, json!({"note": "half done"}));
+            left.checkpoint = Some(HistoryRecord { at, ..known });
         }
-        let context = reconstruct(&session(), &left, NOW);
+        let session = Session { current_epic: Some("003".into()), ..session() };
+        let context = reconstruct(&session, &left, NOW);
         assert_eq!((context.source, context.confidence), (source, confidence), "{at}: {}", context.reason);
     }
 }
@@ -116,7 +119,10 @@ fn session_without_history_is_described_by_its_row() {
     assert_eq!(context.work_state, WorkState::default());
     assert_eq!(
         context.next_steps,
-        ["Ask what to work on: no epic is recorded", "Ask its user on odin3: nothing of its work is recorded"]
+        [
+            "Ask what to work on: neither an epic nor a prompt is recorded",
+            "Ask its user on odin3: nothing of its work is recorded"
+        ]
     );
 }
 
@@ -134,6 +140,7 @@ fn events_after_a_checkpoint_update_its_state() {
             event("error", 900, json!({"message": "E0"})),
         ],
         commands: vec![command(30, json!({"action": "lint", "success": false, "error_message": "E2\nmore"}))],
+        work: None,
     };
     let context = reconstruct(&session(), &left, NOW);
     assert_eq!((context.source, context.confidence), (ContextSource::Checkpoint, 90));
@@ -246,8 +253,12 @@ fn describes_records_of_any_shape() {
         for kind in RecordKind::ALL {
             for record_type in types {
                 let one = record(kind, record_type, 60, body.clone());
-                let left =
-                    SessionHistory { checkpoint: Some(one.clone()), events: vec![one.clone()], commands: vec![one] };
+                let left = SessionHistory {
+                    checkpoint: Some(one.clone()),
+                    events: vec![one.clone()],
+                    commands: vec![one],
+                    work: None,
+                };
                 let context = reconstruct(&session(), &left, NOW);
                 let told = context.next_steps.iter().chain(context.recent_actions.iter().map(|action| &action.what));
                 for text in told.chain(&context.work_state.last_error) {
@@ -256,4 +267,52 @@ fn describes_records_of_any_shape() {
             }
         }
     }
+}
+
+fn work(update: WorkUpdate, seconds: u64) -> SessionWork {
+    let mut snapshot = WorkSnapshot::default();
+    snapshot.apply(update, ago(seconds));
+    let instance_id = session().instance_id;
+    SessionWork { instance_id, activity: None, kind: None, snapshot, recorded_at: ago(seconds) }
+}
+
+#[test]
+fn confidence_measures_content() {
+    let empty = checkpoint(60, json!({"reason": "compact", "trigger": "auto"}));
+    let left = SessionHistory { checkpoint: Some(empty.clone()), ..SessionHistory::default() };
+    let context = reconstruct(&session(), &left, NOW);
+    assert_eq!((context.source, context.confidence), (ContextSource::Session, 40), "{}", context.reason);
+
+    let prompt = WorkUpdate { prompt: Some("Build the flux capacitor".into()), ..WorkUpdate::default() };
+    let left = SessionHistory { work: Some(work(prompt.clone(), 60)), checkpoint: Some(empty), ..left };
+    let context = reconstruct(&session(), &left, NOW);
+    assert_eq!((context.source, context.confidence), (ContextSource::Work, 100), "{}", context.reason);
+    assert_eq!(
+        context.next_steps[0],
+        "Do what the last prompt asks, which has no answer yet: Build the flux capacitor"
+    );
+    let answered = WorkUpdate { answer: Some("It is built.".into()), ..prompt };
+    let left = SessionHistory { work: Some(work(answered, 60)), ..SessionHistory::default() };
+    let context = reconstruct(&session(), &left, NOW);
+    assert_eq!(context.confidence, 80, "{}", context.reason);
+    assert!(context.reason.ends_with("not known: the next step"), "{}", context.reason);
+    assert_eq!(context.next_steps[0], "Continue: Build the flux capacitor");
+}
+
+#[test]
+fn every_field_of_a_checkpoint_is_kept() {
+    let state = json!({"note": "half done", "nested": {"a": [1, 2]}, "list": ["x"], "nothing": null, "n": 7});
+    let left = SessionHistory { checkpoint: Some(checkpoint(60, state)), ..SessionHistory::default() };
+    let notes = reconstruct(&session(), &left, NOW).details.notes;
+    let expected = [("list", "[\"x\"]"), ("n", "7"), ("nested", "{\"a\":[1,2]}"), ("note", "half done")];
+    assert_eq!(notes, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[test]
+fn repeated_actions_are_folded() {
+    let mut events: Vec<_> = (0..9).map(|n| event("test_passed", 100 - n, json!({}))).collect();
+    events.push(event("build_done", 10, json!({"target": "release", "ok": true})));
+    let actions = of(events).recent_actions;
+    let actions: Vec<_> = actions.iter().map(|action| (action.what.as_str(), action.times)).collect();
+    assert_eq!(actions, [("Build done: ok true, target release", 1), ("Tests passed", 9)]);
 }

@@ -28,6 +28,21 @@ pub(super) fn escaped(text: &str, longest: usize) -> String {
     safe
 }
 
+/// The most lines of a quotation.
+const MAX_QUOTED: usize = 80;
+/// The longest line of a quotation, in bytes.
+const MAX_QUOTED_LINE: usize = 2000;
+
+/// Text of several lines as a quotation.
+pub fn quoted(text: &str) -> String {
+    let line = |line: &str| format!("> {}", escaped(line, MAX_QUOTED_LINE)).trim_end().to_owned() + "\n";
+    let mut quotation: String = text.lines().take(MAX_QUOTED).map(line).collect();
+    if text.lines().nth(MAX_QUOTED).is_some() {
+        quotation.push_str("> \u{2026}\n");
+    }
+    quotation
+}
+
 /// A code span.
 pub(super) fn code(text: &str) -> String {
     let text = inline(text, MAX_CODE);

@@ -8,15 +8,19 @@ mod tests;
 use std::time::Duration;
 
 pub use command::{ResumeProgress, resume_command};
-use markdown::{block, code, escaped};
+use markdown::{block, code, escaped, quoted};
 
+use super::activity::Activity;
 use super::context::Context;
 use super::text::{data_of, fenced};
 use super::time::age;
+use super::work::Repository;
 use super::{Session, SessionLocation, Status, Timestamp};
 
 /// The longest recorded text in one line, in bytes.
 const MAX_LINE: usize = 300;
+/// The longest value of a checkpoint's field, in bytes.
+const MAX_NOTE: usize = 500;
 
 /// The data of a handoff.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +39,25 @@ impl Handoff<'_> {
     /// that is labelled as data.
     pub fn markdown(&self) -> String {
         let id = &self.session.instance_id;
-        let parts =
-            [self.head(), self.where_it_ran(), self.how_to_continue(), self.work(), self.actions(), self.steps()];
-        format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts.join("\n")))
+        let parts = [
+            self.head(),
+            self.where_it_ran(),
+            self.how_to_continue(),
+            self.work(),
+            self.conversation(),
+            self.actions(),
+            self.steps(),
+        ];
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+        format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts))
     }
 
     fn head(&self) -> String {
         let s = self.session;
         let mut text = format!("- Project: {}\n", s.project);
+        if let Some(goal) = self.context.details.goal() {
+            text += &format!("- Goal: {}\n", escaped(&goal, MAX_LINE));
+        }
         text +=
             &format!("- Epic: {}\n", s.current_epic.as_deref().map_or("none".into(), |epic| escaped(epic, MAX_LINE)));
         text += &format!("- Context window: {} % used\n", s.context_percent);
@@ -67,6 +82,9 @@ impl Handoff<'_> {
         let s = self.session;
         let mut text = format!("## Where it ran\n\n- Machine: {}, {}\n", s.host_machine, self.reach());
         text += &format!("- Folder: {}\n", s.working_dir.as_deref().map_or("not recorded".into(), code));
+        if let Some(repository) = self.context.details.repository() {
+            text += &format!("- Repository: {}\n", self.repository(repository));
+        }
         text += &format!("- Transcript: {}\n", s.claude_session_path.as_deref().map_or("not recorded".into(), code));
         if !self.place.synced(self.now, self.stale_after) {
             let as_of = self.place.as_of.map_or("unknown".into(), |at| format!("{} old", age(self.now.since(at))));
@@ -76,6 +94,27 @@ impl Handoff<'_> {
             );
         }
         text
+    }
+
+    fn repository(&self, repository: &Repository) -> String {
+        let mut text = code(&repository.name);
+        let commit = repository.head.as_deref().map(|head| code(head.get(..12).unwrap_or(head)));
+        match (&repository.branch, commit) {
+            (Some(branch), Some(commit)) => text += &format!(", branch {}, commit {commit}", code(branch)),
+            (Some(branch), None) => text += &format!(", branch {}", code(branch)),
+            (None, Some(commit)) => text += &format!(", no branch, commit {commit}"),
+            (None, None) => {}
+        }
+        for (count, what) in [(repository.ahead, "not pushed"), (repository.behind, "not pulled")] {
+            if let Some(count) = count.filter(|count| *count > 0) {
+                text += &format!(", {count} commits {what}");
+            }
+        }
+        match repository.dirty {
+            Some(true) => text + ", with uncommitted changes",
+            Some(false) => text + ", without uncommitted changes",
+            None => text,
+        }
     }
 
     fn reach(&self) -> String {
@@ -115,10 +154,65 @@ impl Handoff<'_> {
         )
     }
 
+    /// What was said and written: prompts, answers, to-dos, files, the fields of the checkpoint.
+    fn conversation(&self) -> String {
+        let details = &self.context.details;
+        let work = &details.snapshot;
+        let mut text = String::new();
+        if let Some(activity) = &details.last_activity {
+            text += &format!("- Last activity: {}, {} ago\n", self.activity(activity), self.ago(activity.since));
+        }
+        if let Some(error) = &work.last_error {
+            let what = [error.value.kind.as_str(), &error.value.message].join(": ");
+            text += &format!("- Last error of its agent, {} ago: {}\n", self.ago(error.at), escaped(&what, MAX_LINE));
+        }
+        for (name, note) in &details.notes {
+            text += &format!("- Checkpoint, {}: {}\n", escaped(name, MAX_LINE), escaped(note, MAX_NOTE));
+        }
+        let (open, done) = work.open_todos();
+        for todo in open {
+            text += &format!("- To do: {}\n", escaped(&todo.text, MAX_LINE));
+        }
+        if done > 0 {
+            text += &format!("- {done} to-dos are done\n");
+        }
+        for file in &work.files {
+            text += &format!("- Changed {} ago: {}\n", self.ago(file.at), code(&file.value));
+        }
+        if !text.is_empty() {
+            text = format!("## What it was doing\n\n{text}\n");
+        }
+        let first =
+            work.first_prompt.as_ref().filter(|first| work.last_prompt.as_ref().is_none_or(|last| last.at > first.at));
+        let texts = [
+            ("First prompt", first),
+            ("Last prompt", work.last_prompt.as_ref()),
+            ("Last answer", work.last_answer.as_ref()),
+            ("Summary of the conversation", work.compact_summary.as_ref()),
+        ];
+        for (name, part) in texts {
+            if let Some(part) = part {
+                text += &format!("## {name}, {} ago\n\n{}\n", self.ago(part.at), quoted(&part.value));
+            }
+        }
+        text
+    }
+
+    fn ago(&self, at: Timestamp) -> String {
+        age(self.now.since(at))
+    }
+
+    fn activity(&self, activity: &Activity) -> String {
+        let waiting = activity.waiting_for.map(|what| format!(" for {}", what.as_str())).unwrap_or_default();
+        let detail = activity.detail.as_deref().map(|detail| format!(" ({})", escaped(detail, MAX_LINE)));
+        format!("{}{waiting}{}", activity.state.as_str(), detail.unwrap_or_default())
+    }
+
     fn actions(&self) -> String {
         let mut text = "## Recent actions\n\n".to_owned();
         for action in &self.context.recent_actions {
-            text += &format!("- {} ago: {}\n", age(self.now.since(action.at)), escaped(&action.what, MAX_LINE));
+            let times = if action.times > 1 { format!(", {} times", action.times) } else { String::new() };
+            text += &format!("- {} ago: {}{times}\n", self.ago(action.at), escaped(&action.what, MAX_LINE));
         }
         if self.context.recent_actions.is_empty() {
             text += "None recorded.\n";

@@ -1,18 +1,18 @@
-//! Passwords that a command takes by their place among its arguments, on its stdin, or typed in by a script.
+//! Finds passwords that a command receives by their position among its arguments, on stdin, or from a script.
 
 use std::ops::Range;
 
 use super::bytes::{closing, is_blank, run, skip_quote};
 use super::names::{Name, kind_of};
 use super::programs::{ArgumentPlace, LOGINS, OFFERS, PLACES, PROTOCOLS, READERS, SENDERS};
-use super::value::{How, is_placeholder, is_random, is_secret};
+use super::value::{ValueForm, is_placeholder, is_random, is_secret};
 
-/// No more of a command is read, in bytes.
+/// The longest part of a command that is read, in bytes.
 const LONGEST: usize = 400;
-/// No longer document (`<<EOF`) is read, in bytes.
+/// The longest document (`<<EOF`) that is read, in bytes.
 const LONGEST_DOCUMENT: usize = 4096;
 
-/// The password in what follows the first word of a command.
+/// The password after the first word of a command.
 pub(super) fn secret(text: &str, word: &str, at: usize, line: usize) -> Option<Range<usize>> {
     let end = at + word.len();
     match word {
@@ -21,7 +21,7 @@ pub(super) fn secret(text: &str, word: &str, at: usize, line: usize) -> Option<R
         _ if PROTOCOLS.contains(&word) => return of_protocol(text, at, end, line),
         _ => {}
     }
-    let placed = PLACES.iter().find_map(|(words, place)| placed(text, at, end, words, *place));
+    let placed = PLACES.iter().find_map(|(words, place)| argument(text, at, end, words, *place));
     placed.or_else(|| offered(text, word, end)).or_else(|| logged_in(text, word, end))
 }
 
@@ -67,16 +67,16 @@ fn logged_in(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
     };
     let user = quoted(open + 1)?;
     let next = user.end + run(bytes, user.end, |byte| matches!(byte, b'\\' | b'"' | b'\'' | b',') || is_blank(byte));
-    // The quotation mark before the value was passed.
+    // The quotation mark before the value was skipped.
     let value = (user.end + 1..=next).rev().find_map(|at| quoted(at.checked_sub(1)?))?;
     let shown = &text[value.clone()];
     let sure = function.ends_with("auth") || is_random(shown);
-    let how = How { quoted: true, ..How::default() };
-    (sure && value.start > user.end && !shown.contains(' ') && is_secret(Name::Pass, shown, how)).then_some(value)
+    let form = ValueForm { quoted: true, ..ValueForm::default() };
+    (sure && value.start > user.end && !shown.contains(' ') && is_secret(Name::Pass, shown, form)).then_some(value)
 }
 
 /// The document or string that is the stdin of a program which reads a password there: `<<< VALUE`, `<<EOF`.
-pub(super) fn given(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
+pub(super) fn input(text: &str, at: usize, line: usize) -> Option<Range<usize>> {
     if at > line && text.as_bytes()[at - 1] == b'<' {
         return None;
     }
@@ -211,7 +211,7 @@ fn of_protocol(text: &str, at: usize, end: usize, line: usize) -> Option<Range<u
 }
 
 /// The password at its place behind the words of a command.
-fn placed(text: &str, at: usize, end: usize, words: &[&str], place: ArgumentPlace) -> Option<Range<usize>> {
+fn argument(text: &str, at: usize, end: usize, words: &[&str], place: ArgumentPlace) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let (first, more) = words.split_first()?;
     if !text.as_bytes().get(at..at + first.len())?.eq_ignore_ascii_case(first.as_bytes()) {
@@ -258,9 +258,9 @@ fn placed(text: &str, at: usize, end: usize, words: &[&str], place: ArgumentPlac
     };
     let shown = text.get(value.clone())?;
     let names_place = shown.starts_with("\\\\") || shown.ends_with(':') || shown == "*";
-    let how = How { quoted: true, tight: true, ..How::default() };
+    let form = ValueForm { quoted: true, tight: true, ..ValueForm::default() };
     let share = *words != ["net", "use"] || values.iter().any(|value| text[value.clone()].starts_with("\\\\"));
-    (share && !names_place && is_secret(Name::Password, shown, how)).then_some(value)
+    (share && !names_place && is_secret(Name::Password, shown, form)).then_some(value)
 }
 
 /// `USER/VALUE@DATABASE`

@@ -8,12 +8,12 @@ pub(super) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// How many bytes from `at` on are such.
+/// How many bytes from `at` on satisfy `such`.
 pub(super) fn run(bytes: &[u8], at: usize, such: impl Fn(u8) -> bool) -> usize {
     bytes.get(at..).unwrap_or_default().iter().take_while(|byte| such(**byte)).count()
 }
 
-/// Behind a quotation mark, which may be escaped any number of times, as JSON within JSON is.
+/// The position after a quotation mark, which may be escaped any number of times, as JSON within JSON is.
 pub(super) fn skip_quote(bytes: &[u8], at: usize) -> usize {
     let escapes = run(bytes, at, |byte| byte == b'\\');
     match bytes.get(at + escapes) {

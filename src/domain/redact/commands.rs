@@ -1,11 +1,11 @@
-//! Passwords behind the flags of programs.
+//! Finds passwords after the flags of programs.
 
 use std::ops::Range;
 
 use super::bytes::{is_blank, run, skip_quote};
 use super::names::Name;
 use super::programs::{FLAGS, SLASH_FLAGS, Takes};
-use super::value::{How, is_placeholder, is_random, is_secret, is_strong};
+use super::value::{ValueForm, is_placeholder, is_random, is_secret, is_strong};
 
 /// Which rows of [`FLAGS`] and [`SLASH_FLAGS`] apply in a line: those whose program was named in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Programs {
 const _: () = assert!(FLAGS.len() + SLASH_FLAGS.len() <= 64);
 
 impl Programs {
-    /// Notes a word of the line.
+    /// Records a word of the line.
     pub(super) fn note(&mut self, word: &str) {
         if !matches!(word.len(), 2..=21) {
             return;
@@ -30,7 +30,7 @@ impl Programs {
         }
     }
 
-    /// The secret behind a flag.
+    /// The secret after a flag.
     pub(super) fn secret(&self, text: &str, word: &str, at: usize) -> Option<Range<usize>> {
         if !word.starts_with('-') && (self.rows == 0 || !word.ends_with("_pw")) {
             return None;
@@ -42,7 +42,7 @@ impl Programs {
         })
     }
 
-    /// The secret behind `/p:` or `/p`, whose slash is at `at`.
+    /// The secret after `/p:` or `/p`, whose slash is at `at`.
     pub(super) fn slash_secret(&self, text: &str, at: usize) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         let opened = at == 0 || is_blank(bytes[at - 1]) || matches!(bytes[at - 1], b'"' | b'\'');
@@ -63,12 +63,12 @@ impl Programs {
         }
         let value = value_of_flag(bytes, end + gap);
         let shown = text.get(value.clone())?;
-        let how = How { quoted: true, tight: true, ..How::default() };
-        (!shown.starts_with('/') && is_secret(Name::Password, shown, how)).then_some(value)
+        let form = ValueForm { quoted: true, tight: true, ..ValueForm::default() };
+        (!shown.starts_with('/') && is_secret(Name::Password, shown, form)).then_some(value)
     }
 }
 
-/// What stands at `start`, between quotation marks or up to a blank.
+/// The value at `start`, between quotation marks or up to a blank.
 fn value_of_flag(bytes: &[u8], start: usize) -> Range<usize> {
     let quoted = skip_quote(bytes, start);
     let ends = |byte: u8| match quoted > start {
@@ -94,7 +94,7 @@ fn flag_value(text: &str, word: &str, at: usize, flag: &str, takes: Takes, known
     };
     let value = value_of_flag(bytes, start);
     let shown = text.get(value.clone())?;
-    let how = How { quoted: true, tight: true, ..How::default() };
+    let form = ValueForm { quoted: true, tight: true, ..ValueForm::default() };
     let split = |sign: char| {
         let (user, secret) = shown.split_once(sign)?;
         let fits = !user.is_empty() && !secret.is_empty() && !secret.starts_with('/') && !is_placeholder(secret);
@@ -107,12 +107,12 @@ fn flag_value(text: &str, word: &str, at: usize, flag: &str, takes: Takes, known
         Takes::UserComma => split(','),
         Takes::Cookie => (shown.contains('=') && !shown.contains('$')).then_some(value),
         _ if shown.starts_with('-') || shown.is_empty() => None,
-        Takes::Random => (is_strong(shown) && is_secret(Name::Password, shown, how)).then_some(value),
+        Takes::Random => (is_strong(shown) && is_secret(Name::Password, shown, form)).then_some(value),
         _ => {
             // OpenSSL's `pass:VALUE`; its `env:`, `file:` and `fd:` are no secrets.
             let source = ["env:", "file:", "fd:", "stdin", "@"].iter().any(|source| shown.starts_with(source));
             let secret = shown.strip_prefix("pass:").unwrap_or(shown);
-            (!source && is_secret(Name::Password, secret, how)).then_some(value.end - secret.len()..value.end)
+            (!source && is_secret(Name::Password, secret, form)).then_some(value.end - secret.len()..value.end)
         }
     }
 }

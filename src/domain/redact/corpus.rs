@@ -1,4 +1,4 @@
-//! How many secrets are found, and how much ordinary text is blanked.
+//! Measures how many secrets are found, and how much ordinary text is redacted.
 
 use super::text;
 
@@ -8,7 +8,7 @@ const WEAK: [&str; 6] = ["swordfish", "letmein", "hunter2", "changeit1", "qwerty
 const SIGNS: &[u8] = b"!@#%^*+~?";
 const LETTERS_AND_DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Numbers without an end, the same in each run.
+/// An endless sequence of numbers, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -67,7 +67,7 @@ fn line_of(template: &str, numbers: &mut Numbers) -> (String, Vec<String>) {
 }
 
 #[test]
-fn secrets_are_found_and_ordinary_text_stays() {
+fn finds_secrets_and_keeps_ordinary_text() {
     let mut numbers = Numbers(7);
     let (mut found, mut of) = (0, 0);
     for round in 0..3 {

@@ -1,4 +1,4 @@
-//! Secrets that are known by their form alone.
+//! Finds secrets that are recognized by their form alone.
 
 use std::ops::Range;
 
@@ -47,7 +47,7 @@ pub(super) fn private_key(text: &str, word: &str, at: usize) -> Option<Range<usi
     Some(start..end.unwrap_or(text.len()))
 }
 
-/// A token known by how it begins, one of JSON with its signature, or one of a bot.
+/// A token recognized by its prefix, one of JSON with its signature, or one of a bot.
 pub(super) fn token(text: &str, word: &str, at: usize) -> Option<Range<usize>> {
     if word.len() < 11 {
         return None;
@@ -202,7 +202,7 @@ pub(super) fn scheme(text: &str, word: &str, at: usize) -> Option<Range<usize>> 
     (is_secret && blanks > 0).then_some(start..start + length)
 }
 
-/// Whether a header's value is a scheme with credentials behind it.
+/// Whether a header's value is a scheme followed by credentials.
 pub(super) fn is_credentials(line: &str) -> bool {
     const SCHEMES: [&str; 12] = [
         "basic",
@@ -252,8 +252,8 @@ fn is_user_and_password(base64: &str) -> bool {
     decoded.contains(&b':') && decoded.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// The value in the words behind a noun: "password is X", "password for the database is X", "password X".
-pub(super) fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
+/// The value in the words after a noun: "password is X", "password for the database is X", "password X".
+pub(super) fn named_in_words(kind: Name, rest: &str) -> Option<Range<usize>> {
     if !rest.starts_with([' ', '\t', '\'', '"']) {
         return None;
     }
@@ -290,7 +290,7 @@ pub(super) fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
         }
         word = next;
     }
-    let (value, how) = match linked {
+    let (value, form) = match linked {
         Some((link, value)) => (value, link.trim_end_matches(':')),
         None => (first, ""),
     };
@@ -302,7 +302,7 @@ pub(super) fn said(kind: Name, rest: &str) -> Option<Range<usize>> {
     let range = start..start + inner.len();
     let last =
         line[range.end.min(line.len())..].trim_matches(['"', '\'', '`', '.', ',', ';', '!', ')', ' ']).is_empty();
-    is_said(kind, inner, how, quoted, last).then_some(range)
+    is_said(kind, inner, form, quoted, last).then_some(range)
 }
 
 fn is_said(kind: Name, value: &str, link: &str, quoted: bool, last: bool) -> bool {

@@ -1,4 +1,4 @@
-//! Blanking secrets before anything is stored: passwords, keys, tokens, connection strings.
+//! Redacts secrets before anything is stored: passwords, keys, tokens, connection strings.
 //!
 //! Text is read once from left to right, word by word. At each word, rules check whether a secret begins there: by how a
 //! token begins (`rules`), by the name before a value (`names`, `value`), by the flag of a program, by the form of an
@@ -6,7 +6,7 @@
 //! the length of the text. What the rules know is data in `rules`, after gitleaks' published rule set.
 //!
 //! `redact::corpus` measures both kinds of error on tests/data/redact: secrets that are missed, and ordinary text that is
-//! blanked. NUL, which central's JSON cannot hold, is replaced too.
+//! redacted. NUL, which central's JSON cannot hold, is replaced too.
 
 mod arguments;
 mod bytes;
@@ -27,12 +27,12 @@ use serde_json::{Map, Value};
 
 use names::{Name, kind_of};
 use scan::Scanner;
-use value::How;
+use value::ValueForm;
 
-/// What stands in a secret's place.
+/// The replacement for a secret.
 pub const MARK: &str = "[redacted]";
 
-/// Blanks the secrets in the values of an object, at any depth; and any value whose name says that it is one.
+/// Redacts the secrets in the values of an object, at any depth, and each value whose name is that of a secret.
 pub fn object(fields: &mut Map<String, Value>) {
     for (name, value) in std::mem::take(fields) {
         let value = if is_secret_field(&name, &value) { blanked(value) } else { redacted(value) };
@@ -40,14 +40,14 @@ pub fn object(fields: &mut Map<String, Value>) {
     }
 }
 
-/// A field whose name says that it is a secret; text in it must be able to be one.
+/// Whether the field's name is that of a secret, and its value may be one.
 fn is_secret_field(name: &str, value: &Value) -> bool {
-    let how = How { quoted: true, ..How::default() };
+    let form = ValueForm { quoted: true, ..ValueForm::default() };
     match (kind_of(name), value) {
         (None, _) => false,
         (Some(Name::Header), Value::String(text)) => forms::is_credentials(text) || value::is_random(text),
         (Some(kind), Value::String(text)) => {
-            value::is_secret(kind, text, how) || text.contains(' ') && !text.contains("://")
+            value::is_secret(kind, text, form) || text.contains(' ') && !text.contains("://")
         }
         (Some(Name::Pass), Value::Number(_)) => false,
         (Some(_), _) => true,
@@ -68,7 +68,7 @@ fn redacted(mut value: Value) -> Value {
     value
 }
 
-/// A secret's own value: all that is in it but the shape.
+/// Redacts everything in a secret value except its structure.
 fn blanked(value: Value) -> Value {
     match value {
         Value::String(empty) if empty.is_empty() => Value::String(empty),
@@ -79,7 +79,7 @@ fn blanked(value: Value) -> Value {
     }
 }
 
-/// The text without its secrets; none if there are none in it.
+/// Returns the text with its secrets redacted; none if it contains no secret.
 pub fn text(text: &str) -> Option<String> {
     Scanner::new(text).redacted()
 }

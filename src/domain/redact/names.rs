@@ -1,8 +1,8 @@
-//! Does a name stand for a secret?
+//! Determines whether a name is that of a secret.
 
 use super::rules::{ABOUT, COUNTED, FUSED, KEYS, LAST, WITHIN, WORDS};
 
-/// What a name stands for, which decides what may be its value.
+/// The kind of secret that a name denotes, which decides what may be its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     /// A password: a word of the language may be one.
@@ -15,10 +15,10 @@ pub(super) enum Name {
     Header,
 }
 
-/// No more of a name is looked at, in bytes from its end.
+/// The longest part of a name that is checked, in bytes from its end.
 const LONGEST: usize = 64;
 
-/// What the name stands for, if it is a secret. `DB_PASS`, `apiKey` and `client-key-data` are names of secrets, `max_token`
+/// The kind of secret that the name denotes, if any. `DB_PASS`, `apiKey` and `client-key-data` are names of secrets, `max_token`
 /// and `password_file` are not.
 pub(super) fn kind_of(name: &str) -> Option<Name> {
     let words = words(name);
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_told_from_names_about_them() {
+    fn distinguishes_names_of_secrets_from_names_about_them() {
         for (name, kind) in [
             ("DB_PASS", Some(Name::Password)),
             ("dbPwd", Some(Name::Password)),

@@ -1,6 +1,6 @@
-//! Words behind the name of a secret that are no secret themselves.
+//! Words after the name of a secret that are not secrets.
 
-/// Values that say nothing.
+/// Values without information.
 pub(super) const CONSTANTS: &[&str] = &[
     "true",
     "false",
@@ -143,7 +143,7 @@ pub(super) const TYPES: &[&str] = &[
     "citext",
 ];
 
-/// Words after "the password is" that are no password.
+/// Words after "the password is" that are not passwords.
 pub(super) const ADJECTIVES: &[&str] = &[
     "absent",
     "bad",

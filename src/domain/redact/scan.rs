@@ -1,4 +1,4 @@
-//! Reading text word by word, and the values behind names.
+//! Scans text word by word, and finds the values after names.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use super::bytes::{closing, is_blank, is_word, run, skip_quote};
 use super::commands::Programs;
 use super::forms;
 use super::names::{Name, kind_of};
-use super::value::{How, is_random, is_secret};
+use super::value::{ValueForm, is_random, is_secret};
 
-/// No value is looked for further behind its name, in bytes.
+/// The largest distance between a name and its value, in bytes.
 const NEAR: usize = 200;
 
 pub(super) struct Scanner<'a> {
     pub text: &'a str,
     pub bytes: &'a [u8],
-    /// Where the line begins that is read.
+    /// Where the current line begins.
     pub line: usize,
-    /// What was called in that line so far.
+    /// The programs named in that line so far.
     pub programs: Programs,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Scanner<'a> {
         Some(kept)
     }
 
-    /// The secret that is found by what stands at `at`, a word of that length or another character.
+    /// The secret found by the word of length `word` at `at`, or by the character there.
     fn secret_at(&self, at: usize, word: usize) -> Option<Range<usize>> {
         let bytes = self.bytes;
         let found = match bytes[at] {
@@ -64,7 +64,7 @@ impl<'a> Scanner<'a> {
             b'*' if at == self.line => forms::pgpass(self.text, at, at),
             b'"' | b'\'' => arguments::converted(self.text, at),
             b'/' => self.programs.slash_secret(self.text, at),
-            b'<' if bytes[at..].starts_with(b"<<") => arguments::given(self.text, at, self.line),
+            b'<' if bytes[at..].starts_with(b"<<") => arguments::input(self.text, at, self.line),
             _ if word > 0 => self.secret_by_word(at, &self.text[at..at + word]),
             _ => None,
         };
@@ -86,7 +86,7 @@ impl<'a> Scanner<'a> {
             .or_else(|| forms::identified_by(self.text, word, at))
     }
 
-    /// The value behind a name that says it is a secret: `password=...`, `"api_key": "..."`, `--token ...`,
+    /// The value after the name of a secret: `password=...`, `"api_key": "..."`, `--token ...`,
     /// `<password>...</password>`, `password: |`, `the password is ...`.
     fn named(&self, word: &str, at: usize) -> Option<Range<usize>> {
         let bytes = self.bytes;
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         if let Some(value) = self.element(at, word) {
             return Some(value);
         }
-        // Most words are followed by a blank and another word: only a few of them are worth a look.
+        // Most words are followed by a blank and another word: only a few of them are checked.
         let follows = *bytes.get(end)?;
         if matches!(follows, b' ' | b'\t')
             && !may_be_a_noun(word)
@@ -124,7 +124,7 @@ impl<'a> Scanner<'a> {
         }
         match follows {
             _ if self.is_assigned(end) => self.assigned(kind, word, at),
-            _ => self.assigned(kind, word, at).or_else(|| self.said(kind, end)),
+            _ => self.assigned(kind, word, at).or_else(|| self.named_in_words(kind, end)),
         }
     }
 
@@ -156,8 +156,8 @@ impl<'a> Scanner<'a> {
         let length = run(bytes, open, |byte| !matches!(byte, b'<' | b'\n'));
         let opens = bytes.get(open - 1) == Some(&b'>') && bytes.get(open - 2) != Some(&b'/');
         let is_element = opens && bytes.get(open + length..).is_some_and(|behind| behind.starts_with(b"</"));
-        let how = How { quoted: true, ..How::default() };
-        if is_element { self.judged(kind, open..open + length, how) } else { None }
+        let form = ValueForm { quoted: true, ..ValueForm::default() };
+        if is_element { self.if_secret(kind, open..open + length, form) } else { None }
     }
 
     fn is_api_key(&self, at: usize) -> bool {
@@ -195,7 +195,11 @@ impl<'a> Scanner<'a> {
         let separator = run(bytes, start, |byte| matches!(byte, b'=' | b':'));
         if behind_quote > end && bytes.get(start) == Some(&b'>') {
             let length = run(bytes, start + 1, |byte| !matches!(byte, b'<' | b'\n'));
-            return self.judged(kind, start + 1..start + 1 + length, How { quoted: true, ..How::default() });
+            return self.if_secret(
+                kind,
+                start + 1..start + 1 + length,
+                ValueForm { quoted: true, ..ValueForm::default() },
+            );
         }
         let flag = word.starts_with('-') && separator == 0 && blanks > 0;
         let sign = bytes.get(start).copied().unwrap_or_default();
@@ -245,7 +249,7 @@ impl<'a> Scanner<'a> {
         let compared =
             separator > 1 || matches!(bytes.get(end + blanks).copied(), Some(b'!' | b'<')) || self.is_declared(at);
         let tight = (sign == b'=' && blanks == 0 && gap == 0) || flag;
-        let how = How {
+        let form = ValueForm {
             quoted,
             tight,
             colon,
@@ -264,9 +268,9 @@ impl<'a> Scanner<'a> {
         let before_bracket = || {
             let value = self.value_at(start, false);
             let is_shorter = is_whole && !quoted && value.end < end && is_random(&self.text[value.clone()]);
-            if is_shorter { self.judged(kind, value, how) } else { None }
+            if is_shorter { self.if_secret(kind, value, form) } else { None }
         };
-        self.judged(kind, value, how)
+        self.if_secret(kind, value, form)
             .or_else(before_bracket)
             .or_else(|| if quoted { None } else { self.alternative(kind, start, end) })
     }
@@ -282,7 +286,7 @@ impl<'a> Scanner<'a> {
         let value = self.value_at(start + at, false);
         let shown = self.text.get(value.clone())?;
         let fits = is_random(shown) && !shown.contains(' ');
-        if fits { self.judged(kind, value, How { quoted: true, ..How::default() }) } else { None }
+        if fits { self.if_secret(kind, value, ValueForm { quoted: true, ..ValueForm::default() }) } else { None }
     }
 
     /// `IDENTIFIED BY PASSWORD '...'`, `password "..."`.
@@ -314,8 +318,8 @@ impl<'a> Scanner<'a> {
         let separator = run(bytes, start, |byte| matches!(byte, b'=' | b':'));
         let start = start + separator + run(bytes, start + separator, is_blank);
         let value = self.value_at(start, true);
-        let how = How { quoted: value.start > start, tight: true, ..How::default() };
-        if separator == 0 { None } else { self.judged(kind, value, how) }
+        let form = ValueForm { quoted: value.start > start, tight: true, ..ValueForm::default() };
+        if separator == 0 { None } else { self.if_secret(kind, value, form) }
     }
 
     /// A header's value: all of the line where it has a scheme and credentials, or pairs of a cookie.
@@ -332,8 +336,8 @@ impl<'a> Scanner<'a> {
         let is_secret = match cookie {
             true => pair && (colon || quote > start),
             false => {
-                let how = How { quoted: quote > start, ..How::default() };
-                forms::is_credentials(line) || (!line.contains(' ') && is_secret(Name::Header, line, how))
+                let form = ValueForm { quoted: quote > start, ..ValueForm::default() };
+                forms::is_credentials(line) || (!line.contains(' ') && is_secret(Name::Header, line, form))
             }
         };
         is_secret.then_some(quote..quote + line.len())
@@ -369,14 +373,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// `the password is ...`, `use password ...`.
-    fn said(&self, kind: Name, end: usize) -> Option<Range<usize>> {
+    fn named_in_words(&self, kind: Name, end: usize) -> Option<Range<usize>> {
         let limit = self.text.len().min(end + NEAR);
         let limit = (end..=limit).rev().find(|at| self.text.is_char_boundary(*at))?;
-        forms::said(kind, &self.text[end..limit]).map(|value| value.start + end..value.end + end)
+        forms::named_in_words(kind, &self.text[end..limit]).map(|value| value.start + end..value.end + end)
     }
 
-    fn judged(&self, kind: Name, value: Range<usize>, how: How) -> Option<Range<usize>> {
-        is_secret(kind, self.text.get(value.clone())?, how).then_some(value)
+    fn if_secret(&self, kind: Name, value: Range<usize>, form: ValueForm) -> Option<Range<usize>> {
+        is_secret(kind, self.text.get(value.clone())?, form).then_some(value)
     }
 
     /// Nothing but indentation, the sign of a diff or a list, or `export` stands before it in its line.

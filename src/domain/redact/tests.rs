@@ -1,4 +1,4 @@
-//! Secrets that are found, text that stays.
+//! Secrets that are found, and text that is kept.
 
 use super::*;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SECRET: &str = "Hunter2xyz";
 
 #[test]
-fn secrets_in_text() {
+fn redacts_secrets_in_text() {
     for (before, after) in [
         ("postgres://me:Hunter2xyz@db:5432/x?sslmode=require", "postgres://[redacted]@db:5432/x?sslmode=require"),
         ("redis://:Hunter2xyz@cache/0", "redis://[redacted]@cache/0"),
@@ -47,7 +47,7 @@ fn secrets_in_text() {
 }
 
 #[test]
-fn what_is_no_secret_stays() {
+fn ordinary_text_is_kept() {
     for harmless in [
         "",
         "max_tokens=4096, input_tokens: 17",
@@ -66,7 +66,7 @@ fn what_is_no_secret_stays() {
 }
 
 #[test]
-fn fields_whose_name_says_secret() {
+fn redacts_fields_with_names_of_secrets() {
     let mut fields = json!({
         "db_password": SECRET, "x": {"clientSecret": [SECRET, 7, null, true], "AWS_SECRET_ACCESS_KEY": {"a": SECRET}},
         "list": [{"token": SECRET}, "token=Hunter2xyz"], "tokens": 12, "PWD": "/home", "pin": 4, "password": "",
@@ -95,8 +95,8 @@ proptest! {
     #[test]
     fn no_secret_survives_at_any_depth(
         (secret, value) in ("[A-Za-z0-9]{24,60}", 0_usize..7, ".{0,20}[ \n(]", "[ \n)\"].{0,20}").prop_flat_map(
-            |(secret, how, before, after)| {
-                let leaf = match how {
+            |(secret, form, before, after)| {
+                let leaf = match form {
                     0 => format!("{before}password={secret}{after}"),
                     1 => format!("{before}\"my_api_key\": \"{secret}\"{after}"),
                     2 => format!("{before}postgres://me:{secret}@db/x{after}"),
@@ -120,7 +120,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_read_and_what_is_kept_is_of_it(before in ".{0,200}") {
+    fn keeps_only_parts_of_any_text(before in ".{0,200}") {
         let after = text(&before).unwrap_or_else(|| before.clone());
         let mut rest = before.as_str();
         for kept in after.split(MARK).flat_map(|part| part.split('\u{fffd}')) {
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn text_made_of_the_rules_own_pieces_is_read(
+    fn scans_text_made_of_the_rules_own_pieces(
         pieces in prop::collection::vec(
             prop::sample::select(vec!["password", "=", ": ", "\"", "\\", "'", "://", "@", "Bearer ", "-----BEGIN ", "PRIVATE KEY-----",
                 "eyJ", ".", "--token", "<<", "<", "EOF", "echo ", "|", "sudo -S ", "mstsc /p:", "send \"", "\\r", "net use ", "set ",
@@ -145,7 +145,7 @@ proptest! {
 }
 
 #[test]
-fn long_text_takes_time_in_proportion() {
+fn time_is_linear_in_the_length() {
     for piece in [
         "://",
         "password=\"",
@@ -174,7 +174,7 @@ fn long_text_takes_time_in_proportion() {
         let text_of = |size: usize| piece.repeat(size / piece.len());
         let began = Instant::now();
         text(&text_of(1 << 17));
-        // Were it quadratic, it would take hours.
+        // Quadratic time would be hours.
         assert!(began.elapsed() < Duration::from_secs(10), "{piece:?}: {:?}", began.elapsed());
     }
 }

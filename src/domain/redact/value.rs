@@ -1,11 +1,12 @@
-//! Is a value behind the name of a secret one? Code, configuration and prose name secrets all the time without giving one.
+//! Determines whether a value after the name of a secret is one. Code, configuration and prose often name secrets without
+//! containing one.
 
 use super::names::{Name, kind_of};
 use super::plain_words::{CONSTANTS, TYPES};
 
-/// How a value stands behind its name.
+/// How a value follows its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct How {
+pub(super) struct ValueForm {
     /// Between quotation marks.
     pub quoted: bool,
     /// `name=value`, without blanks.
@@ -19,55 +20,55 @@ pub(super) struct How {
 }
 
 /// Whether the value is a secret.
-pub(super) fn is_secret(name: Name, value: &str, how: How) -> bool {
-    let value = if how.quoted { value } else { value.trim_end_matches([';', ',', '.']) };
+pub(super) fn is_secret(name: Name, value: &str, form: ValueForm) -> bool {
+    let value = if form.quoted { value } else { value.trim_end_matches([';', ',', '.']) };
     let lower = value.to_ascii_lowercase();
     if value.is_empty() || is_placeholder(value) || CONSTANTS.contains(&lower.as_str()) {
         return false;
     }
-    if TYPES.contains(&lower.as_str()) || is_path_or_address(value) || (!how.quoted && is_code(value)) {
+    if TYPES.contains(&lower.as_str()) || is_path_or_address(value) || (!form.quoted && is_code(value)) {
         return false;
     }
     if value.bytes().all(|byte| byte.is_ascii_digit()) {
         return match name {
             Name::Password => value.len() >= 4,
-            Name::Pass => value.len() >= 4 && (how.quoted || how.tight),
+            Name::Pass => value.len() >= 4 && (form.quoted || form.tight),
             Name::Token => value.len() >= 16,
             Name::Header => false,
         };
     }
     if value.contains([' ', '\t']) {
-        return how.quoted && !is_label(name, value);
+        return form.quoted && !is_label(name, value);
     }
     match name {
         Name::Header => is_random(value),
         // A variable that is named after what it holds.
         _ if value.contains('_') && is_identifier(value) && kind_of(value).is_some() => false,
-        _ if is_plain_word(value) => is_secret_word(name, value, how),
-        _ if how.code && !how.quoted => is_random(value) && (!is_identifier(value) || is_generated(value)),
-        Name::Token => value.len() >= 6 && (is_random(value) || (how.tight && value.len() >= 16)),
-        Name::Pass if !how.quoted && !how.tight => is_random(value),
+        _ if is_plain_word(value) => is_secret_word(name, value, form),
+        _ if form.code && !form.quoted => is_random(value) && (!is_identifier(value) || is_generated(value)),
+        Name::Token => value.len() >= 6 && (is_random(value) || (form.tight && value.len() >= 16)),
+        Name::Pass if !form.quoted && !form.tight => is_random(value),
         Name::Pass | Name::Password => true,
     }
 }
 
 /// A value of letters alone, which may be an identifier or a word of prose.
-fn is_secret_word(name: Name, value: &str, how: How) -> bool {
+fn is_secret_word(name: Name, value: &str, form: ValueForm) -> bool {
     let first = value.as_bytes()[0];
     let is_capital = first.is_ascii_uppercase() && value.bytes().any(|byte| byte.is_ascii_lowercase());
     if is_random(value) {
         return true;
     }
-    if kind_of(value).is_some() || (is_capital && !how.quoted && !how.tight) {
+    if kind_of(value).is_some() || (is_capital && !form.quoted && !form.tight) {
         return false;
     }
     match name {
-        Name::Token => (how.quoted || how.tight) && value.len() >= 16 && !value.contains('_'),
+        Name::Token => (form.quoted || form.tight) && value.len() >= 16 && !value.contains('_'),
         Name::Header => false,
-        Name::Pass => (how.quoted || how.tight) && !is_capital,
-        Name::Password if how.quoted => true,
+        Name::Pass => (form.quoted || form.tight) && !is_capital,
+        Name::Password if form.quoted => true,
         // `password: add a meter`, `let password = input;`
-        Name::Password => !how.code && !how.more && value.len() >= 3,
+        Name::Password => !form.code && !form.more && value.len() >= 3,
     }
 }
 
@@ -75,7 +76,7 @@ fn is_plain_word(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-')
 }
 
-/// What stands in the place of a secret: a variable, a template, asterisks.
+/// Whether the value is a placeholder for a secret: a variable, a template, asterisks.
 pub(super) fn is_placeholder(value: &str) -> bool {
     let bytes = value.as_bytes();
     let Some(&first) = bytes.first() else { return true };
@@ -148,7 +149,7 @@ fn is_path_or_address(value: &str) -> bool {
             .any(|end| value.ends_with(end) && value.len() > end.len())
 }
 
-/// Calls, paths of modules and members: what a program computes.
+/// Whether the value is code: calls, paths of modules, members.
 fn is_code(value: &str) -> bool {
     let is_member = |text: &str| {
         text.contains('.')
@@ -199,7 +200,7 @@ fn is_version(value: &str) -> bool {
         && digits.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Text in quotation marks that a person reads: `"Enter your password"`.
+/// Quoted text for a user: `"Enter your password"`.
 fn is_label(name: Name, value: &str) -> bool {
     const SAID: [&str; 22] = [
         "your", "password", "token", "secret", "must", "cannot", "please", "enter", "required", "invalid", "is", "not",
@@ -213,7 +214,7 @@ fn is_label(name: Name, value: &str) -> bool {
     wordlike && (said || name != Name::Password || value.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
-/// Text that no language has as a word: letters with digits, with other signs, or with both cases in no order.
+/// Text that is not a word of a language: letters with digits, with other signs, or with mixed cases.
 pub(super) fn is_random(value: &str) -> bool {
     let count = |such: fn(&u8) -> bool| value.bytes().filter(&such).count();
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));

@@ -42,7 +42,10 @@ impl World {
         let Some((key, id)) = self.any_session(host) else { return };
         let context_percent = Some(self.below(101) as u8);
         let current_epic = (self.below(3) == 0).then(|| self.epic());
-        self.submit(host, Command::Heartbeat { key, id, beat: Heartbeat { context_percent, current_epic } });
+        self.submit(
+            host,
+            Command::Heartbeat { key, id, beat: Heartbeat { context_percent, current_epic, ..Heartbeat::default() } },
+        );
     }
 
     pub(super) fn append(&mut self, host: usize) {
@@ -199,6 +202,7 @@ fn pretended_record(command: &Command, at: Timestamp) -> Record {
     let Command::Register { seed, process, .. } = command else { unreachable!("only registrations") };
     let id = InstanceId::generate(&Project::parse("odin").unwrap(), InstanceType::Ps, *seed);
     Record {
+        work: None,
         session: foreign_session(id, at),
         owner_uid: 1000,
         process: *process,

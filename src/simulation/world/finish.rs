@@ -135,7 +135,7 @@ impl World {
             self.model.sessions.iter().map(|(key, expected)| (*key, expected.id.clone(), expected.host)).collect();
         for (key, id, host) in sessions {
             if self.below(3) > 0 {
-                let beat = Heartbeat { context_percent: Some(self.below(101) as u8), current_epic: None };
+                let beat = Heartbeat { context_percent: Some(self.below(101) as u8), ..Heartbeat::default() };
                 self.submit(host, Command::Heartbeat { key, id, beat });
             }
         }

@@ -5,7 +5,7 @@ use crate::domain::Process;
 use rusqlite::{OptionalExtension, params};
 
 use crate::domain::agent::{AgentSignal, SessionCandidate, SessionCandidates, StartSource, ValidReport};
-use crate::domain::{InstanceId, MachineName, Status};
+use crate::domain::{InstanceId, MachineName, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::tables::agent_ids::Use;
@@ -23,6 +23,8 @@ pub struct ReceivedReport {
     pub host_machine: MachineName,
     /// Whether a process still runs.
     pub lives: fn(Process) -> bool,
+    /// The present time, also for a report that was made earlier and spooled.
+    pub now: Timestamp,
 }
 
 pub(in crate::store) fn candidates(op: &Op<'_>, received: &ReceivedReport) -> Result<SessionCandidates, StoreError> {

@@ -15,19 +15,22 @@ use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, 
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
-use crate::store::ops::{agent_candidates, promised_ids};
+use crate::store::ops::session_work::{WorkChange, WorkReport};
+use crate::store::ops::{agent_candidates, promised_ids, session_work};
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
 
 /// What became of a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReportResult {
     pub record: Record,
     /// The session began with this report.
     pub created: bool,
     /// Another process than before is to be watched.
     pub process_changed: bool,
+    /// More changed than the time of the heartbeat.
+    pub is_urgent: bool,
 }
 
 /// # Errors
@@ -46,7 +49,7 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
             return Err(StoreError::NotFound(report.claude_session_uuid.clone().unwrap_or_default()));
         }
     };
-    let before = existing(op.db, id.as_str())?.process;
+    let before = existing(op.db, id.as_str())?;
     match &verdict {
         Resolution::Adopt(id) => adopt(op, id, &received)?,
         Resolution::Close(id) | Resolution::Abandon(id) => end(op, id, &received)?,
@@ -55,16 +58,23 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
     if let (false, Some(process)) = (runs, received.process) {
         session_processes::remove(op.db, Some(&id), process)?;
     }
+    let mut work = WorkChange::default();
     if runs {
         if let Some(other) = by_process.filter(|other| other.id != id) {
             leave(op, &other.id)?;
         }
         remember(op.db, &received, &id)?;
         note_kind(op.db, &received, &id)?;
+        let of_work =
+            WorkReport { activity: report.activity.as_ref(), update: report.work.as_ref(), at: Some(report.at) };
+        work = session_work::apply(op.db, &id, &of_work, received.now)?;
         promised_ids::keep(op, report.promised_id.as_ref(), &id)?;
     }
     let record = existing(op.db, id.as_str())?;
-    Ok(ReportResult { process_changed: record.process != before || created, record, created })
+    let process_changed = record.process != before.process || created;
+    let unchanged = Session { last_heartbeat: record.session.last_heartbeat, ..before.session };
+    let is_urgent = created || process_changed || work.is_urgent || record.session != unchanged;
+    Ok(ReportResult { process_changed, is_urgent, record, created })
 }
 
 fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
@@ -76,7 +86,7 @@ fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), 
     let mut record = existing(op.db, id.as_str())?;
     let before = record.clone();
     let report = &received.report;
-    let beat = Heartbeat { context_percent: report.context_percent, current_epic: None };
+    let beat = Heartbeat { context_percent: report.context_percent, ..Heartbeat::default() };
     record.session.heartbeat(&beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
     if let Some(process) = received.process {
         if received.is_other(before.process) {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::domain::{HistoryRecord, InstanceId, RecordKind, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::tables::sessions;
+use crate::store::tables::{session_work, sessions};
 
 /// No body of a record that is larger, in bytes, is read: a mirrored one may have any size.
 const LARGEST: i64 = 256 << 10;
@@ -15,6 +15,7 @@ pub(in crate::store) fn query(db: &Connection, session: &InstanceId) -> Result<S
         checkpoint: newest(db, session, RecordKind::Checkpoint, 1)?.pop(),
         events: newest(db, session, RecordKind::Event, SessionHistory::EVENTS)?,
         commands: newest(db, session, RecordKind::Command, SessionHistory::COMMANDS)?,
+        work: session_work::shared(db, session)?.map(|(work, _)| work),
     })
 }
 

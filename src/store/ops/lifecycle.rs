@@ -7,7 +7,8 @@ use crate::domain::Process;
 use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
-use crate::store::ops::idempotency;
+use crate::store::ops::session_work::WorkReport;
+use crate::store::ops::{idempotency, session_work};
 use crate::store::sqlite::writer;
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
@@ -49,7 +50,13 @@ pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Re
         sessions::save(op, &mut record)?;
     }
     before.last_heartbeat = record.session.last_heartbeat;
-    let is_urgent = before != record.session;
+    let mut is_urgent = before != record.session;
+    if let Some(event) = &beat.activity {
+        let report = WorkReport { activity: Some(event), ..WorkReport::default() };
+        let change = session_work::apply(op.db, &record.session.instance_id, &report, op.now)?;
+        record.work = change.summary.or(record.work);
+        is_urgent |= change.is_urgent;
+    }
     Ok((record, is_urgent))
 }
 

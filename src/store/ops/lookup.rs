@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp};
+use crate::domain::activity::ActivityState;
+use crate::domain::{InstanceId, MachineName, Project, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::tables::columns::{OURS, mirrored, ours};
@@ -11,7 +12,7 @@ use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
 
 /// What an id, or the beginning of one, leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
     One(Box<Record>),
     /// Up to [`CANDIDATES`], most recent heartbeat first.
@@ -30,6 +31,8 @@ pub struct Filter {
     pub status: Option<Status>,
     /// Only sessions of this host.
     pub local: bool,
+    /// Only sessions with this activity, which an active session alone has.
+    pub activity: Option<ActivityState>,
     /// Closed sessions are listed only if they ended after this moment.
     pub closed_since: Option<Timestamp>,
 }
@@ -40,6 +43,13 @@ impl Filter {
         self.project.as_ref().is_none_or(|project| *project == record.session.project)
             && self.machine.as_ref().is_none_or(|machine| *machine == record.session.host_machine)
             && !(self.local && record.mirrored)
+    }
+
+    /// Whether a session with this status and this work is one with the status and the activity that are asked for.
+    pub(in crate::store) fn fits_state(&self, status: Status, work: Option<&WorkSummary>) -> bool {
+        let activity = || work?.activity.as_ref().map(|activity| activity.state);
+        self.status.is_none_or(|wanted| status == wanted)
+            && self.activity.is_none_or(|wanted| status == Status::Active && activity() == Some(wanted))
     }
 }
 
@@ -119,7 +129,7 @@ pub(in crate::store) fn list_piece(op: &Op<'_>, filter: &Filter, after: i64) -> 
         )?
         .collect::<Result<Vec<_>, _>>()?;
     let next = last.filter(|_| records.len() == LIST_PIECE);
-    records.retain(|r| filter.status.is_none_or(|status| op.status_of(&r.session) == status));
+    records.retain(|record| filter.fits_state(op.status_of(&record.session), record.work.as_deref()));
     Ok(ListPiece { records, next })
 }
 

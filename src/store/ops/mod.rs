@@ -12,5 +12,6 @@ pub(in crate::store) mod promised_ids;
 pub(in crate::store) mod resume;
 pub(in crate::store) mod retention;
 pub(in crate::store) mod session_page;
+pub(in crate::store) mod session_work;
 pub(in crate::store) mod spooled_writes;
 pub(in crate::store) mod user_limits;

@@ -40,7 +40,7 @@ pub struct NewOwner {
 }
 
 /// What came of a wish to go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Resumption {
     Done(Box<Resumed>),
     /// Up to [`CANDIDATES`], most recent heartbeat first.
@@ -54,7 +54,7 @@ pub enum Resumption {
     None,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Resumed {
     /// The session as resumed.
     pub session: Record,

@@ -16,7 +16,7 @@ use crate::store::op::Op;
 use crate::store::ops::lookup::{Counts, Filter};
 use crate::store::tables::columns::{OURS, columns};
 use crate::store::tables::session_record::Record;
-use crate::store::tables::sessions;
+use crate::store::tables::{session_work, sessions};
 
 /// A place between two pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,11 @@ columns! {
         InstanceId = "instance_id",
         Status = "status",
     }
+    "iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = sessions.instance_id), NULL)"
 }
+
+/// What is selected behind the columns, where the activity is asked for.
+const SUMMARY: usize = Column::ALL.len();
 
 /// Reads at most `limit` sessions after the cursor. Of the others only what orders and counts them is read.
 pub(in crate::store) fn read(
@@ -141,12 +145,15 @@ pub(in crate::store) fn read(
         filter.machine.as_ref().map(|machine| machine.as_str()),
         filter.local,
         filter.closed_since.map(Timestamp::micros),
+        filter.activity.is_some(),
     ])?;
     while let Some(row) = rows.next()? {
         let last_heartbeat: i64 = row.get(Column::LastHeartbeat.at())?;
         let recorded = sessions::parsed(row, Column::Status.at(), Status::parse)?;
         let status = op.status(recorded, Timestamp::from_micros(last_heartbeat));
-        if filter.status.is_some_and(|wanted| wanted != status) {
+        let summary: Option<String> = row.get(SUMMARY)?;
+        let summary = summary.as_deref().and_then(session_work::read_summary);
+        if !filter.fits_state(status, summary.as_deref()) {
             continue;
         }
         counts.add(status);

@@ -18,8 +18,17 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 7] =
-    ["sessions", "aliases", "metadata", "records", "checkpoints_due", "claude_ids", "imported_requests"];
+const TABLES: [&str; 9] = [
+    "sessions",
+    "aliases",
+    "metadata",
+    "records",
+    "checkpoints_due",
+    "claude_ids",
+    "imported_requests",
+    "session_work",
+    "work_snapshots",
+];
 
 /// The former names of tables and columns: a damaged store may be of an earlier schema.
 const RENAMED: [(&str, &str); 4] = [
@@ -41,7 +50,7 @@ pub(in crate::store) fn carry_over(
 ) -> Result<Carried, StoreError> {
     let copy = copy.transaction()?;
     let mut carried = Carried::default();
-    for table in TABLES {
+    for table in TABLES.into_iter().filter(|table| may_have_table(damaged, table)) {
         let rows = copy_table(damaged, &copy, table)?;
         carried.unreadable |= rows.is_none_or(|(_, complete)| !complete);
         if table == "sessions" {
@@ -54,13 +63,20 @@ pub(in crate::store) fn carry_over(
     )?;
     copy.execute("UPDATE OR IGNORE metadata SET name = ?1 WHERE name = 'mirror_round'", [metadata::MIRROR_GENERATION])?;
     mirror_cursor::read_anew(&copy)?;
-    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids"] {
+    for of_session in ["aliases", "records", "checkpoints_due", "claude_ids", "session_work", "work_snapshots"] {
         let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
         copy.execute(&orphans, [])?;
     }
     ledger::forget_synced_records(&copy)?;
     copy.commit()?;
     Ok(carried)
+}
+
+/// Whether a store has this table, or may have it: one of an earlier schema lacks what was added since.
+fn may_have_table(source: &Connection, table: &str) -> bool {
+    let former = RENAMED.iter().find(|(name, _)| *name == table).map_or(table, |(_, former)| former);
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name IN (?1, ?2))";
+    source.query_row(exists, [table, former], |row| row.get(0)).unwrap_or(true)
 }
 
 /// Copies one table from both ends towards the damage between them; says how many rows came, and

@@ -3,9 +3,11 @@
 use rusqlite::Connection;
 
 use crate::domain::Process;
-use crate::domain::{Heartbeat, InstanceId, MachineName, Timestamp};
+use crate::domain::work::WorkUpdate;
+use crate::domain::{Heartbeat, InstanceId, MachineName, SessionWork, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::{Op, OpContext};
+use crate::store::ops;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::agent_reports::ReportResult;
 use crate::store::ops::idempotency::{Once, RequestKey};
@@ -18,10 +20,11 @@ use crate::store::ops::session_page::{Cursor, SessionPage};
 use crate::store::ops::spooled_writes::{Import, Imported};
 use crate::store::ops::{
     agent_reports, idempotency, lifecycle, lookup, machines, promised_ids, resume, retention, session_page,
-    spooled_writes,
+    spooled_writes, user_limits,
 };
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
+use crate::store::tables;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 
@@ -94,14 +97,40 @@ impl Store {
     /// Applies an agent's report: it begins, continues or ends a session.
     pub async fn report_agent(&self, received: ReceivedReport, context: OpContext) -> Result<ReportResult, StoreError> {
         let attempt = || {
-            let received = received.clone();
-            self.write_limited(context, move |op| agent_reports::apply_report(op, received))
+            let (received, limits, urgent) = (received.clone(), self.user_limits, self.urgent.clone());
+            let apply = move |op: &Op<'_>| {
+                let result = agent_reports::apply_report(op, received)?;
+                if result.is_urgent {
+                    urgent.write();
+                }
+                Ok(result)
+            };
+            self.writer.submit(move |db| user_limits::limited(limits.as_ref(), &Op::new(db, context), apply))
         };
         let sighted = self.with_room(attempt).await?;
         if sighted.process_changed {
             self.announce_process(&sighted.record);
         }
         Ok(sighted)
+    }
+
+    /// What the session with this id does and works on; `None` if nothing was reported.
+    pub async fn work(&self, id: InstanceId) -> Result<Option<SessionWork>, StoreError> {
+        self.read(move |db| Ok(tables::session_work::shared(db, &id)?.map(|(work, _)| work))).await
+    }
+
+    /// Records what a client states of a session's work.
+    pub async fn record_work(
+        &self,
+        id: String,
+        update: WorkUpdate,
+        context: OpContext,
+    ) -> Result<SessionWork, StoreError> {
+        let attempt = || {
+            let (id, update) = (id.clone(), update.clone());
+            self.write_limited(context, move |op| ops::session_work::record(op, &id, &update))
+        };
+        self.with_room(attempt).await
     }
 
     /// Applies spooled requests, each once however often it is offered, in one transaction.

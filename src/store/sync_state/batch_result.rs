@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::{parked, selection};
-use crate::store::tables::{metadata, sessions};
+use crate::store::tables::{metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
@@ -111,6 +111,8 @@ impl BatchResult {
 pub struct SessionResult {
     pub instance_id: InstanceId,
     pub version: i64,
+    /// The version of its work that central has, if that was sent and stored.
+    pub work_version: Option<i64>,
     pub how: SessionOutcome,
 }
 
@@ -147,7 +149,10 @@ pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_
 pub(in crate::store) fn settle(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
     let db = op.db;
     let mut renamed = Vec::new();
-    for SessionResult { instance_id, version, how } in &settling.sessions {
+    for SessionResult { instance_id, version, work_version, how } in &settling.sessions {
+        if let Some(version) = work_version {
+            session_work::acknowledge(db, instance_id, *version)?;
+        }
         match how {
             SessionOutcome::Taken => taken(db, instance_id, *version)?,
             SessionOutcome::ClosedElsewhere { closed_at } => {

@@ -1,4 +1,4 @@
-//! What follows for the events in the store when central's tables change: those of types that central does not take
+//! What follows for the events and the work in the store when central's tables change: those of types that central does not take
 //! are parked, and those that were parked for that reason alone are freed once it takes them.
 //!
 //! The first turn writes what central has, which appending goes by from then on, and a mark that the events which
@@ -7,12 +7,12 @@
 
 use rusqlite::{Connection, Params, Row, params};
 
-use crate::domain::{HistoryTables, RecordKind, Timestamp};
+use crate::domain::{HistoryTables, RecordKind, TableState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::sync_state::record_outbox;
 use crate::store::sync_state::record_outbox::UNKNOWN_TYPE;
-use crate::store::tables::metadata;
+use crate::store::tables::{metadata, session_work};
 
 /// Metadata that is there until all events have been examined.
 const INCOMPLETE: &str = "central_history_incomplete";
@@ -21,8 +21,16 @@ const INCOMPLETE: &str = "central_history_incomplete";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum LearnPlace {
     Start,
-    Parked { after: (i64, i64) },
-    Unsynced { after_seq: i64 },
+    Parked {
+        after: (i64, i64),
+    },
+    Unsynced {
+        after_seq: i64,
+    },
+    /// After the events, the sessions whose work central lacks.
+    Work {
+        after_row: i64,
+    },
 }
 
 impl LearnPlace {
@@ -47,7 +55,8 @@ pub(in crate::store) fn turn(
     match place {
         LearnPlace::Start => begin(db, there),
         LearnPlace::Parked { after } => free(db, there, after).map(Some),
-        LearnPlace::Unsynced { after_seq } => park(db, there, after_seq, at),
+        LearnPlace::Unsynced { after_seq } => park(db, there, after_seq, at).map(Some),
+        LearnPlace::Work { after_row } => offer_work(db, there, after_row, at),
     }
 }
 
@@ -79,12 +88,7 @@ fn free(db: &Connection, there: &HistoryTables, after: (i64, i64)) -> Result<Lea
     })
 }
 
-fn park(
-    db: &Connection,
-    there: &HistoryTables,
-    after_seq: i64,
-    at: Timestamp,
-) -> Result<Option<LearnPlace>, StoreError> {
+fn park(db: &Connection, there: &HistoryTables, after_seq: i64, at: Timestamp) -> Result<LearnPlace, StoreError> {
     let events = events(
         db,
         there,
@@ -97,7 +101,22 @@ fn park(
         park.execute(params![event.seq, at.micros(), UNKNOWN_TYPE])?;
     }
     if let Some(last) = events.last().filter(|_| events.len() == ROWS) {
-        return Ok(Some(LearnPlace::Unsynced { after_seq: last.seq }));
+        return Ok(LearnPlace::Unsynced { after_seq: last.seq });
+    }
+    Ok(LearnPlace::Work { after_row: i64::MIN })
+}
+
+/// A table for work that was not there before: what waits for it is pushed.
+fn offer_work(
+    db: &Connection,
+    there: &HistoryTables,
+    after_row: i64,
+    at: Timestamp,
+) -> Result<Option<LearnPlace>, StoreError> {
+    if there.work == TableState::Usable
+        && let Some(after_row) = session_work::offer_unsynced(db, after_row, ROWS, at)?
+    {
+        return Ok(Some(LearnPlace::Work { after_row }));
     }
     metadata::delete(db, INCOMPLETE)?;
     Ok(None)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, PullQuery};
-use crate::domain::{HistoryRecord, Session, Status, TimedSession};
+use crate::domain::{HistoryRecord, Session, SessionWork, Status, TimedSession};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::Budget;
@@ -15,7 +15,7 @@ use crate::store::sync_state::batch_result::Renamed;
 use crate::store::sync_state::{batch_result, mirror_cursor, mirror_history, mirror_share};
 use crate::store::tables::columns::mirrored;
 use crate::store::tables::session_record::Record;
-use crate::store::tables::{metadata, sessions};
+use crate::store::tables::{metadata, session_work, sessions};
 
 /// What came of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,9 @@ const TURN: usize = 250;
 /// A session is deleted with its history.
 const DELETED_AT_ONCE: usize = 25;
 
+/// A snapshot of the work takes up to five pages.
+const SNAPSHOTS_AT_ONCE: usize = 50;
+
 /// How much older than the truth the time on disk may be.
 const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,7 @@ pub(in crate::store) struct Turn {
     begins: bool,
     gone: Vec<DeletedSession>,
     sessions: Vec<TimedSession>,
+    work: Vec<SessionWork>,
     history: Vec<HistoryRecord>,
     /// It ends the reading: where the next one begins.
     next_since: Option<u64>,
@@ -59,21 +63,25 @@ pub(in crate::store) struct Turn {
 impl Turn {
     /// The parts of a page, in order: deletions first, the end of the reading last.
     pub fn of(reading: &PullQuery, changes: ChangePage) -> Vec<Self> {
-        let rows = changes.sessions.len() + changes.gone.len() * (TURN / DELETED_AT_ONCE) + changes.history.len();
+        let rows = changes.sessions.len()
+            + changes.gone.len() * (TURN / DELETED_AT_ONCE)
+            + changes.work.len() * (TURN / SNAPSHOTS_AT_ONCE)
+            + changes.history.len();
         let begins = reading.is_whole() && reading.after.is_none();
         let next_since = match changes.rest {
             Continuation::Complete { next_since } => Some(next_since),
             Continuation::More(_) | Continuation::Restart => None,
         };
-        let ChangePage { sessions, gone, history, .. } = changes;
+        let ChangePage { sessions, work, gone, history, .. } = changes;
         let is_whole = reading.is_whole();
         // What a reading of everything did not meet is deleted before its end.
         if rows <= TURN && !(is_whole && next_since.is_some()) {
-            return vec![Self { is_whole, begins, gone, sessions, history, next_since }];
+            return vec![Self { is_whole, begins, gone, sessions, work, history, next_since }];
         }
         let mut turns = vec![Self { is_whole, begins, ..Self::default() }];
         turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { is_whole, gone, ..Self::default() }));
         turns.extend(chunks(sessions, TURN).map(|sessions| Self { is_whole, sessions, ..Self::default() }));
+        turns.extend(chunks(work, SNAPSHOTS_AT_ONCE).map(|work| Self { is_whole, work, ..Self::default() }));
         turns.extend(chunks(history, TURN).map(|history| Self { is_whole, history, ..Self::default() }));
         turns.push(Self { is_whole, next_since, ..Self::default() });
         turns.retain(|turn| turn.begins || turn.rows() > 0 || turn.finishes());
@@ -81,7 +89,7 @@ impl Turn {
     }
 
     fn rows(&self) -> usize {
-        self.gone.len() + self.sessions.len() + self.history.len()
+        self.gone.len() + self.sessions.len() + self.work.len() + self.history.len()
     }
 
     /// Does it delete sessions?
@@ -123,6 +131,7 @@ pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, S
     for session in &turn.sessions {
         imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
     }
+    turn.work.iter().try_for_each(|work| session_work::upsert_mirrored(db, work))?;
     mirror_history::keep_history(db, &turn.history)?;
     if let Some(next_since) = turn.next_since {
         if turn.is_whole {

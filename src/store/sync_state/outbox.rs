@@ -5,13 +5,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{HistoryRecord, RecordKind, Timestamp};
+use crate::domain::{HistoryRecord, RecordKind, SessionWork, TableState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sync_state::record_outbox::Waiting;
 use crate::store::sync_state::selection::{BatchLimit, Skip};
 use crate::store::sync_state::{record_outbox, selection};
 use crate::store::tables::session_record::Record;
-use crate::store::tables::sessions;
+use crate::store::tables::{session_work, sessions};
 
 /// How much waits for central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,12 +35,21 @@ impl Backlog {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pending {
     pub sessions: Vec<Record>,
+    /// What central lacks of the work of some of these sessions.
+    pub work: Vec<UnsyncedWork>,
     /// Of these sessions, or of such as central has, in the order in which they were appended.
     pub records: Vec<HistoryRecord>,
     /// Whether more waits.
     pub more: bool,
     /// Where the last of the sessions stands among those that wait, if others may stand behind it.
     pub last: Option<OutboxPosition>,
+}
+
+/// What central lacks of the work of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnsyncedWork {
+    pub work: SessionWork,
+    pub version: i64,
 }
 
 /// A place among the sessions that wait. One whose version is on its way keeps its place until that is settled.
@@ -60,11 +69,11 @@ const BESIDE_SESSIONS: usize = 16 << 10;
 
 /// The sessions that central lacks, longest waiting first, and the records that may travel beside them.
 pub(in crate::store) fn pending(db: &Connection, limit: BatchLimit, skip: &Skip) -> Result<Pending, StoreError> {
-    let Pending { sessions, more: full, last, .. } = pending_behind(db, OutboxPosition::FIRST, limit, skip)?;
+    let Pending { sessions, work, more: full, last, .. } = pending_behind(db, OutboxPosition::FIRST, limit, skip)?;
     let bytes = if sessions.is_empty() { limit.bytes } else { limit.bytes.min(BESIDE_SESSIONS) };
     let beside = BatchLimit { bytes, ..limit };
     let Waiting { records, more } = record_outbox::pending(db, &sessions, !full, beside, skip)?;
-    Ok(Pending { sessions, records, more: full || more, last })
+    Ok(Pending { sessions, work, records, more: full || more, last })
 }
 
 /// The sessions that central lacks and that have not waited as long as the one at that place; no records.
@@ -78,6 +87,7 @@ pub(in crate::store) fn pending_behind(
     if skip.all_sessions {
         return Ok(found);
     }
+    let takes_work = takes_work(db)?;
     let mut statement = db.prepare_cached(&format!(
         "SELECT {}, s.rowid FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
              AND (unsynced_since, s.rowid) > (?1, ?2) \
@@ -89,7 +99,8 @@ pub(in crate::store) fn pending_behind(
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let record = sessions::read_record(row)?;
-        bytes += record.session.size();
+        let work = if takes_work { unsynced_work(db, &record)? } else { None };
+        bytes += record.session.size() + work.as_ref().map_or(0, |unsynced| unsynced.work.size());
         if bytes > limit.bytes && !found.sessions.is_empty() {
             found.more = true;
             break;
@@ -97,10 +108,24 @@ pub(in crate::store) fn pending_behind(
         let since = record.unsynced_since.map_or(i64::MIN, Timestamp::micros);
         found.last = Some(OutboxPosition { since, row: row.get("rowid")? });
         found.sessions.push(record);
+        found.work.extend(work);
     }
     found.more |= found.sessions.len() >= limit.rows;
     found.last = found.last.filter(|_| found.more);
     Ok(found)
+}
+
+/// Whether central has a table for work that this host may use.
+fn takes_work(db: &Connection) -> Result<bool, StoreError> {
+    Ok(record_outbox::tables(db)?.is_some_and(|tables| tables.work == TableState::Usable))
+}
+
+fn unsynced_work(db: &Connection, record: &Record) -> Result<Option<UnsyncedWork>, StoreError> {
+    if record.work.is_none() {
+        return Ok(None);
+    }
+    let unsynced = session_work::unsynced(db, &record.session.instance_id, record.synced_version > 0)?;
+    Ok(unsynced.map(|(work, version)| UnsyncedWork { work, version }))
 }
 
 /// Some of what central lacks, what was added last: sessions, or records of one kind of sessions that central has.
@@ -126,7 +151,13 @@ pub(in crate::store) fn newest_pending(
             sessions::read_record,
         )?
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Pending { sessions, ..Pending::default() })
+    let mut work = Vec::new();
+    if takes_work(db)? {
+        for record in &sessions {
+            work.extend(unsynced_work(db, record)?);
+        }
+    }
+    Ok(Pending { sessions, work, ..Pending::default() })
 }
 
 /// Does anything wait that could travel now?

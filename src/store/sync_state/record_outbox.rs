@@ -118,27 +118,35 @@ pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>,
 }
 
 pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {
-    let states = RecordKind::ALL.map(|kind| match there.state(kind) {
+    let states = RecordKind::ALL.map(|kind| state_to_json(there.state(kind)));
+    serde_json::json!([states, there.event_types, state_to_json(&there.work)]).to_string()
+}
+
+fn state_to_json(state: &TableState) -> Value {
+    match state {
         TableState::Usable => Value::from("usable"),
         TableState::Absent => Value::from("absent"),
         TableState::WithoutZone => Value::from("without_zone"),
         TableState::Forbidden(missing) => Value::from(missing.clone()),
-    });
-    serde_json::json!([states, there.event_types]).to_string()
+    }
 }
 
-/// None for what earlier versions wrote: they did not tell an absent table from a forbidden one. Until central is
-/// asked again, records wait.
+fn state_of_json(state: Value) -> Option<TableState> {
+    Some(match state.as_str() {
+        Some("usable") => TableState::Usable,
+        Some("absent") => TableState::Absent,
+        Some("without_zone") => TableState::WithoutZone,
+        _ => TableState::Forbidden(serde_json::from_value(state).ok()?),
+    })
+}
+
+/// None for what earlier versions wrote: they did not tell an absent table from a forbidden one, or knew no table for
+/// work. Until central is asked again, records wait.
 fn tables_of_json(text: &str) -> Option<HistoryTables> {
-    let (states, event_types): ([Value; 3], _) = serde_json::from_str(text).ok()?;
-    let mut tables = HistoryTables { event_types, ..HistoryTables::ALL };
+    let (states, event_types, work): ([Value; 3], _, Value) = serde_json::from_str(text).ok()?;
+    let mut tables = HistoryTables { event_types, work: state_of_json(work)?, ..HistoryTables::ALL };
     for (kind, state) in RecordKind::ALL.into_iter().zip(states) {
-        *tables.state_mut(kind) = match state.as_str() {
-            Some("usable") => TableState::Usable,
-            Some("absent") => TableState::Absent,
-            Some("without_zone") => TableState::WithoutZone,
-            _ => TableState::Forbidden(serde_json::from_value(state).ok()?),
-        };
+        *tables.state_mut(kind) = state_of_json(state)?;
     }
     Some(tables)
 }
@@ -147,6 +155,12 @@ fn tables_of_json(text: &str) -> Option<HistoryTables> {
 /// it, or no table for the rest. A table that exists but is not usable keeps its records here.
 pub(in crate::store) fn nothing_left(db: &Connection) -> Result<String, StoreError> {
     let there = tables(db)?.unwrap_or(HistoryTables::ALL);
+    let work = match there.work {
+        TableState::Absent => "1",
+        _ => {
+            "NOT EXISTS (SELECT 1 FROM session_work w WHERE w.instance_id = s.instance_id AND version > synced_version)"
+        }
+    };
     let kinds: Vec<_> = RecordKind::ALL
         .into_iter()
         .filter(|kind| !there.is_absent(*kind))
@@ -154,12 +168,12 @@ pub(in crate::store) fn nothing_left(db: &Connection) -> Result<String, StoreErr
         .collect();
     if kinds.is_empty() {
         // Central has no table for any record. An empty list would also make the index below unusable.
-        return Ok("1".to_owned());
+        return Ok(work.to_owned());
     }
     Ok(format!(
         "NOT EXISTS (SELECT 1 FROM records r INDEXED BY records_unsynced_of_session \
              WHERE r.instance_id = s.instance_id AND r.unsynced = 1 \
-             AND r.kind IN ({}))",
+             AND r.kind IN ({})) AND {work}",
         kinds.join(", ")
     ))
 }

@@ -10,4 +10,5 @@ pub(in crate::store) mod session_columns;
 pub(in crate::store) mod session_processes;
 pub(in crate::store) mod session_record;
 pub(in crate::store) mod session_row;
+pub(in crate::store) mod session_work;
 pub(in crate::store) mod sessions;

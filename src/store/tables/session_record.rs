@@ -3,12 +3,12 @@
 use crate::domain::Process;
 
 use crate::domain::session::fresh;
-use crate::domain::{ColumnTimes, Session, SharedColumn, Status, TimedSession, Timestamp};
+use crate::domain::{ColumnTimes, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
 use crate::store::op::Op;
 use crate::store::tables::session_columns::{Change, ColumnChanges};
 
 /// A session as this host keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub session: Session,
     /// Who registered it.
@@ -30,6 +30,8 @@ pub struct Record {
     pub former_id: Option<String>,
     /// Its context window is nearly full, and it made no checkpoint since; set by a heartbeat only.
     pub checkpoint_due: bool,
+    /// What its agent does and works on; none if nothing was reported.
+    pub work: Option<Box<WorkSummary>>,
 }
 
 impl Record {
@@ -47,6 +49,7 @@ impl Record {
             machine_seen: None,
             former_id: None,
             checkpoint_due: false,
+            work: None,
         }
     }
 

@@ -8,9 +8,9 @@ use rusqlite::{Connection, Row};
 use crate::domain::{InstanceId, InstanceType, MachineName, Process, Project, Session, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::tables::columns::columns;
-use crate::store::tables::session_columns;
 use crate::store::tables::session_columns::ColumnChanges;
 use crate::store::tables::session_record::Record;
+use crate::store::tables::{session_columns, session_work};
 
 columns! {
     /// The columns of the table `sessions` that a [`Record`] holds.
@@ -41,11 +41,13 @@ columns! {
     "CASE WHEN s.mirror_generation IS NOT NULL \
          THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END"
     "(SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
+    "(SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id)"
 }
 
 /// What is selected behind the columns.
 const MACHINE_SEEN: usize = Column::ALL.len();
 const FORMER_ID: usize = MACHINE_SEEN + 1;
+const SUMMARY: usize = FORMER_ID + 1;
 
 /// What [`read_record`] reads of `sessions s`.
 pub(in crate::store) const COLUMNS: &str = Column::LIST;
@@ -67,6 +69,7 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         machine_seen: time(MACHINE_SEEN)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
+        work: row.get_ref(SUMMARY)?.as_str_or_null()?.and_then(session_work::read_summary),
     })
 }
 

@@ -22,7 +22,13 @@ fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
     };
     let process = Some(Process { pid, started: 1 });
     // Processes with an odd pid live.
-    ReceivedReport { report, process, host_machine: MachineName::guess(), lives: |process| process.pid % 2 == 1 }
+    ReceivedReport {
+        report,
+        process,
+        host_machine: MachineName::guess(),
+        lives: |process| process.pid % 2 == 1,
+        now: at(1),
+    }
 }
 
 async fn report(store: &Store, received: ReceivedReport, seed: u64, second: i64) -> ReportResult {

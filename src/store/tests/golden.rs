@@ -75,7 +75,7 @@ async fn append(store: &Store, id: &InstanceId, what: NewRecord, number: u128) {
 }
 
 async fn heartbeat(store: &Store, id: &InstanceId, percent: u8, second: i64) {
-    let beat = Heartbeat { context_percent: Some(percent), current_epic: None };
+    let beat = Heartbeat { context_percent: Some(percent), ..Heartbeat::default() };
     store.heartbeat(id.to_string(), beat, by(OWNER, at(second))).await.unwrap();
 }
 

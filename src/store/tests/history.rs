@@ -56,6 +56,7 @@ async fn sessions_reach_central(store: &Store) {
     let taken = |r: Record| SessionResult {
         instance_id: r.session.instance_id,
         version: r.version,
+        work_version: None,
         how: SessionOutcome::Taken,
     };
     store
@@ -140,6 +141,7 @@ async fn records_travel_with_or_after_their_session() {
     let rejected = |r: &Record| SessionResult {
         instance_id: r.session.instance_id.clone(),
         version: r.version,
+        work_version: None,
         how: SessionOutcome::Rejected { error: "no".into() },
     };
     let sessions = vec![rejected(&full.sessions[0])];
@@ -243,11 +245,11 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
         append(&store, &id, event("a", number), number).await;
     }
     store
-        .heartbeat(id.to_string(), Heartbeat { context_percent: Some(90), current_epic: None }, by(OWNER, at(6)))
+        .heartbeat(id.to_string(), Heartbeat { context_percent: Some(90), ..Heartbeat::default() }, by(OWNER, at(6)))
         .await
         .unwrap();
     let how = SessionOutcome::Collided;
-    let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, how }];
+    let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, work_version: None, how }];
     store.settle(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(7))).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);

@@ -95,6 +95,7 @@ fn taken(record: &Record) -> SessionResult {
     SessionResult {
         instance_id: record.session.instance_id.clone(),
         version: record.version,
+        work_version: None,
         how: SessionOutcome::Taken,
     }
 }
@@ -104,7 +105,7 @@ async fn what_is_acknowledged_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
-    let beat = Heartbeat { context_percent: Some(42), current_epic: Some(Some("003".into())) };
+    let beat = Heartbeat { context_percent: Some(42), current_epic: Some(Some("003".into())), ..Heartbeat::default() };
     let id = record.session.instance_id.clone();
     let beaten = store.heartbeat(id.to_string(), beat, by(OWNER, at(9))).await.unwrap();
     shut((store, writer));
@@ -188,7 +189,7 @@ async fn a_heartbeat_that_fails_leaves_nothing_behind() {
     let drop_table = |db: &Connection| Ok(db.execute_batch("DROP TABLE checkpoints_due")?);
     store.writer.submit(drop_table).await.unwrap();
     let beat = |record: &Record, percent| {
-        let beat = Heartbeat { context_percent: Some(percent), current_epic: None };
+        let beat = Heartbeat { context_percent: Some(percent), ..Heartbeat::default() };
         store.heartbeat(record.session.instance_id.to_string(), beat, by(OWNER, at(9)))
     };
     let (failed, done) = tokio::join!(beat(&first, 90), beat(&second, 10));
@@ -253,7 +254,11 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
     let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id, Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
-    let closed = SessionResult { how: SessionOutcome::ClosedElsewhere { closed_at: at(3) }, ..taken(&pushed) };
+    let closed = SessionResult {
+        work_version: None,
+        how: SessionOutcome::ClosedElsewhere { closed_at: at(3) },
+        ..taken(&pushed)
+    };
     store.settle(settling(vec![closed], 1), by(OWNER, at(6))).await.unwrap();
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0).session;
     assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
@@ -265,7 +270,7 @@ async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
     let old = record.session.instance_id.clone();
-    let collided = SessionResult { how: SessionOutcome::Collided, ..taken(&record) };
+    let collided = SessionResult { work_version: None, how: SessionOutcome::Collided, ..taken(&record) };
     let renamed = store.settle(settling(vec![collided], 1), by(OWNER, at(1))).await.unwrap();
     let new = &renamed[0].to;
     assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
@@ -284,7 +289,11 @@ async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
     let id = record.session.instance_id.to_string();
-    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    let rejected = SessionResult {
+        work_version: None,
+        how: SessionOutcome::Rejected { error: "too odd".into() },
+        ..taken(&record)
+    };
     store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, []);
     assert_eq!(store.backlog().await.unwrap().parked, 1);
@@ -304,7 +313,11 @@ async fn a_change_of_a_parked_session_frees_it() {
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
     let id = record.session.instance_id.to_string();
-    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    let rejected = SessionResult {
+        work_version: None,
+        how: SessionOutcome::Rejected { error: "too odd".into() },
+        ..taken(&record)
+    };
     store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
     store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(2))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
@@ -319,7 +332,11 @@ async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
-    let rejected = SessionResult { how: SessionOutcome::Rejected { error: "too odd".into() }, ..taken(&record) };
+    let rejected = SessionResult {
+        work_version: None,
+        how: SessionOutcome::Rejected { error: "too odd".into() },
+        ..taken(&record)
+    };
     let mut now = 0;
     for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
         store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(now))).await.unwrap();

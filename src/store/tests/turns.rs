@@ -110,6 +110,7 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
             .map(|record| SessionResult {
                 instance_id: record.session.instance_id.clone(),
                 version: record.version,
+                work_version: None,
                 how: SessionOutcome::Taken,
             })
             .collect(),

@@ -113,6 +113,7 @@ impl Shared {
             let taken = |record: Record| SessionResult {
                 instance_id: record.session.instance_id,
                 version: record.version,
+                work_version: None,
                 how: SessionOutcome::Taken,
             };
             let settling = BatchResult {
@@ -195,7 +196,7 @@ pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&Instance
         activity: None,
         work: None,
     };
-    ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true }
+    ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true, now: at(2) }
 }
 
 pub(super) fn drawn(id: &InstanceId) -> SpooledWrite {
@@ -261,7 +262,7 @@ async fn what_adds_nothing_is_possible_at_the_share() {
     let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
     assert_eq!(shared.fill(&of_mallory, MALLORY).await, FULL);
     while shared.append(&of_mallory, 1, MALLORY).await.is_ok() {}
-    let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())) };
+    let beat = Heartbeat { context_percent: Some(95), current_epic: Some(Some("1".into())), ..Heartbeat::default() };
     shared.store.heartbeat(of_mallory.to_string(), beat, by(MALLORY, at(5))).await.unwrap();
     shared.report_agent(received(AgentSignal::Heartbeat, "u-1", None), MALLORY).await.unwrap();
     shared.report_agent(received(AgentSignal::End, "u-1", None), MALLORY).await.unwrap();
@@ -413,7 +414,7 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
+        "DROP TABLE work_snapshots; DROP TABLE session_work; DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
          ALTER TABLE metadata RENAME TO facts; ALTER TABLE imported_requests RENAME TO taken_in; \
          ALTER TABLE sessions RENAME COLUMN mirror_generation TO mirror_round; \
          ALTER TABLE sessions RENAME COLUMN park_count TO parkings; \

@@ -90,8 +90,11 @@ pub(super) fn push(
         return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
-    let Tables { sessions, times, history, .. } = &mut state.tables;
+    let Tables { sessions, times, history, work, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
+    for (session, outcome) in batch.sessions.iter().zip(&mut applied) {
+        apply_work(work, session, outcome, history.tables.work == TableState::Usable, now);
+    }
     let pushed = batch.sessions.iter().zip(&applied);
     let absent: BTreeSet<_> =
         pushed.filter(|(_, a)| a.is_without_session()).map(|(s, _)| s.instance_id.as_str()).collect();
@@ -130,6 +133,28 @@ fn apply(
             RowOutcome::ClosedElsewhere { closed_at: row.closed_at.unwrap_or(row.last_heartbeat) }
         }
         _ => RowOutcome::Stored,
+    }
+}
+
+/// Stores the work of a session, unless a newer one is there.
+fn apply_work(
+    rows: &mut BTreeMap<String, SessionWork>,
+    session: &TimedSession,
+    outcome: &mut RowOutcome,
+    is_usable: bool,
+    now: Timestamp,
+) {
+    let Some(work) = session.work.as_deref().filter(|_| outcome.has_work()) else { return };
+    if !is_usable {
+        if *outcome == RowOutcome::Stored {
+            *outcome = RowOutcome::StoredWithoutWork;
+        }
+        return;
+    }
+    let work = SessionWork { recorded_at: work.recorded_at.min(now), ..work.clone() };
+    let known = rows.get(work.instance_id.as_str());
+    if known.is_none_or(|known| work.recorded_at >= known.recorded_at || known.recorded_at > now) {
+        rows.insert(work.instance_id.to_string(), work);
     }
 }
 
@@ -209,6 +234,15 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
         if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
             return next_page(changes, (part, *transaction, id), next_since);
         }
+        (part, transaction, after) = (PullPart::Work, reading.since, "");
+    }
+    if part == PullPart::Work && tables.history.tables.work == TableState::Usable {
+        let mut found = changed_work(tables, me, reading, (transaction, after));
+        found.truncate(PAGE);
+        changes.work = found.iter().map(|(_, work)| (*work).clone()).collect();
+        if let Some((transaction, work)) = found.last().filter(|_| found.len() == PAGE) {
+            return next_page(changes, (part, *transaction, work.instance_id.as_str()), next_since);
+        }
     }
     ChangePage { rest: Continuation::Complete { next_since }, ..changes }
 }
@@ -220,7 +254,7 @@ fn is_own(tables: &Tables, me: &RegisteredHost, id: &str) -> bool {
 
 fn timed(tables: &Tables, me: &RegisteredHost, id: &str) -> TimedSession {
     let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
-    TimedSession { session: tables.sessions[id].clone(), times }
+    TimedSession { times, ..TimedSession::untimed(tables.sessions[id].clone()) }
 }
 
 fn next_page(changes: ChangePage, (part, transaction, after): (PullPart, u64, &str), next_since: u64) -> ChangePage {
@@ -256,6 +290,30 @@ fn sessions<'a>(
         last.by != Some(me.host_id) || !is_own(tables, me, id) || unread
     });
     changed.into_iter().map(|(at, id, _)| (at, id)).collect()
+}
+
+/// The work that changed after a place, or all of it by id.
+fn changed_work<'a>(
+    tables: &'a Tables,
+    me: &RegisteredHost,
+    reading: &PullQuery,
+    place: (u64, &str),
+) -> Vec<(u64, &'a SessionWork)> {
+    if reading.is_whole() {
+        return tables
+            .work
+            .values()
+            .map(|work| (0, work))
+            .filter(|(_, work)| work.instance_id.as_str() > place.1)
+            .collect();
+    }
+    let of = |(id, (at, by)): (&'a String, &(u64, Option<Uuid>))| {
+        let is_read = *by != Some(me.host_id) && (*at, id.as_str()) > place && *at <= tables.transaction;
+        is_read.then(|| (*at, &tables.work[id]))
+    };
+    let mut changed: Vec<_> = tables.work_changed.iter().filter_map(of).collect();
+    changed.sort_by_key(|(at, work)| (*at, work.instance_id.as_str()));
+    changed
 }
 
 pub(super) fn hosts(tables: &Tables) -> Vec<HostSeen> {

@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
 use crate::domain::{
-    ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SharedColumn, Status, TimedSession, Timestamp,
+    ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SessionWork, SharedColumn, Status, TableState,
+    TimedSession, Timestamp,
 };
 use crate::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
@@ -58,6 +59,9 @@ struct Tables {
     /// When each session's columns were changed.
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
+    work: BTreeMap<String, SessionWork>,
+    /// Which transaction changed the work of a session last, and for which host.
+    work_changed: BTreeMap<String, (u64, Option<Uuid>)>,
     tombstones: Vec<(u64, DeletedSession)>,
     /// The number of the newest transaction.
     transaction: u64,
@@ -83,9 +87,15 @@ impl Tables {
                 self.changed.insert(id.clone(), Changed { transaction: now, by, others });
             }
         }
+        for (id, work) in self.work.iter().filter(|(id, work)| before.work.get(*id) != Some(work)) {
+            debug_assert_eq!(work.instance_id.as_str(), id);
+            self.work_changed.insert(id.clone(), (now, by));
+        }
         for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
             self.changed.remove(id);
             self.times.remove(id);
+            self.work.remove(id);
+            self.work_changed.remove(id);
             self.tombstones.push((now, DeletedSession { instance_id: id.clone(), created_at: session.created_at }));
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `handshake`, `push`, `records`, `pull`, `sweep`, `listen` | one call of the port each |
+//! | `handshake`, `push`, `records`, `work`, `pull`, `sweep`, `listen` | one call of the port each |
 //! | `sql` | the statements, each in a file |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
@@ -29,6 +29,7 @@ mod records;
 mod registered_host;
 mod sql;
 mod sweep;
+mod work;
 mod zone;
 
 use std::time::Duration;

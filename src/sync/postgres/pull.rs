@@ -13,14 +13,14 @@
 //! send fails the page; the driver halves the page until the row is alone, and then only its key is read.
 
 mod history;
-mod page;
+pub(super) mod page;
 
 use sqlx::postgres::PgRow;
 
 use self::page::{Next, last_key, skip, timestamp, value};
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
-use super::sql;
+use super::{sql, work};
 use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
 use crate::domain::{
     ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
@@ -54,11 +54,12 @@ async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Re
         None => return Ok(changes),
     };
     loop {
-        let found = changes.sessions.len() + changes.gone.len() > 0;
+        let found = !changes.is_empty();
         let next = match position.part {
             PullPart::Deletions => deletions(link, reading, &position, &mut changes).await?,
             PullPart::Sessions => sessions(link, host, reading, &position, &mut changes).await?,
             // If the page already has rows, a slow query for history is left to the next page.
+            PullPart::Work => work::pull(link, host, reading, &position, &mut changes).await?,
             PullPart::History => history::read(link, host, reading, &position, found, &mut changes).await?,
         };
         match next {
@@ -132,7 +133,7 @@ async fn sessions(
     }
     Ok(match last_key(&rows, reading.page.rows, 0, 14)? {
         Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(PullPart::History),
+        None => Next::Part(PullPart::Work),
     })
 }
 
@@ -207,7 +208,7 @@ fn session(row: &PgRow) -> Result<TimedSession, String> {
         resumed_from: option(12)?.as_deref().and_then(|id| InstanceId::parse(id).ok()),
         working_dir: option(13)?,
     };
-    Ok(TimedSession { session: session.with_safe_text(), times })
+    Ok(TimedSession { times, ..TimedSession::untimed(session.with_safe_text()) })
 }
 
 /// The hosts that central knows. One whose name no daemon can have is skipped.

@@ -1,4 +1,4 @@
-//! Applies a batch in one transaction: the ledger, then all sessions in one statement, then the records.
+//! Applies a batch in one transaction: the ledger, then all sessions in one statement, then their work, then the records.
 //!
 //! **Invariant**: the ledger advances only from the number at which this connection left it, in the transaction that
 //! writes the rows. A batch that arrives twice or late changes nothing.
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::errors::own_row_locked;
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
-use super::{conflict, records, sql};
+use super::{conflict, records, sql, work};
 use crate::domain::link::Conflict;
 use crate::domain::{InstanceId, MachineName, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{Batch, CentralError, RowOutcome};
@@ -40,6 +40,7 @@ pub(super) async fn push(
 ) -> Result<Vec<RowOutcome>, CentralError> {
     advance(link, host, batch).await?;
     let mut applied = if batch.sessions.is_empty() { Vec::new() } else { apply(link, host, batch.sessions).await? };
+    work::push(link, host, batch.sessions, &mut applied).await?;
     if !batch.records.is_empty() {
         let absent =
             batch.sessions.iter().zip(&applied).filter(|(_, applied)| applied.is_without_session()).map(|(s, _)| id(s));

@@ -34,11 +34,18 @@ pub(super) struct Shapes {
     may_mark: bool,
 }
 
-/// Reads the state of the three tables.
+/// The table of what sessions do and work on.
+const WORK: &str = "session_work";
+
+/// Reads the state of the tables.
 pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
     let mut shapes = Shapes::default();
     for row in &link.rows(sqlx::query(sql::HISTORY_TABLES)).await? {
         let name: String = column(row, 0)?;
+        if name == WORK {
+            shapes.tables.work = state(column(row, 1)?, column(row, 2)?, false);
+            continue;
+        }
         let Some(kind) = RecordKind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };
         *shapes.tables.state_mut(kind) = state(column(row, 1)?, column(row, 2)?, column(row, 3)?);
         match kind {

@@ -26,6 +26,7 @@ pub(super) const ADVANCE_LEDGER: &str = statement(include_str!("sql/advance_ledg
 pub(super) const LEDGER_ROW: &str = statement(include_str!("sql/ledger_row.sql"));
 pub(super) const UPSERT_SESSIONS: &str = statement(include_str!("sql/upsert_sessions.sql"));
 pub(super) const RESTORE_HEARTBEATS: &str = statement(include_str!("sql/restore_heartbeats.sql"));
+pub(super) const UPSERT_WORK: &str = statement(include_str!("sql/upsert_work.sql"));
 pub(super) const SESSION_OWNERS: &str = statement(include_str!("sql/session_owners.sql"));
 pub(super) const EXISTING_SESSIONS: &str = statement(include_str!("sql/existing_sessions.sql"));
 pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_sessions.sql"));
@@ -48,6 +49,8 @@ pub(super) const ALL_SESSIONS: &str = statement(include_str!("sql/all_sessions.s
 pub(super) const CHANGED_SESSIONS: &str = statement(include_str!("sql/changed_sessions.sql"));
 pub(super) const ALL_SESSION_KEYS: &str = statement(include_str!("sql/all_session_keys.sql"));
 pub(super) const CHANGED_SESSION_KEYS: &str = statement(include_str!("sql/changed_session_keys.sql"));
+pub(super) const ALL_WORK: &str = statement(include_str!("sql/all_work.sql"));
+pub(super) const CHANGED_WORK: &str = statement(include_str!("sql/changed_work.sql"));
 pub(super) const HOSTS: &str = statement(include_str!("sql/hosts.sql"));
 
 // Pull: history.

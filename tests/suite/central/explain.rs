@@ -25,9 +25,11 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("advance_ledger", &[HOST_ID]),
     ("all_session_keys", &[SESSION_ID]),
     ("all_sessions", &[SESSION_ID]),
+    ("all_work", &[&["session_work_pkey"]]),
     ("changed_histories", &[&["sessiond_history_pkey"]]),
     ("changed_session_keys", &[SESSIONS_CHANGED]),
     ("changed_sessions", &[SESSIONS_CHANGED]),
+    ("changed_work", &[&["session_work_changed"]]),
     ("checkpoint_sizes", &[CHECKPOINTS_OF_SESSION]),
     ("claim_sweep", &[]),
     ("command_sizes", &[COMMANDS_OF_SESSION]),
@@ -78,6 +80,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("timeline", &[]),
     ("unlocked_sessions", &[SESSION_ID]),
     ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),
+    ("upsert_work", &[&["session_work_pkey"]]),
 ];
 
 /// Enough rows that the planner prefers indexes, and no index over another by chance.

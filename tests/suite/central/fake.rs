@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::conformance::{self, Lock, World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld};
+use super::conformance_work;
 use sessiond::sync::fake_central::{FakeCentral, FakeLink, Fault};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
@@ -119,6 +120,7 @@ fn fake() -> FakeCentral {
 #[tokio::test]
 async fn the_fake_conforms() {
     conformance::all(fake).await;
+    conformance_work::all(fake).await;
 }
 
 #[tokio::test]

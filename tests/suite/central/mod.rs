@@ -2,6 +2,7 @@
 
 mod conformance;
 mod conformance_records;
+mod conformance_work;
 mod explain;
 mod fake;
 mod history;

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
+use super::conformance_work;
 use testkit::eventually;
 use testkit::postgres::{NULL, Server, Stop};
 
@@ -158,6 +159,7 @@ async fn conforms_under(zone: &str) {
         Database { server: &server, name }
     };
     conformance::all(fresh).await;
+    conformance_work::all(fresh).await;
 }
 
 #[tokio::test]

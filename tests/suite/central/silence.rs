@@ -155,7 +155,7 @@ async fn partitions_in_another_schema_allow_deletes() {
     // The foreign keys of history refer to the whole table; without them one partition can be truncated alone.
     db.psql("DROP TABLE event_store, command_log, checkpoints");
     let left = db.psql("SELECT string_agg(instance_id, ' ' ORDER BY instance_id) FROM \"Parts\".p0");
-    db.psql("TRUNCATE \"Parts\".p0");
+    db.psql("TRUNCATE \"Parts\".p0 CASCADE");
     let (mut truncated, _) = gone(&mut link, since).await;
     truncated.sort();
     truncated.retain(|id| id != ID);

@@ -14,3 +14,4 @@ mod processes;
 mod readme;
 mod records;
 mod retries;
+mod work;

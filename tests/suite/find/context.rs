@@ -90,7 +90,14 @@ fn handoff_is_safe_to_show() {
     rows.record(&id, "command", "explicit", 30, &json!({"action": "a".repeat(1 << 20)}));
     let handoff = host.ok(&["context", &id, "--handoff"]);
     let headings: Vec<_> = handoff.lines().filter(|line| line.starts_with('#')).collect();
-    let ours = ["Where it ran", "How to continue there", "State of the work", "Recent actions", "Next steps"];
+    let ours = [
+        "Where it ran",
+        "How to continue there",
+        "State of the work",
+        "What it was doing",
+        "Recent actions",
+        "Next steps",
+    ];
     assert_eq!(headings[0], format!("# Handoff of {id}"));
     assert_eq!(headings[1..], ours.map(|title| format!("## {title}")));
     assert_eq!(handoff.lines().filter(|line| line.starts_with("```")).count(), 2, "one block of code: {handoff}");

@@ -102,7 +102,7 @@ pub fn bodies(data: &[u8]) {
         assert_registration(&registration);
     }
     if let Some(request) = body::<HeartbeatRequest>(data)
-        && let Some(beat) = tidy(request.validate())
+        && let Some(beat) = tidy(request.validate(Timestamp::from_micros(0)))
     {
         assert!(beat.context_percent.is_none_or(|percent| percent <= 100));
         assert_text(beat.current_epic.flatten().as_deref(), 256);
@@ -144,6 +144,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
         })
     };
     let left = SessionHistory {
+        work: None,
         checkpoint: records(RecordKind::Checkpoint).into_iter().next(),
         events: records(RecordKind::Event).into(),
         commands: records(RecordKind::Command).into(),

@@ -66,6 +66,7 @@ impl Row {
         let session = Session::register(InstanceId::parse(&self.id()).unwrap(), what, self.heartbeat());
         let closed_at = (self.status == Status::Closed).then_some(NOW);
         let record = Record {
+            work: None,
             session: Session { status: self.status, closed_at, ..session },
             owner_uid: self.owner,
             process: None,

@@ -123,17 +123,23 @@ fn somebody_elses_session_with_the_same_id_has_this_hosts_renamed() {
 fn timed(session: &Session, changed: &[(SharedColumn, i64)]) -> ChangePage {
     let mut times = ColumnTimes::all(at(0));
     changed.iter().for_each(|(column, second)| times.set(*column, at(*second)));
-    ChangePage { sessions: vec![TimedSession { session: session.clone(), times }], ..all(vec![]) }
+    ChangePage { sessions: vec![TimedSession { times, ..TimedSession::untimed(session.clone()) }], ..all(vec![]) }
 }
 
 fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic: Option<&str>) -> Record {
-    let beat = Heartbeat { context_percent, current_epic: epic.map(|epic| Some(epic.to_owned())) };
+    let beat =
+        Heartbeat { context_percent, current_epic: epic.map(|epic| Some(epic.to_owned())), ..Heartbeat::default() };
     lifecycle::heartbeat(&op(db, 0, second), id, &beat).unwrap().0
 }
 
 fn acknowledge(db: &Connection, record: &Record) {
     let how = SessionOutcome::Taken;
-    let of = SessionResult { instance_id: record.session.instance_id.clone(), version: record.version, how };
+    let of = SessionResult {
+        instance_id: record.session.instance_id.clone(),
+        version: record.version,
+        work_version: None,
+        how,
+    };
     batch_result::settle(&op(db, 0, 60), &BatchResult { sessions: vec![of], ..Default::default() }).unwrap();
 }
 

@@ -33,7 +33,7 @@ use super::zone;
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 7] = [
+const FILES: [(i64, &str, &str); 8] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -65,6 +65,7 @@ const FILES: [(i64, &str, &str); 7] = [
         "guard_of_column_times",
         include_str!("../../../../migrations/central/1792000000000_guard_of_column_times.sql"),
     ),
+    (1_793_000_000_000, "session_work", include_str!("../../../../migrations/central/1793000000000_session_work.sql")),
 ];
 
 /// The file that is applied again when views were put back after it.

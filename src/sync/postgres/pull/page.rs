@@ -9,7 +9,7 @@ use crate::sync::central::CentralError;
 use crate::sync::postgres::link::column;
 
 /// What follows a part of a page.
-pub(super) enum Next {
+pub(in crate::sync::postgres) enum Next {
     /// The part is read to its end; this one follows.
     Part(PullPart),
     /// The page is full.
@@ -19,13 +19,13 @@ pub(super) enum Next {
 }
 
 /// Counts a row that cannot be read.
-pub(super) fn skip(what: &str, why: &str, changes: &mut ChangePage) {
+pub(in crate::sync::postgres) fn skip(what: &str, why: &str, changes: &mut ChangePage) {
     tracing::debug!(why, "{what} in central cannot be read and is skipped");
     changes.unreadable += 1;
 }
 
 /// The key of the last row, if the page is full. `id`, `transaction`: the columns of the key.
-pub(super) fn last_key(
+pub(in crate::sync::postgres) fn last_key(
     rows: &[PgRow],
     full: u32,
     id: usize,
@@ -40,7 +40,7 @@ pub(super) fn last_key(
 }
 
 /// A column of a row that another client may have written. An error concerns this row alone.
-pub(super) fn value<'r, T>(row: &'r PgRow, index: usize) -> Result<T, String>
+pub(in crate::sync::postgres) fn value<'r, T>(row: &'r PgRow, index: usize) -> Result<T, String>
 where
     T: Decode<'r, Postgres> + Type<Postgres>,
 {
@@ -48,6 +48,6 @@ where
 }
 
 /// A time in microseconds since 1970.
-pub(super) fn timestamp(row: &PgRow, index: usize) -> Result<Timestamp, String> {
+pub(in crate::sync::postgres) fn timestamp(row: &PgRow, index: usize) -> Result<Timestamp, String> {
     value(row, index).map(Timestamp::from_micros)
 }

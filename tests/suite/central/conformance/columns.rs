@@ -32,7 +32,7 @@ pub fn edited(session: &Session) -> Session {
 
 /// A session as it is offered with the change of one column.
 pub fn changed(session: &Session, column: SharedColumn, at: Timestamp) -> TimedSession {
-    TimedSession { session: session.clone(), times: [(column, at)].into_iter().collect() }
+    TimedSession { times: [(column, at)].into_iter().collect(), ..TimedSession::untimed(session.clone()) }
 }
 
 pub async fn heartbeat_keeps_changes_of_other_clients<W: World>(world: W) {

@@ -141,7 +141,7 @@ pub fn session(id: &str, on: &str, at: Timestamp) -> Session {
 
 /// A session whose columns were all changed with its last heartbeat.
 pub fn whole(session: &Session) -> TimedSession {
-    TimedSession { session: session.clone(), times: ColumnTimes::all(session.last_heartbeat) }
+    TimedSession { times: ColumnTimes::all(session.last_heartbeat), ..TimedSession::untimed(session.clone()) }
 }
 
 const ID: &str = "odin-PS-000001";

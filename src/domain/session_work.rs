@@ -1,0 +1,69 @@
+//! What a session does and works on, as its machine shares it with the others.
+
+use serde::{Deserialize, Serialize};
+
+use super::activity::{Activity, MAX_DETAIL};
+use super::agent::AgentKind;
+use super::text::safe_line;
+use super::work::WorkSnapshot;
+use super::{InstanceId, Timestamp};
+
+/// What a session does and works on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionWork {
+    pub instance_id: InstanceId,
+    pub activity: Option<Activity>,
+    pub kind: Option<AgentKind>,
+    pub snapshot: WorkSnapshot,
+    /// When it changed last. An older one never replaces a newer one.
+    pub recorded_at: Timestamp,
+}
+
+impl SessionWork {
+    /// What lists show of it.
+    pub fn summary(&self) -> WorkSummary {
+        let repository = self.snapshot.repository.as_ref().map(|repository| &repository.value);
+        let of_repository =
+            |part: fn(&super::work::Repository) -> &Option<String>| repository.and_then(|r| part(r).clone());
+        WorkSummary {
+            activity: self.activity.clone(),
+            kind: self.kind,
+            title: self.snapshot.title.as_ref().map(|title| title.value.text.clone()),
+            repository: repository.map(|repository| repository.name.clone()),
+            branch: of_repository(|repository| &repository.branch),
+            worktree: of_repository(|repository| &repository.worktree),
+            model: self.snapshot.model.as_ref().map(|model| model.value.clone()),
+            cost_usd: self.snapshot.cost_usd.as_ref().map(|cost| cost.value),
+        }
+    }
+
+    /// The same with every text from another machine safe to show. The snapshot is so already.
+    pub fn with_safe_text(mut self) -> Self {
+        if let Some(activity) = &mut self.activity {
+            activity.detail = activity.detail.take().map(|detail| safe_line(detail, MAX_DETAIL));
+        }
+        self
+    }
+
+    /// Its size on the way to central, in bytes, roughly.
+    pub fn size(&self) -> usize {
+        self.snapshot.to_json().len() + 200
+    }
+}
+
+/// What lists show of a session's work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkSummary {
+    /// The newest one; it counts only while the session is active.
+    pub activity: Option<Activity>,
+    pub kind: Option<AgentKind>,
+    pub title: Option<String>,
+    pub repository: Option<String>,
+    pub branch: Option<String>,
+    /// The top folder of the working tree, on the session's machine.
+    pub worktree: Option<String>,
+    pub model: Option<String>,
+    /// In US dollars.
+    pub cost_usd: Option<f64>,
+}

@@ -1,0 +1,143 @@
+//! Writes and reads `session_work`: what sessions do and work on.
+//!
+//! It is written in the transaction that writes the sessions. An error that only this table raises, such as that of a
+//! trigger, must not keep sessions back: the statement has a savepoint of its own, and its rows are offered again with
+//! the next change of their sessions. Where the table does not exist or this login may not use it, nothing is sent.
+
+use sqlx::postgres::PgRow;
+
+use super::link::Link;
+use super::pull::page::{Next, last_key, skip, timestamp, value};
+use super::registered_host::RegisteredHost;
+use super::sql;
+use crate::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
+use crate::domain::agent::AgentKind;
+use crate::domain::mirror::{ChangePage, PullPart, PullPosition, PullQuery};
+use crate::domain::work::WorkSnapshot;
+use crate::domain::{InstanceId, SessionWork, TableState, TimedSession, Timestamp};
+use crate::sync::central::{CentralError, RowOutcome};
+
+/// Writes the work of the sessions that were stored, and corrects their outcomes if central does not accept it.
+pub(super) async fn push(
+    link: &mut Link,
+    host: &RegisteredHost,
+    sessions: &[TimedSession],
+    outcomes: &mut [RowOutcome],
+) -> Result<(), CentralError> {
+    let sent = sessions.iter().zip(outcomes.iter()).filter(|(_, outcome)| outcome.has_work());
+    let work: Vec<&SessionWork> = sent.filter_map(|(session, _)| session.work.as_deref()).collect();
+    if work.is_empty() {
+        return Ok(());
+    }
+    let stored = match host.shapes.tables.work {
+        TableState::Usable => upsert(link, &work).await?,
+        _ => false,
+    };
+    if !stored {
+        for (session, outcome) in sessions.iter().zip(outcomes) {
+            if session.work.is_some() && *outcome == RowOutcome::Stored {
+                *outcome = RowOutcome::StoredWithoutWork;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns false if central does not accept the rows.
+async fn upsert(link: &mut Link, work: &[&SessionWork]) -> Result<bool, CentralError> {
+    link.rows(sqlx::query("SAVEPOINT work")).await?;
+    match write(link, work).await {
+        Ok(()) => {
+            link.rows(sqlx::query("RELEASE SAVEPOINT work")).await?;
+            Ok(true)
+        }
+        Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
+            tracing::warn!(%error, "central does not accept what sessions do and work on; the sessions are pushed without");
+            link.rows(sqlx::query("ROLLBACK TO SAVEPOINT work")).await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn write(link: &mut Link, work: &[&SessionWork]) -> Result<(), CentralError> {
+    let summaries: Vec<_> = work.iter().map(|work| work.summary()).collect();
+    let activities: Vec<_> = work.iter().map(|work| work.activity.as_ref()).collect();
+    let snapshots: Vec<_> = work.iter().map(|work| work.snapshot.to_json()).collect();
+    link.allow_for(work.iter().map(|work| work.size()).sum());
+    let query = sqlx::query(sql::UPSERT_WORK)
+        .bind(work.iter().map(|work| work.instance_id.as_str()).collect::<Vec<_>>())
+        .bind(activities.iter().map(|a| a.map(|a| a.state.as_str())).collect::<Vec<_>>())
+        .bind(activities.iter().map(|a| a.and_then(|a| a.waiting_for).map(WaitingFor::as_str)).collect::<Vec<_>>())
+        .bind(activities.iter().map(|a| a.and_then(|a| a.detail.as_deref())).collect::<Vec<_>>())
+        .bind(activities.iter().map(|a| a.map(|a| a.since.micros())).collect::<Vec<_>>())
+        .bind(activities.iter().map(|a| a.map(|a| a.source.as_str())).collect::<Vec<_>>())
+        .bind(work.iter().map(|work| work.kind.map(AgentKind::as_str)).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.title.as_deref()).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.repository.as_deref()).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.branch.as_deref()).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.worktree.as_deref()).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.model.as_deref()).collect::<Vec<_>>())
+        .bind(summaries.iter().map(|summary| summary.cost_usd).collect::<Vec<_>>())
+        .bind(snapshots)
+        .bind(work.iter().map(|work| work.recorded_at.micros()).collect::<Vec<_>>());
+    link.rows(query).await?;
+    Ok(())
+}
+
+/// A snapshot may have 16 KiB, so that a page has fewer of them than of sessions.
+const ROWS_PER_SNAPSHOT: u32 = 16;
+
+/// Reads the part of a page that has work.
+pub(super) async fn pull(
+    link: &mut Link,
+    host: &RegisteredHost,
+    reading: &PullQuery,
+    position: &PullPosition,
+    changes: &mut ChangePage,
+) -> Result<Next, CentralError> {
+    if host.shapes.tables.work != TableState::Usable {
+        return Ok(Next::Part(PullPart::History));
+    }
+    let limit = (reading.page.rows / ROWS_PER_SNAPSHOT).max(1);
+    let query = sqlx::query(if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK })
+        .bind(position.transaction.to_string())
+        .bind(&position.instance_id)
+        .bind(i64::from(limit))
+        .bind(host.host_id);
+    let rows = link.rows(query).await?;
+    for row in &rows {
+        match read(row) {
+            Ok(work) => changes.work.push(work),
+            Err(why) => skip("the work of a session", &why, changes),
+        }
+    }
+    Ok(match last_key(&rows, limit, 0, 9)? {
+        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
+        None => Next::Part(PullPart::History),
+    })
+}
+
+fn read(row: &PgRow) -> Result<SessionWork, String> {
+    let text = |index| value::<Option<String>>(row, index);
+    let snapshot = text(7)?.and_then(|json| WorkSnapshot::from_foreign_json(&json)).unwrap_or_default();
+    let work = SessionWork {
+        instance_id: InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?,
+        activity: activity(row)?,
+        kind: text(6)?.as_deref().and_then(AgentKind::parse),
+        snapshot,
+        recorded_at: timestamp(row, 8)?,
+    };
+    Ok(work.with_safe_text())
+}
+
+/// An activity of a later version, with words that are not known here, counts as none.
+fn activity(row: &PgRow) -> Result<Option<Activity>, String> {
+    let text = |index| value::<Option<String>>(row, index);
+    let state = text(1)?.as_deref().and_then(|state| ActivityState::parse(state).ok());
+    let source = text(5)?.as_deref().and_then(ActivitySource::parse);
+    let since = value::<Option<i64>>(row, 4)?.map(Timestamp::from_micros);
+    let (Some(state), Some(source), Some(since)) = (state, source, since) else { return Ok(None) };
+    let waiting_for = text(2)?.as_deref().and_then(|what| WaitingFor::parse(what).ok());
+    Ok(Some(Activity { state, waiting_for, detail: text(3)?, since, source }))
+}

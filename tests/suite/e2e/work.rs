@@ -1,0 +1,136 @@
+//! What sessions do and work on is known on every machine, with or without central.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use testkit::daemon::Host;
+use testkit::eventually;
+use testkit::postgres::{Server, Stop};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn host(machine: &str, url: &str) -> Host {
+    let host = Host::new(machine);
+    host.configure(&format!(
+        "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1h\"\nconnect_timeout = \"2s\"\n\
+         statement_timeout = \"2s\"\n"
+    ));
+    host
+}
+
+fn session(host: &Host, id: &str) -> Option<Value> {
+    let (status, session) = host.ask("GET", &format!("/v1/sessions/{id}"), None);
+    (status == 200).then_some(session)
+}
+
+/// Activity, what it waits for and detail.
+fn activity(session: &Value) -> String {
+    let words = ["activity", "waiting_for", "activity_detail"].into_iter().filter_map(|name| session[name].as_str());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn await_activity(host: &Host, id: &str, expected: &str) -> Value {
+    eventually(expected, SOON, || session(host, id).filter(|session| activity(session) == expected))
+}
+
+fn beat(host: &Host, id: &str, body: &Value) {
+    let (status, answer) = host.ask("POST", &format!("/v1/sessions/{id}/heartbeat"), Some(body));
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn activity_and_work_are_known_elsewhere_and_survive_the_absence_of_central() {
+    let mut server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let odin4 = host("odin4", &url);
+    odin4.ok(&["migrate", "--central-url", &url]);
+    let (odin4, laptop) = (odin4.started(), host("laptop", &url).started());
+    for host in [&odin4, &laptop] {
+        eventually("it listens", SOON, || (host.status()["central"]["listening"] == true).then_some(()));
+    }
+    let id = odin4.ok(&["register", "--project", "odin", "--id-only"]);
+    eventually("the laptop knows it", SOON, || session(&laptop, &id));
+
+    let waiting = json!({"activity": "waiting", "waiting_for": "permission", "activity_detail": "Bash"});
+    beat(&odin4, &id, &waiting);
+    let reported = Instant::now();
+    let known = await_activity(&laptop, &id, "waiting permission Bash");
+    assert!(reported.elapsed() < Duration::from_secs(2), "{:?}", reported.elapsed());
+    assert_eq!(known["activity_source"], "api");
+    let work = json!({"prompt": "Fix the login\nplease", "answer": "Which one?", "todos": [
+        {"text": "look", "status": "completed"}, {"text": "mend", "status": "pending"}]});
+    let (status, answer) = odin4.ask("PUT", &format!("/v1/sessions/{id}/work"), Some(&work));
+    assert_eq!((status, &answer["title"]["value"]["text"]), (200, &json!("Fix the login")), "{answer}");
+    beat(&odin4, &id, &json!({"activity": "working"}));
+    let known = await_activity(&laptop, &id, "working");
+    assert_eq!(known["title"], "Fix the login");
+    let handoff = laptop.ok(&["context", &id, "--handoff"]);
+    for line in ["Goal: Fix the login", "> Which one?", "- To do: mend", "1 to-dos are done"] {
+        assert!(handoff.contains(line), "{line}: {handoff}");
+    }
+
+    server.stop(Stop::Fast);
+    odin4.await_central("unreachable");
+    laptop.await_central("unreachable");
+    beat(&odin4, &id, &json!({"activity": "failed", "activity_detail": "rate_limit"}));
+    assert_eq!(activity(&session(&odin4, &id).unwrap()), "failed rate_limit");
+    assert_eq!(activity(&session(&laptop, &id).unwrap()), "working", "as it was last known");
+    server.resume();
+    await_activity(&laptop, &id, "failed rate_limit");
+    odin4.ok(&["close", &id]);
+    let closed = eventually("it is closed", SOON, || session(&laptop, &id).filter(|s| s["status"] == "closed"));
+    assert_eq!((&closed["activity"], &closed["title"]), (&Value::Null, &json!("Fix the login")));
+    let (_, work) = laptop.ask("GET", &format!("/v1/sessions/{id}/work"), None);
+    assert_eq!(work["last_activity"]["activity"], "failed", "{work}");
+}
+
+#[test]
+fn central_without_the_table_takes_sessions_and_gets_the_work_after_migrate() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let odin4 = host("odin4", &url);
+    odin4.ok(&["migrate", "--central-url", &url]);
+    server.psql("central", "DROP TABLE session_work; DELETE FROM sessiond_migrations WHERE version = 1793000000000");
+    let mut odin4 = odin4.started();
+    let id = odin4.ok(&["register", "--project", "odin", "--id-only"]);
+    beat(&odin4, &id, &json!({"activity": "idle"}));
+    odin4.ok(&["sync", "--wait", "--timeout", "20"]);
+    let status = odin4.ok(&["status"]);
+    assert!(status.contains("sessiond migrate"), "{status}");
+    odin4.ok(&["migrate", "--central-url", &url]);
+    odin4.kill();
+    odin4.start();
+    eventually("central has the activity", SOON, || {
+        (server.psql("central", "SELECT activity FROM session_work") == "idle").then_some(())
+    });
+    assert!(!odin4.ok(&["status"]).contains("sessiond migrate"));
+}
+
+#[test]
+fn list_shows_what_needs_its_user_first() {
+    let host = Host::new("odin3").started();
+    let ids: Vec<_> = (0..4).map(|_| host.ok(&["register", "--project", "odin", "--id-only"])).collect();
+    host.refused(&["list", "--waiting"]);
+    beat(&host, &ids[0], &json!({"activity": "working"}));
+    beat(&host, &ids[1], &json!({"activity": "waiting", "waiting_for": "question"}));
+    host.ok(&["heartbeat", &ids[2], "--activity", "failed", "--detail", "overloaded"]);
+    host.ok(&["close", &ids[3]]);
+    let list = host.ok(&["list"]);
+    let places: Vec<_> = [1, 2, 0].iter().map(|n| list.find(&ids[*n]).unwrap_or(usize::MAX)).collect();
+    assert!(places.is_sorted() && places[2] < usize::MAX, "{list}");
+    assert!(!list.contains(&ids[3]) && list.contains("1 of them only with --all"), "{list}");
+    assert!(host.ok(&["list", "--all"]).contains(&ids[3]));
+    let waiting = host.ok(&["list", "--waiting"]);
+    assert!(waiting.contains(&ids[1]) && waiting.contains("question") && !waiting.contains(&ids[0]), "{waiting}");
+    let columns = host.ok(&["list", "--columns", "id,branch", "--sort", "id"]);
+    assert!(columns.starts_with("ID") && !columns.contains("STATUS"), "{columns}");
+    let (code, error) = host.refused(&["heartbeat", &ids[0], "--activity", "sleeping"]);
+    assert_eq!(code, 2, "{error}");
+    let wrong = json!({"waiting_for": "plan"});
+    let (status, answer) = host.ask("POST", &format!("/v1/sessions/{}/heartbeat", ids[0]), Some(&wrong));
+    assert_eq!(status, 400);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("waiting_for"), "{answer}");
+}
