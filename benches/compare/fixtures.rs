@@ -79,7 +79,7 @@ pub fn heartbeat(dir: &Path, ids: &[String]) {
     with_store(dir, async |store| {
         for some in ids.chunks(CONCURRENT as usize) {
             let at = clock::system()();
-            let beat = Heartbeat { context_percent: Some((at.micros() % 101) as u8), current_epic: None };
+            let beat = Heartbeat { context_percent: Some((at.micros() % 101) as u8), ..Heartbeat::default() };
             let mut beats = JoinSet::new();
             for id in some.iter().cloned() {
                 let (store, beat) = (store.clone(), beat.clone());

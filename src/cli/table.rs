@@ -107,7 +107,7 @@ impl TextTable {
     }
 
     /// The width in which it fits when its columns are as narrow as they may become.
-    pub fn least_width(&self) -> usize {
+    pub(super) fn least_width(&self) -> usize {
         let mut widths = self.widths(None);
         for (index, least) in self.shrinking() {
             widths[index] = widths[index].min(least);

@@ -52,7 +52,7 @@ pub(super) struct BatchPart {
 
 impl BatchPart {
     /// Everything that is pending, in one part.
-    pub fn of(pending: Pending) -> Self {
+    pub(super) fn of(pending: Pending) -> Self {
         let mut unsynced: HashMap<_, _> = pending.work.into_iter().map(|w| (w.work.instance_id.clone(), w)).collect();
         let offer = |record: Record| {
             let times = record.offered_columns();

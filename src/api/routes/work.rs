@@ -17,7 +17,7 @@ use crate::wire::{ErrorBody, Matches, WorkBody};
 #[utoipa::path(get, path = "/v1/sessions/{id}/work", params(("id" = String, Path, min_length = 1, max_length = 32)),
     responses((status = 200, body = WorkBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
+pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => {
             let id = record.session.instance_id;
@@ -33,7 +33,7 @@ pub async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, A
 #[utoipa::path(put, path = "/v1/sessions/{id}/work", params(("id" = String, Path, min_length = 1, max_length = 32)),
     request_body = WorkUpdate, responses((status = 200, body = WorkBody), (status = 400, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 409, description = "the session is closed", body = ErrorBody)))]
-pub async fn record(
+pub(crate) async fn record(
     State(api): State<Arc<Api>>,
     peer: Peer,
     Id(id): Id,

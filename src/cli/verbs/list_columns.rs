@@ -11,7 +11,7 @@ use crate::wire::SessionBody;
 
 /// A column of `list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ListColumn {
+pub(crate) enum ListColumn {
     Id,
     Machine,
     Status,
@@ -31,7 +31,7 @@ pub enum ListColumn {
 
 /// The order of `list`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum SortKey {
+pub(crate) enum SortKey {
     /// What needs its user first: waiting, failed, idle, working, stale, closed
     #[default]
     Attention,
@@ -46,7 +46,7 @@ pub enum SortKey {
 }
 
 /// What is shown unless `--columns` says otherwise.
-pub const DEFAULT_COLUMNS: [ListColumn; 9] = [
+pub(super) const DEFAULT_COLUMNS: [ListColumn; 9] = [
     ListColumn::Id,
     ListColumn::Machine,
     ListColumn::Status,
@@ -139,7 +139,7 @@ fn activity(session: &SessionBody, now: Timestamp) -> Cell {
 }
 
 /// The sessions as a table with these columns, or with the default ones that fit.
-pub fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, style: &OutputStyle) -> TextTable {
+pub(super) fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, style: &OutputStyle) -> TextTable {
     let mut columns = chosen.unwrap_or(&DEFAULT_COLUMNS).to_vec();
     if chosen.is_none() {
         // A column in which no session has anything is no use to anybody.
@@ -167,7 +167,7 @@ pub fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, style: &Ou
 }
 
 /// Sorts the rows; those that are alike keep their order.
-pub fn sort(sessions: &mut [SessionBody], key: SortKey) {
+pub(super) fn sort(sessions: &mut [SessionBody], key: SortKey) {
     match key {
         SortKey::Attention => sessions.sort_by_key(attention),
         SortKey::Project => {}

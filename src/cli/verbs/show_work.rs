@@ -7,7 +7,7 @@ use crate::domain::work::{Dated, TodoStatus};
 use crate::wire::WorkBody;
 
 /// The recorded work as text; empty if nothing is recorded.
-pub fn render(work: &WorkBody, style: &OutputStyle) -> String {
+pub(super) fn render(work: &WorkBody, style: &OutputStyle) -> String {
     let mut sheet = Sheet { text: String::new(), style };
     let snapshot = &work.work;
     if let Some(last) = &work.last_activity {

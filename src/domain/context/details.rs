@@ -109,12 +109,12 @@ fn notes(left: &SessionHistory) -> Vec<(String, String)> {
 }
 
 /// Whether the newest checkpoint says anything of the work.
-pub fn has_content(left: &SessionHistory) -> bool {
+pub(super) fn has_content(left: &SessionHistory) -> bool {
     !notes(left).is_empty()
 }
 
 /// How much of what a successor needs is known: at most so much confidence, in percent, and what is not known.
-pub fn known(details: &WorkDetails, has_epic: bool, has_state: bool, has_step: bool) -> (u8, Vec<&'static str>) {
+pub(super) fn known(details: &WorkDetails, has_epic: bool, has_state: bool, has_step: bool) -> (u8, Vec<&'static str>) {
     let has_goal = details.goal().is_some() || has_epic;
     let has_state = has_state || details.snapshot.last_answer.is_some() || details.snapshot.compact_summary.is_some();
     let parts = [(has_goal, "its goal"), (has_state, "what was done last"), (has_step, "the next step")];
@@ -123,7 +123,7 @@ pub fn known(details: &WorkDetails, has_epic: bool, has_state: bool, has_step: b
 }
 
 /// The confidence that a snapshot of this age gives, in percent.
-pub fn confidence(old: Duration) -> u8 {
+pub(super) fn confidence(old: Duration) -> u8 {
     match old.as_secs() / 60 {
         0..60 => 100,
         60..1440 => 90,
@@ -132,6 +132,6 @@ pub fn confidence(old: Duration) -> u8 {
 }
 
 /// The newest part of a snapshot, if it can be the source.
-pub fn source(details: &WorkDetails) -> Option<(ContextSource, Timestamp)> {
+pub(super) fn source(details: &WorkDetails) -> Option<(ContextSource, Timestamp)> {
     details.newest().map(|at| (ContextSource::Work, at))
 }

@@ -54,7 +54,7 @@ impl WorkHistory {
     }
 
     /// Whether a next step follows from the records.
-    pub fn has_step(&self) -> bool {
+    pub(super) fn has_step(&self) -> bool {
         !self.planned.is_empty()
             || !self.in_progress.is_empty()
             || !self.open_requests.is_empty()

@@ -9,7 +9,7 @@ use crate::domain::{Session, Timestamp};
 /// The share of the context window, in percent, from which a new conversation is suggested.
 const NEARLY_FULL: u8 = 80;
 
-pub fn next_steps(
+pub(super) fn next_steps(
     session: &Session,
     history: &WorkHistory,
     details: &WorkDetails,

@@ -34,7 +34,7 @@ const MAX_QUOTED: usize = 80;
 const MAX_QUOTED_LINE: usize = 2000;
 
 /// Text of several lines as a quotation.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let line = |line: &str| format!("> {}", escaped(line, MAX_QUOTED_LINE)).trim_end().to_owned() + "\n";
     let mut quotation: String = text.lines().take(MAX_QUOTED).map(line).collect();
     if text.lines().nth(MAX_QUOTED).is_some() {
