@@ -1,5 +1,6 @@
 //! Agents: hooks, status line, discovery, exec and MCP.
 
+mod activity;
 mod bad_input;
 mod conversations;
 mod day;
