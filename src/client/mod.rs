@@ -8,6 +8,7 @@ mod endpoint;
 pub mod fake_daemon;
 pub mod http;
 mod machine;
+mod response;
 mod target;
 mod watch;
 
@@ -21,14 +22,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorBody,
-    ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery,
-    MachineBody, MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
-    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
+    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorCode,
+    ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery, MachineBody,
+    MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody, ResumeRequest,
+    SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
 pub use machine::{is_machine_refused, machine_from_env, register_with_env};
+use response::{daemon_error, from_json, invalid_response, is_success, resolved, success, text};
 pub use target::encode;
 pub use watch::{WatchEvent, WatchStream};
 
@@ -342,49 +344,6 @@ fn to_json(body: &impl Serialize) -> Result<Vec<u8>> {
         message: format!("the request cannot be written as JSON: {error}"),
         hint: "report this; it is a bug in sessiond".to_owned(),
     })
-}
-
-const fn is_success(status: u16) -> bool {
-    matches!(status, 200..=299)
-}
-
-fn success<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<T> {
-    if is_success(status) { from_json(body) } else { Err(daemon_error(status, body)) }
-}
-
-fn resolved<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<Resolved<T>> {
-    match status {
-        300 => from_json(body).map(Resolved::Several),
-        _ => success(status, body).map(|one| Resolved::One(Box::new(one))),
-    }
-}
-
-fn text(body: Vec<u8>) -> Result<String> {
-    String::from_utf8(body).map_err(|_| invalid_response("it is not UTF-8"))
-}
-
-fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|error| invalid_response(&error.to_string()))
-}
-
-/// The error in the body of a response, or one that names the status if the body has none.
-fn daemon_error(status: u16, body: &[u8]) -> ErrorDetail {
-    match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(body) => body.error,
-        Err(_) => ErrorDetail {
-            code: ErrorCode::Internal,
-            message: format!("the daemon returned status {status} without an explanation"),
-            hint: "check its log; client and daemon may have different versions".to_owned(),
-        },
-    }
-}
-
-fn invalid_response(why: &str) -> ErrorDetail {
-    ErrorDetail {
-        code: ErrorCode::Internal,
-        message: format!("the daemon's response cannot be read: {why}"),
-        hint: "check that the socket is sessiond's and that client and daemon have the same version".to_owned(),
-    }
 }
 
 #[cfg(test)]
