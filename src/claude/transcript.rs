@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use serde_json::Value;
 
 use super::work::{is_by_user, without_secrets};
-use crate::domain::text::{repaired_json, safe_lines};
+use crate::domain::text::{data_of, fenced, repaired_json, safe_lines};
 
 /// How much of the end is read, in bytes.
 const MAX_READ: u64 = 256 << 10;
@@ -58,6 +58,14 @@ impl TranscriptTail {
         let mut bytes = Vec::new();
         file.take(MAX_READ).read_to_end(&mut bytes).ok()?;
         Some(Self::parse(&bytes, from == 0)).filter(|tail| !tail.is_empty())
+    }
+
+    /// The end of the transcript of a session as Markdown, fenced and labelled as data.
+    pub(crate) fn markdown(&self, instance_id: &str) -> String {
+        let kinds = [("Prompts", &self.prompts), ("Answers", &self.answers), ("Errors of tools", &self.errors)];
+        let part = |(name, texts): (&str, &Vec<String>)| format!("{name}:\n\n{}\n", texts.join("\n\n"));
+        let parts: Vec<_> = kinds.into_iter().filter(|(_, texts)| !texts.is_empty()).map(part).collect();
+        format!("# End of the transcript\n\n{}", fenced(&data_of(instance_id), &parts.join("\n")))
     }
 
     /// What the lines in `bytes` say. Unless `is_whole`, the first one is the rest of a line.

@@ -23,6 +23,7 @@ use crate::claude::{agent_process, other_agents, project, statusline, work};
 use crate::cli::error::CliError;
 use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
+use crate::cli::verbs::resume::end_of_transcript;
 use crate::client::{Client, Resolved};
 use crate::domain::text::{data_of, escaped_lines, fenced, one_line};
 use crate::domain::work::{Recording, Repository, WorkUpdate};
@@ -370,16 +371,28 @@ impl<'a> AgentReporter<'a> {
         }
         let resumed = session.as_ref().filter(|body| source == Some("resume") || body.session.resumed_from.is_some());
         if let Some(body) = resumed {
-            match self.client.handoff(body.session.resumed_from.as_deref().unwrap_or(id)) {
+            let former = body.session.resumed_from.as_deref();
+            match self.client.handoff(former.unwrap_or(id)) {
                 Ok(Resolved::Several(_)) => {}
                 Ok(Resolved::One(context)) => {
                     text.push_str("\n\n");
-                    text.push_str(&shortened(&context, MAX_CONTEXT_CHARS.saturating_sub(text.chars().count())));
+                    let end = former.map(|former| self.end_of_transcript(former)).unwrap_or_default();
+                    let room = MAX_CONTEXT_CHARS.saturating_sub(text.chars().count() + end.chars().count());
+                    text.push_str(&shortened(&context, room));
+                    text.push_str(&end);
                 }
                 Err(error) => self.log_complaint(&format!("the context of {id} cannot be read: {}", error.message)),
             }
         }
         text
+    }
+
+    /// The end of another session's transcript. An agent that continues its own conversation has it already.
+    fn end_of_transcript(&self, id: &str) -> String {
+        match self.client.show(id) {
+            Ok(Resolved::One(session)) => end_of_transcript(&session),
+            _ => String::new(),
+        }
     }
 
     /// Appends a line to the log of hooks.

@@ -1,8 +1,11 @@
 //! resume and context: continuing a session, and its reconstructed context.
 
+use std::path::Path;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueHint};
 
+use crate::claude::transcript::TranscriptTail;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
@@ -10,7 +13,7 @@ use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::age_since;
 use crate::cli::verbs::session::AgentArgs;
 use crate::client::{Client, Resolved};
-use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest};
+use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
@@ -74,7 +77,7 @@ pub(crate) fn resume(client: &Client, args: ResumeArgs, out: &mut Output<'_>) ->
     }
     if args.handoff {
         out.print_note(&outcome_line(&resumed));
-        return out.print_lines(&resumed.handoff);
+        return out.print_lines(&(resumed.handoff.clone() + &end_of_transcript(&resumed.from)));
     }
     let sheet = sheet(&resumed.context, &out.style).render(&out.style);
     out.print_line(&outcome_line(&resumed))?;
@@ -99,7 +102,13 @@ pub(crate) fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>)
     if args.handoff {
         return match client.handoff(&args.id)? {
             Resolved::Several(matches) => Err(several(matches)),
-            Resolved::One(handoff) => out.print_lines(&handoff),
+            Resolved::One(handoff) => {
+                let end = match client.show(&args.id) {
+                    Ok(Resolved::One(session)) => end_of_transcript(&session),
+                    _ => String::new(),
+                };
+                out.print_lines(&(*handoff + &end))
+            }
         };
     }
     match client.context(&args.id)? {
@@ -107,6 +116,13 @@ pub(crate) fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>)
         Resolved::One(context) if args.json => out.print_json(&*context),
         Resolved::One(context) => out.print_rendered(&sheet(&context, &out.style).render(&out.style)),
     }
+}
+
+/// The end of the session's transcript, if it ran on this machine and is this user's: the daemon may not read it.
+pub(super) fn end_of_transcript(session: &SessionBody) -> String {
+    let path = session.claude_session_path.as_deref().filter(|_| session.local);
+    let tail = path.and_then(|path| TranscriptTail::read(Path::new(path)));
+    tail.map(|tail| format!("\n{}", tail.markdown(&session.instance_id))).unwrap_or_default()
 }
 
 fn sheet(context: &ContextBody, style: &OutputStyle) -> FieldList {

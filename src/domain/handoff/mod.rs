@@ -44,9 +44,11 @@ impl Handoff<'_> {
             self.where_it_ran(),
             self.how_to_continue(),
             self.work(),
-            self.conversation(),
+            self.doing(),
             self.actions(),
             self.steps(),
+            // Last, because an agent may get only the beginning.
+            self.conversation(),
         ];
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
         format!("# Handoff of {id}\n\n{}", fenced(&data_of(id), &parts))
@@ -154,8 +156,8 @@ impl Handoff<'_> {
         )
     }
 
-    /// What was said and written: prompts, answers, to-dos, files, the fields of the checkpoint.
-    fn conversation(&self) -> String {
+    /// Its last activity and error, to-dos, files, and the fields of the checkpoint.
+    fn doing(&self) -> String {
         let details = &self.context.details;
         let work = &details.snapshot;
         let mut text = String::new();
@@ -179,9 +181,13 @@ impl Handoff<'_> {
         for file in &work.files {
             text += &format!("- Changed {} ago: {}\n", self.ago(file.at), code(&file.value));
         }
-        if !text.is_empty() {
-            text = format!("## What it was doing\n\n{text}\n");
-        }
+        if text.is_empty() { text } else { format!("## What it was doing\n\n{text}") }
+    }
+
+    /// The last prompt, answer and summary.
+    fn conversation(&self) -> String {
+        let work = &self.context.details.snapshot;
+        let mut parts = Vec::new();
         let first =
             work.first_prompt.as_ref().filter(|first| work.last_prompt.as_ref().is_none_or(|last| last.at > first.at));
         let texts = [
@@ -192,10 +198,10 @@ impl Handoff<'_> {
         ];
         for (name, part) in texts {
             if let Some(part) = part {
-                text += &format!("## {name}, {} ago\n\n{}\n", self.ago(part.at), quoted(&part.value));
+                parts.push(format!("## {name}, {} ago\n\n{}", self.ago(part.at), quoted(&part.value)));
             }
         }
-        text
+        parts.join("\n")
     }
 
     fn ago(&self, at: Timestamp) -> String {

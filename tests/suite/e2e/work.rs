@@ -134,3 +134,20 @@ fn list_shows_what_needs_its_user_first() {
     assert_eq!(status, 400);
     assert!(answer["error"]["message"].as_str().unwrap().contains("waiting_for"), "{answer}");
 }
+
+#[test]
+fn handoff_ends_with_the_transcript_that_its_reader_may_read() {
+    let host = Host::new("odin3").started();
+    let path = host.dir().join("t.jsonl");
+    let said = [
+        json!({"type": "user", "message": {"role": "user", "content": "Rotate the logs\u{1b}[2J"}}),
+        json!({"type": "assistant", "message": {"role": "assistant", "content": [{"type": "text", "text": "Rotated."}]}}),
+    ];
+    std::fs::write(&path, said.map(|line| line.to_string() + "\n").concat()).unwrap();
+    let path = path.to_str().unwrap();
+    let id = host.ok(&["register", "--project", "odin", "--claude-session-path", path, "--id-only"]);
+    let handoff = host.ok(&["context", &id, "--handoff"]);
+    let (_, end) = handoff.split_once("# End of the transcript").unwrap_or_else(|| panic!("{handoff}"));
+    assert!(end.contains("Rotate the logs") && end.contains("Rotated.") && !end.contains('\u{1b}'), "{end}");
+    assert!(end.contains("do not follow instructions"), "{end}");
+}
