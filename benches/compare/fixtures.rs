@@ -105,7 +105,7 @@ pub fn mirror(dir: &Path, count: u64) {
             let changes =
                 ChangePage { sessions, rest: Continuation::Complete { next_since: from + 1 }, ..ChangePage::default() };
             store
-                .take_in(PullQuery::since(from.max(1)), changes, seeded(random.next(), at))
+                .import_page(PullQuery::since(from.max(1)), changes, seeded(random.next(), at))
                 .await
                 .expect("it is mirrored");
         }

@@ -59,7 +59,10 @@ impl DaemonContext {
         environment: &Environment<'_>,
     ) -> Result<RunningDaemon, ErrorDetail> {
         let name = self.identity.current().name;
-        self.store.file_under(name.clone(), (self.clock)()).await.map_err(|error| failure::of_store(error.into()))?;
+        self.store
+            .set_machine_name(name.clone(), (self.clock)())
+            .await
+            .map_err(|error| failure::of_store(error.into()))?;
         self.identity.claim(Uuid::new_v4()).map_err(failure::of_store)?;
 
         let (link_sender, link) = watch::channel(LinkStatus::new(LinkState::Connecting, (self.clock)()));

@@ -97,7 +97,7 @@ impl Command {
                 Self::Died { id, process, .. } => store.process_died(id, process, context).await.map(|_| None),
                 Self::Sweep => store.sweep(context).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
-                Self::FileUnder { name } => store.file_under(name, at).await.map(|_| None),
+                Self::FileUnder { name } => store.set_machine_name(name, at).await.map(|_| None),
                 Self::RetryParked => ManualStore::unpark_all(&store, false).await.map(|_| None),
                 Self::DropParked => ManualStore::unpark_all(&store, true).await.map(|_| None),
                 Self::FailCommit => {

@@ -150,7 +150,7 @@ impl SimHost {
             SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
         let mut daemon = SimDaemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
         let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
-        let mut filed: Job<_> = Box::pin(async move { store.file_under(name, at).await });
+        let mut filed: Job<_> = Box::pin(async move { store.set_machine_name(name, at).await });
         assert!(poll(&mut filed).is_none());
         daemon.replica.hand.lock().unwrap().commit();
         if poll(&mut filed).unwrap().is_ok() {
@@ -371,7 +371,7 @@ impl Replica for SimReplica {
         if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(RecordKind::Event) {
             tables.events = TableState::Absent;
         }
-        self.store.learn_tables(tables, at).await
+        self.store.record_tables(tables, at).await
     }
 
     async fn acknowledge(&self, mut result: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
@@ -384,7 +384,7 @@ impl Replica for SimReplica {
         if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
             ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
         }
-        let renamed = self.store.settle(result, context).await?;
+        let renamed = self.store.acknowledge(result, context).await?;
         if self.has(Bug::AckClearsLaterColumns) {
             ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
@@ -398,10 +398,10 @@ impl Replica for SimReplica {
     async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
         let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
         if self.has(Bug::NoResync) {
-            return self.store.settle(nothing, OpContext::of_daemon(at, STALE_AFTER)).await.map(|_| (0, 0));
+            return self.store.acknowledge(nothing, OpContext::of_daemon(at, STALE_AFTER)).await.map(|_| (0, 0));
         }
         if self.has(Bug::HistoryNotReoffered) {
-            self.store.settle(nothing, OpContext::of_daemon(at, STALE_AFTER)).await?;
+            self.store.acknowledge(nothing, OpContext::of_daemon(at, STALE_AFTER)).await?;
             let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
                 WHERE mirror_generation IS NULL";
             return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
@@ -410,7 +410,7 @@ impl Replica for SimReplica {
     }
 
     async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let position = self.store.mirror_since(now).await?;
+        let position = self.store.mirror_position(now).await?;
         Ok(if self.has(Bug::PositionNeverAdvances) { position.min(1) } else { position })
     }
 
@@ -426,7 +426,7 @@ impl Replica for SimReplica {
             changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
         }
         let rows = changes.sessions.len();
-        let imported = self.store.take_in(reading, changes, context).await?;
+        let imported = self.store.import_page(reading, changes, context).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);
         if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
             let rewrite = "UPDATE sessions SET project = project WHERE mirror_generation IS NOT NULL";

@@ -33,12 +33,12 @@ pub trait Replica: Send + Sync {
         name: MachineName,
         at: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        self.store().file_under(name, at)
+        self.store().set_machine_name(name, at)
     }
 
     /// Whether anything that `skip` does not exclude has to be pushed.
     fn has_pending(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send {
-        self.store().any_waits(skip)
+        self.store().has_pending(skip)
     }
 
     /// Makes parked rows whose retry time has come pending again. Returns how many.
@@ -82,7 +82,7 @@ pub trait Replica: Send + Sync {
         result: BatchResult,
         context: OpContext,
     ) -> impl Future<Output = Result<Vec<Renamed>, StoreError>> + Send {
-        self.store().settle(result, context)
+        self.store().acknowledge(result, context)
     }
 
     /// Marks everything as unsynced, because central lost it. Returns how many sessions and records.
@@ -100,22 +100,22 @@ pub trait Replica: Send + Sync {
         tables: HistoryTables,
         at: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.store().learn_tables(tables, at)
+        self.store().record_tables(tables, at)
     }
 
     /// Sets the timeline of central that the mirror follows. Another one than before resets the mirror's position.
     fn set_mirror_timeline(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.store().mirror_of(timeline)
+        self.store().set_mirror_timeline(timeline)
     }
 
     /// The transaction number from which the next pull reads; 0 reads everything.
     fn mirror_position(&self, now: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send {
-        self.store().mirror_since(now)
+        self.store().mirror_position(now)
     }
 
     /// Makes the next pull read everything.
     fn reset_mirror_position(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.store().read_mirror_anew()
+        self.store().reset_mirror_position()
     }
 
     /// Imports one page of changes from central. `context.now`: when the page was requested.
@@ -125,7 +125,7 @@ pub trait Replica: Send + Sync {
         changes: ChangePage,
         context: OpContext,
     ) -> impl Future<Output = Result<PageResult, StoreError>> + Send {
-        self.store().take_in(reading, changes, context)
+        self.store().import_page(reading, changes, context)
     }
 
     /// Replaces the list of hosts that central knows.

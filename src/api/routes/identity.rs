@@ -31,7 +31,7 @@ pub(crate) async fn rename(
         let host_id = Uuid::from_u64_pair((api.random)(), (api.random)());
         // The pinned name first: if the second step fails, the next start repeats it.
         api.identity.rename(name.clone(), host_id, (api.clock)())?;
-        let sessions = api.store.file_under(name.clone(), (api.clock)()).await?;
+        let sessions = api.store.set_machine_name(name.clone(), (api.clock)()).await?;
         tracing::warn!(%name, sessions, "this host was renamed");
     }
     Ok(Json(body(&api)))

@@ -125,7 +125,7 @@ async fn reconstructed(
     now: Timestamp,
 ) -> Result<(ContextBody, String), ApiError> {
     let session = &record.session;
-    let left = api.store.recall(session.instance_id.clone()).await?;
+    let left = api.store.session_history(session.instance_id.clone()).await?;
     let place =
         SessionLocation { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
     let context = reconstruct(session, &left, now);

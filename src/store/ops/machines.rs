@@ -102,7 +102,7 @@ pub(in crate::store) struct FileTurn {
 
 /// Files this host's sessions under its name: those of a former name move along, from behind `after_row` on. The last
 /// turn writes the name down, so that after a crash the next start begins anew.
-pub(in crate::store) fn file_under(
+pub(in crate::store) fn set_machine_name(
     db: &Connection,
     name: &MachineName,
     after_row: i64,

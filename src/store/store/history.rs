@@ -15,7 +15,7 @@ use crate::store::tables::records::StoredRecord;
 
 impl Store {
     /// What is left of a session.
-    pub async fn recall(&self, session: InstanceId) -> Result<SessionHistory, StoreError> {
+    pub async fn session_history(&self, session: InstanceId) -> Result<SessionHistory, StoreError> {
         self.read(move |db| context_query::query(db, &session)).await
     }
 
@@ -49,7 +49,7 @@ impl Store {
 
     /// Records which tables central has for records and which types of events it takes, and parks or frees the
     /// events that this concerns, in turns.
-    pub async fn learn_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn record_tables(&self, tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
         let tables = Arc::new(tables);
         let mut place = Some(LearnPlace::FIRST);
         while let Some(from) = place {

@@ -288,12 +288,12 @@ impl Store {
     }
 
     /// Files this host's sessions under its name; those of a former name move along. Returns how many moved.
-    pub async fn file_under(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
+    pub async fn set_machine_name(&self, name: MachineName, at: Timestamp) -> Result<usize, StoreError> {
         let mut moved = 0;
         let mut place = Some(i64::MIN);
         while let Some(from) = place {
             let name = name.clone();
-            let turn = self.write(move |db| machines::file_under(db, &name, from, at)).await?;
+            let turn = self.write(move |db| machines::set_machine_name(db, &name, from, at)).await?;
             moved += turn.moved;
             place = turn.next;
         }

@@ -26,23 +26,23 @@ impl Store {
     }
 
     /// The mirror is one of this timeline of central from now on: if it was of another, everything is read anew.
-    pub async fn mirror_of(&self, timeline: String) -> Result<(), StoreError> {
+    pub async fn set_mirror_timeline(&self, timeline: String) -> Result<(), StoreError> {
         self.writer.submit(move |db| mirror_cursor::set_timeline(db, &timeline)).await
     }
 
     /// Where the next reading of central begins.
-    pub async fn mirror_since(&self, now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
         let stored = self.read(move |db| mirror_cursor::since(db, now)).await?;
         Ok(self.mirror_position.since(stored))
     }
 
     /// Has the next reading read everything.
-    pub async fn read_mirror_anew(&self) -> Result<(), StoreError> {
+    pub async fn reset_mirror_position(&self) -> Result<(), StoreError> {
         self.writer.submit(mirror_cursor::read_anew).await
     }
 
     /// Imports a page of what changed in central, in turns that are each short.
-    pub async fn take_in(
+    pub async fn import_page(
         &self,
         reading: PullQuery,
         changes: reading::ChangePage,
@@ -119,8 +119,8 @@ impl Store {
     }
 
     /// Does anything wait that could travel now?
-    pub async fn any_waits(&self, skip: Skip) -> Result<bool, StoreError> {
-        self.read(move |db| outbox::any_waits(db, &skip)).await
+    pub async fn has_pending(&self, skip: Skip) -> Result<bool, StoreError> {
+        self.read(move |db| outbox::has_pending(db, &skip)).await
     }
 
     /// Lets what is parked and due be pushed again.
@@ -148,13 +148,16 @@ impl Store {
     }
 
     /// Applies what central did with a batch, one part after the other. Returns the sessions that got a new id.
-    pub async fn settle(&self, settling: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
+    pub async fn acknowledge(&self, settling: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
         let mut renamed = Vec::new();
         for part in settling.in_parts() {
             let part = Arc::new(part);
             let settled = part.clone();
             let work = move |db: &Connection| {
-                Ok((batch_result::settle(&Op::new(db, context), &settled)?, batch_result::free_returned(db, &settled)?))
+                Ok((
+                    batch_result::acknowledge(&Op::new(db, context), &settled)?,
+                    batch_result::free_returned(db, &settled)?,
+                ))
             };
             let (new, mut more) = self.writer.submit(work).await?;
             renamed.extend(new);

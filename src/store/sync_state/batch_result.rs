@@ -146,7 +146,7 @@ pub struct Renamed {
 pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_but_one"];
 
 /// Applies what central did with a batch. Returns the sessions that got a new id.
-pub(in crate::store) fn settle(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
+pub(in crate::store) fn acknowledge(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
     let db = op.db;
     let mut renamed = Vec::new();
     for SessionResult { instance_id, version, work_version, how } in &settling.sessions {

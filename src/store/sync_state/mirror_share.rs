@@ -165,7 +165,7 @@ mod tests {
     }
 
     async fn import_since(store: &Store, since: u64, changes: ChangePage, now: Timestamp) -> PageResult {
-        store.take_in(PullQuery::since(since), changes, by(OWNER, now)).await.unwrap()
+        store.import_page(PullQuery::since(since), changes, by(OWNER, now)).await.unwrap()
     }
 
     /// Of so many sessions of another host.
@@ -238,13 +238,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
         import_history(&store, 120).await;
-        assert_eq!(store.mirror_since(at(61)).await.unwrap(), 9);
+        assert_eq!(store.mirror_position(at(61)).await.unwrap(), 9);
         shut((store, writer));
         let options = Options { durability: Durability::Normal, max_size: MAX_SIZE * 8 };
         let (store, writer) = Store::open(dir.path(), options, Arc::new(|| at(1_000_000))).unwrap();
         let quiet = ChangePage { rest: Continuation::Complete { next_since: 10 }, ..ChangePage::default() };
         import(&store, quiet, at(60).plus(Duration::from_secs(61))).await;
-        assert_eq!(store.mirror_since(at(122)).await.unwrap(), 0);
+        assert_eq!(store.mirror_position(at(122)).await.unwrap(), 0);
         shut((store, writer));
     }
 
@@ -264,11 +264,11 @@ mod tests {
         let ends = |next_since| ChangePage { rest: Continuation::Complete { next_since }, ..ChangePage::default() };
         import(&store, changed, at(60)).await;
         import(&store, ends(9), at(60)).await;
-        assert_eq!(store.mirror_since(at(61)).await.unwrap(), 9, "the position advanced with the last, empty page");
+        assert_eq!(store.mirror_position(at(61)).await.unwrap(), 9, "the position advanced with the last, empty page");
         let (announced, commits) = (*store.changes().newest().borrow(), *store.commits().borrow());
         let quiet = import_since(&store, 9, ends(12), at(75)).await;
         assert_eq!(quiet, PageResult::default());
-        assert_eq!(store.mirror_since(at(76)).await.unwrap(), 12);
+        assert_eq!(store.mirror_position(at(76)).await.unwrap(), 12);
         assert_eq!((*store.changes().newest().borrow(), *store.commits().borrow()), (announced, commits));
         shut((store, writer));
     }

@@ -161,7 +161,7 @@ pub(in crate::store) fn newest_pending(
 }
 
 /// Does anything wait that could travel now?
-pub(in crate::store) fn any_waits(db: &Connection, skip: &Skip) -> Result<bool, StoreError> {
+pub(in crate::store) fn has_pending(db: &Connection, skip: &Skip) -> Result<bool, StoreError> {
     let one = BatchLimit { rows: 1, bytes: 1 };
     Ok(!pending_behind(db, OutboxPosition::FIRST, one, skip)?.sessions.is_empty()
         || !record_outbox::pending(db, &[], !skip.all_sessions, one, skip)?.records.is_empty())

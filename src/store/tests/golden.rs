@@ -116,7 +116,7 @@ async fn push(store: &Store, rejected: &[&InstanceId], collided: &[&InstanceId],
         acked_batch: 70 + second,
         next_batches: [80 + second, 90 + second],
     };
-    store.settle(result, seeded(500, OWNER, at(second))).await.unwrap();
+    store.acknowledge(result, seeded(500, OWNER, at(second))).await.unwrap();
 }
 
 fn remote(id: &str, host: &str, second: i64) -> Session {
@@ -137,10 +137,10 @@ fn remote_event(number: u128, id: &str) -> HistoryRecord {
 
 /// Something of everything that a store can hold, by the operations that the daemon does.
 async fn fill(store: &Store) {
-    store.file_under(machine("odin3"), at(0)).await.unwrap();
+    store.set_machine_name(machine("odin3"), at(0)).await.unwrap();
     let event_types = Some(["error", "tool_use"].map(str::to_owned).to_vec());
     let tables = HistoryTables { event_types, checkpoints: TableState::WithoutZone, ..HistoryTables::ALL };
-    store.learn_tables(tables, at(0)).await.unwrap();
+    store.record_tables(tables, at(0)).await.unwrap();
 
     // Synced, parked, collided, closed, pruned.
     let synced = begin(store, 1, Some(101), OWNER).await;
@@ -197,7 +197,7 @@ async fn fill(store: &Store) {
 
     // The mirror.
     let last_seen = at(9_900);
-    store.mirror_of("timeline 7".to_owned()).await.unwrap();
+    store.set_mirror_timeline("timeline 7".to_owned()).await.unwrap();
     store.replace_hosts(vec![HostSeen { machine: machine("odin4"), last_seen }]).await.unwrap();
     let mut gone = remote("odin-PS-remot2", "odin5", 20);
     gone.close(at(90));
@@ -207,7 +207,7 @@ async fn fill(store: &Store) {
         rest: Continuation::Complete { next_since: 4_711 },
         ..ChangePage::default()
     };
-    store.take_in(PullQuery::since(4_000), page, by(OWNER, at(9_970))).await.unwrap();
+    store.import_page(PullQuery::since(4_000), page, by(OWNER, at(9_970))).await.unwrap();
 }
 
 fn session_json(record: &Record) -> Value {
@@ -318,7 +318,7 @@ async fn answers(store: &Store) -> Value {
             m.summary.stale_sessions, m.summary.closed_sessions, m.summary.projects,
             m.summary.last_seen.map(|at| at.to_string()), m.as_of.to_string(),
         ])).collect::<Vec<_>>(),
-        "mirror": { "since": store.mirror_since(at(10_000)).await.unwrap(),
+        "mirror": { "since": store.mirror_position(at(10_000)).await.unwrap(),
             "as_of": store.mirror_as_of().map(|at| at.to_string()) },
         "usage": usage.await.unwrap(),
     })

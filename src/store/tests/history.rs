@@ -60,7 +60,10 @@ async fn sessions_reach_central(store: &Store) {
         how: SessionOutcome::Taken,
     };
     store
-        .settle(BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() }, by(OWNER, at(0)))
+        .acknowledge(
+            BatchResult { sessions: sessions.map(taken).collect(), ..BatchResult::default() },
+            by(OWNER, at(0)),
+        )
         .await
         .unwrap();
 }
@@ -145,16 +148,16 @@ async fn records_travel_with_or_after_their_session() {
         how: SessionOutcome::Rejected { error: "no".into() },
     };
     let sessions = vec![rejected(&full.sessions[0])];
-    store.settle(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(2))).await.unwrap();
+    store.acknowledge(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(2))).await.unwrap();
     sessions_reach_central(&store).await;
     let pending = store.pending(rows(10), Skip::default()).await.unwrap();
     assert_eq!((pending.sessions.len(), of(&pending)), (0, vec![1, 3]));
     assert_eq!(store.backlog().await.unwrap().records, 2);
 
     // One is taken, one is rejected, alone.
-    store.settle(settled(&pending.records[..1], None), by(OWNER, at(3))).await.unwrap();
-    store.settle(settled(&pending.records[1..], Some("odd")), by(OWNER, at(4))).await.unwrap();
-    assert!(!store.any_waits(Skip::default()).await.unwrap());
+    store.acknowledge(settled(&pending.records[..1], None), by(OWNER, at(3))).await.unwrap();
+    store.acknowledge(settled(&pending.records[1..], Some("odd")), by(OWNER, at(4))).await.unwrap();
+    assert!(!store.has_pending(Skip::default()).await.unwrap());
     let kept = store.history(second.clone(), all(RecordKind::Event)).await.unwrap().records;
     assert_eq!((kept[0].parked.as_deref(), kept[1].synced), (Some("odd"), true));
     let parked = store.parked().await.unwrap();
@@ -180,11 +183,11 @@ async fn a_session_is_pruned_once_central_has_its_history_or_no_table_for_it() {
     sessions_reach_central(&store).await;
     assert_eq!(store.prune(at(10)).await, Ok(0));
     let events_only = HistoryTables { commands: TableState::Absent, ..HistoryTables::ALL };
-    store.learn_tables(events_only, at(4)).await.unwrap();
+    store.record_tables(events_only, at(4)).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().records, 1);
     assert_eq!(store.prune(at(10)).await, Ok(0));
     let event = store.pending(rows(10), Skip::default()).await.unwrap().records;
-    store.settle(settled(&event, None), by(OWNER, at(5))).await.unwrap();
+    store.acknowledge(settled(&event, None), by(OWNER, at(5))).await.unwrap();
     assert_eq!(store.prune(at(10)).await, Ok(1));
     assert_eq!(numbers(&store, &id, all(RecordKind::Command)).await, [0; 0]);
     shut((store, writer));
@@ -202,13 +205,13 @@ async fn a_session_is_kept_while_its_records_wait_for_a_right() {
     let missing = TableState::Forbidden(vec!["INSERT on event_store".into()]);
     for state in [missing, TableState::WithoutZone] {
         let tables = HistoryTables { events: state, commands: TableState::Absent, ..HistoryTables::ALL };
-        store.learn_tables(tables, at(4)).await.unwrap();
+        store.record_tables(tables, at(4)).await.unwrap();
         assert_eq!(store.backlog().await.unwrap().records_of, [1, 0, 0]);
         assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records, []);
-        assert!(!store.any_waits(Skip::default()).await.unwrap());
+        assert!(!store.has_pending(Skip::default()).await.unwrap());
         assert_eq!(store.prune(at(10)).await, Ok(0));
     }
-    store.learn_tables(HistoryTables::ALL, at(5)).await.unwrap();
+    store.record_tables(HistoryTables::ALL, at(5)).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().records.len(), 2);
     shut((store, writer));
 }
@@ -223,14 +226,14 @@ async fn types_that_central_does_not_take_are_parked_until_it_does() {
         event_types: Some(types.iter().map(ToString::to_string).collect()),
         ..HistoryTables::ALL
     };
-    store.learn_tables(takes(&["a"]), at(2)).await.unwrap();
+    store.record_tables(takes(&["a"]), at(2)).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().parked, 1);
     assert!(append(&store, &id, event("odd", 2), 2).await.parked.is_some());
     assert!(append(&store, &id, event("a", 3), 3).await.parked.is_none());
-    store.learn_tables(takes(&["a", "odd"]), at(4)).await.unwrap();
+    store.record_tables(takes(&["a", "odd"]), at(4)).await.unwrap();
     assert_eq!((store.backlog().await.unwrap().parked, store.backlog().await.unwrap().records), (0, 3));
     // Without the table nothing is refused for its type.
-    store.learn_tables(HistoryTables { events: TableState::Absent, ..takes(&["a"]) }, at(5)).await.unwrap();
+    store.record_tables(HistoryTables { events: TableState::Absent, ..takes(&["a"]) }, at(5)).await.unwrap();
     assert!(append(&store, &id, event("odd", 6), 6).await.parked.is_none());
     shut((store, writer));
 }
@@ -250,13 +253,13 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
         .unwrap();
     let how = SessionOutcome::Collided;
     let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, work_version: None, how }];
-    store.settle(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(7))).await.unwrap();
+    store.acknowledge(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(7))).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);
     assert_eq!(numbers(&store, &new, all(RecordKind::Event)).await, [5, 4, 3, 2, 1]);
     sessions_reach_central(&store).await;
     let pending = store.pending(rows(10), Skip::default()).await.unwrap().records;
-    store.settle(settled(&pending, None), by(OWNER, at(8))).await.unwrap();
+    store.acknowledge(settled(&pending, None), by(OWNER, at(8))).await.unwrap();
     shut((store, writer));
 
     // An index that disagrees with its table.
@@ -348,7 +351,7 @@ async fn a_million_records_are_asked_in_milliseconds() {
     quick("with a text", 9_000, &store, HistoryQuery { contains: Some(":77}".into()), ..newest }).await;
     let began = Instant::now();
     assert_eq!(store.pending(rows(1000), Skip::default()).await.unwrap().records.len(), 1000);
-    assert!(store.any_waits(Skip::default()).await.unwrap());
+    assert!(store.has_pending(Skip::default()).await.unwrap());
     println!("a batch of 1,000 of 100,000: {:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(store.backlog().await.unwrap().records, 100_000);

@@ -214,11 +214,11 @@ async fn what_is_on_its_way_is_not_read_ahead() {
     store.heartbeat(all[0].to_string(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
     let ahead = store.pending_behind(pushed.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&ahead), all[2..]);
-    store.settle(settling(pushed.sessions.iter().map(taken).collect(), 1), by(OWNER, at(6))).await.unwrap();
+    store.acknowledge(settling(pushed.sessions.iter().map(taken).collect(), 1), by(OWNER, at(6))).await.unwrap();
     store.heartbeat(all[1].to_string(), Heartbeat::default(), by(OWNER, at(7))).await.unwrap();
     let behind = store.pending_behind(ahead.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
-    store.settle(settling(ahead.sessions.iter().map(taken).collect(), 2), by(OWNER, at(8))).await.unwrap();
+    store.acknowledge(settling(ahead.sessions.iter().map(taken).collect(), 2), by(OWNER, at(8))).await.unwrap();
     assert_eq!(
         of(&store.pending(rows(10), Skip::default()).await.unwrap()),
         [all[0].clone(), all[1].clone()],
@@ -236,10 +236,10 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let pushed = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
-    store.settle(settling(vec![taken(&pushed)], 1), by(OWNER, at(6))).await.unwrap();
+    store.acknowledge(settling(vec![taken(&pushed)], 1), by(OWNER, at(6))).await.unwrap();
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     assert_eq!(waiting.session.last_heartbeat, at(5));
-    store.settle(settling(vec![taken(&waiting)], 2), by(OWNER, at(7))).await.unwrap();
+    store.acknowledge(settling(vec![taken(&waiting)], 2), by(OWNER, at(7))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
     assert_eq!(store.ledger().await.unwrap().acked, 2);
     assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), (1, 0));
@@ -259,7 +259,7 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
         how: SessionOutcome::ClosedElsewhere { closed_at: at(3) },
         ..taken(&pushed)
     };
-    store.settle(settling(vec![closed], 1), by(OWNER, at(6))).await.unwrap();
+    store.acknowledge(settling(vec![closed], 1), by(OWNER, at(6))).await.unwrap();
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0).session;
     assert_eq!((waiting.status, waiting.closed_at, waiting.last_heartbeat), (Status::Closed, Some(at(3)), at(5)));
 }
@@ -271,7 +271,7 @@ async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
     let record = register(&store, 1, 0).await;
     let old = record.session.instance_id.clone();
     let collided = SessionResult { work_version: None, how: SessionOutcome::Collided, ..taken(&record) };
-    let renamed = store.settle(settling(vec![collided], 1), by(OWNER, at(1))).await.unwrap();
+    let renamed = store.acknowledge(settling(vec![collided], 1), by(OWNER, at(1))).await.unwrap();
     let new = &renamed[0].to;
     assert_eq!((renamed.len(), &renamed[0].from), (1, &old));
     let beaten = store.heartbeat(old.to_string(), Heartbeat::default(), by(OWNER, at(2))).await.unwrap();
@@ -294,7 +294,7 @@ async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
         how: SessionOutcome::Rejected { error: "too odd".into() },
         ..taken(&record)
     };
-    store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
+    store.acknowledge(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions, []);
     assert_eq!(store.backlog().await.unwrap().parked, 1);
     assert_eq!(store.parked().await.unwrap()[0].error, "too odd");
@@ -302,7 +302,7 @@ async fn parked_sessions_are_kept_with_their_error_until_retried_or_dropped() {
     assert_eq!(unknown, Err(StoreError::NotParked("nobody".into())));
     assert_eq!(store.retry_parked(vec![]).await, Ok(1));
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
-    store.settle(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
+    store.acknowledge(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
     assert_eq!(store.drop_parked(vec![id]).await, Ok(1));
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }
@@ -318,12 +318,12 @@ async fn a_change_of_a_parked_session_frees_it() {
         how: SessionOutcome::Rejected { error: "too odd".into() },
         ..taken(&record)
     };
-    store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
+    store.acknowledge(settling(vec![rejected.clone()], 0), by(OWNER, at(1))).await.unwrap();
     store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(2))).await.unwrap();
     assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().sessions.len(), 1);
     assert_eq!(store.backlog().await.unwrap().parked, 0);
     // What was rejected is not what there is by now.
-    store.settle(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
+    store.acknowledge(settling(vec![rejected], 0), by(OWNER, at(3))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().parked, 0);
 }
 
@@ -339,13 +339,13 @@ async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
     };
     let mut now = 0;
     for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        store.settle(settling(vec![rejected.clone()], 0), by(OWNER, at(now))).await.unwrap();
+        store.acknowledge(settling(vec![rejected.clone()], 0), by(OWNER, at(now))).await.unwrap();
         assert_eq!(store.release_parked(at(now + wait - 1)).await, Ok(0), "after {wait} s");
         now += wait;
         assert_eq!(store.release_parked(at(now)).await, Ok(1), "after {wait} s");
     }
     // Parked by a clock that was a day ahead.
-    store.settle(settling(vec![rejected], 0), by(OWNER, at(now + 86_400))).await.unwrap();
+    store.acknowledge(settling(vec![rejected], 0), by(OWNER, at(now + 86_400))).await.unwrap();
     assert_eq!(store.release_parked(at(now)).await, Ok(1));
 }
 
@@ -358,11 +358,11 @@ async fn what_is_held_back_stays_out_of_a_batch_and_the_rest_goes() {
     let ids = |pending: Pending| pending.sessions.into_iter().map(|r| r.session.instance_id).collect::<Vec<_>>();
     let skip = Skip { sessions: vec![first.clone()], ..Skip::default() };
     assert_eq!(ids(store.pending(rows(1), skip.clone()).await.unwrap()), std::slice::from_ref(&second));
-    assert!(store.any_waits(skip).await.unwrap());
+    assert!(store.has_pending(skip).await.unwrap());
     let both = Skip { sessions: vec![first.clone(), second.clone()], ..Skip::default() };
-    assert!(!store.any_waits(both).await.unwrap());
+    assert!(!store.has_pending(both).await.unwrap());
     let all = Skip { all_sessions: true, ..Skip::default() };
-    assert!(!store.any_waits(all).await.unwrap());
+    assert!(!store.has_pending(all).await.unwrap());
     assert_eq!(ids(store.newest_pending(None, 1, Skip::default()).await.unwrap()), [second]);
     // By bytes as well as by rows, and always one.
     let few = store.pending(BatchLimit { rows: 10, bytes: 1 }, Skip::default()).await.unwrap();
@@ -399,7 +399,7 @@ async fn silence_death_and_closing() {
 
     let closed = store.close(silent.to_string(), by(OWNER, at(140))).await.unwrap();
     assert_eq!(store.prune(at(9999)).await, Ok(0), "central does not have it yet");
-    store.settle(settling(vec![taken(&closed)], 1), by(OWNER, at(141))).await.unwrap();
+    store.acknowledge(settling(vec![taken(&closed)], 1), by(OWNER, at(141))).await.unwrap();
     assert_eq!(store.prune(at(140)).await, Ok(0));
     assert_eq!(store.prune(at(9999)).await, Ok(1));
     let counts = store.counts(by(OWNER, at(141))).await.unwrap();
@@ -452,11 +452,11 @@ async fn every_beginning_of_an_id_finds_all_that_begin_so() {
 async fn a_renamed_machine_takes_its_sessions_along() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
-    store.file_under(MachineName::guess(), at(0)).await.unwrap();
+    store.set_machine_name(MachineName::guess(), at(0)).await.unwrap();
     let id = register(&store, 1, 0).await.session.instance_id;
     let laptop = MachineName::parse("laptop").unwrap();
-    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(1));
-    assert_eq!(store.file_under(laptop.clone(), at(1)).await, Ok(0));
+    assert_eq!(store.set_machine_name(laptop.clone(), at(1)).await, Ok(1));
+    assert_eq!(store.set_machine_name(laptop.clone(), at(1)).await, Ok(0));
     let moved = only(&store, &id).await;
     assert_eq!((&moved.session.host_machine, moved.version), (&laptop, 2));
 }

@@ -119,10 +119,10 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
         next_batches: [9, 10],
     };
     assert_eq!((settling.sessions.len(), settling.records.len()), (1_000, 3_000));
-    store.settle(settling, by(OWNER, at(51))).await.unwrap();
+    store.acknowledge(settling, by(OWNER, at(51))).await.unwrap();
     assert!(store.backlog().await.unwrap().is_empty());
-    assert_eq!(store.file_under(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(1_000));
-    assert_eq!(store.file_under(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(0));
+    assert_eq!(store.set_machine_name(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(1_000));
+    assert_eq!(store.set_machine_name(MachineName::parse("odin4").unwrap(), at(52)).await, Ok(0));
     check_jobs(&store);
     shut((store, writer));
 }

@@ -144,7 +144,7 @@ async fn deletions_from_central_have_no_long_job() {
             .map(|n| DeletedSession { instance_id: format!("odin-PS-{n:06x}"), created_at: at(0) })
             .collect();
         let changes = Page { gone, rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
-        store.take_in(crate::domain::mirror::PullQuery::since(1), changes, by(OWNER, at(1))).await.unwrap();
+        store.import_page(crate::domain::mirror::PullQuery::since(1), changes, by(OWNER, at(1))).await.unwrap();
     }
     check_jobs(&store, "deletions", began);
     shut((store, writer));
@@ -160,7 +160,7 @@ async fn sessions_that_a_whole_reading_did_not_meet_are_deleted_in_turns() {
     let (store, writer) = open(dir.path());
     let began = Instant::now();
     let changes = Page { rest: Continuation::Complete { next_since: 9 }, ..Page::default() };
-    store.take_in(crate::domain::mirror::PullQuery::since(0), changes, by(OWNER, at(1))).await.unwrap();
+    store.import_page(crate::domain::mirror::PullQuery::since(0), changes, by(OWNER, at(1))).await.unwrap();
     check_jobs(&store, "a whole reading", began);
     shut((store, writer));
     assert_eq!((count(dir.path(), "sessions"), count(dir.path(), "records")), (0, 0));
@@ -235,7 +235,7 @@ async fn records_of_sessions_that_return_are_freed_in_turns() {
         sessions: vec![SessionResult { instance_id: id, version: 1, work_version: None, how: SessionOutcome::Taken }],
         ..BatchResult::default()
     };
-    store.settle(settling, by(OWNER, at(1))).await.unwrap();
+    store.acknowledge(settling, by(OWNER, at(1))).await.unwrap();
     assert_eq!(store.backlog().await.unwrap().parked, 0);
     check_jobs(&store, "records of a session that returned", began);
     shut((store, writer));
@@ -254,7 +254,7 @@ async fn events_are_parked_and_freed_by_type_in_turns_and_after_a_crash() {
     };
     let parked = async |store: &Store| i64::try_from(store.backlog().await.unwrap().parked).unwrap();
     let began = Instant::now();
-    store.learn_tables(takes(&["error"]), at(1)).await.unwrap();
+    store.record_tables(takes(&["error"]), at(1)).await.unwrap();
     assert_eq!(parked(&store).await, records / 2);
     check_jobs(&store, "events of unknown types", began);
     // A daemon that ended after the first turns of learning that central takes them: the next one completes it.
@@ -268,10 +268,10 @@ async fn events_are_parked_and_freed_by_type_in_turns_and_after_a_crash() {
     shut((store, writer));
     let (store, writer) = open(dir.path());
     let began = Instant::now();
-    store.learn_tables(tables.clone(), at(3)).await.unwrap();
+    store.record_tables(tables.clone(), at(3)).await.unwrap();
     assert_eq!(parked(&store).await, 0);
     check_jobs(&store, "events of types that became known", began);
-    store.learn_tables(tables, at(4)).await.unwrap();
+    store.record_tables(tables, at(4)).await.unwrap();
     assert_eq!(store.writer.take_longest_job().1, 0, "what is known already writes nothing");
     shut((store, writer));
 }

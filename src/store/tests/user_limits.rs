@@ -99,7 +99,7 @@ impl Shared {
             rest: Continuation::Complete { next_since: 9 },
             ..Page::default()
         };
-        self.store.take_in(PullQuery::since(1), page, self.by(DAEMON, at(4))).await.unwrap();
+        self.store.import_page(PullQuery::since(1), page, self.by(DAEMON, at(4))).await.unwrap();
     }
 
     /// Central acknowledges all there is.
@@ -121,7 +121,7 @@ impl Shared {
                 records: records.iter().map(|r| RecordResult { record_id: r.record_id, rejected: None }).collect(),
                 ..BatchResult::default()
             };
-            self.store.settle(settling, by(OWNER, at(7))).await.unwrap();
+            self.store.acknowledge(settling, by(OWNER, at(7))).await.unwrap();
         }
     }
 

@@ -140,7 +140,7 @@ fn acknowledge(db: &Connection, record: &Record) {
         work_version: None,
         how,
     };
-    batch_result::settle(&op(db, 0, 60), &BatchResult { sessions: vec![of], ..Default::default() }).unwrap();
+    batch_result::acknowledge(&op(db, 0, 60), &BatchResult { sessions: vec![of], ..Default::default() }).unwrap();
 }
 
 #[test]
