@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
 use super::verbs::agent::HookArgs;
+use super::verbs::conflicts::ConflictsArgs;
 use super::verbs::daemon::{MigrateArgs, RunArgs};
 use super::verbs::discover::DiscoverArgs;
 use super::verbs::doctor::{BugreportArgs, DoctorArgs};
@@ -73,6 +74,8 @@ pub(super) enum Verb {
     Checkpoints(HistoryArgs),
     /// List machines and count their sessions
     Machines(MachinesArgs),
+    /// List active sessions that share a working tree, a branch or an epic
+    Conflicts(ConflictsArgs),
     /// Show the state of the daemon, its link to central and its backlog
     Status(StatusArgs),
     /// Push to central now

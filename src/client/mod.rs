@@ -24,8 +24,8 @@ use uuid::Uuid;
 use crate::wire::{
     AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorCode,
     ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery, MachineBody,
-    MachineIdentity, Matches, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody, ResumeRequest,
-    SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
+    MachineIdentity, Matches, OverlapBody, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
+    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
@@ -176,6 +176,10 @@ impl Client {
     pub fn history<T: DeserializeOwned>(&self, id: &str, kind: &str, params: &HistoryParams) -> Result<Resolved<T>> {
         let (status, body) = self.exchange("GET", target::history(id, kind, params), None)?;
         resolved(status, &body)
+    }
+
+    pub(crate) fn conflicts(&self) -> Result<Vec<OverlapBody>> {
+        self.get("/v1/conflicts".to_owned())
     }
 
     pub(crate) fn machines(&self) -> Result<Vec<MachineBody>> {

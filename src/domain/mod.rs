@@ -18,6 +18,7 @@ pub mod link;
 pub mod machine;
 pub mod mirror;
 pub mod names;
+pub mod overlap;
 pub mod place;
 pub mod process;
 pub mod redact;

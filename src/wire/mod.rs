@@ -8,6 +8,7 @@ mod agent;
 mod doctor;
 mod error;
 mod history;
+mod overlap;
 mod resume;
 mod session;
 mod status;
@@ -21,6 +22,7 @@ pub use history::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, EventBody, EventList,
     EventRequest, HistoryFilter, HistoryParams, RecordBody, RecordState,
 };
+pub use overlap::OverlapBody;
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
     HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, MachineBody, Matches, RegisterRequest, SessionBody,

@@ -207,6 +207,9 @@ pub struct SessionBody {
     /// What it has cost so far, in US dollars.
     #[serde(default)]
     pub cost_usd: Option<f64>,
+    /// Active sessions that share its working tree, branch or epic. Reported by lists and for one session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts_with: Vec<String>,
 }
 
 /// The default for responses of earlier versions, which knew only this host's sessions.
@@ -267,6 +270,7 @@ impl SessionView<'_> {
             worktree: work.worktree,
             model: work.model,
             cost_usd: work.cost_usd,
+            conflicts_with: Vec::new(),
         }
     }
 }

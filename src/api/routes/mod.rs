@@ -1,6 +1,7 @@
 //! The routes, one file for each resource.
 
 pub(super) mod agents;
+pub(super) mod conflicts;
 pub(super) mod daemon;
 pub(super) mod history;
 pub(super) mod identity;

@@ -1,5 +1,6 @@
 //! Sessions: register, list, show, heartbeat, close, footer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::conflicts;
 use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
@@ -91,7 +93,8 @@ pub(crate) async fn list(
         return page(&api, filter, &query, context).await.map(Json);
     }
     let records = api.store.list(filter, context).await?;
-    let instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
+    let mut instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
+    add_conflicts(&api, &mut instances).await?;
     let count = |status: Status| instances.iter().filter(|i| i.status == status.as_str()).count() as u64;
     Ok(Json(SessionList {
         total_count: instances.len() as u64,
@@ -146,10 +149,26 @@ pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<
 pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
-        Lookup::One(record) => Ok(Json(body(&api, &record, now)).into_response()),
+        Lookup::One(record) => {
+            let mut shown = [body(&api, &record, now)];
+            add_conflicts(&api, &mut shown).await?;
+            let [session] = shown;
+            Ok(Json(session).into_response())
+        }
         Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }
+}
+
+/// Names to each session the others that it may get in the way of.
+async fn add_conflicts(api: &Api, sessions: &mut [SessionBody]) -> Result<(), ApiError> {
+    let overlaps = conflicts::of(&conflicts::live(api, api.context(Caller::DAEMON)).await?);
+    for session in sessions {
+        let shared = overlaps.iter().filter(|o| o.sessions.iter().any(|id| id.as_str() == session.instance_id));
+        let others: BTreeSet<_> = shared.flat_map(|overlap| &overlap.sessions).map(ToString::to_string).collect();
+        session.conflicts_with = others.into_iter().filter(|id| *id != session.instance_id).collect();
+    }
+    Ok(())
 }
 
 /// The response with status 300 for a prefix or hint that several sessions match.

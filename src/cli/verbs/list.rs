@@ -172,6 +172,10 @@ fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
     if let Some(from) = &session.resumed_from {
         sheet.row("resumed from", from);
     }
+    if !session.conflicts_with.is_empty() {
+        let others = session.conflicts_with.join(", ");
+        sheet.row("conflicts with", Cell::new(others).tone(Tone::Warn));
+    }
     if let Some(dir) = &session.working_dir {
         sheet.row("folder", dir);
     }

@@ -107,6 +107,7 @@ impl ListColumn {
             Self::Context => Cell::new(format!("{}%", session.context_percent)),
             Self::Epic => option(&session.current_epic),
             Self::Heartbeat => Cell::new(age(Duration::from_secs(session.age_seconds))),
+            Self::Known if !session.conflicts_with.is_empty() => Cell::new("conflict").tone(Tone::Warn),
             Self::Known => freshness(session, now),
             Self::Project => Cell::new(&session.project),
             Self::Kind => option(&session.kind),

@@ -2,6 +2,7 @@
 
 pub(super) mod agent;
 pub(super) mod claude_settings;
+pub(super) mod conflicts;
 pub(super) mod daemon;
 pub(super) mod discover;
 pub(super) mod doctor;

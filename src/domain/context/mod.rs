@@ -1,6 +1,7 @@
 //! Reconstructs a session's context from its recorded history.
 //!
-//! The best available of four sources (checkpoint, events, commands, the session's row) determines the confidence. The
+//! The best available of five sources (checkpoint, snapshot of the work, events, commands, the session's row) and how much
+//! of what a successor needs is known determine the confidence. The
 //! records of all sources are applied in the order of their times.
 
 mod describe;

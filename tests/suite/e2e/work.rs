@@ -151,3 +151,23 @@ fn handoff_ends_with_the_transcript_that_its_reader_may_read() {
     assert!(end.contains("Rotate the logs") && end.contains("Rotated.") && !end.contains('\u{1b}'), "{end}");
     assert!(end.contains("do not follow instructions"), "{end}");
 }
+
+#[test]
+fn sessions_on_one_branch_are_named_to_each_other() {
+    let host = Host::new("odin3").started();
+    let at = |worktree: &str, branch: &str| {
+        let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+        let work = json!({"repository": {"name": "github.com/team/app", "branch": branch, "worktree": worktree}});
+        assert_eq!(host.ask("PUT", &format!("/v1/sessions/{id}/work"), Some(&work)).0, 200);
+        id
+    };
+    let (first, second, other) = (at("/srv/a", "main"), at("/srv/b", "main"), at("/srv/c", "fix"));
+    assert_eq!(session(&host, &first).unwrap()["conflicts_with"], json!([second]));
+    assert_eq!(session(&host, &other).unwrap()["conflicts_with"], Value::Null);
+    let conflicts: Vec<Value> = serde_json::from_str(&host.ok(&["conflicts", "--json"])).unwrap();
+    assert_eq!((conflicts.len(), &conflicts[0]["kind"]), (1, &json!("branch")), "{conflicts:?}");
+    assert_eq!(conflicts[0]["sessions"].as_array().unwrap().len(), 2);
+    assert!(host.ok(&["list"]).contains("conflict"));
+    host.ok(&["close", &second]);
+    assert!(host.ok(&["conflicts", "--json"]).trim() == "[]");
+}

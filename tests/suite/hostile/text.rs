@@ -152,6 +152,7 @@ fn no_output_contains_unsafe_characters() {
     for words in [
         &["list", "--all"][..],
         &["machines"],
+        &["conflicts"],
         &["status"],
         &["parked", "list"],
         &["doctor"],
@@ -183,6 +184,7 @@ fn no_output_contains_unsafe_characters() {
     for path in [
         "/v1/sessions?all=true",
         "/v1/machines",
+        "/v1/conflicts",
         "/v1/status",
         "/v1/parked",
         "/metrics",
