@@ -139,9 +139,11 @@ pub struct Repository {
     pub dirty: Option<bool>,
     /// Commits that the upstream branch lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
     pub ahead: Option<u32>,
     /// Commits of the upstream branch that this one lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
     pub behind: Option<u32>,
 }
 

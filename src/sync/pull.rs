@@ -16,11 +16,8 @@ use super::scheduler::SyncIntervals;
 use crate::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use crate::store::Renamed;
 
-/// A page that took less is followed by larger ones.
+/// A page that took less is followed by larger ones, and one that failed after more by smaller ones.
 const FAST_PAGE: Duration = Duration::from_millis(250);
-
-/// A page that failed after more is followed by smaller ones.
-const SLOW_PAGE: Duration = Duration::from_secs(1);
 
 impl<R: Replica, C: Central> Driver<R, C> {
     /// Pulls one page. Returns whether there is more to pull.
@@ -71,7 +68,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
                 Ok(None)
             }
             Err(error) => {
-                if took > SLOW_PAGE {
+                // Also where a short statement_timeout ended it.
+                if took > FAST_PAGE {
                     *page_size = page_size.halved();
                 }
                 Err(error)

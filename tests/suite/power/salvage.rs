@@ -31,9 +31,11 @@ impl Damaged {
         host.kill();
         let read = |name: &str| (name.to_owned(), fs::read(host.state_dir().join(name)).expect("a file of the store"));
         let mut files = ["sessiond.db", "sessiond.db-wal", "identity.json"].map(read).to_vec();
-        // Sessions come after the tables and indexes that are empty.
-        let pages = files[0].1.len() / PAGE;
-        files[0].1[pages * 3 / 4 * PAGE..][..PAGE].fill(0xA5);
+        // A page in the middle of the sessions' rows. Without the schema, which also lies on several pages, nothing is left.
+        let has_sessions = |page: &&mut [u8]| page.windows(250).any(|bytes| bytes == [b'e'; 250]);
+        let mut pages: Vec<_> = files[0].1.chunks_exact_mut(PAGE).filter(has_sessions).collect();
+        let middle = pages.len() / 2;
+        pages[middle].fill(0xA5);
         Self { files }
     }
 
