@@ -193,8 +193,11 @@ fn empty_list_is_noted_on_stderr() {
 
 #[test]
 fn show_is_a_list_of_fields() {
+    // A daemon of an earlier version knows no work.
+    let (ran, requests) = asked("show x", &[(200, &session("x", "stale")), (404, "{}")]);
+    assert!(requests[1].starts_with("GET /v1/sessions/x/work "), "{}", requests[1]);
     assert_eq!(
-        printed("show x", &session("x", "stale")),
+        ran.out,
         "\
 id           x
 project      odin
@@ -210,6 +213,29 @@ known as of  2026-01-30T12:00:00Z (4m ago)
 central      does not have this state yet
 "
     );
+}
+
+#[test]
+fn show_prints_the_work_below_the_fields() {
+    let work = r#"{"instance_id": "x", "last_activity": {"activity": "waiting", "waiting_for": "permission",
+        "activity_detail": "Bash", "activity_since": "2026-01-30T12:00:00.000000Z", "activity_source": "hook"},
+        "recorded_at": "2026-01-30T12:00:00.000000Z",
+        "last_prompt": {"value": "Fix it\n\u001b[2Jnow", "at": "2026-01-30T12:00:00.000000Z"},
+        "todos": {"value": [{"text": "look", "status": "completed"}], "at": "2026-01-30T12:00:00.000000Z"}}"#;
+    let (ran, _) = asked("show x", &[(200, &session("x", "stale")), (200, work)]);
+    let (_, shown) = ran.out.split_once("does not have this state yet\n").unwrap();
+    let expected = "
+last activity (4m ago)
+  waiting permission Bash
+
+last prompt (4m ago)
+  Fix it
+  \\u{1b}[2Jnow
+
+to-dos (4m ago)
+  [x] look
+";
+    assert_eq!(shown, expected);
 }
 
 #[test]
