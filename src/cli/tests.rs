@@ -216,29 +216,6 @@ central      does not have this state yet
 }
 
 #[test]
-fn show_prints_the_work_below_the_fields() {
-    let work = r#"{"instance_id": "x", "last_activity": {"activity": "waiting", "waiting_for": "permission",
-        "activity_detail": "Bash", "activity_since": "2026-01-30T12:00:00.000000Z", "activity_source": "hook"},
-        "recorded_at": "2026-01-30T12:00:00.000000Z",
-        "last_prompt": {"value": "Fix it\n\u001b[2Jnow", "at": "2026-01-30T12:00:00.000000Z"},
-        "todos": {"value": [{"text": "look", "status": "completed"}], "at": "2026-01-30T12:00:00.000000Z"}}"#;
-    let (ran, _) = asked("show x", &[(200, &session("x", "stale")), (200, work)]);
-    let (_, shown) = ran.out.split_once("does not have this state yet\n").unwrap();
-    let expected = "
-last activity (4m ago)
-  waiting permission Bash
-
-last prompt (4m ago)
-  Fix it
-  \\u{1b}[2Jnow
-
-to-dos (4m ago)
-  [x] look
-";
-    assert_eq!(shown, expected);
-}
-
-#[test]
 fn several_matches_are_listed() {
     let answer = format!(
         r#"{{"matches": [{}, {}]}}"#,

@@ -85,3 +85,34 @@ impl Sheet<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn work_is_shown_with_its_age_and_without_controls() {
+        let at = r#""at": "2026-01-30T12:00:00.000000Z""#;
+        let work = format!(
+            r#"{{"instance_id": "x", "last_activity": {{"activity": "waiting", "waiting_for": "permission",
+                "activity_detail": "Bash", "activity_since": "2026-01-30T12:00:00.000000Z", "activity_source": "hook"}},
+                "recorded_at": null, "last_prompt": {{"value": "Fix it\n\u001b[2Jnow", {at}}},
+                "todos": {{"value": [{{"text": "look", "status": "completed"}}], {at}}}}}"#
+        );
+        let now = Timestamp::parse("2026-01-30T12:04:00Z").unwrap();
+        let style = OutputStyle { now, ..OutputStyle::plain() };
+        let expected = "
+last activity (4m ago)
+  waiting permission Bash
+
+last prompt (4m ago)
+  Fix it
+  \\u{1b}[2Jnow
+
+to-dos (4m ago)
+  [x] look
+";
+        assert_eq!(render(&serde_json::from_str(&work).unwrap(), &style), expected);
+    }
+}
