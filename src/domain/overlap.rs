@@ -47,9 +47,13 @@ pub fn overlaps<'a>(live: impl IntoIterator<Item = (&'a Session, Option<&'a Work
         }
     }
     let mut found: Vec<Overlap> = Vec::new();
+    // At most one of each kind for a session, so that the search stays short.
+    let mut of_session: BTreeMap<InstanceId, Vec<usize>> = BTreeMap::new();
     for ((kind, place), sessions) in places.into_iter().filter(|(_, sessions)| sessions.len() > 1) {
-        let is_known = found.iter().any(|closer| closer.kind < kind && sessions.is_subset(&closer.sessions));
+        let closer = sessions.first().and_then(|id| of_session.get(id)).into_iter().flatten();
+        let is_known = closer.map(|index| &found[*index]).any(|c| c.kind < kind && sessions.is_subset(&c.sessions));
         if !is_known {
+            sessions.iter().for_each(|id| of_session.entry(id.clone()).or_default().push(found.len()));
             found.push(Overlap { kind, place, sessions });
         }
     }

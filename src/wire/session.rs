@@ -207,7 +207,7 @@ pub struct SessionBody {
     /// What it has cost so far, in US dollars.
     #[serde(default)]
     pub cost_usd: Option<f64>,
-    /// Active sessions that share its working tree, branch or epic. Reported by lists and for one session.
+    /// Up to ten active sessions that share its working tree, branch or epic. Reported by lists and for one session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts_with: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! Sessions: register, list, show, heartbeat, close, footer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,7 +16,7 @@ use crate::api::{Api, ApiError, parse_body};
 use crate::domain::Process;
 use crate::domain::activity::ActivityState;
 use crate::domain::footer::footer as footer_of;
-use crate::domain::{Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
+use crate::domain::{InstanceId, Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
 use crate::store::{Caller, Cursor, Filter, Lookup, NewSession, Once, OpContext, Record, SessionPage};
 use crate::wire::{
@@ -160,13 +160,23 @@ pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Resp
     }
 }
 
+/// The most sessions that are named to another: all sessions of a project may be on one epic.
+const MAX_CONFLICTS: usize = 10;
+
 /// Names to each session the others that it may get in the way of.
 async fn add_conflicts(api: &Api, sessions: &mut [SessionBody]) -> Result<(), ApiError> {
     let overlaps = conflicts::of(&conflicts::live(api, api.context(Caller::DAEMON)).await?);
+    let mut others: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    for overlap in &overlaps {
+        // One more, because a session is not named to itself.
+        let named: Vec<_> = overlap.sessions.iter().take(MAX_CONFLICTS + 1).map(InstanceId::as_str).collect();
+        for id in &overlap.sessions {
+            others.entry(id.as_str()).or_default().extend(named.iter().filter(|other| **other != id.as_str()));
+        }
+    }
     for session in sessions {
-        let shared = overlaps.iter().filter(|o| o.sessions.iter().any(|id| id.as_str() == session.instance_id));
-        let others: BTreeSet<_> = shared.flat_map(|overlap| &overlap.sessions).map(ToString::to_string).collect();
-        session.conflicts_with = others.into_iter().filter(|id| *id != session.instance_id).collect();
+        let named = others.get(session.instance_id.as_str()).into_iter().flatten().take(MAX_CONFLICTS);
+        session.conflicts_with = named.map(|id| (*id).to_owned()).collect();
     }
     Ok(())
 }
