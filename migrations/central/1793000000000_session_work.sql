@@ -4,12 +4,14 @@
 CREATE TABLE IF NOT EXISTS session_work (
     instance_id     VARCHAR(32) PRIMARY KEY REFERENCES supervisor_sessions (instance_id)
         ON UPDATE CASCADE ON DELETE CASCADE,
-    -- They count only while the session is active: of a stale or closed one they are the last that was known.
+    -- They count only while the session is active and they have not ended; else they are the last that was known.
     activity        TEXT,
     waiting_for     TEXT,
     activity_detail TEXT,
     activity_since  TIMESTAMPTZ,
     activity_source TEXT,
+    -- What did it is gone: a session that is resumed does not do it any more.
+    activity_ended  BOOLEAN     NOT NULL DEFAULT false,
     kind            TEXT,
     title           TEXT,
     repository      TEXT,
@@ -27,7 +29,7 @@ CREATE TABLE IF NOT EXISTS session_work (
 CREATE INDEX IF NOT EXISTS session_work_changed ON session_work (changed_xid, instance_id);
 
 COMMENT ON TABLE session_work IS 'What sessions do (activity) and work on (snapshot): the newest state of each';
-COMMENT ON COLUMN session_work.activity IS 'working, waiting, idle or failed; counts only while the session is active';
+COMMENT ON COLUMN session_work.activity IS 'working, waiting, idle or failed; counts only while the session is active and it has not ended';
 COMMENT ON COLUMN session_work.waiting_for IS 'permission, question, plan or input; only while waiting';
 
 DO $$

@@ -6,13 +6,15 @@ use super::activity::{Activity, MAX_DETAIL};
 use super::agent::AgentKind;
 use super::text::safe_line;
 use super::work::WorkSnapshot;
-use super::{InstanceId, Timestamp};
+use super::{InstanceId, Status, Timestamp};
 
 /// What a session does and works on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionWork {
     pub instance_id: InstanceId,
     pub activity: Option<Activity>,
+    /// What did it ended: a process died, or it was silent. A session that is resumed does not do it any more.
+    pub activity_ended: bool,
     pub kind: Option<AgentKind>,
     pub snapshot: WorkSnapshot,
     /// When it changed last. An older one never replaces a newer one.
@@ -27,6 +29,7 @@ impl SessionWork {
             |part: fn(&super::work::Repository) -> &Option<String>| repository.and_then(|r| part(r).clone());
         WorkSummary {
             activity: self.activity.clone(),
+            activity_ended: self.activity_ended,
             kind: self.kind,
             title: self.snapshot.title.as_ref().map(|title| title.value.text.clone()),
             repository: repository.map(|repository| repository.name.clone()),
@@ -55,8 +58,9 @@ impl SessionWork {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkSummary {
-    /// The newest one; it counts only while the session is active.
+    /// The newest one; see [`Self::current_activity`].
     pub activity: Option<Activity>,
+    pub activity_ended: bool,
     pub kind: Option<AgentKind>,
     pub title: Option<String>,
     pub repository: Option<String>,
@@ -66,4 +70,11 @@ pub struct WorkSummary {
     pub model: Option<String>,
     /// In US dollars.
     pub cost_usd: Option<f64>,
+}
+
+impl WorkSummary {
+    /// What the session does now: nothing is claimed of one that is not active, or whose activity ended.
+    pub fn current_activity(&self, status: Status) -> Option<&Activity> {
+        self.activity.as_ref().filter(|_| status == Status::Active && !self.activity_ended)
+    }
 }

@@ -103,7 +103,7 @@ impl ClientWrite {
         }
     }
 
-    /// Whether both say the same, at whatever time.
+    /// Whether both are equal except for their times.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
         let timeless = |write: &Self| match write.clone() {
             Self::Agent { report } => Self::Agent { report: Box::new(AgentReport { at: None, ..*report }) },

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::domain::activity::{
     ActivityEvent, ActivitySource, ActivityState, Actor, MAX_DETAIL, MAX_ID, PermissionEvent, WaitingFor,
 };
+use crate::domain::redact;
 use crate::domain::text::safe_line;
 use crate::domain::{Invalid, Timestamp};
 
@@ -80,7 +81,11 @@ impl ActivityReport {
         Ok(ActivityEvent {
             state,
             waiting_for: waiting_for.or((state == ActivityState::Waiting).then_some(WaitingFor::Input)),
-            detail: self.detail.clone().map(|detail| safe_line(detail, MAX_DETAIL)).filter(|detail| !detail.is_empty()),
+            detail: self
+                .detail
+                .clone()
+                .map(|detail| safe_line(redact::text(&detail).unwrap_or(detail), MAX_DETAIL))
+                .filter(|detail| !detail.is_empty()),
             at,
             source: source.transpose()?.unwrap_or(ActivitySource::Hook),
             actor,

@@ -100,7 +100,11 @@ impl AgentReport {
         Ok(ValidReport {
             at,
             activity: self.activity.as_ref().map(|activity| activity.validate(at)).transpose()?,
-            work: self.work.clone().map(WorkUpdate::sanitized).filter(|update| !update.is_empty()),
+            work: self
+                .work
+                .clone()
+                .map(|update| update.without_secrets().sanitized())
+                .filter(|update| !update.is_empty()),
             sign: self.sign()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,

@@ -8,7 +8,7 @@ use super::ActivityReport;
 use crate::domain::activity::{ActivityEvent, ActivitySource};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
-    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Status, Timestamp,
+    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Timestamp,
     WorkSummary,
 };
 
@@ -235,7 +235,7 @@ impl SessionView<'_> {
         let s = self.session;
         let status = s.status_at(now, stale_after);
         let work = self.work.cloned().unwrap_or_default();
-        let activity = work.activity.filter(|_| status == Status::Active);
+        let activity = work.current_activity(status).cloned();
         SessionBody {
             instance_id: s.instance_id.to_string(),
             project: s.project.to_string(),

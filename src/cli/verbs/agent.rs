@@ -178,7 +178,7 @@ impl<'a> AgentReporter<'a> {
         (self.recording() != Recording::None).then(|| Inspection::begin(folder, path.as_deref())).flatten()
     }
 
-    /// The state of the repository, as far as it is known when time is left to report it.
+    /// The state of the repository that is known while there is still time to report it.
     fn finished(&self, inspection: Inspection) -> Repository {
         let repository = inspection.finish(self.deadline - DAEMON_RESERVE);
         let name = redact::text(&repository.name).unwrap_or(repository.name);

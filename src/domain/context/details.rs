@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::value::as_text;
 use super::{ContextSource, SessionHistory};
 use crate::domain::Timestamp;
 use crate::domain::activity::{Activity, ActivityState, WaitingFor};
@@ -98,11 +97,9 @@ fn notes(left: &SessionHistory) -> Vec<(String, String)> {
     let note = |(name, value): (&String, &Value)| {
         let text = match value {
             Value::Null => return None,
-            Value::Object(_) | Value::Array(_) => as_text(value).unwrap_or_else(|| value.to_string()),
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let text = if matches!(value, Value::Array(_)) { value.to_string() } else { text };
         Some((inline(name, 64), inline(&text, MAX_NOTE))).filter(|(_, text)| !text.is_empty())
     };
     state.iter().filter(|(name, _)| !CIRCUMSTANCES.contains(&name.as_str())).filter_map(note).take(MAX_NOTES).collect()

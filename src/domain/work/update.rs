@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::super::redact;
 use super::{
     MAX_ANSWER, MAX_NAME, MAX_PATH, MAX_PROMPT, MAX_SUMMARY, MAX_TITLE, Repository, Todo, WorkError, excerpt, line,
     newest, sanitized_todos, title_of,
@@ -92,6 +93,11 @@ impl WorkUpdate {
         }
     }
 
+    /// The same without secrets. Text that is cut first may hide one.
+    pub fn without_secrets(self) -> Self {
+        self.map_text(|text| redact::text(&text).unwrap_or(text))
+    }
+
     /// The same with each text changed by `change`.
     pub fn map_text(self, change: impl Fn(String) -> String) -> Self {
         let all = |texts: Vec<String>| texts.into_iter().map(&change).collect();
@@ -106,6 +112,7 @@ impl WorkUpdate {
                 .todos
                 .map(|todos| todos.into_iter().map(|todo| Todo { text: change(todo.text), ..todo }).collect()),
             files: all(self.files),
+            repository: self.repository.map(|repository| Repository { name: change(repository.name), ..repository }),
             ..self
         }
     }

@@ -113,7 +113,7 @@ impl StatusQuery {
 
 impl Drop for StatusQuery {
     fn drop(&mut self) {
-        // Not waited for: it may hang in the file system. Whoever adopts it once this process ends does that.
+        // Not waited for: it may hang in the file system. The process that adopts it after this one ends reaps it.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.try_wait();

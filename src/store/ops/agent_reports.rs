@@ -85,6 +85,9 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), StoreError> {
     let mut record = existing(op.db, id.as_str())?;
     let before = record.clone();
+    if before.process.is_none() && op.status_of(&before.session) == Status::Stale {
+        session_work::end_activity(op, &record)?;
+    }
     let report = &received.report;
     let beat = Heartbeat { context_percent: report.context_percent, ..Heartbeat::default() };
     record.session.heartbeat(&beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_string()))?;
@@ -178,6 +181,7 @@ fn end(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), St
     record.process = session_processes::take_next_live(op.db, id, received.lives)?;
     if record.process.is_none() {
         agent_ids::mark_left(op.db, record.session.claude_session_uuid.as_deref(), id)?;
+        session_work::end_activity(op, &record)?;
         match received.report.sign {
             AgentSignal::Interrupted => record.session.status = Status::Stale,
             _ => {
@@ -195,6 +199,7 @@ fn leave(op: &Op<'_>, id: &InstanceId) -> Result<(), StoreError> {
         record.process = session_processes::take_next(op.db, id)?;
         if record.process.is_none() {
             record.session.status = Status::Stale;
+            session_work::end_activity(op, &record)?;
         }
         sessions::save(op, &mut record)?;
     }

@@ -32,6 +32,9 @@ pub(in crate::store) fn register(
 pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Result<(Record, bool), StoreError> {
     let mut record = owned(op, id)?;
     let mut before = record.session.clone();
+    if record.process.is_none() && record.work.is_some() && op.status_of(&before) == Status::Stale {
+        record.work = session_work::end_activity(op, &record)?.or(record.work);
+    }
     record.session.heartbeat(beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
     // What a client states counts as changed by it, even if it is what was known.
     if beat.context_percent.is_some() {
@@ -96,6 +99,9 @@ pub(in crate::store) fn process_died(op: &Op<'_>, id: &InstanceId, process: Proc
     if record.process.is_none() && record.session.status == Status::Active {
         record.session.status = Status::Stale;
     }
+    if record.process.is_none() {
+        session_work::end_activity(op, &record)?;
+    }
     sessions::save(op, &mut record)?;
     Ok(record.process.is_none())
 }
@@ -113,6 +119,10 @@ pub(in crate::store) fn mark_silent_stale(op: &Op<'_>, limit: usize) -> Result<u
         .collect::<Result<Vec<_>, _>>()?;
     for mut record in silent.iter().cloned() {
         record.session.status = Status::Stale;
+        // A process may wait for its user all the while, as on a machine that slept.
+        if record.process.is_none() {
+            session_work::end_activity(op, &record)?;
+        }
         sessions::save(op, &mut record)?;
     }
     Ok(silent.len())

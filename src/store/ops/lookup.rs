@@ -47,9 +47,9 @@ impl Filter {
 
     /// Whether a session with this status and this work is one with the status and the activity that are asked for.
     pub(in crate::store) fn fits_state(&self, status: Status, work: Option<&WorkSummary>) -> bool {
-        let activity = || work?.activity.as_ref().map(|activity| activity.state);
+        let activity = || Some(work?.current_activity(status)?.state);
         self.status.is_none_or(|wanted| status == wanted)
-            && self.activity.is_none_or(|wanted| status == Status::Active && activity() == Some(wanted))
+            && self.activity.is_none_or(|wanted| activity() == Some(wanted))
     }
 }
 

@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::domain::activity::{ActivityEvent, ActivityTracker};
 use crate::domain::agent::AgentKind;
-use crate::domain::work::{WorkSnapshot, WorkUpdate};
+use crate::domain::work::WorkUpdate;
 use crate::domain::{InstanceId, SessionWork, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::lifecycle;
+use crate::store::tables::session_record::Record;
 use crate::store::tables::session_work::{self, OwnWork};
 use crate::store::tables::sessions;
 
@@ -45,46 +46,63 @@ pub(in crate::store) fn apply(
     if report.activity.is_none() && report.update.is_none() && before.summary.kind == kind {
         return Ok(WorkChange::default());
     }
+    // What ended says nothing of what begins.
+    let going_on = before.tracker.clone().filter(|_| !before.summary.activity_ended);
     let tracker = match report.activity {
-        Some(event) => ActivityTracker::after(before.tracker.as_ref(), event.clone(), now).or(before.tracker.clone()),
+        Some(event) => ActivityTracker::after(going_on.as_ref(), event.clone(), now).or(going_on),
         None => before.tracker.clone(),
     };
+    let activity_ended = before.summary.activity_ended && report.activity.is_none();
     let mut snapshot = before.snapshot.clone();
     if let Some(update) = report.update {
         snapshot.apply(update.clone(), report.at.unwrap_or(now).min(now));
     }
-    save(db, id, &before, (tracker, snapshot, kind), now)
+    let activity = tracker.as_ref().map(|tracker| tracker.activity.clone());
+    let work = SessionWork { instance_id: id.clone(), activity, activity_ended, kind, snapshot, recorded_at: now };
+    save(db, &before, tracker, work)
+}
+
+/// Nothing vouches for a session any more: its activity ended, and is kept as the last one. Returns the summary, if it
+/// changed.
+pub(in crate::store) fn end_activity(op: &Op<'_>, record: &Record) -> Result<Option<Box<WorkSummary>>, StoreError> {
+    let goes_on = record.work.as_ref().is_some_and(|work| work.activity.is_some() && !work.activity_ended);
+    if !goes_on {
+        return Ok(None);
+    }
+    let before = session_work::own(op.db, &record.session.instance_id)?;
+    let Some((work, _)) = session_work::shared(op.db, &record.session.instance_id)? else { return Ok(None) };
+    let ended = SessionWork { activity_ended: true, recorded_at: op.now, ..work };
+    Ok(save(op.db, &before, before.tracker.clone(), ended)?.summary)
 }
 
 fn save(
     db: &Connection,
-    id: &InstanceId,
     before: &OwnWork,
-    (tracker, snapshot, kind): (Option<ActivityTracker>, WorkSnapshot, Option<AgentKind>),
-    now: Timestamp,
+    tracker: Option<ActivityTracker>,
+    work: SessionWork,
 ) -> Result<WorkChange, StoreError> {
     // A later version has a later time, even where the clock was set back.
     let after_the_last = before.recorded_at.map(|at| Timestamp::from_micros(at.micros().saturating_add(1)));
-    let recorded_at = after_the_last.map_or(now, |last| last.max(now));
-    let activity = tracker.as_ref().map(|tracker| tracker.activity.clone());
-    let is_urgent = activity != before.summary.activity;
-    let snapshot_changed = snapshot != before.snapshot;
-    let work = SessionWork { instance_id: id.clone(), activity, kind, snapshot, recorded_at };
+    let recorded_at = after_the_last.map_or(work.recorded_at, |last| last.max(work.recorded_at));
     let summary = work.summary();
+    let SessionWork { instance_id: id, snapshot, .. } = work;
+    let is_urgent =
+        summary.activity != before.summary.activity || summary.activity_ended != before.summary.activity_ended;
+    let snapshot_changed = snapshot != before.snapshot;
     if before.version > 0 && !snapshot_changed && summary == before.summary {
         if let Some(tracker) = tracker.filter(|tracker| Some(tracker) != before.tracker.as_ref()) {
-            session_work::save_tracker(db, id, &tracker)?;
+            session_work::save_tracker(db, &id, &tracker)?;
         }
         return Ok(WorkChange::default());
     }
     let own = OwnWork {
         tracker,
-        snapshot: work.snapshot,
+        snapshot,
         summary: summary.clone(),
         recorded_at: Some(recorded_at),
         version: before.version + 1,
     };
-    session_work::save(db, id, &own, snapshot_changed)?;
+    session_work::save(db, &id, &own, snapshot_changed)?;
     Ok(WorkChange { summary: Some(Box::new(summary)), is_urgent })
 }
 

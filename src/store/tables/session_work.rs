@@ -100,8 +100,9 @@ fn save_snapshot(db: &Connection, id: &InstanceId, snapshot: &WorkSnapshot) -> R
 pub(in crate::store) fn shared(db: &Connection, id: &InstanceId) -> Result<Option<(SessionWork, i64)>, StoreError> {
     let own = own(db, id)?;
     let Some(recorded_at) = own.recorded_at else { return Ok(None) };
-    let WorkSummary { activity, kind, .. } = own.summary;
-    let work = SessionWork { instance_id: id.clone(), activity, kind, snapshot: own.snapshot, recorded_at };
+    let WorkSummary { activity, activity_ended, kind, .. } = own.summary;
+    let work =
+        SessionWork { instance_id: id.clone(), activity, activity_ended, kind, snapshot: own.snapshot, recorded_at };
     Ok(Some((work, own.version)))
 }
 

@@ -9,6 +9,7 @@ mod damage;
 mod golden;
 mod history;
 mod promised_ids;
+mod session_work;
 mod turns;
 mod turns_scale;
 mod user_limits;

@@ -80,7 +80,8 @@ async fn write(link: &mut Link, work: &[&SessionWork]) -> Result<(), CentralErro
         .bind(summaries.iter().map(|summary| summary.model.as_deref()).collect::<Vec<_>>())
         .bind(summaries.iter().map(|summary| summary.cost_usd).collect::<Vec<_>>())
         .bind(snapshots)
-        .bind(work.iter().map(|work| work.recorded_at.micros()).collect::<Vec<_>>());
+        .bind(work.iter().map(|work| work.recorded_at.micros()).collect::<Vec<_>>())
+        .bind(work.iter().map(|work| work.activity_ended).collect::<Vec<_>>());
     link.rows(query).await?;
     Ok(())
 }
@@ -124,6 +125,7 @@ fn read(row: &PgRow) -> Result<SessionWork, String> {
     let work = SessionWork {
         instance_id: InstanceId::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?,
         activity: activity(row)?,
+        activity_ended: value(row, 10)?,
         kind: text(6)?.as_deref().and_then(AgentKind::parse),
         snapshot,
         recorded_at: timestamp(row, 8)?,

@@ -1,4 +1,4 @@
-//! What hooks report of the activity and the work, as it is left for a daemon that does not answer yet.
+//! What hooks report of the activity and the work, read from the spool of a daemon that does not run.
 
 use std::fs;
 use std::path::Path;

@@ -37,6 +37,7 @@ fn working(id: &str, on: &str, created: Timestamp, (at, prompt): (Timestamp, &st
             since: at,
             source: ActivitySource::Hook,
         }),
+        activity_ended: prompt == "ended",
         kind: Some(AgentKind::Interactive),
         snapshot,
         recorded_at: at,
@@ -82,7 +83,7 @@ async fn work_travels_with_its_session<W: World>(world: W) {
     let (unchanged, _) = pulled(&mut world.link(), next, PageSize::LARGEST).await;
     assert_eq!(unchanged, []);
 
-    let later = working(ID, "odin3", then, (then.plus(HOUR / 2), "Next"));
+    let later = working(ID, "odin3", then, (then.plus(HOUR / 2), "ended"));
     push(&mut link, "odin3", 1, std::slice::from_ref(&later)).await;
     let (changed, _) = pulled(&mut world.link(), next, PageSize::LARGEST).await;
     assert_eq!(changed, [*later.work.clone().unwrap()]);

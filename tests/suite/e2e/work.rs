@@ -171,3 +171,21 @@ fn sessions_on_one_branch_are_named_to_each_other() {
     host.ok(&["close", &second]);
     assert!(host.ok(&["conflicts", "--json"]).trim() == "[]");
 }
+
+#[test]
+fn secrets_that_a_client_reports_are_blanked() {
+    let host = Host::new("odin3").started();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    let secret = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    let work = json!({"prompt": format!("use {secret}"), "error": {"kind": "tool", "message": format!("no {secret}")}});
+    assert_eq!(host.ask("PUT", &format!("/v1/sessions/{id}/work"), Some(&work)).0, 200);
+    beat(&host, &id, &json!({"activity": "failed", "activity_detail": secret}));
+    let report = json!({"sign": "start", "claude_session_uuid": "u-1", "working_dir": "/w", "work": work,
+        "activity": {"activity": "failed", "detail": secret}});
+    assert_eq!(host.ask("POST", "/v1/agents", Some(&report)).0, 201);
+    for path in ["/v1/sessions".to_owned(), format!("/v1/sessions/{id}/work"), format!("/v1/sessions/{id}/context")] {
+        let (status, answer) = host.ask("GET", &path, None);
+        assert_eq!(status, 200);
+        assert!(!answer.to_string().contains(secret) && answer.to_string().contains("[redacted]"), "{answer}");
+    }
+}

@@ -6,7 +6,7 @@ SELECT instance_id::text, activity, waiting_for, activity_detail,
     (CASE WHEN activity_since IS NOT NULL THEN extract(epoch FROM greatest(least(activity_since, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
     activity_source, kind, CASE WHEN octet_length(snapshot::text) <= 65536 THEN snapshot::text END,
     (CASE WHEN recorded_at IS NOT NULL THEN extract(epoch FROM greatest(least(recorded_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
-    changed_xid::text::bigint
+    changed_xid::text::bigint, activity_ended
 FROM session_work
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
     AND changed_by IS DISTINCT FROM $4

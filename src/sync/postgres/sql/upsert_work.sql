@@ -2,19 +2,19 @@
 -- rows in the order of their ids, so that no two wait for each other.
 -- Index: session_work_pkey, by the conflict check.
 INSERT INTO session_work AS w (instance_id, activity, waiting_for, activity_detail, activity_since, activity_source,
-    kind, title, repository, branch, worktree, model, cost_usd, snapshot, recorded_at)
+    kind, title, repository, branch, worktree, model, cost_usd, snapshot, recorded_at, activity_ended)
 SELECT instance_id, activity, waiting_for, activity_detail,
     least((timestamptz 'epoch' + activity_since * interval '1 microsecond'), now()), activity_source, kind, title,
     repository, branch, worktree, model, cost_usd, snapshot::jsonb,
-    least((timestamptz 'epoch' + recorded_at * interval '1 microsecond'), now())
+    least((timestamptz 'epoch' + recorded_at * interval '1 microsecond'), now()), activity_ended
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[], $12::text[], $13::float8[], $14::text[], $15::bigint[])
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::float8[], $14::text[], $15::bigint[], $16::bool[])
     AS pushed (instance_id, activity, waiting_for, activity_detail, activity_since, activity_source, kind, title,
-    repository, branch, worktree, model, cost_usd, snapshot, recorded_at)
+    repository, branch, worktree, model, cost_usd, snapshot, recorded_at, activity_ended)
 ORDER BY instance_id
 ON CONFLICT (instance_id) DO UPDATE SET activity = excluded.activity, waiting_for = excluded.waiting_for,
     activity_detail = excluded.activity_detail, activity_since = excluded.activity_since,
-    activity_source = excluded.activity_source, kind = excluded.kind, title = excluded.title,
+    activity_source = excluded.activity_source, activity_ended = excluded.activity_ended, kind = excluded.kind, title = excluded.title,
     repository = excluded.repository, branch = excluded.branch, worktree = excluded.worktree, model = excluded.model,
     cost_usd = excluded.cost_usd, snapshot = excluded.snapshot, recorded_at = excluded.recorded_at
 WHERE excluded.recorded_at >= w.recorded_at OR w.recorded_at > now()
