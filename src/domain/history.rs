@@ -107,6 +107,8 @@ pub struct HistoryTables {
     pub checkpoints: TableState,
     /// The table `session_work`.
     pub work: TableState,
+    /// Whether that table has columns for the agent, which `sessiond migrate` adds.
+    pub work_has_agent: bool,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -118,6 +120,7 @@ impl HistoryTables {
         commands: TableState::Usable,
         checkpoints: TableState::Usable,
         work: TableState::Usable,
+        work_has_agent: true,
         event_types: None,
     };
 
@@ -159,10 +162,15 @@ impl HistoryTables {
         }
     }
 
-    /// Why the work of sessions is not shared, and what to do; none if it is.
+    /// Why the work of sessions is not shared, or not all of it, and what to do; none if it is.
     pub(crate) fn work_blocked(&self) -> Option<String> {
         match &self.work {
-            TableState::Usable => None,
+            TableState::Usable if self.work_has_agent => None,
+            TableState::Usable => Some(
+                "which agent runs a session is not shared: central's session_work has no column agent; run \
+                 `sessiond migrate`"
+                    .to_owned(),
+            ),
             TableState::Forbidden(missing) => Some(format!(
                 "what sessions do is not shared: central's login lacks {}; grant it, or run \
                  migrations/central/rights/daemon.sql for this role",

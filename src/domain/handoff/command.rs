@@ -1,5 +1,6 @@
 //! The command that continues a session where it ran.
 
+use crate::domain::agent::AgentName;
 use crate::domain::text::is_unsafe;
 use crate::domain::{Session, Status};
 
@@ -16,11 +17,17 @@ pub enum ResumeProgress {
 }
 
 /// The shell command that continues a session from this machine; none if no conversation is known. `here`: the session
-/// ran on this machine.
-pub fn resume_command(session: &Session, here: bool, progress: ResumeProgress) -> Option<String> {
-    let conversation = session.claude_session_uuid.as_deref().filter(|uuid| is_plain(uuid));
-    let what = match (conversation, progress) {
-        (Some(uuid), _) => format!("claude --resume {}", quoted(uuid)),
+/// ran on this machine. `agent`: which one runs it; a conversation without a known agent is Claude Code's.
+pub fn resume_command(
+    session: &Session,
+    agent: Option<AgentName>,
+    here: bool,
+    progress: ResumeProgress,
+) -> Option<String> {
+    let conversation = session.claude_session_uuid.as_deref().filter(|id| is_plain(id));
+    let words = conversation.and_then(|id| agent.unwrap_or(AgentName::ClaudeCode).resume_words(id));
+    let what = match (words, progress) {
+        (Some(words), _) => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
         (None, ResumeProgress::Resumed) => return None,
         (None, ResumeProgress::NotResumed) if session.status == Status::Closed => {
             format!("sessiond resume {} --closed", session.instance_id)

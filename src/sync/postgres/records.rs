@@ -44,6 +44,7 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
         let name: String = column(row, 0)?;
         if name == WORK {
             shapes.tables.work = state(column(row, 1)?, column(row, 2)?, false);
+            shapes.tables.work_has_agent = column(row, 4)?;
             continue;
         }
         let Some(kind) = RecordKind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };

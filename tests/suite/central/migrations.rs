@@ -19,6 +19,7 @@ pub fn file(index: usize) -> PathBuf {
         "1791000000000_merge_by_column",
         "1792000000000_guard_of_column_times",
         "1793000000000_session_work",
+        "1795000000000_agents",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }
