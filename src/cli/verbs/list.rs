@@ -11,6 +11,7 @@ use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
+use crate::domain::agent::AgentName;
 use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]

@@ -67,16 +67,17 @@ impl AgentName {
         })
     }
 
-    /// The words of the command that continues a conversation; `None` where no such command is known.
-    pub fn resume_words(self, session_id: &str) -> Option<Vec<String>> {
-        let program = self.program()?;
-        let words = match self {
-            Self::Codex => vec!["resume".to_owned(), session_id.to_owned()],
-            Self::Opencode => vec!["--session".to_owned(), session_id.to_owned()],
-            Self::Copilot => vec![format!("--resume={session_id}")],
-            _ => vec!["--resume".to_owned(), session_id.to_owned()],
-        };
-        Some(std::iter::once(program.to_owned()).chain(words).collect())
+    /// The command that continues a conversation, up to its id; `None` where no such command is known.
+    pub const fn resume_prefix(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ClaudeCode => "claude --resume ",
+            Self::Codex => "codex resume ",
+            Self::Opencode => "opencode --session ",
+            Self::Cursor => "cursor-agent --resume ",
+            Self::Copilot => "copilot --resume=",
+            Self::Gemini => "gemini --resume ",
+            Self::Other => return None,
+        })
     }
 
     /// Whether one process of this agent runs several sessions, so that a process does not identify a session.
