@@ -116,6 +116,7 @@ fn dispatch(
         Verb::Commands(args) => verbs::history::commands(client, args, out),
         Verb::Checkpoints(args) => verbs::history::checkpoints(client, args, out),
         Verb::Conflicts(args) => verbs::conflicts::conflicts(client, &args, out),
+        Verb::Limits(args) => verbs::limits::limits(client, &args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),

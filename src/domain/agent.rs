@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activity::ActivityEvent;
 use super::hash::fnv1a;
+use super::limits::ObservedLimits;
 use super::work::WorkUpdate;
 use super::{InstanceId, InstanceType, Project, Timestamp};
 
@@ -120,6 +121,8 @@ pub struct ValidReport {
     pub at: Timestamp,
     pub activity: Option<ActivityEvent>,
     pub work: Option<WorkUpdate>,
+    /// What it observed of its account's rate limits.
+    pub limits: Option<ObservedLimits>,
 }
 
 /// A session that a report may belong to.

@@ -107,6 +107,8 @@ pub struct HistoryTables {
     pub checkpoints: TableState,
     /// The table `session_work`.
     pub work: TableState,
+    /// The table `sessiond_limits`.
+    pub limits: TableState,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -118,6 +120,7 @@ impl HistoryTables {
         commands: TableState::Usable,
         checkpoints: TableState::Usable,
         work: TableState::Usable,
+        limits: TableState::Usable,
         event_types: None,
     };
 
@@ -159,19 +162,13 @@ impl HistoryTables {
         }
     }
 
-    /// Why the work of sessions is not shared, and what to do; none if it is.
-    pub(crate) fn work_blocked(&self) -> Option<String> {
-        match &self.work {
-            TableState::Usable => None,
-            TableState::Forbidden(missing) => Some(format!(
-                "what sessions do is not shared: central's login lacks {}; grant it, or run \
-                 migrations/central/rights/daemon.sql for this role",
-                missing.join(", ")
-            )),
-            TableState::Absent | TableState::WithoutZone => Some(
-                "what sessions do is not shared: central has no table session_work; run `sessiond migrate`".to_owned(),
-            ),
-        }
+    /// What this version would share that central cannot take, and what to do; none if central takes all of it.
+    pub(crate) fn outdated(&self) -> Option<String> {
+        let what =
+            [("what sessions do is", "session_work", &self.work), ("rate limits are", "sessiond_limits", &self.limits)];
+        let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));
+        let reasons: Vec<_> = reasons.collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     pub fn is_any_blocked(&self) -> bool {
@@ -180,6 +177,21 @@ impl HistoryTables {
 
     pub(crate) fn accepts(&self, event_type: &str) -> bool {
         self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
+    }
+}
+
+/// Why something is not shared by way of a table, and what to do; none if it is shared.
+fn not_shared(what: &str, table: &str, state: &TableState) -> Option<String> {
+    match state {
+        TableState::Usable => None,
+        TableState::Forbidden(missing) => Some(format!(
+            "{what} not shared: central's login lacks {}; grant it, or run migrations/central/rights/daemon.sql for this \
+             role",
+            missing.join(", ")
+        )),
+        TableState::Absent | TableState::WithoutZone => {
+            Some(format!("{what} not shared: central has no table {table}; run `sessiond migrate`"))
+        }
     }
 }
 

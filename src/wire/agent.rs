@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ActivityReport, SessionBody};
+use super::{ActivityReport, LimitsReport, SessionBody};
 use crate::domain::agent::{AgentKind, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
 use crate::domain::work::WorkUpdate;
@@ -73,6 +73,9 @@ pub struct AgentReport {
     /// What it says about the work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkUpdate>,
+    /// What it observed of its account's rate limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsReport>,
 }
 
 fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceId>, Invalid> {
@@ -105,6 +108,7 @@ impl AgentReport {
                 .clone()
                 .map(|update| update.without_secrets().sanitized())
                 .filter(|update| !update.is_empty()),
+            limits: self.limits.as_ref().map(|limits| limits.validate(at)).transpose()?,
             sign: self.sign()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
@@ -120,8 +124,8 @@ impl AgentReport {
 
     /// The report as versions that know no activity have it; `None` if it is such a one.
     pub fn without_work(&self) -> Option<Self> {
-        let is_known = self.at.is_none() && self.activity.is_none() && self.work.is_none();
-        (!is_known).then(|| Self { at: None, activity: None, work: None, ..self.clone() })
+        let is_known = self.at.is_none() && self.activity.is_none() && self.work.is_none() && self.limits.is_none();
+        (!is_known).then(|| Self { at: None, activity: None, work: None, limits: None, ..self.clone() })
     }
 
     fn kind(&self) -> Result<Option<AgentKind>, Invalid> {

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::claude::hook::{self, HookEvent, HookRecord};
 use crate::claude::input::Input;
 use crate::claude::session_cache::{CachedSession, SessionCache};
-use crate::claude::{agent_process, other_agents, project, statusline, work};
+use crate::claude::{agent_process, limits, other_agents, project, statusline, work};
 use crate::cli::error::CliError;
 use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
@@ -31,7 +31,7 @@ use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::platform::git::Inspection;
 use crate::spool::ClientWrite;
-use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest};
+use crate::wire::{AgentBody, AgentReport, CheckpointRequest, ErrorCode, ErrorDetail, EventRequest, LimitsReport};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond hook SessionStart")]
@@ -115,7 +115,8 @@ pub(crate) fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut
     }
     let report = statusline::report(&input, &reporter.environment());
     let work = reporter.allowed(|recording| work::of_status_line(&input, recording));
-    if let Some(reported) = reporter.report(AgentReport { work, ..report }) {
+    let limits = reporter.limits(&input);
+    if let Some(reported) = reporter.report(AgentReport { work, limits, ..report }) {
         reporter.print_answer(out, &escaped_lines(&reported.footer));
     }
     Ok(())
@@ -166,6 +167,12 @@ impl<'a> AgentReporter<'a> {
 
     fn recording(&self) -> Recording {
         *self.recording.get_or_init(|| self.read_recording())
+    }
+
+    /// The rate limits that the status line shows. The configuration is read only if there are some.
+    fn limits(&self, input: &Input) -> Option<LimitsReport> {
+        input.at(&[limits::WANTED])?;
+        limits::of(input, self.recording(), &self.environment(), self.now)
     }
 
     /// The repository that the agent works in, at the begin and the end of a turn's work.

@@ -9,6 +9,7 @@ pub(super) mod doctor;
 pub(super) mod exec;
 pub(super) mod history;
 pub(super) mod identity;
+pub(super) mod limits;
 pub(super) mod list;
 mod list_columns;
 pub(super) mod machines;

@@ -119,7 +119,7 @@ pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>,
 
 pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {
     let states = RecordKind::ALL.map(|kind| state_to_json(there.state(kind)));
-    serde_json::json!([states, there.event_types, state_to_json(&there.work)]).to_string()
+    serde_json::json!([states, there.event_types, state_to_json(&there.work), state_to_json(&there.limits)]).to_string()
 }
 
 fn state_to_json(state: &TableState) -> Value {
@@ -141,10 +141,11 @@ fn state_of_json(state: Value) -> Option<TableState> {
 }
 
 /// None for what earlier versions wrote: they did not tell an absent table from a forbidden one, or knew no table for
-/// work. Until central is asked again, records wait.
+/// work or for limits. Until central is asked again, records wait.
 fn tables_of_json(text: &str) -> Option<HistoryTables> {
-    let (states, event_types, work): ([Value; 3], _, Value) = serde_json::from_str(text).ok()?;
-    let mut tables = HistoryTables { event_types, work: state_of_json(work)?, ..HistoryTables::ALL };
+    let (states, event_types, work, limits): ([Value; 3], _, Value, Value) = serde_json::from_str(text).ok()?;
+    let (work, limits) = (state_of_json(work)?, state_of_json(limits)?);
+    let mut tables = HistoryTables { event_types, work, limits, ..HistoryTables::ALL };
     for (kind, state) in RecordKind::ALL.into_iter().zip(states) {
         *tables.state_mut(kind) = state_of_json(state)?;
     }

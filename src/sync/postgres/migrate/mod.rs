@@ -33,7 +33,7 @@ use super::zone;
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 8] = [
+const FILES: [(i64, &str, &str); 9] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -66,6 +66,7 @@ const FILES: [(i64, &str, &str); 8] = [
         include_str!("../../../../migrations/central/1792000000000_guard_of_column_times.sql"),
     ),
     (1_793_000_000_000, "session_work", include_str!("../../../../migrations/central/1793000000000_session_work.sql")),
+    (1_794_000_000_000, "rate_limits", include_str!("../../../../migrations/central/1794000000000_rate_limits.sql")),
 ];
 
 /// The file that is applied again when views were put back after it.
