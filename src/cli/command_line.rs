@@ -8,13 +8,13 @@ use clap::builder::StyledStr;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
-use super::verbs::agent::HookArgs;
 use super::verbs::conflicts::ConflictsArgs;
 use super::verbs::daemon::{MigrateArgs, RunArgs};
 use super::verbs::discover::DiscoverArgs;
 use super::verbs::doctor::{BugreportArgs, DoctorArgs};
 use super::verbs::exec::ExecArgs;
 use super::verbs::history::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
+use super::verbs::hook::HookArgs;
 use super::verbs::identity::IdentityVerb;
 use super::verbs::limits::LimitsArgs;
 use super::verbs::list::{ListArgs, ShowArgs};

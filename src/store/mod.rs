@@ -46,6 +46,7 @@ pub use new_processes::{NewProcesses, ProcessChanges};
 pub use op::{Caller, IdSource, OpContext};
 pub use ops::agent_candidates::ReceivedReport;
 pub use ops::agent_reports::ReportResult;
+pub use ops::conflicts::MAX_CONFLICTS;
 pub use ops::history::{Append, History, HistoryQuery};
 pub use ops::idempotency::{Once, RequestKey};
 pub use ops::lifecycle::NewSession;

@@ -8,8 +8,8 @@ use super::ActivityReport;
 use crate::domain::activity::{ActivityEvent, ActivitySource};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
-    Heartbeat, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session, Timestamp,
-    WorkSummary,
+    Heartbeat, InstanceId, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session,
+    Timestamp, WorkSummary,
 };
 
 /// Registers a session on this host.
@@ -207,7 +207,8 @@ pub struct SessionBody {
     /// What it has cost so far, in US dollars.
     #[serde(default)]
     pub cost_usd: Option<f64>,
-    /// Up to ten active sessions that share its working tree, branch or epic. Reported by lists and for one session.
+    /// Up to ten active sessions that share its working tree, branch or epic. Reported for one session, by
+    /// heartbeats, agents' reports and lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts_with: Vec<String>,
 }
@@ -227,6 +228,7 @@ pub struct SessionView<'a> {
     pub machine_synced: bool,
     pub former_id: Option<&'a str>,
     pub checkpoint_due: bool,
+    pub conflicts: &'a [InstanceId],
     pub work: Option<&'a WorkSummary>,
 }
 
@@ -270,7 +272,7 @@ impl SessionView<'_> {
             worktree: work.worktree,
             model: work.model,
             cost_usd: work.cost_usd,
-            conflicts_with: Vec::new(),
+            conflicts_with: self.conflicts.iter().map(ToString::to_string).collect(),
         }
     }
 }

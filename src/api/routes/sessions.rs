@@ -18,7 +18,7 @@ use crate::domain::activity::ActivityState;
 use crate::domain::footer::footer as footer_of;
 use crate::domain::{InstanceId, Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
-use crate::store::{Caller, Cursor, Filter, Lookup, NewSession, Once, OpContext, Record, SessionPage};
+use crate::store::{Caller, Cursor, Filter, Lookup, MAX_CONFLICTS, NewSession, Once, OpContext, Record, SessionPage};
 use crate::wire::{
     ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody,
     SessionList, SessionView,
@@ -114,8 +114,10 @@ async fn page(api: &Api, filter: Filter, query: &ListQuery, context: OpContext) 
     let after = query.after.as_deref().map(Cursor::parse).transpose()?;
     let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, context).await?;
     let now = context.now;
+    let mut instances: Vec<_> = records.iter().map(|record| body(api, record, now)).collect();
+    add_conflicts(api, &mut instances).await?;
     Ok(SessionList {
-        instances: records.iter().map(|record| body(api, record, now)).collect(),
+        instances,
         total_count: counts.active + counts.stale + counts.closed,
         active_count: counts.active,
         stale_count: counts.stale,
@@ -150,18 +152,14 @@ pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Resp
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
         Lookup::One(record) => {
-            let mut shown = [body(&api, &record, now)];
-            add_conflicts(&api, &mut shown).await?;
-            let [session] = shown;
-            Ok(Json(session).into_response())
+            let mut record = *record;
+            record.conflicts = api.store.conflicts(record.clone(), api.context(Caller::DAEMON)).await?;
+            Ok(Json(body(&api, &record, now)).into_response())
         }
         Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }
 }
-
-/// The most sessions that are named to another: all sessions of a project may be on one epic.
-const MAX_CONFLICTS: usize = 10;
 
 /// Names to each session the others that it may get in the way of.
 async fn add_conflicts(api: &Api, sessions: &mut [SessionBody]) -> Result<(), ApiError> {
@@ -255,6 +253,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         machine_synced: place.synced(now, stale_after),
         former_id: record.former_id.as_deref(),
         checkpoint_due: record.checkpoint_due,
+        conflicts: &record.conflicts,
         work: record.work.as_deref(),
     };
     view.body(now, stale_after)

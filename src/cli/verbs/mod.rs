@@ -1,6 +1,6 @@
 //! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
-pub(super) mod agent;
+mod agent_reporter;
 pub(super) mod claude_settings;
 pub(super) mod conflicts;
 pub(super) mod daemon;
@@ -8,6 +8,7 @@ pub(super) mod discover;
 pub(super) mod doctor;
 pub(super) mod exec;
 pub(super) mod history;
+pub(super) mod hook;
 pub(super) mod identity;
 pub(super) mod limits;
 pub(super) mod list;
@@ -19,5 +20,6 @@ pub(super) mod service;
 pub(super) mod session;
 mod show_work;
 pub(super) mod status;
+pub(super) mod statusline;
 pub(super) mod sync;
 pub(super) mod watch;

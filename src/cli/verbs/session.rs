@@ -174,6 +174,7 @@ pub(crate) fn spool_registration(
         machine_synced: false,
         former_id: None,
         checkpoint_due: false,
+        conflicts: &[],
         work: None,
     };
     Ok(seen.body(now, Duration::MAX))

@@ -1,7 +1,9 @@
 //! The command that continues a session where it ran.
 
+use std::borrow::Cow;
+
 use crate::domain::text::is_unsafe;
-use crate::domain::{Session, Status};
+use crate::domain::{Session, SessionLocation, Status};
 
 /// The longest path in a command, in bytes: Linux' PATH_MAX.
 const MAX_PATH: usize = 4096;
@@ -15,9 +17,9 @@ pub enum ResumeProgress {
     Resumed,
 }
 
-/// The shell command that continues a session from this machine; none if no conversation is known. `here`: the session
-/// ran on this machine.
-pub fn resume_command(session: &Session, here: bool, progress: ResumeProgress) -> Option<String> {
+/// The shell command that continues a session from this machine. `None` if the session was resumed already and no
+/// conversation is known.
+pub fn resume_command(session: &Session, place: &SessionLocation, progress: ResumeProgress) -> Option<String> {
     let conversation = session.claude_session_uuid.as_deref().filter(|uuid| is_plain(uuid));
     let what = match (conversation, progress) {
         (Some(uuid), _) => format!("claude --resume {}", quoted(uuid)),
@@ -30,7 +32,7 @@ pub fn resume_command(session: &Session, here: bool, progress: ResumeProgress) -
     let folder = session.working_dir.as_deref().filter(|dir| dir.starts_with('/') && is_plain(dir));
     let there = folder.map_or(what.clone(), |dir| format!("cd {} && {what}", quoted(dir)));
     // Machine names contain no special characters of shells.
-    Some(if here { there } else { format!("ssh {} -t {}", session.host_machine, quoted(&there)) })
+    Some(if place.here { there } else { format!("ssh {} -t {}", session.host_machine, quoted(&there)) })
 }
 
 /// Whether the text is safe as an argument: not an option, and without unsafe or replaced characters.
@@ -39,12 +41,7 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('-') && text.len() <= MAX_PATH && !text.contains(bad)
 }
 
-/// Quotes one word for any POSIX shell.
-fn quoted(word: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if !word.is_empty() && word.chars().all(safe) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+/// Quotes one word for a shell. A word with a NUL has no quoted form; [`is_plain`] rejects it before.
+fn quoted(word: &str) -> Cow<'_, str> {
+    shlex::try_quote(word).unwrap_or(Cow::Borrowed("''"))
 }

@@ -32,7 +32,7 @@ const HERE: SessionLocation = SessionLocation { here: true, local: true, last_se
 
 fn handoff(session: &Session, place: &SessionLocation, left: &SessionHistory) -> String {
     let context = reconstruct(session, left, NOW);
-    let command = resume_command(session, place.here, ResumeProgress::NotResumed);
+    let command = resume_command(session, place, ResumeProgress::NotResumed);
     let command = command.as_deref();
     Handoff { session, context: &context, place, command, now: NOW, stale_after: STALE_AFTER }.markdown()
 }
@@ -102,21 +102,21 @@ fn command_depends_on_conversation_folder_and_machine() {
     let folder = Session { claude_session_uuid: None, ..session() };
     let closed = Session { status: Status::Closed, ..bare.clone() };
     let (not_yet, already) = (ResumeProgress::NotResumed, ResumeProgress::Resumed);
-    for (session, here, progress, command) in [
-        (&session(), true, not_yet, Some("cd /srv/odin && claude --resume 0b5c-11")),
-        (&session(), true, already, Some("cd /srv/odin && claude --resume 0b5c-11")),
-        (&bare, true, not_yet, Some("sessiond resume odin-PS-8f4a2b")),
-        (&folder, true, not_yet, Some("cd /srv/odin && sessiond resume odin-PS-8f4a2b")),
-        (&bare, false, not_yet, Some("ssh odin4 -t 'sessiond resume odin-PS-8f4a2b'")),
-        (&closed, true, not_yet, Some("sessiond resume odin-PS-8f4a2b --closed")),
-        (&bare, true, already, None),
+    for (session, place, progress, command) in [
+        (&session(), HERE, not_yet, Some("cd /srv/odin && claude --resume 0b5c-11")),
+        (&session(), HERE, already, Some("cd /srv/odin && claude --resume 0b5c-11")),
+        (&bare, HERE, not_yet, Some("sessiond resume odin-PS-8f4a2b")),
+        (&folder, HERE, not_yet, Some("cd /srv/odin && sessiond resume odin-PS-8f4a2b")),
+        (&bare, AWAY, not_yet, Some("ssh odin4 -t 'sessiond resume odin-PS-8f4a2b'")),
+        (&closed, HERE, not_yet, Some("sessiond resume odin-PS-8f4a2b --closed")),
+        (&bare, HERE, already, None),
     ] {
-        assert_eq!(resume_command(session, here, progress).as_deref(), command);
+        assert_eq!(resume_command(session, &place, progress).as_deref(), command);
     }
 }
 
 /// Names that would do harm if a shell saw them as anything but names.
-const NASTY: [&str; 9] = [
+const NASTY: [&str; 11] = [
     "/srv/my dir",
     "/srv/o'din",
     "/srv/'; touch HARM; '",
@@ -125,6 +125,8 @@ const NASTY: [&str; 9] = [
     "/srv/\"\\\"",
     "/srv/a && touch HARM",
     "/srv/*?[x]{a,b}~!#",
+    "/srv/a^b!c%d,e=f;g",
+    "/srv/\\",
     "/srv/ünï\u{1f600}",
 ];
 
@@ -142,18 +144,18 @@ fn typed(text: &str) -> Vec<String> {
 #[test]
 fn quoted_text_is_one_word_to_a_shell() {
     for dir in NASTY {
-        for here in [true, false] {
+        for place in [HERE, AWAY] {
             let uuid = &dir["/srv/".len()..];
             let session =
                 Session { working_dir: Some(dir.into()), claude_session_uuid: Some(uuid.into()), ..session() };
-            let command = resume_command(&session, here, ResumeProgress::NotResumed).unwrap();
+            let command = resume_command(&session, &place, ResumeProgress::NotResumed).unwrap();
             assert_eq!(typed(&command), ["cd", dir, "--resume", uuid], "{command}");
         }
     }
     for bad in ["--dangerously-skip-permissions", "", "a\nb", "\u{1b}[2J", "a\u{202e}b", &"x".repeat(5000)] {
         let session = Session { claude_session_uuid: Some(bad.into()), working_dir: Some(bad.into()), ..session() };
         assert_eq!(
-            resume_command(&session, true, ResumeProgress::NotResumed).unwrap(),
+            resume_command(&session, &HERE, ResumeProgress::NotResumed).unwrap(),
             "sessiond resume odin-PS-8f4a2b",
             "{bad:?}"
         );

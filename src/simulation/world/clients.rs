@@ -214,5 +214,6 @@ fn pretended_record(command: &Command, at: Timestamp) -> Record {
         machine_seen: None,
         former_id: None,
         checkpoint_due: false,
+        conflicts: Vec::new(),
     }
 }

@@ -16,7 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::session_work::{WorkChange, WorkReport};
-use crate::store::ops::{agent_candidates, promised_ids, rate_limits, session_work};
+use crate::store::ops::{agent_candidates, conflicts, promised_ids, rate_limits, session_work};
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
@@ -73,7 +73,8 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
             rate_limits::record(op, observed, report.at, received.now)?;
         }
     }
-    let record = existing(op.db, id.as_str())?;
+    let mut record = existing(op.db, id.as_str())?;
+    record.conflicts = conflicts::of(op, &record)?;
     let process_changed = record.process != before.process || created;
     let unchanged = Session { last_heartbeat: record.session.last_heartbeat, ..before.session };
     let is_urgent = created || process_changed || work.is_urgent || record.session != unchanged;

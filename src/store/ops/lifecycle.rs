@@ -8,7 +8,7 @@ use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, 
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::session_work::WorkReport;
-use crate::store::ops::{idempotency, session_work};
+use crate::store::ops::{conflicts, idempotency, session_work};
 use crate::store::sqlite::writer;
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
@@ -36,6 +36,7 @@ pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Re
         record.work = session_work::end_activity(op, &record)?.or(record.work);
     }
     record.session.heartbeat(beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
+    record.conflicts = conflicts::of(op, &record)?;
     // What a client states counts as changed by it, even if it is what was known.
     if beat.context_percent.is_some() {
         record.change_column(SharedColumn::ContextPercent, op.now);

@@ -2,6 +2,7 @@
 
 pub(in crate::store) mod agent_candidates;
 pub(in crate::store) mod agent_reports;
+pub(in crate::store) mod conflicts;
 pub(in crate::store) mod context_query;
 pub(in crate::store) mod history;
 pub(in crate::store) mod idempotency;

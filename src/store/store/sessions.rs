@@ -20,7 +20,7 @@ use crate::store::ops::retention::PrunePlace;
 use crate::store::ops::session_page::{Cursor, SessionPage};
 use crate::store::ops::spooled_writes::{Import, Imported};
 use crate::store::ops::{
-    agent_reports, idempotency, lifecycle, lookup, machines, promised_ids, rate_limits, resume, retention,
+    agent_reports, conflicts, idempotency, lifecycle, lookup, machines, promised_ids, rate_limits, resume, retention,
     session_page, spooled_writes, user_limits,
 };
 use crate::store::sqlite::turns;
@@ -252,6 +252,11 @@ impl Store {
 
     pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
         self.read(move |db| lookup::find(db, &text)).await
+    }
+
+    /// Up to [`MAX_CONFLICTS`](conflicts::MAX_CONFLICTS) active sessions that this one may get in the way of.
+    pub async fn conflicts(&self, record: Record, context: OpContext) -> Result<Vec<InstanceId>, StoreError> {
+        self.read_op(context, move |op| conflicts::of(op, &record)).await
     }
 
     pub async fn list(&self, filter: Filter, context: OpContext) -> Result<Vec<Record>, StoreError> {

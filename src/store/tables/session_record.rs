@@ -3,7 +3,7 @@
 use crate::domain::Process;
 
 use crate::domain::session::fresh;
-use crate::domain::{ColumnTimes, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
+use crate::domain::{ColumnTimes, InstanceId, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
 use crate::store::op::Op;
 use crate::store::tables::session_columns::{Change, ColumnChanges};
 
@@ -30,6 +30,8 @@ pub struct Record {
     pub former_id: Option<String>,
     /// Its context window is nearly full, and it made no checkpoint since; set by a heartbeat only.
     pub checkpoint_due: bool,
+    /// Active sessions that it may get in the way of; set by a heartbeat and a report only.
+    pub conflicts: Vec<InstanceId>,
     /// What its agent does and works on; none if nothing was reported.
     pub work: Option<Box<WorkSummary>>,
 }
@@ -49,6 +51,7 @@ impl Record {
             machine_seen: None,
             former_id: None,
             checkpoint_due: false,
+            conflicts: Vec::new(),
             work: None,
         }
     }

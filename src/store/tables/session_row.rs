@@ -69,6 +69,7 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         machine_seen: time(MACHINE_SEEN)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
+        conflicts: Vec::new(),
         work: row.get_ref(SUMMARY)?.as_str_or_null()?.and_then(session_work::read_summary),
     })
 }

@@ -81,9 +81,20 @@ pub(in crate::store) fn save(
         own.recorded_at.map_or(0, Timestamp::micros),
         own.version,
     ])?;
+    save_place(db, id, &own.summary)?;
     if snapshot_changed || own.version == 1 {
         save_snapshot(db, id, &own.snapshot)?;
     }
+    Ok(())
+}
+
+/// The session's row has the place too, in columns whose indexes hold active sessions alone.
+fn save_place(db: &Connection, id: &InstanceId, work: &WorkSummary) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE sessions SET worktree = ?2, repository = ?3, branch = ?4 WHERE instance_id = ?1 \
+             AND (worktree IS NOT ?2 OR repository IS NOT ?3 OR branch IS NOT ?4)",
+    )?
+    .execute(params![id.as_str(), work.worktree, work.repository, work.branch])?;
     Ok(())
 }
 
@@ -140,6 +151,7 @@ pub(in crate::store) fn upsert_mirrored(db: &Connection, work: &SessionWork) -> 
         .execute(params![work.instance_id.as_str(), json(&work.summary())?, work.recorded_at.micros()])?;
     if written > 0 {
         save_snapshot(db, &work.instance_id, &work.snapshot)?;
+        save_place(db, &work.instance_id, &work.summary())?;
         // The change feed follows the table of sessions.
         db.prepare_cached("UPDATE sessions SET mirror_generation = mirror_generation WHERE instance_id = ?1")?
             .execute([work.instance_id.as_str()])?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod agents;
+mod conflicts;
 mod damage;
 mod golden;
 mod history;

@@ -34,7 +34,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("claim_sweep", &[]),
     ("command_sizes", &[COMMANDS_OF_SESSION]),
     ("delete_history_marks", &[&["sessiond_history_added_at"]]),
-    ("delete_tombstones", &[]),
+    ("delete_tombstones", &[&["sessiond_tombstones_pkey"]]),
     ("deleted_sessions", &[&["sessiond_tombstones_pkey"], SESSION_ID]),
     ("event_lineages", &[EVENT_ID]),
     ("event_sizes", &[EVENT_NUMBER]),

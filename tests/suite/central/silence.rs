@@ -31,6 +31,9 @@ async fn a_backlog_is_swept_in_bounded_transactions() {
         "INSERT INTO sessiond_history (instance_id, changed_xid, added_at) \
          SELECT 'a-' || n, '1', now() - interval '31 days' FROM generate_series(1, 12000) AS n; \
          INSERT INTO sessiond_history (instance_id, changed_xid) VALUES ('young', '2'); \
+         INSERT INTO sessiond_tombstones (instance_id, created_at, changed_xid, deleted_at) \
+         SELECT 'a-' || n, now(), n::text::xid8, now() - interval '31 days' FROM generate_series(1, 12000) AS n; \
+         INSERT INTO sessiond_tombstones (instance_id, created_at, changed_xid) VALUES ('young', now(), '12001'); \
          UPDATE sessiond_sweep SET swept_at = 'infinity'",
     );
     // The daemon of the same machine is live, and wrote none of these rows.
@@ -48,7 +51,9 @@ async fn a_backlog_is_swept_in_bounded_transactions() {
     assert_eq!(db.psql("SELECT DISTINCT status FROM supervisor_sessions"), "stale");
     let largest = "SELECT max(n) FROM (SELECT count(*) AS n FROM supervisor_sessions GROUP BY changed_xid) AS t";
     assert_eq!(db.psql(largest), "500");
-    assert_eq!(db.psql("SELECT string_agg(instance_id, ' ') FROM sessiond_history"), "young");
+    for table in ["sessiond_history", "sessiond_tombstones"] {
+        assert_eq!(db.psql(&format!("SELECT string_agg(instance_id, ' ') FROM {table}")), "young", "{table}");
+    }
 }
 
 #[tokio::test]

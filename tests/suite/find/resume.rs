@@ -170,7 +170,7 @@ fn remote_session_gets_a_local_successor() {
     let context = &answer["context"];
     assert_eq!((&context["machine_synced"], &context["reachable"]), (&json!(false), &json!(false)));
     assert!(context["last_seen"].is_string());
-    assert_eq!(context["command"], r"ssh laptop -t 'cd '\''/srv/my dir'\'' && claude --resume c0ffee'");
+    assert_eq!(context["command"], r#"ssh laptop -t "cd '/srv/my dir' && claude --resume c0ffee""#);
     assert!(answer["handoff"].as_str().unwrap().contains("later work may be recorded only on laptop"), "{answer}");
     let (_, after) = host.ask("GET", "/v1/sessions/freya-PS-8f4a2b", None);
     for field in ["status", "last_heartbeat", "current_epic", "host_machine", "context_percent"] {

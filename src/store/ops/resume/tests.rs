@@ -75,6 +75,7 @@ impl Row {
             columns: ColumnChanges::begun(NOW),
             unsynced_since: None,
             checkpoint_due: false,
+            conflicts: Vec::new(),
             mirrored: self.mirrored,
             machine_seen: None,
             former_id: None,

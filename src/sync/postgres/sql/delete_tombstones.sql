@@ -1,6 +1,9 @@
--- Deletes up to $1 tombstones that are older than 30 days. Every mirror has applied them, or reads everything because
--- it was away for longer. Returns how many.
--- Index: none, reads the table until enough are found.
+-- Deletes those of the $1 oldest tombstones that are older than 30 days. Every mirror has applied them, or reads
+-- everything because it was away for longer. Returns how many.
+-- Index: sessiond_tombstones_pkey, whose order of transactions is that of time, except after a restore, where old
+-- tombstones may wait behind young ones until these are 30 days old too.
 WITH old AS (DELETE FROM sessiond_tombstones WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM sessiond_tombstones WHERE deleted_at < now() - interval '30 days' LIMIT $1)) RETURNING 1)
+    SELECT oldest.ctid FROM (
+        SELECT ctid, deleted_at FROM sessiond_tombstones ORDER BY changed_xid, instance_id LIMIT $1) AS oldest
+    WHERE oldest.deleted_at < now() - interval '30 days')) RETURNING 1)
 SELECT count(*) FROM old

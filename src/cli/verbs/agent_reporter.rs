@@ -1,0 +1,258 @@
+//! What the verbs that an agent runs (hook, statusline) have in common: reading the agent's JSON and reporting to the
+//! daemon before a deadline.
+//!
+//! Invariants: such a verb always exits with 0, and ends within its deadline, since the agent waits for it. A report that
+//! does not reach the daemon by then is left in the spool, and the answer is made from the session cache. Failures are
+//! lines in `hooks.log`, which `sessiond doctor` shows.
+
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, getppid};
+
+use crate::claude::input::Input;
+use crate::claude::session_cache::{CachedSession, SessionCache};
+use crate::claude::{agent_process, other_agents, project};
+use crate::cli::offline::OfflineWriter;
+use crate::cli::output::Output;
+use crate::client::Client;
+use crate::domain::text::one_line;
+use crate::domain::work::Recording;
+use crate::domain::{InstanceType, Timestamp, redact};
+use crate::platform::files::{make_private_folder, private_file};
+use crate::spool::ClientWrite;
+use crate::wire::{AgentBody, AgentReport, ErrorCode, ErrorDetail};
+
+/// Replaces the deadline of each verb on a slow machine, such as `1s`.
+const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
+/// The longest deadline that the variable may set.
+const MAX_TIMEOUT: Duration = Duration::from_secs(10);
+/// The part of the deadline that is reserved for the daemon if stdin is slow.
+pub(super) const DAEMON_RESERVE: Duration = Duration::from_millis(30);
+
+/// Reports one event to the daemon before a deadline.
+pub(super) struct AgentReporter<'a> {
+    /// Its requests time out at the deadline.
+    pub(super) client: Client,
+    pub(super) offline: &'a OfflineWriter<'a>,
+    pub(super) now: Timestamp,
+    pub(super) deadline: Instant,
+    cache: Option<SessionCache>,
+    /// The agent that runs this, once its input is read.
+    agent: Option<agent_process::AgentProcess>,
+    /// Whether Claude Code's variables were set by the agent that runs this, not inherited from an outer one.
+    owns_environment: bool,
+    /// How much of the work may be recorded, once that is known.
+    recording: OnceCell<Recording>,
+}
+
+/// The agent's session after a report was sent or spooled.
+pub(super) struct ReportedSession {
+    pub(super) id: String,
+    pub(super) machine: String,
+    pub(super) footer: String,
+    /// The daemon's answer; `None` if the report was spooled.
+    pub(super) session: Option<AgentBody>,
+}
+
+impl<'a> AgentReporter<'a> {
+    pub(super) fn new(client: &'a Client, offline: &'a OfflineWriter<'a>, now: Timestamp, time: Duration) -> Self {
+        let cache = offline.state_dir.as_deref().map(SessionCache::in_folder);
+        let named = (offline.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
+        let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON_RESERVE, MAX_TIMEOUT);
+        let client = client.clone().deadline(deadline);
+        Self { client, offline, now, deadline, cache, agent: None, owns_environment: true, recording: OnceCell::new() }
+    }
+
+    /// What the user's configuration allows to record of the work. The configuration is read only if there is something.
+    pub(super) fn allowed<T>(&self, of: impl Fn(Recording) -> Option<T>) -> Option<T> {
+        let everything = of(Recording::Full)?;
+        match self.recording() {
+            Recording::Full => Some(everything),
+            less => of(less),
+        }
+    }
+
+    pub(super) fn recording(&self) -> Recording {
+        *self.recording.get_or_init(|| self.read_recording())
+    }
+
+    /// A configuration that cannot be read may forbid everything.
+    fn read_recording(&self) -> Recording {
+        self.offline.local.recording().unwrap_or_else(|error| {
+            self.log_complaint(&format!("nothing of the work is recorded: {}", error.message));
+            Recording::None
+        })
+    }
+
+    /// Reads stdin; if it does not end in time, the part that arrived.
+    pub(super) fn read_input(&self, wanted: &[&str]) -> Input {
+        let wanted = [wanted, &other_agents::WANTED].concat();
+        Input::read(StdinUntil { until: self.deadline - DAEMON_RESERVE }, &wanted)
+    }
+
+    /// Finds the agent that runs this, and whether it is Claude Code. Other agents run the hooks of its settings too.
+    pub(super) fn is_claude(&mut self, input: &Input) -> bool {
+        let found = agent_process::find_agent(self.offline.env, Pid::as_raw(getppid()), input.text("session_id"));
+        (self.agent, self.owns_environment) = (found.agent, found.owns_environment);
+        let program = self.agent.as_ref().map(|agent| agent.name.as_str());
+        other_agents::other_agent(input, program, self.offline.env).is_none()
+    }
+
+    /// The environment, without Claude Code's variables if another agent set them.
+    pub(super) fn environment(&self) -> impl Fn(&str) -> Option<OsString> + use<'_> {
+        |name| (self.offline.env)(name).filter(|_| self.owns_environment || !name.starts_with("CLAUDE"))
+    }
+
+    /// Prints the answer. A failure to print is only logged: an exit code would stop the agent.
+    pub(super) fn print_answer(&self, out: &mut Output<'_>, text: &str) {
+        if let Err(error) = out.print_rendered(&format!("{text}\n")) {
+            self.log_complaint(&error.line());
+        }
+    }
+
+    /// Sends a report to the daemon, or spools it. `None`: there is no session to show.
+    pub(super) fn report(&self, report: AgentReport) -> Option<ReportedSession> {
+        let report = self.completed(report);
+        let process = report.pid.zip(report.pid_started);
+        match self.client.report_agent(&report) {
+            Ok(answer) => {
+                self.update_cache(&report, CachedSession::from_body(&answer.session, process));
+                Some(ReportedSession {
+                    id: answer.session.instance_id.clone(),
+                    machine: answer.session.host_machine.clone(),
+                    footer: answer.footer.clone(),
+                    session: Some(answer),
+                })
+            }
+            Err(error) if error.code == ErrorCode::NotFound => None,
+            Err(error) if is_temporary(&error) => self.report_later(report, process, error),
+            Err(error) => {
+                self.log_complaint(&format!("{}; {}", error.message, error.hint));
+                None
+            }
+        }
+    }
+
+    fn completed(&self, mut report: AgentReport) -> AgentReport {
+        if let (None, Some(folder)) = (&report.project, &report.working_dir) {
+            report.project = Some(project::of(Path::new(folder)).to_string());
+        }
+        report.at = Some(self.now.to_string());
+        if let Some(agent) = &self.agent {
+            (report.pid, report.pid_started) = (Some(agent.pid), agent.started);
+        }
+        report
+    }
+
+    /// Leaves the report in the spool, and answers from the cache.
+    fn report_later(
+        &self,
+        mut report: AgentReport,
+        process: Option<(i32, i64)>,
+        error: ErrorDetail,
+    ) -> Option<ReportedSession> {
+        let known = self.cached_session(&report, process);
+        report.promised_id = Some(known.instance_id.clone());
+        let known = CachedSession {
+            context_percent: report.context_percent.map_or(known.context_percent, |percent| percent as u8),
+            process: process.or(known.process),
+            ..known
+        };
+        self.update_cache(&report, known.clone());
+        if let Err(error) =
+            self.offline.write_to_spool(ClientWrite::Agent { report: Box::new(report) }, self.now, error)
+        {
+            self.log_complaint(&error.line());
+        }
+        let footer = known.footer(self.now)?;
+        Some(ReportedSession { id: known.instance_id, machine: known.host_machine, footer, session: None })
+    }
+
+    /// The cached state of the session, or the state of a new one.
+    fn cached_session(&self, report: &AgentReport, process: Option<(i32, i64)>) -> CachedSession {
+        let of = |cache: &SessionCache| {
+            let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| cache.get(uuid));
+            // A fork is another session in the same process.
+            let same = report.source.as_deref() != Some("fork");
+            by_uuid.or_else(|| process.filter(|_| same).and_then(|process| cache.find_by_process(process)))
+        };
+        self.cache.as_ref().and_then(of).unwrap_or_else(|| {
+            let name = report.project.as_deref().unwrap_or_default();
+            let project = crate::domain::agent::project_named(name);
+            // The session of the program that runs the agent (`sessiond exec`), unless another agent has it.
+            let taken = |id: &String| self.cache.as_ref().is_some_and(|cache| cache.has_instance(id));
+            let outer = report.outer_id.clone().filter(|id| !taken(id));
+            CachedSession {
+                instance_id: outer.unwrap_or_else(|| self.offline.draw_id(&project, InstanceType::Ps).to_string()),
+                host_machine: self.offline.machine_name(),
+                created_at: self.now.micros(),
+                current_epic: None,
+                context_percent: 0,
+                process,
+            }
+        })
+    }
+
+    fn update_cache(&self, report: &AgentReport, known: CachedSession) {
+        let (Some(cache), Some(uuid)) = (&self.cache, &report.claude_session_uuid) else { return };
+        if report.sign == "end" {
+            cache.remove(uuid);
+        } else if let Err(error) = cache.store(uuid, &known) {
+            self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
+        }
+        if report.sign == "start" {
+            cache.remove_expired(SystemTime::now());
+        }
+    }
+
+    /// Appends a line to the log of hooks.
+    pub(super) fn log_complaint(&self, what: &str) {
+        if let Some(dir) = &self.offline.state_dir {
+            // A complaint quotes input, which may hold secrets.
+            let what = redact::text(what).unwrap_or_else(|| what.to_owned());
+            let _ = append_to_log(dir, &format!("{} {}\n", self.now, one_line(&what)));
+        }
+    }
+}
+
+/// Whether the report is spooled after this error. Reports carry their time, and applying one twice changes nothing.
+fn is_temporary(error: &ErrorDetail) -> bool {
+    use ErrorCode::{DiskFull, Internal, Timeout, TooManyRequests, Unavailable, Unreachable};
+    matches!(error.code, Unreachable | Timeout | Unavailable | TooManyRequests | DiskFull | Internal)
+}
+
+/// Stdin up to a deadline, since a writer that keeps it open must not delay the agent.
+struct StdinUntil {
+    until: Instant,
+}
+
+impl Read for StdinUntil {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let left = self.until.saturating_duration_since(Instant::now());
+        let time = Timespec::try_from(left).map_err(io::Error::other)?;
+        if left.is_zero() || poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&time))? == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end in time"));
+        }
+        Ok(rustix::io::read(&stdin, buffer)?)
+    }
+}
+
+/// The log of hooks and its largest size, in bytes; then it is renamed to `hooks.log.old`.
+const HOOK_LOG: &str = "hooks.log";
+const MAX_HOOK_LOG_BYTES: u64 = 1 << 20;
+
+fn append_to_log(dir: &Path, line: &str) -> io::Result<()> {
+    make_private_folder(dir)?;
+    let path = dir.join(HOOK_LOG);
+    if fs::metadata(&path).is_ok_and(|about| about.len() > MAX_HOOK_LOG_BYTES) {
+        fs::rename(&path, dir.join("hooks.log.old"))?;
+    }
+    private_file().create(true).append(true).open(path)?.write_all(line.as_bytes())
+}
