@@ -141,6 +141,7 @@ fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::watch::watch))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::conflicts::list))
+        .routes(routes!(routes::limits::list))
         .routes(routes!(routes::daemon::status))
         .routes(routes!(routes::daemon::sync))
         .routes(routes!(routes::parked::list))

@@ -8,6 +8,7 @@ pub mod agent_process;
 pub mod background_job;
 pub mod hook;
 pub mod input;
+pub mod limits;
 pub mod other_agents;
 pub mod project;
 pub mod running_agent;

@@ -28,6 +28,9 @@ pub struct CachedSession {
     pub context_percent: u8,
     /// The agent's process, and when it started.
     pub process: Option<(i32, i64)>,
+    /// The sessions at the same place of which the agent was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told_conflicts: Vec<String>,
 }
 
 impl CachedSession {
@@ -41,6 +44,7 @@ impl CachedSession {
             current_epic: session.current_epic.clone(),
             context_percent: session.context_percent,
             process,
+            told_conflicts: Vec::new(),
         }
     }
 
@@ -152,6 +156,7 @@ mod tests {
             current_epic: Some("003".into()),
             context_percent: 42,
             process: Some((7, 99)),
+            told_conflicts: vec!["my-app-PS-8f4a2c".into()],
         };
         assert_eq!(cache.get("../x"), None);
         cache.store("../x", &known).unwrap();

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{project, reporting_agent, work};
+use super::{limits, project, reporting_agent, work};
 use crate::platform::default_paths::Env;
 use crate::wire::AgentReport;
 
 /// The fields that are read, besides those that identify other agents.
 pub fn wanted() -> Vec<&'static str> {
-    let own = ["session_id", "transcript_path", "cwd", "workspace", "context_window"];
+    let own = ["session_id", "transcript_path", "cwd", "workspace", "context_window", limits::WANTED];
     [&own[..], &work::WANTED_OF_STATUS_LINE].concat()
 }
 

@@ -16,6 +16,7 @@ use super::verbs::exec::ExecArgs;
 use super::verbs::history::{CheckpointArgs, CommandArgs, EventArgs, HistoryArgs};
 use super::verbs::hook::HookArgs;
 use super::verbs::identity::IdentityVerb;
+use super::verbs::limits::LimitsArgs;
 use super::verbs::list::{ListArgs, ShowArgs};
 use super::verbs::machines::MachinesArgs;
 use super::verbs::parked::ParkedVerb;
@@ -76,6 +77,8 @@ pub(super) enum Verb {
     Machines(MachinesArgs),
     /// List active sessions that share a working tree, a branch or an epic
     Conflicts(ConflictsArgs),
+    /// Show how much of the agents' accounts is used, by machine and window
+    Limits(LimitsArgs),
     /// Show the state of the daemon, its link to central and its backlog
     Status(StatusArgs),
     /// Push to central now
@@ -256,6 +259,8 @@ mod tests {
             "commands odin-PS-8f4a2b",
             "checkpoints odin-PS-8f4a2b",
             "machines --json",
+            "limits",
+            "limits --json",
             "status --json --socket /x.sock",
             "--socket /x.sock status",
             "sync",

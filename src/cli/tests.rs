@@ -379,8 +379,8 @@ fn machines_are_a_table() {
     assert_eq!(
         printed("machines", answer),
         "\
-MACHINE  ACTIVE  STALE  CLOSED  ACTIVITY  DAEMON     PROJECTS
-laptop        1      2       0        4m  silent 1h  a, b
+MACHINE  ACTIVE  STALE  CLOSED  ACTIVITY  DAEMON     HEADROOM  PROJECTS
+laptop        1      2       0        4m  silent 1h         —  a, b
 "
     );
 }

@@ -23,9 +23,9 @@ use uuid::Uuid;
 
 use crate::wire::{
     AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorCode,
-    ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, ListQuery, MachineBody,
-    MachineIdentity, Matches, OverlapBody, ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody,
-    ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
+    ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, LimitBody, ListQuery,
+    MachineBody, MachineIdentity, Matches, OverlapBody, ParkedBody, ParkedCount, ParkedIds, RegisterRequest,
+    ResumeBody, ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
@@ -180,6 +180,10 @@ impl Client {
 
     pub(crate) fn conflicts(&self) -> Result<Vec<OverlapBody>> {
         self.get("/v1/conflicts".to_owned())
+    }
+
+    pub(crate) fn limits(&self) -> Result<Vec<LimitBody>> {
+        self.get("/v1/limits".to_owned())
     }
 
     pub(crate) fn machines(&self) -> Result<Vec<MachineBody>> {

@@ -78,6 +78,7 @@ impl Recorder for AgentRecorder {
             at: (self.clock)(),
             activity: running.activity().filter(|_| describes),
             work: work::of_status_file(title, record).filter(|_| describes),
+            limits: None,
         };
         let sighting = ReceivedReport {
             report,

@@ -41,6 +41,9 @@ async fn prune(store: &Store, clock: &Clock, settings: watch::Receiver<LivenessS
         if let Err(error) = store.expire_promises(clock()).await {
             tracing::warn!(%error, "expired promises of ids could not be deleted; trying again later");
         }
+        if let Err(error) = store.expire_limits(clock()).await {
+            tracing::warn!(%error, "old rate limits could not be deleted; trying again later");
+        }
         tokio::time::sleep(heartbeat_interval).await;
     }
 }

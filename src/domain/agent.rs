@@ -18,6 +18,7 @@ pub use name::{AgentName, conversation_key};
 
 use super::activity::ActivityEvent;
 use super::hash::fnv1a;
+use super::limits::ObservedLimits;
 use super::work::WorkUpdate;
 use super::{InstanceId, InstanceType, Project, Timestamp};
 
@@ -127,6 +128,8 @@ pub struct ValidReport {
     pub at: Timestamp,
     pub activity: Option<ActivityEvent>,
     pub work: Option<WorkUpdate>,
+    /// What it observed of its account's rate limits.
+    pub limits: Option<ObservedLimits>,
 }
 
 impl ValidReport {

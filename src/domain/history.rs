@@ -109,6 +109,8 @@ pub struct HistoryTables {
     pub work: TableState,
     /// Whether that table has columns for the agent, which `sessiond migrate` adds.
     pub work_has_agent: bool,
+    /// The table `sessiond_limits`.
+    pub limits: TableState,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -121,6 +123,7 @@ impl HistoryTables {
         checkpoints: TableState::Usable,
         work: TableState::Usable,
         work_has_agent: true,
+        limits: TableState::Usable,
         event_types: None,
     };
 
@@ -162,24 +165,18 @@ impl HistoryTables {
         }
     }
 
-    /// Why the work of sessions is not shared, or not all of it, and what to do; none if it is.
-    pub(crate) fn work_blocked(&self) -> Option<String> {
-        match &self.work {
-            TableState::Usable if self.work_has_agent => None,
-            TableState::Usable => Some(
-                "which agent runs a session is not shared: central's session_work has no column agent; run \
-                 `sessiond migrate`"
-                    .to_owned(),
-            ),
-            TableState::Forbidden(missing) => Some(format!(
-                "what sessions do is not shared: central's login lacks {}; grant it, or run \
-                 migrations/central/rights/daemon.sql for this role",
-                missing.join(", ")
-            )),
-            TableState::Absent | TableState::WithoutZone => Some(
-                "what sessions do is not shared: central has no table session_work; run `sessiond migrate`".to_owned(),
-            ),
-        }
+    /// What this version would share that central cannot take, and what to do; none if central takes all of it.
+    pub(crate) fn outdated(&self) -> Option<String> {
+        let what =
+            [("what sessions do is", "session_work", &self.work), ("rate limits are", "sessiond_limits", &self.limits)];
+        let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));
+        let has_no_agent = self.work == TableState::Usable && !self.work_has_agent;
+        let agent = has_no_agent.then(|| {
+            "which agents run is not shared: central's session_work has no column agent; run `sessiond migrate`"
+                .to_owned()
+        });
+        let reasons: Vec<_> = reasons.chain(agent).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     pub fn is_any_blocked(&self) -> bool {
@@ -188,6 +185,21 @@ impl HistoryTables {
 
     pub(crate) fn accepts(&self, event_type: &str) -> bool {
         self.event_types.as_ref().is_none_or(|types| types.iter().any(|known| known == event_type))
+    }
+}
+
+/// Why something is not shared by way of a table, and what to do; none if it is shared.
+fn not_shared(what: &str, table: &str, state: &TableState) -> Option<String> {
+    match state {
+        TableState::Usable => None,
+        TableState::Forbidden(missing) => Some(format!(
+            "{what} not shared: central's login lacks {}; grant it, or run migrations/central/rights/daemon.sql for this \
+             role",
+            missing.join(", ")
+        )),
+        TableState::Absent | TableState::WithoutZone => {
+            Some(format!("{what} not shared: central has no table {table}; run `sessiond migrate`"))
+        }
     }
 }
 

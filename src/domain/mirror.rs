@@ -4,6 +4,7 @@
 //! deletions, then sessions, then their work, then the history of changed sessions. Where the next pull begins is determined with the
 //! first page, because rows that change during a pull may lie before the position that it has reached.
 
+use super::limits::AccountLimit;
 use super::{HistoryRecord, MachineName, SessionWork, TimedSession, Timestamp};
 
 /// A query for one page of changes.
@@ -150,9 +151,11 @@ pub enum Continuation {
 }
 
 /// A daemon that central knows of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostSeen {
     pub machine: MachineName,
     /// When it last contacted central, by central's clock.
     pub last_seen: Timestamp,
+    /// The rate limits that it shares.
+    pub limits: Vec<AccountLimit>,
 }

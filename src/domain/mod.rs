@@ -14,6 +14,7 @@ pub mod handoff;
 pub mod hash;
 pub mod hint;
 pub mod history;
+pub mod limits;
 pub mod link;
 pub mod machine;
 pub mod mirror;

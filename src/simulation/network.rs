@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::bugs::Bug;
 use super::setup::{HOSTS, Violation, now};
+use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{
@@ -370,6 +371,10 @@ impl Central for SimLink {
         }
         pause().await;
         changes
+    }
+
+    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
+        self.link.share_limits(limits).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {

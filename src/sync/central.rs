@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::domain::limits::AccountLimit;
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, TimedSession, Timestamp};
@@ -193,7 +194,13 @@ pub trait Central: Send {
     /// The next page of what others than this host changed in central, or of everything.
     fn pull(&mut self, reading: &PullQuery) -> impl Future<Output = Result<ChangePage, CentralError>> + Send;
 
-    /// The daemons that central knows, without those that were replaced.
+    /// Shares this host's rate limits, in place of what it shared before. Does nothing if central has no table for them.
+    ///
+    /// # Errors
+    /// `Reject` if central does not accept them and the connection is usable.
+    fn share_limits(&mut self, limits: &[AccountLimit]) -> impl Future<Output = Result<(), CentralError>> + Send;
+
+    /// The daemons that central knows, without those that were replaced, and the rate limits that they share.
     fn hosts(&mut self) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;
 
     /// Subscribes to notifications. Returns whether central can send them; behind a pooler it may not.

@@ -60,7 +60,7 @@ impl LinkReporter {
         self.link.send_if_modified(|link| {
             let before = (link.blocked.clone(), link.last_error.clone(), link.outdated.clone());
             link.blocked = blocked;
-            link.outdated = tables.work_blocked();
+            link.outdated = tables.outdated();
             if let Some(error) = error {
                 link.last_error = error;
             }

@@ -2,7 +2,8 @@
 //!
 //! A pull begins at the transaction number up to which the store has read everything, and ends with the page after
 //! which nothing is left. The position within a pull lives in memory only: after a lost connection or a crash
-//! the pull starts over, and rows that are unchanged cost nothing. The list of hosts is read before the first page.
+//! the pull starts over, and rows that are unchanged cost nothing. The list of hosts is read, and this
+//! host's rate limits are shared, before the first page, once in each heartbeat interval.
 //!
 //! The size of a page adapts: it doubles after a fast page and halves after a slow failure. A page with a row that
 //! central cannot send is halved until that row is alone, and then skipped by the adapter.
@@ -13,6 +14,7 @@ use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
 use super::replica::Replica;
 use super::scheduler::SyncIntervals;
+use crate::domain::TableState;
 use crate::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use crate::store::Renamed;
 
@@ -80,11 +82,26 @@ impl<R: Replica, C: Central> Driver<R, C> {
     async fn pull_host_list(&mut self, intervals: SyncIntervals) -> Result<(), SyncError> {
         let now = self.tick();
         if self.pulling.host_list_due <= now {
+            self.share_limits().await?;
             let hosts = self.central.hosts().await?;
             self.replica.replace_hosts(hosts).await?;
             self.pulling.host_list_read = now;
             self.pulling.host_list_due = now + intervals.heartbeat_interval;
         }
+        Ok(())
+    }
+
+    /// Shares the rate limits of this host if they changed. What central does not accept is left until they change.
+    async fn share_limits(&mut self) -> Result<(), SyncError> {
+        let limits = self.replica.own_limits(self.now()).await?;
+        if self.tables.limits != TableState::Usable || self.pulling.shared_limits.as_ref() == Some(&limits) {
+            return Ok(());
+        }
+        match self.central.share_limits(&limits).await {
+            Err(CentralError::Reject(why)) => tracing::warn!("central does not accept rate limits: {}", why.message),
+            shared => shared?,
+        }
+        self.pulling.shared_limits = Some(limits);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::scheduler::Tick;
+use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{PageSize, PullPosition};
 
 /// The shortest time between two readings of the list of hosts, however many daemons join.
@@ -19,6 +20,8 @@ pub(super) struct PullState {
     pub began: Tick,
     pub host_list_due: Tick,
     pub host_list_read: Tick,
+    /// The rate limits of this host that central has; none before they were shared over this link.
+    pub shared_limits: Option<Vec<AccountLimit>>,
 }
 
 impl Default for PullState {
@@ -30,6 +33,7 @@ impl Default for PullState {
             began: Tick::ZERO,
             host_list_due: Tick::ZERO,
             host_list_read: Tick::ZERO,
+            shared_limits: None,
         }
     }
 }
@@ -41,6 +45,7 @@ impl PullState {
             self.position = None;
         }
         self.timeline = timeline;
+        self.shared_limits = None;
         self.host_list_due = now;
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryTables, MachineName, RecordKind, Timestamp};
 use crate::store::{
@@ -126,6 +127,11 @@ pub trait Replica: Send + Sync {
         context: OpContext,
     ) -> impl Future<Output = Result<PageResult, StoreError>> + Send {
         self.store().import_page(reading, changes, context)
+    }
+
+    /// The rate limits that this host shares.
+    fn own_limits(&self, now: Timestamp) -> impl Future<Output = Result<Vec<AccountLimit>, StoreError>> + Send {
+        self.store().own_limits(now)
     }
 
     /// Replaces the list of hosts that central knows.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ActivityReport, SessionBody};
+use super::{ActivityReport, LimitsReport, SessionBody};
 use crate::domain::agent::{
     AgentKind, AgentName, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by,
 };
@@ -81,6 +81,9 @@ pub struct AgentReport {
     /// What it says about the work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkUpdate>,
+    /// What it observed of its account's rate limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsReport>,
 }
 
 fn instance_id(field: &'static str, id: Option<&str>) -> Result<Option<InstanceId>, Invalid> {
@@ -113,6 +116,7 @@ impl AgentReport {
                 .clone()
                 .map(|update| update.without_secrets().sanitized())
                 .filter(|update| !update.is_empty()),
+            limits: self.limits.as_ref().map(|limits| limits.validate(at)).transpose()?,
             sign: self.sign()?,
             agent: self.agent()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
@@ -132,7 +136,7 @@ impl AgentReport {
     pub fn without_work(&self) -> Option<Self> {
         let would_be_claude =
             self.claude_session_uuid.is_some() && self.agent.as_deref().is_some_and(|name| name != CLAUDE_CODE);
-        let earlier = Self { agent: None, at: None, activity: None, work: None, ..self.clone() };
+        let earlier = Self { agent: None, at: None, activity: None, work: None, limits: None, ..self.clone() };
         (!would_be_claude && earlier != *self).then_some(earlier)
     }
 

@@ -8,6 +8,7 @@ mod agent;
 mod doctor;
 mod error;
 mod history;
+mod limits;
 mod overlap;
 mod resume;
 mod session;
@@ -22,6 +23,7 @@ pub use history::{
     CheckpointBody, CheckpointList, CheckpointRequest, CommandBody, CommandList, CommandRequest, EventBody, EventList,
     EventRequest, HistoryFilter, HistoryParams, RecordBody, RecordState,
 };
+pub use limits::{LimitBody, LimitsReport, WindowReport};
 pub use overlap::OverlapBody;
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{

@@ -386,7 +386,7 @@ pub struct Matches {
 }
 
 /// A machine, and a summary of its sessions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MachineBody {
     pub host_machine: String,
     pub(crate) total_sessions: i64,
@@ -402,10 +402,18 @@ pub struct MachineBody {
     pub last_seen: Option<String>,
     /// The time up to which this host knows the machine's state.
     pub as_of: String,
+    /// The least headroom of the rate limits of the machine's accounts, in percent; null if none is known.
+    #[serde(default)]
+    pub headroom_percent: Option<f64>,
 }
 
 impl MachineBody {
-    pub fn new(machine: &MachineSummary, reachable: Option<bool>, as_of: Timestamp) -> Self {
+    pub fn new(
+        machine: &MachineSummary,
+        reachable: Option<bool>,
+        as_of: Timestamp,
+        headroom_percent: Option<f64>,
+    ) -> Self {
         Self {
             host_machine: machine.host_machine.to_string(),
             total_sessions: machine.total_sessions,
@@ -417,6 +425,7 @@ impl MachineBody {
             reachable,
             last_seen: machine.last_seen.map(|at| at.to_string()),
             as_of: as_of.to_string(),
+            headroom_percent,
         }
     }
 }

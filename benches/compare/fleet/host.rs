@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use sessiond::clock;
+use sessiond::domain::limits::AccountLimit;
 use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown::{self, Stop};
@@ -168,6 +169,10 @@ impl Central for CountingCentral {
         let changes = self.central.pull(reading).await?;
         self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
         Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
+    }
+
+    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
+        self.central.share_limits(limits).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {

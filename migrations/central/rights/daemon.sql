@@ -31,6 +31,7 @@ BEGIN
             ('session_work', 'SELECT, INSERT, UPDATE'),
             -- Who is who, the ledger of what was replayed, and whose turn it is to judge the silent.
             ('sessiond_hosts', 'SELECT, INSERT, UPDATE'),
+            ('sessiond_limits', 'SELECT, INSERT, UPDATE'),
             ('sessiond_sweep', 'SELECT, UPDATE'),
             -- What is recorded of sessions is added, and never changed.
             ('event_store', 'SELECT, INSERT'),

@@ -113,6 +113,16 @@ BEGIN
         -- The guard decides which rows may be changed, and how: it alone sees the row of before and that of after.
         USING (true)
         WITH CHECK (status = 'stale' OR sessiond_may_write(host_machine, current_user));
+    -- The rate limits that a host shares belong to its machine.
+    IF to_regclass('sessiond_limits') IS NOT NULL THEN
+        ALTER TABLE sessiond_limits ENABLE ROW LEVEL SECURITY;
+        DROP POLICY IF EXISTS sessiond_read ON sessiond_limits;
+        DROP POLICY IF EXISTS sessiond_write ON sessiond_limits;
+        CREATE POLICY sessiond_read ON sessiond_limits FOR SELECT USING (true);
+        CREATE POLICY sessiond_write ON sessiond_limits USING (EXISTS (
+            SELECT FROM sessiond_hosts h
+            WHERE h.host_id = sessiond_limits.host_id AND sessiond_may_write(h.machine_name, current_user)));
+    END IF;
     -- Mirrors follow these notes for 30 days, so no role that is bound to a machine may delete younger ones. Those
     -- of deleted sessions are written by a trigger with its owner's rights.
     FOR target IN VALUES ('sessiond_tombstones', 'deleted_at'), ('sessiond_history', 'added_at') LOOP

@@ -6,7 +6,8 @@ use axum::extract::State;
 
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
-use crate::store::Caller;
+use crate::domain::{MachineName, MachineSummary};
+use crate::store::{Caller, KnownMachine};
 use crate::wire::MachineBody;
 
 /// List all machines that this host knows of, most recent activity first.
@@ -17,11 +18,17 @@ pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Machine
     let (now, stale_after) = (context.now, context.stale_after);
     let this = api.identity.current().name;
     let machines = api.store.machines(this.clone(), context).await?;
-    let reachable = |machine: &crate::domain::MachineSummary| {
+    let limits = api.store.limits(this.clone(), context).await?;
+    let headroom = |machine: &MachineName| limits.iter().find(|of| of.machine == *machine)?.least_headroom(now);
+    let reachable = |machine: &MachineSummary| {
         if machine.host_machine == this {
             return Some(true);
         }
         machine.last_seen.map(|seen| now.since(seen) < stale_after)
     };
-    Ok(Json(machines.iter().map(|m| MachineBody::new(&m.summary, reachable(&m.summary), m.as_of)).collect()))
+    let body = |known: &KnownMachine| {
+        let summary = &known.summary;
+        MachineBody::new(summary, reachable(summary), known.as_of, headroom(&summary.host_machine))
+    };
+    Ok(Json(machines.iter().map(body).collect()))
 }

@@ -5,6 +5,7 @@ pub(super) mod conflicts;
 pub(super) mod daemon;
 pub(super) mod history;
 pub(super) mod identity;
+pub(super) mod limits;
 pub(super) mod machines;
 pub(super) mod parked;
 pub(super) mod resume;

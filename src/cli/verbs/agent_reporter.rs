@@ -26,7 +26,7 @@ use crate::domain::work::Recording;
 use crate::domain::{InstanceType, Timestamp, redact};
 use crate::platform::files::{make_private_folder, private_file};
 use crate::spool::ClientWrite;
-use crate::wire::{AgentBody, AgentReport, ErrorCode, ErrorDetail};
+use crate::wire::{AgentBody, AgentReport, ErrorCode, ErrorDetail, SessionBody};
 
 /// Replaces the deadline of each verb on a slow machine, such as `1s`.
 const TIMEOUT_VAR: &str = "SESSIOND_HOOK_TIMEOUT";
@@ -122,7 +122,9 @@ impl<'a> AgentReporter<'a> {
         let process = report.pid.zip(report.pid_started);
         match self.client.report_agent(&report) {
             Ok(answer) => {
-                self.update_cache(&report, CachedSession::from_body(&answer.session, process));
+                let told_conflicts = self.told_conflicts(&answer.session);
+                let known = CachedSession { told_conflicts, ..CachedSession::from_body(&answer.session, process) };
+                self.update_cache(&report, known);
                 Some(ReportedSession {
                     id: answer.session.instance_id.clone(),
                     machine: answer.session.host_machine.clone(),
@@ -195,16 +197,49 @@ impl<'a> AgentReporter<'a> {
                 current_epic: None,
                 context_percent: 0,
                 process,
+                told_conflicts: Vec::new(),
             }
         })
+    }
+
+    /// The sessions at the same place of which the agent was told, and that still are there.
+    fn told_conflicts(&self, session: &SessionBody) -> Vec<String> {
+        if session.conflicts_with.is_empty() {
+            return Vec::new();
+        }
+        let mut told = self.cached(session).map(|known| known.told_conflicts).unwrap_or_default();
+        told.retain(|id| session.conflicts_with.contains(id));
+        told
+    }
+
+    /// The sessions at the same place of which the agent was not told yet. From now on it was.
+    pub(super) fn new_conflicts(&self, session: &SessionBody) -> Vec<String> {
+        let told = self.told_conflicts(session);
+        let new: Vec<_> = session.conflicts_with.iter().filter(|id| !told.contains(id)).cloned().collect();
+        if let (false, Some(known)) = (new.is_empty(), self.cached(session)) {
+            let told_conflicts = session.conflicts_with.clone();
+            let uuid = session.claude_session_uuid.as_deref().unwrap_or_default();
+            self.store_in_cache(uuid, &CachedSession { told_conflicts, ..known });
+        }
+        new
+    }
+
+    fn cached(&self, session: &SessionBody) -> Option<CachedSession> {
+        self.cache.as_ref()?.get(session.claude_session_uuid.as_deref()?)
+    }
+
+    fn store_in_cache(&self, uuid: &str, known: &CachedSession) {
+        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.store(uuid, known)) {
+            self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
+        }
     }
 
     fn update_cache(&self, report: &AgentReport, known: CachedSession) {
         let (Some(cache), Some(uuid)) = (&self.cache, &report.claude_session_uuid) else { return };
         if report.sign == "end" {
             cache.remove(uuid);
-        } else if let Err(error) = cache.store(uuid, &known) {
-            self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
+        } else {
+            self.store_in_cache(uuid, &known);
         }
         if report.sign == "start" {
             cache.remove_expired(SystemTime::now());

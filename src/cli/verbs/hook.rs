@@ -70,16 +70,24 @@ pub(crate) fn hook(
     if let Some(record) = reporter.allowed(|recording| event.record(&input, recording)) {
         reporter.record(&reported, record);
     }
+    let mut context = Vec::new();
     if event == HookEvent::SessionStart {
-        let context = reporter.start_context(&reported, input.text("source"));
-        let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
-        reporter.print_answer(out, &answer.to_string());
+        context.push(reporter.start_context(&reported, input.text("source")));
     }
+    let mut latest = Some(reported);
     if let Some(repository) = repository {
         let work = WorkUpdate { repository: Some(reporter.finished(repository)), ..WorkUpdate::default() }.sanitized();
         // In the spool it comes after the report that begins the session.
         reporter.now = reporter.now.plus(Duration::from_micros(1));
-        reporter.report(AgentReport { work: Some(work), ..later });
+        latest = reporter.report(AgentReport { work: Some(work), ..later });
+    }
+    if matches!(event, HookEvent::SessionStart | HookEvent::UserPromptSubmit) {
+        context.extend(latest.and_then(|reported| reporter.conflict_notice(&reported)));
+    }
+    if !context.is_empty() {
+        let context = context.join("\n\n");
+        let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
+        reporter.print_answer(out, &answer.to_string());
     }
     Ok(())
 }
@@ -173,6 +181,19 @@ impl AgentReporter<'_> {
             }
         }
         text
+    }
+
+    /// What the agent is told of sessions at its place, each once. Only where the daemon answered, since the place of a
+    /// session is known to it alone.
+    fn conflict_notice(&self, reported: &ReportedSession) -> Option<String> {
+        let new = self.new_conflicts(&reported.session.as_ref()?.session);
+        (!new.is_empty()).then(|| {
+            format!(
+                "Another agent works at the same place: {} shares the working tree, the branch or the epic of this \
+                 session (`sessiond conflicts` says which). Take care that neither undoes the other's changes.",
+                new.join(", ")
+            )
+        })
     }
 
     /// The end of another session's transcript. An agent that continues its own conversation has it already.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::limits::headroom;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::style::{OutputStyle, Tone};
@@ -38,6 +39,7 @@ fn table(machines: &[MachineBody], style: &OutputStyle) -> TextTable {
         TableColumn::new("CLOSED").right(),
         TableColumn::new("ACTIVITY").right(),
         TableColumn::new("DAEMON"),
+        TableColumn::new("HEADROOM").right(),
         TableColumn::new("PROJECTS").shrink_rank(2),
     ]);
     for machine in machines {
@@ -49,6 +51,7 @@ fn table(machines: &[MachineBody], style: &OutputStyle) -> TextTable {
             Cell::new(machine.closed_sessions.to_string()),
             Cell::new(activity.as_deref().unwrap_or("—")),
             daemon(machine, style),
+            headroom(machine.headroom_percent),
             Cell::new(&machine.projects),
         ]);
     }

@@ -1,7 +1,7 @@
 //! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
 mod agent_reporter;
-pub(super) mod claude_settings;
+pub(super) mod agent_settings;
 pub(super) mod conflicts;
 pub(super) mod daemon;
 pub(super) mod discover;
@@ -10,6 +10,7 @@ pub(super) mod exec;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod identity;
+pub(super) mod limits;
 pub(super) mod list;
 mod list_columns;
 pub(super) mod machines;

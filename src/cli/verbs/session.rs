@@ -222,6 +222,10 @@ pub(crate) fn heartbeat(
     if args.json {
         return out.print_json(&session);
     }
+    if !session.conflicts_with.is_empty() {
+        let others = session.conflicts_with.join(", ");
+        out.print_note(&format!("sessiond: {others} also work at this place; see `sessiond conflicts`"));
+    }
     let epic = session.current_epic.as_deref().map_or("no epic".to_owned(), |epic| format!("epic {epic}"));
     out.print_line(&format!(
         "{} is {}, context {}%, {epic}",

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::agent_reporter::AgentReporter;
-use crate::claude::{statusline, work};
+use crate::claude::input::Input;
+use crate::claude::{limits, statusline, work};
 use crate::cli::error::CliError;
 use crate::cli::offline::OfflineWriter;
 use crate::cli::output::Output;
 use crate::client::Client;
 use crate::domain::text::escaped_lines;
-use crate::wire::AgentReport;
+use crate::wire::{AgentReport, LimitsReport};
 
 /// The deadline of the status line: the agent waits for it to draw the screen.
 const STATUSLINE_TIMEOUT: Duration = Duration::from_millis(60);
@@ -25,8 +26,15 @@ pub(crate) fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut
     }
     let report = statusline::report(&input, &reporter.environment());
     let work = reporter.allowed(|recording| work::of_status_line(&input, recording));
-    if let Some(reported) = reporter.report(AgentReport { work, ..report }) {
+    let limits = limits(&reporter, &input);
+    if let Some(reported) = reporter.report(AgentReport { work, limits, ..report }) {
         reporter.print_answer(out, &escaped_lines(&reported.footer));
     }
     Ok(())
+}
+
+/// The rate limits that the status line shows. The configuration is read only if there are some.
+fn limits(reporter: &AgentReporter<'_>, input: &Input) -> Option<LimitsReport> {
+    input.at(&[limits::WANTED])?;
+    limits::of(input, reporter.recording(), &reporter.environment(), reporter.now)
 }

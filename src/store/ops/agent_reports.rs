@@ -16,7 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::session_work::{WorkChange, WorkReport};
-use crate::store::ops::{agent_candidates, conflicts, promised_ids, session_work};
+use crate::store::ops::{agent_candidates, conflicts, promised_ids, rate_limits, session_work};
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
@@ -73,6 +73,9 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
         };
         work = session_work::apply(op.db, &id, &of_work, received.now)?;
         promised_ids::keep(op, report.promised_id.as_ref(), &id)?;
+        if let Some(observed) = &report.limits {
+            rate_limits::record(op, observed, report.at, received.now)?;
+        }
     }
     let mut record = existing(op.db, id.as_str())?;
     record.conflicts = conflicts::of(op, &record)?;

@@ -10,6 +10,7 @@ pub(in crate::store) mod lifecycle;
 pub(in crate::store) mod lookup;
 pub(in crate::store) mod machines;
 pub(in crate::store) mod promised_ids;
+pub(in crate::store) mod rate_limits;
 pub(in crate::store) mod resume;
 pub(in crate::store) mod retention;
 pub(in crate::store) mod session_page;

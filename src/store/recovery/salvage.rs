@@ -18,7 +18,7 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "sessions",
     "aliases",
     "metadata",
@@ -28,6 +28,7 @@ const TABLES: [&str; 9] = [
     "imported_requests",
     "session_work",
     "work_snapshots",
+    "rate_limits",
 ];
 
 /// The former names of tables and columns: a damaged store may be of an earlier schema.

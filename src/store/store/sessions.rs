@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use crate::domain::Process;
+use crate::domain::limits::MachineLimits;
 use crate::domain::work::WorkUpdate;
 use crate::domain::{Heartbeat, InstanceId, MachineName, SessionWork, Timestamp};
 use crate::store::error::StoreError;
@@ -19,8 +20,8 @@ use crate::store::ops::retention::PrunePlace;
 use crate::store::ops::session_page::{Cursor, SessionPage};
 use crate::store::ops::spooled_writes::{Import, Imported};
 use crate::store::ops::{
-    agent_reports, conflicts, idempotency, lifecycle, lookup, machines, promised_ids, resume, retention, session_page,
-    spooled_writes, user_limits,
+    agent_reports, conflicts, idempotency, lifecycle, lookup, machines, promised_ids, rate_limits, resume, retention,
+    session_page, spooled_writes, user_limits,
 };
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
@@ -222,6 +223,19 @@ impl Store {
             place = turn.next;
         }
         Ok(pruned)
+    }
+
+    /// The rate limits of all machines of which any are known, this one first.
+    pub async fn limits(&self, this: MachineName, context: OpContext) -> Result<Vec<MachineLimits>, StoreError> {
+        self.read_op(context, move |op| rate_limits::list(op, &this)).await
+    }
+
+    /// Deletes rate limits that have not been observed for long.
+    pub async fn expire_limits(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.read(move |db| rate_limits::any_expired(db, now)).await? {
+            self.writer.submit(move |db| rate_limits::delete_expired(db, now)).await?;
+        }
+        Ok(())
     }
 
     /// Deletes promised ids that have expired, a bounded turn after the other.

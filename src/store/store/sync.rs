@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{self as reading, HostSeen, PullQuery};
 use crate::domain::{RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::{Op, OpContext};
+use crate::store::ops::rate_limits;
 use crate::store::sqlite::turns;
 use crate::store::store::Store;
 use crate::store::sync_state::batch_result::{BatchResult, Renamed};
@@ -23,6 +25,11 @@ use crate::store::tables::hosts;
 impl Store {
     pub async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
         self.writer.submit(move |db| hosts::replace(db, &hosts)).await
+    }
+
+    /// The rate limits of this host, as it shares them.
+    pub async fn own_limits(&self, now: Timestamp) -> Result<Vec<AccountLimit>, StoreError> {
+        self.read(move |db| rate_limits::own(db, now)).await
     }
 
     /// The mirror is one of this timeline of central from now on: if it was of another, everything is read anew.

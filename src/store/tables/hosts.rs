@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Row, params};
 
+use crate::domain::limits;
 use crate::domain::mirror::HostSeen;
 use crate::domain::{MachineName, Timestamp};
 use crate::store::error::StoreError;
@@ -13,12 +14,12 @@ pub(in crate::store) fn replace(db: &Connection, hosts: &[HostSeen]) -> Result<(
     db.prepare_cached("DELETE FROM hosts WHERE host_machine NOT IN (SELECT value FROM json_each(?1))")?
         .execute([names])?;
     let mut upsert = db.prepare_cached(
-        "INSERT INTO hosts (host_machine, last_seen) VALUES (?1, ?2) \
-         ON CONFLICT (host_machine) DO UPDATE SET last_seen = excluded.last_seen \
-             WHERE hosts.last_seen <> excluded.last_seen",
+        "INSERT INTO hosts (host_machine, last_seen, limits) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (host_machine) DO UPDATE SET last_seen = excluded.last_seen, limits = excluded.limits \
+             WHERE hosts.last_seen <> excluded.last_seen OR hosts.limits <> excluded.limits",
     )?;
     for host in hosts {
-        upsert.execute(params![host.machine.as_str(), host.last_seen.micros()])?;
+        upsert.execute(params![host.machine.as_str(), host.last_seen.micros(), limits::to_json(&host.limits)])?;
     }
     Ok(())
 }
@@ -27,10 +28,11 @@ pub(in crate::store) fn replace(db: &Connection, hosts: &[HostSeen]) -> Result<(
 pub(in crate::store) fn all(db: &Connection) -> Result<Vec<HostSeen>, StoreError> {
     let host = |row: &Row<'_>| {
         let machine = sessions::parsed(row, 0, MachineName::parse)?;
-        Ok(HostSeen { machine, last_seen: Timestamp::from_micros(row.get(1)?) })
+        let limits = limits::from_foreign_json(row.get_ref(2)?.as_str()?);
+        Ok(HostSeen { machine, last_seen: Timestamp::from_micros(row.get(1)?), limits })
     };
     Ok(db
-        .prepare_cached("SELECT host_machine, last_seen FROM hosts")?
+        .prepare_cached("SELECT host_machine, last_seen, limits FROM hosts")?
         .query_map([], host)?
         .collect::<Result<_, _>>()?)
 }

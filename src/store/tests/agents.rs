@@ -20,6 +20,7 @@ fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
         at: at(1),
         activity: None,
         work: None,
+        limits: None,
     };
     let process = Some(Process { pid, started: 1 });
     // Processes with an odd pid live.

@@ -204,7 +204,7 @@ async fn fill(store: &Store) {
     // The mirror.
     let last_seen = at(9_900);
     store.set_mirror_timeline("timeline 7".to_owned()).await.unwrap();
-    store.replace_hosts(vec![HostSeen { machine: machine("odin4"), last_seen }]).await.unwrap();
+    store.replace_hosts(vec![HostSeen { machine: machine("odin4"), last_seen, limits: Vec::new() }]).await.unwrap();
     let mut gone = remote("odin-PS-remot2", "odin5", 20);
     gone.close(at(90));
     let page = ChangePage {

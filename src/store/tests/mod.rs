@@ -10,6 +10,7 @@ mod damage;
 mod golden;
 mod history;
 mod promised_ids;
+mod rate_limits;
 mod session_work;
 mod turns;
 mod turns_scale;

@@ -196,6 +196,7 @@ pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&Instance
         at: at(1),
         activity: None,
         work: None,
+        limits: None,
     };
     ReceivedReport { report, process: None, host_machine: MachineName::guess(), lives: |_| true, now: at(2) }
 }
@@ -418,10 +419,11 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP TABLE work_snapshots; DROP TABLE session_work; DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
+        "DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
          DROP INDEX sessions_in_worktree; DROP INDEX sessions_on_branch; DROP INDEX sessions_on_epic; \
          ALTER TABLE sessions DROP COLUMN worktree; ALTER TABLE sessions DROP COLUMN repository; \
          ALTER TABLE sessions DROP COLUMN branch; \
+         DROP TABLE work_snapshots; DROP TABLE session_work; DROP VIEW counted_usage; DROP VIEW session_usage; DROP TABLE user_usage; DROP INDEX aliases_promised; \
          ALTER TABLE metadata RENAME TO facts; ALTER TABLE imported_requests RENAME TO taken_in; \
          ALTER TABLE sessions RENAME COLUMN mirror_generation TO mirror_round; \
          ALTER TABLE sessions RENAME COLUMN park_count TO parkings; \

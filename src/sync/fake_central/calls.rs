@@ -318,7 +318,19 @@ fn changed_work<'a>(
     changed
 }
 
+pub(super) fn share_limits(tables: &mut Tables, me: &RegisteredHost, limits: &[AccountLimit]) {
+    let is_registered = tables.hosts.get(&me.host_id).is_some_and(|own| !own.retired && own.claim == me.claim);
+    if is_registered && tables.history.tables.limits == TableState::Usable {
+        tables.limits.insert(me.host_id, limits.to_vec());
+    }
+}
+
 pub(super) fn hosts(tables: &Tables) -> Vec<HostSeen> {
-    let live = tables.hosts.values().filter(|host| !host.retired);
-    live.map(|host| HostSeen { machine: host.name.clone(), last_seen: host.last_seen }).collect()
+    let live = tables.hosts.iter().filter(|(_, host)| !host.retired);
+    let limits = |id: &Uuid| match tables.history.tables.limits {
+        TableState::Usable => tables.limits.get(id).cloned().unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    live.map(|(id, host)| HostSeen { machine: host.name.clone(), last_seen: host.last_seen, limits: limits(id) })
+        .collect()
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::domain::limits::AccountLimit;
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
 use crate::domain::{
@@ -60,6 +61,8 @@ struct Tables {
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
     work: BTreeMap<String, SessionWork>,
+    /// The rate limits that each host shares.
+    limits: BTreeMap<Uuid, Vec<AccountLimit>>,
     /// Which transaction changed the work of a session last, and for which host.
     work_changed: BTreeMap<String, (u64, Option<Uuid>)>,
     tombstones: Vec<(u64, DeletedSession)>,
@@ -423,6 +426,15 @@ impl Central for FakeLink {
             true => Ok(calls::pull(&state.tables, &me, reading)),
             // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
+        });
+        self.finish_call(answer)
+    }
+
+    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| {
+            calls::share_limits(&mut state.tables, &me, limits);
+            Ok(())
         });
         self.finish_call(answer)
     }

@@ -9,7 +9,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `handshake`, `push`, `records`, `work`, `pull`, `sweep`, `listen` | one call of the port each |
+//! | `handshake`, `push`, `records`, `work`, `pull`, `limits`, `sweep`, `listen` | one call of the port each |
 //! | `sql` | the statements, each in a file |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
@@ -20,6 +20,7 @@ mod conflict;
 mod connect;
 mod errors;
 mod handshake;
+mod limits;
 mod link;
 mod listen;
 mod migrate;
@@ -44,6 +45,7 @@ use self::registered_host::RegisteredHost;
 use super::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
 };
+use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use crate::domain::{HistoryTables, InstanceId, Timestamp};
 
@@ -150,9 +152,15 @@ impl Central for Postgres {
         self.put_back(session, result).await
     }
 
+    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
+        let mut session = self.take()?;
+        let result = limits::share(&mut session.link, &session.host, limits).await;
+        self.put_back(session, result).await
+    }
+
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
         let mut session = self.take()?;
-        let result = pull::hosts(&mut session.link).await;
+        let result = pull::hosts(&mut session.link, &session.host).await;
         self.put_back(session, result).await
     }
 

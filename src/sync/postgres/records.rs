@@ -37,14 +37,24 @@ pub(super) struct Shapes {
 /// The table of what sessions do and work on.
 const WORK: &str = "session_work";
 
+/// The table of the rate limits that hosts share.
+const LIMITS: &str = "sessiond_limits";
+
 /// Reads the state of the tables.
 pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
     let mut shapes = Shapes::default();
     for row in &link.rows(sqlx::query(sql::HISTORY_TABLES)).await? {
         let name: String = column(row, 0)?;
-        if name == WORK {
-            shapes.tables.work = state(column(row, 1)?, column(row, 2)?, false);
-            shapes.tables.work_has_agent = column(row, 4)?;
+        let beside = match name.as_str() {
+            WORK => Some(&mut shapes.tables.work),
+            LIMITS => Some(&mut shapes.tables.limits),
+            _ => None,
+        };
+        if let Some(beside) = beside {
+            *beside = state(column(row, 1)?, column(row, 2)?, false);
+            if name == WORK {
+                shapes.tables.work_has_agent = column(row, 4)?;
+            }
             continue;
         }
         let Some(kind) = RecordKind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };

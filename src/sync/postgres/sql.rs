@@ -32,6 +32,9 @@ pub(super) const SESSION_OWNERS: &str = statement(include_str!("sql/session_owne
 pub(super) const EXISTING_SESSIONS: &str = statement(include_str!("sql/existing_sessions.sql"));
 pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_sessions.sql"));
 
+// Rate limits.
+pub(super) const SHARE_LIMITS: &str = statement(include_str!("sql/share_limits.sql"));
+
 // Push: records.
 pub(super) const HISTORY_TABLES: &str = statement(include_str!("sql/history_tables.sql"));
 pub(super) const INSERT_EVENTS: &str = statement(include_str!("sql/insert_events.sql"));
@@ -53,6 +56,7 @@ pub(super) const CHANGED_SESSION_KEYS: &str = statement(include_str!("sql/change
 pub(super) const ALL_WORK: &str = statement(include_str!("sql/all_work.sql"));
 pub(super) const CHANGED_WORK: &str = statement(include_str!("sql/changed_work.sql"));
 pub(super) const HOSTS: &str = statement(include_str!("sql/hosts.sql"));
+pub(super) const HOSTS_WITH_LIMITS: &str = statement(include_str!("sql/hosts_with_limits.sql"));
 
 // Pull: history.
 pub(super) const CHANGED_HISTORIES: &str = statement(include_str!("sql/changed_histories.sql"));

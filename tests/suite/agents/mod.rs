@@ -2,6 +2,7 @@
 
 mod activity;
 mod bad_input;
+mod conflicts;
 mod conversations;
 mod day;
 mod discover;

@@ -11,6 +11,7 @@ use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, World, host, session, whole};
+use super::conformance_limits;
 use super::conformance_records::{self, HistoryWorld};
 use super::conformance_work;
 use sessiond::sync::fake_central::{FakeCentral, FakeLink, Fault};
@@ -121,6 +122,7 @@ fn fake() -> FakeCentral {
 async fn the_fake_conforms() {
     conformance::all(fake).await;
     conformance_work::all(fake).await;
+    conformance_limits::all(fake).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
+use super::conformance_limits;
 use super::conformance_work;
 use testkit::eventually;
 use testkit::postgres::{NULL, Server, Stop};
@@ -160,6 +161,7 @@ async fn conforms_under(zone: &str) {
     };
     conformance::all(fresh).await;
     conformance_work::all(fresh).await;
+    conformance_limits::all(fresh).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod crashes;
 mod history;
 mod identity;
 mod life;
+mod limits;
 mod merging;
 mod mirror;
 mod outage;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sessiond::clock;
+use sessiond::domain::limits::AccountLimit;
 use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
 use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
 use sessiond::shutdown;
@@ -55,6 +56,10 @@ impl Central for Buggy {
 
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         self.link.pull(reading).await
+    }
+
+    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
+        self.link.share_limits(limits).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
