@@ -9,6 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::offline::OfflineWriter;
 use crate::cli::output::Output;
 use crate::client::Client;
+use crate::domain::agent::AgentName;
 use crate::domain::text::escaped_lines;
 use crate::wire::{AgentReport, LimitsReport};
 
@@ -21,7 +22,7 @@ pub(crate) fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut
     if let Some(complaint) = &input.complaint {
         reporter.log_complaint(&format!("statusline: {complaint}"));
     }
-    if !reporter.is_claude(&input) {
+    if reporter.agent_of(&input) != Some(AgentName::ClaudeCode) {
         return Ok(());
     }
     let report = statusline::report(&input, &reporter.environment());

@@ -2,6 +2,7 @@
 
 mod activity;
 mod bad_input;
+mod claude_plugin;
 mod conflicts;
 mod conversations;
 mod day;
@@ -9,6 +10,8 @@ mod discover;
 mod discovery;
 mod exec;
 mod mcp;
+mod other_agents;
+mod other_settings;
 mod recipes;
 mod recorded;
 mod reported_work;
