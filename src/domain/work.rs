@@ -227,17 +227,19 @@ impl WorkSnapshot {
     fn change_todo(&mut self, changed: &Todo, at: Timestamp) {
         let todos = self.todos.get_or_insert_with(|| Dated { value: Vec::new(), at });
         todos.at = todos.at.max(at);
-        match todos.value.iter_mut().find(|todo| todo.text == changed.text) {
-            Some(known) if changed.status == TodoStatus::Completed => known.status = TodoStatus::Completed,
-            Some(_) => {}
-            None if todos.value.len() < MAX_TODOS => todos.value.push(changed.clone()),
-            None => {
-                // What is done makes room for what is not.
-                if let Some(done) = todos.value.iter().position(|todo| todo.status == TodoStatus::Completed) {
-                    todos.value.remove(done);
-                    todos.value.push(changed.clone());
-                }
+        if let Some(known) = todos.value.iter_mut().find(|todo| todo.text == changed.text) {
+            if changed.status == TodoStatus::Completed {
+                known.status = TodoStatus::Completed;
             }
+            return;
+        }
+        if todos.value.len() >= MAX_TODOS {
+            // What is done makes room for what is not.
+            let done = todos.value.iter().position(|todo| todo.status == TodoStatus::Completed);
+            done.map(|place| todos.value.remove(place));
+        }
+        if todos.value.len() < MAX_TODOS {
+            todos.value.push(changed.clone());
         }
     }
 
