@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -306,6 +307,32 @@ fn day_of_opencode() {
     let printed = opencode.hook("", &resumed.to_string());
     assert!(printed.contains("Handoff of"), "{printed}");
     expect(&host, id, &["active idle"], "resume");
+}
+
+#[test]
+fn plugin_reports_the_sessions_of_opencode() {
+    let host = Host::new("odin3").environment("SESSIOND_HOOK_TIMEOUT", "5s").started();
+    if !Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skip("plugin_reports_the_sessions_of_opencode", "node");
+    }
+    host.ok(&["install", "--agent", "opencode"]);
+    let mut node = Command::new("node");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/agents/opencode_plugin.mjs");
+    node.arg(script).arg(host.dir().join(".config/opencode/plugin/sessiond.js")).env_clear();
+    let own = host.sessiond();
+    node.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    node.env("PATH", std::env::var_os("PATH").unwrap());
+    let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut printed = String::new();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    assert!(printed.starts_with("sessiond keeps the record of this session"), "{printed}");
+    expect(&host, "ses_1", &["active failed overloaded"], "the idle state behind an error");
+    drop(node.stdin.take());
+    assert!(node.wait().unwrap().success(), "no fault of the plugin fails opencode");
+    expect(&host, "ses_1", &["stale"], "the end of node");
+    let known = session(&host, "ses_1");
+    assert_eq!((&known["title"], &known["agent_version"]), (&json!("Fix the login"), &json!("1.18")), "{known}");
+    assert_eq!(states(&host, "ses_2"), Vec::<String>::new(), "a sub-agent's session is its parent's");
 }
 
 /// By Cursor's documentation; it was not recorded.
