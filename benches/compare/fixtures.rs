@@ -62,7 +62,7 @@ pub fn register(dir: &Path, machine: &str, count: u64) -> Vec<String> {
             let at = clock::system()();
             let mut registered = JoinSet::new();
             for number in from..count.min(from + CONCURRENT) {
-                let session = NewSession { what: registration(number, &machine), process: None };
+                let session = NewSession { what: registration(number, &machine), agent: None, process: None };
                 let (store, context) = (store.clone(), seeded(random.next(), at));
                 registered.spawn(async move { store.register(session, context).await });
             }

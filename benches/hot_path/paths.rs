@@ -52,7 +52,7 @@ fn repeat_request(dir: &Path, runs: u64, question: impl Fn(&str) -> axum::http::
     let (store, writer) = Store::open(dir, options, Arc::new(|| NOW)).expect("a store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
     runtime.expect("a runtime").block_on(async {
-        let session = NewSession { what: registration(), process: None };
+        let session = NewSession { what: registration(), agent: None, process: None };
         let context = OpContext { ids: IdSource::Seeded(1), ..OpContext::of_daemon(NOW, Duration::from_secs(120)) };
         let record = store.register(session, context).await.expect("it is registered");
         let id = record.session.instance_id.to_string();

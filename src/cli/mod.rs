@@ -33,7 +33,7 @@ pub use error::CliError;
 use offline::OfflineWriter;
 use output::Output;
 use style::OutputStyle;
-use verbs::claude_settings::SettingsChange;
+use verbs::agent_settings::SettingsChange;
 pub use verbs::daemon::{MigrateArgs, RunArgs};
 pub use verbs::identity::{IdentityOptions, IdentityVerb};
 pub use verbs::service::{InstallArgs, ScopeArgs, UninstallArgs};
@@ -129,11 +129,11 @@ fn dispatch(
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
         Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
         Verb::Install(args) if args.claude => {
-            verbs::claude_settings::change_settings(SettingsChange::Install, args.dry_run, env, out)
+            verbs::agent_settings::change_settings(SettingsChange::Install, args.dry_run, env, out)
         }
         Verb::Install(args) => verbs::service::print_done(&local.install(&args)?, out),
         Verb::Uninstall(args) if args.claude => {
-            verbs::claude_settings::change_settings(SettingsChange::Uninstall, args.dry_run, env, out)
+            verbs::agent_settings::change_settings(SettingsChange::Uninstall, args.dry_run, env, out)
         }
         Verb::Uninstall(args) => verbs::service::print_done(&local.uninstall(&args)?, out),
         Verb::Completions(args) => verbs::service::completions(args.shell, out),

@@ -12,7 +12,7 @@ use crate::config::ClaudeSettings;
 use crate::discovery::{self, Recorder, start_of};
 use crate::domain::Process;
 use crate::domain::Project;
-use crate::domain::agent::{AgentSignal, ValidReport, type_by};
+use crate::domain::agent::{AgentName, AgentSignal, ValidReport, type_by};
 use crate::platform::process;
 use crate::shutdown::Shutdown;
 use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, ReceivedReport, Store, StoreError};
@@ -65,6 +65,7 @@ impl Recorder for AgentRecorder {
         let (title, record) = (running.state.title.as_deref(), self.claude.borrow().record);
         let report = ValidReport {
             sign,
+            agent: Some(AgentName::ClaudeCode),
             claude_session_uuid: Some(running.session_id.clone()),
             claude_session_path: running.transcript.clone(),
             working_dir: running.cwd.clone(),

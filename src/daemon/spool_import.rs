@@ -28,8 +28,8 @@ use crate::platform::{caller, process};
 use crate::shutdown::Shutdown;
 use crate::spool::{ClientWrite, Spool, SpoolEntry, SpoolMonitor, SpoolStatus, SpooledRequest};
 use crate::store::{
-    Append, Caller, IdSource, Import, Imported, OpContext, PinnedIdentity, ReceivedReport, SpooledWrite, Store,
-    StoreError,
+    Append, Caller, IdSource, Import, Imported, NewSession, OpContext, PinnedIdentity, ReceivedReport, SpooledWrite,
+    Store, StoreError,
 };
 
 /// How often a folder is scanned if the system reports no changes in it.
@@ -386,7 +386,7 @@ impl ImportContext {
         let settings = self.settings.borrow();
         match request.write {
             ClientWrite::Register { id, request, pid_started } => {
-                let mut what = request.validate(&host)?;
+                let (mut what, agent) = (request.validate(&host)?, request.agent()?);
                 if !settings.allow_other {
                     what.host_machine = host;
                 }
@@ -396,8 +396,7 @@ impl ImportContext {
                 }
                 Ok(SpooledWrite::Register {
                     id,
-                    what: Box::new(what),
-                    process: process_of(uid, request.pid, pid_started),
+                    session: Box::new(NewSession { what, agent, process: process_of(uid, request.pid, pid_started) }),
                 })
             }
             ClientWrite::Heartbeat { id, request } => Ok(SpooledWrite::Heartbeat { id, beat: request.validate(at)? }),

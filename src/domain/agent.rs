@@ -1,7 +1,7 @@
 //! Determines the session that an agent's report belongs to.
 //!
-//! An agent is identified by three things: its own id of the conversation, which /clear and a fork change; its process,
-//! which a resume changes; and the folder it works in. Hooks, the status line and discovery each report some of
+//! An agent is identified by three things: its name with its own id of the conversation, which /clear and a fork change;
+//! its process, which a resume changes; and the folder it works in. Hooks, the status line and discovery each report some of
 //! them; the first report creates the session, and [`resolve`] finds the session of each later one.
 //!
 //! Three rules keep the sessions of two agents apart:
@@ -10,7 +10,11 @@
 //! - An end counts only for the session whose current id it names, and only if no other process runs that session.
 //! - An id that a process has left (/clear, /resume) leads to its session, but late reports under it change nothing.
 
+mod name;
+
 use serde::{Deserialize, Serialize};
+
+pub use name::{AgentName, conversation_key};
 
 use super::activity::ActivityEvent;
 use super::hash::fnv1a;
@@ -105,6 +109,9 @@ impl StartSource {
 #[derive(Clone, Debug)]
 pub struct ValidReport {
     pub(crate) sign: AgentSignal,
+    /// `None`: nothing says which agent it is, as for the program that `sessiond exec` runs.
+    pub agent: Option<AgentName>,
+    /// The agent's own id of its conversation, whichever agent it is.
     pub claude_session_uuid: Option<String>,
     pub claude_session_path: Option<String>,
     pub working_dir: Option<String>,
@@ -125,6 +132,19 @@ pub struct ValidReport {
     pub limits: Option<ObservedLimits>,
 }
 
+impl ValidReport {
+    /// The key of the conversation that it names.
+    pub fn conversation(&self) -> Option<String> {
+        let id = self.claude_session_uuid.as_deref()?;
+        Some(conversation_key(self.agent.unwrap_or(AgentName::ClaudeCode), id))
+    }
+
+    /// Whether its process runs one session only, and so identifies it.
+    pub fn owns_process(&self) -> bool {
+        !self.agent.is_some_and(AgentName::shares_process)
+    }
+}
+
 /// A session that a report may belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionCandidate {
@@ -134,7 +154,7 @@ pub struct SessionCandidate {
     pub same_process: Option<bool>,
     /// The report's id is the session's current one, or one of the two has none.
     pub is_current: bool,
-    /// The process has left the agent's own id that led here: of the report for `by_uuid`, else the session's current one.
+    /// The process has left the agent's own id that led here: of the report for `by_conversation`, else the session's current one.
     pub is_left: bool,
     /// Another process than the one that reports runs the session.
     pub runs_elsewhere: bool,
@@ -146,7 +166,7 @@ pub struct SessionCandidate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionCandidates {
     /// Has, or had, the agent's own id.
-    pub by_uuid: Option<SessionCandidate>,
+    pub by_conversation: Option<SessionCandidate>,
     /// Is open, and its process is the one that reports.
     pub by_process: Option<SessionCandidate>,
     /// Is open, belongs to the program that runs the agent, and no conversation in it runs.
@@ -177,12 +197,12 @@ pub enum Resolution {
 ///
 /// `identifies` is false for a report without an id and a process, which begins no session.
 pub fn resolve(sign: AgentSignal, identifies: bool, known: SessionCandidates) -> Resolution {
-    let SessionCandidates { by_uuid, by_process, outer, by_folder } = known;
+    let SessionCandidates { by_conversation, by_process, outer, by_folder } = known;
     let continue_or_begin =
         |found: Option<SessionCandidate>| found.map_or(Resolution::Begin { resumed_from: None }, resume);
     match sign {
-        AgentSignal::End | AgentSignal::Interrupted | AgentSignal::Exited => end(sign, by_uuid),
-        AgentSignal::Found | AgentSignal::Heartbeat | AgentSignal::Leave => match by_uuid {
+        AgentSignal::End | AgentSignal::Interrupted | AgentSignal::Exited => end(sign, by_conversation),
+        AgentSignal::Found | AgentSignal::Heartbeat | AgentSignal::Leave => match by_conversation {
             // Late reports of a process that has ended its session, or has left it for another.
             Some(session) if session.closed && session.same_process != Some(false) => Resolution::Ignore(session.id),
             Some(session) if session.is_left && by_process.as_ref().is_some_and(|running| running.id != session.id) => {
@@ -195,25 +215,25 @@ pub fn resolve(sign: AgentSignal, identifies: bool, known: SessionCandidates) ->
                 None => Resolution::Unknown,
             },
         },
-        AgentSignal::Start(StartSource::Fork) => match by_uuid {
+        AgentSignal::Start(StartSource::Fork) => match by_conversation {
             Some(session) => resume(session),
             None => Resolution::Begin { resumed_from: by_process.map(|original| original.id) },
         },
         // One process that starts under two ids starts one session, if the project is the same.
         AgentSignal::Start(StartSource::Startup) => {
-            continue_or_begin(by_uuid.or(by_process.filter(|session| session.same_project)).or(outer))
+            continue_or_begin(by_conversation.or(by_process.filter(|session| session.same_project)).or(outer))
         }
         // The process left one conversation to resume another, which may be unknown here.
         AgentSignal::Start(StartSource::Resume) => {
-            continue_or_begin(by_uuid.or(by_process.filter(|s| !s.is_left)).or(outer))
+            continue_or_begin(by_conversation.or(by_process.filter(|s| !s.is_left)).or(outer))
         }
         AgentSignal::Start(StartSource::Compact)
-            if by_uuid.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) =>
+            if by_conversation.as_ref().is_some_and(|s| s.closed && s.same_process == Some(true)) =>
         {
-            by_uuid.map_or(Resolution::Unknown, |session| Resolution::Ignore(session.id))
+            by_conversation.map_or(Resolution::Unknown, |session| Resolution::Ignore(session.id))
         }
         AgentSignal::Start(StartSource::Clear | StartSource::Compact) => {
-            continue_or_begin(by_uuid.or(by_process).or(outer).or(by_folder))
+            continue_or_begin(by_conversation.or(by_process).or(outer).or(by_folder))
         }
     }
 }

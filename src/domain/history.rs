@@ -107,6 +107,8 @@ pub struct HistoryTables {
     pub checkpoints: TableState,
     /// The table `session_work`.
     pub work: TableState,
+    /// Whether that table has columns for the agent, which `sessiond migrate` adds.
+    pub work_has_agent: bool,
     /// The table `sessiond_limits`.
     pub limits: TableState,
     /// None if central accepts any type.
@@ -120,6 +122,7 @@ impl HistoryTables {
         commands: TableState::Usable,
         checkpoints: TableState::Usable,
         work: TableState::Usable,
+        work_has_agent: true,
         limits: TableState::Usable,
         event_types: None,
     };
@@ -167,7 +170,12 @@ impl HistoryTables {
         let what =
             [("what sessions do is", "session_work", &self.work), ("rate limits are", "sessiond_limits", &self.limits)];
         let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));
-        let reasons: Vec<_> = reasons.collect();
+        let has_no_agent = self.work == TableState::Usable && !self.work_has_agent;
+        let agent = has_no_agent.then(|| {
+            "which agents run is not shared: central's session_work has no column agent; run `sessiond migrate`"
+                .to_owned()
+        });
+        let reasons: Vec<_> = reasons.chain(agent).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::activity::{Activity, MAX_DETAIL};
-use super::agent::AgentKind;
+use super::agent::{AgentKind, AgentName};
 use super::text::safe_line;
 use super::work::WorkSnapshot;
 use super::{InstanceId, Status, Timestamp};
@@ -16,6 +16,8 @@ pub struct SessionWork {
     /// What did it ended: a process died, or it was silent. A session that is resumed does not do it any more.
     pub activity_ended: bool,
     pub kind: Option<AgentKind>,
+    /// Which agent runs it, as far as it was reported.
+    pub agent: Option<AgentName>,
     pub snapshot: WorkSnapshot,
     /// When it changed last. An older one never replaces a newer one.
     pub recorded_at: Timestamp,
@@ -31,6 +33,8 @@ impl SessionWork {
             activity: self.activity.clone(),
             activity_ended: self.activity_ended,
             kind: self.kind,
+            agent: self.agent,
+            agent_version: self.snapshot.agent_version.as_ref().map(|version| version.value.clone()),
             title: self.snapshot.title.as_ref().map(|title| title.value.text.clone()),
             repository: repository.map(|repository| repository.name.clone()),
             branch: of_repository(|repository| &repository.branch),
@@ -62,6 +66,9 @@ pub struct WorkSummary {
     pub activity: Option<Activity>,
     pub activity_ended: bool,
     pub kind: Option<AgentKind>,
+    /// Which agent runs it, as far as it was reported.
+    pub agent: Option<AgentName>,
+    pub agent_version: Option<String>,
     pub title: Option<String>,
     pub repository: Option<String>,
     pub branch: Option<String>,

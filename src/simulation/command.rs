@@ -78,7 +78,7 @@ impl Command {
         Box::pin(async move {
             match self {
                 Self::Register { epic, process, machine, seed } => {
-                    let session = NewSession { what: registration(machine, epic), process };
+                    let session = NewSession { what: registration(machine, epic), agent: None, process };
                     let context = OpContext { ids: IdSource::Seeded(seed), ..context };
                     store.register(session, context).await.map(Some)
                 }

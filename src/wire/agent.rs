@@ -4,10 +4,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ActivityReport, LimitsReport, SessionBody};
-use crate::domain::agent::{AgentKind, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by};
+use crate::domain::agent::{
+    AgentKind, AgentName, AgentSignal, StartSource, TypeRule, ValidReport, project_named, type_by,
+};
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_percent, valid_working_dir};
 use crate::domain::work::WorkUpdate;
 use crate::domain::{InstanceId, Invalid, Project, Timestamp};
+
+const CLAUDE_CODE: &str = AgentName::ClaudeCode.as_str();
 
 /// A report of an agent's start, heartbeat or end, which creates, resumes or ends its session.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -23,8 +27,12 @@ pub struct AgentReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(startup|resume|clear|compact|fork)$")]
     pub source: Option<String>,
-    /// The agent's own id of its conversation; it may change.
+    /// Which agent reports. Default: `claude-code` if the report names a conversation, else not known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(claude-code|codex|opencode|cursor|copilot|gemini|other)$")]
+    pub agent: Option<String>,
+    /// The agent's own id of its conversation; it may change. Also accepted as `agent_session_id`.
+    #[serde(alias = "agent_session_id", skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
     /// The file of the agent's transcript.
@@ -110,6 +118,7 @@ impl AgentReport {
                 .filter(|update| !update.is_empty()),
             limits: self.limits.as_ref().map(|limits| limits.validate(at)).transpose()?,
             sign: self.sign()?,
+            agent: self.agent()?,
             claude_session_uuid: self.claude_session_uuid.as_deref().map(valid_claude_uuid).transpose()?,
             claude_session_path: self.claude_session_path.as_deref().map(valid_claude_path).transpose()?,
             instance_type: type_by(rules, &project, working_dir.as_deref()),
@@ -122,10 +131,18 @@ impl AgentReport {
         })
     }
 
-    /// The report as versions that know no activity have it; `None` if it is such a one.
+    /// The report as versions that know no activity have it; `None` if it is such a one, or of an agent that these
+    /// versions would take for Claude Code.
     pub fn without_work(&self) -> Option<Self> {
-        let is_known = self.at.is_none() && self.activity.is_none() && self.work.is_none() && self.limits.is_none();
-        (!is_known).then(|| Self { at: None, activity: None, work: None, limits: None, ..self.clone() })
+        let would_be_claude =
+            self.claude_session_uuid.is_some() && self.agent.as_deref().is_some_and(|name| name != CLAUDE_CODE);
+        let earlier = Self { agent: None, at: None, activity: None, work: None, limits: None, ..self.clone() };
+        (!would_be_claude && earlier != *self).then_some(earlier)
+    }
+
+    fn agent(&self) -> Result<Option<AgentName>, Invalid> {
+        let unnamed = self.claude_session_uuid.as_ref().map(|_| AgentName::ClaudeCode);
+        self.agent.as_deref().map(valid_agent).transpose().map(|named| named.or(unnamed))
     }
 
     fn kind(&self) -> Result<Option<AgentKind>, Invalid> {
@@ -148,6 +165,14 @@ impl AgentReport {
             _ => Err(Invalid::new("sign", "it must be start, beat, leave, end, gone, found or exited")),
         }
     }
+}
+
+/// # Errors
+/// It is none of the known names.
+pub(super) fn valid_agent(name: &str) -> Result<AgentName, Invalid> {
+    AgentName::parse(name).ok_or_else(|| {
+        Invalid::new("agent", "it must be claude-code, codex, opencode, cursor, copilot, gemini or other")
+    })
 }
 
 /// The session that a report belongs to.

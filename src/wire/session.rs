@@ -5,7 +5,9 @@ use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
 use super::ActivityReport;
+use super::agent::valid_agent;
 use crate::domain::activity::{ActivityEvent, ActivitySource};
+use crate::domain::agent::AgentName;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session,
@@ -38,6 +40,11 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2147483647)]
     pub pid: Option<i32>,
+    /// Which agent runs it: `claude-code`, `codex`, `opencode`, `cursor`, `copilot`, `gemini` or `other`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(claude-code|codex|opencode|cursor|copilot|gemini|other)$")]
+    pub agent: Option<String>,
+    /// The agent's own id of its conversation, also that of another agent than Claude Code.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
@@ -51,11 +58,20 @@ pub struct RegisterRequest {
 }
 
 impl RegisterRequest {
+    /// The agent that it names.
+    ///
+    /// # Errors
+    /// The name is not known.
+    pub fn agent(&self) -> Result<Option<AgentName>, Invalid> {
+        self.agent.as_deref().map(valid_agent).transpose()
+    }
+
     /// The validated registration, on `this` machine unless it names another.
     ///
     /// # Errors
     /// A field is invalid.
     pub fn validate(&self, this: &MachineName) -> Result<Registration, Invalid> {
+        self.agent()?;
         Ok(Registration {
             project: Project::parse(&self.project)?,
             instance_type: self.instance_type.as_deref().map_or(Ok(InstanceType::Ps), InstanceType::parse)?,
@@ -174,6 +190,16 @@ pub struct SessionBody {
     /// The context window is more than 80 % full and there is no checkpoint since then: make one. Reported by heartbeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_suggested: bool,
+    /// Which agent runs it: `claude-code`, `codex`, `opencode`, `cursor`, `copilot`, `gemini` or `other`; null where that
+    /// is not known.
+    #[serde(default)]
+    pub agent: Option<String>,
+    /// The agent's own id of its conversation, which continues it; also in claude_session_uuid, for earlier clients.
+    #[serde(default)]
+    pub agent_session_id: Option<String>,
+    /// The version that the agent reported of itself.
+    #[serde(default)]
+    pub agent_version: Option<String>,
     /// How its agent runs: `interactive`, `headless` or `background`; null where that is not known.
     #[serde(default)]
     pub kind: Option<String>,
@@ -260,6 +286,9 @@ impl SessionView<'_> {
             machine_synced: self.machine_synced,
             former_id: self.former_id.map(str::to_owned),
             checkpoint_suggested: self.checkpoint_due,
+            agent: work.agent.map(|agent| agent.as_str().to_owned()),
+            agent_session_id: s.claude_session_uuid.clone(),
+            agent_version: work.agent_version,
             kind: work.kind.map(|kind| kind.as_str().to_owned()),
             activity: activity.as_ref().map(|activity| activity.state.as_str().to_owned()),
             waiting_for: activity.as_ref().and_then(|activity| Some(activity.waiting_for?.as_str().to_owned())),

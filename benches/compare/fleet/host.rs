@@ -59,7 +59,7 @@ impl FleetHost {
         let identity = Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir.path()), identity));
         let mut ids = Vec::new();
         for session in 0..sessions {
-            let session = NewSession { what: registration(session, &name), process: None };
+            let session = NewSession { what: registration(session, &name), agent: None, process: None };
             let record = store.register(session, OpContext::of_daemon(clock::system()(), STALE_AFTER)).await;
             ids.push(record.expect("it is registered").session.instance_id.to_string());
         }

@@ -129,7 +129,8 @@ async fn reconstructed(
     let place =
         SessionLocation { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
     let context = reconstruct(session, &left, now);
-    let command = resume_command(session, &place, progress);
+    let agent = record.work.as_ref().and_then(|work| work.agent);
+    let command = resume_command(session, agent, &place, progress);
     let stale_after = api.settings.borrow().stale_after;
     let handoff = Handoff { session, context: &context, place: &place, command: command.as_deref(), now, stale_after };
     Ok((ContextBody::new(&handoff), handoff.markdown()))

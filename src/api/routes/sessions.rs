@@ -41,7 +41,7 @@ pub(crate) async fn register(
         return Err(Invalid::new("host_machine", rule).into());
     }
     let process = named_process(&api, peer, request.pid).await?;
-    let session = NewSession { what: registration, process };
+    let session = NewSession { what: registration, agent: request.agent()?, process };
     let context = api.context(peer.caller());
     let Some(key) = key.for_request("POST /v1/sessions", &request)? else {
         let record = api.store.register(session, context).await?;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use clap::Args;
 
-use super::claude_settings::claude_home;
+use super::agent_settings::claude_home;
 use crate::claude::running_agent::{AgentStatus, RunningAgent};
 use crate::claude::work;
 use crate::cli::LocalOperations;

@@ -4,9 +4,10 @@
 //! last error is the exit code with the last lines of stderr, where these can be recorded (`stderr_tail`). Without a
 //! terminal to read from, the session is headless. Failures to report never affect the program or its exit code.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 
@@ -25,11 +26,11 @@ use crate::cli::error::CliError;
 use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
-use crate::domain::agent::AgentKind;
+use crate::domain::agent::{AgentKind, AgentName};
 use crate::domain::work::{Recording, WorkError, WorkUpdate};
 use crate::platform::process::{is_signal_ignored, start_time};
 use crate::spool::ClientWrite;
-use crate::wire::{AgentReport, RegisterRequest, SessionBody};
+use crate::wire::{AgentReport, ErrorCode, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
@@ -104,7 +105,7 @@ pub(crate) fn exec(
 }
 
 fn failed(what: &str, error: &io::Error) -> CliError {
-    CliError::new(crate::wire::ErrorCode::Internal, format!("{what}: {error}"), "try again")
+    CliError::new(ErrorCode::Internal, format!("{what}: {error}"), "try again")
 }
 
 fn register(
@@ -118,12 +119,25 @@ fn register(
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
         instance_type: Some(args.instance_type.clone()),
         working_dir: current_dir(),
+        agent: Some(agent_of(&args.command).as_str().to_owned()),
         ..RegisterRequest::default()
     };
-    match register_with_env(client, &mut request, offline.env) {
+    let mut registered = register_with_env(client, &mut request, offline.env);
+    // A daemon of an older version refuses the field.
+    if registered.as_ref().is_err_and(|error| error.code == ErrorCode::BadRequest) {
+        request.agent = None;
+        registered = register_with_env(client, &mut request, offline.env);
+    }
+    match registered {
         Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out),
         answer => Ok(answer?),
     }
+}
+
+/// The agent by the name of the program that is run.
+fn agent_of(command: &[OsString]) -> AgentName {
+    let program = command.first().and_then(|program| Path::new(program).file_name()).and_then(OsStr::to_str);
+    program.map_or(AgentName::Other, AgentName::of_program)
 }
 
 /// How the program failed, as far as that may be recorded.

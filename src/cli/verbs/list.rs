@@ -11,6 +11,7 @@ use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
+use crate::domain::agent::AgentName;
 use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]
@@ -179,8 +180,13 @@ fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
     if let Some(dir) = &session.working_dir {
         sheet.row("folder", dir);
     }
-    if let Some(uuid) = &session.claude_session_uuid {
-        sheet.row("claude id", uuid);
+    if let Some(agent) = &session.agent {
+        let version = session.agent_version.as_ref().map(|version| format!(" {version}"));
+        sheet.row("agent", format!("{agent}{}", version.unwrap_or_default()));
+    }
+    if let Some(id) = &session.claude_session_uuid {
+        let is_claude = session.agent.as_deref().is_none_or(|agent| agent == AgentName::ClaudeCode.as_str());
+        sheet.row(if is_claude { "claude id" } else { "agent id" }, id);
     }
     if let Some(path) = &session.claude_session_path {
         sheet.row("transcript", path);

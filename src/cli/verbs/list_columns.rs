@@ -22,6 +22,7 @@ pub(crate) enum ListColumn {
     Heartbeat,
     Known,
     Project,
+    Agent,
     Kind,
     Branch,
     Repository,
@@ -72,7 +73,7 @@ impl ListColumn {
             Self::Title => column.shrink_rank(5),
             Self::Activity => column.shrink_rank(4),
             Self::Context | Self::Heartbeat | Self::Cost => column.right(),
-            Self::Status | Self::Known | Self::Project | Self::Kind => column,
+            Self::Status | Self::Known | Self::Project | Self::Agent | Self::Kind => column,
         }
     }
 
@@ -88,6 +89,7 @@ impl ListColumn {
             Self::Heartbeat => "HEARTBEAT",
             Self::Known => "KNOWN",
             Self::Project => "PROJECT",
+            Self::Agent => "AGENT",
             Self::Kind => "KIND",
             Self::Branch => "BRANCH",
             Self::Repository => "REPOSITORY",
@@ -110,6 +112,7 @@ impl ListColumn {
             Self::Known if !session.conflicts_with.is_empty() => Cell::new("conflict").tone(Tone::Warn),
             Self::Known => freshness(session, now),
             Self::Project => Cell::new(&session.project),
+            Self::Agent => option(&session.agent),
             Self::Kind => option(&session.kind),
             Self::Branch => option(&session.branch),
             Self::Repository => option(&session.repository),

@@ -1,7 +1,7 @@
 //! The verbs, by group, each with its arguments: send a request to the daemon and print the answer.
 
 mod agent_reporter;
-pub(super) mod claude_settings;
+pub(super) mod agent_settings;
 pub(super) mod conflicts;
 pub(super) mod daemon;
 pub(super) mod discover;

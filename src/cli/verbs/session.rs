@@ -11,6 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
+use crate::domain::agent::AgentName;
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::start_time;
@@ -23,10 +24,10 @@ pub(crate) struct AgentArgs {
     /// Set its process on this host; when the process ends, the session turns stale at once
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
     pub pid: Option<i32>,
-    /// Set Claude Code's id of the session
+    /// Set the agent's own id of the session
     #[arg(long, value_name = "UUID")]
     pub claude_session_uuid: Option<String>,
-    /// Set Claude Code's transcript of the session
+    /// Set the agent's transcript of the session
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub claude_session_path: Option<String>,
 }
@@ -49,6 +50,9 @@ pub(crate) struct RegisterArgs {
     /// Set how much of its context window is used, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent(), allow_negative_numbers = true)]
     pub context: Option<i64>,
+    /// Set which agent runs it
+    #[arg(long = "agent", value_name = "NAME", value_parser = AgentName::ALL.map(AgentName::as_str))]
+    pub agent_name: Option<String>,
     #[command(flatten)]
     pub agent: AgentArgs,
     /// Set the folder in which it runs [default: this one]
@@ -126,6 +130,7 @@ pub(crate) fn register(
         current_epic: args.epic,
         context_percent: args.context,
         pid: args.agent.pid,
+        agent: args.agent_name,
         claude_session_uuid: args.agent.claude_session_uuid,
         claude_session_path: args.agent.claude_session_path,
         working_dir: args.working_dir.or_else(current_dir),

@@ -157,11 +157,9 @@ fn without_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        plain.push_str(
-            part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | '?'))
-                .get(1..)
-                .unwrap_or_default(),
-        );
+        let mut rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | '?')).chars();
+        rest.next();
+        plain.push_str(rest.as_str());
     }
     plain
 }

@@ -55,8 +55,8 @@ fn id(id: &str) -> InstanceId {
     InstanceId::parse(id).unwrap()
 }
 
-fn by_uuid(session: SessionCandidate) -> SessionCandidates {
-    SessionCandidates { by_uuid: Some(session), ..SessionCandidates::default() }
+fn by_conversation(session: SessionCandidate) -> SessionCandidates {
+    SessionCandidates { by_conversation: Some(session), ..SessionCandidates::default() }
 }
 
 fn by_process(session: SessionCandidate) -> SessionCandidates {
@@ -66,7 +66,7 @@ fn by_process(session: SessionCandidate) -> SessionCandidates {
 #[test]
 fn agent_keeps_its_session() {
     let all = SessionCandidates {
-        by_uuid: Some(open(A)),
+        by_conversation: Some(open(A)),
         by_process: Some(open(B)),
         outer: Some(open(C)),
         by_folder: Some(open(B)),
@@ -77,9 +77,9 @@ fn agent_keeps_its_session() {
     for sign in starts.into_iter().chain([AgentSignal::Heartbeat, AgentSignal::Found]) {
         assert_eq!(resolve(sign, true, all.clone()), Resolution::Adopt(id(A)), "{sign:?}");
         if sign != AgentSignal::Start(StartSource::Fork) {
-            let by_process = SessionCandidates { by_uuid: None, ..all.clone() };
+            let by_process = SessionCandidates { by_conversation: None, ..all.clone() };
             assert_eq!(resolve(sign, true, by_process), Resolution::Adopt(id(B)), "{sign:?}");
-            let outer = SessionCandidates { by_uuid: None, by_process: None, ..all.clone() };
+            let outer = SessionCandidates { by_conversation: None, by_process: None, ..all.clone() };
             assert_eq!(resolve(sign, true, outer), Resolution::Adopt(id(C)), "{sign:?}");
         }
         assert_eq!(resolve(sign, true, SessionCandidates::default()), BEGIN, "{sign:?}");
@@ -120,16 +120,20 @@ fn end_closes_only_the_session_that_it_names() {
         (AgentSignal::Interrupted, Resolution::Abandon(id(A))),
         (AgentSignal::Exited, Resolution::Close(id(A))),
     ] {
-        assert_eq!(resolve(sign, true, by_uuid(open(A))), ends);
+        assert_eq!(resolve(sign, true, by_conversation(open(A))), ends);
         let former = SessionCandidate { is_current: false, ..open(A) };
-        assert_eq!(resolve(sign, true, by_uuid(former)), Resolution::Ignore(id(A)), "a former id");
+        assert_eq!(resolve(sign, true, by_conversation(former)), Resolution::Ignore(id(A)), "a former id");
         let elsewhere = SessionCandidate { runs_elsewhere: true, ..open(A) };
-        assert_eq!(resolve(sign, true, by_uuid(elsewhere)), Resolution::Ignore(id(A)), "another process runs it");
+        assert_eq!(
+            resolve(sign, true, by_conversation(elsewhere)),
+            Resolution::Ignore(id(A)),
+            "another process runs it"
+        );
         assert_eq!(resolve(sign, true, by_process(open(A))), Resolution::Unknown, "another conversation");
     }
     let reported = SessionCandidate { is_left: true, ..open(A) };
     assert_eq!(
-        resolve(AgentSignal::Exited, true, by_uuid(reported)),
+        resolve(AgentSignal::Exited, true, by_conversation(reported)),
         Resolution::Ignore(id(A)),
         "a hook said how it ended"
     );
@@ -138,30 +142,33 @@ fn end_closes_only_the_session_that_it_names() {
 #[test]
 fn late_reports_under_an_id_that_was_left_change_nothing() {
     let left = SessionCandidate { is_left: true, ..open(A) };
-    let known = SessionCandidates { by_process: Some(open(B)), ..by_uuid(left.clone()) };
+    let known = SessionCandidates { by_process: Some(open(B)), ..by_conversation(left.clone()) };
     assert_eq!(resolve(AgentSignal::Heartbeat, true, known.clone()), Resolution::Ignore(id(A)));
     assert_eq!(resolve(RESUME, true, known), Resolution::Adopt(id(A)), "it returns to that conversation");
-    assert_eq!(resolve(AgentSignal::Heartbeat, true, by_uuid(left)), Resolution::Adopt(id(A)));
+    assert_eq!(resolve(AgentSignal::Heartbeat, true, by_conversation(left)), Resolution::Adopt(id(A)));
     assert_eq!(resolve(AgentSignal::Leave, true, SessionCandidates::default()), Resolution::Unknown);
 }
 
 #[test]
 fn close_is_permanent() {
     let begins = Resolution::Begin { resumed_from: Some(id(A)) };
-    assert_eq!(resolve(RESUME, true, by_uuid(closed(A, None))), begins);
+    assert_eq!(resolve(RESUME, true, by_conversation(closed(A, None))), begins);
     for sign in
         [AgentSignal::Heartbeat, AgentSignal::End, AgentSignal::Interrupted, AgentSignal::Exited, AgentSignal::Leave]
     {
-        assert_eq!(resolve(sign, true, by_uuid(closed(A, None))), Resolution::Ignore(id(A)), "{sign:?}");
+        assert_eq!(resolve(sign, true, by_conversation(closed(A, None))), Resolution::Ignore(id(A)), "{sign:?}");
     }
-    assert_eq!(resolve(AgentSignal::Heartbeat, true, by_uuid(closed(A, Some(true)))), Resolution::Ignore(id(A)));
     assert_eq!(
-        resolve(AgentSignal::Found, true, by_uuid(closed(A, Some(false)))),
+        resolve(AgentSignal::Heartbeat, true, by_conversation(closed(A, Some(true)))),
+        Resolution::Ignore(id(A))
+    );
+    assert_eq!(
+        resolve(AgentSignal::Found, true, by_conversation(closed(A, Some(false)))),
         begins,
         "another process continues it"
     );
     assert_eq!(
-        resolve(AgentSignal::Start(StartSource::Compact), true, by_uuid(closed(A, Some(true)))),
+        resolve(AgentSignal::Start(StartSource::Compact), true, by_conversation(closed(A, Some(true)))),
         Resolution::Ignore(id(A))
     );
     assert_eq!(resolve(AgentSignal::End, true, SessionCandidates::default()), Resolution::Unknown);

@@ -273,7 +273,15 @@ fn work(update: WorkUpdate, seconds: u64) -> SessionWork {
     let mut snapshot = WorkSnapshot::default();
     snapshot.apply(update, ago(seconds));
     let instance_id = session().instance_id;
-    SessionWork { instance_id, activity: None, activity_ended: false, kind: None, snapshot, recorded_at: ago(seconds) }
+    SessionWork {
+        instance_id,
+        activity: None,
+        activity_ended: false,
+        kind: None,
+        agent: None,
+        snapshot,
+        recorded_at: ago(seconds),
+    }
 }
 
 #[test]

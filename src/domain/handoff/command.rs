@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::domain::agent::AgentName;
 use crate::domain::text::is_unsafe;
 use crate::domain::{Session, SessionLocation, Status};
 
@@ -18,11 +19,17 @@ pub enum ResumeProgress {
 }
 
 /// The shell command that continues a session from this machine. `None` if the session was resumed already and no
-/// conversation is known.
-pub fn resume_command(session: &Session, place: &SessionLocation, progress: ResumeProgress) -> Option<String> {
-    let conversation = session.claude_session_uuid.as_deref().filter(|uuid| is_plain(uuid));
-    let what = match (conversation, progress) {
-        (Some(uuid), _) => format!("claude --resume {}", quoted(uuid)),
+/// conversation is known. `agent`: which one runs it; a conversation without a known agent is Claude Code's.
+pub fn resume_command(
+    session: &Session,
+    agent: Option<AgentName>,
+    place: &SessionLocation,
+    progress: ResumeProgress,
+) -> Option<String> {
+    let conversation = session.claude_session_uuid.as_deref().filter(|id| is_plain(id));
+    let known = conversation.zip(agent.unwrap_or(AgentName::ClaudeCode).resume_prefix());
+    let what = match (known, progress) {
+        (Some((id, prefix)), _) => format!("{prefix}{}", quoted(id)),
         (None, ResumeProgress::Resumed) => return None,
         (None, ResumeProgress::NotResumed) if session.status == Status::Closed => {
             format!("sessiond resume {} --closed", session.instance_id)

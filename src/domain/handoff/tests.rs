@@ -2,6 +2,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::agent::AgentName;
 use crate::domain::context::{SessionHistory, reconstruct};
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration};
 
@@ -32,7 +33,7 @@ const HERE: SessionLocation = SessionLocation { here: true, local: true, last_se
 
 fn handoff(session: &Session, place: &SessionLocation, left: &SessionHistory) -> String {
     let context = reconstruct(session, left, NOW);
-    let command = resume_command(session, place, ResumeProgress::NotResumed);
+    let command = resume_command(session, None, place, ResumeProgress::NotResumed);
     let command = command.as_deref();
     Handoff { session, context: &context, place, command, now: NOW, stale_after: STALE_AFTER }.markdown()
 }
@@ -111,7 +112,7 @@ fn command_depends_on_conversation_folder_and_machine() {
         (&closed, HERE, not_yet, Some("sessiond resume odin-PS-8f4a2b --closed")),
         (&bare, HERE, already, None),
     ] {
-        assert_eq!(resume_command(session, &place, progress).as_deref(), command);
+        assert_eq!(resume_command(session, None, &place, progress).as_deref(), command);
     }
 }
 
@@ -148,17 +149,52 @@ fn quoted_text_is_one_word_to_a_shell() {
             let uuid = &dir["/srv/".len()..];
             let session =
                 Session { working_dir: Some(dir.into()), claude_session_uuid: Some(uuid.into()), ..session() };
-            let command = resume_command(&session, &place, ResumeProgress::NotResumed).unwrap();
+            let command = resume_command(&session, None, &place, ResumeProgress::NotResumed).unwrap();
             assert_eq!(typed(&command), ["cd", dir, "--resume", uuid], "{command}");
         }
     }
     for bad in ["--dangerously-skip-permissions", "", "a\nb", "\u{1b}[2J", "a\u{202e}b", &"x".repeat(5000)] {
         let session = Session { claude_session_uuid: Some(bad.into()), working_dir: Some(bad.into()), ..session() };
         assert_eq!(
-            resume_command(&session, &HERE, ResumeProgress::NotResumed).unwrap(),
+            resume_command(&session, None, &HERE, ResumeProgress::NotResumed).unwrap(),
             "sessiond resume odin-PS-8f4a2b",
             "{bad:?}"
         );
+    }
+}
+
+#[test]
+fn each_agent_is_resumed_by_its_own_command() {
+    // Programs that print their own name and their words.
+    let programs = tempfile::tempdir().unwrap();
+    for name in AgentName::ALL.into_iter().filter_map(AgentName::program).chain(["sessiond"]) {
+        let path = programs.path().join(name);
+        std::fs::write(&path, "#!/bin/sh\nprintf '%s\\0' \"${0##*/}\" \"$@\"\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for (agent, words) in [
+        (AgentName::ClaudeCode, &["claude", "--resume", "it's $1"][..]),
+        (AgentName::Codex, &["codex", "resume", "it's $1"]),
+        (AgentName::Opencode, &["opencode", "--session", "it's $1"]),
+        (AgentName::Cursor, &["cursor-agent", "--resume", "it's $1"]),
+        (AgentName::Copilot, &["copilot", "--resume=it's $1"]),
+        (AgentName::Gemini, &["gemini", "--resume", "it's $1"]),
+        (AgentName::Other, &["sessiond", "resume", "odin-PS-8f4a2b"]),
+    ] {
+        let session = Session {
+            claude_session_uuid: Some("it's $1".into()),
+            working_dir: Some("/srv/o'din app".into()),
+            ..session()
+        };
+        for place in [HERE, AWAY] {
+            let command = resume_command(&session, Some(agent), &place, ResumeProgress::NotResumed).unwrap();
+            let script = format!("cd() {{ printf '%s\\0' cd \"$@\"; }}; ssh() {{ shift 2; eval \"$1\"; }}; {command}");
+            let output = Command::new("/bin/sh").args(["-c", &script]).env("PATH", programs.path()).output().unwrap();
+            assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+            let read = String::from_utf8(output.stdout).unwrap();
+            let read: Vec<_> = read.split_terminator('\0').collect();
+            assert_eq!(read, [&["cd", "/srv/o'din app"], words].concat(), "{command}");
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
     let known = agent_candidates::candidates(op, &received)?;
     let by_process = known.by_process.clone();
     let report = &received.report;
-    let identifies = report.claude_session_uuid.is_some() || received.process.is_some();
+    let identifies = report.claude_session_uuid.is_some() || received.process.is_some() && report.owns_process();
     let verdict = resolve(report.sign, identifies, known);
     let (id, runs, created) = match &verdict {
         Resolution::Adopt(id) => (id.clone(), true, false),
@@ -60,6 +60,7 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
     }
     // What an agent reports of its work when it ends is its last word; what it does then, it does not do any more.
     let of_work = WorkReport {
+        agent: report.agent,
         activity: report.activity.as_ref().filter(|_| runs),
         update: report.work.as_ref(),
         at: Some(report.at),
@@ -110,7 +111,7 @@ fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), 
             session_processes::remove(op.db, None, process)?;
         }
     }
-    follow(op.db, &mut record.session, received, before.process)?;
+    follow(op.db, &mut record, received, before.process)?;
     record.change_columns_since(&before.session, op.now);
     if report.context_percent.is_some() {
         record.change_column(SharedColumn::ContextPercent, op.now);
@@ -126,18 +127,19 @@ fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), 
 /// Follows the agent to another conversation, transcript or folder, unless another process uses the conversation.
 fn follow(
     db: &Connection,
-    session: &mut Session,
+    record: &mut Record,
     received: &ReceivedReport,
     watched: Option<Process>,
 ) -> Result<(), StoreError> {
     let report = &received.report;
-    let current = session.claude_session_uuid.clone();
+    let (current, reported) = (record.conversation(), report.conversation());
+    let session = &mut record.session;
     let running = agent_ids::use_of(db, current.as_deref(), &session.instance_id)?.unwrap_or_default();
     if received.is_other(running.process) {
         return Ok(());
     }
-    if report.claude_session_uuid.is_some() && report.claude_session_uuid != current {
-        let known = agent_ids::use_of(db, report.claude_session_uuid.as_deref(), &session.instance_id)?;
+    if reported.is_some() && reported != current {
+        let known = agent_ids::use_of(db, reported.as_deref(), &session.instance_id)?;
         let becomes_current = match report.sign {
             // A process starts once: under two ids one is a throw-away, and heartbeats tell which.
             AgentSignal::Start(StartSource::Startup) => {
@@ -191,7 +193,7 @@ fn end(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), St
     }
     record.process = session_processes::take_next_live(op.db, id, received.lives)?;
     if record.process.is_none() {
-        agent_ids::mark_left(op.db, record.session.claude_session_uuid.as_deref(), id)?;
+        agent_ids::mark_left(op.db, record.conversation().as_deref(), id)?;
         session_work::end_activity(op, &record)?;
         match received.report.sign {
             AgentSignal::Interrupted => record.session.status = Status::Stale,
@@ -257,8 +259,8 @@ fn begin(op: &Op<'_>, received: &ReceivedReport, resumed_from: Option<InstanceId
 
 /// Notes that the agent's own id leads to this session, and which process uses it.
 fn remember(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Result<(), StoreError> {
-    let Some(uuid) = &received.report.claude_session_uuid else { return Ok(()) };
-    let known = agent_ids::use_of(db, Some(uuid), id)?;
+    let Some(conversation) = received.report.conversation() else { return Ok(()) };
+    let known = agent_ids::use_of(db, Some(&conversation), id)?;
     let before = known.unwrap_or_default();
     let process = if received.is_other(before.process) { before.process } else { received.process.or(before.process) };
     let is_left = match received.report.sign {
@@ -275,11 +277,11 @@ fn remember(db: &Connection, received: &ReceivedReport, id: &InstanceId) -> Resu
              (SELECT 1 FROM sessions other, sessions own WHERE other.instance_id = claude_ids.instance_id \
                  AND own.instance_id = ?2 AND other.{OURS} AND other.owner_uid <> own.owner_uid)",
     ))?
-    .execute(params![uuid, id.as_str()])?;
+    .execute(params![conversation, id.as_str()])?;
     db.prepare_cached(
         "INSERT INTO claude_ids (uuid, instance_id, pid, pid_started, is_left) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (uuid) DO UPDATE SET pid = ?3, pid_started = ?4, is_left = ?5 WHERE instance_id = ?2",
     )?
-    .execute(params![uuid, id.as_str(), process.map(|p| p.pid), process.map(|p| p.started), is_left])?;
+    .execute(params![conversation, id.as_str(), process.map(|p| p.pid), process.map(|p| p.started), is_left])?;
     Ok(())
 }

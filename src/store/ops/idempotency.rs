@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::Process;
+use crate::domain::agent::AgentName;
 use crate::domain::{Registration, Status};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
@@ -149,6 +150,7 @@ pub(in crate::store) fn append(
 pub(in crate::store) fn registered(
     op: &Op<'_>,
     what: &Registration,
+    agent: Option<AgentName>,
     process: Option<Process>,
 ) -> Result<Option<Record>, StoreError> {
     let Some((uuid, process)) = what.claude_session_uuid.as_ref().zip(process) else { return Ok(None) };
@@ -161,5 +163,6 @@ pub(in crate::store) fn registered(
         .query_row(params![uuid, process.pid, process.started, op.caller.uid, what.project.as_str()], |row| row.get(0))
         .optional()?;
     let found = id.map(|id| sessions::get(op.db, &id)).transpose()?.flatten();
-    Ok(found.filter(|record| record.session.status != Status::Closed))
+    let agent = agent.unwrap_or(AgentName::ClaudeCode);
+    Ok(found.filter(|record| record.session.status != Status::Closed && record.agent() == Some(agent)))
 }

@@ -3,8 +3,9 @@
 //! Each function is one use case in one transaction, which its caller commits.
 
 use crate::domain::Process;
+use crate::domain::agent::AgentName;
 
-use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status};
+use crate::domain::{Heartbeat, InstanceId, Registration, Session, SharedColumn, Status, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::session_work::WorkReport;
@@ -145,18 +146,32 @@ pub(in crate::store) fn owned(op: &Op<'_>, id: &str) -> Result<Record, StoreErro
     Ok(record)
 }
 
+/// Records which agent runs a session that was just registered.
+pub(in crate::store) fn note_agent(
+    op: &Op<'_>,
+    id: &InstanceId,
+    agent: Option<AgentName>,
+) -> Result<Option<Box<WorkSummary>>, StoreError> {
+    let report = WorkReport { agent, ..WorkReport::default() };
+    if agent.is_none() { Ok(None) } else { Ok(session_work::apply(op.db, id, &report, op.now)?.summary) }
+}
+
 /// A session to be registered.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub what: Registration,
+    /// Which agent runs it, if the client names it.
+    pub agent: Option<AgentName>,
     pub process: Option<Process>,
 }
 
 /// Registers a session, unless the same agent has registered it from the same process before.
 pub(in crate::store) fn register_unless_known(op: &Op<'_>, session: NewSession) -> Result<Record, StoreError> {
-    let NewSession { what, process } = session;
-    match idempotency::registered(op, &what, process)? {
-        Some(record) => Ok(record),
-        None => register(op, what, process),
+    let NewSession { what, agent, process } = session;
+    if let Some(known) = idempotency::registered(op, &what, agent, process)? {
+        return Ok(known);
     }
+    let mut record = register(op, what, process)?;
+    record.work = note_agent(op, &record.session.instance_id, agent)?;
+    Ok(record)
 }

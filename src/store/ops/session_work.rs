@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::domain::activity::{ActivityEvent, ActivityTracker};
-use crate::domain::agent::AgentKind;
+use crate::domain::agent::{AgentKind, AgentName};
 use crate::domain::work::WorkUpdate;
 use crate::domain::{InstanceId, SessionWork, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
@@ -19,6 +19,8 @@ use crate::store::tables::sessions;
 /// What a report says of a session's work.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct WorkReport<'a> {
+    /// Which agent reports; `None` leaves it as it is.
+    pub agent: Option<AgentName>,
     pub activity: Option<&'a ActivityEvent>,
     pub update: Option<&'a WorkUpdate>,
     /// When the update was made.
@@ -43,7 +45,9 @@ pub(in crate::store) fn apply(
 ) -> Result<WorkChange, StoreError> {
     let before = session_work::own(db, id)?;
     let kind = kind(db, id)?;
-    if report.activity.is_none() && report.update.is_none() && before.summary.kind == kind {
+    let agent = report.agent.or(before.summary.agent);
+    let is_same = (kind, agent) == (before.summary.kind, before.summary.agent);
+    if report.activity.is_none() && report.update.is_none() && is_same {
         return Ok(WorkChange::default());
     }
     // What ended says nothing of what begins.
@@ -58,7 +62,8 @@ pub(in crate::store) fn apply(
         snapshot.apply(update.clone(), report.at.unwrap_or(now).min(now));
     }
     let activity = tracker.as_ref().map(|tracker| tracker.activity.clone());
-    let work = SessionWork { instance_id: id.clone(), activity, activity_ended, kind, snapshot, recorded_at: now };
+    let instance_id = id.clone();
+    let work = SessionWork { instance_id, activity, activity_ended, kind, agent, snapshot, recorded_at: now };
     save(db, &before, tracker, work)
 }
 

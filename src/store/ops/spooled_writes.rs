@@ -1,15 +1,15 @@
 //! Writes that clients left in the spool: each is applied, and noted as applied, in one transaction.
 
-use crate::domain::Process;
 use std::collections::HashSet;
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{Heartbeat, InstanceId, Registration, Session};
+use crate::domain::{Heartbeat, InstanceId, Session};
 use crate::store::error::StoreError;
 use crate::store::op::{Op, OpContext};
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::history::Append;
+use crate::store::ops::lifecycle::NewSession;
 use crate::store::ops::user_limits::UserLimits;
 use crate::store::ops::{agent_reports, history, lifecycle, promised_ids, user_limits};
 use crate::store::sqlite::writer;
@@ -22,8 +22,7 @@ pub enum SpooledWrite {
     /// Under an id that the client generated and printed.
     Register {
         id: InstanceId,
-        what: Box<Registration>,
-        process: Option<Process>,
+        session: Box<NewSession>,
     },
     Heartbeat {
         id: String,
@@ -40,7 +39,7 @@ impl SpooledWrite {
     /// Whether a session may get a process by it.
     pub(in crate::store) fn brings_process(&self) -> bool {
         match self {
-            Self::Register { process, .. } => process.is_some(),
+            Self::Register { session, .. } => session.process.is_some(),
             Self::Report(received) => received.process.is_some(),
             Self::Heartbeat { .. } | Self::Close { .. } | Self::Append(_) => false,
         }
@@ -104,7 +103,7 @@ fn apply(op: &Op<'_>, import: Import) -> Result<(), StoreError> {
         return Ok(());
     }
     match deferred {
-        SpooledWrite::Register { id, what, process } => register(op, &id, *what, process)?,
+        SpooledWrite::Register { id, session } => register(op, &id, *session)?,
         SpooledWrite::Heartbeat { id, beat } => {
             lifecycle::heartbeat(op, &id, &beat)?;
         }
@@ -121,7 +120,8 @@ fn apply(op: &Op<'_>, import: Import) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn register(op: &Op<'_>, drawn: &InstanceId, what: Registration, process: Option<Process>) -> Result<(), StoreError> {
+fn register(op: &Op<'_>, drawn: &InstanceId, new: NewSession) -> Result<(), StoreError> {
+    let NewSession { what, agent, process } = new;
     let instance_id = match promised_ids::may_begin(op.db, drawn)? {
         true => drawn.clone(),
         false => {
@@ -130,8 +130,9 @@ fn register(op: &Op<'_>, drawn: &InstanceId, what: Registration, process: Option
             id
         }
     };
-    let session = Session::register(instance_id, what, op.now);
-    sessions::insert(op.db, &Record::begun(op, session, process))
+    let session = Session::register(instance_id.clone(), what, op.now);
+    sessions::insert(op.db, &Record::begun(op, session, process))?;
+    lifecycle::note_agent(op, &instance_id, agent).map(drop)
 }
 
 /// Forgets the notes of files that are gone, and stay gone after a power cut.

@@ -16,6 +16,8 @@ use crate::store::tables::{metadata, session_work};
 
 /// Metadata that is there until all events have been examined.
 const INCOMPLETE: &str = "central_history_incomplete";
+/// Its value if central also has a new column for the agents, which it got without them.
+const WITH_AGENTS: i64 = 2;
 
 /// The events that the next turn examines: parked ones by when they were parked, then unsynced ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +63,15 @@ pub(in crate::store) fn turn(
 }
 
 fn begin(db: &Connection, there: &HistoryTables) -> Result<Option<LearnPlace>, StoreError> {
-    let is_incomplete = metadata::get_integer(db, INCOMPLETE)?.is_some();
-    if !is_incomplete && record_outbox::tables(db)?.as_ref() == Some(there) {
+    let incomplete = metadata::get_integer(db, INCOMPLETE)?;
+    let before = record_outbox::tables(db)?;
+    if incomplete.is_none() && before.as_ref() == Some(there) {
         return Ok(None);
     }
+    let lacked_agents = before.is_some_and(|before| before.work == TableState::Usable && !before.work_has_agent);
+    let are_new = there.work_has_agent && (lacked_agents || incomplete == Some(WITH_AGENTS));
     metadata::set(db, "central_history", &record_outbox::tables_to_json(there))?;
-    metadata::set(db, INCOMPLETE, &1)?;
+    metadata::set(db, INCOMPLETE, &if are_new { WITH_AGENTS } else { 1 })?;
     Ok(Some(LearnPlace::Parked { after: (i64::MIN, i64::MIN) }))
 }
 
@@ -106,15 +111,17 @@ fn park(db: &Connection, there: &HistoryTables, after_seq: i64, at: Timestamp) -
     Ok(LearnPlace::Work { after_row: i64::MIN })
 }
 
-/// A table for work that was not there before: what waits for it is pushed.
+/// A table for work that was not there before: what waits for it is pushed. So is all work with an agent, if central got
+/// a column for that.
 fn offer_work(
     db: &Connection,
     there: &HistoryTables,
     after_row: i64,
     at: Timestamp,
 ) -> Result<Option<LearnPlace>, StoreError> {
+    let again = metadata::get_integer(db, INCOMPLETE)? == Some(WITH_AGENTS);
     if there.work == TableState::Usable
-        && let Some(after_row) = session_work::offer_unsynced(db, after_row, ROWS, at)?
+        && let Some(after_row) = session_work::offer_unsynced(db, (after_row, ROWS), again, at)?
     {
         return Ok(Some(LearnPlace::Work { after_row }));
     }

@@ -1,5 +1,5 @@
-//! The table `claude_ids`: each id of an agent's own that led to a session, the process that uses the conversation, and
-//! whether the agent left it.
+//! The table `claude_ids`: each conversation that led to a session, the process that uses it, and whether the agent left
+//! it. Its column `uuid` is a key of [`conversation_key`](crate::domain::agent::conversation_key).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -17,20 +17,24 @@ pub(in crate::store) struct Use {
 
 pub(in crate::store) fn use_of(
     db: &Connection,
-    uuid: Option<&str>,
+    conversation: Option<&str>,
     id: &InstanceId,
 ) -> Result<Option<Use>, StoreError> {
     Ok(db
         .prepare_cached("SELECT pid, pid_started, is_left FROM claude_ids WHERE uuid = ?1 AND instance_id = ?2")?
-        .query_row(params![uuid, id.as_str()], |row| {
+        .query_row(params![conversation, id.as_str()], |row| {
             let process = row.get::<_, Option<i32>>(0)?.zip(row.get(1)?);
             Ok(Use { process: process.map(|(pid, started)| Process { pid, started }), is_left: row.get(2)? })
         })
         .optional()?)
 }
 
-pub(in crate::store) fn mark_left(db: &Connection, uuid: Option<&str>, id: &InstanceId) -> Result<(), StoreError> {
+pub(in crate::store) fn mark_left(
+    db: &Connection,
+    conversation: Option<&str>,
+    id: &InstanceId,
+) -> Result<(), StoreError> {
     db.prepare_cached("UPDATE claude_ids SET is_left = 1 WHERE uuid = ?1 AND instance_id = ?2 AND is_left = 0")?
-        .execute(params![uuid, id.as_str()])?;
+        .execute(params![conversation, id.as_str()])?;
     Ok(())
 }

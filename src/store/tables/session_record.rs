@@ -2,6 +2,7 @@
 
 use crate::domain::Process;
 
+use crate::domain::agent::{AgentName, conversation_key};
 use crate::domain::session::fresh;
 use crate::domain::{ColumnTimes, InstanceId, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
 use crate::store::op::Op;
@@ -37,6 +38,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// Which agent runs it. A conversation that was registered without naming its agent is Claude Code's.
+    pub fn agent(&self) -> Option<AgentName> {
+        let named = self.work.as_ref().and_then(|work| work.agent);
+        named.or_else(|| self.session.claude_session_uuid.as_ref().map(|_| AgentName::ClaudeCode))
+    }
+
+    /// The key of its current conversation.
+    pub(in crate::store) fn conversation(&self) -> Option<String> {
+        let id = self.session.claude_session_uuid.as_deref()?;
+        Some(conversation_key(self.agent()?, id))
+    }
+
     /// A session that begins here.
     pub(in crate::store) fn begun(op: &Op<'_>, session: Session, process: Option<Process>) -> Self {
         Self {

@@ -111,9 +111,9 @@ fn save_snapshot(db: &Connection, id: &InstanceId, snapshot: &WorkSnapshot) -> R
 pub(in crate::store) fn shared(db: &Connection, id: &InstanceId) -> Result<Option<(SessionWork, i64)>, StoreError> {
     let own = own(db, id)?;
     let Some(recorded_at) = own.recorded_at else { return Ok(None) };
-    let WorkSummary { activity, activity_ended, kind, .. } = own.summary;
-    let work =
-        SessionWork { instance_id: id.clone(), activity, activity_ended, kind, snapshot: own.snapshot, recorded_at };
+    let WorkSummary { activity, activity_ended, kind, agent, .. } = own.summary;
+    let (instance_id, snapshot) = (id.clone(), own.snapshot);
+    let work = SessionWork { instance_id, activity, activity_ended, kind, agent, snapshot, recorded_at };
     Ok(Some((work, own.version)))
 }
 
@@ -159,12 +159,12 @@ pub(in crate::store) fn upsert_mirrored(db: &Connection, work: &SessionWork) -> 
     Ok(())
 }
 
-/// Sessions whose work central lacks are pushed again, of those in `limit` rows behind a row. Returns the last row that
-/// was examined; none at the end.
+/// Sessions whose work central lacks are pushed again, of those in a number of rows behind a row; `with_agent`: also those
+/// whose agent is known. Returns the last row that was examined; none at the end.
 pub(in crate::store) fn offer_unsynced(
     db: &Connection,
-    after_row: i64,
-    limit: usize,
+    (after_row, limit): (i64, usize),
+    with_agent: bool,
     at: Timestamp,
 ) -> Result<Option<i64>, StoreError> {
     let last: Option<i64> = db
@@ -173,6 +173,14 @@ pub(in crate::store) fn offer_unsynced(
         )?
         .query_row(params![after_row, limit as i64], |row| row.get(0))?;
     let Some(last) = last else { return Ok(None) };
+    if with_agent {
+        db.prepare_cached(
+            "UPDATE session_work SET synced_version = 0 WHERE rowid > ?1 AND rowid <= ?2 AND summary ->> 'agent' IS NOT NULL \
+                 AND instance_id IN (SELECT instance_id FROM sessions s WHERE s.instance_id = session_work.instance_id \
+                     AND mirror_generation IS NULL)",
+        )?
+        .execute(params![after_row, last])?;
+    }
     db.prepare_cached(
         "UPDATE sessions SET unsynced_since = ?3 WHERE unsynced_since IS NULL AND mirror_generation IS NULL AND instance_id IN \
              (SELECT instance_id FROM session_work WHERE rowid > ?1 AND rowid <= ?2 AND version > synced_version)",

@@ -57,7 +57,7 @@ fn registration(epic: Option<&str>) -> Registration {
 /// Session `number`, registered at that second, without a process unless `pid` is given.
 async fn begin(store: &Store, number: u64, pid: Option<i32>, caller: Caller) -> InstanceId {
     let what = registration(Some("epic-17").filter(|_| number.is_multiple_of(2)));
-    let session = NewSession { what, process: pid.map(process) };
+    let session = NewSession { what, agent: None, process: pid.map(process) };
     store.register(session, seeded(number, caller, at(number as i64))).await.unwrap().session.instance_id
 }
 
@@ -89,7 +89,13 @@ fn spooled(name: &str, write: SpooledWrite) -> Import {
 
 fn spooled_registration() -> Import {
     let id = InstanceId::parse("odin-PS-spool1").unwrap();
-    spooled("1.json", SpooledWrite::Register { id, what: Box::new(registration(None)), process: None })
+    spooled(
+        "1.json",
+        SpooledWrite::Register {
+            id,
+            session: Box::new(NewSession { what: registration(None), agent: None, process: None }),
+        },
+    )
 }
 
 /// Central acknowledges what is pending of these sessions and all records; `rejected`: it refuses these.
@@ -186,7 +192,7 @@ async fn fill(store: &Store) {
     store.report_agent(headless, seeded(23, OWNER, at(9_000))).await.unwrap();
 
     // Requests under a key, and from the spool.
-    let session = NewSession { what: registration(None), process: None };
+    let session = NewSession { what: registration(None), agent: None, process: None };
     let answer = |record: &Record| json!({ "id": record.session.instance_id.as_str() }).to_string();
     store.register_once(key("register"), session, seeded(31, OWNER, at(9_800)), answer).await.unwrap();
     let new = Append { id: active.to_string(), what: event("tool_use"), record_id: Uuid::from_u128(15) };
@@ -421,7 +427,7 @@ async fn what_was_acknowledged_in_a_golden_store_is_still_pushed() {
         assert_eq!(json!(pending.sessions.len()), expected["backlog"]["sessions"], "schema {schema}");
         assert!(!pending.records.is_empty());
         // A retry gets the first answer, and a spooled request is not applied again.
-        let session = NewSession { what: registration(None), process: None };
+        let session = NewSession { what: registration(None), agent: None, process: None };
         let again = store.register_once(key("register"), session, by(OWNER, at(9_802)), |_| "no".into()).await.unwrap();
         let Once::Again(answer) = again else { panic!("registered twice: {again:?}") };
         assert!(

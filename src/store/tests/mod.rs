@@ -76,7 +76,7 @@ fn odin(epic: Option<&str>) -> Registration {
 }
 
 fn unregistered(epic: Option<&str>) -> NewSession {
-    NewSession { what: odin(epic), process: None }
+    NewSession { what: odin(epic), agent: None, process: None }
 }
 
 pub(super) async fn register(store: &Store, seed: u64, second: i64) -> Record {
@@ -378,7 +378,7 @@ async fn silence_death_and_closing() {
     let (store, _writer) = open(dir.path());
     let process = Process { pid: 42, started: 7 };
     let watched = store
-        .register(NewSession { what: odin(None), process: Some(process) }, seeded(1, OWNER, at(0)))
+        .register(NewSession { what: odin(None), agent: None, process: Some(process) }, seeded(1, OWNER, at(0)))
         .await
         .unwrap()
         .session
@@ -433,7 +433,7 @@ async fn every_beginning_of_an_id_finds_all_that_begin_so() {
     for (number, project) in ["odin", "odin2", "odin-core", "od", "o", "odin-core-a", "z"].into_iter().enumerate() {
         let what = Registration { project: Project::parse(project).unwrap(), ..odin(None) };
         let record = store
-            .register(NewSession { what, process: None }, seeded(number as u64, OWNER, at(number as i64)))
+            .register(NewSession { what, agent: None, process: None }, seeded(number as u64, OWNER, at(number as i64)))
             .await
             .unwrap();
         ids.push(record.session.instance_id.to_string());

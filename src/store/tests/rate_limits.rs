@@ -20,6 +20,7 @@ fn window(name: &str, used: f64, second: i64) -> LimitWindow {
 
 fn heartbeat(account: Option<&str>, windows: Vec<LimitWindow>, second: i64) -> ReceivedReport {
     let report = ValidReport {
+        agent: None,
         sign: AgentSignal::Heartbeat,
         claude_session_uuid: Some("u-1".to_owned()),
         claude_session_path: None,

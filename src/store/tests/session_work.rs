@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::activity::{ActivityEvent, ActivitySource, ActivityState, Actor, WaitingFor};
+use crate::domain::agent::AgentName;
 use crate::domain::work::WorkUpdate;
 use crate::domain::{HistoryTables, TableState};
 
@@ -95,4 +96,30 @@ async fn work_waits_for_a_table_in_central_and_is_acknowledged_by_version() {
     store.acknowledge(settling(vec![result], 2), by(OWNER, at(6))).await.unwrap();
     let pushed = store.pending(rows(10), Skip::default()).await.unwrap();
     assert_eq!(pushed.work[0].work.snapshot.last_prompt.as_ref().unwrap().value, "second");
+}
+
+#[tokio::test]
+async fn agents_are_pushed_again_once_central_has_a_column_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let codex = NewSession { agent: Some(AgentName::Codex), ..unregistered(None) };
+    let codex = store.register(codex, seeded(8, OWNER, at(0))).await.unwrap().session.instance_id;
+    let unnamed = register(&store, 2, 0).await.session.instance_id;
+    let prompt = WorkUpdate { prompt: Some("p".to_owned()), ..WorkUpdate::default() };
+    store.record_work(unnamed.to_string(), prompt, by(OWNER, at(1))).await.unwrap();
+    let without = HistoryTables { work_has_agent: false, ..HistoryTables::ALL };
+    store.record_tables(without.clone(), at(1)).await.unwrap();
+    let pushed = store.pending(rows(10), Skip::default()).await.unwrap();
+    assert_eq!((pushed.sessions.len(), pushed.work.len()), (2, 2));
+    let result = |n: usize| {
+        let sent = pushed.work.iter().find(|work| work.work.instance_id == pushed.sessions[n].session.instance_id);
+        SessionResult { work_version: sent.map(|work| work.version), ..taken(&pushed.sessions[n]) }
+    };
+    store.acknowledge(settling(vec![result(0), result(1)], 1), by(OWNER, at(2))).await.unwrap();
+    store.record_tables(without, at(3)).await.unwrap();
+    assert_eq!(store.pending(rows(10), Skip::default()).await.unwrap().work, []);
+    store.record_tables(HistoryTables::ALL, at(4)).await.unwrap();
+    let again = store.pending(rows(10), Skip::default()).await.unwrap();
+    let again: Vec<_> = again.work.iter().map(|work| (&work.work.instance_id, work.work.agent)).collect();
+    assert_eq!(again, [(&codex, Some(AgentName::Codex))]);
 }

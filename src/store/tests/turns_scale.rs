@@ -56,7 +56,7 @@ fn odin() -> NewSession {
         resumed_from: None,
         working_dir: None,
     };
-    NewSession { what, process: None }
+    NewSession { what, agent: None, process: None }
 }
 
 /// For an operation on session `number`.
@@ -177,7 +177,7 @@ async fn spooled_requests_have_no_long_job() {
         let what = odin().what;
         let id = InstanceId::parse(&format!("odin-PS-{:06x}", 0x00f0_0000 + n)).unwrap();
         let deferred = match n % 3 {
-            0 => SpooledWrite::Register { id, what: Box::new(what), process: None },
+            0 => SpooledWrite::Register { id, session: Box::new(NewSession { what, agent: None, process: None }) },
             1 => SpooledWrite::Heartbeat { id: format!("odin-PS-{:06x}", n % 1_000), beat: Heartbeat::default() },
             _ => SpooledWrite::Close { id: format!("odin-PS-{:06x}", n % 1_000) },
         };
@@ -312,7 +312,7 @@ async fn registrations_beside_many_watched_processes_have_no_long_job() {
         for number in 0..100 {
             let what = odin().what;
             let process = Some(Process { pid: 1_000_000 + number as i32, started: 7 });
-            store.register(NewSession { what, process }, of(number)).await.unwrap();
+            store.register(NewSession { what, agent: None, process }, of(number)).await.unwrap();
         }
     };
     let (alive, ()) = tokio::join!(alive, register);

@@ -39,7 +39,7 @@ impl Shared {
     }
 
     pub(super) async fn register(&self, caller: Caller) -> Result<Record, StoreError> {
-        self.store.register(NewSession { what: odin(), process: None }, self.by(caller, at(0))).await
+        self.store.register(NewSession { what: odin(), agent: None, process: None }, self.by(caller, at(0))).await
     }
 
     pub(super) async fn append(
@@ -182,6 +182,7 @@ pub(super) const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
 
 pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&InstanceId>) -> ReceivedReport {
     let report = ValidReport {
+        agent: None,
         sign,
         claude_session_uuid: Some(uuid.to_owned()),
         claude_session_path: None,
@@ -201,7 +202,10 @@ pub(super) fn received(sign: AgentSignal, uuid: &str, promised: Option<&Instance
 }
 
 pub(super) fn drawn(id: &InstanceId) -> SpooledWrite {
-    SpooledWrite::Register { id: id.clone(), what: Box::new(odin()), process: None }
+    SpooledWrite::Register {
+        id: id.clone(),
+        session: Box::new(NewSession { what: odin(), agent: None, process: None }),
+    }
 }
 
 pub(super) const FULL: StoreError = StoreError::UserFull { uid: MALLORY.uid, share: SHARE };
@@ -243,7 +247,7 @@ async fn each_way_to_begin_a_session_is_refused_at_the_share() {
     while shared.append(&of_mallory, 500, MALLORY).await.is_ok() {}
     assert_eq!(shared.register(MALLORY).await, Err(FULL));
     let key = RequestKey::new("k".into(), "register", b"");
-    let session = NewSession { what: odin(), process: None };
+    let session = NewSession { what: odin(), agent: None, process: None };
     assert_eq!(shared.store.register_once(key, session, shared.by(MALLORY, at(1)), |_| "{}".into()).await, Err(FULL));
     assert_eq!(shared.report_agent(received(START, "u-1", None), MALLORY).await, Err(FULL));
     assert_eq!(shared.import(drawn(&id(1)), MALLORY).await, Some(Err(FULL)));

@@ -93,7 +93,7 @@ pub(super) fn push(
     let Tables { sessions, times, history, work, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     for (session, outcome) in batch.sessions.iter().zip(&mut applied) {
-        apply_work(work, session, outcome, history.tables.work == TableState::Usable, now);
+        apply_work(work, session, outcome, &history.tables, now);
     }
     let pushed = batch.sessions.iter().zip(&applied);
     let absent: BTreeSet<_> =
@@ -141,18 +141,20 @@ fn apply_work(
     rows: &mut BTreeMap<String, SessionWork>,
     session: &TimedSession,
     outcome: &mut RowOutcome,
-    is_usable: bool,
+    tables: &HistoryTables,
     now: Timestamp,
 ) {
     let Some(work) = session.work.as_deref().filter(|_| outcome.has_work()) else { return };
-    if !is_usable {
+    if tables.work != TableState::Usable {
         if *outcome == RowOutcome::Stored {
             *outcome = RowOutcome::StoredWithoutWork;
         }
         return;
     }
-    let work = SessionWork { recorded_at: work.recorded_at.min(now), ..work.clone() };
     let known = rows.get(work.instance_id.as_str());
+    let known_agent = known.and_then(|known| known.agent);
+    let agent = if tables.work_has_agent { work.agent } else { known_agent };
+    let work = SessionWork { agent, recorded_at: work.recorded_at.min(now), ..work.clone() };
     if known.is_none_or(|known| work.recorded_at >= known.recorded_at || known.recorded_at > now) {
         rows.insert(work.instance_id.to_string(), work);
     }

@@ -52,6 +52,9 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
         };
         if let Some(beside) = beside {
             *beside = state(column(row, 1)?, column(row, 2)?, false);
+            if name == WORK {
+                shapes.tables.work_has_agent = column(row, 4)?;
+            }
             continue;
         }
         let Some(kind) = RecordKind::ALL.into_iter().find(|kind| kind.table() == name) else { continue };

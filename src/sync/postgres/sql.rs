@@ -27,6 +27,7 @@ pub(super) const LEDGER_ROW: &str = statement(include_str!("sql/ledger_row.sql")
 pub(super) const UPSERT_SESSIONS: &str = statement(include_str!("sql/upsert_sessions.sql"));
 pub(super) const RESTORE_HEARTBEATS: &str = statement(include_str!("sql/restore_heartbeats.sql"));
 pub(super) const UPSERT_WORK: &str = statement(include_str!("sql/upsert_work.sql"));
+pub(super) const UPSERT_WORK_WITH_AGENT: &str = statement(include_str!("sql/upsert_work_with_agent.sql"));
 pub(super) const SESSION_OWNERS: &str = statement(include_str!("sql/session_owners.sql"));
 pub(super) const EXISTING_SESSIONS: &str = statement(include_str!("sql/existing_sessions.sql"));
 pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_sessions.sql"));

@@ -11,7 +11,7 @@ use super::pull::page::{Next, last_key, skip, timestamp, value};
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
-use crate::domain::agent::AgentKind;
+use crate::domain::agent::{AgentKind, AgentName};
 use crate::domain::mirror::{ChangePage, PullPart, PullPosition, PullQuery};
 use crate::domain::work::WorkSnapshot;
 use crate::domain::{InstanceId, SessionWork, TableState, TimedSession, Timestamp};
@@ -25,12 +25,12 @@ pub(super) async fn push(
     outcomes: &mut [RowOutcome],
 ) -> Result<(), CentralError> {
     let sent = sessions.iter().zip(outcomes.iter()).filter(|(_, outcome)| outcome.has_work());
-    let work: Vec<&SessionWork> = sent.filter_map(|(session, _)| session.work.as_deref()).collect();
+    let work: Vec<_> = sent.filter_map(|(session, _)| Some((session.work.as_deref()?, session))).collect();
     if work.is_empty() {
         return Ok(());
     }
     let stored = match host.shapes.tables.work {
-        TableState::Usable => upsert(link, &work).await?,
+        TableState::Usable => upsert(link, &work, host.shapes.tables.work_has_agent).await?,
         _ => false,
     };
     if !stored {
@@ -44,9 +44,13 @@ pub(super) async fn push(
 }
 
 /// Returns false if central does not accept the rows.
-async fn upsert(link: &mut Link, work: &[&SessionWork]) -> Result<bool, CentralError> {
+async fn upsert(
+    link: &mut Link,
+    work: &[(&SessionWork, &TimedSession)],
+    has_agent: bool,
+) -> Result<bool, CentralError> {
     link.rows(sqlx::query("SAVEPOINT work")).await?;
-    match write(link, work).await {
+    match write(link, work, has_agent).await {
         Ok(()) => {
             link.rows(sqlx::query("RELEASE SAVEPOINT work")).await?;
             Ok(true)
@@ -60,12 +64,17 @@ async fn upsert(link: &mut Link, work: &[&SessionWork]) -> Result<bool, CentralE
     }
 }
 
-async fn write(link: &mut Link, work: &[&SessionWork]) -> Result<(), CentralError> {
+async fn write(
+    link: &mut Link,
+    sessions: &[(&SessionWork, &TimedSession)],
+    has_agent: bool,
+) -> Result<(), CentralError> {
+    let work: Vec<_> = sessions.iter().map(|(work, _)| *work).collect();
     let summaries: Vec<_> = work.iter().map(|work| work.summary()).collect();
     let activities: Vec<_> = work.iter().map(|work| work.activity.as_ref()).collect();
     let snapshots: Vec<_> = work.iter().map(|work| work.snapshot.to_json()).collect();
     link.allow_for(work.iter().map(|work| work.size()).sum());
-    let query = sqlx::query(sql::UPSERT_WORK)
+    let mut query = sqlx::query(if has_agent { sql::UPSERT_WORK_WITH_AGENT } else { sql::UPSERT_WORK })
         .bind(work.iter().map(|work| work.instance_id.as_str()).collect::<Vec<_>>())
         .bind(activities.iter().map(|a| a.map(|a| a.state.as_str())).collect::<Vec<_>>())
         .bind(activities.iter().map(|a| a.and_then(|a| a.waiting_for).map(WaitingFor::as_str)).collect::<Vec<_>>())
@@ -82,6 +91,15 @@ async fn write(link: &mut Link, work: &[&SessionWork]) -> Result<(), CentralErro
         .bind(snapshots)
         .bind(work.iter().map(|work| work.recorded_at.micros()).collect::<Vec<_>>())
         .bind(work.iter().map(|work| work.activity_ended).collect::<Vec<_>>());
+    if has_agent {
+        let id = |(work, session): &(&SessionWork, &TimedSession)| {
+            session.session.claude_session_uuid.clone().filter(|_| work.agent.is_some())
+        };
+        query = query
+            .bind(work.iter().map(|work| work.agent.map(AgentName::as_str)).collect::<Vec<_>>())
+            .bind(sessions.iter().map(id).collect::<Vec<_>>())
+            .bind(summaries.iter().map(|summary| summary.agent_version.as_deref()).collect::<Vec<_>>());
+    }
     link.rows(query).await?;
     Ok(())
 }
@@ -127,6 +145,7 @@ fn read(row: &PgRow) -> Result<SessionWork, String> {
         activity: activity(row)?,
         activity_ended: value(row, 10)?,
         kind: text(6)?.as_deref().and_then(AgentKind::parse),
+        agent: text(11)?.as_deref().map(AgentName::from_foreign),
         snapshot,
         recorded_at: timestamp(row, 8)?,
     };

@@ -144,6 +144,18 @@ fn exec_records_the_exit_code_and_the_last_lines_of_stderr() {
 }
 
 #[test]
+fn exec_names_the_agent_by_its_program() {
+    let host = Host::new("odin3").started();
+    let program = host.dir().join("codex");
+    std::os::unix::fs::symlink("/bin/true", &program).unwrap();
+    host.ok(&["exec", "--project", "odin", "--", program.to_str().unwrap(), "resume"]);
+    assert_eq!(only_session(&host)["agent"], "codex");
+    let host = Host::new("odin3").started();
+    host.ok(&["exec", "--project", "odin", "--", "true"]);
+    assert_eq!(only_session(&host)["agent"], "other");
+}
+
+#[test]
 fn exec_records_as_much_of_a_failure_as_the_configuration_allows() {
     for (record, expected) in [("titles", json!({"kind": "exit", "message": ""})), ("none", Value::Null)] {
         let host = Host::new("odin3");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sessiond::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
-use sessiond::domain::agent::AgentKind;
+use sessiond::domain::agent::{AgentKind, AgentName};
 use sessiond::domain::mirror::{Continuation, PageSize, PullQuery};
 use sessiond::domain::work::{WorkSnapshot, WorkUpdate};
 use sessiond::domain::{SessionWork, TimedSession, Timestamp};
@@ -39,6 +39,7 @@ fn working(id: &str, on: &str, created: Timestamp, (at, prompt): (Timestamp, &st
         }),
         activity_ended: prompt == "ended",
         kind: Some(AgentKind::Interactive),
+        agent: Some(AgentName::Codex),
         snapshot,
         recorded_at: at,
     }));

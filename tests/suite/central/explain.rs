@@ -83,6 +83,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("unlocked_sessions", &[SESSION_ID]),
     ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),
     ("upsert_work", &[&["session_work_pkey"]]),
+    ("upsert_work_with_agent", &[&["session_work_pkey"]]),
 ];
 
 /// Enough rows that the planner prefers indexes, and no index over another by chance.

@@ -194,11 +194,12 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
             "1791000000000_merge_by_column",
             "1792000000000_guard_of_column_times",
             "1793000000000_session_work",
-            "1794000000000_rate_limits"
+            "1794000000000_rate_limits",
+            "1795000000000_agents"
         ]
     );
     let report = migrate(&options, None, false).await.unwrap();
-    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (6, Some("America/New_York")));
+    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (7, Some("America/New_York")));
     assert_eq!(migrate(&options, None, false).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 

@@ -20,6 +20,7 @@ pub fn file(index: usize) -> PathBuf {
         "1792000000000_guard_of_column_times",
         "1793000000000_session_work",
         "1794000000000_rate_limits",
+        "1795000000000_agents",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }
@@ -50,7 +51,7 @@ async fn every_state_leads_to_the_same_schema() {
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
         let report = migrate(&options(&server.url(&name)), None, false).await.unwrap();
-        assert_eq!(report.steps.len(), 9);
+        assert_eq!(report.steps.len(), 10);
         assert_eq!(migrate(&options(&server.url(&name)), None, false).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
@@ -87,7 +88,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
     let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
-    assert_eq!(report.steps.len(), 9);
+    assert_eq!(report.steps.len(), 10);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),

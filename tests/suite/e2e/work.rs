@@ -93,7 +93,7 @@ fn central_without_the_table_takes_sessions_and_gets_the_work_after_migrate() {
     let url = server.url("central");
     let odin4 = host("odin4", &url);
     odin4.ok(&["migrate", "--central-url", &url]);
-    server.psql("central", "DROP TABLE session_work; DELETE FROM sessiond_migrations WHERE version = 1793000000000");
+    server.psql("central", "DROP TABLE session_work; DELETE FROM sessiond_migrations WHERE version >= 1793000000000");
     let mut odin4 = odin4.started();
     let id = odin4.ok(&["register", "--project", "odin", "--id-only"]);
     beat(&odin4, &id, &json!({"activity": "idle"}));
@@ -107,6 +107,44 @@ fn central_without_the_table_takes_sessions_and_gets_the_work_after_migrate() {
         (server.psql("central", "SELECT activity FROM session_work") == "idle").then_some(())
     });
     assert!(!odin4.ok(&["status"]).contains("sessiond migrate"));
+}
+
+#[test]
+fn agent_is_known_on_every_machine_once_central_has_the_columns() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let odin4 = host("odin4", &url);
+    odin4.ok(&["migrate", "--central-url", &url]);
+    server.psql(
+        "central",
+        "ALTER TABLE session_work DROP COLUMN agent, DROP COLUMN agent_session_id, DROP COLUMN agent_version; \
+         DELETE FROM sessiond_migrations WHERE version >= 1795000000000",
+    );
+    let mut odin4 = odin4.started();
+    let laptop = host("laptop", &url).started();
+    let codex = ["register", "--project", "odin", "--agent", "codex", "--claude-session-uuid", "c-1", "--id-only"];
+    let id = odin4.ok(&codex);
+    let own = session(&odin4, &id).unwrap();
+    assert_eq!((&own["agent"], &own["agent_session_id"]), (&json!("codex"), &json!("c-1")));
+    assert_eq!(own["claude_session_uuid"], "c-1", "for earlier clients");
+    beat(&odin4, &id, &json!({"activity": "idle"}));
+    odin4.ok(&["sync", "--wait", "--timeout", "20"]);
+    assert!(odin4.ok(&["status"]).contains("sessiond migrate"));
+    let known = await_activity(&laptop, &id, "idle");
+    assert_eq!(known["agent"], Value::Null, "central has no column for it");
+
+    odin4.ok(&["migrate", "--central-url", &url]);
+    odin4.kill();
+    odin4.start();
+    let known = eventually("the agent is known", SOON, || session(&laptop, &id).filter(|s| s["agent"] == "codex"));
+    assert_eq!(known["agent_session_id"], "c-1");
+    let row = server.psql("central", "SELECT agent || ' ' || agent_session_id FROM session_work");
+    assert_eq!(row, "codex c-1");
+    assert!(!odin4.ok(&["status"]).contains("sessiond migrate"));
+    let list = laptop.ok(&["list", "--columns", "id,agent"]);
+    assert!(list.contains("AGENT") && list.contains("codex"), "{list}");
+    assert!(laptop.ok(&["context", &id]).contains("codex resume c-1"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 -- Returns the state of the tables for records, work and rate limits, and their shape where it differs between installations: whether the
 -- table is there; which rights this login lacks, including those on sequences of columns whose value the push does not
--- give; whether its times have no zone; whether events have a lineage; the type of checkpoints; the CHECKs of the types
+-- give; whether its times have no zone; whether events have a lineage, or work an agent; the type of checkpoints; the CHECKs of the types
 -- of events; whether this login may write sessiond_history.
 -- Rights on single columns may be enough: the push shows that.
 -- Index: of the catalog.
@@ -22,7 +22,8 @@ SELECT name, oid IS NOT NULL,
     EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.oid AND attname = 'created_at'
         AND atttypid = 'timestamp'::regtype),
     3 = (SELECT count(*) FROM pg_attribute WHERE attrelid = found.oid
-        AND attname IN ('parent_uuid', 'root_uuid', 'depth') AND NOT attisdropped),
+        AND attname = ANY (CASE name WHEN 'session_work' THEN '{agent, agent_session_id, agent_version}'::text[]
+            ELSE '{parent_uuid, root_uuid, depth}' END) AND NOT attisdropped),
     (SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = found.oid
         AND attname = 'checkpoint_type'),
     ARRAY(SELECT pg_get_constraintdef(c.oid) FROM pg_constraint c WHERE c.conrelid = found.oid AND c.contype = 'c'
