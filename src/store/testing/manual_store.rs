@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::ops::machines;
 use crate::store::recovery::integrity::Check;
 use crate::store::sqlite::change_feed::ChangeFeed;
-use crate::store::sqlite::connection::{DatabaseFiles, Durability, Options};
+use crate::store::sqlite::connection::{DatabaseFiles, Durability, Options, prepare_once};
 use crate::store::sqlite::readers::Readers;
 use crate::store::sqlite::writer;
 use crate::store::sqlite::writer::{Job, Writer};
@@ -42,7 +42,7 @@ impl Disk {
 fn connect(url: &str) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(url, flags).unwrap();
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare_once(&connection, 64).unwrap();
     connection
 }
 
