@@ -119,13 +119,12 @@ fn register(
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
         instance_type: Some(args.instance_type.clone()),
         working_dir: current_dir(),
-        agent: Some(agent_of(&args.command).as_str().to_owned()),
+        agent: agent_of(&args.command).map(|agent| agent.as_str().to_owned()),
         ..RegisterRequest::default()
     };
     let mut registered = register_with_env(client, &mut request, offline.env);
     // A daemon of an older version refuses the field.
-    if registered.as_ref().is_err_and(|error| error.code == ErrorCode::BadRequest) {
-        request.agent = None;
+    if registered.as_ref().is_err_and(|error| error.code == ErrorCode::BadRequest) && request.agent.take().is_some() {
         registered = register_with_env(client, &mut request, offline.env);
     }
     match registered {
@@ -134,10 +133,11 @@ fn register(
     }
 }
 
-/// The agent by the name of the program that is run.
-fn agent_of(command: &[OsString]) -> AgentName {
+/// The agent by the name of the program that is run. Of any other program it is not known: it may run an agent, whose
+/// hooks name it.
+fn agent_of(command: &[OsString]) -> Option<AgentName> {
     let program = command.first().and_then(|program| Path::new(program).file_name()).and_then(OsStr::to_str);
-    program.map_or(AgentName::Other, AgentName::of_program)
+    program.map(AgentName::of_program).filter(|agent| *agent != AgentName::Other)
 }
 
 /// How the program failed, as far as that may be recorded.

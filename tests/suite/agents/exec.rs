@@ -152,7 +152,7 @@ fn exec_names_the_agent_by_its_program() {
     assert_eq!(only_session(&host)["agent"], "codex");
     let host = Host::new("odin3").started();
     host.ok(&["exec", "--project", "odin", "--", "true"]);
-    assert_eq!(only_session(&host)["agent"], "other");
+    assert_eq!(only_session(&host)["agent"], Value::Null, "it may run an agent that names itself");
 }
 
 #[test]
