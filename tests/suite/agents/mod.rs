@@ -8,6 +8,7 @@ mod day;
 mod discover;
 mod discovery;
 mod exec;
+mod handoff_figure;
 mod mcp;
 mod recipes;
 mod recorded;
