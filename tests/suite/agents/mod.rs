@@ -15,3 +15,4 @@ mod recorded;
 mod reported_work;
 mod settings;
 mod spool;
+mod two_machines;
