@@ -29,6 +29,14 @@ impl Tool {
         matches!(self.request, RequestForm::Post("/v1/sessions"))
     }
 
+    /// The field in which a response that is a list is returned.
+    pub(super) const fn list_name(&self) -> &'static str {
+        match self.request {
+            RequestForm::GetList(_, name) => name,
+            _ => "result",
+        }
+    }
+
     /// Whether its response contains text that sessions recorded, rather than what the caller sent.
     pub(super) fn returns_recorded_text(&self) -> bool {
         self.read_only || matches!(self.request, RequestForm::Post("/v1/resume"))
@@ -59,6 +67,29 @@ enum RequestForm {
     GetPage(&'static str, &'static str),
     /// The session is in the path, the others are the query, after this fixed one.
     GetFromSession(&'static str, &'static str),
+    /// There are no arguments; the response is a list, which becomes the field of this name.
+    GetList(&'static str, &'static str),
+    /// More than one request, which the server makes.
+    Composed(Composed),
+}
+
+/// The tools whose results are made of several responses, or of one that is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Composed {
+    Fleet,
+    Handoff,
+}
+
+/// What a tool does with its arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ToolCall {
+    Request(ApiRequest),
+    /// The session's id, or a prefix of it.
+    Handoff(String),
+    Fleet {
+        machine: Option<String>,
+        project: Option<String>,
+    },
 }
 
 const ID: Field = Field::Text("instance_id", "The session's id, such as odin-PS-8f4a2b");
@@ -75,7 +106,7 @@ const CONTAINS: Field = Field::Text("contains", "Only records that contain this 
 const LIMIT: Field = Field::Number("limit", 1, 1000, "The most records to list");
 const OFFSET: Field = Field::Number("offset", 0, i32::MAX as i64, "How many of the newest records to skip");
 
-pub(super) const TOOLS: [Tool; 12] = [
+pub(super) const TOOLS: [Tool; 15] = [
     Tool {
         name: "mcp_meta_register_instance",
         description: "Register a session on this machine; returns its instance_id",
@@ -232,6 +263,32 @@ pub(super) const TOOLS: [Tool; 12] = [
         request: RequestForm::GetPage("/v1/sessions", "status=stale"),
         read_only: true,
     },
+    Tool {
+        name: "mcp_meta_fleet",
+        description: "Give an overview of all machines: the active sessions, those that wait for a user first, and the rate \
+                      limits",
+        fields: &[Field::Text("machine", "Only this machine"), Field::Text("project", "Only sessions of this project")],
+        required: &[],
+        request: RequestForm::Composed(Composed::Fleet),
+        read_only: true,
+    },
+    Tool {
+        name: "mcp_meta_handoff",
+        description: "Get the handoff of a session, in Markdown: its goal, what was done last, what is open and how to \
+                      continue; does not resume it",
+        fields: &[ID],
+        required: &["instance_id"],
+        request: RequestForm::Composed(Composed::Handoff),
+        read_only: true,
+    },
+    Tool {
+        name: "mcp_meta_conflicts",
+        description: "List active sessions that share a working tree, a branch or an epic, on any machines",
+        fields: &[],
+        required: &[],
+        request: RequestForm::GetList("/v1/conflicts", "conflicts"),
+        read_only: true,
+    },
 ];
 
 impl Tool {
@@ -251,11 +308,11 @@ impl Tool {
         schema
     }
 
-    /// The API request for these arguments.
+    /// What these arguments ask for.
     ///
     /// # Errors
     /// Names the argument that is missing, unknown or not allowed in a query.
-    pub(super) fn request(&self, mut arguments: Map<String, Value>) -> Result<ApiRequest, String> {
+    pub(super) fn call(&self, mut arguments: Map<String, Value>) -> Result<ToolCall, String> {
         let known = |name: &str| self.fields.iter().any(|field| field.name() == name);
         if let Some(unknown) = arguments.keys().find(|name| !known(name)) {
             return Err(format!("{unknown}: {} has no such argument", self.name));
@@ -263,11 +320,15 @@ impl Tool {
         if let Some(missing) = self.required.iter().find(|name| arguments.get(**name).is_none_or(Value::is_null)) {
             return Err(format!("{missing}: {} requires it", self.name));
         }
-        let mut session = || match arguments.remove("instance_id") {
-            Some(Value::String(id)) if !id.is_empty() => Ok(format!("/v1/sessions/{}", encode(&id))),
+        let mut id = || match arguments.remove("instance_id") {
+            Some(Value::String(id)) if !id.is_empty() => Ok(id),
             _ => Err("instance_id: it must be text".to_owned()),
         };
-        Ok(match self.request {
+        if self.returns_handoff() {
+            return id().map(ToolCall::Handoff);
+        }
+        let mut session = || id().map(|id| format!("/v1/sessions/{}", encode(&id)));
+        Ok(ToolCall::Request(match self.request {
             RequestForm::Post(path) => {
                 ApiRequest { method: "POST", target: path.to_owned(), body: Some(arguments.into()) }
             }
@@ -282,11 +343,30 @@ impl Tool {
                 let path = session()? + rest;
                 ApiRequest { method: "GET", target: query(&path, fixed, &arguments)?, body: None }
             }
-        })
+            RequestForm::GetList(path, _) => ApiRequest { method: "GET", target: path.to_owned(), body: None },
+            RequestForm::Composed(_) => {
+                let (machine, project) = (text(&arguments, "machine")?, text(&arguments, "project")?);
+                return Ok(ToolCall::Fleet { machine, project });
+            }
+        }))
+    }
+
+    /// Whether its response is a handoff.
+    pub(super) fn returns_handoff(&self) -> bool {
+        matches!(self.request, RequestForm::Composed(Composed::Handoff))
     }
 }
 
-fn query(path: &str, fixed: &str, arguments: &Map<String, Value>) -> Result<String, String> {
+/// An argument that must be text, if it is given.
+fn text(arguments: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+    match arguments.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{name}: it must be text")),
+    }
+}
+
+pub(super) fn query(path: &str, fixed: &str, arguments: &Map<String, Value>) -> Result<String, String> {
     let mut pairs: Vec<String> = Some(fixed).filter(|fixed| !fixed.is_empty()).map(str::to_owned).into_iter().collect();
     for (name, value) in arguments {
         let text = match value {
@@ -333,8 +413,33 @@ impl Field {
 mod tests {
     use super::*;
 
+    fn call(name: &str, arguments: Value) -> Result<ToolCall, String> {
+        Tool::named(name).unwrap().call(arguments.as_object().unwrap().clone())
+    }
+
     fn request(name: &str, arguments: Value) -> Result<ApiRequest, String> {
-        Tool::named(name).unwrap().request(arguments.as_object().unwrap().clone())
+        call(name, arguments).map(|call| match call {
+            ToolCall::Request(request) => request,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn composed_tools_check_their_arguments() {
+        let handoff = call("mcp_meta_handoff", json!({"instance_id": "odin"}));
+        assert_eq!(handoff, Ok(ToolCall::Handoff("odin".to_owned())));
+        let fleet = call("mcp_meta_fleet", json!({"machine": "a", "project": null}));
+        assert_eq!(fleet, Ok(ToolCall::Fleet { machine: Some("a".to_owned()), project: None }));
+        assert_eq!(request("mcp_meta_conflicts", json!({})).unwrap().target, "/v1/conflicts");
+        for (name, arguments) in [
+            ("mcp_meta_handoff", json!({})),
+            ("mcp_meta_handoff", json!({"instance_id": ""})),
+            ("mcp_meta_fleet", json!({"machine": 7})),
+            ("mcp_meta_fleet", json!({"colour": "red"})),
+            ("mcp_meta_conflicts", json!({"machine": "a"})),
+        ] {
+            assert!(call(name, arguments.clone()).is_err(), "{name}: {arguments}");
+        }
     }
 
     #[test]

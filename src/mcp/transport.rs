@@ -28,9 +28,11 @@ const MAX_QUEUED: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The methods that MCP defines. rmcp parses a request of one of them whose parameters do not fit as a custom request.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 13] = [
     "initialize",
     "ping",
+    "prompts/get",
+    "prompts/list",
     "server/discover",
     "tools/call",
     "tools/list",

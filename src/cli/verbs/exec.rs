@@ -1,11 +1,13 @@
 //! exec: runs any program as a session, for agents without hooks.
 //!
-//! The session is closed if the program succeeds; otherwise it is reported as gone, turns stale and can be resumed.
-//! Failures to report never affect the program or its exit code.
+//! The session is closed if the program succeeds; otherwise it is reported as gone, turns stale and can be resumed, and its
+//! last error is the exit code with the last lines of stderr, where these can be recorded (`stderr_tail`). Without a
+//! terminal to read from, the session is headless. Failures to report never affect the program or its exit code.
 
-use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 
@@ -18,14 +20,17 @@ use signal_hook::iterator::exfiltrator::origin::Origin;
 use signal_hook::low_level::siginfo::Cause;
 
 use super::session::{current_dir, spool_registration};
+use super::stderr_tail::StderrTail;
 use crate::claude::project;
 use crate::cli::error::CliError;
 use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
+use crate::domain::agent::{AgentKind, AgentName};
+use crate::domain::work::{Recording, WorkError, WorkUpdate};
 use crate::platform::process::{is_signal_ignored, start_time};
 use crate::spool::ClientWrite;
-use crate::wire::{AgentReport, RegisterRequest, SessionBody};
+use crate::wire::{AgentReport, ErrorCode, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
@@ -45,6 +50,9 @@ pub(crate) struct ExecArgs {
 /// The signals that are forwarded to the program. Stops and continuations are left to the shell, which sends them to
 /// both processes.
 const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// The kind of a last error that is a program's exit.
+const EXIT_ERROR: &str = "exit";
 
 /// Exit codes as in shells.
 const EXIT_NOT_FOUND: u8 = 127;
@@ -69,6 +77,7 @@ pub(crate) fn exec(
             .map_err(|error| failed("signals cannot be handled", &error))?;
     let mut command = Command::new(program);
     command.args(arguments).env("INSTANCE_ID", id).env("HOST_MACHINE", &session.host_machine);
+    let stderr = StderrTail::begin(&mut command);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -77,12 +86,18 @@ pub(crate) fn exec(
             return Ok(if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE });
         }
     };
+    // It holds the other end of the program's pipe.
+    drop(command);
     report_process(client, &session, &child, offline, out);
     let ended =
         wait_and_forward(&mut child, signals).map_err(|error| failed("waiting for the program failed", &error))?;
+    let last_lines = stderr.map(StderrTail::end).unwrap_or_default();
     match ended.success() {
         true => close(client, id, offline, out),
-        false => report(client, report_of(&session, "gone"), offline, out),
+        false => {
+            let work = failure(ended, &last_lines, offline.local.recording().unwrap_or(Recording::None));
+            report(client, AgentReport { work, ..report_of(&session, "gone") }, offline, out);
+        }
     }
     let code =
         ended.code().or_else(|| ended.signal().map(|signal| EXIT_SIGNAL_BASE + signal)).unwrap_or(EXIT_SIGNAL_BASE);
@@ -90,7 +105,7 @@ pub(crate) fn exec(
 }
 
 fn failed(what: &str, error: &io::Error) -> CliError {
-    CliError::new(crate::wire::ErrorCode::Internal, format!("{what}: {error}"), "try again")
+    CliError::new(ErrorCode::Internal, format!("{what}: {error}"), "try again")
 }
 
 fn register(
@@ -104,12 +119,38 @@ fn register(
         project: args.project.clone().unwrap_or_else(|| project::of(&here).to_string()),
         instance_type: Some(args.instance_type.clone()),
         working_dir: current_dir(),
+        agent: agent_of(&args.command).map(|agent| agent.as_str().to_owned()),
         ..RegisterRequest::default()
     };
-    match register_with_env(client, &mut request, offline.env) {
+    let mut registered = register_with_env(client, &mut request, offline.env);
+    // A daemon of an older version refuses the field.
+    if registered.as_ref().is_err_and(|error| error.code == ErrorCode::BadRequest) && request.agent.take().is_some() {
+        registered = register_with_env(client, &mut request, offline.env);
+    }
+    match registered {
         Err(error) if is_unreachable(&error) => spool_registration(request, offline, error, out),
         answer => Ok(answer?),
     }
+}
+
+/// The agent by the name of the program that is run. Of any other program it is not known: it may run an agent, whose
+/// hooks name it.
+fn agent_of(command: &[OsString]) -> Option<AgentName> {
+    let program = command.first().and_then(|program| Path::new(program).file_name()).and_then(OsStr::to_str);
+    program.map(AgentName::of_program).filter(|agent| *agent != AgentName::Other)
+}
+
+/// How the program failed, as far as that may be recorded.
+fn failure(ended: ExitStatus, last_lines: &str, recording: Recording) -> Option<WorkUpdate> {
+    let how = match (ended.code(), ended.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "it did not exit".to_owned(),
+    };
+    let message = format!("{how}\n{last_lines}").trim_end().to_owned();
+    let error = Some(WorkError { kind: EXIT_ERROR.to_owned(), message });
+    let update = WorkUpdate { error, ..WorkUpdate::default() }.limited_to(recording);
+    (!update.is_empty()).then_some(update)
 }
 
 /// Reports the program's process to the daemon, which sends heartbeats while it runs.
@@ -123,8 +164,11 @@ fn report_process(
     let pid = i32::try_from(child.id()).ok();
     let pid_started = pid.and_then(start_time);
     // A program that has already ended is not watched.
-    if pid_started.is_some() {
-        report(client, AgentReport { pid, pid_started, ..report_of(session, "beat") }, offline, out);
+    let pid = pid.filter(|_| pid_started.is_some());
+    // Whether someone sits at a terminal to read from is for the program to say.
+    let kind = (!io::stdin().is_terminal()).then(|| AgentKind::Headless.as_str().to_owned());
+    if pid.is_some() || kind.is_some() {
+        report(client, AgentReport { pid, pid_started, kind, ..report_of(session, "beat") }, offline, out);
     }
 }
 

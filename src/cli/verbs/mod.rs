@@ -21,5 +21,6 @@ pub(super) mod session;
 mod show_work;
 pub(super) mod status;
 pub(super) mod statusline;
+mod stderr_tail;
 pub(super) mod sync;
 pub(super) mod watch;

@@ -58,19 +58,23 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
     if let (false, Some(process)) = (runs, received.process) {
         session_processes::remove(op.db, Some(&id), process)?;
     }
+    // What an agent reports of its work when it ends is its last word; what it does then, it does not do any more.
+    let of_work = WorkReport {
+        agent: report.agent,
+        activity: report.activity.as_ref().filter(|_| runs),
+        update: report.work.as_ref(),
+        at: Some(report.at),
+    };
     let mut work = WorkChange::default();
+    if matches!(verdict, Resolution::Close(_) | Resolution::Abandon(_)) {
+        work = session_work::apply(op.db, &id, &of_work, received.now)?;
+    }
     if runs {
         if let Some(other) = by_process.filter(|other| other.id != id) {
             leave(op, &other.id)?;
         }
         remember(op.db, &received, &id)?;
         note_kind(op.db, &received, &id)?;
-        let of_work = WorkReport {
-            agent: report.agent,
-            activity: report.activity.as_ref(),
-            update: report.work.as_ref(),
-            at: Some(report.at),
-        };
         work = session_work::apply(op.db, &id, &of_work, received.now)?;
         promised_ids::keep(op, report.promised_id.as_ref(), &id)?;
         if let Some(observed) = &report.limits {

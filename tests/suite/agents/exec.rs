@@ -107,28 +107,187 @@ fn agent_with_hooks_under_exec_is_one_session() {
     child.wait().unwrap();
 }
 
+/// What the session's work says of its last error.
+fn last_error(host: &Host) -> Value {
+    let id = only_session(host)["instance_id"].as_str().unwrap().to_owned();
+    host.ask("GET", &format!("/v1/sessions/{id}/work"), None).1["last_error"]["value"].clone()
+}
+
+#[test]
+fn exec_records_the_exit_code_and_the_last_lines_of_stderr() {
+    const SECRET: &str = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    let script = format!(
+        "for n in $(seq 30); do echo line $n >&2; done; echo key {SECRET} >&2; printf 'no\\033[2J end' >&2; exit 3"
+    );
+    let host = Host::new("odin3").started();
+    let output = host.verb(&["exec", "--project", "odin", "--", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let passed_on = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        passed_on.starts_with("line 1\n") && passed_on.contains(SECRET) && passed_on.ends_with("no\u{1b}[2J end"),
+        "{passed_on}"
+    );
+    let error = last_error(&host);
+    let message = error["message"].as_str().unwrap();
+    assert_eq!(error["kind"], "exit", "{error}");
+    assert!(message.starts_with("exit code 3\nline 2") && message.ends_with("no end"), "{message}");
+    assert!(!message.contains(SECRET) && !message.contains('\u{1b}') && !message.contains("line 1\n"), "{message}");
+    let session = only_session(&host);
+    assert_eq!((&session["kind"], &session["status"]), (&json!("headless"), &json!("stale")), "{session}");
+
+    let killed = Host::new("odin3").started();
+    killed.verb(&["exec", "--project", "odin", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(last_error(&killed)["message"], "killed by signal 9");
+    let fine = Host::new("odin3").started();
+    fine.verb(&["exec", "--project", "odin", "--", "sh", "-c", "echo a warning >&2"]);
+    assert_eq!((last_error(&fine), only_session(&fine)["kind"].clone()), (Value::Null, json!("headless")));
+}
+
+#[test]
+fn exec_names_the_agent_by_its_program() {
+    let host = Host::new("odin3").started();
+    let program = host.dir().join("codex");
+    std::os::unix::fs::symlink("/bin/true", &program).unwrap();
+    host.ok(&["exec", "--project", "odin", "--", program.to_str().unwrap(), "resume"]);
+    assert_eq!(only_session(&host)["agent"], "codex");
+    let host = Host::new("odin3").started();
+    host.ok(&["exec", "--project", "odin", "--", "true"]);
+    assert_eq!(only_session(&host)["agent"], Value::Null, "it may run an agent that names itself");
+}
+
+#[test]
+fn exec_records_as_much_of_a_failure_as_the_configuration_allows() {
+    for (record, expected) in [("titles", json!({"kind": "exit", "message": ""})), ("none", Value::Null)] {
+        let host = Host::new("odin3");
+        host.configure(&format!("[agents]\nrecord = \"{record}\"\n"));
+        let host = host.started();
+        host.verb(&["exec", "--project", "odin", "--", "sh", "-c", "echo why >&2; exit 3"]);
+        assert_eq!(last_error(&host), expected, "{record}");
+        assert_eq!(only_session(&host)["status"], "stale");
+    }
+}
+
+#[test]
+fn exec_without_a_daemon_spools_the_failure() {
+    let mut host = Host::new("odin3");
+    let output = host.verb(&["exec", "--project", "odin", "--", "sh", "-c", "echo why >&2; exit 3"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    host.start();
+    eventually("it is imported", SOON, || {
+        (host.ask("GET", "/v1/sessions", None).1["total_count"] == 1
+            && last_error(&host)["message"] == "exit code 3\nwhy")
+            .then_some(())
+    });
+}
+
+#[test]
+fn stderr_is_passed_on_byte_by_byte() {
+    let host = Host::new("odin3").started();
+    // More than a pipe holds, with every byte there is, and no line break at the end.
+    let script = "i=0; while [ $i -lt 40 ]; do head -c 8000 /dev/urandom; i=$((i+1)); done | tee copy >&2";
+    let mut command = host.sessiond();
+    command.current_dir(host.dir()).args(["exec", "--project", "odin", "--", "sh", "-c", script]);
+    let output = feed(command, b"");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr == std::fs::read(host.dir().join("copy")).unwrap(), "{} bytes arrived", output.stderr.len());
+}
+
+#[test]
+fn order_of_stdout_and_stderr_in_one_file_stays() {
+    let host = Host::new("odin3").started();
+    let path = host.dir().join("output");
+    let log = std::fs::File::create(&path).unwrap();
+    let script = "for n in $(seq 50); do echo out $n; echo err $n >&2; done; exit 3";
+    let mut command = host.sessiond();
+    command.args(["exec", "--project", "odin", "--", "sh", "-c", script]);
+    let status = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+    let expected: String = (1..=50).map(|n| format!("out {n}\nerr {n}\n")).collect();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), expected);
+    assert_eq!(last_error(&host)["message"], "exit code 3", "what it wrote is not known");
+}
+
+#[test]
+fn process_that_the_program_leaves_behind_keeps_its_stderr() {
+    let host = Host::new("odin3").started();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // The one that is left waits until exec has ended.
+    let go = host.dir().join("go");
+    let script =
+        format!("(until [ -e '{}' ]; do sleep 0.05; done; echo later >&2) & echo now >&2; exit 3", go.display());
+    let mut command = host.sessiond();
+    command.args(["exec", "--project", "odin", "--", "sh", "-c", &script]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    drop(command);
+    assert_eq!(child.wait().unwrap().code(), Some(3), "exec does not wait for it");
+    std::fs::write(&go, "").unwrap();
+    let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+    assert_eq!(lines, ["now", "later"]);
+    assert_eq!(last_error(&host)["message"], "exit code 3\nnow");
+}
+
+#[test]
+fn program_notices_that_nobody_reads_its_stderr() {
+    let host = Host::new("odin3").started();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = host.sessiond();
+    let script = "trap '' PIPE; until ! echo x >&2; do :; done; exit 7";
+    command.args(["exec", "--project", "odin", "--", "sh", "-c", script]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    drop(command);
+    let code = eventually("it ends", SOON, || child.try_wait().unwrap());
+    assert_eq!(code.code(), Some(7));
+}
+
+/// Runs a command line in a terminal. `None`: there is no `script`.
+fn in_terminal(host: &Host, line: &str) -> Option<std::process::Child> {
+    let command = host.sessiond();
+    let environment: Vec<_> = command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-qfec", line, "/dev/null"]).env_clear().envs(environment).env("SHELL", "/bin/sh");
+    terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()
+}
+
+fn exec_line(script: &str) -> String {
+    format!("{} exec --project odin -- sh -c '{}'", env!("CARGO_BIN_EXE_sessiond"), script.replace('\'', "'\\''"))
+}
+
+#[test]
+fn terminal_is_left_to_the_program() {
+    let host = Host::new("odin3").started();
+    let Some(terminal) =
+        in_terminal(&host, &exec_line("test -t 0 && test -t 1 && test -t 2 && echo all; echo why >&2; exit 3"))
+    else {
+        return skip("terminal_is_left_to_the_program", "script, to make a terminal");
+    };
+    let output = terminal.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("all"), "{output:?}");
+    assert_eq!(last_error(&host)["message"], "exit code 3");
+    assert_eq!(only_session(&host)["kind"], Value::Null);
+}
+
 /// A terminal sends Ctrl-C to all processes in its foreground; the program must not get it a second time from us.
 #[test]
 fn terminal_signal_arrives_once() {
     let host = Host::new("odin3").started();
-    let script = "trap 'n=x$n' INT; echo ready; read a; read b; echo \"n=$n.\"";
-    let line =
-        format!("{} exec --project odin -- sh -c '{}'", env!("CARGO_BIN_EXE_sessiond"), script.replace('\'', "'\\''"));
-    let command = host.sessiond();
-    let environment: Vec<_> = command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
-    let mut terminal = std::process::Command::new("script");
-    terminal.args(["-qfec", &line, "/dev/null"]).env_clear().envs(environment).env("SHELL", "/bin/sh");
-    let Ok(mut terminal) = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+    // Signals that another process sends are passed on, in order: once USR1 has arrived, a second INT would have, too.
+    let script = "trap 'n=x$n; echo interrupted' INT; trap 'echo marked' USR1; echo ready $PPID; \
+        until [ \"$a\" = end ]; do read a; done; echo \"n=$n.\"";
+    let Some(mut terminal) = in_terminal(&host, &exec_line(script)) else {
         return skip("terminal_signal_arrives_once", "script, to make a terminal");
     };
     let mut stdin = terminal.stdin.take().unwrap();
     let mut lines = BufReader::new(terminal.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.by_ref().any(|line| line.contains("ready")));
+    let mut line_with = |text: &str| lines.find(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text}"));
+    let ready = line_with("ready ");
+    let exec = ready.split_whitespace().last().and_then(|pid| Pid::from_raw(pid.parse().ok()?)).unwrap();
     stdin.write_all(b"\x03").unwrap();
-    // What is tested is that nothing more comes.
-    std::thread::sleep(Duration::from_millis(300));
-    stdin.write_all(b"a\nb\n").unwrap();
-    let counted = lines.find(|line| line.contains("n=")).unwrap();
+    line_with("interrupted");
+    kill_process(exec, Signal::USR1).unwrap();
+    line_with("marked");
+    stdin.write_all(b"end\n").unwrap();
+    let counted = line_with("n=");
     assert!(counted.contains("n=x."), "{counted}");
     drop(stdin);
     terminal.wait().unwrap();

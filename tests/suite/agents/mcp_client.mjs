@@ -19,7 +19,7 @@ async function session(client) {
     };
     for (const name of ["register_instance", "heartbeat", "list_instances", "get_instance_details", "resume_instance",
         "emit_event", "query_events", "log_command", "search_commands", "create_checkpoint", "get_checkpoint",
-        "list_stale_instances"]) {
+        "list_stale_instances", "fleet", "handoff", "conflicts"]) {
         assert.ok(names.includes(`mcp_meta_${name}`), name);
     }
     const registered = await call("register_instance", { project: "odin", current_epic: "003" });
@@ -63,12 +63,21 @@ async function session(client) {
     }
     assert.match((await call("resume_instance", { hint: instance_id })).error, /active/);
 
+    const fleet = await call("fleet", { project: "odin" });
+    assert.ok(fleet.sessions.some((one) => one.instance_id === instance_id));
+    const handoff = await call("handoff", { instance_id });
+    assert.ok(handoff.handoff.startsWith(`# Handoff of ${instance_id}`));
+    assert.deepEqual((await call("conflicts")).conflicts, []);
+    assert.equal((await client.listPrompts()).prompts[0].name, "handoff");
+    const { messages } = await client.getPrompt({ name: "handoff", arguments: { instance_id } });
+    assert.ok(messages[0].content.text.includes(instance_id));
+
     const { resources } = await client.listResources();
     const resource = resources.find((one) => one.name === instance_id);
     const { contents } = await client.readResource({ uri: resource.uri });
     assert.equal(JSON.parse(contents[0].text).instance_id, instance_id);
     await assert.rejects(client.readResource({ uri: "sessiond://sessions/nobody" }));
-    assert.equal((await client.listResourceTemplates()).resourceTemplates.length, 1);
+    assert.equal((await client.listResourceTemplates()).resourceTemplates.length, 2);
     await client.close();
 }
 
