@@ -66,6 +66,9 @@ pub fn of(event: HookEvent, input: &Input, recording: Recording) -> Option<WorkU
             WorkUpdate { compact_summary, ..WorkUpdate::default() }
         }
         HookEvent::PostToolUse => used_tool(input),
+        HookEvent::PreToolUse | HookEvent::PermissionRequest => {
+            WorkUpdate { answer: asked_by_tool(input), ..WorkUpdate::default() }
+        }
         HookEvent::PostToolUseFailure => WorkUpdate { error: failed_tool(input), ..WorkUpdate::default() },
         _ => WorkUpdate::default(),
     };
@@ -107,6 +110,22 @@ fn used_tool(input: &Input) -> WorkUpdate {
         files: files.into_iter().take(MAX_FILES).map(without_secrets).collect(),
         todos: todos.map(|todos| todos.iter().take(MAX_TODOS).filter_map(todo).collect()),
         ..WorkUpdate::default()
+    }
+}
+
+/// The plan that is to be approved, or the questions to the user: the last that the agent said, should it end here.
+fn asked_by_tool(input: &Input) -> Option<String> {
+    if input.text("agent_id").is_some() {
+        return None;
+    }
+    match input.text("tool_name")? {
+        "ExitPlanMode" => input.at(&["tool_input", "plan"])?.as_str().map(without_secrets),
+        "AskUserQuestion" => {
+            let questions = input.at(&["tool_input", "questions"])?.as_array()?.iter();
+            let texts: Vec<_> = questions.filter_map(|asked| asked.get("question")?.as_str()).collect();
+            Some(without_secrets(&texts.join("\n"))).filter(|text| !text.is_empty())
+        }
+        _ => None,
     }
 }
 

@@ -48,6 +48,25 @@ fn recorded_events_say_what_the_work_is() {
 }
 
 #[test]
+fn plan_and_questions_are_the_last_that_was_said() {
+    let of = |event: HookEvent, tool: &str, input: Value| {
+        full(event, &json!({"tool_name": tool, "tool_input": input})).answer
+    };
+    let plan = json!({"plan": "1. Measure.\n2. Mend."});
+    assert_eq!(of(HookEvent::PermissionRequest, "ExitPlanMode", plan).as_deref(), Some("1. Measure.\n2. Mend."));
+    let asked = json!({"questions": [{"question": "Which colour?"}, {"question": "How large?"}, 7]});
+    assert_eq!(
+        of(HookEvent::PreToolUse, "AskUserQuestion", asked.clone()).as_deref(),
+        Some("Which colour?\nHow large?")
+    );
+    for (tool, input) in [("Bash", asked), ("ExitPlanMode", json!({"plan": 7})), ("AskUserQuestion", json!({}))] {
+        assert_eq!(of(HookEvent::PermissionRequest, tool, input), None, "{tool}");
+    }
+    let titles = json!({"tool_name": "ExitPlanMode", "tool_input": {"plan": "p"}});
+    assert_eq!(update(HookEvent::PermissionRequest, &titles, Recording::Titles), None);
+}
+
+#[test]
 fn status_line_says_title_model_and_cost() {
     let of = |version: &str, at: usize| {
         let line = recorded(version, "statusline")[at].to_string();
