@@ -5,7 +5,7 @@
 //! does not reach the daemon by then is left in the spool, and the answer is made from the session cache. Failures are
 //! lines in `hooks.log`, which `sessiond doctor` shows.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write as _};
@@ -52,6 +52,8 @@ pub(super) struct AgentReporter<'a> {
     owns_environment: bool,
     /// How much of the work may be recorded, once that is known.
     recording: OnceCell<Recording>,
+    /// Identifies the rate limits that the status line shows.
+    shown_limits: Cell<Option<u64>>,
 }
 
 /// The agent's session after a report was sent or spooled.
@@ -79,6 +81,7 @@ impl<'a> AgentReporter<'a> {
             name: AgentName::ClaudeCode,
             owns_environment: true,
             recording: OnceCell::new(),
+            shown_limits: Cell::default(),
         }
     }
 
@@ -93,6 +96,13 @@ impl<'a> AgentReporter<'a> {
 
     pub(super) fn recording(&self) -> Recording {
         *self.recording.get_or_init(|| self.read_recording())
+    }
+
+    /// Whether these rate limits were shown by the last status line of this conversation already.
+    pub(super) fn are_shown_again(&self, uuid: Option<&str>, shown: Option<u64>) -> bool {
+        self.shown_limits.set(shown);
+        let cached = self.cache.as_ref().zip(uuid).and_then(|(cache, uuid)| cache.get(uuid));
+        shown.is_some() && cached.and_then(|session| session.shown_limits) == shown
     }
 
     /// A configuration that cannot be read may forbid everything.
@@ -226,6 +236,7 @@ impl<'a> AgentReporter<'a> {
                 context_percent: 0,
                 process,
                 told_conflicts: Vec::new(),
+                shown_limits: None,
             }
         })
     }
@@ -273,6 +284,8 @@ impl<'a> AgentReporter<'a> {
         if report.sign == "end" {
             cache.remove(&conversation);
         } else {
+            let shown = self.shown_limits.get().or_else(|| cache.get(&conversation)?.shown_limits);
+            let known = CachedSession { shown_limits: shown, ..known };
             self.store_in_cache(&conversation, &known);
         }
         if report.sign == "start" {
