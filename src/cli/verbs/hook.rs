@@ -25,7 +25,7 @@ use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, CheckpointRequest, EventRequest};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond hook --agent codex SessionStart")]
+#[command(after_help = "Example: echo '{}' | sessiond hook --agent codex SessionStart")]
 pub(crate) struct HookArgs {
     /// The agent that runs it: claude-code, codex, opencode, cursor, copilot, gemini or other [default: claude-code]
     // Any text is accepted, and none.

@@ -19,13 +19,13 @@ use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest, SessionBody};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
 pub(crate) struct ResumeArgs {
-    /// An id, its last 4 to 6 characters, an epic or a project [default: the session with the newest heartbeat]
+    /// An id, the last 4 to 6 characters of one, an epic or a project [default: the session with the newest heartbeat]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub hint: Option<String>,
-    /// Choose the candidate of this number
+    /// Choose this one of the numbered sessions that the same call listed before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
     pub choose: Option<i64>,
-    /// Continue also a closed session, if the hint is its whole id
+    /// Continue a closed session too, if the hint is its whole id
     #[arg(long)]
     pub closed: bool,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(crate) struct ResumeArgs {
     /// Print the session and its context as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a handoff as Markdown; the id goes to stderr
+    /// Print the context as Markdown for another agent; the id goes to stderr
     #[arg(long, conflicts_with = "json")]
     pub handoff: bool,
 }
@@ -50,7 +50,7 @@ pub(crate) struct ContextArgs {
     /// Print the context as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a handoff as Markdown
+    /// Print it as Markdown for another agent
     #[arg(long, conflicts_with = "json")]
     pub handoff: bool,
 }
