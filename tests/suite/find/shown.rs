@@ -75,7 +75,7 @@ fn session_registered_offline_is_resumed_elsewhere_offline() {
         "odin4",
         "mend the deployment",
         "003",
-        "ssh odin4 -t 'cd",
+        "ssh odin4 -t \"cd",
         "/srv/my app",
         "claude --resume c0ffee",
     ] {
