@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::activity::ActivityTracker;
 use crate::domain::work::WorkSnapshot;
-use crate::domain::{InstanceId, SessionWork, Timestamp, WorkSummary};
+use crate::domain::{InstanceId, Reason, SessionWork, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 
 /// The work of one of this host's sessions.
@@ -48,7 +48,7 @@ fn parsed<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Bug(error.to_string()))
+    serde_json::to_string(value).map_err(|error| StoreError::Bug(Reason::from(error.to_string()).caused_by(error)))
 }
 
 /// Writes only when the newest event happened.
