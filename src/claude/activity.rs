@@ -62,7 +62,16 @@ pub fn of(event: HookEvent, input: &Input) -> Option<ActivityReport> {
             "manual" => state(ActivityState::Idle),
             _ => return None,
         },
-        HookEvent::SessionEnd => return None,
+        // What it waited for is over; it changes nothing else.
+        HookEvent::SubagentStop if input.text("agent_id").is_some() => of_agent(state(ActivityState::Working), input),
+        HookEvent::SessionEnd
+        | HookEvent::SubagentStart
+        | HookEvent::SubagentStop
+        | HookEvent::TaskCreated
+        | HookEvent::TaskCompleted
+        | HookEvent::CwdChanged
+        | HookEvent::WorktreeCreate
+        | HookEvent::WorktreeRemove => return None,
     })
 }
 
@@ -186,7 +195,7 @@ pub fn error_kind(input: &Input) -> String {
     let named = error.and_then(|error| error.as_str().or_else(|| error.get("type").and_then(Value::as_str)));
     let kind = named.map(str::trim).filter(|kind| !kind.is_empty()).unwrap_or("unknown");
     let message = input.text("last_assistant_message").unwrap_or_default();
-    match (kind, by_message(message)) {
+    match (kind, error_by_message(message)) {
         ("overloaded_error", _) | ("server_error", Some("overloaded")) => "overloaded".to_owned(),
         ("unknown", Some(known)) => known.to_owned(),
         (kind, _) => kind.chars().take(MAX_ID).collect(),
@@ -194,7 +203,7 @@ pub fn error_kind(input: &Input) -> String {
 }
 
 /// The kind by the message of an error of the API, such as `API Error: 529 Overloaded`.
-fn by_message(message: &str) -> Option<&'static str> {
+pub fn error_by_message(message: &str) -> Option<&'static str> {
     let head: String = message.chars().take(500).collect::<String>().to_ascii_lowercase();
     let has_status = |status: &str| head.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == status);
     if has_status("529") || head.contains("overloaded") {

@@ -13,7 +13,7 @@ use crate::wire::AgentReport;
 
 /// The fields of events that are read, besides those that identify other agents.
 pub fn wanted() -> Vec<&'static str> {
-    let own = ["session_id", "transcript_path", "cwd", "source", "reason", "custom_instructions"];
+    let own = ["session_id", "transcript_path", "cwd", "new_cwd", "source", "reason", "custom_instructions"];
     [&own[..], &activity::WANTED, &work::WANTED].concat()
 }
 
@@ -33,13 +33,21 @@ pub enum HookEvent {
     PreCompact,
     PostCompact,
     SessionEnd,
+    SubagentStop,
+    TaskCreated,
+    TaskCompleted,
+    CwdChanged,
     ElicitationResult,
     PermissionDenied,
+    SubagentStart,
+    WorktreeCreate,
+    WorktreeRemove,
 }
 
 impl HookEvent {
-    /// Those for which a hook is installed. What the others tell follows from these.
-    pub const INSTALLED: [Self; 13] = [
+    /// Those for which a hook is installed. What the others say follows from these, except for WorktreeCreate and
+    /// WorktreeRemove: a hook of them replaces what Claude Code itself does.
+    pub const INSTALLED: [Self; 17] = [
         Self::SessionStart,
         Self::UserPromptSubmit,
         Self::PreToolUse,
@@ -53,10 +61,14 @@ impl HookEvent {
         Self::PreCompact,
         Self::PostCompact,
         Self::SessionEnd,
+        Self::SubagentStop,
+        Self::TaskCreated,
+        Self::TaskCompleted,
+        Self::CwdChanged,
     ];
 
     /// All of them; the installed ones first, in their order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::SessionStart,
         Self::UserPromptSubmit,
         Self::PreToolUse,
@@ -70,15 +82,22 @@ impl HookEvent {
         Self::PreCompact,
         Self::PostCompact,
         Self::SessionEnd,
+        Self::SubagentStop,
+        Self::TaskCreated,
+        Self::TaskCompleted,
+        Self::CwdChanged,
         Self::ElicitationResult,
         Self::PermissionDenied,
+        Self::SubagentStart,
+        Self::WorktreeCreate,
+        Self::WorktreeRemove,
     ];
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
     }
 
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::SessionStart => "SessionStart",
             Self::UserPromptSubmit => "UserPromptSubmit",
@@ -93,8 +112,15 @@ impl HookEvent {
             Self::PreCompact => "PreCompact",
             Self::PostCompact => "PostCompact",
             Self::SessionEnd => "SessionEnd",
+            Self::SubagentStop => "SubagentStop",
+            Self::TaskCreated => "TaskCreated",
+            Self::TaskCompleted => "TaskCompleted",
+            Self::CwdChanged => "CwdChanged",
             Self::ElicitationResult => "ElicitationResult",
             Self::PermissionDenied => "PermissionDenied",
+            Self::SubagentStart => "SubagentStart",
+            Self::WorktreeCreate => "WorktreeCreate",
+            Self::WorktreeRemove => "WorktreeRemove",
         }
     }
 
@@ -113,7 +139,8 @@ impl HookEvent {
 
     /// The report of this event, without the work.
     pub fn report(self, input: &Input, env: Env<'_>) -> AgentReport {
-        let agent = reporting_agent(input, input.text("cwd"), env);
+        let folder = input.text("new_cwd").filter(|_| self == Self::CwdChanged).or_else(|| input.text("cwd"));
+        let agent = reporting_agent(input, folder, env);
         let (sign, source) = match self {
             // A source that a later version introduces starts a session like any other.
             Self::SessionStart => ("start", input.text("source").and_then(known_source)),

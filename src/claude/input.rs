@@ -42,6 +42,11 @@ impl Input {
         Self { fields, complaint }
     }
 
+    /// The input of an agent whose fields were brought under other names.
+    pub const fn of_fields(fields: Map<String, Value>) -> Self {
+        Self { fields, complaint: None }
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
     }

@@ -36,6 +36,13 @@ pub fn of(input: &Input, recording: Recording, env: Env<'_>, now: Timestamp) -> 
     (!windows.is_empty()).then(|| LimitsReport { account: account(recording, env), windows })
 }
 
+/// Identifies what a status line shows of the limits, and the requests to the model before it: the same once more is no new
+/// observation, but an idle agent that draws its status line again. `None`: the status line does not tell.
+pub fn observation(input: &Input) -> Option<u64> {
+    let requests = input.at(&["cost", "total_api_duration_ms"]).filter(|duration| duration.is_number())?;
+    Some(fnv1a(&format!("{requests} {}", input.at(&[WANTED])?)))
+}
+
 fn windows(limits: &Value, now: Timestamp) -> Vec<WindowReport> {
     let all = limits.as_object().into_iter().flatten();
     let known = all.filter_map(|(name, window)| {
@@ -167,6 +174,20 @@ mod tests {
         }
         let over = windows_of(r#"{"five_hour": {"used_percentage": 250, "resets_at": null}}"#);
         assert_eq!(over[0].1, Some(100.0), "all of it is used");
+    }
+
+    #[test]
+    fn same_limits_are_observed_anew_after_a_request() {
+        let of = |cost: &str, used: u8| {
+            let text = format!(r#"{{"cost": {cost}, "rate_limits": {{"five_hour": {{"used_percentage": {used}}}}}}}"#);
+            observation(&Input::read(text.as_bytes(), &[WANTED, "cost"]))
+        };
+        let first = of(r#"{"total_api_duration_ms": 100}"#, 7);
+        assert!(first.is_some());
+        assert_eq!(first, of(r#"{"total_api_duration_ms": 100, "total_duration_ms": 5}"#, 7), "drawn again");
+        assert_ne!(first, of(r#"{"total_api_duration_ms": 101}"#, 7));
+        assert_ne!(first, of(r#"{"total_api_duration_ms": 100}"#, 8));
+        assert_eq!((of("{}", 7), of("7", 7), of(r#"{"total_api_duration_ms": null}"#, 7)), (None, None, None));
     }
 
     #[test]

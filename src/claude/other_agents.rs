@@ -1,13 +1,16 @@
 //! Recognises other agents that run the hooks of Claude Code's settings or inherit its variables. Their events are not
-//! reported.
+//! reported, except for Cursor's: the others have hooks of their own.
 
 use super::input::Input;
 use crate::platform::default_paths::Env;
 
+/// Cursor, whose events are reported as its own.
+pub const CURSOR: &str = "Cursor";
+
 /// Fields that Claude Code does not send with these events, and the agents that do.
 const FIELDS: &[(&str, &str)] = &[
-    ("cursor_version", "Cursor"),
-    ("conversation_id", "Cursor"),
+    ("cursor_version", CURSOR),
+    ("conversation_id", CURSOR),
     ("turn_id", "Codex"),
     ("thread-id", "Codex"),
     ("timestamp", "Gemini CLI or Copilot CLI"),
@@ -23,7 +26,7 @@ const FOLDERS: &[(&str, &str)] = &[
     (".codex", "Codex"),
     (".gemini", "Gemini CLI"),
     (".copilot", "Copilot CLI"),
-    (".cursor", "Cursor"),
+    (".cursor", CURSOR),
     (".qwen", "Qwen Code"),
     (".factory", "Droid"),
     (".grok", "Grok"),
@@ -35,8 +38,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("gemini", "Gemini CLI"),
     ("copilot", "Copilot CLI"),
     ("opencode", "opencode"),
-    ("cursor-agent", "Cursor"),
-    ("Cursor", "Cursor"),
+    ("cursor-agent", CURSOR),
+    ("Cursor", CURSOR),
     ("qwen", "Qwen Code"),
     ("droid", "Droid"),
     ("grok", "Grok"),
@@ -45,7 +48,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// Variables of other agents. A Claude Code that one of them runs inherits them.
 const VARIABLES: &[(&str, &str)] = &[
-    ("CURSOR_VERSION", "Cursor"),
+    ("CURSOR_VERSION", CURSOR),
     ("CODEX_MANAGED_BY_NPM", "Codex"),
     ("CODEX_MANAGED_PACKAGE_ROOT", "Codex"),
     ("CODEX_THREAD_ID", "Codex"),
@@ -113,7 +116,7 @@ mod tests {
         assert_eq!(from(claude, None, &["COPILOT_CLI", "CLAUDE_PROJECT_DIR"]), Some("Copilot CLI"));
         assert_eq!(from(claude, Some("codex"), &["CLAUDE_CODE_ENTRYPOINT"]), Some("Codex"), "Codex inside of Claude");
         let cursor = r#"{"session_id": "s", "conversation_id": "s", "cursor_version": "2.1", "cwd": "/w"}"#;
-        assert_eq!(from(cursor, Some("claude"), &["CLAUDE_CODE_ENTRYPOINT"]), Some("Cursor"));
+        assert_eq!(from(cursor, Some("claude"), &["CLAUDE_CODE_ENTRYPOINT"]), Some(CURSOR));
         let codex = r#"{"session_id": "s", "transcript_path": "/home/me/.codex/sessions/rollout-s.jsonl"}"#;
         assert_eq!(from(codex, None, &[]), Some("Codex"));
     }

@@ -31,6 +31,9 @@ pub struct CachedSession {
     /// The sessions at the same place of which the agent was told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told_conflicts: Vec<String>,
+    /// Identifies the rate limits that its status line showed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_limits: Option<u64>,
 }
 
 impl CachedSession {
@@ -45,6 +48,7 @@ impl CachedSession {
             context_percent: session.context_percent,
             process,
             told_conflicts: Vec::new(),
+            shown_limits: None,
         }
     }
 
@@ -157,6 +161,7 @@ mod tests {
             context_percent: 42,
             process: Some((7, 99)),
             told_conflicts: vec!["my-app-PS-8f4a2c".into()],
+            shown_limits: Some(u64::MAX),
         };
         assert_eq!(cache.get("../x"), None);
         cache.store("../x", &known).unwrap();

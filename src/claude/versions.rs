@@ -58,17 +58,24 @@ impl Version {
 const fn first_version(event: HookEvent) -> Version {
     match event {
         HookEvent::PreToolUse | HookEvent::PostToolUse | HookEvent::Stop | HookEvent::Notification => Version(1, 0, 38),
+        HookEvent::SubagentStop => Version(1, 0, 41),
         HookEvent::PreCompact => Version(1, 0, 48),
         HookEvent::UserPromptSubmit => Version(1, 0, 54),
         HookEvent::SessionStart => Version(1, 0, 62),
         HookEvent::SessionEnd => Version(1, 0, 85),
+        HookEvent::SubagentStart => Version(2, 0, 43),
         HookEvent::PermissionRequest => Version(2, 0, 45),
+        HookEvent::TaskCompleted => Version(2, 1, 33),
         HookEvent::PostCompact => Version(2, 1, 75),
         HookEvent::Elicitation | HookEvent::ElicitationResult => Version(2, 1, 76),
         HookEvent::StopFailure => Version(2, 1, 78),
         HookEvent::PermissionDenied => Version(2, 1, 89),
         // No version is documented.
-        HookEvent::PostToolUseFailure => FIRST_WARNING_VERSION,
+        HookEvent::PostToolUseFailure
+        | HookEvent::TaskCreated
+        | HookEvent::CwdChanged
+        | HookEvent::WorktreeCreate
+        | HookEvent::WorktreeRemove => FIRST_WARNING_VERSION,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::redact;
 use crate::domain::work::{MAX_FILES, MAX_TODOS, Recording, Todo, TodoStatus, WorkError, WorkUpdate};
 
 /// The fields of events that are read.
-pub const WANTED: [&str; 9] = [
+pub const WANTED: [&str; 10] = [
     "prompt",
     "last_assistant_message",
     "compact_summary",
@@ -22,6 +22,7 @@ pub const WANTED: [&str; 9] = [
     "tool_input",
     "model",
     "session_title",
+    "task_subject",
 ];
 
 /// The fields of the status line that are read.
@@ -43,10 +44,12 @@ pub fn of(event: HookEvent, input: &Input, recording: Recording) -> Option<WorkU
         HookEvent::SessionStart => WorkUpdate {
             cleared: input.text("source") == Some("clear"),
             model: input.text("model").map(without_secrets),
+            agent_version: input.text("agent_version").map(without_secrets),
             title,
             ..WorkUpdate::default()
         },
         HookEvent::UserPromptSubmit => WorkUpdate {
+            model: input.text("model").map(without_secrets),
             prompt: input.text("prompt").filter(|prompt| is_by_user(prompt)).map(without_secrets),
             title,
             ..WorkUpdate::default()
@@ -65,6 +68,12 @@ pub fn of(event: HookEvent, input: &Input, recording: Recording) -> Option<WorkU
             let compact_summary = input.text("compact_summary").map(without_secrets);
             WorkUpdate { compact_summary, ..WorkUpdate::default() }
         }
+        HookEvent::TaskCreated | HookEvent::TaskCompleted => {
+            let is_done = event == HookEvent::TaskCompleted;
+            let status = if is_done { TodoStatus::Completed } else { TodoStatus::Pending };
+            let task = input.text("task_subject").map(|text| Todo { text: without_secrets(text), status });
+            WorkUpdate { changed_todos: task.into_iter().collect(), ..WorkUpdate::default() }
+        }
         HookEvent::PostToolUse => used_tool(input),
         HookEvent::PreToolUse | HookEvent::PermissionRequest => {
             WorkUpdate { answer: asked_by_tool(input), ..WorkUpdate::default() }
@@ -73,6 +82,13 @@ pub fn of(event: HookEvent, input: &Input, recording: Recording) -> Option<WorkU
         _ => WorkUpdate::default(),
     };
     finished(update, recording)
+}
+
+/// The title that an event without further meaning has.
+pub fn of_title(input: &Input, recording: Recording) -> Option<WorkUpdate> {
+    let title = input.text("session_title").map(without_secrets);
+    let agent_version = input.text("agent_version").map(without_secrets);
+    finished(WorkUpdate { title, agent_version, ..WorkUpdate::default() }, recording)
 }
 
 /// What the status line says about the work.
@@ -102,10 +118,16 @@ fn finished(update: WorkUpdate, recording: Recording) -> Option<WorkUpdate> {
 fn used_tool(input: &Input) -> WorkUpdate {
     let tool = input.text("tool_name").unwrap_or_default();
     let files = match tool {
-        "Edit" | "Write" | "MultiEdit" | "NotebookEdit" | "edit" | "write" | "create" => object_of_tool(input),
+        "Edit" | "Write" | "MultiEdit" | "NotebookEdit" | "edit" | "write" | "multiedit" | "create" | "write_file"
+        | "replace" => object_of_tool(input),
         _ => None,
     };
-    let todos = input.at(&["tool_input", "todos"]).and_then(Value::as_array).filter(|_| tool == "TodoWrite");
+    let list = match tool {
+        "TodoWrite" | "todowrite" | "write_todos" => "todos",
+        "update_plan" => "plan",
+        _ => "",
+    };
+    let todos = input.at(&["tool_input", list]).and_then(Value::as_array);
     WorkUpdate {
         files: files.into_iter().take(MAX_FILES).map(without_secrets).collect(),
         todos: todos.map(|todos| todos.iter().take(MAX_TODOS).filter_map(todo).collect()),
@@ -132,7 +154,7 @@ fn asked_by_tool(input: &Input) -> Option<String> {
 /// The file that a tool works on.
 fn object_of_tool(input: &Input) -> Option<&str> {
     let path = |name| input.at(&["tool_input", name]).and_then(Value::as_str).filter(|path| !path.is_empty());
-    ["file_path", "notebook_path", "path"].into_iter().find_map(path)
+    ["file_path", "notebook_path", "path", "filePath"].into_iter().find_map(path)
 }
 
 fn todo(todo: &Value) -> Option<Todo> {
@@ -141,7 +163,8 @@ fn todo(todo: &Value) -> Option<Todo> {
         Some("in_progress") => TodoStatus::InProgress,
         _ => TodoStatus::Pending,
     };
-    Some(Todo { text: without_secrets(todo.get("content")?.as_str()?), status })
+    let text = ["content", "description", "step"].into_iter().find_map(|name| todo.get(name)?.as_str())?;
+    Some(Todo { text: without_secrets(text), status })
 }
 
 /// A tool's error, such as `Bash (cargo test): Exit code 1`; `None` if the user interrupted it.

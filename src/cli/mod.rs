@@ -128,12 +128,12 @@ fn dispatch(
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
         Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
-        Verb::Install(args) if args.claude => {
-            verbs::agent_settings::change_settings(SettingsChange::Install, args.dry_run, env, out)
+        Verb::Install(InstallArgs { agents, dry_run, .. }) if agents.is_any() => {
+            verbs::agent_settings::change_settings(SettingsChange::Install, agents.chosen(), dry_run, env, out)
         }
         Verb::Install(args) => verbs::service::print_done(&local.install(&args)?, out),
-        Verb::Uninstall(args) if args.claude => {
-            verbs::agent_settings::change_settings(SettingsChange::Uninstall, args.dry_run, env, out)
+        Verb::Uninstall(UninstallArgs { agents, dry_run, .. }) if agents.is_any() => {
+            verbs::agent_settings::change_settings(SettingsChange::Uninstall, agents.chosen(), dry_run, env, out)
         }
         Verb::Uninstall(args) => verbs::service::print_done(&local.uninstall(&args)?, out),
         Verb::Completions(args) => verbs::service::completions(args.shell, out),

@@ -190,21 +190,21 @@ fn missing_programs(file: &str, text: &str, env: Env<'_>) -> Vec<Finding> {
 }
 
 /// The absolute path of a program, which may be named relative to the home folder.
-fn in_home(program: &str, home: Option<&Path>) -> Option<PathBuf> {
+pub(super) fn in_home(program: &str, home: Option<&Path>) -> Option<PathBuf> {
     let below = ["~/", "$HOME/", "${HOME}/"].iter().find_map(|prefix| program.strip_prefix(prefix));
     let path = below.map_or_else(|| Some(PathBuf::from(program)), |below| Some(home?.join(below)))?;
     // Other expansions by the shell are unknown here.
     (path.is_absolute() && !program.contains('`') && !below.unwrap_or(program).contains('$')).then_some(path)
 }
 
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     match fs::metadata(path) {
         Ok(found) => found.is_file() && found.permissions().mode() & 0o111 != 0,
         Err(error) => error.kind() == ErrorKind::PermissionDenied,
     }
 }
 
-fn is_on_path(program: &str, env: Env<'_>) -> bool {
+pub(super) fn is_on_path(program: &str, env: Env<'_>) -> bool {
     std::env::split_paths(&env("PATH").unwrap_or_default()).any(|folder| is_program(&folder.join(program)))
 }
 

@@ -9,6 +9,7 @@ mod hooks;
 mod installation;
 mod local;
 mod managed_settings;
+mod other_agents;
 mod report;
 mod service;
 mod spool;
@@ -36,6 +37,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     findings.extend(service::check(environment));
     findings.extend(agents::complaints(environment));
     findings.extend(hooks::check(environment));
+    findings.extend(other_agents::check(environment));
     let mut settings = match config::load(&served.overrides, &served.environment) {
         Ok(loaded) => {
             findings.push(local::config(&loaded));

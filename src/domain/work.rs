@@ -218,6 +218,29 @@ impl WorkSnapshot {
         newer(&mut self.compact_summary, update.compact_summary.clone(), at);
         newer(&mut self.last_error, update.error.clone(), at);
         newer(&mut self.todos, update.todos.clone(), at);
+        for todo in &update.changed_todos {
+            self.change_todo(todo, at);
+        }
+    }
+
+    /// Adds a to-do, or marks it as done; one that is done stays so.
+    fn change_todo(&mut self, changed: &Todo, at: Timestamp) {
+        let todos = self.todos.get_or_insert_with(|| Dated { value: Vec::new(), at });
+        todos.at = todos.at.max(at);
+        if let Some(known) = todos.value.iter_mut().find(|todo| todo.text == changed.text) {
+            if changed.status == TodoStatus::Completed {
+                known.status = TodoStatus::Completed;
+            }
+            return;
+        }
+        if todos.value.len() >= MAX_TODOS {
+            // What is done makes room for what is not.
+            let done = todos.value.iter().position(|todo| todo.status == TodoStatus::Completed);
+            done.map(|place| todos.value.remove(place));
+        }
+        if todos.value.len() < MAX_TODOS {
+            todos.value.push(changed.clone());
+        }
     }
 
     /// The agent's newest title counts, or else the first prompt.

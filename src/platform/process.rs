@@ -41,6 +41,13 @@ pub fn process_info(pid: i32) -> Option<ProcessInfo> {
     return macos::process_info(pid);
 }
 
+/// The command line of the process with this pid; `None` where the system does not show it.
+pub fn command_line(pid: i32) -> Option<Vec<String>> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    Some(words.filter(|word| !word.is_empty()).collect())
+}
+
 /// Whether this process still runs; another process that reuses the pid does not count.
 pub fn is_running(process: Process) -> bool {
     start_time(process.pid) == Some(process.started)

@@ -36,7 +36,7 @@ fn recorded_events_have_their_activity() {
         ("2.0.76", "SessionEnd", &["unchanged"]),
         ("2.1.101", "StopFailure", &["failed|overloaded"]),
         ("2.1.101", "PostCompact", &["idle"]),
-        ("2.1.101", "SubagentStop", &["unchanged"]),
+        ("2.1.101", "SubagentStop", &["working|aaceaa81cba379766"]),
         ("2.1.101", "InstructionsLoaded", &["unchanged", "unchanged"]),
         ("2.1.332", "UserPromptSubmit", &["working"; 5]),
         (
@@ -71,7 +71,12 @@ fn recorded_events_have_their_activity() {
         ("2.1.332", "Stop", &["idle", "idle", "working|1 background task", "idle"]),
         ("2.1.332", "StopFailure", &["failed|rate_limit", "failed|overloaded", "failed|authentication_failed"]),
         ("2.1.332", "SubagentStart", &["unchanged"]),
-        ("2.1.332", "SubagentStop", &["unchanged"; 3]),
+        (
+            "2.1.332",
+            "SubagentStop",
+            &["working|ac74258b64fb88bd3", "working|adb1f1e9c41f05f8e", "working|a55379f60f99d600a"],
+        ),
+        ("2.1.332", "CwdChanged", &["unchanged"]),
         ("2.1.332", "PreCompact", &["working"; 2]),
         ("2.1.332", "PostCompact", &["idle", "working"]),
         ("2.1.332", "MessageDisplay", &["unchanged"]),

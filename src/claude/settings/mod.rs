@@ -6,17 +6,17 @@
 //! user's. Settings that cannot be parsed are not changed.
 
 mod command;
+mod hooks;
 mod jsonc;
-
-use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
 use super::hook::HookEvent;
+pub use hooks::{HookShape, OwnHook, events, is_blank};
+use hooks::{object, quoted, with_program, without};
 use jsonc::Node;
 pub use jsonc::SyntaxError;
 
-const HOOKS: &str = "hooks";
 const STATUS_LINE: &str = "statusLine";
 const PERMISSIONS: &str = "permissions";
 const ALLOW: &str = "allow";
@@ -49,8 +49,8 @@ pub fn install(text: &str, program: &str, events: &[HookEvent]) -> Result<Merged
     let mut text = if is_blank(text) { "{}\n".to_owned() } else { text.to_owned() };
     for event in HookEvent::INSTALLED {
         text = match events.contains(&event) {
-            true => with_hook(&text, event, program)?,
-            false => without_hooks(text, event, 0)?,
+            true => with_own_hook(event, |hook| hook.add(&text, program))?,
+            false => with_own_hook(event, |hook| hook.remove(text, 0))?,
         };
     }
     text = with_footer_rule(&text)?;
@@ -70,22 +70,9 @@ pub fn uninstall(text: &str) -> Result<String, SettingsError> {
     text = without_footer_rule(text)?;
     // In the reverse order of the installation, so that brackets which the user had empty are recognised.
     for event in HookEvent::ALL.into_iter().rev() {
-        text = without_hooks(text, event, 0)?;
+        text = with_own_hook(event, |hook| hook.remove(text, 0))?;
     }
     Ok(text)
-}
-
-/// The names of all events for which the settings have hooks.
-///
-/// # Errors
-/// The settings cannot be parsed.
-pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
-    if is_blank(text) {
-        return Ok(Vec::new());
-    }
-    let root = object(text)?;
-    let hooks = root.member(HOOKS).map(Node::members).unwrap_or_default();
-    Ok(hooks.iter().map(|member| member.key().to_owned()).collect())
 }
 
 /// Whether a hook of this event runs this program.
@@ -93,11 +80,7 @@ pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
 /// # Errors
 /// The settings cannot be parsed.
 pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
-    let root = object(text)?;
-    let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
-    Ok(groups.is_some_and(|groups| {
-        commands(groups, text).iter().any(|(_, old)| command::find(old, &["hook", event.name()]).is_some())
-    }))
+    with_own_hook(event, |hook| hook.is_in(text))
 }
 
 /// The value of a boolean setting; `None` if it is missing or not a boolean.
@@ -109,105 +92,17 @@ pub fn flag(text: &str, name: &str) -> Option<bool> {
 /// The paths by which hooks and the status line run this program, as a shell reads them.
 pub fn programs(text: &str) -> Vec<String> {
     let Ok(root) = object(text) else { return Vec::new() };
-    let path = |command: &str, words: &[&str]| command::find(command, words).map(|call| call.path);
-    let of_event = |event: HookEvent| {
-        let groups = root.member(HOOKS).and_then(|hooks| hooks.member(event.name()));
-        let commands = groups.map(|groups| commands(groups, text)).unwrap_or_default();
-        commands.into_iter().filter_map(move |(_, command)| path(&command, &["hook", event.name()]))
-    };
     let line = root.member(STATUS_LINE).and_then(|line| line.member("command")?.string(text));
-    let of_line = line.and_then(|line| path(&line, &["statusline"]));
+    let of_line = line.and_then(|line| Some(command::find(&line, &["statusline"])?.path));
+    let of_event = |event| with_own_hook(event, |hook| hook.programs(text));
     HookEvent::ALL.into_iter().flat_map(of_event).chain(of_line).collect()
 }
 
-fn is_blank(text: &str) -> bool {
-    text.trim_start_matches('\u{feff}').trim().is_empty()
-}
-
-fn object(text: &str) -> Result<Node, SettingsError> {
-    let root = jsonc::parse(text)?;
-    if root.is_object() { Ok(root) } else { Err(SettingsError::Shape("the file".into(), "a JSON object")) }
-}
-
-fn with_hook(text: &str, event: HookEvent, program: &str) -> Result<String, SettingsError> {
-    let command = format!("{} hook {}", quoted(program), event.name());
-    let mut group = json!({"hooks": [{"type": "command", "command": command}]});
-    if let Some(matcher) = event.matcher() {
-        group["matcher"] = matcher.into();
-    }
-    let root = object(text)?;
-    let Some(hooks) = root.member(HOOKS) else {
-        return Ok(root.with_member(text, HOOKS, &json!({event.name(): [group]})));
-    };
-    if !hooks.is_object() {
-        return Err(SettingsError::Shape(HOOKS.into(), "an object"));
-    }
-    let Some(groups) = hooks.member(event.name()) else {
-        return Ok(hooks.with_member(text, event.name(), &json!([group])));
-    };
-    if !groups.is_array() {
-        return Err(SettingsError::Shape(format!("{HOOKS}.{}", event.name()), "an array"));
-    }
-    for (node, old) in commands(groups, text) {
-        if let Some(call) = command::find(&old, &["hook", event.name()]) {
-            let updated = with_program(&old, &call, program);
-            let text = if updated == old { text.to_owned() } else { node.replaced(text, &json!(updated)) };
-            // Each event is reported once.
-            return without_hooks(text, event, 1);
-        }
-    }
-    Ok(groups.with_item(text, &group))
-}
-
-/// The command line with the current path of this program.
-fn with_program(old: &str, call: &command::SessiondCall, program: &str) -> String {
-    format!("{}{}{}", &old[..call.program.start], quoted(program), &old[call.program.end..])
-}
-
-/// The commands of an event's groups.
-fn commands<'a>(groups: &'a Node, text: &str) -> Vec<(&'a Node, String)> {
-    let each = groups.items().iter().filter_map(|group| group.member(HOOKS)).flat_map(Node::items);
-    each.filter_map(|hook| hook.member("command")).filter_map(|node| Some((node, node.string(text)?))).collect()
-}
-
-/// Removes the hooks of this event that run only this program, except for the first `keep`.
-fn without_hooks(mut text: String, event: HookEvent, keep: usize) -> Result<String, SettingsError> {
-    while let Some(shorter) = without_hook(&text, event, keep)? {
-        text = shorter;
-    }
-    Ok(text)
-}
-
-fn without_hook(text: &str, event: HookEvent, keep: usize) -> Result<Option<String>, SettingsError> {
-    let root = object(text)?;
-    let Some((of_hooks, hooks)) = root.place_of(HOOKS).zip(root.member(HOOKS)) else { return Ok(None) };
-    let Some((of_groups, groups)) = hooks.place_of(event.name()).zip(hooks.member(event.name())) else {
-        return Ok(None);
-    };
-    let is_ours = |hook: &Node| {
-        let command = hook.member("command").and_then(|node| node.string(text));
-        command.and_then(|command| command::find(&command, &["hook", event.name()])).is_some_and(|call| call.is_alone)
-    };
-    let mut own_hooks = Vec::new();
-    for (of_group, group) in groups.items().iter().enumerate() {
-        let Some(list) = group.member(HOOKS) else { continue };
-        let places = list.items().iter().enumerate().filter(|(_, hook)| is_ours(hook));
-        own_hooks.extend(places.map(|(place, _)| (of_group, list, place)));
-    }
-    Ok(own_hooks.get(keep).map(|&(of_group, list, place)| {
-        // A group that would have no hooks is removed.
-        let last = (list.len() > 1).then_some((list, place));
-        let nest = [(&root, of_hooks), (hooks, of_groups), (groups, of_group)];
-        without(text, &nest.into_iter().chain(last).collect::<Vec<_>>())
-    }))
-}
-
-/// Removes the innermost part of a nest, and the containers that become empty, unless the user had them empty. Each element
-/// is a container and an index in it.
-fn without(text: &str, nest: &[(&Node, usize)]) -> String {
-    let stays = |(container, _): &&(&Node, usize)| container.len() > 1 || container.was_empty(text);
-    let place = nest.iter().rfind(stays).or(nest.first());
-    place.map_or_else(|| text.to_owned(), |(container, index)| container.without_part(text, *index))
+/// The hook of this event that runs this program.
+fn with_own_hook<T>(event: HookEvent, then: impl FnOnce(&OwnHook<'_>) -> T) -> T {
+    let arguments = ["hook", event.name()];
+    let (shape, matcher) = (HookShape::Groups, event.matcher());
+    then(&OwnHook { shape, event: event.name(), arguments: &arguments, matcher, fields: &[] })
 }
 
 fn with_footer_rule(text: &str) -> Result<String, SettingsError> {
@@ -270,12 +165,6 @@ fn without_status_line(text: String) -> Result<String, SettingsError> {
         Some(call) if call.is_alone => Ok(root.without_member(&text, STATUS_LINE)),
         _ => Ok(text),
     }
-}
-
-/// A path as one word of a shell command.
-fn quoted(program: &str) -> String {
-    // Only a NUL character cannot be quoted, and no path has one.
-    shlex::try_quote(program).map_or_else(|_| program.to_owned(), Cow::into_owned)
 }
 
 /// The script that joins two status lines: both get the same input.

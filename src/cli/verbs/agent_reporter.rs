@@ -5,7 +5,7 @@
 //! does not reach the daemon by then is left in the spool, and the answer is made from the session cache. Failures are
 //! lines in `hooks.log`, which `sessiond doctor` shows.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write as _};
@@ -15,12 +15,14 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, getppid};
 
+use crate::agents::Adapter;
 use crate::claude::input::Input;
 use crate::claude::session_cache::{CachedSession, SessionCache};
 use crate::claude::{agent_process, other_agents, project};
 use crate::cli::offline::OfflineWriter;
 use crate::cli::output::Output;
 use crate::client::Client;
+use crate::domain::agent::{AgentName, conversation_key};
 use crate::domain::text::one_line;
 use crate::domain::work::Recording;
 use crate::domain::{InstanceType, Timestamp, redact};
@@ -45,10 +47,13 @@ pub(super) struct AgentReporter<'a> {
     cache: Option<SessionCache>,
     /// The agent that runs this, once its input is read.
     agent: Option<agent_process::AgentProcess>,
+    name: AgentName,
     /// Whether Claude Code's variables were set by the agent that runs this, not inherited from an outer one.
     owns_environment: bool,
     /// How much of the work may be recorded, once that is known.
     recording: OnceCell<Recording>,
+    /// Identifies the rate limits that the status line shows.
+    shown_limits: Cell<Option<u64>>,
 }
 
 /// The agent's session after a report was sent or spooled.
@@ -66,7 +71,18 @@ impl<'a> AgentReporter<'a> {
         let named = (offline.env)(TIMEOUT_VAR).and_then(|text| humantime::parse_duration(text.to_str()?).ok());
         let deadline = Instant::now() + named.unwrap_or(time).clamp(DAEMON_RESERVE, MAX_TIMEOUT);
         let client = client.clone().deadline(deadline);
-        Self { client, offline, now, deadline, cache, agent: None, owns_environment: true, recording: OnceCell::new() }
+        Self {
+            client,
+            offline,
+            now,
+            deadline,
+            cache,
+            agent: None,
+            name: AgentName::ClaudeCode,
+            owns_environment: true,
+            recording: OnceCell::new(),
+            shown_limits: Cell::default(),
+        }
     }
 
     /// What the user's configuration allows to record of the work. The configuration is read only if there is something.
@@ -80,6 +96,13 @@ impl<'a> AgentReporter<'a> {
 
     pub(super) fn recording(&self) -> Recording {
         *self.recording.get_or_init(|| self.read_recording())
+    }
+
+    /// Whether these rate limits were shown by the last status line of this conversation already.
+    pub(super) fn are_shown_again(&self, uuid: Option<&str>, shown: Option<u64>) -> bool {
+        self.shown_limits.set(shown);
+        let cached = self.cache.as_ref().zip(uuid).and_then(|(cache, uuid)| cache.get(uuid));
+        shown.is_some() && cached.and_then(|session| session.shown_limits) == shown
     }
 
     /// A configuration that cannot be read may forbid everything.
@@ -96,12 +119,27 @@ impl<'a> AgentReporter<'a> {
         Input::read(StdinUntil { until: self.deadline - DAEMON_RESERVE }, &wanted)
     }
 
-    /// Finds the agent that runs this, and whether it is Claude Code. Other agents run the hooks of its settings too.
-    pub(super) fn is_claude(&mut self, input: &Input) -> bool {
+    /// Finds the agent that runs this, by Claude Code's settings, which other agents read too. `None`: one that is not
+    /// known well enough to be reported.
+    pub(super) fn agent_of(&mut self, input: &Input) -> Option<AgentName> {
         let found = agent_process::find_agent(self.offline.env, Pid::as_raw(getppid()), input.text("session_id"));
         (self.agent, self.owns_environment) = (found.agent, found.owns_environment);
         let program = self.agent.as_ref().map(|agent| agent.name.as_str());
-        other_agents::other_agent(input, program, self.offline.env).is_none()
+        match other_agents::other_agent(input, program, self.offline.env) {
+            None => Some(AgentName::ClaudeCode),
+            // It has no hooks of its own in Claude Code's settings, and is told apart with certainty.
+            Some(other_agents::CURSOR) => Some(AgentName::Cursor),
+            Some(_) => None,
+        }
+    }
+
+    /// Finds the process of another agent that runs this, if it is that of one session.
+    pub(super) fn find_process(&mut self, adapter: &Adapter) {
+        let environment = |name: &str| (self.offline.env)(name).filter(|_| !name.starts_with("CLAUDE"));
+        let found = agent_process::find_agent(&environment, Pid::as_raw(getppid()), None);
+        self.agent = found.agent.filter(|process| adapter.owns_process(process));
+        self.owns_environment = false;
+        self.name = adapter.name;
     }
 
     /// The environment, without Claude Code's variables if another agent set them.
@@ -179,9 +217,9 @@ impl<'a> AgentReporter<'a> {
     /// The cached state of the session, or the state of a new one.
     fn cached_session(&self, report: &AgentReport, process: Option<(i32, i64)>) -> CachedSession {
         let of = |cache: &SessionCache| {
-            let by_uuid = report.claude_session_uuid.as_deref().and_then(|uuid| cache.get(uuid));
+            let by_uuid = self.conversation(report).and_then(|conversation| cache.get(&conversation));
             // A fork is another session in the same process.
-            let same = report.source.as_deref() != Some("fork");
+            let same = report.source.as_deref() != Some("fork") && !self.name.shares_process();
             by_uuid.or_else(|| process.filter(|_| same).and_then(|process| cache.find_by_process(process)))
         };
         self.cache.as_ref().and_then(of).unwrap_or_else(|| {
@@ -198,6 +236,7 @@ impl<'a> AgentReporter<'a> {
                 context_percent: 0,
                 process,
                 told_conflicts: Vec::new(),
+                shown_limits: None,
             }
         })
     }
@@ -218,28 +257,36 @@ impl<'a> AgentReporter<'a> {
         let new: Vec<_> = session.conflicts_with.iter().filter(|id| !told.contains(id)).cloned().collect();
         if let (false, Some(known)) = (new.is_empty(), self.cached(session)) {
             let told_conflicts = session.conflicts_with.clone();
-            let uuid = session.claude_session_uuid.as_deref().unwrap_or_default();
-            self.store_in_cache(uuid, &CachedSession { told_conflicts, ..known });
+            let id = session.claude_session_uuid.as_deref().unwrap_or_default();
+            self.store_in_cache(&conversation_key(self.name, id), &CachedSession { told_conflicts, ..known });
         }
         new
     }
 
     fn cached(&self, session: &SessionBody) -> Option<CachedSession> {
-        self.cache.as_ref()?.get(session.claude_session_uuid.as_deref()?)
+        let id = session.claude_session_uuid.as_deref()?;
+        self.cache.as_ref()?.get(&conversation_key(self.name, id))
     }
 
-    fn store_in_cache(&self, uuid: &str, known: &CachedSession) {
-        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.store(uuid, known)) {
+    fn store_in_cache(&self, conversation: &str, known: &CachedSession) {
+        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.store(conversation, known)) {
             self.log_complaint(&format!("the state of {} cannot be cached: {error}", known.instance_id));
         }
     }
 
+    /// The conversation that a report names, as a key among those of all agents.
+    fn conversation(&self, report: &AgentReport) -> Option<String> {
+        report.claude_session_uuid.as_deref().map(|id| conversation_key(self.name, id))
+    }
+
     fn update_cache(&self, report: &AgentReport, known: CachedSession) {
-        let (Some(cache), Some(uuid)) = (&self.cache, &report.claude_session_uuid) else { return };
+        let (Some(cache), Some(conversation)) = (&self.cache, self.conversation(report)) else { return };
         if report.sign == "end" {
-            cache.remove(uuid);
+            cache.remove(&conversation);
         } else {
-            self.store_in_cache(uuid, &known);
+            let shown = self.shown_limits.get().or_else(|| cache.get(&conversation)?.shown_limits);
+            let known = CachedSession { shown_limits: shown, ..known };
+            self.store_in_cache(&conversation, &known);
         }
         if report.sign == "start" {
             cache.remove_expired(SystemTime::now());

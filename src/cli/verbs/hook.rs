@@ -1,4 +1,4 @@
-//! hook, which Claude Code runs at its events: reports the event, and gives the agent its context at its start.
+//! hook, which agents run at their events: reports the event, and gives the agent its context at its start.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +8,15 @@ use serde_json::json;
 
 use super::agent_reporter::{AgentReporter, DAEMON_RESERVE, ReportedSession};
 use super::resume::end_of_transcript;
+use crate::agents::{self, Adapter, Translation};
 use crate::claude::hook::{self, HookEvent, HookRecord};
+use crate::claude::input::Input;
 use crate::claude::work;
 use crate::cli::error::CliError;
 use crate::cli::offline::{self, OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, Resolved};
+use crate::domain::agent::AgentName;
 use crate::domain::redact;
 use crate::domain::text::{data_of, escaped_lines, fenced};
 use crate::domain::work::{Recording, Repository, WorkUpdate};
@@ -22,8 +25,12 @@ use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, CheckpointRequest, EventRequest};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond hook SessionStart")]
+#[command(after_help = "Example: sessiond hook --agent codex SessionStart")]
 pub(crate) struct HookArgs {
+    /// The agent that runs it: claude-code, codex, opencode, cursor, copilot, gemini or other [default: claude-code]
+    // Any text is accepted, and none.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "other", allow_hyphen_values = true)]
+    pub agent: Option<String>,
     /// The event, such as SessionStart, Stop or PermissionRequest. Default: the one that stdin names
     // Any text is accepted: the exit code of a usage error would stop the agent.
     #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
@@ -43,7 +50,13 @@ pub(crate) fn hook(
 ) -> Result<(), CliError> {
     let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
-    let input = reporter.read_input(&hook::wanted());
+    let agent = args.agent.as_deref().map_or(AgentName::ClaudeCode, AgentName::from_foreign);
+    if agent != AgentName::ClaudeCode {
+        let input = reporter.read_input(&agents::WANTED);
+        translated_hook(&mut reporter, Adapter::of(agent), (&name, &input), out);
+        return Ok(());
+    }
+    let input = reporter.read_input(&[&hook::wanted()[..], &agents::WANTED].concat());
     // Broken input does not decide what the event is: fields that identify the session may be lost.
     let sent = input.text("hook_event_name").filter(|_| input.complaint.is_none()).unwrap_or_default();
     let event = HookEvent::parse(if name.is_empty() { sent } else { &name });
@@ -53,21 +66,78 @@ pub(crate) fn hook(
     if let Some(complaint) = &input.complaint {
         reporter.log_complaint(&format!("hook {name}: {complaint}"));
     }
-    if !reporter.is_claude(&input) {
-        return Ok(());
+    match reporter.agent_of(&input) {
+        Some(AgentName::ClaudeCode) => {}
+        Some(other) => {
+            translated_hook(&mut reporter, Adapter::of(other), (&name, &input), out);
+            return Ok(());
+        }
+        None => return Ok(()),
     }
     let Some(event) = event else {
         reporter.report(hook::heartbeat(&input, &reporter.environment()));
         return Ok(());
     };
     let report = event.report(&input, &reporter.environment());
-    let work = reporter.allowed(|recording| work::of(event, &input, recording));
+    let context = report_event(&mut reporter, event, &input, report);
+    if let Some(context) = context {
+        let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
+        reporter.print_answer(out, &answer.to_string());
+    }
+    Ok(())
+}
+
+/// Reports an event of another agent than Claude Code, and answers as that agent expects it.
+fn translated_hook(
+    reporter: &mut AgentReporter<'_>,
+    adapter: &Adapter,
+    (name, input): (&str, &Input),
+    out: &mut Output<'_>,
+) {
+    if let Some(complaint) = &input.complaint {
+        reporter.log_complaint(&format!("hook --agent {} {name}: {complaint}", adapter.name.as_str()));
+    }
+    // Fields that decide what the event is may be lost in broken input.
+    let translation = match &input.complaint {
+        Some(_) if name.is_empty() => {
+            Translation { event: None, ..adapter.translate(name, input, reporter.offline.env) }
+        }
+        _ => adapter.translate(name, input, reporter.offline.env),
+    };
+    reporter.find_process(adapter);
+    let report = translation.report(adapter.name, &reporter.environment());
+    let context = match translation.event {
+        Some(event) => report_event(reporter, event, &translation.input, report),
+        None => {
+            let work = reporter.allowed(|recording| work::of_title(&translation.input, recording));
+            reporter.report(AgentReport { work, ..report });
+            None
+        }
+    };
+    let answer = match &context {
+        Some(context) => Some(adapter.answer(name, input, context)),
+        None => adapter.empty_answer().map(str::to_owned),
+    };
+    if let Some(answer) = answer {
+        reporter.print_answer(out, &answer);
+    }
+}
+
+/// Reports an event with what it says about the work. Returns the context that the agent is given: at its start, and what
+/// is new to it at a prompt.
+fn report_event(
+    reporter: &mut AgentReporter<'_>,
+    event: HookEvent,
+    input: &Input,
+    report: AgentReport,
+) -> Option<String> {
+    let work = reporter.allowed(|recording| work::of(event, input, recording));
     // git works while the report is sent.
     let repository = reporter.inspection(event, &report);
     let later =
         AgentReport { sign: "beat".to_owned(), source: None, activity: None, context_percent: None, ..report.clone() };
-    let Some(reported) = reporter.report(AgentReport { work, ..report }) else { return Ok(()) };
-    if let Some(record) = reporter.allowed(|recording| event.record(&input, recording)) {
+    let reported = reporter.report(AgentReport { work, ..report })?;
+    if let Some(record) = reporter.allowed(|recording| event.record(input, recording)) {
         reporter.record(&reported, record);
     }
     let mut context = Vec::new();
@@ -84,12 +154,7 @@ pub(crate) fn hook(
     if matches!(event, HookEvent::SessionStart | HookEvent::UserPromptSubmit) {
         context.extend(latest.and_then(|reported| reporter.conflict_notice(&reported)));
     }
-    if !context.is_empty() {
-        let context = context.join("\n\n");
-        let answer = json!({"hookSpecificOutput": {"hookEventName": event.name(), "additionalContext": context}});
-        reporter.print_answer(out, &answer.to_string());
-    }
-    Ok(())
+    (!context.is_empty()).then(|| context.join("\n\n"))
 }
 
 impl AgentReporter<'_> {

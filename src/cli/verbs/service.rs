@@ -2,9 +2,11 @@
 
 use clap::Args;
 
+use super::agent_settings::ChosenAgents;
 use crate::cli::command_line::command;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::domain::agent::AgentName;
 
 // Which service is installed or removed. Not a doc comment, as in `DaemonOptions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
@@ -17,6 +19,50 @@ pub struct ScopeArgs {
     pub system: bool,
 }
 
+// Whose settings are changed instead of a service. Not a doc comment, as in `DaemonOptions`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct AgentsArgs {
+    /// Only change this user's settings of an agent; may be given several times
+    #[arg(long = "agent", value_name = "NAME", value_parser = installable(), conflicts_with_all = SERVICE)]
+    pub agent: Vec<String>,
+    /// Only change this user's settings of all agents that are found
+    #[arg(long, conflicts_with_all = SERVICE, conflicts_with = "agent")]
+    pub all_agents: bool,
+    /// Only change this user's settings of Claude Code, as `--agent claude-code`
+    #[arg(long, conflicts_with_all = SERVICE)]
+    pub claude: bool,
+}
+
+const SERVICE: [&str; 2] = ["user", "system"];
+
+/// The names of the agents whose settings are known.
+fn installable() -> Vec<&'static str> {
+    AgentName::ALL.into_iter().filter(|name| *name != AgentName::Other).map(AgentName::as_str).collect()
+}
+
+impl AgentsArgs {
+    pub(crate) const fn is_any(&self) -> bool {
+        self.claude || self.all_agents || !self.agent.is_empty()
+    }
+
+    /// The agents that are chosen, each once.
+    pub(crate) fn chosen(&self) -> ChosenAgents {
+        if self.all_agents {
+            return ChosenAgents::Present;
+        }
+        let named = self.agent.iter().filter_map(|name| AgentName::parse(name));
+        let mut chosen: Vec<_> = self.claude.then_some(AgentName::ClaudeCode).into_iter().chain(named).collect();
+        let mut seen = Vec::new();
+        chosen.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(*name);
+                true
+            }
+        });
+        ChosenAgents::Named(chosen)
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: sudo sessiond install --central-url postgres://supervisor@odin3:5435/supervisor_service"
@@ -24,18 +70,17 @@ pub struct ScopeArgs {
 pub struct InstallArgs {
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Only add hooks and the status line to this user's settings of Claude Code
-    #[arg(long, conflicts_with_all = ["user", "system", "machine", "central_url"])]
-    pub claude: bool,
+    #[command(flatten)]
+    pub agents: AgentsArgs,
     /// Print every file and command, and change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Set this machine's name in a new configuration
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["agent", "all_agents", "claude"])]
     pub machine: Option<String>,
     /// Set the central database in a new configuration; a password is written to a separate file
     /// [env: SESSIOND_CENTRAL_URL]
-    #[arg(long, value_name = "URL", hide_env_values = true)]
+    #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with_all = ["agent", "all_agents", "claude"])]
     pub central_url: Option<String>,
 }
 
@@ -44,9 +89,8 @@ pub struct InstallArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Only remove hooks and the status line from this user's settings of Claude Code
-    #[arg(long, conflicts_with_all = ["user", "system"])]
-    pub claude: bool,
+    #[command(flatten)]
+    pub agents: AgentsArgs,
     /// Print every file and command, and change nothing
     #[arg(long)]
     pub dry_run: bool,

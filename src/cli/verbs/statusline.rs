@@ -9,6 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::offline::OfflineWriter;
 use crate::cli::output::Output;
 use crate::client::Client;
+use crate::domain::agent::AgentName;
 use crate::domain::text::escaped_lines;
 use crate::wire::{AgentReport, LimitsReport};
 
@@ -21,20 +22,24 @@ pub(crate) fn statusline(client: &Client, offline: &OfflineWriter<'_>, out: &mut
     if let Some(complaint) = &input.complaint {
         reporter.log_complaint(&format!("statusline: {complaint}"));
     }
-    if !reporter.is_claude(&input) {
+    if reporter.agent_of(&input) != Some(AgentName::ClaudeCode) {
         return Ok(());
     }
     let report = statusline::report(&input, &reporter.environment());
     let work = reporter.allowed(|recording| work::of_status_line(&input, recording));
-    let limits = limits(&reporter, &input);
+    let limits = limits(&reporter, &input, report.claude_session_uuid.as_deref());
     if let Some(reported) = reporter.report(AgentReport { work, limits, ..report }) {
         reporter.print_answer(out, &escaped_lines(&reported.footer));
     }
     Ok(())
 }
 
-/// The rate limits that the status line shows. The configuration is read only if there are some.
-fn limits(reporter: &AgentReporter<'_>, input: &Input) -> Option<LimitsReport> {
+/// The rate limits that the status line shows, unless it shows the same again. The configuration is read only if there are
+/// some.
+fn limits(reporter: &AgentReporter<'_>, input: &Input, uuid: Option<&str>) -> Option<LimitsReport> {
     input.at(&[limits::WANTED])?;
+    if reporter.are_shown_again(uuid, limits::observation(input)) {
+        return None;
+    }
     limits::of(input, reporter.recording(), &reporter.environment(), reporter.now)
 }

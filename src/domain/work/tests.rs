@@ -117,3 +117,28 @@ proptest! {
         prop_assert!(!snapshot.title.is_some_and(|title| title.value.text.chars().any(is_unsafe)));
     }
 }
+
+#[test]
+fn to_dos_are_added_and_done_one_by_one() {
+    let mut work = WorkSnapshot::default();
+    let changed = |text: &str, status| WorkUpdate {
+        changed_todos: vec![Todo { text: text.to_owned(), status }],
+        ..WorkUpdate::default()
+    };
+    for (second, text, status) in [
+        (1, "look", TodoStatus::Pending),
+        (3, "mend", TodoStatus::Completed),
+        // Reports that arrive late.
+        (2, "mend", TodoStatus::Pending),
+        (4, "look", TodoStatus::Completed),
+        (5, "test", TodoStatus::Pending),
+    ] {
+        work.apply(changed(text, status), Timestamp::from_micros(second));
+    }
+    let (open, done) = work.open_todos();
+    assert_eq!((open.iter().map(|todo| todo.text.as_str()).collect::<Vec<_>>(), done), (vec!["test"], 2));
+    for n in 0..100 {
+        work.apply(changed(&format!("more {n}"), TodoStatus::Pending), Timestamp::from_micros(6 + n));
+    }
+    assert_eq!((work.todos.as_ref().unwrap().value.len(), work.open_todos().1), (MAX_TODOS, 0));
+}

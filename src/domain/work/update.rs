@@ -34,6 +34,9 @@ pub struct WorkUpdate {
     pub error: Option<WorkError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todos: Option<Vec<Todo>>,
+    /// To-dos that were added or done, beside those that are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed_todos: Vec<Todo>,
     /// Files that the agent changed, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
@@ -87,6 +90,7 @@ impl WorkUpdate {
                 compact_summary: None,
                 error: self.error.map(|error| WorkError { message: String::new(), ..error }),
                 todos: None,
+                changed_todos: Vec::new(),
                 files: Vec::new(),
                 ..self
             },
@@ -111,6 +115,11 @@ impl WorkUpdate {
             todos: self
                 .todos
                 .map(|todos| todos.into_iter().map(|todo| Todo { text: change(todo.text), ..todo }).collect()),
+            changed_todos: self
+                .changed_todos
+                .into_iter()
+                .map(|todo| Todo { text: change(todo.text), ..todo })
+                .collect(),
             files: all(self.files),
             repository: self.repository.map(|repository| Repository { name: change(repository.name), ..repository }),
             ..self
@@ -141,6 +150,11 @@ impl WorkUpdate {
             answer: merged.answer.or(earlier.answer),
             compact_summary: merged.compact_summary.or(earlier.compact_summary),
             error: merged.error.or(earlier.error),
+            // A whole list replaces what changed before it.
+            changed_todos: match merged.todos {
+                Some(_) => merged.changed_todos,
+                None => earlier.changed_todos.into_iter().chain(merged.changed_todos).collect(),
+            },
             todos: merged.todos.or(earlier.todos),
             ..merged
         }
@@ -157,6 +171,7 @@ impl WorkUpdate {
             compact_summary: self.compact_summary.map(|summary| excerpt(&summary, MAX_SUMMARY)),
             error: self.error.map(WorkError::sanitized),
             todos: self.todos.map(sanitized_todos),
+            changed_todos: sanitized_todos(self.changed_todos),
             files: newest(&self.files).iter().map(|path| line(path, MAX_PATH)).collect(),
             repository: self.repository.map(Repository::sanitized),
             model: self.model.map(|model| line(&model, MAX_NAME)),

@@ -2,6 +2,7 @@
 
 mod activity;
 mod bad_input;
+mod claude_plugin;
 mod conflicts;
 mod conversations;
 mod day;
@@ -10,6 +11,8 @@ mod discovery;
 mod exec;
 mod handoff_figure;
 mod mcp;
+mod other_agents;
+mod other_settings;
 mod recipes;
 mod recorded;
 mod reported_work;

@@ -51,11 +51,6 @@ fn reports_of_other_agents_are_not_claude_codes() {
         let variables = variables(&folder);
         inputs.extend(files(&folder).iter().flat_map(|path| lines(path)).map(|line| (line, variables.clone())));
     }
-    inputs.push((
-        json!({"session_id": "c", "conversation_id": "c", "cursor_version": "2026.11.20", "cwd": "/w",
-            "hook_event_name": "SessionStart", "source": "startup"}),
-        vec![("CURSOR_VERSION".to_owned(), "2026.11.20".to_owned())],
-    ));
     assert!(inputs.len() > 50, "{}", inputs.len());
     for (input, variables) in &inputs {
         for words in [&["hook", "SessionStart"][..], &["statusline"]] {
@@ -66,6 +61,18 @@ fn reports_of_other_agents_are_not_claude_codes() {
         }
     }
     assert_eq!(sessions(&host), Vec::<Value>::new());
+    let cursor = json!({"session_id": "c", "conversation_id": "c", "cursor_version": "2026.11.20", "cwd": "/w",
+        "hook_event_name": "SessionStart", "source": "startup"});
+    for words in [&["hook", "SessionStart"][..], &["statusline"]] {
+        let mut command = host.sessiond();
+        command.args(words).env("CURSOR_VERSION", "2026.11.20").env("CLAUDE_PID", agent.pid().to_string());
+        let output = feed(command, cursor.to_string().as_bytes());
+        assert!(output.status.success() && (words.len() == 2 || output.stdout.is_empty()), "{output:?}");
+    }
+    eventually("Cursor's session is known", SOON, || {
+        let known = sessions(&host);
+        (known.len() == 1 && known[0]["agent"] == "cursor" && known[0]["agent_session_id"] == "c").then_some(())
+    });
 }
 
 /// A Claude Code of a version, whose processes are stood in for.

@@ -1,6 +1,7 @@
 //! Rate limits that a status line shows are known on every machine, with or without central.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -117,6 +118,52 @@ fn limits_of_a_spooled_status_line_arrive_with_the_daemon_and_replace_no_newer_o
     eventually("it is imported", SOON, || (!spool.join(request.file_name().unwrap()).exists()).then_some(()));
     assert_eq!(used(&host), ["odin3 five_hour 30.0"]);
     drop(agent);
+}
+
+#[test]
+fn recorded_status_lines_are_read_with_and_without_limits() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/agents/claude-code");
+    let mut recorded = Vec::new();
+    for version in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(version.unwrap().path().join("statusline.jsonl")).unwrap_or_default();
+        recorded.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    assert!(!recorded.is_empty());
+    let host = Host::new("odin3").started();
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let run = |input: &Value| assert!(agent.run(&host, &["statusline"], input.to_string().as_bytes()).status.success());
+    recorded.iter().for_each(run);
+    eventually("they are known", SOON, || (host.ask("GET", "/v1/sessions", None).1["total_count"] != 0).then_some(()));
+    assert_eq!(limits(&host), Vec::<Value>::new(), "with an API key there are no limits");
+    for (used, line) in recorded.iter_mut().enumerate() {
+        line["rate_limits"] = json!({"five_hour": {"used_percentage": used, "resets_at": seconds_from_now(60)}});
+        run(line);
+        await_used(&host, &[&format!("odin3 five_hour {used}.0")]);
+    }
+}
+
+#[test]
+fn idle_agent_that_draws_its_status_line_again_replaces_nothing() {
+    let host = Host::new("odin3").started();
+    let folder = repository(&host, "odin");
+    let (idle, busy) = (Agent::new(&folder, "u-idle"), Agent::new(&folder, "u-busy"));
+    let resets = seconds_from_now(3600);
+    let draw = |agent: &Agent, used: u32, requests: u32| {
+        let limits = json!({"five_hour": {"used_percentage": used, "resets_at": resets}});
+        let input = agent.json("", &json!({"rate_limits": limits, "cost": {"total_api_duration_ms": requests}}));
+        assert!(agent.run(&host, &["statusline"], input.to_string().as_bytes()).status.success());
+    };
+    draw(&idle, 10, 500);
+    await_used(&host, &["odin3 five_hour 10.0"]);
+    draw(&busy, 40, 700);
+    await_used(&host, &["odin3 five_hour 40.0"]);
+    let beaten = || host.ask("GET", "/v1/sessions", None).1["instances"].to_string();
+    let before = beaten();
+    draw(&idle, 10, 500);
+    eventually("its heartbeat arrives", SOON, || (beaten() != before).then_some(()));
+    assert_eq!(used(&host), ["odin3 five_hour 40.0"]);
+    draw(&idle, 41, 900);
+    await_used(&host, &["odin3 five_hour 41.0"]);
 }
 
 #[test]
