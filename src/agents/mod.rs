@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 pub use codex::trusted_hooks;
-pub use fields::WANTED;
+pub use fields::{WANTED, WANTED_OF_CURSOR};
 
 use crate::claude::agent_process::AgentProcess;
 use crate::claude::hook::{self, HookEvent};
@@ -40,6 +40,7 @@ pub struct Translation {
     pub end_sign: Option<&'static str>,
     /// The event does not say what the agent does from then on.
     pub is_without_activity: bool,
+    /// How the agent runs, if the event says it.
     pub kind: Option<AgentKind>,
 }
 
@@ -75,13 +76,17 @@ pub enum SettingsFormat {
     /// As Claude Code: `hooks.EVENT[].hooks[].command`.
     Groups,
     /// `hooks.EVENT[].KEY`, in a file with `version: 1`.
-    Flat { key: &'static str },
+    Flat {
+        /// The field that has the command.
+        key: &'static str,
+    },
     /// A plugin of our own, in a file of its own.
     Plugin(fn(&str) -> String),
 }
 
 /// What is particular to one agent.
 pub struct Adapter {
+    /// The agent.
     pub name: AgentName,
     /// Names its folder, if set.
     folder_variable: &'static str,
@@ -89,6 +94,7 @@ pub struct Adapter {
     folder: &'static str,
     /// The file that lists the hooks, below its folder.
     file: &'static str,
+    /// How its settings list hooks.
     pub format: SettingsFormat,
     /// The events for which a hook is installed, and the tools for which it is (`None`: all, or it is not about a tool).
     pub hooks: &'static [(&'static str, Option<&'static str>)],
@@ -135,6 +141,7 @@ impl Adapter {
         if self.needs_json { Some("{}") } else { None }
     }
 
+    /// Whether this process, which runs a hook, is that of its session.
     pub fn owns_process(&self, process: &AgentProcess) -> bool {
         (self.owns_process)(process)
     }

@@ -15,8 +15,10 @@ const PLUGIN_MARK: &str = "// Written by `sessiond install";
 /// What is wrong with an agent's file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentFileError {
+    /// The file cannot be edited.
     #[error("{0}")]
     Settings(#[from] SettingsError),
+    /// Another program or the user wrote the plugin of that name.
     #[error("it was not written by sessiond")]
     ForeignPlugin,
 }

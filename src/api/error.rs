@@ -30,6 +30,7 @@ impl ApiError {
         StoreError::NotFound(searched.to_owned()).into()
     }
 
+    /// The code and the lines that the client gets.
     pub fn detail(&self) -> &ErrorDetail {
         &self.0
     }

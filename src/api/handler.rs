@@ -30,6 +30,7 @@ pub struct RequestHandler {
 }
 
 impl RequestHandler {
+    /// The routes over this daemon's parts.
     pub fn new(api: Arc<Api>) -> Self {
         Self { routes: router(api.clone()), api }
     }

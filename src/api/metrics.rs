@@ -45,6 +45,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Metrics that are all zero. `version` becomes the label of `sessiond_build_info`.
     pub fn new(version: &'static str) -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("sessiond")),

@@ -49,6 +49,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// Settings of the API that a reload may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiSettings {
+    /// A session without a heartbeat for this long is stale.
     pub stale_after: Duration,
     /// How long closed sessions are listed by default.
     pub keep_closed: Duration,
@@ -56,6 +57,7 @@ pub struct ApiSettings {
     pub allow_other: bool,
     /// Determine the type of a session that an agent's report creates.
     pub type_rules: Vec<TypeRule>,
+    /// The configuration file in use, if there is one.
     pub config_path: Option<String>,
     /// Why the present configuration file could not be loaded.
     pub config_error: Option<String>,
@@ -64,19 +66,25 @@ pub struct ApiSettings {
 /// Properties of the daemon that do not change while it runs.
 #[derive(Clone, Debug)]
 pub struct DaemonInfo {
+    /// The version of sessiond.
     pub version: &'static str,
+    /// Its process.
     pub pid: u32,
     /// The user who runs the daemon, and may therefore administer it.
     pub uid: u32,
+    /// When it started.
     pub started_at: Timestamp,
+    /// The database's file.
     pub store_path: String,
+    /// `full` or `normal`.
     pub durability: &'static str,
 }
 
 /// The state of the socket, as the status reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketState {
-    pub path: String,
+    /// The socket's file.
+    pub(crate) path: String,
     /// The service manager created the socket.
     pub inherited: bool,
     /// Why clients cannot connect by the path, and what to do.
@@ -85,26 +93,37 @@ pub struct SocketState {
 
 /// Everything the routes use.
 pub struct Api {
+    /// Sessions, history and what central lacks.
     pub store: Store,
+    /// This host's name and id, as they are pinned.
     pub identity: Arc<PinnedIdentity>,
+    /// The settings, as the last reload left them.
     pub settings: watch::Receiver<ApiSettings>,
+    /// The state of the link to central.
     pub link: watch::Receiver<LinkStatus>,
     /// Makes sync push at once.
     pub push_now: Arc<Notify>,
+    /// The time of each operation.
     pub clock: Clock,
+    /// Random numbers, for ids and claims.
     pub random: fn() -> u64,
     /// The process with a pid in the peer's pid namespace. Blocks.
     pub resolve_pid: fn(&platform::peer::PeerCredentials, i32) -> Result<Process, PidError>,
     /// Whether a process still runs.
     pub is_running: fn(Process) -> bool,
+    /// What `/metrics` exports.
     pub metrics: Metrics,
+    /// The memory that unread responses may take.
     pub response_budget: ResponseBudget,
+    /// The state of the spool folders.
     pub spool: SpoolMonitor,
     /// Whether the requests that were spooled before the start are imported.
     pub imported: watch::Receiver<bool>,
+    /// The state of the socket that clients connect to.
     pub socket: watch::Receiver<SocketState>,
     /// Ends the responses that have no end of their own.
     pub shutdown: Shutdown,
+    /// What `status` says about the daemon.
     pub daemon: DaemonInfo,
 }
 

@@ -22,7 +22,7 @@ const SESSION_ID: &str = "CLAUDE_CODE_SESSION_ID";
 /// The process of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentProcess {
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// When it started, in the platform's own unit.
     pub started: Option<i64>,
     /// The program's name, as far as the system keeps it.

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_says_whether_the_job_continues() {
+    fn state_shows_whether_the_job_continues() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(continues(dir.path()), None);
         for (text, expected) in [

@@ -20,27 +20,49 @@ pub fn wanted() -> Vec<&'static str> {
 /// An event of Claude Code that says more than that the agent lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookEvent {
+    /// A conversation begins, or continues after a resume, /clear or compaction.
     SessionStart,
+    /// The user sent a prompt.
     UserPromptSubmit,
+    /// A tool is about to be used.
     PreToolUse,
+    /// A tool waits for the user's permission.
     PermissionRequest,
+    /// A tool was used.
     PostToolUse,
+    /// A tool failed, or its use was interrupted.
     PostToolUseFailure,
+    /// An MCP server asks the user.
     Elicitation,
+    /// A turn ended.
     Stop,
+    /// A turn ended with an error.
     StopFailure,
+    /// The user's attention is asked for.
     Notification,
+    /// The context is about to be compacted.
     PreCompact,
+    /// The context was compacted.
     PostCompact,
+    /// The conversation ended in this process.
     SessionEnd,
+    /// A sub-agent ended.
     SubagentStop,
+    /// The agent added a to-do.
     TaskCreated,
+    /// The agent finished a to-do.
     TaskCompleted,
+    /// The agent works in another folder from now on.
     CwdChanged,
+    /// The user answered an MCP server.
     ElicitationResult,
+    /// The user denied a permission.
     PermissionDenied,
+    /// A sub-agent began.
     SubagentStart,
+    /// A worktree was created for the conversation.
     WorktreeCreate,
+    /// A worktree was removed.
     WorktreeRemove,
 }
 
@@ -93,10 +115,11 @@ impl HookEvent {
         Self::WorktreeRemove,
     ];
 
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
     }
 
+    /// The name that Claude Code gives it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::SessionStart => "SessionStart",
@@ -234,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_has_its_sign() {
+    fn each_event_has_its_signal() {
         let sign = |event: HookEvent, rest: &str| {
             let text = format!(r#"{{"session_id": "s", "transcript_path": "/t", "cwd": "/w"{rest}}}"#);
             let report = report(event, &text);

@@ -47,7 +47,7 @@ impl Input {
         Self { fields, complaint: None }
     }
 
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 

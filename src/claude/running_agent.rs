@@ -43,22 +43,22 @@ const MAX_FILES: usize = 1000;
 pub struct RunningAgent {
     /// The owner of the file.
     pub uid: u32,
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// When the process started, in the platform's own unit; `None` if the file does not have it.
     pub started: Option<i64>,
     pub(crate) session_id: String,
     pub(crate) cwd: Option<String>,
     pub(crate) transcript: Option<String>,
-    pub kind: Option<AgentKind>,
+    pub(crate) kind: Option<AgentKind>,
     /// The name of a background session's job.
     pub job: Option<String>,
-    pub state: AgentState,
+    pub(crate) state: AgentState,
 }
 
 /// What changes while an agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AgentState {
-    pub status: Option<AgentStatus>,
+    pub(crate) status: Option<AgentStatus>,
     /// The title that the user or the agent gave to the session; not one that is made of the folder's name.
     pub title: Option<String>,
 }
@@ -68,7 +68,7 @@ pub struct AgentState {
 pub struct AgentStatus {
     name: String,
     waiting_for: Option<String>,
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl AgentStatus {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_files_say_what_the_agent_does() {
+    fn recorded_status_files_yield_the_activity() {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/agents/claude-code/2.1.332/sessions-PID.jsonl");
         let dir = tempfile::tempdir().unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_status_says_nothing() {
+    fn unknown_status_reports_no_activity() {
         let of =
             |text: &str| state(&Input::read(text.as_bytes(), &WANTED), "busy").status.map(|status| status.at.micros());
         assert_eq!(of(r#"{"statusUpdatedAt": 7}"#), Some(7000));

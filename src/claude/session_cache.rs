@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::footer::footer;
+use crate::domain::footer::{FooterForm, footer};
 use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration, Session, Timestamp};
 use crate::platform::files::{WriteDurability, make_private_folder, write_atomically};
 use crate::wire::SessionBody;
@@ -18,14 +18,15 @@ const FOLDER: &str = "agents";
 /// Files of killed agents are removed after this time.
 const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 
+/// What a hook or the status line knows of its session while no daemon answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedSession {
-    pub instance_id: String,
-    pub host_machine: String,
+    pub(crate) instance_id: String,
+    pub(crate) host_machine: String,
     /// When it was registered, as far as is known here: microseconds since 1970-01-01T00:00Z.
     pub created_at: i64,
-    pub current_epic: Option<String>,
-    pub context_percent: u8,
+    pub(crate) current_epic: Option<String>,
+    pub(crate) context_percent: u8,
     /// The agent's process, and when it started.
     pub process: Option<(i32, i64)>,
     /// The sessions at the same place of which the agent was told.
@@ -68,7 +69,7 @@ impl CachedSession {
             working_dir: None,
         };
         let session = Session::register(instance_id, what, Timestamp::from_micros(self.created_at)).with_safe_text();
-        Some(footer(&session, now, false))
+        Some(footer(&session, now, FooterForm::Plain))
     }
 }
 
@@ -83,7 +84,7 @@ impl SessionCache {
         Self { dir: state_dir.join(FOLDER) }
     }
 
-    pub fn get(&self, uuid: &str) -> Option<CachedSession> {
+    pub(crate) fn get(&self, uuid: &str) -> Option<CachedSession> {
         read(&self.path(uuid))
     }
 

@@ -15,6 +15,7 @@ pub fn wanted() -> Vec<&'static str> {
     [&own[..], &work::WANTED_OF_STATUS_LINE].concat()
 }
 
+/// The report of what Claude Code says of itself in the JSON for its status line.
 pub fn report(input: &Input, env: Env<'_>) -> AgentReport {
     let text = |path: &[&str]| input.at(path).and_then(Value::as_str).map(str::to_owned);
     // The project is that of the folder in which the agent started; the current folder changes while it works.

@@ -31,13 +31,21 @@ const BY_AGENT: [&str; 5] =
 /// foreign: it must be fenced where an agent reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TranscriptTail {
-    pub prompts: Vec<String>,
-    pub answers: Vec<String>,
-    pub errors: Vec<String>,
+    pub(crate) prompts: Vec<String>,
+    pub(crate) answers: Vec<String>,
+    pub(crate) errors: Vec<String>,
+}
+
+/// The first of the lines that were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstLine {
+    Whole,
+    /// The end of a line whose begin was not read.
+    Cut,
 }
 
 impl TranscriptTail {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.prompts.is_empty() && self.answers.is_empty() && self.errors.is_empty()
     }
 
@@ -57,7 +65,8 @@ impl TranscriptTail {
         file.seek(SeekFrom::Start(from)).ok()?;
         let mut bytes = Vec::new();
         file.take(MAX_READ).read_to_end(&mut bytes).ok()?;
-        Some(Self::parse(&bytes, from == 0)).filter(|tail| !tail.is_empty())
+        let first = if from == 0 { FirstLine::Whole } else { FirstLine::Cut };
+        Some(Self::parse(&bytes, first)).filter(|tail| !tail.is_empty())
     }
 
     /// The end of the transcript of a session as Markdown, fenced and labelled as data.
@@ -68,10 +77,10 @@ impl TranscriptTail {
         format!("# End of the transcript\n\n{}", fenced(&data_of(instance_id), &parts.join("\n")))
     }
 
-    /// What the lines in `bytes` say. Unless `is_whole`, the first one is the rest of a line.
-    fn parse(bytes: &[u8], is_whole: bool) -> Self {
+    /// Reads the lines in `bytes`.
+    fn parse(bytes: &[u8], first: FirstLine) -> Self {
         let mut tail = Self::default();
-        let lines = bytes.split(|byte| *byte == b'\n').skip(usize::from(!is_whole));
+        let lines = bytes.split(|byte| *byte == b'\n').skip(usize::from(first == FirstLine::Cut));
         // From the end: what is not kept is not examined.
         for line in lines.collect::<Vec<_>>().into_iter().rev() {
             let is_full = |list: &Vec<String>| list.len() == MAX_COUNT;
@@ -225,7 +234,7 @@ mod tests {
 
     #[test]
     fn last_prompts_answers_and_errors_are_read() {
-        let tail = TranscriptTail::parse(&lines(&conversation()), true);
+        let tail = TranscriptTail::parse(&lines(&conversation()), FirstLine::Whole);
         assert_eq!(tail.prompts, ["second", "third", "fourth"]);
         assert_eq!(tail.answers, ["I will look.", "It is done."]);
         assert_eq!(tail.errors, ["Exit code 1", "File not read", "API Error: 529"]);
@@ -234,17 +243,17 @@ mod tests {
     #[test]
     fn half_written_and_broken_lines_are_skipped() {
         let whole = lines(&conversation());
-        let expected = TranscriptTail::parse(&whole, true);
+        let expected = TranscriptTail::parse(&whole, FirstLine::Whole);
         let mut bytes = b"the rest of a line\"}\n".to_vec();
         bytes.extend(&whole);
         bytes.extend(b"\nnull\n[1]\n{\"type\": 7}\n{\"type\": \"user\", \"message\": {\"content\": {}}}\n\xff\xfe\n");
         bytes.extend(format!("{{\"type\": {}\n", "[".repeat(100_000)).as_bytes());
         let cut = lines(&[user(json!("half written"))]);
         bytes.extend(&cut[..cut.len() - 7]);
-        let tail = TranscriptTail::parse(&bytes, false);
+        let tail = TranscriptTail::parse(&bytes, FirstLine::Cut);
         assert_eq!((tail.prompts, tail.answers), (expected.prompts, expected.answers));
         let emoji = br#"{"type": "user", "message": {"content": "half \ud83d"}}"#;
-        assert_eq!(TranscriptTail::parse(emoji, true).prompts, ["half \u{fffd}"]);
+        assert_eq!(TranscriptTail::parse(emoji, FirstLine::Whole).prompts, ["half \u{fffd}"]);
     }
 
     #[test]
@@ -286,7 +295,7 @@ mod tests {
         const SECRET: &str = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
         for before in [0, 180, 190, 370, 5000] {
             let text = format!("{}{SECRET} {}", "word ".repeat(before / 5), "word ".repeat(before / 5));
-            let tail = TranscriptTail::parse(&lines(&[user(json!(text)), assistant(json!(text))]), true);
+            let tail = TranscriptTail::parse(&lines(&[user(json!(text)), assistant(json!(text))]), FirstLine::Whole);
             assert!(!format!("{tail:?}").contains("ghp_"), "{tail:?}");
         }
     }
@@ -301,7 +310,8 @@ mod tests {
             let errors = |text: &String| user(json!([{"type": "tool_result", "content": text, "is_error": true}]));
             let all = texts.iter().flat_map(|text| [user(json!(text)), assistant(json!(text)), errors(text)]);
             let bytes = lines(&all.collect::<Vec<_>>());
-            let tail = TranscriptTail::parse(&bytes[cut.min(bytes.len())..], cut == 0);
+            let first = if cut == 0 { FirstLine::Whole } else { FirstLine::Cut };
+            let tail = TranscriptTail::parse(&bytes[cut.min(bytes.len())..], first);
             let all = [tail.prompts, tail.answers, tail.errors].concat();
             prop_assert!(all.len() <= 3 * MAX_COUNT && all.concat().len() <= 4096);
             prop_assert!(!all.concat().contains(|c: char| is_unsafe(c) && c != '\n' && c != '\t'), "{:?}", all);

@@ -23,6 +23,7 @@ use crate::platform::small_file;
 /// The timeout of `claude --version`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Major, minor and patch, as in `2.1.332`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32, u32);
 
@@ -85,8 +86,8 @@ const ASSUMED_VERSION: Version = Version(1, 0, 85);
 /// An installed Claude Code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    pub path: PathBuf,
-    pub version: Option<Version>,
+    pub(crate) path: PathBuf,
+    pub(crate) version: Option<Version>,
 }
 
 /// An event whose hook is not installed, and why.

@@ -26,7 +26,8 @@ use super::verbs::session::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use super::verbs::status::StatusArgs;
 use super::verbs::sync::SyncArgs;
 
-/// Record AI coding sessions on this machine, and sync them with a central database whenever it can be reached
+/// Record AI coding sessions on this machine, and sync them with a central Postgres database ("central") whenever it can be
+/// reached
 #[derive(Debug, Parser)]
 // A command line without a verb is a usage error of one line like any other, not a page of help.
 #[command(name = "sessiond", version, arg_required_else_help = false)]
@@ -55,33 +56,36 @@ pub(super) enum Verb {
     List(ListArgs),
     /// Show all fields of a session
     Show(ShowArgs),
-    /// Print the footer line of a session
+    /// Print a session's footer, the line that an agent ends its answers with
     Footer(FooterArgs),
     /// Resume a session in place, or register a successor that continues it
     Resume(ResumeArgs),
     /// Show a session's reconstructed context
     Context(ContextArgs),
-    /// Record an event
+    /// Record an event of a session
     Event(EventArgs),
-    /// Record a command that was run
+    /// Record a command that a session ran
     Command(CommandArgs),
     /// Record a checkpoint
     Checkpoint(CheckpointArgs),
     /// List a session's events, newest first
+    #[command(after_help = "Example: sessiond events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z")]
     Events(HistoryArgs),
     /// List a session's commands, newest first
+    #[command(after_help = "Example: sessiond commands odin-PS-8f4a2b --contains build --limit 5")]
     Commands(HistoryArgs),
     /// List a session's checkpoints, newest first
+    #[command(after_help = "Example: sessiond checkpoints odin-PS-8f4a2b --type manual --json")]
     Checkpoints(HistoryArgs),
     /// List machines and count their sessions
     Machines(MachinesArgs),
     /// List active sessions that share a working tree, a branch or an epic
     Conflicts(ConflictsArgs),
-    /// Show how much of the agents' accounts is used, by machine and window
+    /// Show how much of the agents' rate limits is used, by machine, account and window
     Limits(LimitsArgs),
     /// Show the state of the daemon, its link to central and its backlog
     Status(StatusArgs),
-    /// Push to central now
+    /// Push what central lacks now
     Sync(SyncArgs),
     /// List, retry or drop sessions and records that central rejects
     #[command(subcommand, arg_required_else_help = false)]
@@ -89,15 +93,15 @@ pub(super) enum Verb {
     /// Repair or show this machine's identity
     #[command(subcommand, after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
     Identity(IdentityVerb),
-    /// Upgrade central's schema
+    /// Create or upgrade the tables in central
     Migrate(MigrateArgs),
     /// Run a program as a session
     Exec(ExecArgs),
-    /// Report this user's running agents to a daemon that cannot read this home
+    /// Report this user's running agents to the system's daemon, which cannot read home folders
     Discover(DiscoverArgs),
     /// Report an event of Claude Code, whose hooks run this with JSON on stdin
     Hook(HookArgs),
-    /// Serve MCP on stdin and stdout
+    /// Serve tools for agents (MCP) on stdin and stdout
     Mcp,
     /// Print the status line of Claude Code, which runs this with JSON on stdin
     Statusline,
@@ -295,6 +299,33 @@ mod tests {
         ] {
             parsed_verb(line);
         }
+    }
+
+    /// The words of an example after `sessiond`, without what belongs to the shell around it.
+    fn words_of_example(example: &str) -> Vec<String> {
+        let from = example.find("sessiond ").expect("an example runs sessiond");
+        let line = example[from..].split(" >").next().unwrap();
+        let line = if example.contains("$(") { line.trim_end_matches(')') } else { line };
+        shlex::split(line).expect("balanced quotes")
+    }
+
+    fn check_examples(command: &clap::Command, path: &[&str]) {
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for example in examples.lines().filter_map(|line| line.strip_prefix("Example: ")) {
+            let words = words_of_example(example);
+            assert!(Cli::parse_args(&words.iter().map(Into::into).collect::<Vec<_>>()).is_ok(), "{example}");
+            assert!(words[1..].starts_with(&path.iter().map(ToString::to_string).collect::<Vec<_>>()), "{example}");
+        }
+        for verb in command.get_subcommands() {
+            check_examples(verb, &[path, &[verb.get_name()]].concat());
+        }
+    }
+
+    #[test]
+    fn examples_in_the_help_are_of_their_verb_and_are_parsed() {
+        let mut command = Cli::command();
+        command.build();
+        check_examples(&command, &[]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::wire::{ErrorCode, ErrorDetail, SessionBody};
 /// The failure of a verb: what failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CliError {
-    pub code: ErrorCode,
+    pub(crate) code: ErrorCode,
     pub(crate) message: String,
     pub(crate) hint: String,
     /// The sessions to choose from, where several match.
@@ -21,6 +21,7 @@ pub struct CliError {
 }
 
 impl CliError {
+    /// An error with this code and these lines.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: hint.into(), matches: Vec::new(), is_reported: false }
     }
@@ -67,6 +68,7 @@ impl CliError {
         ErrorDocument { error: ErrorDetail { code: *code, message: message.clone(), hint: hint.clone() }, matches }
     }
 
+    /// The exit code of the verb that failed.
     pub const fn exit_code(&self) -> u8 {
         self.code.exit_code()
     }

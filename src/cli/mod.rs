@@ -5,6 +5,7 @@
 //! leave a spooled request if no daemon answers (`offline`). All text is escaped before it reaches a terminal
 //! (`output`).
 
+#[allow(missing_docs, reason = "clap shows a doc comment of arguments as the description of their verb")]
 mod command_line;
 mod error;
 mod freshness;
@@ -14,6 +15,7 @@ mod output;
 mod style;
 mod table;
 mod text;
+#[allow(missing_docs, reason = "as of command_line")]
 mod verbs;
 
 use std::env;

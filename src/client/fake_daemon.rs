@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use super::{Client, Endpoint};
 
-pub struct FakeDaemon {
-    pub socket: PathBuf,
+pub(crate) struct FakeDaemon {
+    pub(crate) socket: PathBuf,
     requests: JoinHandle<Vec<String>>,
     _dir: tempfile::TempDir,
 }
 
 impl FakeDaemon {
     /// Writes each response part by part and then closes its connection.
-    pub fn new(answers: Vec<Vec<Vec<u8>>>) -> Self {
+    pub(crate) fn new(answers: Vec<Vec<Vec<u8>>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -34,23 +34,23 @@ impl FakeDaemon {
         Self { socket, requests, _dir: dir }
     }
 
-    pub fn json(answers: &[(u16, &str)]) -> Self {
+    pub(crate) fn json(answers: &[(u16, &str)]) -> Self {
         let answer = |(status, body): &(u16, &str)| {
             vec![format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()]
         };
         Self::new(answers.iter().map(answer).collect())
     }
 
-    pub fn one(status: u16, body: &str) -> Self {
+    pub(crate) fn one(status: u16, body: &str) -> Self {
         Self::json(&[(status, body)])
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(Endpoint::at(&self.socket))
     }
 
     /// The requests received; waits until every response has been sent.
-    pub fn requests(self) -> Vec<String> {
+    pub(crate) fn requests(self) -> Vec<String> {
         self.requests.join().unwrap()
     }
 }

@@ -13,7 +13,7 @@ const MAX_LINE: u64 = 4 << 10;
 pub struct HttpRequest {
     pub(crate) method: &'static str,
     pub(crate) target: String,
-    pub body: Option<Vec<u8>>,
+    pub(crate) body: Option<Vec<u8>>,
     /// The daemon carries out requests with the same key only once.
     pub idempotency_key: Option<Uuid>,
 }
@@ -54,11 +54,15 @@ pub fn is_disconnect(error: &io::Error) -> bool {
 /// A response of which only the head has been read.
 #[derive(Debug)]
 pub struct HttpResponse<R> {
+    /// The status code, such as 200.
     pub status: u16,
+    /// The body, not read yet.
     pub body: ResponseBody<R>,
 }
 
 impl<R: BufRead> HttpResponse<R> {
+    /// # Errors
+    /// The head is no HTTP response, or the connection ends within it.
     pub fn read(mut reader: R) -> io::Result<Self> {
         let head = read_head(&mut reader)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];

@@ -5,7 +5,7 @@
 
 mod endpoint;
 #[cfg(test)]
-pub mod fake_daemon;
+pub(crate) mod fake_daemon;
 pub mod http;
 mod machine;
 mod response;
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::domain::footer::FooterForm;
 use crate::wire::{
     AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorCode,
     ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, LimitBody, ListQuery,
@@ -43,7 +44,9 @@ const MAX_BODY: u64 = 64 << 20;
 /// The result for an id, a prefix of one, or a hint.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolved<T = SessionBody> {
+    /// The one that matches.
     One(Box<T>),
+    /// There are several, of which the user has to choose one.
     Several(Matches),
 }
 
@@ -58,6 +61,7 @@ pub struct Client {
 impl Client {
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
+    /// A client with the default timeout and no deadline.
     pub const fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, timeout: Self::TIMEOUT, deadline: None }
     }
@@ -81,6 +85,7 @@ impl Client {
         self.endpoint.candidates()
     }
 
+    /// Registers a session.
     pub fn register(&self, request: &RegisterRequest) -> Result<SessionBody> {
         self.post("/v1/sessions".to_owned(), request)
     }
@@ -100,14 +105,17 @@ impl Client {
         }
     }
 
+    /// Reports a heartbeat of the session with this id.
     pub fn heartbeat(&self, id: &str, request: &HeartbeatRequest) -> Result<SessionBody> {
         self.post(target::session(id, "/heartbeat"), request)
     }
 
+    /// Closes the session with this id.
     pub fn close(&self, id: &str) -> Result<SessionBody> {
         self.request("POST", target::session(id, "/close"), None)
     }
 
+    /// The sessions that match.
     pub fn list(&self, query: &ListQuery) -> Result<SessionList> {
         self.get(target::sessions(query))
     }
@@ -151,8 +159,11 @@ impl Client {
     }
 
     /// The session's footer, without a final newline.
-    pub fn footer(&self, id: &str, separator: bool) -> Result<String> {
-        let rest = if separator { "/footer?separator=true" } else { "/footer" };
+    pub fn footer(&self, id: &str, form: FooterForm) -> Result<String> {
+        let rest = match form {
+            FooterForm::Plain => "/footer",
+            FooterForm::Separated => "/footer?separator=true",
+        };
         let (status, body) = self.exchange("GET", target::session(id, rest), None)?;
         if !is_success(status) {
             return Err(daemon_error(status, &body));
@@ -190,7 +201,7 @@ impl Client {
         self.get("/v1/machines".to_owned())
     }
 
-    pub fn status(&self) -> Result<StatusBody> {
+    pub(crate) fn status(&self) -> Result<StatusBody> {
         self.get("/v1/status".to_owned())
     }
 
@@ -214,7 +225,7 @@ impl Client {
         self.post("/v1/parked/drop".to_owned(), &ParkedIds { ids: ids.to_vec() })
     }
 
-    pub fn identity(&self) -> Result<MachineIdentity> {
+    pub(crate) fn identity(&self) -> Result<MachineIdentity> {
         self.get("/v1/identity".to_owned())
     }
 
@@ -424,7 +435,7 @@ mod tests {
     #[test]
     fn returns_the_footer_as_text() {
         let daemon = FakeDaemon::one(200, "Instance: x");
-        assert_eq!(daemon.client().footer("x", true).unwrap(), "Instance: x");
+        assert_eq!(daemon.client().footer("x", FooterForm::Separated).unwrap(), "Instance: x");
         assert!(daemon.requests()[0].starts_with("GET /v1/sessions/x/footer?separator=true HTTP/1.1\r\n"));
     }
 

@@ -12,6 +12,7 @@ const MAX_LINE: u64 = 1 << 20;
 /// A change that the daemon reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent {
+    /// A session that changed, as it is now.
     Session(Box<SessionBody>),
     /// The changes since the last event are not known any more: the sessions must be listed again.
     Reset,

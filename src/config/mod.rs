@@ -28,26 +28,37 @@ use file::ConfigFile;
 /// Values of command line flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
+    /// `--socket`.
     pub socket: Option<PathBuf>,
+    /// `--machine`.
     pub machine: Option<String>,
+    /// `--central-url`.
     pub central_url: Option<Secret>,
+    /// `--log-level`.
     pub log_level: Option<LevelFilter>,
+    /// `--log-file`.
     pub log_file: Option<PathBuf>,
 }
 
 /// The process's environment, as far as the settings depend on it.
 #[derive(Clone, Copy)]
 pub struct Environment<'a> {
+    /// The system whose default paths count.
     pub os: Os,
+    /// Whether the system's paths are the defaults.
     pub is_root: bool,
+    /// The value of an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
 /// Settings, and the file they were read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
+    /// The merged settings.
     pub settings: Settings,
     /// The path of the configuration file, whether it exists or not.
     pub config_path: Option<PathBuf>,

@@ -47,7 +47,9 @@ fn mismatch(pinned: &MachineName, asked: &MachineName) -> ErrorDetail {
 
 /// A change of the identity of a host whose daemon does not run.
 pub enum IdentityChange {
+    /// Pin this name instead.
     Rename(MachineName),
+    /// Draw a new host id, as for a copy of a state folder.
     Replace,
 }
 

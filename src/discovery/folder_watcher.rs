@@ -21,7 +21,7 @@ pub struct FolderWatcher {
 }
 
 impl FolderWatcher {
-    pub fn new(path: PathBuf, rescan_interval: Duration) -> Self {
+    pub(crate) fn new(path: PathBuf, rescan_interval: Duration) -> Self {
         let (change, changes) = mpsc::channel(1);
         let mut folder = Self { path, rescan_interval, watched: None, changes, change };
         folder.watch();

@@ -11,6 +11,7 @@ use crate::config::{ClaudeSettings, Environment};
 use crate::domain::Finding;
 use crate::domain::text::one_line;
 use crate::platform::default_paths::{DefaultPaths, STATE_DIR_VAR, path_in};
+use crate::service::Scope;
 
 /// Complaints older than this are not shown.
 const RECENT: Duration = Duration::from_secs(7 * 86_400);
@@ -32,13 +33,13 @@ pub(super) fn complaints(environment: &Environment<'_>) -> Option<Finding> {
 
 /// Whether the daemon can read the files in which running sessions describe themselves.
 ///
-/// `is_system`: the daemon is the system's service, which sees no home (ProtectHome=).
-pub(super) fn discovery(claude: &ClaudeSettings, is_system: bool) -> Finding {
+/// The system's service sees no home (ProtectHome=).
+pub(super) fn discovery(claude: &ClaudeSettings, daemon: Scope) -> Finding {
     const CHECK: &str = "discovery";
     if !claude.watch {
         return Finding::good(CHECK, "claude.watch is off; sessions are recorded by hooks alone");
     }
-    if is_system {
+    if daemon == Scope::System {
         if helper_runs() {
             return Finding::good(
                 CHECK,
@@ -96,14 +97,14 @@ mod tests {
     #[test]
     fn an_unreadable_claude_home_is_wrong_and_a_missing_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let verdict = |home: &Path| discovery(&claude(home), false).verdict;
+        let verdict = |home: &Path| discovery(&claude(home), Scope::User).verdict;
         assert_eq!(verdict(&dir.path().join("none")), Verdict::Good);
         fs::create_dir(dir.path().join("sessions")).unwrap();
         assert_eq!(verdict(dir.path()), Verdict::Good);
         // A file in the place of a folder cannot be read by root either.
         fs::write(dir.path().join("file"), "").unwrap();
         assert_eq!(verdict(&dir.path().join("file")), Verdict::Wrong);
-        assert_eq!(discovery(&claude(dir.path()), true).verdict, Verdict::Odd);
+        assert_eq!(discovery(&claude(dir.path()), Scope::System).verdict, Verdict::Odd);
     }
 
     #[test]

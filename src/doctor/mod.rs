@@ -23,6 +23,7 @@ use crate::clock;
 use crate::config::{self, Environment, Overrides, Settings};
 use crate::daemon;
 use crate::domain::{Finding, Verdict};
+use crate::service::Scope;
 use crate::sync::postgres::checkup;
 use installation::ServingInstallation;
 
@@ -61,7 +62,7 @@ pub fn examine(overrides: &Overrides, environment: &Environment<'_>, client: &Cl
     findings.extend(spool::check(&status, &settings, environment));
     findings.extend(local::store(state_dir));
     findings.push(local::disk(state_dir));
-    findings.push(agents::discovery(&settings.claude, served.is_system));
+    findings.push(agents::discovery(&settings.claude, if served.is_system { Scope::System } else { Scope::User }));
     served.add_credential(&mut settings);
     findings.extend(central(&settings, &served));
     findings

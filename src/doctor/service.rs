@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::config::Environment;
 use crate::domain::Finding;
 use crate::platform::default_paths::Os;
+use crate::service::Scope;
 
 const FIELDS: &str = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result,FragmentPath";
 
@@ -27,10 +28,10 @@ fn systemd() -> Vec<Finding> {
         return vec![Finding::good("service", "this machine does not use systemd")];
     }
     let mut findings = Vec::new();
-    for manager in [&["systemctl"][..], &["systemctl", "--user"]] {
+    for (scope, manager) in [(Scope::System, &["systemctl"][..]), (Scope::User, &["systemctl", "--user"])] {
         for unit in ["sessiond.service", "sessiond.socket"] {
             let words = [manager, &["show", unit, "--property", FIELDS]].concat();
-            findings.extend(output(&words).and_then(|shown| of_unit(unit, manager.len() > 1, &shown)));
+            findings.extend(output(&words).and_then(|shown| of_unit(unit, scope, &shown)));
         }
     }
     if findings.is_empty() {
@@ -44,7 +45,7 @@ fn systemd() -> Vec<Finding> {
 const OF_PACKAGES: [&str; 2] = ["/usr/lib/systemd/", "/lib/systemd/"];
 
 /// `None` for a unit that does not exist, or belongs to a package and is not enabled.
-fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
+fn of_unit(unit: &str, scope: Scope, shown: &str) -> Option<Finding> {
     let field = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_default().to_owned()
@@ -52,7 +53,7 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     if field("LoadState") != "loaded" {
         return None;
     }
-    let owner = if user { "this user's" } else { "the system's" };
+    let owner = if scope == Scope::User { "this user's" } else { "the system's" };
     let (active, sub, enabled) = (field("ActiveState"), field("SubState"), field("UnitFileState"));
     let is_of_package = OF_PACKAGES.iter().any(|folder| field("FragmentPath").starts_with(folder));
     if is_of_package && active == "inactive" && enabled != "enabled" {
@@ -61,7 +62,7 @@ fn of_unit(unit: &str, user: bool, shown: &str) -> Option<Finding> {
     let restarts = Some(field("NRestarts")).filter(|n| !n.is_empty() && n != "0");
     let restarts = restarts.map_or(String::new(), |n| format!(", restarted {n} times"));
     let found = format!("{owner} {unit} is {active} ({sub}), {enabled}{restarts}");
-    let ctl = if user { "systemctl --user" } else { "systemctl" };
+    let ctl = if scope == Scope::User { "systemctl --user" } else { "systemctl" };
     Some(if active != "active" {
         let advice = format!("run `{ctl} status {unit}`, fix the reported failure, then `{ctl} restart {unit}`");
         Finding::wrong("service", found, advice)
@@ -98,8 +99,9 @@ mod tests {
 
     #[test]
     fn unit_state_decides_the_verdict() {
-        let of =
-            |shown: &str| of_unit("sessiond.service", false, shown).map(|finding| (finding.verdict, finding.found));
+        let of = |shown: &str| {
+            of_unit("sessiond.service", Scope::System, shown).map(|finding| (finding.verdict, finding.found))
+        };
         assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
         let (verdict, found) =
             of("LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNRestarts=3\n").unwrap();
@@ -114,7 +116,7 @@ mod tests {
     fn unused_unit_of_a_package_is_ignored() {
         let of = |state: &str, folder: &str| {
             let shown = format!("LoadState=loaded\n{state}\nFragmentPath={folder}/user/sessiond.service\n");
-            of_unit("sessiond.service", true, &shown).map(|finding| finding.verdict)
+            of_unit("sessiond.service", Scope::User, &shown).map(|finding| finding.verdict)
         };
         let unused = "ActiveState=inactive\nUnitFileState=disabled";
         assert_eq!(of(unused, "/usr/lib/systemd"), None);

@@ -31,6 +31,7 @@ const NOTIFICATION_DELAY: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivityState {
+    /// It works on its task.
     Working,
     /// Its user has to do something, see [`WaitingFor`].
     Waiting,
@@ -41,9 +42,9 @@ pub enum ActivityState {
 }
 
 impl ActivityState {
-    pub const ALL: [Self; 4] = [Self::Working, Self::Waiting, Self::Idle, Self::Failed];
+    pub(crate) const ALL: [Self; 4] = [Self::Working, Self::Waiting, Self::Idle, Self::Failed];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Working => "working",
             Self::Waiting => "waiting",
@@ -75,9 +76,9 @@ pub enum WaitingFor {
 }
 
 impl WaitingFor {
-    pub const ALL: [Self; 4] = [Self::Permission, Self::Question, Self::Plan, Self::Input];
+    pub(crate) const ALL: [Self; 4] = [Self::Permission, Self::Question, Self::Plan, Self::Input];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Permission => "permission",
             Self::Question => "question",
@@ -98,16 +99,18 @@ impl WaitingFor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivitySource {
+    /// A hook of the agent.
     Hook,
     /// The agent's own file, such as Claude Code's `sessions/PID.json`.
     StatusFile,
+    /// A client of the API, with a heartbeat.
     Api,
 }
 
 impl ActivitySource {
-    pub const ALL: [Self; 3] = [Self::Hook, Self::StatusFile, Self::Api];
+    pub(crate) const ALL: [Self; 3] = [Self::Hook, Self::StatusFile, Self::Api];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Hook => "hook",
             Self::StatusFile => "status_file",
@@ -115,7 +118,7 @@ impl ActivitySource {
         }
     }
 
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|source| source.as_str() == text)
     }
 }
@@ -123,7 +126,7 @@ impl ActivitySource {
 /// An event that says what the agent does from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivityEvent {
-    pub state: ActivityState,
+    pub(crate) state: ActivityState,
     /// Only while waiting.
     pub waiting_for: Option<WaitingFor>,
     /// The tool that waits for permission, the kind of the error, or how many background tasks run.
@@ -169,19 +172,22 @@ pub struct PermissionRequest {
 /// What an agent does, as all machines know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
+    /// What the agent does.
     pub state: ActivityState,
     /// Only while waiting.
     pub waiting_for: Option<WaitingFor>,
+    /// The tool, the error's kind or the number of background tasks; one line.
     pub detail: Option<String>,
     /// When it began.
     pub since: Timestamp,
+    /// Who reported it.
     pub source: ActivitySource,
 }
 
 /// An activity, and what its own machine remembers to place the next event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivityTracker {
-    pub activity: Activity,
+    pub(crate) activity: Activity,
     /// When the newest event happened, whether it changed anything or not.
     reported_at: Timestamp,
     /// Who waits.

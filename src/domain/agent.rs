@@ -54,7 +54,7 @@ pub enum AgentKind {
 }
 
 impl AgentKind {
-    pub fn parse(kind: &str) -> Option<Self> {
+    pub(crate) fn parse(kind: &str) -> Option<Self> {
         Some(match kind {
             "interactive" => Self::Interactive,
             "headless" => Self::Headless,
@@ -63,7 +63,7 @@ impl AgentKind {
         })
     }
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
             Self::Headless => "headless",
@@ -75,15 +75,20 @@ impl AgentKind {
 /// What made an agent start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartSource {
+    /// It was started.
     Startup,
+    /// It continues an earlier conversation.
     Resume,
+    /// The conversation was cleared.
     Clear,
+    /// The context was compacted.
     Compact,
+    /// It continues a copy of a conversation.
     Fork,
 }
 
 impl StartSource {
-    pub fn parse(source: &str) -> Option<Self> {
+    pub(crate) fn parse(source: &str) -> Option<Self> {
         Some(match source {
             "startup" => Self::Startup,
             "resume" => Self::Resume,
@@ -94,7 +99,7 @@ impl StartSource {
         })
     }
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Startup => "startup",
             Self::Resume => "resume",
@@ -112,12 +117,13 @@ pub struct ValidReport {
     /// `None`: nothing says which agent it is, as for the program that `sessiond exec` runs.
     pub agent: Option<AgentName>,
     /// The agent's own id of its conversation, whichever agent it is.
-    pub claude_session_uuid: Option<String>,
-    pub claude_session_path: Option<String>,
-    pub working_dir: Option<String>,
+    pub(crate) claude_session_uuid: Option<String>,
+    pub(crate) claude_session_path: Option<String>,
+    pub(crate) working_dir: Option<String>,
+    /// The project, or the one derived from the folder.
     pub project: Project,
-    pub instance_type: InstanceType,
-    pub kind: Option<AgentKind>,
+    pub(crate) instance_type: InstanceType,
+    pub(crate) kind: Option<AgentKind>,
     /// 0 to 100.
     pub context_percent: Option<u8>,
     /// The id that the agent was given while no daemon answered: it must lead to the session.
@@ -126,8 +132,8 @@ pub struct ValidReport {
     pub outer_id: Option<InstanceId>,
     /// When it happened; not later than it arrived.
     pub at: Timestamp,
-    pub activity: Option<ActivityEvent>,
-    pub work: Option<WorkUpdate>,
+    pub(crate) activity: Option<ActivityEvent>,
+    pub(crate) work: Option<WorkUpdate>,
     /// What it observed of its account's rate limits.
     pub limits: Option<ObservedLimits>,
 }
@@ -187,7 +193,10 @@ pub enum Resolution {
     /// It belongs to this session and changes nothing.
     Ignore(InstanceId),
     /// A new session begins, which may continue another.
-    Begin { resumed_from: Option<InstanceId> },
+    Begin {
+        /// The session that it continues.
+        resumed_from: Option<InstanceId>,
+    },
     /// It belongs to no known session.
     Unknown,
 }
@@ -264,7 +273,7 @@ pub struct TypeRule {
     pub project: Option<String>,
     /// This folder and its subfolders; `None`: any.
     pub folder: Option<String>,
-    pub instance_type: InstanceType,
+    pub(crate) instance_type: InstanceType,
 }
 
 impl TypeRule {

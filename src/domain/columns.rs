@@ -13,13 +13,17 @@ use super::{Session, SessionWork, Timestamp};
 
 macro_rules! shared_columns {
     ($($column:ident: $field:ident,)*) => {
+        /// The columns, in the order in which stores keep their times.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum SharedColumn {
-            $($column,)*
+            $(
+                #[doc = concat!("`", stringify!($field), "`")]
+                $column,
+            )*
         }
 
         impl SharedColumn {
-            pub const ALL: &[Self] = &[$(Self::$column,)*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$column,)*];
 
             /// Its name in supervisor_sessions.
             pub const fn name(self) -> &'static str {
@@ -28,6 +32,7 @@ macro_rules! shared_columns {
                 }
             }
 
+            /// Whether the two sessions have other values in this column.
             pub fn differs(self, a: &Session, b: &Session) -> bool {
                 match self {
                     $(Self::$column => a.$field != b.$field,)*
@@ -67,6 +72,7 @@ impl ColumnTimes {
         Self([Some(at); COLUMNS])
     }
 
+    /// When this column was changed last; `None` if that is not known.
     pub fn get(&self, column: SharedColumn) -> Option<Timestamp> {
         self.0[column as usize]
     }
@@ -113,7 +119,9 @@ impl FromIterator<(SharedColumn, Timestamp)> for ColumnTimes {
 /// if central has no row of the session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimedSession {
+    /// The session.
     pub session: Session,
+    /// When its columns were changed.
     pub times: ColumnTimes,
     /// What central lacks of its work. Never read from central with the session.
     pub work: Option<Box<SessionWork>>,

@@ -1,15 +1,18 @@
 //! The findings of a check of an installation, as `doctor` shows them.
 
+/// How a check ended, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
+    /// Nothing is to be done.
     Good,
     /// It works, but should be checked.
     Odd,
+    /// It does not work.
     Wrong,
 }
 
 impl Verdict {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Odd => "odd",

@@ -5,10 +5,19 @@ use super::{Session, Timestamp};
 /// Above this share of the context window, in percent, the footer also says how to resume the session.
 const RESUME_HINT_ABOVE: u8 = 30;
 
+/// Whether the footer is set off from the text before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FooterForm {
+    /// The footer alone.
+    Plain,
+    /// A line `---` comes first.
+    Separated,
+}
+
 /// The footer, without a newline at its end. Programs parse it: its form is the one of the earlier services.
-pub fn footer(session: &Session, now: Timestamp, separator: bool) -> String {
+pub fn footer(session: &Session, now: Timestamp, form: FooterForm) -> String {
     let mut text = String::new();
-    if separator {
+    if form == FooterForm::Separated {
         text.push_str("---\n");
     }
     text.push_str(&format!(
@@ -63,11 +72,11 @@ mod tests {
     #[test]
     fn has_the_form_of_the_earlier_services() {
         assert_eq!(
-            footer(&session(Some("003"), 30), after(72), false),
+            footer(&session(Some("003"), 30), after(72), FooterForm::Plain),
             "Instance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 30% | Active: 1.2h"
         );
         assert_eq!(
-            footer(&session(Some("003"), 42), after(72), true),
+            footer(&session(Some("003"), 42), after(72), FooterForm::Separated),
             "---\nInstance: odin-PS-8f4a2b@odin3 | Epic: 003 | Context: 42% | Active: 1.2h\n\
              [Use \"resume odin-PS-8f4a2b\" to restore this session]"
         );
@@ -78,7 +87,7 @@ mod tests {
         for (minutes, shown) in [(0, "0h"), (2, "0h"), (3, "0.1h"), (60, "1h"), (119, "2h"), (120, "2h"), (123, "2.1h")]
         {
             assert!(
-                footer(&session(None, 0), after(minutes), false).ends_with(&format!("Active: {shown}")),
+                footer(&session(None, 0), after(minutes), FooterForm::Plain).ends_with(&format!("Active: {shown}")),
                 "{minutes}"
             );
         }
@@ -86,6 +95,6 @@ mod tests {
 
     #[test]
     fn no_epic_shows_a_dash() {
-        assert!(footer(&session(None, 0), after(0), false).contains("| Epic: — |"));
+        assert!(footer(&session(None, 0), after(0), FooterForm::Plain).contains("| Epic: — |"));
     }
 }

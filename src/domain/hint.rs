@@ -13,7 +13,9 @@ pub enum Hint {
     Id(InstanceId),
     /// Four to six characters of the hash in lower case, from anywhere in it.
     Hash(String),
+    /// The epic that sessions work on.
     Epic(String),
+    /// The project of sessions.
     Project(Project),
     /// No hint: the session with the most recent heartbeat.
     Newest,
@@ -35,7 +37,7 @@ impl Hint {
         Ok([id, Some(Self::Epic(text)), project, hash].into_iter().flatten().collect())
     }
 
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Id(_) => "id",
             Self::Hash(_) => "hash",
@@ -62,6 +64,7 @@ pub struct HintMatches<T> {
 /// The session to resume, or why there is not exactly one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice<T> {
+    /// There is exactly one, or it was chosen.
     One(T),
     /// The user has to choose.
     Several(Vec<T>),

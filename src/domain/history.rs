@@ -20,9 +20,10 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Event, Self::Command, Self::Checkpoint];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
             Self::Command => "command",
@@ -39,6 +40,7 @@ impl RecordKind {
         }
     }
 
+    /// The kind with that name: `event`, `command` or `checkpoint`.
     pub fn parse(kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == kind)
     }
@@ -49,7 +51,9 @@ impl RecordKind {
 pub struct HistoryRecord {
     /// Random; central's event_id or checkpoint_id.
     pub record_id: Uuid,
+    /// The session that it belongs to.
     pub instance_id: InstanceId,
+    /// Its kind, which decides its table.
     pub kind: RecordKind,
     /// The event's, command's or checkpoint's type.
     pub record_type: String,
@@ -89,6 +93,7 @@ pub struct CommandDetails {
 /// Whether central accepts records of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TableState {
+    /// Records are pushed.
     Usable,
     /// There is no such table, so no record of this kind is pushed.
     #[default]
@@ -102,9 +107,12 @@ pub enum TableState {
 /// Central's tables for records: their states, and the event types that central accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryTables {
-    pub events: TableState,
+    /// The table `event_store`.
+    pub(crate) events: TableState,
+    /// The table `command_log`.
     pub commands: TableState,
-    pub checkpoints: TableState,
+    /// The table `checkpoints`.
+    pub(crate) checkpoints: TableState,
     /// The table `session_work`.
     pub work: TableState,
     /// Whether that table has columns for the agent, which `sessiond migrate` adds.
@@ -127,6 +135,7 @@ impl HistoryTables {
         event_types: None,
     };
 
+    /// The state of the table for this kind.
     pub const fn state(&self, kind: RecordKind) -> &TableState {
         match kind {
             RecordKind::Event => &self.events,
@@ -135,6 +144,7 @@ impl HistoryTables {
         }
     }
 
+    /// The state of the table for this kind.
     pub const fn state_mut(&mut self, kind: RecordKind) -> &mut TableState {
         match kind {
             RecordKind::Event => &mut self.events,
@@ -143,10 +153,12 @@ impl HistoryTables {
         }
     }
 
+    /// Whether records of this kind are pushed.
     pub fn is_usable(&self, kind: RecordKind) -> bool {
         *self.state(kind) == TableState::Usable
     }
 
+    /// Whether central has no table for this kind.
     pub fn is_absent(&self, kind: RecordKind) -> bool {
         *self.state(kind) == TableState::Absent
     }
@@ -179,6 +191,7 @@ impl HistoryTables {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
+    /// Whether a table for records is there and cannot be used.
     pub fn is_any_blocked(&self) -> bool {
         RecordKind::ALL.into_iter().any(|kind| self.blocked(kind).is_some())
     }
@@ -302,7 +315,7 @@ impl NewRecord {
         Self { kind, record_type, body }
     }
 
-    pub fn kind(&self) -> RecordKind {
+    pub(crate) fn kind(&self) -> RecordKind {
         self.kind
     }
 

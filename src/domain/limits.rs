@@ -38,6 +38,7 @@ pub struct LimitWindow {
     pub name: String,
     /// How much of it is used, 0 to 100.
     pub used_percent: Option<f64>,
+    /// When the share begins again at 0; `None` if it was not reported.
     pub resets_at: Option<Timestamp>,
 }
 
@@ -63,6 +64,7 @@ pub fn is_window_name(name: &str) -> bool {
 pub struct ObservedLimits {
     /// `None`: the agent's account is not known.
     pub account: Option<String>,
+    /// At most [`MAX_WINDOWS`], each name once.
     pub windows: Vec<LimitWindow>,
 }
 
@@ -79,8 +81,11 @@ pub fn account_name(name: &str) -> Option<String> {
 pub struct AccountLimit {
     /// The user of the machine whose agents observed it.
     pub uid: u32,
+    /// The account's label; `None` if it is not known.
     pub account: Option<String>,
+    /// The newest values.
     pub window: LimitWindow,
+    /// When they were reported.
     pub observed_at: Timestamp,
 }
 
@@ -134,10 +139,13 @@ fn known_length(name: &str) -> Option<Duration> {
 /// The limits of one machine, and when this host last knew them to be true.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineLimits {
+    /// The machine's name.
     pub machine: MachineName,
     /// Whether it is the machine of this host.
     pub is_local: bool,
+    /// What its agents reported.
     pub limits: Vec<AccountLimit>,
+    /// The time up to which the machine's state is known here.
     pub as_of: Timestamp,
 }
 

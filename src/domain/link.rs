@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::{RecordKind, Timestamp};
 
+/// The states of the link to central.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkState {
     /// No central is configured: the local store is all there is.
     Off,
+    /// The first attempt since the start, or since the settings changed, has not ended.
     Connecting,
+    /// Pushes and pulls succeed.
     Connected,
     /// Central cannot be reached; retries continue automatically.
     Unreachable,
@@ -21,7 +24,7 @@ pub enum LinkState {
 }
 
 impl LinkState {
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Off,
         Self::Connecting,
         Self::Connected,
@@ -31,7 +34,7 @@ impl LinkState {
         Self::IdentityConflict,
     ];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Connecting => "connecting",
@@ -47,8 +50,11 @@ impl LinkState {
 /// The other host that uses this host's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
+    /// The other host's id.
     pub host_id: String,
+    /// The name that both have.
     pub machine_name: String,
+    /// When the other host last contacted central, by central's clock.
     pub last_seen: Option<Timestamp>,
     /// One line: what conflicts and how to resolve it.
     pub message: String,
@@ -57,6 +63,7 @@ pub struct Conflict {
 /// The link as `status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
+    /// The state now.
     pub state: LinkState,
     /// When it entered this state.
     pub since: Timestamp,
@@ -82,12 +89,13 @@ pub struct LinkStatus {
 /// A kind of records that is not pushed while others are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedKind {
-    pub kind: RecordKind,
+    pub(crate) kind: RecordKind,
     /// One line: what central lacks, and what to do.
     pub reason: String,
 }
 
 impl LinkStatus {
+    /// A link that has been in this state since then, with nothing else known.
     pub fn new(state: LinkState, since: Timestamp) -> Self {
         Self {
             state,

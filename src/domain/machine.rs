@@ -5,7 +5,7 @@ use super::{MachineName, Timestamp};
 /// One row of `active_sessions_by_machine`, and when the machine's daemon was last seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineSummary {
-    pub host_machine: MachineName,
+    pub(crate) host_machine: MachineName,
     pub(crate) total_sessions: i64,
     pub(crate) active_sessions: i64,
     pub(crate) stale_sessions: i64,

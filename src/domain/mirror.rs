@@ -14,6 +14,7 @@ pub struct PullQuery {
     pub since: u64,
     /// The position after the previous page; none for the first page.
     pub after: Option<PullPosition>,
+    /// The limits of this page.
     pub page: PageSize,
 }
 
@@ -27,7 +28,9 @@ pub struct PageSize {
 }
 
 impl PageSize {
+    /// The limits of a fast central.
     pub const LARGEST: Self = Self { rows: 1000, bytes: 1 << 20 };
+    /// The limits below which no page is divided.
     pub const SMALLEST: Self = Self { rows: 1, bytes: 1 << 10 };
     /// The number of sessions whose history a page of the largest size may contain.
     const HISTORIES: u32 = 50;
@@ -57,7 +60,7 @@ pub struct PullPosition {
     pub next_since: u64,
     pub(crate) part: PullPart,
     pub(crate) transaction: u64,
-    pub instance_id: String,
+    pub(crate) instance_id: String,
     /// What was read of the next session, if its history did not fit into the page.
     pub partly: Option<PartialHistory>,
     /// The number of sessions whose history the next page contains; none: as many as the page size allows.
@@ -67,7 +70,7 @@ pub struct PullPosition {
 /// A session of which only the newest history records have been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartialHistory {
-    pub instance_id: String,
+    pub(crate) instance_id: String,
     /// How many records of each kind: events, commands, checkpoints.
     pub read: [u32; 3],
 }
@@ -75,9 +78,13 @@ pub struct PartialHistory {
 /// The parts of a pull, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPart {
+    /// Sessions that were deleted.
     Deletions,
+    /// Sessions that changed.
     Sessions,
+    /// What sessions of other hosts do and work on.
     Work,
+    /// Records of sessions whose history changed.
     History,
 }
 
@@ -89,6 +96,7 @@ impl PullPosition {
 }
 
 impl PullQuery {
+    /// Reads what changed since this transaction; everything if it is 0.
     pub const fn since(since: u64) -> Self {
         Self { since, after: None, page: PageSize::LARGEST }
     }
@@ -121,6 +129,7 @@ pub struct ChangePage {
     pub history: Vec<HistoryRecord>,
     /// The number of rows that other clients wrote and that cannot be read; they are skipped.
     pub unreadable: u64,
+    /// What follows the page.
     pub rest: Continuation,
 }
 
@@ -131,18 +140,23 @@ impl ChangePage {
     }
 }
 
+/// A session that was deleted in central.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedSession {
+    /// Its id.
     pub instance_id: String,
-    pub created_at: Timestamp,
+    /// When it was registered: the same id may be given to a later session.
+    pub(crate) created_at: Timestamp,
 }
 
 /// What follows a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Continuation {
+    /// More was changed; the next page begins here.
     More(PullPosition),
     /// Everything is read; the next pull begins here.
     Complete {
+        /// The transaction since which the next pull reads.
         next_since: u64,
     },
     /// Central's transaction numbers are lower than before, as after a restore: everything has to be read again.
@@ -153,6 +167,7 @@ pub enum Continuation {
 /// A daemon that central knows of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSeen {
+    /// The name under which it is registered.
     pub machine: MachineName,
     /// When it last contacted central, by central's clock.
     pub last_seen: Timestamp,

@@ -13,7 +13,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    pub fn new(field: &'static str, rule: impl Into<String>) -> Self {
+    pub(crate) fn new(field: &'static str, rule: impl Into<String>) -> Self {
         Self { field, rule: rule.into() }
     }
 }
@@ -33,6 +33,8 @@ impl MachineName {
     /// The default name, from the earlier services.
     pub const GUESS: &'static str = "odin3";
 
+    /// # Errors
+    /// `name` breaks the rule.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
         let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let rest = |b: u8| first(b) || b == b'_' || b == b'-';
@@ -55,6 +57,7 @@ impl MachineName {
         Self(Self::GUESS.to_owned())
     }
 
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,6 +71,8 @@ impl Project {
     /// The id's 32 characters less `-PS-` and the 6 of its hash.
     pub const MAX: usize = InstanceId::MAX - 4 - InstanceId::HASH;
 
+    /// # Errors
+    /// `name` breaks the rule, or is longer than [`Self::MAX`].
     pub fn parse(name: &str) -> Result<Self, Invalid> {
         let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if name.is_empty() || !name.bytes().all(valid) {
@@ -95,6 +100,7 @@ impl Project {
         Self("unnamed".to_owned())
     }
 
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -103,12 +109,16 @@ impl Project {
 /// Project supervisor or meta supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum InstanceType {
+    /// A project supervisor.
     #[default]
     Ps,
+    /// A meta supervisor.
     Ms,
 }
 
 impl InstanceType {
+    /// # Errors
+    /// `kind` is neither `PS` nor `MS`.
     pub fn parse(kind: &str) -> Result<Self, Invalid> {
         match kind {
             "PS" => Ok(Self::Ps),
@@ -117,6 +127,7 @@ impl InstanceType {
         }
     }
 
+    /// `PS` or `MS`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ps => "PS",
@@ -151,6 +162,8 @@ impl InstanceId {
         self.0.len() > Self::HASH && self.0[..self.0.len() - Self::HASH] == format!("{project}-{kind}-")
     }
 
+    /// # Errors
+    /// `id` does not have that form.
     pub fn parse(id: &str) -> Result<Self, Invalid> {
         let valid = || {
             let (head, hash) = id.rsplit_once('-')?;
@@ -177,6 +190,7 @@ impl InstanceId {
         Self::parse(&format!("{project}-{}-{hash}", kind.to_ascii_uppercase())).ok()
     }
 
+    /// The id.
     pub fn as_str(&self) -> &str {
         &self.0
     }

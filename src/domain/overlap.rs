@@ -11,8 +11,11 @@ use super::{InstanceId, Session, WorkSummary};
 /// What sessions share, the closest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SharedPlace {
+    /// A working tree on one machine.
     Worktree,
+    /// A branch of one repository, on any machine.
     Branch,
+    /// An epic of one project.
     Epic,
 }
 

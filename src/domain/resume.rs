@@ -5,11 +5,11 @@ use super::{MachineName, Registration, Session, Status};
 /// Who resumes a session, and where.
 #[derive(Clone, Debug)]
 pub struct Successor {
-    pub machine: MachineName,
-    pub uid: u32,
-    pub claude_session_uuid: Option<String>,
-    pub claude_session_path: Option<String>,
-    pub working_dir: Option<String>,
+    pub(crate) machine: MachineName,
+    pub(crate) uid: u32,
+    pub(crate) claude_session_uuid: Option<String>,
+    pub(crate) claude_session_path: Option<String>,
+    pub(crate) working_dir: Option<String>,
 }
 
 impl Successor {

@@ -13,19 +13,29 @@ use super::{InstanceId, InstanceType, Invalid, MachineName, Project, Timestamp};
 /// One row of supervisor_sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// Its id, unique in central.
     pub instance_id: InstanceId,
+    /// Its project, which its id names too.
     pub project: Project,
+    /// Its type, which its id names too.
     pub instance_type: InstanceType,
     /// As last recorded; [`Session::status_at`] says what it is worth now.
     pub status: Status,
     /// 0 to 100.
     pub context_percent: u8,
+    /// The epic that it works on.
     pub current_epic: Option<String>,
+    /// The time of its newest heartbeat.
     pub last_heartbeat: Timestamp,
+    /// When it was registered. Together with the id it identifies the session.
     pub created_at: Timestamp,
+    /// When it was closed; `None` unless its status is `Closed`.
     pub closed_at: Option<Timestamp>,
+    /// The machine that it runs on.
     pub host_machine: MachineName,
+    /// Claude Code's id of the conversation.
     pub claude_session_uuid: Option<String>,
+    /// The file of the conversation's transcript, on its machine.
     pub claude_session_path: Option<String>,
     /// The session that this one continues.
     pub resumed_from: Option<InstanceId>,
@@ -33,14 +43,20 @@ pub struct Session {
     pub working_dir: Option<String>,
 }
 
+/// The recorded status of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
+    /// It had a heartbeat, and its process is not known to have ended.
     Active,
+    /// Its process ended, or it had no heartbeat for `stale_after`; it can be resumed.
     Stale,
+    /// It was closed, permanently.
     Closed,
 }
 
 impl Status {
+    /// # Errors
+    /// `status` is none of the three.
     pub fn parse(status: &str) -> Result<Self, Invalid> {
         match status {
             "active" => Ok(Self::Active),
@@ -50,6 +66,7 @@ impl Status {
         }
     }
 
+    /// The name in JSON and in central.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -62,23 +79,34 @@ impl Status {
 /// The fields with which a client registers a session; all are valid.
 #[derive(Clone, Debug)]
 pub struct Registration {
+    /// The project, from which the id is made.
     pub project: Project,
+    /// The type, from which the id is made.
     pub instance_type: InstanceType,
+    /// The machine that it runs on.
     pub host_machine: MachineName,
+    /// 0 to 100.
     pub context_percent: u8,
+    /// The epic that it works on.
     pub current_epic: Option<String>,
+    /// Claude Code's id of the conversation.
     pub claude_session_uuid: Option<String>,
+    /// The file of the conversation's transcript.
     pub claude_session_path: Option<String>,
+    /// The session that it continues.
     pub resumed_from: Option<InstanceId>,
+    /// The folder in which it runs.
     pub working_dir: Option<String>,
 }
 
 /// The fields that a heartbeat changes, beside its time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
+    /// 0 to 100; `None` leaves it.
     pub context_percent: Option<u8>,
     /// `None` leaves the epic, `Some(None)` clears it.
     pub current_epic: Option<Option<String>>,
+    /// What its agent does now; `None` leaves it.
     pub activity: Option<ActivityEvent>,
 }
 

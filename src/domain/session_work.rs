@@ -11,13 +11,17 @@ use super::{InstanceId, Status, Timestamp};
 /// What a session does and works on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionWork {
+    /// The session.
     pub instance_id: InstanceId,
+    /// The newest activity.
     pub activity: Option<Activity>,
     /// What did it ended: a process died, or it was silent. A session that is resumed does not do it any more.
     pub activity_ended: bool,
+    /// How its agent runs.
     pub kind: Option<AgentKind>,
     /// Which agent runs it, as far as it was reported.
     pub agent: Option<AgentName>,
+    /// What it works on.
     pub snapshot: WorkSnapshot,
     /// When it changed last. An older one never replaces a newer one.
     pub recorded_at: Timestamp,
@@ -64,17 +68,18 @@ impl SessionWork {
 pub struct WorkSummary {
     /// The newest one; see [`Self::current_activity`].
     pub activity: Option<Activity>,
-    pub activity_ended: bool,
-    pub kind: Option<AgentKind>,
+    pub(crate) activity_ended: bool,
+    pub(crate) kind: Option<AgentKind>,
     /// Which agent runs it, as far as it was reported.
     pub agent: Option<AgentName>,
+    /// The version of the agent's program.
     pub agent_version: Option<String>,
-    pub title: Option<String>,
-    pub repository: Option<String>,
-    pub branch: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) repository: Option<String>,
+    pub(crate) branch: Option<String>,
     /// The top folder of the working tree, on the session's machine.
     pub worktree: Option<String>,
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// In US dollars.
     pub cost_usd: Option<f64>,
 }

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_it_quotes_a_message_is_a_line() {
+    fn a_message_is_one_line_whatever_it_quotes() {
         assert_eq!(one_line("no session \"x\""), "no session \"x\"");
         assert_eq!(one_line("a\r\nb\u{1b}[31m\0"), "a\u{fffd}\u{fffd}b\u{fffd}[31m\u{fffd}");
         for long in ["x".repeat(70_000), "\u{1}".repeat(70_000), "\u{1f600}".repeat(70_000)] {

@@ -33,6 +33,7 @@ const MAX_NAME: usize = 100;
 /// A part of a snapshot, and when it was so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dated<T> {
+    /// The part.
     pub value: T,
     /// RFC 3339 in UTC with microseconds.
     #[schema(value_type = String)]
@@ -41,36 +42,45 @@ pub struct Dated<T> {
 
 /// The newest known state of a session's work. A part that is left out is not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+// Open: a later version may know more parts, and answers add fields beside them.
+#[serde(default)]
 pub struct WorkSnapshot {
+    /// What the session is called.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<Dated<Title>>,
+    pub(crate) title: Option<Dated<Title>>,
     /// What the user asked for first in this conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_prompt: Option<Dated<String>>,
+    /// What the user asked for last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_prompt: Option<Dated<String>>,
+    /// The agent's last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_answer: Option<Dated<String>>,
+    pub(crate) last_answer: Option<Dated<String>>,
     /// The agent's summary of the conversation, when its context was last compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_summary: Option<Dated<String>>,
+    /// The last error that the agent met.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<Dated<WorkError>>,
+    pub(crate) last_error: Option<Dated<WorkError>>,
+    /// The agent's to-dos, in its order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub todos: Option<Dated<Vec<Todo>>>,
+    pub(crate) todos: Option<Dated<Vec<Todo>>>,
     /// The files that the agent changed, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Dated<String>>,
+    /// The state of the working tree.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repository: Option<Dated<Repository>>,
+    pub(crate) repository: Option<Dated<Repository>>,
+    /// The model's name, as the agent reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<Dated<String>>,
+    pub(crate) model: Option<Dated<String>>,
     /// What the session has cost so far, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Dated<f64>>,
+    /// The version of the agent's program.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_version: Option<Dated<String>>,
+    pub(crate) agent_version: Option<Dated<String>>,
     /// When the conversation was cleared; nothing of it is older.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -81,10 +91,13 @@ pub struct WorkSnapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Title {
-    pub text: String,
-    pub source: TitleSource,
+    /// The title, one line.
+    pub(crate) text: String,
+    /// Where it comes from: the agent's own replaces the other.
+    pub(crate) source: TitleSource,
 }
 
+/// Where a title comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TitleSource {
@@ -100,22 +113,30 @@ pub enum TitleSource {
 pub struct WorkError {
     /// Such as `rate_limit`, `overloaded`, `authentication_failed`; `tool`: a tool failed.
     pub kind: String,
+    /// The error's text; empty if it is not known or not recorded.
     #[serde(default)]
-    pub message: String,
+    pub(crate) message: String,
 }
 
+/// A to-do of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Todo {
-    pub text: String,
-    pub status: TodoStatus,
+    /// What is to be done, one line.
+    pub(crate) text: String,
+    /// How far it is.
+    pub(crate) status: TodoStatus,
 }
 
+/// How far a to-do is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TodoStatus {
+    /// Not begun.
     Pending,
+    /// Begun.
     InProgress,
+    /// Done.
     Completed,
 }
 
@@ -334,7 +355,7 @@ impl WorkSnapshot {
         }
     }
 
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -16,10 +16,17 @@ pub const NOBODY: u32 = 65_534;
 /// Why a pid does not name a process of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PidError {
+    /// There is no such process.
     #[error("no process {0} runs on this machine")]
     NotRunning(i32),
+    /// The process is another user's.
     #[error("process {pid} belongs to user {owner}")]
-    NotOwned { pid: i32, owner: u32 },
+    NotOwned {
+        /// The process.
+        pid: i32,
+        /// Its user.
+        owner: u32,
+    },
     /// The process is in a pid namespace that this process cannot see.
     #[error("process {0} is not visible to the daemon")]
     NotVisible(i32),

@@ -14,9 +14,12 @@ pub(crate) const SOCKET_VAR: &str = "SESSIOND_SOCKET";
 
 const SOCKET: &str = "sessiond.sock";
 
+/// The systems that sessiond supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Os {
+    /// Linux, with or without systemd.
     Linux,
+    /// macOS, with launchd.
     MacOs,
 }
 
@@ -30,8 +33,10 @@ impl Os {
 /// The default paths; a user's are `None` if the environment names no home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultPaths {
+    /// The configuration file.
     pub(crate) config_file: Option<PathBuf>,
-    pub state_dir: Option<PathBuf>,
+    /// The state folder.
+    pub(crate) state_dir: Option<PathBuf>,
     /// The socket's folder; if `None`, the socket is in the state folder in use.
     pub runtime_dir: Option<PathBuf>,
 }
@@ -42,6 +47,7 @@ impl DefaultPaths {
         if is_root { Self::system(os) } else { Self::user(os, env) }
     }
 
+    /// The system's paths.
     pub fn system(os: Os) -> Self {
         let runtime_dir = match os {
             Os::Linux => "/run/sessiond",
@@ -55,6 +61,7 @@ impl DefaultPaths {
         }
     }
 
+    /// The paths of the user whose environment this is.
     pub fn user(os: Os, env: Env) -> Self {
         let home = absolute(env, "HOME");
         let in_home = |below: &str| home.as_ref().map(|home| home.join(below));

@@ -144,7 +144,7 @@ pub(super) fn write_and_rename(
     prepare: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let write = || {
-        // A process with this id may have been killed here before. Created anew, so that no link is followed.
+        // A process with this id may have been killed here before. Created again, so that no link is followed.
         let _ = unlinkat(folder, draft, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(folder, draft, flags, Mode::RUSR | Mode::WUSR)?);

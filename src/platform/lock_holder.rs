@@ -6,7 +6,7 @@ use std::path::Path;
 /// A process, and the name of its program if the system reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockHolder {
-    pub pid: u32,
+    pub(crate) pid: u32,
     pub(crate) program: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 /// The process at the other end, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
-    pub uid: u32,
+    pub(crate) uid: u32,
     pub(crate) gid: u32,
     /// `None` if the peer is in a pid namespace that this process cannot see.
     pub pid: Option<i32>,
@@ -31,12 +31,20 @@ pub struct Group {
     pub members: BTreeSet<u32>,
 }
 
+/// Why a group cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
+    /// There is no such group.
     #[error("there is no group \"{0}\"; create it, or name another in socket.group")]
     Unknown(String),
+    /// The system's user database cannot be read.
     #[error("group \"{name}\" cannot be looked up: {source}")]
-    Lookup { name: String, source: io::Error },
+    Lookup {
+        /// The group.
+        name: String,
+        /// What failed.
+        source: io::Error,
+    },
 }
 
 impl Group {

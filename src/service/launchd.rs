@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::steps::{InstallStep, RunCondition};
-use super::{InstallTarget, Scope, Setup, home_not_set, home_path, words};
+use super::{InstallTarget, RunningDaemon, Scope, Setup, home_not_set, home_path, words};
 use crate::wire::ErrorDetail;
 
 const LABEL: &str = "local.sessiond";
@@ -34,8 +34,11 @@ fn domain(target: &InstallTarget) -> String {
     if target.scope == Scope::System { "system".into() } else { format!("gui/{}", target.uid) }
 }
 
-/// `outdated`: the running daemon is not of the installed program.
-pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> Result<Vec<InstallStep>, ErrorDetail> {
+pub(super) fn install(
+    target: &InstallTarget,
+    setup: &Setup,
+    running: RunningDaemon,
+) -> Result<Vec<InstallStep>, ErrorDetail> {
     let (path, text) = plist(target)?;
     let domain = domain(target);
     let config = target.paths.config_file.as_deref().ok_or_else(home_not_set)?;
@@ -49,7 +52,7 @@ pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> 
     let mut bootstrap = words(&format!("launchctl bootstrap {domain}"));
     bootstrap.push(path.display().to_string());
     steps.push(InstallStep::Run { command: bootstrap, when: RunCondition::Unless(loaded) });
-    if outdated {
+    if running == RunningDaemon::Outdated {
         steps.push(InstallStep::run(&format!("launchctl kickstart -k {domain}/{LABEL}"), RunCondition::Always));
     }
     Ok(steps)

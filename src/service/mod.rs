@@ -29,18 +29,25 @@ pub const CREDENTIAL_FILES: [&str; 2] =
 /// Whether it is the service of the machine or of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
+    /// The service of one user.
     User,
+    /// The service of the machine.
     System,
 }
 
 /// The machine and user for which the service is installed.
 pub struct InstallTarget {
+    /// The system, and so its service manager.
     pub os: Os,
+    /// Whose service it is.
     pub scope: Scope,
+    /// The user who installs it.
     pub uid: u32,
+    /// The user's home; `None` if the environment names none.
     pub home: Option<PathBuf>,
     /// The path of the program that the service runs; see [`installed_path`].
     pub program: PathBuf,
+    /// Where configuration, state and socket are.
     pub paths: DefaultPaths,
     /// The version of systemd, if systemd runs this machine.
     pub systemd: Option<u32>,
@@ -110,6 +117,15 @@ impl InstallTarget {
     }
 }
 
+/// The daemon that runs while the service is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunningDaemon {
+    /// It runs the installed program, or there is none.
+    Current,
+    /// It runs another program, and is restarted.
+    Outdated,
+}
+
 /// Installs or updates the service. Returns a report of what was done, or, on a dry run, of what would be done.
 ///
 /// # Errors
@@ -121,14 +137,15 @@ pub fn install(target: &InstallTarget, setup: &Setup, dry_run: bool) -> Result<V
     }
     let socket = target.socket().ok_or_else(home_not_set)?;
     let outdated = !dry_run && running(&socket).is_some_and(|status| !runs_program(&status, &target.program));
+    let running = if outdated { RunningDaemon::Outdated } else { RunningDaemon::Current };
     let steps = match target.os {
-        Os::Linux => systemd::install(target, setup, outdated)?,
-        Os::MacOs => launchd::install(target, setup, outdated)?,
+        Os::Linux => systemd::install(target, setup, running)?,
+        Os::MacOs => launchd::install(target, setup, running)?,
     };
-    let mut report = steps::execute(&steps, dry_run)?;
     if dry_run {
-        return Ok(report);
+        return Ok(steps::describe(&steps));
     }
+    let mut report = steps::execute(&steps)?;
     let status = wait_for_daemon(&socket)?;
     if report.is_empty() {
         report.push("nothing to do: it is installed as it should be".into());
@@ -164,7 +181,7 @@ pub fn uninstall(target: &InstallTarget, dry_run: bool) -> Result<Vec<String>, E
         Os::Linux => systemd::uninstall(target)?,
         Os::MacOs => launchd::uninstall(target)?,
     };
-    let mut report = steps::execute(&steps, dry_run)?;
+    let mut report = if dry_run { steps::describe(&steps) } else { steps::execute(&steps)? };
     if report.is_empty() {
         report.push("nothing to do: no service is installed".into());
     }

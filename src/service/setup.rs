@@ -15,7 +15,9 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// The options. The password is separated from the URL, because all users can read the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
+    /// The machine's name.
     machine: Option<String>,
+    /// Central's URL.
     central_url: Option<String>,
     password: Option<String>,
 }

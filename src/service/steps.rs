@@ -87,14 +87,16 @@ pub(super) fn displayed(path: &Path) -> String {
     escaped_line(&path.display().to_string())
 }
 
-/// Executes the steps in order and returns a report of what was done; on a dry run, describes the steps.
+/// What [`execute`] would do, a line for each step.
+pub(super) fn describe(steps: &[InstallStep]) -> Vec<String> {
+    steps.iter().map(InstallStep::description).collect()
+}
+
+/// Executes the steps in order and returns a report of what was done.
 ///
 /// # Errors
 /// The first step that fails; the steps before it stay done.
-pub(super) fn execute(steps: &[InstallStep], dry_run: bool) -> Result<Vec<String>, ErrorDetail> {
-    if dry_run {
-        return Ok(steps.iter().map(InstallStep::description).collect());
-    }
+pub(super) fn execute(steps: &[InstallStep]) -> Result<Vec<String>, ErrorDetail> {
     let mut report = Vec::new();
     let mut changed = false;
     for step in steps {
@@ -192,28 +194,27 @@ mod tests {
             ),
             InstallStep::run("true", RunCondition::AfterChanges),
         ];
-        assert_eq!(execute(&steps, true).unwrap().len(), 3);
+        assert_eq!(describe(&steps).len(), 3);
         assert!(!file.exists());
-        assert_eq!(execute(&steps, false).unwrap().len(), 3);
+        assert_eq!(execute(&steps).unwrap().len(), 3);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(execute(&steps, false).unwrap(), Vec::<String>::new());
+        assert_eq!(execute(&steps).unwrap(), Vec::<String>::new());
         fs::write(&file, "other").unwrap();
-        assert_eq!(execute(&steps, false).unwrap().len(), 2);
+        assert_eq!(execute(&steps).unwrap().len(), 2);
         let remove = [InstallStep::Remove(file.clone()), InstallStep::run("true", RunCondition::AfterChanges)];
-        assert_eq!(execute(&remove, false).unwrap().len(), 2);
-        assert_eq!(execute(&remove, false).unwrap(), Vec::<String>::new());
+        assert_eq!(execute(&remove).unwrap().len(), 2);
+        assert_eq!(execute(&remove).unwrap(), Vec::<String>::new());
     }
 
     #[test]
     fn a_dry_run_hides_secrets() {
-        let shown =
-            execute(&[InstallStep::secret("/p", "hunter2"), InstallStep::write("/c", 0o644, "a\nb\n")], true).unwrap();
+        let shown = describe(&[InstallStep::secret("/p", "hunter2"), InstallStep::write("/c", 0o644, "a\nb\n")]);
         assert_eq!(shown, ["write /p (0600); its text is secret", "write /c (0644):\n    a\n    b"]);
     }
 
     #[test]
     fn the_error_names_the_failed_command() {
-        let error = execute(&[InstallStep::run("ls /no/such", RunCondition::Always)], false).unwrap_err();
+        let error = execute(&[InstallStep::run("ls /no/such", RunCondition::Always)]).unwrap_err();
         assert!(
             error.message.starts_with("`ls /no/such` failed: ") && error.message.contains("No such"),
             "{}",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::steps::{InstallStep, RunCondition};
-use super::{CREDENTIAL_FILES, InstallTarget, Scope, Setup, home_not_set, words};
+use super::{CREDENTIAL_FILES, InstallTarget, RunningDaemon, Scope, Setup, home_not_set, words};
 use crate::wire::ErrorDetail;
 
 const NOTIFY_RELOAD: &str = include_str!("../../systemd/notify-reload.conf");
@@ -56,8 +56,11 @@ fn drop_in(folder: &Path) -> PathBuf {
     folder.join("sessiond.service.d/notify-reload.conf")
 }
 
-/// `outdated`: the running daemon is not of the installed program.
-pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> Result<Vec<InstallStep>, ErrorDetail> {
+pub(super) fn install(
+    target: &InstallTarget,
+    setup: &Setup,
+    running: RunningDaemon,
+) -> Result<Vec<InstallStep>, ErrorDetail> {
     let system = target.scope == Scope::System;
     let folder = folder(target)?;
     let mut steps = Vec::new();
@@ -93,7 +96,7 @@ pub(super) fn install(target: &InstallTarget, setup: &Setup, outdated: bool) -> 
     ));
     steps.push(run("start sessiond.socket", is("is-active --quiet sessiond.socket")));
     // The socket is not restarted: clients that connected to it are served by the new daemon.
-    let restart = if outdated {
+    let restart = if running == RunningDaemon::Outdated {
         RunCondition::Always
     } else {
         RunCondition::AfterChangesOrUnless(words(&format!("{ctl} is-active --quiet sessiond.service")))
@@ -153,7 +156,7 @@ mod tests {
     }
 
     fn written(target: &InstallTarget) -> Vec<(String, String)> {
-        let steps = install(target, &Setup::default(), false).unwrap();
+        let steps = install(target, &Setup::default(), RunningDaemon::Current).unwrap();
         let files = steps.iter().filter_map(|step| match step {
             InstallStep::Write { path, text, .. } => Some((path.display().to_string(), text.clone())),
             _ => None,

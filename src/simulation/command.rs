@@ -108,8 +108,8 @@ impl Command {
                 Self::Sweep => store.sweep(context).await.map(|_| None),
                 Self::Prune { before } => store.prune(before).await.map(|_| None),
                 Self::FileUnder { name } => store.set_machine_name(name, at).await.map(|_| None),
-                Self::RetryParked => ManualStore::unpark_all(&store, false).await.map(|_| None),
-                Self::DropParked => ManualStore::unpark_all(&store, true).await.map(|_| None),
+                Self::RetryParked => ManualStore::retry_all_parked(&store).await.map(|_| None),
+                Self::DropParked => ManualStore::drop_all_parked(&store).await.map(|_| None),
                 Self::FailCommit => {
                     let dangling = "PRAGMA defer_foreign_keys = ON; INSERT INTO aliases VALUES ('a', 'nothing', 0)";
                     ManualStore::execute(&store, dangling).await.map(|()| None)

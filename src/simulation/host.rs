@@ -285,16 +285,20 @@ impl SimHost {
         }
     }
 
-    /// Ends the worker's wait, if it waits: an operator asked for that, or the identity changed.
-    pub(super) fn nudge(&mut self, identity_changed: bool) {
+    /// Ends the worker's wait, if it waits, as `sessiond sync` does.
+    pub(super) fn sync_now(&mut self) {
         if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
-            if identity_changed {
-                idle.1.reconnect(INTERVALS, now);
-            } else {
-                idle.0.retry_held();
-                idle.1.run_now(now);
-            }
+            idle.0.retry_held();
+            idle.1.run_now(now);
+        }
+    }
+
+    /// Makes the worker connect again, if it waits, as a changed identity does.
+    pub(super) fn reconnect(&mut self) {
+        if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
+            let now = idle.0.tick();
+            idle.1.reconnect(INTERVALS, now);
         }
     }
 

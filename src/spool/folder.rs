@@ -51,10 +51,10 @@ impl FileVersion {
 /// A file in a spool folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SpoolEntry {
-    pub name: String,
+    pub(crate) name: String,
     /// The file's owner, on whose behalf the request is applied.
     pub uid: u32,
-    pub version: FileVersion,
+    pub(crate) version: FileVersion,
     /// When it was written, in microseconds since 1970, according to its name, or else to the file system.
     pub written_at: i64,
     /// Why it cannot be a request, if that is known without opening it.
@@ -69,7 +69,12 @@ pub enum ReadError {
     /// This daemon must not open it.
     Refused(String),
     /// Its content is not a request.
-    Invalid { content: Vec<u8>, reason: String },
+    Invalid {
+        /// The content, for the quarantine.
+        content: Vec<u8>,
+        /// Why it is not one.
+        reason: String,
+    },
     /// The file system failed.
     Failed(io::Error),
 }

@@ -16,6 +16,7 @@ pub struct SpooledRequest {
     pub at: i64,
     /// The sockets that the client tried. Only the daemon that listens on one of them imports the request.
     pub sockets: Vec<PathBuf>,
+    /// What it requests.
     pub(crate) write: ClientWrite,
 }
 
@@ -45,26 +46,42 @@ impl SpooledRequest {
 pub enum ClientWrite {
     /// The client generated `id`, and has printed it.
     Register {
+        /// The id that was printed.
         id: String,
+        /// The body of the API's request.
         request: RegisterRequest,
+        /// When the process `request.pid` started, in the platform's own unit.
         pid_started: Option<i64>,
     },
+    /// A heartbeat.
     Heartbeat {
+        /// The session.
         id: String,
+        /// The body of the API's request.
         request: HeartbeatRequest,
     },
+    /// The close of a session.
     Close {
+        /// The session.
         id: String,
     },
+    /// An agent's report.
     Agent {
+        /// The body of the API's request.
         report: Box<AgentReport>,
     },
+    /// An event.
     Event {
+        /// The session.
         id: String,
+        /// The body of the API's request.
         request: EventRequest,
     },
+    /// A checkpoint.
     Checkpoint {
+        /// The session.
         id: String,
+        /// The body of the API's request.
         request: CheckpointRequest,
     },
 }

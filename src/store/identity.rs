@@ -23,8 +23,11 @@ const CLAIMS_UNTIL_ACCEPTED: usize = 1024;
 /// A pinned identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The machine's name.
     pub name: MachineName,
+    /// The random id of this state folder.
     pub host_id: Uuid,
+    /// When the name was pinned.
     pub pinned_at: Timestamp,
     /// One random claim for each start of the daemon that got as far as serving, newest last. Central keeps the one it
     /// accepted last: a claim there that is none of these was made on a copy of this folder.
@@ -40,6 +43,7 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// An identity without claims.
     pub fn new(name: MachineName, host_id: Uuid, pinned_at: Timestamp) -> Self {
         Self {
             name,
@@ -94,11 +98,12 @@ pub struct PinnedIdentity {
 }
 
 impl PinnedIdentity {
+    /// The identity that this file holds.
     pub fn new(file: IdentityFile, identity: Identity) -> Self {
         Self { file, current: watch::Sender::new(identity) }
     }
 
-    pub fn current(&self) -> Identity {
+    pub(crate) fn current(&self) -> Identity {
         self.current.borrow().clone()
     }
 
@@ -168,6 +173,7 @@ struct Pin {
 }
 
 impl IdentityFile {
+    /// The identity's file in this state folder.
     pub fn in_folder(dir: &Path) -> Self {
         Self { path: dir.join(FILE) }
     }
@@ -228,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn survives_a_round_trip_and_is_never_guessed_anew() {
+    fn survives_a_round_trip_and_is_never_guessed_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = IdentityFile::in_folder(dir.path());
         assert_eq!(file.load().unwrap(), None);

@@ -19,8 +19,6 @@
 //! **Failure.** A write that was answered is on disk (durability `full`). A job that fails is undone alone. A store that
 //! turns out to be damaged is quarantined under a dated name, and what can be read of it is carried over.
 
-#![allow(missing_docs, unreachable_pub, reason = "the store is being rewritten")]
-
 mod error;
 mod folder_lock;
 mod identity;

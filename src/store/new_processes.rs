@@ -11,6 +11,7 @@ use crate::domain::Process;
 /// A longer list is discarded, and all sessions with a process have to be read instead.
 const LONGEST: usize = 4096;
 
+/// The processes that sessions got since the last call, for the watch of processes.
 #[derive(Clone, Default)]
 pub struct NewProcesses(Arc<Shared>);
 
@@ -23,7 +24,7 @@ struct Shared {
 /// What to watch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ProcessChanges {
-    pub added: Vec<(InstanceId, Process)>,
+    pub(crate) added: Vec<(InstanceId, Process)>,
     /// Others changed that are not listed: all sessions with a process have to be read.
     pub others: bool,
 }

@@ -16,7 +16,7 @@ use crate::platform::random::random;
 /// Who asks for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    pub uid: u32,
+    pub(crate) uid: u32,
 }
 
 impl Caller {
@@ -46,10 +46,13 @@ impl IdSource {
 /// When, for whom and by which rules an operation runs.
 #[derive(Clone, Copy, Debug)]
 pub struct OpContext {
+    /// The time of the operation.
     pub now: Timestamp,
+    /// Who asks for it.
     pub caller: Caller,
     /// A session without a heartbeat for so long is stale.
     pub stale_after: Duration,
+    /// Where new ids come from.
     pub ids: IdSource,
 }
 

@@ -207,7 +207,7 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until the log is long, and has SQLite begin it anew: it does so by itself only when no read is under way,
+    /// Waits until the log is long, and has SQLite restart it: it does so by itself only when no read is under way,
     /// which may never be. To be called in a loop by one task.
     ///
     /// # Errors
@@ -264,7 +264,7 @@ impl Store {
 
     /// The newest damaged file that was set aside and still lies there, by its name.
     pub fn damage(&self) -> Option<String> {
-        self.files.set_aside()
+        self.files.quarantined()
     }
 
     /// The size of the database and its log on disk, in bytes.

@@ -12,17 +12,17 @@ pub(in crate::store) struct UrgentChanges {
 
 impl UrgentChanges {
     /// The open transaction contains an urgent change. If it fails, the next one counts as urgent, which is harmless.
-    pub fn write(&self) {
+    pub(in crate::store) fn write(&self) {
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The changes are committed: a reader that sees the new count sees them too.
-    pub fn committed(&self) {
+    pub(in crate::store) fn committed(&self) {
         self.committed.store(self.written.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// How many urgent changes were committed since the daemon started.
-    pub fn count(&self) -> u64 {
+    pub(in crate::store) fn count(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
     }
 }

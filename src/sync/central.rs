@@ -14,7 +14,9 @@ use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, Timed
 /// This host, as it registers itself in central.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRegistration {
+    /// The id of its state folder.
     pub host_id: Uuid,
+    /// Its name.
     pub machine: MachineName,
     /// The claim of this start of the daemon.
     pub claim: Uuid,
@@ -79,12 +81,18 @@ pub enum RowOutcome {
     /// A record whose session is not in central, or is another one there. Nothing was written.
     SessionMissing,
     /// Another client had closed the session; it stays closed.
-    ClosedElsewhere { closed_at: Timestamp },
+    ClosedElsewhere {
+        /// When it was closed.
+        closed_at: Timestamp,
+    },
     /// The id belongs to another session (one with another `created_at`). Nothing was written.
     IdCollision,
     /// The row is this session, but of a machine that this host never was: this store is a copy of that machine's.
     /// Nothing was written.
-    ForeignMachine { machine: String },
+    ForeignMachine {
+        /// The machine of central's row.
+        machine: String,
+    },
 }
 
 impl RowOutcome {

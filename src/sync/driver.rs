@@ -19,14 +19,14 @@ use super::ledger::LedgerPosition;
 use super::link_reporter::LinkReporter;
 use super::pull_state::PullState;
 use super::replica::Replica;
-use super::scheduler::{FailureKind, Scheduler, SyncAction, SyncIntervals, Tick};
+use super::scheduler::{FailureKind, Remaining, Scheduler, SyncAction, SyncIntervals, Tick, UsableTables};
 use crate::clock::Clock;
 use crate::domain::{HistoryTables, LinkStatus, Timestamp};
 use crate::store::{IdSource, OpContext, Skip, StoreError};
 
 /// The driver's sources of time and randomness. A run with the same ones can be repeated.
 pub struct DriverContext {
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Reads a monotonic clock.
     pub ticks: Box<dyn Fn() -> Tick + Send + Sync>,
     /// Returns numbers that are uniform over all of `u64`.
@@ -150,28 +150,39 @@ impl<R: Replica, C: Central> Driver<R, C> {
             SyncAction::Handshake => {
                 self.handshake().await?;
                 scheduler.handshake_accepted(self.tick());
-                scheduler.tables_checked(self.tables.is_any_blocked(), false, self.tick());
+                scheduler.tables_checked(self.usable_tables(), self.tick());
             }
             SyncAction::CheckTables => {
                 let freed = self.check_tables().await?;
-                scheduler.tables_checked(self.tables.is_any_blocked(), freed, self.tick());
+                scheduler.tables_checked(self.usable_tables(), self.tick());
+                if freed {
+                    scheduler.table_freed(self.tick());
+                }
             }
             SyncAction::Push { limit } => {
                 self.push(limit, scheduler).await?;
             }
             SyncAction::Pull => {
                 let more = self.pull(intervals).await?;
-                scheduler.pulled(more, self.pulling.began, self.tick());
+                scheduler.pulled(Remaining::of(more), self.pulling.began, self.tick());
             }
             SyncAction::Listen => {
                 let is_listening = self.central.listen().await;
-                self.reporter.listening(is_listening);
-                scheduler.listened(is_listening, self.tick());
+                self.reporter.set_listening(is_listening);
+                if is_listening {
+                    scheduler.listen_succeeded(self.tick());
+                } else {
+                    scheduler.listen_failed(self.tick());
+                }
             }
             SyncAction::Sweep => self.sweep(intervals, scheduler).await?,
             SyncAction::Wait { .. } => {}
         }
         Ok(())
+    }
+
+    fn usable_tables(&self) -> UsableTables {
+        if self.tables.is_any_blocked() { UsableTables::Some } else { UsableTables::All }
     }
 
     /// Returns the next notification of central. Never returns if central sends none.
@@ -187,7 +198,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             Notification::HostJoined => scheduler.change_notified(self.pulling.schedule_host_list(now)),
             Notification::ConnectionLost => {
                 tracing::info!("the connection that listens for changes is lost; another one is opened");
-                self.reporter.listening(false);
+                self.reporter.set_listening(false);
                 scheduler.listener_lost(now);
             }
         }
@@ -206,7 +217,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         if swept.sessions > 0 {
             tracing::info!(sessions = swept.sessions, "turned the sessions of vanished hosts stale in central");
         }
-        scheduler.swept(swept.more, self.tick());
+        scheduler.swept(Remaining::of(swept.more), self.tick());
         if self.reporter.set_sweep_error(error) {
             self.report_answer();
         }
@@ -242,7 +253,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             // The mirror waits until there is room; the link stays up.
             Err(SyncError::Store(error @ StoreError::Full(_))) if action == SyncAction::Pull => {
                 self.reporter.store_failed(&error);
-                scheduler.pulled(false, self.pulling.began, self.tick());
+                scheduler.pulled(Remaining::Nothing, self.pulling.began, self.tick());
             }
             Err(SyncError::Store(error)) => {
                 self.reporter.store_failed(&error);

@@ -90,12 +90,10 @@ impl HeldRows {
         rows.filter(|(_, retry)| retry.at <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Records whether the row is still locked.
-    pub(super) fn lock_checked(&mut self, id: &InstanceId, is_locked: bool, now: Tick) {
+    /// A check found the rows of this session still locked.
+    pub(super) fn still_locked(&mut self, id: &InstanceId, now: Tick) {
         for rows in [&mut self.sessions, &mut self.records_of] {
-            if let Some(retry) = rows.get_mut(id)
-                && is_locked
-            {
+            if let Some(retry) = rows.get_mut(id) {
                 retry.failed(now, FIRST_LOCK_CHECK, LONGEST_LOCK_CHECK);
             }
         }
@@ -155,7 +153,7 @@ mod tests {
         assert_eq!((skip.sessions, skip.kinds, skip.all_sessions), (vec![id.clone()], vec![RecordKind::Event], false));
         assert_eq!(held.next_retry(), Some(at(11)));
         assert_eq!(held.skip(at(11)).sessions, []);
-        held.lock_checked(&id, true, at(11));
+        held.still_locked(&id, at(11));
         assert_eq!(held.next_retry(), Some(at(13)), "after twice as long");
         held.accepted(&id, TargetTable::Sessions);
         assert_eq!(held.skip(at(15)), Skip::default());

@@ -98,7 +98,7 @@ impl LinkReporter {
     }
 
     /// Reports whether central sends notifications of changes.
-    pub(super) fn listening(&self, is_listening: bool) {
+    pub(super) fn set_listening(&self, is_listening: bool) {
         self.link.send_modify(|link| link.listening = is_listening);
     }
 

@@ -5,7 +5,7 @@
 //!
 //! **Invariant**: no row is on its way twice. A session that was sent keeps its place in the order of pending sessions
 //! until its result is recorded, so the next batch is what stands behind that place. Records go only after their
-//! session, so they are read anew after at most [`BATCHES_PER_PUSH`] batches.
+//! session, so they are read again after at most [`BATCHES_PER_PUSH`] batches.
 //!
 //! A batch that central does not accept is divided (see `division`). What was read ahead of it is discarded; none of
 //! that was sent. A failure to record a result pushes the batch again, which central's merge rules make harmless.
@@ -16,12 +16,12 @@ use super::division::is_divisible;
 use super::driver::{Driver, SyncError};
 use super::pull::log_renamed;
 use super::replica::Replica;
-use super::scheduler::{Scheduler, Tick};
+use super::scheduler::{Remaining, Scheduler, Tick};
 use crate::domain::Timestamp;
 use crate::store::{BatchLimit, BatchResult, OpContext, OutboxPosition, Pending, SessionOutcome, Skip, StoreError};
 use std::collections::HashSet;
 
-/// So many batches follow one another before the store is asked anew what has waited longest, and for records.
+/// So many batches follow one another before the store is asked again what has waited longest, and for records.
 const BATCHES_PER_PUSH: usize = 16;
 
 /// What a batch came to, and what was done while central worked on it.
@@ -68,14 +68,15 @@ impl<R: Replica, C: Central> Driver<R, C> {
                 (Err(error), Ok(())) if is_divisible(&error) && part.len() > 0 => {
                     self.push_in_parts(part, error).await?;
                     // What was read ahead may be held back by now.
-                    self.report_push(began, asked, true, scheduler);
+                    self.report_push(began, asked, Remaining::More, scheduler);
                     return Ok(rows);
                 }
                 (Err(error), _) => return Err(error.into()),
                 (_, Err(error)) => return Err(error.into()),
             }
             // After a batch that was read ahead, records and sessions before its place may be pending.
-            self.report_push(began, asked, more || left + 1 < BATCHES_PER_PUSH, scheduler);
+            let remaining = Remaining::of(more || left + 1 < BATCHES_PER_PUSH);
+            self.report_push(began, asked, remaining, scheduler);
             pending = next?;
             if pending.sessions.is_empty() {
                 break;
@@ -99,10 +100,10 @@ impl<R: Replica, C: Central> Driver<R, C> {
         Err(CentralError::OutOfStep.into())
     }
 
-    fn report_push(&self, began: Tick, asked: Timestamp, more: bool, scheduler: &mut Scheduler) {
+    fn report_push(&self, began: Tick, asked: Timestamp, remaining: Remaining, scheduler: &mut Scheduler) {
         self.reporter.pushed(self.tick().saturating_sub(began), asked, self.central.last_clock());
         self.report_answer();
-        scheduler.pushed(more, began, self.tick());
+        scheduler.pushed(remaining, began, self.tick());
     }
 
     /// Checks which locked rows have been freed. Pushing a row that is still locked would wait for the lock.
@@ -111,7 +112,9 @@ impl<R: Replica, C: Central> Driver<R, C> {
         if !due.is_empty() {
             let locked: HashSet<_> = self.central.locked_rows(&due).await?.into_iter().collect();
             for id in due {
-                self.held.lock_checked(&id, locked.contains(&id), self.tick());
+                if locked.contains(&id) {
+                    self.held.still_locked(&id, self.tick());
+                }
             }
         }
         Ok(())

@@ -21,8 +21,10 @@ use crate::store::{
 /// # Errors
 /// All methods that return a result pass on the error of the store.
 pub trait Replica: Send + Sync {
+    /// The store that the defaults use.
     fn store(&self) -> &Store;
 
+    /// This host's identity now.
     fn identity(&self) -> Identity;
 
     /// Records that central accepted this claim, and with it a requested replacement of another host.
@@ -142,8 +144,8 @@ pub trait Replica: Send + Sync {
 
 /// The replica of the host that the daemon runs on.
 pub struct LocalReplica {
-    pub store: Store,
-    pub identity: Arc<PinnedIdentity>,
+    pub(crate) store: Store,
+    pub(crate) identity: Arc<PinnedIdentity>,
 }
 
 impl Replica for LocalReplica {

@@ -63,6 +63,31 @@ const SWEEP_GAP: Duration = Duration::from_secs(1);
 /// How long to wait after the local store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// Whether an action has done all there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remaining {
+    /// It has.
+    Nothing,
+    /// Its limit was reached first.
+    More,
+}
+
+impl Remaining {
+    /// `More` if there is more to do.
+    pub const fn of(more: bool) -> Self {
+        if more { Self::More } else { Self::Nothing }
+    }
+}
+
+/// Which of central's tables for records can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsableTables {
+    /// All of them.
+    All,
+    /// Not all of them: some are checked again.
+    Some,
+}
+
 /// How many times per heartbeat interval changes are pushed that are only heartbeats.
 const HEARTBEAT_PUSHES: u32 = 2;
 
@@ -87,7 +112,10 @@ pub enum SyncAction {
     /// Connect and register this host.
     Handshake,
     /// Push what is pending, up to the limit; with nothing pending, an empty batch.
-    Push { limit: BatchLimit },
+    Push {
+        /// The largest batch.
+        limit: BatchLimit,
+    },
     /// Check whether the tables for records can be used.
     CheckTables,
     /// Read what changed in central.
@@ -97,14 +125,20 @@ pub enum SyncAction {
     /// Turn the sessions of vanished hosts stale.
     Sweep,
     /// Nothing until then, unless an event comes first.
-    Wait { until: Tick },
+    Wait {
+        /// When the next action is due, unless something happens before.
+        until: Tick,
+    },
 }
 
 /// What is unsynced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
+    /// Central has everything.
     Nothing,
+    /// Only heartbeats wait, which are pushed twice in each heartbeat_interval.
     HeartbeatsOnly,
+    /// Something else waits, which is pushed within a second.
     Urgent,
 }
 
@@ -234,8 +268,9 @@ impl Scheduler {
         self.connection = Connection::Up(Timers::all_due(now));
     }
 
-    /// A push that began at `began` succeeded. With `more` pending the next one follows at once.
-    pub fn pushed(&mut self, more: bool, began: Tick, now: Tick) {
+    /// A push that began at `began` succeeded. If more is pending the next one follows at once.
+    pub fn pushed(&mut self, remaining: Remaining, began: Tick, now: Tick) {
+        let more = remaining == Remaining::More;
         self.failures = 0;
         if more && now.saturating_sub(began) < SLOW_BATCH {
             self.limit.rows = (self.limit.rows * 2).min(*self.batch_rows.end());
@@ -256,23 +291,32 @@ impl Scheduler {
         }
     }
 
-    /// The tables for records were checked. `blocked`: some cannot be used; `freed`: some can be used that could not
-    /// be before.
-    pub fn tables_checked(&mut self, blocked: bool, freed: bool, now: Tick) {
+    /// The tables for records were checked.
+    pub fn tables_checked(&mut self, tables: UsableTables, now: Tick) {
         if let Some(timers) = self.timers() {
-            timers.table_check_at = if blocked { now + TABLE_CHECK_INTERVAL } else { Tick::MAX };
-            if freed {
-                (timers.urgent_push_at, timers.heartbeat_push_at) = (now, now);
-            }
+            timers.table_check_at = match tables {
+                UsableTables::All => Tick::MAX,
+                UsableTables::Some => now + TABLE_CHECK_INTERVAL,
+            };
         }
     }
 
-    /// A page was read, by a pull that began at `began`. With `more` to read the next page follows at once.
-    pub fn pulled(&mut self, more: bool, began: Tick, now: Tick) {
+    /// A table for records can be used that could not be before: its records are pushed now.
+    pub fn table_freed(&mut self, now: Tick) {
+        if let Some(timers) = self.timers() {
+            (timers.urgent_push_at, timers.heartbeat_push_at) = (now, now);
+        }
+    }
+
+    /// A page was read, by a pull that began at `began`. If there is more to read the next page follows at once.
+    pub fn pulled(&mut self, remaining: Remaining, began: Tick, now: Tick) {
         let interval = self.intervals.pull_interval;
         let wait = PULL_WAIT_FACTOR * now.saturating_sub(began);
         if let Some(timers) = self.timers() {
-            timers.pull_at = if more { now } else { now + wait.clamp(interval, LONGEST_PULL_WAIT * interval) };
+            timers.pull_at = match remaining {
+                Remaining::More => now,
+                Remaining::Nothing => now + wait.clamp(interval, LONGEST_PULL_WAIT * interval),
+            };
             timers.notified_pull_at = now + PULL_GAP.max(wait.min(interval));
         }
     }
@@ -284,14 +328,19 @@ impl Scheduler {
         }
     }
 
-    /// A subscription was attempted. If it succeeded, what changed before it is read at once.
-    pub fn listened(&mut self, is_listening: bool, now: Tick) {
-        let retry = if self.listened_once { LISTEN_RETRY } else { LISTEN_RETRY_UNSUPPORTED };
-        let Some(timers) = self.timers() else { return };
-        timers.listen_at = if is_listening { Tick::MAX } else { now + retry };
-        if is_listening {
-            timers.pull_at = now;
+    /// A subscription succeeded: what changed before it is read at once.
+    pub fn listen_succeeded(&mut self, now: Tick) {
+        if let Some(timers) = self.timers() {
+            (timers.listen_at, timers.pull_at) = (Tick::MAX, now);
             self.listened_once = true;
+        }
+    }
+
+    /// A subscription failed.
+    pub fn listen_failed(&mut self, now: Tick) {
+        let retry = if self.listened_once { LISTEN_RETRY } else { LISTEN_RETRY_UNSUPPORTED };
+        if let Some(timers) = self.timers() {
+            timers.listen_at = now + retry;
         }
     }
 
@@ -303,11 +352,14 @@ impl Scheduler {
         self.change_notified(now);
     }
 
-    /// A sweep ended, with or without success. With `more` sessions left the next one follows soon.
-    pub fn swept(&mut self, more: bool, now: Tick) {
+    /// A sweep ended, with or without success. If sessions are left the next one follows soon.
+    pub fn swept(&mut self, remaining: Remaining, now: Tick) {
         let interval = self.intervals.sweep_interval;
         if let Some(timers) = self.timers() {
-            timers.sweep_at = now + if more { SWEEP_GAP.min(interval) } else { interval };
+            timers.sweep_at = match remaining {
+                Remaining::More => now + SWEEP_GAP.min(interval),
+                Remaining::Nothing => now + interval,
+            };
         }
     }
 

@@ -32,7 +32,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub struct SyncSettings<S> {
     /// How to reach central; `None` if there is none.
     pub central: Option<S>,
+    /// How often actions are due.
     pub intervals: SyncIntervals,
+    /// A session without a heartbeat for this long is stale.
     pub stale_after: Duration,
     /// The longest that one call of central may take, with all its statements.
     pub call_limit: Duration,
@@ -41,17 +43,25 @@ pub struct SyncSettings<S> {
 /// What the worker needs to run.
 #[derive(Clone)]
 pub struct Worker<S, F> {
+    /// The store that is synced.
     pub store: Store,
+    /// This host's identity.
     pub identity: Arc<PinnedIdentity>,
+    /// The settings, as the last reload left them.
     pub settings: watch::Receiver<SyncSettings<S>>,
     /// Makes a central from the settings, not yet connected.
     pub make_central: F,
+    /// Where the state of the link is reported.
     pub link: watch::Sender<LinkStatus>,
     /// Notified to sync now: an operator asked for it, or the network changed.
     pub nudge: Arc<Notify>,
+    /// Where deadlines are set.
     pub watchdog: Watchdog,
+    /// The time.
     pub clock: Clock,
+    /// Random numbers, for jitter and the ledger.
     pub random: fn() -> u64,
+    /// Ends the worker.
     pub shutdown: Shutdown,
     /// The version of sessiond.
     pub version: &'static str,

@@ -178,6 +178,7 @@ pub(super) fn valid_agent(name: &str) -> Result<AgentName, Invalid> {
 /// The session that a report belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentBody {
+    /// The session after the report.
     pub session: SessionBody,
     /// The line that the agent prints under its answers.
     pub footer: String,

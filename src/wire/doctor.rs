@@ -4,19 +4,25 @@ use serde::Serialize;
 
 use crate::domain::{Finding, Verdict};
 
+/// What `sessiond doctor --json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct DoctorBody {
     /// Whether no finding is `wrong`.
     pub well: bool,
+    /// One for each thing that was checked.
     pub(crate) findings: Vec<FindingBody>,
 }
 
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct FindingBody {
+    /// What was checked.
     pub(crate) check: &'static str,
     /// `good`, `odd` or `wrong`.
     pub verdict: &'static str,
+    /// What was found, in one line.
     pub(crate) found: String,
+    /// What to do, in one line; empty if nothing is to be done.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) advice: String,
 }

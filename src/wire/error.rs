@@ -6,11 +6,14 @@ use utoipa::ToSchema;
 /// The body of every response that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
+    /// What failed.
     pub error: ErrorDetail,
 }
 
+/// What failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetail {
+    /// For programs.
     pub code: ErrorCode,
     /// What failed, in one line.
     pub message: String,
@@ -22,19 +25,33 @@ pub struct ErrorDetail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
+    /// The request, or a field of it, is invalid; the message names the field.
     BadRequest,
+    /// The user may not do that.
     Forbidden,
+    /// There is no such session, record or route.
     NotFound,
+    /// The route exists, but not with this method.
     MethodNotAllowed,
+    /// It took too long.
     Timeout,
+    /// The session is active, and so cannot be resumed.
     SessionActive,
+    /// The session is closed, which is permanent.
     SessionClosed,
+    /// The session belongs to another machine, which alone changes it.
     SessionElsewhere,
+    /// It contradicts something that exists, such as an id, a key or another host's name.
     Conflict,
+    /// The request is too large.
     TooLarge,
+    /// Too many requests at once; try again later.
     TooManyRequests,
+    /// A bug of sessiond.
     Internal,
+    /// The store or central cannot be used at present; try again later.
     Unavailable,
+    /// The disk, the store's limit or the user's share of it is full: nothing was recorded.
     DiskFull,
     /// Only of the client: the command line is wrong.
     Usage,

@@ -13,6 +13,7 @@ use crate::domain::{HistoryRecord, Invalid, NewRecord, RecordKind, Timestamp};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventRequest {
+    /// One of the known types, such as `epic_started`.
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9_]{0,63}$")]
     pub(crate) event_type: String,
     /// Data of the event, of any structure. Default: {}.
@@ -48,8 +49,10 @@ pub struct CommandRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(mcp_tool|explicit)$")]
     pub command_type: Option<String>,
+    /// What was done, such as `build`; at most 128 characters.
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub(crate) action: String,
+    /// The tool that did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub(crate) tool_name: Option<String>,
@@ -60,12 +63,14 @@ pub struct CommandRequest {
     /// Any JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 8192)]
     pub(crate) error_message: Option<String>,
     /// Default: true if there is no error_message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
+    /// How long it took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 2147483647)]
     pub(crate) execution_time_ms: Option<i64>,
@@ -98,6 +103,7 @@ pub struct CheckpointRequest {
     /// `context_window`, `epic_completion` or `manual`.
     #[schema(pattern = "^(context_window|epic_completion|manual)$")]
     pub checkpoint_type: String,
+    /// The state of the work, of any structure. A context shows all of it.
     #[schema(value_type = Object)]
     pub(crate) work_state: Map<String, Value>,
     /// Default: the context_percent of the session's last heartbeat.
@@ -124,58 +130,84 @@ pub struct RecordState {
     pub note: Option<String>,
 }
 
+/// A recorded event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventBody {
+    /// The id that central keeps too.
     pub(crate) event_id: String,
+    /// The session.
     pub instance_id: String,
+    /// The type that it was recorded with.
     pub(crate) event_type: String,
     /// When it happened.
     pub timestamp: String,
+    /// Its data, as it was recorded but for secrets.
     #[schema(value_type = Object)]
     pub(crate) event_data: Value,
+    /// The event that caused this one; null if none was named.
     pub(crate) parent_uuid: Option<String>,
+    /// Whether central has it.
     #[serde(flatten)]
     pub state: RecordState,
 }
 
+/// A recorded command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CommandBody {
     /// Central's command_log keeps this id in context_data, since the table has no column for it.
     pub record_id: String,
+    /// The session.
     pub instance_id: String,
+    /// `mcp_tool` or `explicit`.
     pub(crate) command_type: String,
+    /// What was done.
     pub(crate) action: String,
+    /// The tool that did it; null if none was named.
     pub(crate) tool_name: Option<String>,
+    /// An object.
     #[schema(value_type = Object)]
     pub(crate) parameters: Value,
     /// Any JSON.
     pub result: Value,
+    /// Why it failed; null if that was not recorded.
     pub(crate) error_message: Option<String>,
+    /// Whether it succeeded.
     pub(crate) success: bool,
+    /// How long it took, in milliseconds; null if that was not recorded.
     pub(crate) execution_time_ms: Option<i64>,
+    /// The tags that it was recorded with.
     pub(crate) tags: Vec<String>,
     /// When the command was run.
     pub created_at: String,
+    /// Whether central has it.
     #[serde(flatten)]
     pub state: RecordState,
 }
 
+/// A recorded checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointBody {
+    /// The id that central keeps too.
     pub(crate) checkpoint_id: String,
+    /// The session.
     pub instance_id: String,
+    /// `context_window`, `epic_completion` or `manual`.
     pub(crate) checkpoint_type: String,
+    /// How much of the context window was used, in percent; null if that is not known.
     pub(crate) context_window_percent: Option<i64>,
     /// When the checkpoint was made.
     pub timestamp: String,
+    /// The state of the work, as it was recorded but for secrets.
     #[schema(value_type = Object)]
     pub(crate) work_state: Value,
+    /// Whether central has it.
     #[serde(flatten)]
     pub state: RecordState,
 }
 
 /// The JSON form of a kind of record.
 pub trait RecordBody {
+    /// The JSON form of this record.
     fn new(record: HistoryRecord, state: RecordState) -> Self;
 }
 
@@ -283,6 +315,7 @@ pub struct HistoryParams {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryFilter {
     pub(crate) record_type: Option<String>,
+    /// Only records from this time on.
     pub since: Option<Timestamp>,
     pub(crate) until: Option<Timestamp>,
     pub(crate) contains: Option<String>,
@@ -341,7 +374,9 @@ fn parse_time(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
 /// Events of a session, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
+    /// The session.
     pub instance_id: String,
+    /// Newest first.
     pub events: Vec<EventBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
@@ -350,7 +385,9 @@ pub struct EventList {
 /// Commands of a session, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CommandList {
+    /// The session.
     pub instance_id: String,
+    /// Newest first.
     pub commands: Vec<CommandBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
@@ -359,7 +396,9 @@ pub struct CommandList {
 /// Checkpoints of a session, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointList {
+    /// The session.
     pub instance_id: String,
+    /// Newest first.
     pub(crate) checkpoints: Vec<CheckpointBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,

@@ -15,6 +15,7 @@ pub struct LimitsReport {
     /// A stable name of the account, such as its e-mail address; it must not hold a secret. Default: unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// What is known of each window.
     #[schema(max_items = 8)]
     pub windows: Vec<WindowReport>,
 }
@@ -71,6 +72,7 @@ impl WindowReport {
 /// One window of the rate limits of an account, as a machine's agents observed it last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LimitBody {
+    /// The machine whose agents reported it.
     pub host_machine: String,
     /// Whether it was observed on this machine.
     pub local: bool,
@@ -91,6 +93,7 @@ pub struct LimitBody {
     pub reset_passed: bool,
     /// When an agent observed it last, by that machine's clock.
     pub observed_at: String,
+    /// Seconds since it was reported.
     pub age_seconds: u64,
     /// The time up to which this host knows the limits of that machine.
     pub as_of: String,

@@ -38,6 +38,7 @@ pub struct ResumeRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
+    /// The file of that conversation's transcript, on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
@@ -86,6 +87,7 @@ impl ResumeRequest {
 /// The resumed session, and the one that it continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResumeBody {
+    /// The session that continues.
     pub session: SessionBody,
     /// `taken_up`: the same session was resumed in place; `new_session`: a successor was registered on this host.
     pub resumed: String,
@@ -102,7 +104,9 @@ pub struct ResumeBody {
 /// The reconstructed context of a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContextBody {
+    /// The session.
     pub instance_id: String,
+    /// The machine that it runs on.
     pub host_machine: String,
     /// The session's working directory, on its machine.
     pub working_dir: Option<String>,
@@ -123,6 +127,7 @@ pub struct ContextBody {
     pub confidence: u8,
     /// Why the confidence is what it is.
     pub reason: String,
+    /// The state of its work, by the source and by what was recorded after it.
     pub work_state: WorkStateBody,
     /// What is recorded of its work.
     #[serde(default = "nothing")]
@@ -141,9 +146,12 @@ fn nothing() -> WorkBody {
     WorkBody::new("", None)
 }
 
+/// The state of the work. A field is null where nothing was recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkStateBody {
+    /// The epic that it works on.
     pub current_epic: Option<String>,
+    /// The epic that it completed last.
     pub(crate) last_completed_epic: Option<String>,
     /// A number, or the value that the session recorded.
     pub tests_passed: Option<Value>,
@@ -151,9 +159,12 @@ pub struct WorkStateBody {
     pub last_error: Option<String>,
 }
 
+/// An event or a command, or several alike in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActionBody {
+    /// When it was done last.
     pub at: String,
+    /// The event, or the command and its outcome, in one line.
     pub what: String,
     /// How often it was done in a row.
     #[serde(default = "once")]
@@ -165,6 +176,7 @@ const fn once() -> usize {
 }
 
 impl ContextBody {
+    /// The JSON form of a handoff's data.
     pub fn new(handoff: &Handoff<'_>) -> Self {
         let Handoff { session, context, place, command, now, stale_after } = *handoff;
         let work = context.work_state.clone();

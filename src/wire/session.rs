@@ -29,6 +29,7 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub host_machine: Option<String>,
+    /// The epic that the session works on, of 1 to 256 characters. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub current_epic: Option<String>,
@@ -48,6 +49,7 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_uuid: Option<String>,
+    /// The file of the conversation's transcript, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub claude_session_path: Option<String>,
@@ -90,6 +92,7 @@ impl RegisterRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeartbeatRequest {
+    /// How much of the context window is used, in percent. Default: as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100)]
     pub context_percent: Option<i64>,
@@ -152,19 +155,29 @@ impl HeartbeatRequest {
 /// A session: the columns of supervisor_sessions under their own names, and its state on this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionBody {
+    /// `PROJECT-TYPE-HASH`, such as `odin-PS-8f4a2b`.
     pub instance_id: String,
+    /// The project: lower-case letters, digits and dashes.
     pub project: String,
+    /// `PS`, a project supervisor, or `MS`, a meta supervisor.
     pub instance_type: String,
     /// `active`, `stale` or `closed`, at the time of the response.
     pub status: String,
+    /// How much of the context window is used, in percent, as of the last heartbeat.
     pub context_percent: u8,
+    /// The epic that it works on; null if there is none.
     pub current_epic: Option<String>,
     /// RFC 3339 in UTC with microseconds, as all times here.
     pub last_heartbeat: String,
+    /// When it was registered. Together with the id it identifies the session.
     pub created_at: String,
+    /// When it was closed; null unless its status is `closed`.
     pub closed_at: Option<String>,
+    /// The machine that it runs on.
     pub host_machine: String,
+    /// Claude Code's id of the conversation; null if it was not reported.
     pub claude_session_uuid: Option<String>,
+    /// The file of the conversation's transcript, on its machine; null if it was not reported.
     pub claude_session_path: Option<String>,
     /// The session that this one continues.
     #[serde(default)]
@@ -212,6 +225,7 @@ pub struct SessionBody {
     /// The tool that waits for permission, the kind of the error, or how many background tasks run.
     #[serde(default)]
     pub activity_detail: Option<String>,
+    /// Since when it does that, by the first report of it; null without an activity.
     #[serde(default)]
     pub activity_since: Option<String>,
     /// Who reported it: `hook`, `status_file` or `api`.
@@ -223,11 +237,13 @@ pub struct SessionBody {
     /// The repository's remote without credentials, such as `github.com/team/app`.
     #[serde(default)]
     pub repository: Option<String>,
+    /// The branch that is checked out; null on none, and where it is not known.
     #[serde(default)]
     pub branch: Option<String>,
     /// The top folder of the working tree, on its machine.
     #[serde(default)]
     pub worktree: Option<String>,
+    /// The model's name, as the agent reports it.
     #[serde(default)]
     pub model: Option<String>,
     /// What it has cost so far, in US dollars.
@@ -247,18 +263,28 @@ const fn synced_by_default() -> bool {
 /// A session as this host knows it, from which its body is made.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView<'a> {
+    /// The session.
     pub session: &'a Session,
+    /// Whether this host keeps it.
     pub local: bool,
+    /// The time up to which its state is known here.
     pub as_of: Timestamp,
+    /// Whether central has this state.
     pub synced: bool,
+    /// Whether this is the state that its own machine has.
     pub machine_synced: bool,
+    /// The id under which it was registered, if it was replaced.
     pub former_id: Option<&'a str>,
+    /// Whether there is no checkpoint since its context window became nearly full.
     pub checkpoint_due: bool,
+    /// The sessions that share its working tree, branch or epic.
     pub conflicts: &'a [InstanceId],
+    /// What lists show of its work.
     pub work: Option<&'a WorkSummary>,
 }
 
 impl SessionView<'_> {
+    /// Its JSON form. `stale_after`: a session without a heartbeat for this long is stale.
     pub fn body(&self, now: Timestamp, stale_after: Duration) -> SessionBody {
         let s = self.session;
         let status = s.status_at(now, stale_after);
@@ -311,9 +337,11 @@ impl SessionView<'_> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// Only sessions of this project.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
     pub project: Option<String>,
+    /// Only sessions of this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub machine: Option<String>,
@@ -352,9 +380,11 @@ pub const MAX_SESSIONS_PER_PAGE: u32 = 1000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WatchQuery {
+    /// Only sessions of this project.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 22, pattern = "^[a-z0-9-]+$")]
     pub project: Option<String>,
+    /// Only sessions of this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub machine: Option<String>,
@@ -369,10 +399,15 @@ pub struct WatchQuery {
 /// Sessions by project, most recent heartbeat first, and their numbers by status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionList {
+    /// By project, most recent heartbeat first.
     pub(crate) instances: Vec<SessionBody>,
+    /// How many sessions match.
     pub(crate) total_count: u64,
+    /// How many of them are active.
     pub(crate) active_count: u64,
+    /// How many of them are stale.
     pub(crate) stale_count: u64,
+    /// The time of the answer, at which each session's status was decided.
     pub(crate) as_of: String,
     /// The `after` of the next page; null on the last one. The counts are those of all pages.
     #[serde(default)]
@@ -382,17 +417,24 @@ pub struct SessionList {
 /// The sessions that match a prefix: up to ten, most recent heartbeat first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Matches {
+    /// Up to ten sessions, the one with the most recent heartbeat first.
     pub(crate) matches: Vec<SessionBody>,
 }
 
 /// A machine, and a summary of its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MachineBody {
+    /// The machine's name.
     pub host_machine: String,
+    /// How many of its sessions are known here.
     pub(crate) total_sessions: i64,
+    /// How many of them are active.
     pub(crate) active_sessions: i64,
+    /// How many of them are stale.
     pub(crate) stale_sessions: i64,
+    /// How many of them are closed.
     pub(crate) closed_sessions: i64,
+    /// The most recent heartbeat of its sessions; null if it has none.
     pub(crate) last_activity: Option<String>,
     /// The distinct projects, joined by ", ".
     pub projects: String,
@@ -408,6 +450,7 @@ pub struct MachineBody {
 }
 
 impl MachineBody {
+    /// The JSON form. `as_of`: the time up to which the machine's state is known here.
     pub fn new(
         machine: &MachineSummary,
         reachable: Option<bool>,

@@ -7,51 +7,76 @@ use utoipa::ToSchema;
 
 use crate::domain::Invalid;
 
+/// What `sessiond status --json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusBody {
+    /// The process that answers.
     pub daemon: DaemonBody,
+    /// The identity that is pinned in the state folder.
     pub machine: MachineIdentity,
+    /// The link to central.
     pub(crate) central: CentralBody,
+    /// What central lacks.
     pub(crate) backlog: BacklogBody,
     /// How many sessions and records central refused permanently; `sessiond parked list` lists them.
     pub parked: u64,
+    /// This host's sessions.
     pub(crate) sessions: SessionCounts,
+    /// The database on this host.
     pub store: StoreBody,
+    /// The configuration file.
     pub config: ConfigBody,
     /// Requests that clients spooled while the daemon did not respond.
     #[serde(default)]
     pub spool: SpoolBody,
+    /// The socket that clients connect to.
     #[serde(default)]
     pub socket: SocketBody,
 }
 
+/// The process that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DaemonBody {
+    /// The version of sessiond.
     pub version: String,
+    /// Its process.
     pub pid: u32,
+    /// When it started.
     pub started_at: String,
+    /// For how long it has run, in seconds.
     pub(crate) uptime_seconds: u64,
 }
 
+/// The identity that is pinned in a state folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MachineIdentity {
+    /// The machine's name.
     pub name: String,
+    /// The random id of this state folder.
     pub host_id: String,
+    /// When this name was pinned.
     pub pinned_at: String,
     /// The other host that is registered with this name in central, if there is one.
     pub conflict: Option<ConflictBody>,
 }
 
+/// Another host that is registered with this host's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConflictBody {
+    /// The other host's id.
     pub host_id: String,
+    /// The name that both have.
     pub machine_name: String,
+    /// When the other host last reported to central.
     pub last_seen: Option<String>,
+    /// What is wrong and what to do, in one line.
     pub(crate) message: String,
 }
 
+/// The link to central.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CentralBody {
+    /// Whether there is a central.url.
     pub(crate) configured: bool,
     /// `connected`, `connecting`, `unreachable`, `refused`, `schema_missing`, `identity_conflict` or `off`.
     pub state: String,
@@ -59,7 +84,9 @@ pub struct CentralBody {
     pub since: String,
     /// What is wrong and what to do, in one line; null if nothing is.
     pub last_error: Option<String>,
+    /// When central last accepted a push; null if it has not since the daemon's start.
     pub(crate) last_sync_at: Option<String>,
+    /// How long the last push took, in milliseconds; null before the first one, and without a link.
     pub(crate) round_trip_ms: Option<f64>,
     /// Whether central announces changes at once; else they are pulled every `central.pull_interval`.
     #[serde(default)]
@@ -78,7 +105,9 @@ pub struct CentralBody {
 /// Changes that are not synced to central yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BacklogBody {
+    /// How many sessions have changes that central lacks.
     pub(crate) sessions: u64,
+    /// How many records central lacks.
     pub(crate) records: u64,
     /// When the oldest of these changes was made.
     pub oldest_at: Option<String>,
@@ -100,17 +129,25 @@ pub struct BlockedBody {
     pub reason: String,
 }
 
+/// This host's sessions by status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionCounts {
+    /// How many are active.
     pub(crate) active: u64,
+    /// How many are stale.
     pub(crate) stale: u64,
+    /// How many are closed and kept.
     pub(crate) closed: u64,
 }
 
+/// The database on this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StoreBody {
+    /// The database's file.
     pub path: String,
+    /// Its size and that of its log, in bytes.
     pub(crate) bytes: u64,
+    /// `full` or `normal`, as `store.durability` is set.
     pub durability: String,
     /// The damaged files that were quarantined, and what to do; null once they are removed.
     #[serde(default)]
@@ -123,6 +160,7 @@ pub struct StoreBody {
 /// The daemon's socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SocketBody {
+    /// The socket's file.
     pub path: String,
     /// Whether the service manager created the socket; then only the service manager can create it again.
     pub inherited: bool,
@@ -150,17 +188,24 @@ pub struct SpoolBody {
     pub read: Vec<String>,
 }
 
+/// A folder with requests that are not imported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SpoolFolderBody {
+    /// The folder.
     pub path: String,
+    /// How many requests in it are not imported yet.
     pub(crate) waiting: u64,
+    /// When the oldest of them was made.
     pub(crate) oldest_at: Option<String>,
     /// Why the oldest is not imported yet; null while it is being imported.
     pub reason: Option<String>,
+    /// How many of its files are ignored.
     pub(crate) ignored: u64,
+    /// Why; null if none is.
     pub(crate) ignored_reason: Option<String>,
 }
 
+/// A request that cannot be imported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantinedBody {
     /// The file name of the copy.
@@ -169,10 +214,13 @@ pub struct QuarantinedBody {
     pub uid: u32,
     /// The file in the spool from which it was copied.
     pub file: String,
+    /// Why it cannot be imported.
     pub(crate) reason: String,
+    /// When it was quarantined.
     pub(crate) quarantined_at: String,
 }
 
+/// The configuration file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigBody {
     /// The configuration file in use, if there is one.
@@ -209,10 +257,14 @@ impl SyncRequest {
     }
 }
 
+/// What a push to central left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SyncBody {
+    /// The link to central after the push.
     pub(crate) central: CentralBody,
+    /// What central still lacks.
     pub(crate) backlog: BacklogBody,
+    /// How many sessions and records central refused permanently.
     pub(crate) parked: u64,
 }
 
@@ -221,13 +273,16 @@ pub struct SyncBody {
 pub struct ParkedBody {
     /// The id by which it is retried or dropped: the record's, or else the session's.
     pub id: String,
+    /// The session, or the record's session.
     pub instance_id: String,
     /// `event`, `command` or `checkpoint`; null for the session itself.
     pub kind: Option<String>,
     /// The record's type.
     #[serde(rename = "type")]
     pub record_type: Option<String>,
+    /// Why central refused it, in one line.
     pub error: String,
+    /// When it was parked.
     pub(crate) parked_at: String,
 }
 
@@ -235,6 +290,7 @@ pub struct ParkedBody {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParkedIds {
+    /// The ids of parked sessions and records; all of them if it is empty.
     #[serde(default)]
     pub(crate) ids: Vec<String>,
 }
@@ -242,12 +298,15 @@ pub struct ParkedIds {
 /// How many parked sessions and records were retried or dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParkedCount {
+    /// How many were parked.
     pub(crate) count: u64,
 }
 
+/// The new name of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityRename {
+    /// The new name: `^[a-z0-9][a-z0-9_-]*$`, at most 64 characters.
     #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     pub name: String,
 }

@@ -11,11 +11,13 @@ use crate::domain::work::WorkSnapshot;
 /// The newest known state of a session's work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkBody {
+    /// The session.
     pub instance_id: String,
     /// What the session does, or did last before it turned stale or was closed.
     pub last_activity: Option<LastActivity>,
     /// When this changed last; null if nothing was recorded.
     pub recorded_at: Option<String>,
+    /// What was recorded; empty parts are null.
     #[serde(flatten)]
     pub work: WorkSnapshot,
 }
@@ -25,9 +27,13 @@ pub struct WorkBody {
 pub struct LastActivity {
     /// `working`, `waiting`, `idle` or `failed`.
     pub activity: String,
+    /// What it waits for: `permission`, `question`, `plan` or `input`; null unless it waits.
     pub waiting_for: Option<String>,
+    /// The tool that waits for permission, the kind of the error, or how many background tasks run.
     pub activity_detail: Option<String>,
+    /// Since when it does that, by the first report of it.
     pub activity_since: String,
+    /// Who reported it: `hook`, `status_file` or `api`.
     pub activity_source: String,
 }
 

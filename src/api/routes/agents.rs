@@ -12,7 +12,7 @@ use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::Invalid;
 use crate::domain::agent::AgentSignal;
-use crate::domain::footer::footer;
+use crate::domain::footer::{FooterForm, footer};
 use crate::store::ReceivedReport;
 use crate::wire::{AgentBody, AgentReport, ErrorBody};
 
@@ -31,20 +31,20 @@ pub(crate) async fn report(
         AgentSignal::Exited => Some(exited(&api, &request)?),
         _ => running(&api, peer, &request).await,
     };
-    let sighting = ReceivedReport {
+    let received = ReceivedReport {
         report,
         process,
         host_machine: api.identity.current().name,
         lives: api.is_running,
         now: (api.clock)(),
     };
-    let sighted = api.store.report_agent(sighting, api.context(peer.caller())).await?;
+    let result = api.store.report_agent(received, api.context(peer.caller())).await?;
     let now = (api.clock)();
-    let status = if sighted.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if result.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = AgentBody {
-        session: body(&api, &sighted.record, now),
-        footer: footer(&sighted.record.session, now, false),
-        created: sighted.created,
+        session: body(&api, &result.record, now),
+        footer: footer(&result.record.session, now, FooterForm::Plain),
+        created: result.created,
     };
     Ok((status, Json(answer)))
 }

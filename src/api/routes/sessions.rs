@@ -15,7 +15,7 @@ use crate::api::json::Json;
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::Process;
 use crate::domain::activity::ActivityState;
-use crate::domain::footer::footer as footer_of;
+use crate::domain::footer::{FooterForm, footer as footer_of};
 use crate::domain::{InstanceId, Invalid, MachineName, Project, SessionLocation, Status, Timestamp};
 use crate::platform::caller::PidError;
 use crate::store::{Caller, Cursor, Filter, Lookup, MAX_CONFLICTS, NewSession, Once, OpContext, Record, SessionPage};
@@ -228,14 +228,14 @@ pub(crate) async fn footer(
     Id(id): Id,
     Params(query): Params<FooterQuery>,
 ) -> Result<Response, ApiError> {
-    let separator = match query.separator.as_deref() {
-        None | Some("false" | "0") => false,
-        Some("" | "true" | "1") => true,
+    let form = match query.separator.as_deref() {
+        None | Some("false" | "0") => FooterForm::Plain,
+        Some("" | "true" | "1") => FooterForm::Separated,
         Some(_) => return Err(ApiError::bad_request("separator: it must be true or false")),
     };
     let now = (api.clock)();
     match api.store.find(id.clone()).await? {
-        Lookup::One(record) => Ok(footer_of(&record.session, now, separator).into_response()),
+        Lookup::One(record) => Ok(footer_of(&record.session, now, form).into_response()),
         Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
     }

@@ -16,6 +16,7 @@ const HOOKS: &str = "hooks";
 /// How a settings file lists hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookShape {
+    /// As Claude Code: an event has groups, each with a matcher and hooks.
     Groups,
     /// `KEY` has the command.
     Flat(&'static str),
@@ -24,7 +25,9 @@ pub enum HookShape {
 /// A hook that runs this program.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnHook<'a> {
+    /// How the file lists it.
     pub shape: HookShape,
+    /// The event, by the agent's name for it.
     pub event: &'a str,
     /// The arguments that make it this event's hook.
     pub arguments: &'a [&'a str],
@@ -188,6 +191,7 @@ pub fn events(text: &str) -> Result<Vec<String>, SettingsError> {
     Ok(hooks.iter().map(|member| member.key().to_owned()).collect())
 }
 
+/// Whether a file has nothing but white space and a byte order mark.
 pub fn is_blank(text: &str) -> bool {
     text.trim_start_matches('\u{feff}').trim().is_empty()
 }

@@ -12,6 +12,7 @@ use super::pretty;
 /// The deepest nesting that is accepted.
 const MAX_DEPTH: usize = 64;
 
+/// Where settings are not JSON with comments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {what}")]
 pub struct SyntaxError {

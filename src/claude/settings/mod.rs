@@ -26,6 +26,7 @@ const FOOTER_RULE: &str = "Bash(sessiond footer:*)";
 /// Settings with this program's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
+    /// The whole file.
     pub text: String,
     /// Another program's status line, which is kept.
     pub other_status_line: Option<String>,
@@ -34,8 +35,10 @@ pub struct Merged {
 /// Settings whose shape is not Claude Code's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
+    /// The file is not JSON with comments.
     #[error("{0}")]
     Syntax(#[from] SyntaxError),
+    /// A value is not of the type that Claude Code expects: its path, and that type.
     #[error("{0} is not {1}")]
     Shape(String, &'static str),
 }

@@ -27,7 +27,7 @@ fn recorded(version: &str, event: &str) -> Vec<Value> {
 }
 
 #[test]
-fn recorded_events_say_what_the_work_is() {
+fn recorded_events_yield_the_work() {
     let of = |event: HookEvent, index: usize| full(event, &recorded("2.1.332", event.name())[index]);
     assert_eq!(of(HookEvent::SessionStart, 0).model.as_deref(), Some("claude-opus-5-5"));
     assert!(of(HookEvent::SessionStart, 2).cleared);
@@ -67,7 +67,7 @@ fn plan_and_questions_are_the_last_that_was_said() {
 }
 
 #[test]
-fn status_line_says_title_model_and_cost() {
+fn status_line_yields_title_model_and_cost() {
     let of = |version: &str, at: usize| {
         let line = recorded(version, "statusline")[at].to_string();
         of_status_line(&Input::read(line.as_bytes(), &WANTED_OF_STATUS_LINE), Recording::Titles).unwrap()
@@ -124,7 +124,7 @@ fn only_what_may_be_recorded_leaves_the_process() {
 }
 
 #[test]
-fn sub_agents_and_interrupts_say_nothing() {
+fn sub_agents_and_interrupts_report_no_prompt() {
     let answer = json!({"agent_id": "a", "last_assistant_message": "done"});
     assert_eq!(full(HookEvent::Stop, &answer), WorkUpdate::default());
     let interrupted = json!({"tool_name": "Bash", "error": "x", "is_interrupt": true});

@@ -33,9 +33,9 @@ use crate::spool::ClientWrite;
 use crate::wire::{AgentReport, ErrorCode, RegisterRequest, SessionBody};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond exec --project odin -- my-agent --verbose")]
+#[command(after_help = "Example: sessiond exec --project odin -- sh -c 'echo $INSTANCE_ID'")]
 pub(crate) struct ExecArgs {
-    /// Set the project: lower-case letters, digits and dashes, at most 22 [default: from the name of the repository or
+    /// Set the project: lower-case letters, digits and dashes, at most 22 characters [default: from the name of the repository or
     /// folder]
     #[arg(long)]
     pub project: Option<String>,

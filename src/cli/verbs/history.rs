@@ -71,7 +71,7 @@ pub(crate) struct CommandArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: sessiond checkpoint odin-PS-8f4a2b --type manual --work-state '{\"next\": \"tests\"}'"
+    after_help = "Example: sessiond checkpoint odin-PS-8f4a2b --type manual --work-state '{\"next_steps\": [\"run the tests\"]}'"
 )]
 pub(crate) struct CheckpointArgs {
     /// The session's id
@@ -89,7 +89,6 @@ pub(crate) struct CheckpointArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sessiond events odin-PS-8f4a2b --type error --since 2026-01-30T12:00:00Z")]
 pub(crate) struct HistoryArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]

@@ -32,13 +32,13 @@ pub(crate) struct ListArgs {
     /// List only sessions that wait for their user; exit with 1 if there is none
     #[arg(long)]
     pub waiting: bool,
-    /// List only sessions of this host
+    /// List only sessions that this host keeps, not those of other machines
     #[arg(long)]
     pub local: bool,
-    /// List also closed and headless sessions, those that were closed long ago too
+    /// List also headless and closed sessions, however old
     #[arg(long)]
     pub all: bool,
-    /// Sort by this
+    /// Sort in this order
     #[arg(long, value_name = "KEY", value_enum, default_value_t)]
     pub sort: SortKey,
     /// Show these columns, separated by commas

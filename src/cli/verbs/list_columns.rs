@@ -40,9 +40,11 @@ pub(crate) enum SortKey {
     Project,
     /// Most recent heartbeat first
     Heartbeat,
+    /// By machine
     Machine,
     /// Fullest context window first
     Context,
+    /// By id
     Id,
 }
 
@@ -146,7 +148,7 @@ fn activity(session: &SessionBody, now: Timestamp) -> Cell {
 pub(super) fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, style: &OutputStyle) -> TextTable {
     let mut columns = chosen.unwrap_or(&DEFAULT_COLUMNS).to_vec();
     if chosen.is_none() {
-        // A column in which no session has anything is no use to anybody.
+        // A column in which no session has a value is left out.
         let nothing = |column: ListColumn| match column {
             ListColumn::Activity => sessions.iter().all(|session| session.activity.is_none()),
             ListColumn::Title => sessions.iter().all(|session| session.title.is_none()),

@@ -30,7 +30,7 @@ pub(crate) enum ParkedVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Delete parked rows: central never receives them
+    /// Give up on parked rows: central never receives them as they are
     #[command(after_help = "Example: sessiond parked drop odin-PS-8f4a2b")]
     Drop {
         /// The rows to drop

@@ -13,18 +13,19 @@ use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::age_since;
 use crate::cli::verbs::session::AgentArgs;
 use crate::client::{Client, Resolved};
+use crate::domain::agent::AgentName;
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest, SessionBody};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sessiond resume 8f4a2b --pid $$ --handoff")]
 pub(crate) struct ResumeArgs {
-    /// An id, its last 4 to 6 characters, an epic or a project [default: the session with the newest heartbeat]
+    /// An id, the last 4 to 6 characters of one, an epic or a project [default: the session with the newest heartbeat]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub hint: Option<String>,
-    /// Choose the candidate of this number
+    /// Choose this one of the numbered sessions that the same call listed before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10), allow_negative_numbers = true)]
     pub choose: Option<i64>,
-    /// Continue also a closed session, if the hint is its whole id
+    /// Continue a closed session too, if the hint is its whole id
     #[arg(long)]
     pub closed: bool,
     #[command(flatten)]
@@ -35,7 +36,7 @@ pub(crate) struct ResumeArgs {
     /// Print the session and its context as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a handoff as Markdown; the id goes to stderr
+    /// Print the context as Markdown for another agent; the id goes to stderr
     #[arg(long, conflicts_with = "json")]
     pub handoff: bool,
 }
@@ -49,7 +50,7 @@ pub(crate) struct ContextArgs {
     /// Print the context as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a handoff as Markdown
+    /// Print it as Markdown for another agent
     #[arg(long, conflicts_with = "json")]
     pub handoff: bool,
 }
@@ -118,9 +119,11 @@ pub(crate) fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>)
     }
 }
 
-/// The end of the session's transcript, if it ran on this machine and is this user's: the daemon may not read it.
+/// The end of the session's transcript, if it ran on this machine and is this user's: the daemon may not read it. Other
+/// agents than Claude Code write theirs in other formats.
 pub(super) fn end_of_transcript(session: &SessionBody) -> String {
-    let path = session.claude_session_path.as_deref().filter(|_| session.local);
+    let is_claude = session.agent.as_deref().is_none_or(|agent| agent == AgentName::ClaudeCode.as_str());
+    let path = session.claude_session_path.as_deref().filter(|_| session.local && is_claude);
     let tail = path.and_then(|path| TranscriptTail::read(Path::new(path)));
     tail.map(|tail| format!("\n{}", tail.markdown(&session.instance_id))).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use crate::cli::offline::{OfflineWriter, is_unreachable};
 use crate::cli::output::Output;
 use crate::client::{Client, register_with_env};
 use crate::domain::agent::AgentName;
+use crate::domain::footer::FooterForm;
 use crate::domain::session::valid_working_dir;
 use crate::domain::{InstanceId, MachineName, Session};
 use crate::platform::process::start_time;
@@ -24,10 +25,10 @@ pub(crate) struct AgentArgs {
     /// Set its process on this host; when the process ends, the session turns stale at once
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
     pub pid: Option<i32>,
-    /// Set the agent's own id of the session
+    /// Set the agent's own id of its conversation
     #[arg(long, value_name = "UUID")]
     pub claude_session_uuid: Option<String>,
-    /// Set the agent's transcript of the session
+    /// Set the file of the agent's transcript
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub claude_session_path: Option<String>,
 }
@@ -35,7 +36,7 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: id=$(sessiond register --project odin --epic 003 --pid $$ --id-only)")]
 pub(crate) struct RegisterArgs {
-    /// Set the project: lower-case letters, digits and dashes, at most 22
+    /// Set the project: lower-case letters, digits and dashes, at most 22 characters
     #[arg(long)]
     pub project: String,
     /// Set the type: PS, a project supervisor, or MS, a meta supervisor
@@ -270,7 +271,8 @@ fn spool_write(
 }
 
 pub(crate) fn footer(client: &Client, args: &FooterArgs, out: &mut Output<'_>) -> Result<(), CliError> {
-    let footer = client.footer(&args.id, args.separator)?;
+    let form = if args.separator { FooterForm::Separated } else { FooterForm::Plain };
+    let footer = client.footer(&args.id, form)?;
     out.print_lines(&footer)
 }
 

@@ -6,20 +6,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentName {
+    /// Anthropic's Claude Code.
     ClaudeCode,
+    /// OpenAI's Codex CLI.
     Codex,
+    /// opencode.
     Opencode,
+    /// Cursor's CLI.
     Cursor,
+    /// GitHub's Copilot CLI.
     Copilot,
+    /// Google's Gemini CLI.
     Gemini,
     /// Any other program.
     Other,
 }
 
 impl AgentName {
+    /// All of them.
     pub const ALL: [Self; 7] =
         [Self::ClaudeCode, Self::Codex, Self::Opencode, Self::Cursor, Self::Copilot, Self::Gemini, Self::Other];
 
+    /// The name in JSON, in central and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClaudeCode => "claude-code",
@@ -32,6 +40,7 @@ impl AgentName {
         }
     }
 
+    /// The agent with that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == name)
     }

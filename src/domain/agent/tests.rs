@@ -140,7 +140,7 @@ fn end_closes_only_the_session_that_it_names() {
 }
 
 #[test]
-fn late_reports_under_an_id_that_was_left_change_nothing() {
+fn late_reports_under_a_former_id_change_nothing() {
     let left = SessionCandidate { is_left: true, ..open(A) };
     let known = SessionCandidates { by_process: Some(open(B)), ..by_conversation(left.clone()) };
     assert_eq!(resolve(AgentSignal::Heartbeat, true, known.clone()), Resolution::Ignore(id(A)));

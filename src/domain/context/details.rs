@@ -23,13 +23,13 @@ const CIRCUMSTANCES: [&str; 5] = ["reason", "trigger", "transcript", "working_di
 pub struct WorkDetails {
     /// The newest one; the session need not be active any more.
     pub last_activity: Option<Activity>,
-    pub snapshot: WorkSnapshot,
+    pub(crate) snapshot: WorkSnapshot,
     /// The fields of the newest checkpoint, by name.
     pub notes: Vec<(String, String)>,
 }
 
 impl WorkDetails {
-    pub fn of(left: &SessionHistory) -> Self {
+    pub(crate) fn of(left: &SessionHistory) -> Self {
         let work = left.work.as_ref();
         Self {
             last_activity: work.and_then(|work| work.activity.clone()),
@@ -76,7 +76,7 @@ impl WorkDetails {
         steps
     }
 
-    pub fn repository(&self) -> Option<&Repository> {
+    pub(crate) fn repository(&self) -> Option<&Repository> {
         self.snapshot.repository.as_ref().map(|repository| &repository.value)
     }
 }

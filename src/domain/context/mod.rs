@@ -28,9 +28,13 @@ const MAX_ACTIONS: usize = 10;
 /// The recorded history of a session, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionHistory {
+    /// The newest checkpoint.
     pub checkpoint: Option<HistoryRecord>,
+    /// The newest events, newest first.
     pub events: Vec<HistoryRecord>,
+    /// The newest commands, newest first.
     pub commands: Vec<HistoryRecord>,
+    /// What is recorded of the work.
     pub work: Option<SessionWork>,
 }
 
@@ -53,17 +57,20 @@ impl SessionHistory {
 /// The source that determines a context's confidence, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextSource {
+    /// The newest checkpoint.
     Checkpoint,
     /// The snapshot of the work.
     Work,
+    /// The newest events.
     Events,
+    /// The newest commands.
     Commands,
     /// Only the session's row.
     Session,
 }
 
 impl ContextSource {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
             Self::Work => "work",
@@ -77,7 +84,7 @@ impl ContextSource {
 /// The state of the work. All text is one line of bounded length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkState {
-    pub current_epic: Option<String>,
+    pub(crate) current_epic: Option<String>,
     pub(crate) last_completed_epic: Option<String>,
     /// A number, or what the session recorded instead.
     pub tests_passed: Option<Value>,
@@ -88,8 +95,8 @@ pub struct WorkState {
 /// An action of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    pub at: Timestamp,
-    pub what: String,
+    pub(crate) at: Timestamp,
+    pub(crate) what: String,
     /// How often it was done in a row.
     pub times: usize,
 }
@@ -102,7 +109,8 @@ pub struct Context {
     pub confidence: u8,
     /// Why that source and that confidence, in one sentence.
     pub reason: String,
-    pub work_state: WorkState,
+    pub(crate) work_state: WorkState,
+    /// What is recorded of the work.
     pub details: WorkDetails,
     /// Newest first.
     pub recent_actions: Vec<Action>,

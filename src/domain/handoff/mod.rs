@@ -25,12 +25,17 @@ const MAX_NOTE: usize = 500;
 /// The data of a handoff.
 #[derive(Clone, Copy, Debug)]
 pub struct Handoff<'a> {
+    /// The session that is handed over.
     pub session: &'a Session,
+    /// Its reconstructed context.
     pub context: &'a Context,
+    /// Where it ran, and how much of it is known here.
     pub place: &'a SessionLocation,
     /// The command that continues the session where it ran, if there is one.
     pub command: Option<&'a str>,
+    /// The time of the handoff, from which ages are counted.
     pub now: Timestamp,
+    /// A session without a heartbeat for this long is stale.
     pub stale_after: Duration,
 }
 

@@ -233,7 +233,7 @@ impl<'a> Scanner<'a> {
         }
         let leads = self.leads_line(at);
         let is_whole = leads && separator == 1;
-        let value = self.value_at(start, is_whole);
+        let value = self.value_at(start, if is_whole { ValueEnd::Blank } else { ValueEnd::Punctuation });
         let quoted = value.start > start;
         let behind = bytes.get(value.end..).unwrap_or_default();
         // `"type": "password", "label": ...` and the end of a quotation, as in `expect "password:" { ... }`.
@@ -266,7 +266,7 @@ impl<'a> Scanner<'a> {
         let (start, end) = (value.start, value.end);
         // Up to the next blank it may look like code where a bracket ends it: `password=VALUE)[...`.
         let before_bracket = || {
-            let value = self.value_at(start, false);
+            let value = self.value_at(start, ValueEnd::Punctuation);
             let is_shorter = is_whole && !quoted && value.end < end && is_random(&self.text[value.clone()]);
             if is_shorter { self.if_secret(kind, value, form) } else { None }
         };
@@ -283,7 +283,7 @@ impl<'a> Scanner<'a> {
             ['"', '\''].iter().find_map(|quote| rest.find(&format!("{sign}{quote}")).map(|at| at + sign.len()))
         };
         let at = [" || ", " ?? ", " or ", " = ", " ? ", " : "].iter().find_map(|sign| opens(sign))?;
-        let value = self.value_at(start + at, false);
+        let value = self.value_at(start + at, ValueEnd::Punctuation);
         let shown = self.text.get(value.clone())?;
         let fits = is_random(shown) && !shown.contains(' ');
         if fits { self.if_secret(kind, value, ValueForm { quoted: true, ..ValueForm::default() }) } else { None }
@@ -291,7 +291,7 @@ impl<'a> Scanner<'a> {
 
     /// `IDENTIFIED BY PASSWORD '...'`, `password "..."`.
     fn quoted_behind(&self, kind: Name, start: usize, blanks: usize) -> Option<Range<usize>> {
-        let value = self.value_at(start, false);
+        let value = self.value_at(start, ValueEnd::Punctuation);
         let fits = kind == Name::Password && blanks > 0 && value.start > start;
         fits.then_some(value).filter(|value| is_random(&self.text[value.clone()]))
     }
@@ -317,7 +317,7 @@ impl<'a> Scanner<'a> {
         let start = start + run(bytes, start, is_blank);
         let separator = run(bytes, start, |byte| matches!(byte, b'=' | b':'));
         let start = start + separator + run(bytes, start + separator, is_blank);
-        let value = self.value_at(start, true);
+        let value = self.value_at(start, ValueEnd::Blank);
         let form = ValueForm { quoted: value.start > start, tight: true, ..ValueForm::default() };
         if separator == 0 { None } else { self.if_secret(kind, value, form) }
     }
@@ -432,9 +432,9 @@ impl<'a> Scanner<'a> {
         ) || before.ends_with(['.', '>']) && last.len() > 1
     }
 
-    /// A value: what is between quotation marks, or else a word. `whole`: it ends at a blank alone.
-    fn value_at(&self, at: usize, whole: bool) -> Range<usize> {
-        let bytes = self.bytes;
+    /// A value: what is between quotation marks, or else a word.
+    fn value_at(&self, at: usize, end: ValueEnd) -> Range<usize> {
+        let (bytes, whole) = (self.bytes, end == ValueEnd::Blank);
         let start = skip_quote(bytes, at);
         if start > at {
             let (quote, escaped) = (bytes[start - 1], start > at + 1);
@@ -455,10 +455,19 @@ impl<'a> Scanner<'a> {
         let is_json = bytes[start..start + length].contains(&b'"');
         if whole && (is_json || run(bytes, start + length, is_blank) > 0) {
             // More follows: it is no line of an environment file.
-            return self.value_at(at, false);
+            return self.value_at(at, ValueEnd::Punctuation);
         }
         start..start + length
     }
+}
+
+/// Where a value without quotation marks ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ValueEnd {
+    /// At a blank, or punctuation that separates values.
+    Punctuation,
+    /// At a blank alone.
+    Blank,
 }
 
 /// `TOKEN: Type = ...`

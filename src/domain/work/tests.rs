@@ -31,7 +31,7 @@ fn title_is_the_agents_own_or_else_the_first_prompts_first_line() {
 }
 
 #[test]
-fn cleared_conversation_says_nothing_of_the_former_one() {
+fn cleared_conversation_has_no_data_of_the_former_one() {
     let cleared = WorkUpdate { cleared: true, ..WorkUpdate::default() };
     let model = WorkUpdate { model: Some("m".into()), ..prompt("old") };
     let snapshot = after([(model, 1), (prompt("new"), 5), (cleared, 3), (prompt("late"), 2)]);

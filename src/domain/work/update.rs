@@ -13,7 +13,7 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkUpdate {
-    /// The conversation begins anew: what was said before does not count any more.
+    /// A new conversation begins: what was said before does not count any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cleared: bool,
     /// The agent's own title.
@@ -28,10 +28,13 @@ pub struct WorkUpdate {
     /// The agent's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// The agent's summary of the conversation, when its context was compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_summary: Option<String>,
+    /// An error that the agent met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WorkError>,
+    /// All to-dos of the agent, in its order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todos: Option<Vec<Todo>>,
     /// To-dos that were added or done, beside those that are known.
@@ -40,13 +43,16 @@ pub struct WorkUpdate {
     /// Files that the agent changed, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// The state of the working tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
+    /// The model's name, as the agent reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// In US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// The version of the agent's program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
 }
@@ -54,6 +60,7 @@ pub struct WorkUpdate {
 /// How much of a session's work is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recording {
+    /// Everything, without secrets.
     #[default]
     Full,
     /// Titles, repository, model and cost; no text of prompts, answers, to-dos and files.
@@ -63,7 +70,7 @@ pub enum Recording {
 }
 
 impl Recording {
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "full" => Self::Full,
             "titles" => Self::Titles,
@@ -74,7 +81,7 @@ impl Recording {
 }
 
 impl WorkUpdate {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 

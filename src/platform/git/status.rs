@@ -1,6 +1,6 @@
 //! `git status`, as far as it answers within a time limit.
 //!
-//! The repository may belong to anybody, so git is called so that it runs no program that the repository's configuration
+//! The repository may belong to any user, so git is called so that it runs no program that the repository's configuration
 //! names: no hooks, no monitor of the file system, no pager, no transport; it writes nothing; filters are excluded by the
 //! caller. git itself refuses a repository of another user (`safe.directory`).
 
@@ -77,7 +77,7 @@ impl StatusQuery {
     pub(crate) fn finish(mut self, until: Instant) -> Option<Status> {
         let mut output = Vec::new();
         loop {
-            if let Some(status) = parse(&output, false) {
+            if let Some(status) = parse(&output, Output::Partial) {
                 return Some(status);
             }
             if output.len() >= MAX_OUTPUT {
@@ -90,7 +90,7 @@ impl StatusQuery {
         // Only a process that has succeeded has said everything.
         loop {
             match self.child.try_wait().ok()? {
-                Some(ended) => return parse(&output, true).filter(|_| ended.success()),
+                Some(ended) => return parse(&output, Output::Complete).filter(|_| ended.success()),
                 None if Instant::now() >= until => return None,
                 None => std::thread::sleep(EXIT_CHECK),
             }
@@ -134,9 +134,18 @@ fn program(path: &OsStr) -> Option<PathBuf> {
     folders.map(|folder| folder.join(OsString::from("git"))).find(is_program)
 }
 
+/// How much of git's output there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// More may follow.
+    Partial,
+    Complete,
+}
+
 /// The status by what git has printed. `None`: nothing that is certain. Changed files come last, and one is enough.
-fn parse(output: &[u8], is_complete: bool) -> Option<Status> {
+fn parse(output: &[u8], extent: Output) -> Option<Status> {
     let text = String::from_utf8_lossy(output);
+    let is_complete = extent == Output::Complete;
     let whole = if is_complete { &*text } else { &text[..text.rfind('\n')? + 1] };
     let mut status = Status::default();
     let mut is_status = false;

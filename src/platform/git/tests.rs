@@ -135,7 +135,7 @@ fn repository_without_a_working_tree_has_a_branch() {
 }
 
 #[test]
-fn what_is_no_repository_gives_none() {
+fn a_folder_outside_a_repository_has_none() {
     let dir = tempfile::tempdir().unwrap();
     let at = |path: &str| dir.path().join(path);
     fs::create_dir_all(at("empty/.git")).unwrap();
@@ -229,7 +229,7 @@ fn git_that_hangs_is_killed_at_the_limit() {
 }
 
 #[test]
-fn git_that_fails_or_floods_says_nothing() {
+fn git_that_fails_or_floods_gives_no_status() {
     let dir = tempfile::tempdir().unwrap();
     let app = repository(dir.path());
     for script in

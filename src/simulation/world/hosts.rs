@@ -8,7 +8,7 @@ impl World {
         let long = SECOND + self.below(8 * 60 * MINUTE as u64) as i64;
         self.log_event(format!("host {host} sleeps for {} s", long / SECOND));
         self.pass(long, Some(host));
-        self.hosts[host].nudge(false);
+        self.hosts[host].sync_now();
         self.nudges[host] += 1;
         self.check_processes(host)
     }
@@ -70,7 +70,7 @@ impl World {
             1 => self.submit(host, Command::DropParked),
             _ => {
                 self.nudges[host] += 1;
-                self.hosts[host].nudge(false);
+                self.hosts[host].sync_now();
             }
         }
     }
@@ -118,7 +118,7 @@ impl World {
             self.submit(host, Command::FileUnder { name });
         }
         self.nudges[host] += 1;
-        self.hosts[host].nudge(true);
+        self.hosts[host].reconnect();
     }
 
     pub(super) fn sync(&mut self, host: usize) -> Result<(), Violation> {

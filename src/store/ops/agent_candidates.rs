@@ -17,10 +17,10 @@ use crate::store::tables::{agent_ids, sessions};
 /// A report, and what is known of where it came from.
 #[derive(Clone, Debug)]
 pub struct ReceivedReport {
-    pub report: ValidReport,
+    pub(crate) report: ValidReport,
     /// The agent's process, where it is known when that started.
     pub process: Option<Process>,
-    pub host_machine: MachineName,
+    pub(crate) host_machine: MachineName,
     /// Whether a process still runs.
     pub lives: fn(Process) -> bool,
     /// The present time, also for a report that was made earlier and spooled.

@@ -24,7 +24,7 @@ use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessio
 /// What became of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportResult {
-    pub record: Record,
+    pub(crate) record: Record,
     /// The session began with this report.
     pub created: bool,
     /// Another process than before is to be watched.

@@ -33,7 +33,7 @@ const BRANCH: &str = query!("sessions_on_branch", "branch = ?1 AND repository = 
 const EPIC: &str = query!("sessions_on_epic", "current_epic = ?1 AND project = ?2");
 
 /// Up to [`MAX_CONFLICTS`] active sessions that share the working tree, the branch or the epic of this one, in the order
-/// of their ids. A session that is not active is in nobody's way.
+/// of their ids. A session that is not active conflicts with none.
 pub(in crate::store) fn of(op: &Op<'_>, record: &Record) -> Result<Vec<InstanceId>, StoreError> {
     let session = &record.session;
     if op.status_of(session) != Status::Active {

@@ -16,16 +16,16 @@ use crate::store::tables::{checkpoints_due, records};
 /// Which records of a session are asked for; everything that is `None` does not filter.
 #[derive(Clone, Debug)]
 pub struct HistoryQuery {
-    pub kind: RecordKind,
-    pub record_type: Option<String>,
+    pub(crate) kind: RecordKind,
+    pub(crate) record_type: Option<String>,
     /// From this moment on.
     pub since: Option<Timestamp>,
     /// Before this moment.
     pub until: Option<Timestamp>,
     /// Somewhere in its type or body, in any letter case of ASCII.
     pub contains: Option<String>,
-    pub limit: usize,
-    pub offset: usize,
+    pub(crate) limit: usize,
+    pub(crate) offset: usize,
     /// Only those older than this record.
     pub after: Option<Uuid>,
 }
@@ -33,7 +33,7 @@ pub struct HistoryQuery {
 /// Records of a session, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    pub records: Vec<StoredRecord>,
+    pub(crate) records: Vec<StoredRecord>,
     /// Whether there are older ones.
     pub more: bool,
 }
@@ -46,7 +46,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 pub struct Append {
     /// Of the session, which may be closed.
     pub id: String,
-    pub what: NewRecord,
+    pub(crate) what: NewRecord,
     /// Random.
     pub record_id: Uuid,
 }

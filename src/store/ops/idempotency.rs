@@ -20,7 +20,7 @@ use crate::store::tables::session_record::Record;
 use crate::store::tables::{records, sessions};
 
 /// How long a key is kept.
-pub const KEPT_FOR: Duration = Duration::from_secs(86_400);
+pub(in crate::store) const KEPT_FOR: Duration = Duration::from_secs(86_400);
 
 /// How many keys are kept for a user.
 const MOST: i64 = 10_000;

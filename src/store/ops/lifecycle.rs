@@ -159,9 +159,11 @@ pub(in crate::store) fn note_agent(
 /// A session to be registered.
 #[derive(Clone, Debug)]
 pub struct NewSession {
+    /// The session's fields.
     pub what: Registration,
     /// Which agent runs it, if the client names it.
     pub agent: Option<AgentName>,
+    /// Its process, which is watched.
     pub process: Option<Process>,
 }
 

@@ -14,9 +14,11 @@ use crate::store::tables::sessions::COLUMNS;
 /// What an id, or the beginning of one, leads to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
+    /// The session with this id, or the only one whose id begins with it.
     One(Box<Record>),
     /// Up to [`CANDIDATES`], most recent heartbeat first.
     Several(Vec<Record>),
+    /// No session's id begins so.
     None,
 }
 
@@ -26,9 +28,9 @@ pub const CANDIDATES: usize = 10;
 /// Which sessions a list shows; everything that is `None` does not filter.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    pub project: Option<Project>,
-    pub machine: Option<MachineName>,
-    pub status: Option<Status>,
+    pub(crate) project: Option<Project>,
+    pub(crate) machine: Option<MachineName>,
+    pub(crate) status: Option<Status>,
     /// Only sessions of this host.
     pub local: bool,
     /// Only sessions with this activity, which an active session alone has.
@@ -171,9 +173,9 @@ pub(in crate::store) fn counts(op: &Op<'_>) -> Result<Counts, StoreError> {
 /// How many sessions are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    pub active: u64,
-    pub stale: u64,
-    pub closed: u64,
+    pub(crate) active: u64,
+    pub(crate) stale: u64,
+    pub(crate) closed: u64,
 }
 
 impl Counts {

@@ -14,8 +14,8 @@ use crate::store::tables::{hosts, metadata, sessions};
 /// A machine and when this host last knew that to be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMachine {
-    pub summary: MachineSummary,
-    pub as_of: Timestamp,
+    pub(crate) summary: MachineSummary,
+    pub(crate) as_of: Timestamp,
 }
 
 /// All machines, most recent activity first.
@@ -101,7 +101,7 @@ pub(in crate::store) struct FileTurn {
 }
 
 /// Files this host's sessions under its name: those of a former name move along, from behind `after_row` on. The last
-/// turn writes the name down, so that after a crash the next start begins anew.
+/// turn writes the name down, so that after a crash the next start begins again.
 pub(in crate::store) fn set_machine_name(
     db: &Connection,
     name: &MachineName,

@@ -35,13 +35,14 @@ pub struct ResumeTarget {
 /// The process and user that resume it.
 #[derive(Clone, Debug)]
 pub struct NewOwner {
-    pub successor: Successor,
-    pub process: Option<Process>,
+    pub(crate) successor: Successor,
+    pub(crate) process: Option<Process>,
 }
 
-/// What came of a wish to go on.
+/// The outcome of a request to resume.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resumption {
+    /// The session is resumed.
     Done(Box<Resumed>),
     /// Up to [`CANDIDATES`], most recent heartbeat first.
     Several(Vec<Record>),
@@ -51,9 +52,11 @@ pub enum Resumption {
     Closed(Box<Record>),
     /// The choice is beyond this many candidates.
     Beyond(usize),
+    /// No session matches.
     None,
 }
 
+/// The outcome of a resume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resumed {
     /// The session as resumed.

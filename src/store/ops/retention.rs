@@ -66,7 +66,7 @@ pub(in crate::store) struct PrunePlace {
 }
 
 impl PrunePlace {
-    pub const FIRST: Self = Self { closed_at: i64::MIN, row: i64::MIN };
+    pub(in crate::store) const FIRST: Self = Self { closed_at: i64::MIN, row: i64::MIN };
 }
 
 /// What one turn did.

@@ -21,17 +21,26 @@ use crate::store::tables::sessions;
 pub enum SpooledWrite {
     /// Under an id that the client generated and printed.
     Register {
+        /// The id that was printed.
         id: InstanceId,
+        /// The session's fields.
         session: Box<NewSession>,
     },
+    /// A heartbeat.
     Heartbeat {
+        /// The session.
         id: String,
+        /// What it changes.
         beat: Heartbeat,
     },
+    /// The close of a session.
     Close {
+        /// The session.
         id: String,
     },
+    /// An agent's report.
     Report(Box<ReceivedReport>),
+    /// A record of the history.
     Append(Box<Append>),
 }
 
@@ -53,7 +62,7 @@ pub struct Import {
     pub name: String,
     /// Requests with the same key are applied in order: after one that has to be tried again, none of them.
     pub key: Option<String>,
-    pub deferred: SpooledWrite,
+    pub(crate) deferred: SpooledWrite,
     /// When and by whom it was written; `ids` is used if the id that the client generated is taken.
     pub context: OpContext,
 }

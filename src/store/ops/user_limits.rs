@@ -23,7 +23,7 @@ const OPEN_SESSIONS: u64 = 20_000;
 /// What a user other than root and the daemon's own may have in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserLimits {
-    pub own_uid: u32,
+    pub(crate) own_uid: u32,
     /// As `user_usage` counts them: rows with their share of indexes and pages.
     pub bytes: u64,
     /// Sessions that are not closed.

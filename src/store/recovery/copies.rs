@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_leaves_room() {
+    fn a_copy_is_made_only_if_space_remains() {
         assert!(leaves_room(1 << 20, Some(66 << 20)));
         assert!(!leaves_room(1 << 20, Some(64 << 20)));
         assert!(!leaves_room(1 << 30, Some((2 << 30) - 1)) && leaves_room(1 << 30, Some(2 << 30)));

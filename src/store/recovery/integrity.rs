@@ -1,6 +1,6 @@
 //! Checking the database for damage.
 //!
-//! A check reads everything in one transaction, during which SQLite cannot begin its log anew. So it is given up when
+//! A check reads everything in one transaction, during which SQLite cannot restart its log. So it is given up when
 //! the log becomes too long meanwhile, and run again later.
 
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub(in crate::store) enum Check {
 impl Check {
     /// # Errors
     /// `Damaged` if the database is.
-    pub fn run(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(in crate::store) fn run(&self, connection: &Connection) -> Result<(), StoreError> {
         match self.findings(connection, 1)?.pop() {
             None => Ok(()),
             Some(damage) => Err(StoreError::Damaged(damage)),
@@ -43,7 +43,7 @@ impl Check {
     ///
     /// # Errors
     /// `CheckGivenUp` if the log becomes too long meanwhile.
-    pub fn run_beside(&self, connection: &Connection, log: PathBuf) -> Result<(), StoreError> {
+    pub(in crate::store) fn run_beside(&self, connection: &Connection, log: PathBuf) -> Result<(), StoreError> {
         giving_up(connection, log, || self.run(connection))
     }
 

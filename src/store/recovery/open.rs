@@ -51,7 +51,7 @@ pub(in crate::store) const MIGRATIONS: [&str; 15] = [
 impl DatabaseFiles {
     /// Opens the database for writing, upgraded to this binary's schema. One in which `check` finds damage is set
     /// aside and what can be read of it is carried over.
-    pub fn open(&self, now: Timestamp, check: &Check) -> Result<Connection, OpenError> {
+    pub(in crate::store) fn open(&self, now: Timestamp, check: &Check) -> Result<Connection, OpenError> {
         self.open_or_salvage(now, check).map_err(|error| match error {
             OpenError::Store(error) => OpenError::Store(self.name_holder(error)),
             other => other,
@@ -104,7 +104,7 @@ impl DatabaseFiles {
     }
 
     /// How much is checked before the daemon serves: a database that takes long to read is checked while it serves.
-    pub fn check_at_start(&self) -> Check {
+    pub(in crate::store) fn check_at_start(&self) -> Check {
         if self.size("") + self.size("-wal") > CHECKED_AT_START { Check::Nothing } else { Check::Structure }
     }
 
@@ -143,7 +143,7 @@ impl DatabaseFiles {
     }
 
     /// The newest damaged file that was set aside and still lies there.
-    pub fn set_aside(&self) -> Option<String> {
+    pub(in crate::store) fn quarantined(&self) -> Option<String> {
         let names = fs::read_dir(&self.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let prefix = format!("{DATABASE}{DAMAGED}");
         names.filter(|name| name.starts_with(&prefix) && name.ends_with('Z')).max()
@@ -159,7 +159,7 @@ impl DatabaseFiles {
     }
 
     /// Brings a database up to this binary's schema, sets it up and looks it over.
-    pub fn prepare(&self, mut connection: Connection, check: &Check) -> Result<Connection, OpenError> {
+    pub(in crate::store) fn prepare(&self, mut connection: Connection, check: &Check) -> Result<Connection, OpenError> {
         self.upgrade(&mut connection)?;
         // Only once the schema is known to be ours: setting these writes to the file.
         self.configure(&connection)?;

@@ -63,7 +63,7 @@ pub(in crate::store) fn carry_over(
         [now.micros()],
     )?;
     copy.execute("UPDATE OR IGNORE metadata SET name = ?1 WHERE name = 'mirror_round'", [metadata::MIRROR_GENERATION])?;
-    mirror_cursor::read_anew(&copy)?;
+    mirror_cursor::read_everything(&copy)?;
     for of_session in ["aliases", "records", "checkpoints_due", "claude_ids", "session_work", "work_snapshots"] {
         let orphans = format!("DELETE FROM {of_session} WHERE instance_id NOT IN (SELECT instance_id FROM sessions)");
         copy.execute(&orphans, [])?;

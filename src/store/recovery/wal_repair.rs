@@ -226,7 +226,7 @@ impl Log {
         self.salted(n) && self.matches(n)
     }
 
-    /// The last frame of this log; what follows is left over from before SQLite began it anew, with other salts.
+    /// The last frame of this log; what follows is left over from before SQLite restarted it, with other salts.
     fn last(&self) -> Option<usize> {
         let salted = (0..self.frames()).rev().find(|&n| self.salted(n));
         let next = salted.map_or(0, |n| n + 1);
@@ -397,20 +397,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = rusqlite::Connection::open(dir.path().join("db")).unwrap();
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 20; CREATE TABLE t (x)").unwrap();
-        let mut begun_anew = 0;
+        let mut restarted = 0;
         for n in 0..100 {
             db.execute("INSERT INTO t VALUES (?1)", [n.to_string().repeat(300)]).unwrap();
             let bytes = std::fs::read(dir.path().join("db-wal")).unwrap();
             let log = Log::new(bytes.clone()).unwrap();
             let used = log.last().map_or(0, |last| last + 1);
-            begun_anew += u64::from(used < log.frames());
+            restarted += u64::from(used < log.frames());
             assert_eq!(examine(bytes.clone()), LogCondition::Sound, "after {n}");
             let mut flipped = bytes;
             flipped[HEADER + FRAME_HEADER + 100] ^= 4;
             let LogCondition::Damaged { repaired, .. } = examine(flipped) else { panic!("after {n}: it is damage") };
             assert_eq!(repaired.len(), HEADER + used * 4120, "after {n}");
         }
-        assert!(begun_anew > 50, "only {begun_anew}");
+        assert!(restarted > 50, "only {restarted}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_from_where_somebody_was() {
+    fn resumes_after_a_given_number() {
         let changes = log([7, 8, 7]);
         assert_eq!(*changes.newest().borrow(), 3);
         assert_eq!(changes.after(0, 10), Some(vec![7, 8, 7]));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_past_is_no_longer_known() {
+    fn changes_before_the_oldest_kept_number_are_unknown() {
         let changes = log(0..REMEMBERED as i64 + 2);
         assert_eq!(changes.after(1, 10), None);
         assert_eq!(changes.after(2, 1), Some(vec![2]));

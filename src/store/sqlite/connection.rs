@@ -22,7 +22,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Normal => "normal",
@@ -30,8 +30,10 @@ impl Durability {
     }
 }
 
+/// How the database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// Whether a commit waits for the disk.
     pub durability: Durability,
     /// The database may not grow beyond this many bytes.
     pub max_size: u64,
@@ -42,10 +44,10 @@ pub(in crate::store) const DATABASE: &str = "sessiond.db";
 /// How long a lock of another program is waited for. All who write wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The log's usual length, in bytes: SQLite begins it anew after the transaction that fills a thousand pages.
+/// The log's usual length, in bytes: SQLite restarts it after the transaction that fills a thousand pages.
 const LOG: usize = 4_500_000;
 
-/// The log is made to begin anew once it is longer, in bytes. SQLite does so by itself only while there are no
+/// The log is restarted once it is longer, in bytes. SQLite does so by itself only while there are no
 /// readers.
 const LONG_LOG: u64 = 16 << 20;
 
@@ -57,16 +59,16 @@ pub(in crate::store) struct DatabaseFiles {
 }
 
 impl DatabaseFiles {
-    pub fn new(dir: &Path, options: Options) -> Self {
+    pub(in crate::store) fn new(dir: &Path, options: Options) -> Self {
         Self { dir: dir.to_owned(), options }
     }
 
-    pub fn database(&self) -> PathBuf {
+    pub(in crate::store) fn database(&self) -> PathBuf {
         self.dir.join(DATABASE)
     }
 
     /// Adds to "held by another program" which program that is, where the system gives it.
-    pub fn name_holder(&self, error: StoreError) -> StoreError {
+    pub(in crate::store) fn name_holder(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Held(None) => {
                 StoreError::Held(lock_holder::find(&[&self.beside("-shm"), &self.database(), &self.beside("-wal")]))
@@ -76,22 +78,22 @@ impl DatabaseFiles {
     }
 
     /// SQLite's write-ahead log.
-    pub fn log(&self) -> PathBuf {
+    pub(in crate::store) fn log(&self) -> PathBuf {
         self.beside("-wal")
     }
 
-    /// Whether the log is so much longer than usual that readers must be keeping SQLite from beginning it anew.
-    pub fn log_is_long(&self) -> bool {
+    /// Whether the log is so much longer than usual that readers must be keeping SQLite from restarting it.
+    pub(in crate::store) fn log_is_long(&self) -> bool {
         self.size("-wal") > LONG_LOG
     }
 
     /// The length of the database, or of a file beside it, in bytes.
-    pub fn size(&self, suffix: &str) -> u64 {
+    pub(in crate::store) fn size(&self, suffix: &str) -> u64 {
         fs::metadata(self.beside(suffix)).map_or(0, |file| file.len())
     }
 
     /// Copies the log into the database, as far as a checkpoint of this mode does.
-    pub fn fold_log(&self, mode: &str) -> Result<(), StoreError> {
+    pub(in crate::store) fn fold_log(&self, mode: &str) -> Result<(), StoreError> {
         let connection = self.connect(&self.database()).map_err(|error| match error {
             OpenError::Store(error) => error,
             other => StoreError::Io(other.to_string()),
@@ -105,7 +107,7 @@ impl DatabaseFiles {
     }
 
     /// A connection that can only read.
-    pub fn open_reader(&self) -> Result<Connection, StoreError> {
+    pub(in crate::store) fn open_reader(&self) -> Result<Connection, StoreError> {
         let connection = Connection::open_with_flags(
             self.database(),
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI,
@@ -124,11 +126,11 @@ impl DatabaseFiles {
         sync_folder(&self.dir).map_err(StoreError::of_file)
     }
 
-    /// Makes the log as long as it becomes before SQLite begins it anew. A commit into a log that has to grow costs the
+    /// Makes the log as long as it becomes before SQLite restarts it. A commit into a log that has to grow costs the
     /// file system a commit of its own; zeros behind the newest frame are what SQLite takes for its end anyway.
     ///
     /// To be called by the writer only.
-    pub fn lengthen_log(&self) -> Result<(), StoreError> {
+    pub(in crate::store) fn lengthen_log(&self) -> Result<(), StoreError> {
         let mut log = File::options().append(true).open(self.beside("-wal")).map_err(StoreError::of_file)?;
         let length = log.metadata().map_err(StoreError::of_file)?.len() as usize;
         log.write_all(&vec![0; LOG.saturating_sub(length)]).map_err(StoreError::of_file)?;
@@ -158,7 +160,7 @@ impl DatabaseFiles {
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "fullfsync", self.options.durability == Durability::Full)?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // A log that was long gives its room back when it is begun anew.
+        // A log that was long gives its room back when it is restarted.
         connection.pragma_update(None, "journal_size_limit", LOG as i64)?;
         let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let max_size = i64::try_from(self.options.max_size).unwrap_or(i64::MAX);

@@ -1,7 +1,7 @@
 //! Connections that only read: they neither wait for the writer nor make it wait.
 //!
-//! SQLite begins its log anew only when no read is under way. Reads that overlap all the time would let it grow
-//! without bound, so they can be paused: new ones wait until those under way have ended and the log was begun anew.
+//! SQLite restarts its log only when no read is under way. Reads that overlap all the time would let it grow
+//! without bound, so they can be paused: new ones wait until those under way have ended and the log was restarted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,14 +29,14 @@ pub(in crate::store) struct Readers {
 /// No read is under way while this exists.
 pub(in crate::store) struct Paused(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
-/// Connections of an older generation belong to a database that has been set aside.
+/// Connections of an older generation belong to a database that has been quarantined.
 struct Idle {
     generation: u64,
     connections: Vec<Connection>,
 }
 
 impl Readers {
-    pub fn new(files: DatabaseFiles) -> Self {
+    pub(in crate::store) fn new(files: DatabaseFiles) -> Self {
         Self {
             files: Arc::new(files),
             idle: Arc::new(Mutex::new(Idle { generation: 0, connections: Vec::new() })),
@@ -48,18 +48,18 @@ impl Readers {
 
     /// The reads of a store without threads, all on one connection.
     #[cfg(test)]
-    pub fn inline(files: DatabaseFiles, connection: Connection) -> Self {
+    pub(in crate::store) fn inline(files: DatabaseFiles, connection: Connection) -> Self {
         Self { inline: Some(Arc::new(Mutex::new(connection))), ..Self::new(files) }
     }
 
     /// Keeps new reads waiting and has those under way end. `None`, and reads continue, if one of them takes
     /// longer than `patience`.
-    pub async fn pause(&self, patience: Duration) -> Option<Paused> {
+    pub(in crate::store) async fn pause(&self, patience: Duration) -> Option<Paused> {
         tokio::time::timeout(patience, self.gate.clone().write_owned()).await.ok().map(Paused)
     }
 
     /// Runs `work` on a thread that may block, with one consistent view of the database.
-    pub async fn read<T: Send + 'static>(
+    pub(in crate::store) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -80,14 +80,14 @@ impl Readers {
     }
 
     /// Lets go of all idle connections: the database under them has been replaced.
-    pub fn forget(&self) {
+    pub(in crate::store) fn forget(&self) {
         let mut idle = self.lock();
         idle.generation += 1;
         idle.connections.clear();
     }
 
     /// How many databases have been replaced.
-    pub fn generation(&self) -> u64 {
+    pub(in crate::store) fn generation(&self) -> u64 {
         self.lock().generation
     }
 

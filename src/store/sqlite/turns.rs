@@ -22,7 +22,7 @@ pub(in crate::store) struct Budget {
 }
 
 impl Budget {
-    pub const fn new() -> Self {
+    pub(in crate::store) const fn new() -> Self {
         Self { rows: ROWS, bytes: BYTES }
     }
 
@@ -38,12 +38,12 @@ impl Budget {
     }
 
     /// Takes a row of next to no size.
-    pub fn take_row(&mut self) -> bool {
+    pub(in crate::store) fn take_row(&mut self) -> bool {
         self.take(0)
     }
 
     /// Deletes the records of a session as far as the budget allows. Says whether none is left.
-    pub fn delete_records(&mut self, db: &Connection, id: &str) -> Result<bool, StoreError> {
+    pub(in crate::store) fn delete_records(&mut self, db: &Connection, id: &str) -> Result<bool, StoreError> {
         let found: Vec<(i64, i64)> = db
             .prepare_cached("SELECT seq, octet_length(body) FROM records WHERE instance_id = ?1 LIMIT ?2")?
             .query_map(params![id, self.rows as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?

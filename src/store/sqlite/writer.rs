@@ -27,8 +27,16 @@ type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Outcome + Send>;
 /// What one caller wants done.
 pub(in crate::store) struct Job {
     work: Work,
-    /// It leaves nothing behind when it fails, so it needs no savepoint.
-    undoes_itself: bool,
+    on_failure: OnFailure,
+}
+
+/// What is done about a job's writes when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnFailure {
+    /// They are undone, by a savepoint.
+    Undo,
+    /// Nothing: it leaves none behind.
+    NothingToUndo,
 }
 
 /// What running one job gave.
@@ -39,7 +47,7 @@ pub(in crate::store) struct Outcome {
 
 /// What the thread does beside running jobs.
 pub(in crate::store) trait Keeper: Send + 'static {
-    /// Opens the database anew after damage was met; a damaged one is replaced by what can be read of it.
+    /// Opens the database again after damage was met; a damaged one is replaced by what can be read of it.
     fn recover(&mut self) -> Result<Connection, StoreError>;
     /// Something was committed.
     fn committed(&mut self);
@@ -61,7 +69,7 @@ pub(in crate::store) struct Writer {
 
 impl Writer {
     /// A writer and the queue of its jobs, for the thread that runs them.
-    pub fn new() -> (Self, mpsc::Receiver<Job>) {
+    pub(in crate::store) fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Self {
             jobs,
@@ -73,7 +81,10 @@ impl Writer {
     }
 
     /// Starts the thread; it ends when the last `Writer` is gone and everything accepted is committed.
-    pub fn start(connection: Connection, keeper: impl Keeper) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(in crate::store) fn start(
+        connection: Connection,
+        keeper: impl Keeper,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (writer, queue) = Self::new();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || run(connection, queue, keeper))?;
         Ok((writer, thread))
@@ -81,20 +92,20 @@ impl Writer {
 
     /// The most rows that one job has written: everyone else who writes waits for as long as that takes.
     #[cfg(test)]
-    pub fn largest_job(&self) -> u64 {
+    pub(in crate::store) fn largest_job(&self) -> u64 {
         self.largest_job.load(Ordering::Relaxed)
     }
 
     /// How long the longest job took since this was last called, and how many rows the largest one wrote. Only the
     /// processor's time counts: other tests run beside this one.
     #[cfg(test)]
-    pub fn take_longest_job(&self) -> (std::time::Duration, u64) {
+    pub(in crate::store) fn take_longest_job(&self) -> (std::time::Duration, u64) {
         let micros = self.longest_job.swap(0, Ordering::Relaxed);
         (std::time::Duration::from_micros(micros), self.largest_job.swap(0, Ordering::Relaxed))
     }
 
     /// Returns when the thread has ended.
-    pub async fn stopped(&self) {
+    pub(in crate::store) async fn stopped(&self) {
         self.jobs.closed().await;
     }
 
@@ -102,26 +113,26 @@ impl Writer {
     ///
     /// # Errors
     /// `Busy` at once when the queue is full; `work`'s own error; else what kept the commit from happening.
-    pub async fn submit<T: Send + 'static>(
+    pub(in crate::store) async fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.enqueue(work, false).await
+        self.enqueue(work, OnFailure::Undo).await
     }
 
     /// As [`Writer::submit`], for work that leaves nothing behind when it fails, as one that writes by a single statement
     /// at its end: that costs no savepoint.
-    pub async fn submit_atomic<T: Send + 'static>(
+    pub(in crate::store) async fn submit_atomic<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.enqueue(work, true).await
+        self.enqueue(work, OnFailure::NothingToUndo).await
     }
 
     async fn enqueue<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        undoes_itself: bool,
+        on_failure: OnFailure,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let largest_job = self.largest_job.clone();
@@ -137,7 +148,7 @@ impl Writer {
             largest_job.fetch_max(db.total_changes().saturating_sub(before), Ordering::Relaxed);
             result
         };
-        self.jobs.try_send(Job { work: answering(work, reply), undoes_itself }).map_err(|refused| match refused {
+        self.jobs.try_send(Job { work: answering(work, reply), on_failure }).map_err(|refused| match refused {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Closed(_) => stopped(),
         })?;
@@ -186,7 +197,7 @@ fn run(connection: Connection, mut queue: mpsc::Receiver<Job>, mut keeper: impl 
             Ok(open) => match commit(open, group.drain(..), |error| keeper.explain(error)) {
                 ControlFlow::Continue(()) => keeper.committed(),
                 ControlFlow::Break(damage) => {
-                    tracing::error!(%damage, "damage was met; the store is opened anew");
+                    tracing::error!(%damage, "damage was met; the store is opened again");
                     drop(connection);
                     connection = recover(&mut keeper);
                 }
@@ -243,7 +254,7 @@ fn run_group(
 ) -> Result<(), StoreError> {
     let mut transaction = statement(connection, "BEGIN IMMEDIATE").map_err(explain);
     for job in jobs {
-        let sets_savepoint = !job.undoes_itself;
+        let sets_savepoint = job.on_failure == OnFailure::Undo;
         if sets_savepoint {
             transaction = transaction.and_then(|()| statement(connection, "SAVEPOINT job"));
         }

@@ -82,6 +82,7 @@ impl Store {
         Ok(resumption)
     }
 
+    /// Records a heartbeat.
     pub async fn heartbeat(&self, id: String, beat: Heartbeat, context: OpContext) -> Result<Record, StoreError> {
         let urgent = self.urgent.clone();
         self.writer
@@ -156,11 +157,11 @@ impl Store {
         Ok(())
     }
 
-    pub async fn close(&self, id: String, context: OpContext) -> Result<Record, StoreError> {
+    pub(crate) async fn close(&self, id: String, context: OpContext) -> Result<Record, StoreError> {
         self.write_op(context, move |op| lifecycle::close(op, &id)).await
     }
 
-    pub async fn seen_alive(&self, ids: Vec<InstanceId>, context: OpContext) -> Result<(), StoreError> {
+    pub(crate) async fn seen_alive(&self, ids: Vec<InstanceId>, context: OpContext) -> Result<(), StoreError> {
         let mut parts = turns::parts(ids);
         let mut part = parts.next().unwrap_or_default();
         loop {
@@ -172,7 +173,12 @@ impl Store {
         }
     }
 
-    pub async fn process_died(&self, id: InstanceId, process: Process, context: OpContext) -> Result<bool, StoreError> {
+    pub(crate) async fn process_died(
+        &self,
+        id: InstanceId,
+        process: Process,
+        context: OpContext,
+    ) -> Result<bool, StoreError> {
         let is_stale = self.write_op(context, move |op| lifecycle::process_died(op, &id, process)).await?;
         if !is_stale {
             // Another process may run the session.
@@ -181,7 +187,7 @@ impl Store {
         Ok(is_stale)
     }
 
-    pub async fn sweep(&self, context: OpContext) -> Result<usize, StoreError> {
+    pub(crate) async fn sweep(&self, context: OpContext) -> Result<usize, StoreError> {
         let mut swept = 0;
         loop {
             let turn = self.write_op(context, |op| lifecycle::mark_silent_stale(op, turns::ROWS)).await?;
@@ -246,11 +252,11 @@ impl Store {
         Ok(())
     }
 
-    pub async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
+    pub(crate) async fn watched(&self) -> Result<Vec<(InstanceId, Process)>, StoreError> {
         self.read(sessions::watched).await
     }
 
-    pub async fn find(&self, text: String) -> Result<Lookup, StoreError> {
+    pub(crate) async fn find(&self, text: String) -> Result<Lookup, StoreError> {
         self.read(move |db| lookup::find(db, &text)).await
     }
 
@@ -259,8 +265,8 @@ impl Store {
         self.read_op(context, move |op| conflicts::of(op, &record)).await
     }
 
-    pub async fn list(&self, filter: Filter, context: OpContext) -> Result<Vec<Record>, StoreError> {
-        // In pieces, so that no read keeps SQLite from beginning its log anew for long.
+    pub(crate) async fn list(&self, filter: Filter, context: OpContext) -> Result<Vec<Record>, StoreError> {
+        // In pieces, so that no read keeps SQLite from restarting its log for long.
         let mut records = Vec::new();
         let mut after_row = Some(i64::MIN);
         while let Some(after) = after_row {
@@ -284,11 +290,15 @@ impl Store {
         self.read_op(context, move |op| session_page::read(op, &filter, limit, after.clone())).await
     }
 
-    pub async fn counts(&self, context: OpContext) -> Result<Counts, StoreError> {
+    pub(crate) async fn counts(&self, context: OpContext) -> Result<Counts, StoreError> {
         self.read_op(context, lookup::counts).await
     }
 
-    pub async fn machines(&self, this: MachineName, context: OpContext) -> Result<Vec<KnownMachine>, StoreError> {
+    pub(crate) async fn machines(
+        &self,
+        this: MachineName,
+        context: OpContext,
+    ) -> Result<Vec<KnownMachine>, StoreError> {
         self.read_op(context, move |op| machines::list(op, &this)).await
     }
 

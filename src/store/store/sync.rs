@@ -17,13 +17,13 @@ use crate::store::sync_state::ledger::{ForgetPlace, Ledger};
 use crate::store::sync_state::mirror::{PageResult, Turn};
 use crate::store::sync_state::mirror_share::Limit;
 use crate::store::sync_state::outbox::{Backlog, OutboxPosition, Pending};
-use crate::store::sync_state::parked::{Parked, ParkedRow};
+use crate::store::sync_state::parked::{Parked, ParkedRow, Unpark};
 use crate::store::sync_state::selection::{BatchLimit, Skip};
 use crate::store::sync_state::{batch_result, ledger, mirror, mirror_cursor, mirror_share, outbox, parked};
 use crate::store::tables::hosts;
 
 impl Store {
-    pub async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+    pub(crate) async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
         self.writer.submit(move |db| hosts::replace(db, &hosts)).await
     }
 
@@ -32,7 +32,7 @@ impl Store {
         self.read(move |db| rate_limits::own(db, now)).await
     }
 
-    /// The mirror is one of this timeline of central from now on: if it was of another, everything is read anew.
+    /// The mirror is one of this timeline of central from now on: if it was of another, everything is read again.
     pub async fn set_mirror_timeline(&self, timeline: String) -> Result<(), StoreError> {
         self.writer.submit(move |db| mirror_cursor::set_timeline(db, &timeline)).await
     }
@@ -45,7 +45,7 @@ impl Store {
 
     /// Has the next reading read everything.
     pub async fn reset_mirror_position(&self) -> Result<(), StoreError> {
-        self.writer.submit(mirror_cursor::read_anew).await
+        self.writer.submit(mirror_cursor::read_everything).await
     }
 
     /// Imports a page of what changed in central, in turns that are each short.
@@ -150,7 +150,7 @@ impl Store {
         }
     }
 
-    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+    pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.read(outbox::backlog).await
     }
 
@@ -176,7 +176,7 @@ impl Store {
         Ok(renamed)
     }
 
-    pub async fn ledger(&self) -> Result<Ledger, StoreError> {
+    pub(crate) async fn ledger(&self) -> Result<Ledger, StoreError> {
         self.read(ledger::ledger).await
     }
 
@@ -192,30 +192,30 @@ impl Store {
         Ok(forgotten)
     }
 
-    pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
+    pub(crate) async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
         self.read(parked::list_parked).await
     }
 
     /// Lets what is parked be pushed again; all of it if `ids` is empty.
     pub async fn retry_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.unpark(ids, false).await
+        self.unpark(ids, Unpark::Retry).await
     }
 
     /// Gives up pushing what is parked as it is; a later change of a session is pushed again.
     pub async fn drop_parked(&self, ids: Vec<String>) -> Result<usize, StoreError> {
-        self.unpark(ids, true).await
+        self.unpark(ids, Unpark::Drop).await
     }
 
     /// Nothing happens unless all the ids are parked. What is parked by the time of the call is changed in turns.
-    async fn unpark(&self, ids: Vec<String>, drop: bool) -> Result<usize, StoreError> {
+    async fn unpark(&self, ids: Vec<String>, how: Unpark) -> Result<usize, StoreError> {
         let rows = self.read(move |db| parked::parked_rows(db, &ids)).await?;
-        self.unpark_rows(rows, drop).await
+        self.unpark_rows(rows, how).await
     }
 
-    pub(in crate::store) async fn unpark_rows(&self, rows: Vec<ParkedRow>, drop: bool) -> Result<usize, StoreError> {
+    pub(in crate::store) async fn unpark_rows(&self, rows: Vec<ParkedRow>, how: Unpark) -> Result<usize, StoreError> {
         let mut count = 0;
         for part in turns::parts(rows) {
-            count += self.write(move |db| parked::unpark(db, &part, drop)).await?;
+            count += self.write(move |db| parked::unpark(db, &part, how)).await?;
         }
         Ok(count)
     }

@@ -14,7 +14,7 @@ use crate::store::sync_state::{parked, selection};
 use crate::store::tables::{metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
-pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; somebody deleted it there";
+pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; it was deleted there";
 
 /// Central has these sessions: what is parked because one of them was deleted there is pushed again, at most
 /// [`ROWS`] records a turn. Returns how many it freed.
@@ -40,7 +40,7 @@ pub(in crate::store) fn sessions_are_back<'a>(
 /// What central did with one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordResult {
-    pub record_id: Uuid,
+    pub(crate) record_id: Uuid,
     /// Why central will never take it as it is; none: it has it.
     pub rejected: Option<String>,
 }
@@ -81,8 +81,8 @@ fn settle_records(op: &Op<'_>, settled: &[RecordResult]) -> Result<(), StoreErro
 /// What came of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchResult {
-    pub sessions: Vec<SessionResult>,
-    pub records: Vec<RecordResult>,
+    pub(crate) sessions: Vec<SessionResult>,
+    pub(crate) records: Vec<RecordResult>,
     /// Where central's ledger stands.
     pub acked_batch: i64,
     /// The numbers that the next batches will bear: a ledger at one of them is no sign of a restore. Two,
@@ -109,23 +109,30 @@ impl BatchResult {
 /// What central did with one version of one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionResult {
-    pub instance_id: InstanceId,
-    pub version: i64,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) version: i64,
     /// The version of its work that central has, if that was sent and stored.
     pub work_version: Option<i64>,
-    pub how: SessionOutcome,
+    pub(crate) how: SessionOutcome,
 }
 
+/// What became of a session in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionOutcome {
     /// Central has this version, or something newer.
     Taken,
     /// Another client closed the session in central.
-    ClosedElsewhere { closed_at: Timestamp },
+    ClosedElsewhere {
+        /// When it was closed.
+        closed_at: Timestamp,
+    },
     /// Another session has this id there; this one needs a new id.
     Collided,
     /// Central will never take it as it is.
-    Rejected { error: String },
+    Rejected {
+        /// Why, in one line.
+        error: String,
+    },
 }
 
 impl SessionOutcome {
@@ -138,8 +145,8 @@ impl SessionOutcome {
 /// The session that had to give up its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renamed {
-    pub from: InstanceId,
-    pub to: InstanceId,
+    pub(crate) from: InstanceId,
+    pub(crate) to: InstanceId,
 }
 
 /// The metadata that hold the numbers of the next batches.

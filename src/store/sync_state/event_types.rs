@@ -36,7 +36,7 @@ pub(in crate::store) enum LearnPlace {
 }
 
 impl LearnPlace {
-    pub const FIRST: Self = Self::Start;
+    pub(in crate::store) const FIRST: Self = Self::Start;
 }
 
 /// An event as far as it is examined.

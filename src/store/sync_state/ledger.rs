@@ -35,7 +35,7 @@ pub(in crate::store) enum ForgetPlace {
 }
 
 impl ForgetPlace {
-    pub const FIRST: Self = Self::Sessions { after_row: i64::MIN };
+    pub(in crate::store) const FIRST: Self = Self::Sessions { after_row: i64::MIN };
 }
 
 /// What one turn marked, and where the next one continues.
@@ -71,7 +71,7 @@ pub(in crate::store) fn forget_synced(
     let part = turns::next_rows(db, ("records", "seq"), after_seq, rows)?;
     turn.records = forget_synced_between(db, after_seq, part.last)?;
     if part.is_end {
-        mirror_cursor::read_anew(db)?;
+        mirror_cursor::read_everything(db)?;
         metadata::set(db, "acked_batch", &acked_batch)?;
     } else {
         turn.next = Some(ForgetPlace::Records { after_seq: part.last });
@@ -102,6 +102,6 @@ pub(in crate::store) fn ledger(db: &Connection) -> Result<Ledger, StoreError> {
 /// What a store knows of central's ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    pub acked: i64,
-    pub next: Vec<i64>,
+    pub(crate) acked: i64,
+    pub(crate) next: Vec<i64>,
 }

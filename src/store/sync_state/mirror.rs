@@ -62,7 +62,7 @@ pub(in crate::store) struct Turn {
 
 impl Turn {
     /// The parts of a page, in order: deletions first, the end of the reading last.
-    pub fn of(reading: &PullQuery, changes: ChangePage) -> Vec<Self> {
+    pub(in crate::store) fn of(reading: &PullQuery, changes: ChangePage) -> Vec<Self> {
         let rows = changes.sessions.len()
             + changes.gone.len() * (TURN / DELETED_AT_ONCE)
             + changes.work.len() * (TURN / SNAPSHOTS_AT_ONCE)
@@ -93,17 +93,17 @@ impl Turn {
     }
 
     /// Does it delete sessions?
-    pub fn deletes(&self) -> bool {
+    pub(in crate::store) fn deletes(&self) -> bool {
         !self.gone.is_empty()
     }
 
     /// Does it end a reading of everything?
-    pub fn finishes_whole(&self) -> bool {
+    pub(in crate::store) fn finishes_whole(&self) -> bool {
         self.is_whole && self.finishes()
     }
 
     /// Does it end the reading?
-    pub fn finishes(&self) -> bool {
+    pub(in crate::store) fn finishes(&self) -> bool {
         self.next_since.is_some()
     }
 }

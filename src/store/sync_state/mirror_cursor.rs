@@ -11,14 +11,14 @@ use crate::domain::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::tables::metadata;
 
-/// Notes of which timeline of central this is the mirror; that of another has to be read anew.
+/// Notes of which timeline of central this is the mirror; that of another has to be read again.
 pub(in crate::store) fn set_timeline(db: &Connection, timeline: &str) -> Result<(), StoreError> {
     let known: Option<String> = metadata::get(db, "mirror_timeline")?;
     if known.as_deref() == Some(timeline) {
         return Ok(());
     }
     metadata::set(db, "mirror_timeline", &timeline)?;
-    read_anew(db)
+    read_everything(db)
 }
 
 /// For so long central remembers which sessions were deleted; less than it really does.
@@ -39,7 +39,7 @@ pub(in crate::store) fn set_as_of(db: &Connection, at: Timestamp) -> Result<(), 
     metadata::set_integer(db, "mirror_as_of", at.micros())
 }
 
-/// Central is another, or was restored: everything is read anew.
-pub(in crate::store) fn read_anew(db: &Connection) -> Result<(), StoreError> {
+/// Central is another, or was restored: everything is read again.
+pub(in crate::store) fn read_everything(db: &Connection) -> Result<(), StoreError> {
     metadata::set_integer(db, "mirror_since", 0)
 }

@@ -36,21 +36,26 @@ struct Ahead {
 }
 
 impl MirrorPosition {
-    pub fn new(as_of: Option<Timestamp>) -> Self {
+    pub(in crate::store) fn new(as_of: Option<Timestamp>) -> Self {
         Self(Mutex::new(State { as_of, written_as_of: as_of, ..State::default() }))
     }
 
-    pub fn as_of(&self) -> Option<Timestamp> {
+    pub(in crate::store) fn as_of(&self) -> Option<Timestamp> {
         self.lock().as_of
     }
 
     /// Where the next reading begins, given what is on disk.
-    pub fn since(&self, stored: u64) -> u64 {
+    pub(in crate::store) fn since(&self, stored: u64) -> u64 {
         self.lock().ahead.filter(|ahead| ahead.of == stored).map_or(stored, |ahead| ahead.since)
     }
 
     /// Ends a reading that brought nothing, if nothing of it has to be written. Says whether it did.
-    pub fn advances_in_memory(&self, reading: &PullQuery, changes: &ChangePage, at: Timestamp) -> bool {
+    pub(in crate::store) fn advances_in_memory(
+        &self,
+        reading: &PullQuery,
+        changes: &ChangePage,
+        at: Timestamp,
+    ) -> bool {
         let Continuation::Complete { next_since } = changes.rest else { return false };
         let mut state = self.lock();
         let recent = state.written_as_of.is_some_and(|written| at.since(written) < WRITTEN_EVERY);
@@ -64,12 +69,12 @@ impl MirrorPosition {
     }
 
     /// Rows of a reading are being written: its position has to be, too.
-    pub fn page_written(&self) {
+    pub(in crate::store) fn page_written(&self) {
         self.lock().unfinished = true;
     }
 
     /// The position of a reading is on disk. `time_too`: so is the time.
-    pub fn written(&self, at: Timestamp, time_too: bool) {
+    pub(in crate::store) fn written(&self, at: Timestamp, time_too: bool) {
         let mut state = self.lock();
         let written_as_of = if time_too { Some(at) } else { state.written_as_of };
         *state = State { as_of: Some(at), written_as_of, ahead: None, unfinished: false };

@@ -2,7 +2,7 @@
 //!
 //! The mirror is what central has anyway, so it makes room: past its share of max_size, and whenever a write of this
 //! host finds the store full. The oldest history goes first, then the sessions that closed first. What was given up is
-//! noted, and everything is read anew once there is ample room again.
+//! noted, and everything is read again once there is ample room.
 
 use rusqlite::Connection;
 
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_given_up_is_read_anew_once_there_is_room() {
+    async fn evicted_history_is_read_again_once_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = open(dir.path());
         import_history(&store, 120).await;

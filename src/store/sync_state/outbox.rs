@@ -16,17 +16,17 @@ use crate::store::tables::{session_work, sessions};
 /// How much waits for central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    pub sessions: u64,
-    pub records: u64,
+    pub(crate) sessions: u64,
+    pub(crate) records: u64,
     /// The records by kind, in the order of [`RecordKind::ALL`].
     pub records_of: [u64; 3],
     /// When the oldest change that waits was made.
     pub oldest_at: Option<Timestamp>,
-    pub parked: u64,
+    pub(crate) parked: u64,
 }
 
 impl Backlog {
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.sessions == 0 && self.records == 0
     }
 }
@@ -34,7 +34,7 @@ impl Backlog {
 /// What may go into one batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pending {
-    pub sessions: Vec<Record>,
+    pub(crate) sessions: Vec<Record>,
     /// What central lacks of the work of some of these sessions.
     pub work: Vec<UnsyncedWork>,
     /// Of these sessions, or of such as central has, in the order in which they were appended.
@@ -48,8 +48,8 @@ pub struct Pending {
 /// What central lacks of the work of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnsyncedWork {
-    pub work: SessionWork,
-    pub version: i64,
+    pub(crate) work: SessionWork,
+    pub(crate) version: i64,
 }
 
 /// A place among the sessions that wait. One whose version is on its way keeps its place until that is settled.

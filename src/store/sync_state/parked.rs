@@ -11,31 +11,40 @@ use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
 use crate::store::tables::sessions;
 
+/// What becomes of parked rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Unpark {
+    /// They are pushed again.
+    Retry,
+    /// They are never pushed as they are.
+    Drop,
+}
+
 /// Lets a parked record be pushed again, or gives it up.
-pub(in crate::store) fn unpark_record(db: &Connection, record_id: Uuid, drop: bool) -> Result<usize, StoreError> {
+pub(in crate::store) fn unpark_record(db: &Connection, record_id: Uuid, how: Unpark) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
             "UPDATE records SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0, \
                  unsynced = CASE WHEN ?2 THEN 0 ELSE unsynced END WHERE record_id = ?1 AND parked_at IS NOT NULL",
         )?
-        .execute(params![record_id.as_bytes(), drop])?)
+        .execute(params![record_id.as_bytes(), how == Unpark::Drop])?)
 }
 
 /// A session, or a record of one, that central will never take as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
-    pub instance_id: InstanceId,
-    pub record: Option<ParkedRecord>,
-    pub error: String,
-    pub parked_at: Timestamp,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) record: Option<ParkedRecord>,
+    pub(crate) error: String,
+    pub(crate) parked_at: Timestamp,
 }
 
 /// Which record is parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedRecord {
-    pub record_id: Uuid,
-    pub kind: RecordKind,
-    pub record_type: String,
+    pub(crate) record_id: Uuid,
+    pub(crate) kind: RecordKind,
+    pub(crate) record_type: String,
 }
 
 /// The key of a parked row.
@@ -141,20 +150,20 @@ pub(in crate::store) fn parked_rows(db: &Connection, ids: &[String]) -> Result<V
 }
 
 /// Lets these rows be pushed again, or gives up pushing them as they are. Returns how many were still parked.
-pub(in crate::store) fn unpark(db: &Connection, rows: &[ParkedRow], drop: bool) -> Result<usize, StoreError> {
+pub(in crate::store) fn unpark(db: &Connection, rows: &[ParkedRow], how: Unpark) -> Result<usize, StoreError> {
     let unpark = |row: &ParkedRow| match row {
-        ParkedRow::Record(record_id) => unpark_record(db, *record_id, drop),
-        ParkedRow::Session(id) => unpark_session(db, id, drop),
+        ParkedRow::Record(record_id) => unpark_record(db, *record_id, how),
+        ParkedRow::Session(id) => unpark_session(db, id, how),
     };
     rows.iter().map(unpark).sum()
 }
 
-fn unpark_session(db: &Connection, id: &InstanceId, drop: bool) -> Result<usize, StoreError> {
+fn unpark_session(db: &Connection, id: &InstanceId, how: Unpark) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
             "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0, \
                  unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END \
              WHERE instance_id = ?1 AND parked_at IS NOT NULL",
         )?
-        .execute(params![id.as_str(), drop])?)
+        .execute(params![id.as_str(), how == Unpark::Drop])?)
 }

@@ -5,8 +5,8 @@ use crate::domain::{InstanceId, RecordKind};
 /// How much a batch carries at most; one row always fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimit {
-    pub rows: usize,
-    pub bytes: usize,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What stays out of the next batches, because central does not take it at present.
@@ -18,7 +18,7 @@ pub struct Skip {
     pub sessions: Vec<InstanceId>,
     /// The records of these sessions.
     pub records_of: Vec<InstanceId>,
-    pub kinds: Vec<RecordKind>,
+    pub(crate) kinds: Vec<RecordKind>,
 }
 
 /// Ids as SQL takes them, for `json_each`.

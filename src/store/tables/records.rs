@@ -13,8 +13,8 @@ use crate::store::tables::sessions;
 /// A record and how it stands with central.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRecord {
-    pub record: HistoryRecord,
-    pub synced: bool,
+    pub(crate) record: HistoryRecord,
+    pub(crate) synced: bool,
     /// Why central will never take it as it is.
     pub parked: Option<String>,
 }

@@ -20,6 +20,7 @@ pub(in crate::store) struct Change {
     pub(in crate::store) at: Timestamp,
 }
 
+/// When each shared column was changed last, and by which version of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnChanges(pub(in crate::store) [Change; COLUMNS]);
 

@@ -11,10 +11,11 @@ use crate::store::tables::session_columns::{Change, ColumnChanges};
 /// A session as this host keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
+    /// The session.
     pub session: Session,
     /// Who registered it.
     pub owner_uid: u32,
-    pub process: Option<Process>,
+    pub(crate) process: Option<Process>,
     /// Grows with every local change.
     pub version: i64,
     /// The newest version that central acknowledged; 0: none, so that all columns are offered.

@@ -18,7 +18,7 @@ use crate::store::sqlite::writer;
 use crate::store::sqlite::writer::{Job, Writer};
 use crate::store::store::Store;
 use crate::store::sync_state::outbox::Backlog;
-use crate::store::sync_state::parked::Parked;
+use crate::store::sync_state::parked::{Parked, Unpark};
 use crate::store::sync_state::{outbox, parked};
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
@@ -102,11 +102,19 @@ impl ManualStore {
         self.connection.pragma_update(None, "max_page_count", if full { pages } else { 1 << 20 }).unwrap();
     }
 
-    /// As [`Store::retry_parked`] and [`Store::drop_parked`] of everything do, but a job reads the rows, when it is
-    /// committed.
-    pub(crate) async fn unpark_all(store: &Store, drop: bool) -> Result<usize, StoreError> {
+    /// As [`Store::retry_parked`] of everything, but a job reads the rows, when it is committed.
+    pub(crate) async fn retry_all_parked(store: &Store) -> Result<usize, StoreError> {
+        Self::unpark_all(store, Unpark::Retry).await
+    }
+
+    /// As [`Store::drop_parked`] of everything, but a job reads the rows, when it is committed.
+    pub(crate) async fn drop_all_parked(store: &Store) -> Result<usize, StoreError> {
+        Self::unpark_all(store, Unpark::Drop).await
+    }
+
+    async fn unpark_all(store: &Store, how: Unpark) -> Result<usize, StoreError> {
         let rows = store.writer.submit(|db| parked::parked_rows(db, &[])).await?;
-        store.unpark_rows(rows, drop).await
+        store.unpark_rows(rows, how).await
     }
 
     pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {

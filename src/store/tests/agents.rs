@@ -23,7 +23,7 @@ fn received(sign: AgentSignal, uuid: &str, kind: AgentKind, pid: i32) -> Receive
         limits: None,
     };
     let process = Some(Process { pid, started: 1 });
-    // Processes with an odd pid live.
+    // Processes with an odd pid run.
     ReceivedReport {
         report,
         process,
@@ -40,7 +40,7 @@ async fn report(store: &Store, received: ReceivedReport, seed: u64, second: i64)
 const START: AgentSignal = AgentSignal::Start(StartSource::Startup);
 
 #[tokio::test]
-async fn headless_sessions_that_were_killed_are_closed_some_day() {
+async fn killed_headless_sessions_are_closed_eventually() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let print =
@@ -77,7 +77,7 @@ async fn only_a_changed_process_wakes_the_watch() {
     let beat = |pid| received(AgentSignal::Heartbeat, "u-1", AgentKind::Interactive, pid);
     assert!(report(&store, beat(1), 1, 0).await.process_changed);
     assert!(!report(&store, beat(1), 2, 1).await.process_changed);
-    // Another process reports, which does not take the session from one that lives.
+    // Another process reports, which does not take the session from one that runs.
     assert!(!report(&store, beat(3), 3, 2).await.process_changed);
     let (other, _writer) = open(tempfile::tempdir().unwrap().path());
     report(&other, beat(2), 4, 0).await;

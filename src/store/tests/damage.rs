@@ -34,7 +34,7 @@ async fn room_in_the_log_is_no_damage_to_it() {
     for record in [first, second] {
         assert_eq!(only(&store, &record.session.instance_id).await, record);
     }
-    assert_eq!(set_aside(crashed.path()), 0);
+    assert_eq!(quarantined(crashed.path()), 0);
     shut((store, writer));
 }
 
@@ -102,7 +102,7 @@ async fn filled(dir: &Path, sessions: u64) -> Vec<Record> {
     records
 }
 
-fn set_aside(dir: &Path) -> usize {
+fn quarantined(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("sessiond.db.damaged-") && name.ends_with('Z')).count()
 }
@@ -114,7 +114,7 @@ async fn a_damaged_page_costs_at_most_what_was_on_it() {
     spoil_a_page(dir.path());
 
     let (store, writer) = open(dir.path());
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     let kept = store.list(Filter::default(), by(OWNER, at(0))).await.unwrap();
     assert!(kept.len() > 300, "only {} of 400 came over", kept.len());
     for record in &kept {
@@ -126,25 +126,25 @@ async fn a_damaged_page_costs_at_most_what_was_on_it() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_set_aside() {
+async fn a_file_that_is_no_database_is_quarantined() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sessiond.db");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
     let (store, writer) = open(dir.path());
     register(&store, 1, 0).await;
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     shut((store, writer));
 }
 
 #[tokio::test]
-async fn damage_met_while_it_runs_is_mended_while_it_runs() {
+async fn damage_found_by_the_writer_is_repaired_at_run_time() {
     let dir = tempfile::tempdir().unwrap();
     let records = filled(dir.path(), 400).await;
     let (store, writer) = open(dir.path());
     spoil_a_page(dir.path());
     meet_damage(&store).await;
     register(&store, 1000, 1).await;
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     let kept = store.list(Filter::default(), by(OWNER, at(0))).await.unwrap();
     assert!(kept.len() > records.len() * 3 / 4, "only {} of 400 came over", kept.len());
     shut((store, writer));
@@ -188,23 +188,23 @@ async fn an_index_that_disagrees_with_its_table_is_found_while_it_runs() {
     assert!(matches!(beat().await, Err(StoreError::NotFound(_))), "the start does not look so closely");
     let new = register(&store, 2, 1).await;
     store.verify().await.unwrap();
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     assert_eq!(only(&store, &id).await.session, record.session);
     assert_eq!(only(&store, &new.session.instance_id).await.session, new.session, "nor is lost what came meanwhile");
     beat().await.unwrap();
     store.verify().await.unwrap();
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     shut((store, writer));
 }
 
 #[tokio::test]
-async fn damage_that_is_none_at_a_closer_look_costs_nothing() {
+async fn damage_that_a_second_check_does_not_find_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let records = filled(dir.path(), 10).await;
     let (store, writer) = open(dir.path());
     meet_damage(&store).await;
     register(&store, 1000, 1).await;
-    assert_eq!(set_aside(dir.path()), 0);
+    assert_eq!(quarantined(dir.path()), 0);
     assert_eq!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len(), records.len() + 1);
     shut((store, writer));
 }
@@ -242,7 +242,7 @@ async fn a_copy_that_cannot_be_written_is_no_copy() {
 async fn a_salvage_that_was_cut_off_is_finished_and_keeps_the_damaged_files_together() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 3).await;
-    // As left by a power cut after the first of the damaged files was set aside.
+    // As left by a power cut after the first of the damaged files was quarantined.
     std::fs::rename(dir.path().join("sessiond.db"), dir.path().join("sessiond.db.salvaged-20260130T120000.000000Z"))
         .unwrap();
     std::fs::write(dir.path().join("sessiond.db.damaged-20260130T120000.000000Z"), "damaged").unwrap();
@@ -284,7 +284,7 @@ async fn the_writer_syncs_as_its_durability_demands() {
 }
 
 #[tokio::test]
-async fn damage_that_only_a_reader_meets_is_mended_too() {
+async fn damage_found_only_by_a_reader_is_repaired() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 400).await;
     let (store, writer) = open(dir.path());
@@ -292,7 +292,7 @@ async fn damage_that_only_a_reader_meets_is_mended_too() {
     let met = store.read(|_| Err::<(), _>(StoreError::Damaged("met by chance".into()))).await;
     assert!(matches!(met, Err(StoreError::Damaged(_))));
     store.ping().await.unwrap();
-    assert_eq!(set_aside(dir.path()), 1);
+    assert_eq!(quarantined(dir.path()), 1);
     assert!(store.list(Filter::default(), by(OWNER, at(0))).await.unwrap().len() > 300);
     shut((store, writer));
 }

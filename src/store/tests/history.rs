@@ -69,7 +69,7 @@ async fn sessions_reach_central(store: &Store) {
 }
 
 #[tokio::test]
-async fn what_happened_is_found_again() {
+async fn history_is_found_by_type_time_and_text() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = open(dir.path());
     let id = register(&store, 1, 0).await.session.instance_id;
@@ -91,7 +91,7 @@ async fn what_happened_is_found_again() {
     assert_eq!(numbers(&store, &id, containing("explicit")).await, [4]);
     assert_eq!(numbers(&store, &id, containing("%")).await, [0; 0]);
 
-    // A closed session takes more; nobody else's does, nor one that is not known.
+    // A closed session takes more records; another user's and an unknown one do not.
     store.close(id.to_string(), by(OWNER, at(9))).await.unwrap();
     append(&store, &id, event("late", 6), 6).await;
     let stranger = store

@@ -1,4 +1,4 @@
-//! The store against real files: what is acknowledged is there, whatever happens to them.
+//! The store against real files: what is acknowledged survives all that happens to them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -161,7 +161,7 @@ async fn a_job_that_fails_is_undone_alone() {
 }
 
 #[tokio::test]
-async fn a_full_store_says_so_and_loses_nothing() {
+async fn a_full_store_is_reported_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = try_open(dir.path(), Options { max_size: 128 << 10, ..OPTIONS }).unwrap();
     let mut acknowledged = Vec::new();
@@ -203,10 +203,10 @@ async fn a_heartbeat_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_is_not_read_ahead() {
+async fn rows_in_flight_are_not_read_ahead() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
-    // Some begin to wait in the same moment.
+    // Some begin to wait at the same time.
     for (seed, second) in (1..).zip([0, 0, 0, 1]) {
         register(&store, seed, second).await;
     }
@@ -250,7 +250,7 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
+async fn a_heartbeat_during_a_push_survives_a_close_in_central() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     register(&store, 1, 0).await;
@@ -268,7 +268,7 @@ async fn a_heartbeat_during_a_push_survives_that_somebody_closed_the_session() {
 }
 
 #[tokio::test]
-async fn a_collision_gets_a_new_id_and_the_old_one_goes_on_resolving() {
+async fn id_collision_gives_a_new_id_and_the_old_one_still_resolves() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let record = register(&store, 1, 0).await;
@@ -353,7 +353,7 @@ async fn parked_rows_are_tried_again_after_twice_as_long_each_time() {
 }
 
 #[tokio::test]
-async fn what_is_held_back_stays_out_of_a_batch_and_the_rest_goes() {
+async fn held_rows_are_left_out_of_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let first = register(&store, 1, 0).await.session.instance_id;
@@ -373,7 +373,7 @@ async fn what_is_held_back_stays_out_of_a_batch_and_the_rest_goes() {
 }
 
 #[tokio::test]
-async fn silence_death_and_closing() {
+async fn activity_ends_with_silence_exit_and_close() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     let process = Process { pid: 42, started: 7 };
@@ -452,7 +452,7 @@ async fn every_beginning_of_an_id_finds_all_that_begin_so() {
 }
 
 #[tokio::test]
-async fn a_renamed_machine_takes_its_sessions_along() {
+async fn a_renamed_machine_keeps_its_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _writer) = open(dir.path());
     store.set_machine_name(MachineName::guess(), at(0)).await.unwrap();

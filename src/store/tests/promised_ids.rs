@@ -16,7 +16,7 @@ async fn a_promised_id_leads_to_its_session() {
 }
 
 #[tokio::test]
-async fn a_promise_gives_way_to_a_session_of_that_id() {
+async fn a_promised_id_gives_way_to_a_session_of_that_id() {
     let shared = Shared::new();
     let of_mallory = shared.promise(&id(1), "u-m", MALLORY).await.record.session.instance_id;
     for promised in [2, 3, 4] {
@@ -42,7 +42,7 @@ async fn a_promise_gives_way_to_a_session_of_that_id() {
 }
 
 #[tokio::test]
-async fn a_promise_of_an_id_in_use_is_refused() {
+async fn promising_an_id_in_use_is_refused() {
     let shared = Shared::new();
     let of_alice = shared.register(ALICE).await.unwrap().session.instance_id;
     shared.promise(&id(9), "u-a", ALICE).await;
@@ -70,7 +70,7 @@ async fn a_former_id_stays_with_its_session() {
 }
 
 #[tokio::test]
-async fn promises_of_a_user_are_bounded() {
+async fn promised_ids_of_a_user_are_bounded() {
     let shared = Shared::new();
     shared.promise(&id(0xa00001), "u-a", ALICE).await;
     shared.promise(&id(0xa00002), "u-a", ALICE).await;
@@ -83,7 +83,7 @@ async fn promises_of_a_user_are_bounded() {
 }
 
 #[tokio::test]
-async fn promises_expire_unless_their_session_is_active() {
+async fn promised_ids_expire_unless_their_session_is_active() {
     let shared = Shared::new();
     let [active, stale] = ["u-1", "u-2"].map(|uuid| {
         let number = if uuid == "u-1" { 1 } else { 2 };

@@ -24,7 +24,7 @@ async fn beat(store: &Store, id: &InstanceId, beat: Heartbeat, second: i64) -> R
     store.heartbeat(id.to_string(), beat, by(OWNER, at(second))).await.unwrap()
 }
 
-/// What the session does, as far as somebody vouches for it.
+/// The session's current activity.
 async fn current(store: &Store, id: &InstanceId, second: i64) -> Option<ActivityState> {
     let record = only(store, id).await;
     let status = record.session.status_at(at(second), STALE_AFTER);

@@ -131,7 +131,7 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
 async fn readers_that_overlap_do_not_let_the_log_grow() {
     let dir = tempfile::tempdir().unwrap();
     let (store, writer) = filled(dir.path(), 0);
-    // Each begins before the one before it ends, so that there is never a moment without a read.
+    // Each begins before the one before it ends, so that there is always a read under way.
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let store = store.clone();
@@ -159,7 +159,7 @@ async fn readers_that_overlap_do_not_let_the_log_grow() {
     while !store.files.log_is_long() {
         write(n).await.unwrap();
         n += 1;
-        assert!(n < 1_000, "the log began anew by itself, so the reads did not overlap");
+        assert!(n < 1_000, "the log was restarted by itself, so the reads did not overlap");
     }
     tokio::time::timeout(Duration::from_secs(30), store.shorten_log()).await.unwrap().unwrap();
     assert!(store.files.size("-wal") < 5_000_000, "{} bytes", store.files.size("-wal"));

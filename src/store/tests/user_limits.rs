@@ -261,7 +261,7 @@ async fn each_way_to_begin_a_session_is_refused_at_the_share() {
 }
 
 #[tokio::test]
-async fn what_adds_nothing_is_possible_at_the_share() {
+async fn writes_that_add_nothing_are_accepted_at_the_share() {
     let shared = Shared::new();
     let sighted = shared.report_agent(received(START, "u-1", None), MALLORY).await.unwrap().record.session.instance_id;
     let of_mallory = shared.register(MALLORY).await.unwrap().session.instance_id;
@@ -357,7 +357,7 @@ async fn usage_is_what_is_counted_from_all_rows() {
             .unwrap();
         shared.check_usage().await;
     }
-    // Central knows another session by this id: ours is renamed, theirs is mirrored.
+    // Central has another session of this id: the own one is renamed, the other is mirrored.
     let now = only(&shared.store, &first).await.session;
     shared
         .mirror(Session { created_at: at(-9), host_machine: MachineName::parse("odin4").unwrap(), ..now.clone() })

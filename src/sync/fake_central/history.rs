@@ -11,11 +11,14 @@ use uuid::Uuid;
 pub struct FakeRow {
     /// Commands have none; they are in the order of their ids.
     pub sequence: i64,
+    /// The record as it was pushed.
     pub record: HistoryRecord,
 }
 
+/// The tables of records.
 #[derive(Clone, Debug)]
 pub struct FakeHistory {
+    /// Which of them exist and can be used.
     pub tables: HistoryTables,
     rows: BTreeMap<(RecordKind, String), Vec<FakeRow>>,
 }

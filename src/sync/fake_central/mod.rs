@@ -127,6 +127,7 @@ pub struct FakeCentral(Arc<Mutex<CentralState>>);
 pub struct Snapshot(Tables);
 
 impl FakeCentral {
+    /// An empty central with all tables, whose time is this clock's.
     pub fn new(clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(CentralState {
             clock,
@@ -146,10 +147,12 @@ impl FakeCentral {
         FakeLink { central: self.clone(), me: None }
     }
 
+    /// Central's time.
     pub fn now(&self) -> Timestamp {
         (self.lock().clock)()
     }
 
+    /// All sessions, by id.
     pub fn rows(&self) -> Vec<Session> {
         self.lock().tables.sessions.values().cloned().collect()
     }
@@ -176,6 +179,7 @@ impl FakeCentral {
         });
     }
 
+    /// Deletes a session, as an operator would.
     pub fn delete(&self, id: &str) {
         self.change(|state| {
             state.tables.history.forget(id);
@@ -212,10 +216,12 @@ impl FakeCentral {
         self.lock().faults.push_back(fault);
     }
 
+    /// Rejects pushes of this session or record from now on.
     pub fn reject(&self, id: &str) {
         self.lock().rejected.insert(id.to_owned());
     }
 
+    /// Accepts them again.
     pub fn accept(&self, id: &str) {
         self.lock().rejected.remove(id);
     }
@@ -225,6 +231,7 @@ impl FakeCentral {
         self.lock().locked.insert(id.to_owned());
     }
 
+    /// Ends all locks on rows.
     pub fn unlock_rows(&self) {
         self.lock().locked.clear();
     }
@@ -234,14 +241,17 @@ impl FakeCentral {
         self.lock().broken = why;
     }
 
+    /// Rejects every write, as a standby does.
     pub fn set_read_only(&self, read_only: bool) {
         self.lock().read_only = read_only;
     }
 
+    /// A backup of all tables.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.lock().tables.clone())
     }
 
+    /// Replaces all tables by those of a backup.
     pub fn restore(&self, snapshot: Snapshot) {
         let mut state = self.lock();
         state.tables = Tables { held: None, ..snapshot.0 };
@@ -261,6 +271,7 @@ impl FakeCentral {
         state.tables.transaction += 1;
     }
 
+    /// The number of the next transaction.
     pub fn transaction(&self) -> u64 {
         self.lock().tables.transaction
     }
@@ -302,10 +313,12 @@ impl FakeCentral {
         state.tables.swept_at = state.tables.swept_at.map(|at| at.minus(by));
     }
 
+    /// The last batch that this host's row of the ledger names; `None` if it has no row.
     pub fn batch_of(&self, host_id: Uuid) -> Option<i64> {
         self.lock().tables.hosts.get(&host_id).map(|host| host.batch)
     }
 
+    /// When this host last contacted central; `None` if it never did.
     pub fn last_seen(&self, host_id: Uuid) -> Option<Timestamp> {
         self.lock().tables.hosts.get(&host_id).map(|host| host.last_seen)
     }
@@ -358,6 +371,7 @@ struct RegisteredHost {
     restored: u64,
 }
 
+/// One host's connection to a [`FakeCentral`].
 pub struct FakeLink {
     central: FakeCentral,
     me: Option<RegisteredHost>,

@@ -1,6 +1,6 @@
 //! Writes `sessiond_limits`: the rate limits that each host shares, one row for each host.
 //!
-//! A row of its own, and not a column of `sessiond_hosts`: each push writes that row anew.
+//! A row of its own, and not a column of `sessiond_hosts`: each push writes that row again.
 
 use super::link::Link;
 use super::registered_host::RegisteredHost;

@@ -109,8 +109,8 @@ mod tests {
         let sql = one_line(UPSERT_SESSIONS);
         for column in SharedColumn::ALL.iter().map(|column| column.name()) {
             let merged = format!(
-                "{column} = CASE WHEN excluded.column_times->>'{column}' IS NULL THEN s.{column} \
-                 WHEN (excluded.column_times->>'{column}')::bigint > coalesce((s.column_times->>'{column}')::bigint, "
+                "{column} = CASE WHEN (excluded.column_times->>'{column}')::bigint \
+                 > coalesce(coalesce(s.column_times->>'{column}', s.column_times->>'other')::bigint, "
             );
             assert!(sql.contains(&merged), "{column}");
             assert!(sql.contains(&format!(" END, 0) THEN excluded.{column} ELSE s.{column} END")), "{column}");

@@ -1,3 +1,4 @@
+use super::Remaining::{More, Nothing};
 use super::*;
 use crate::domain::backoff::CAP;
 
@@ -15,10 +16,10 @@ fn at(seconds: u64) -> Tick {
 fn up(now: Tick) -> Scheduler {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
     scheduler.handshake_accepted(now);
-    scheduler.pushed(false, now, now);
-    scheduler.listened(true, now);
-    scheduler.pulled(false, now, now);
-    scheduler.swept(false, now);
+    scheduler.pushed(Nothing, now, now);
+    scheduler.listen_succeeded(now);
+    scheduler.pulled(Nothing, now, now);
+    scheduler.swept(Nothing, now);
     scheduler
 }
 
@@ -28,28 +29,28 @@ fn handshake_comes_first_then_push_pull_and_sweep() {
     assert_eq!(scheduler.next_action(at(0), Unsynced::Urgent), SyncAction::Handshake);
     scheduler.handshake_accepted(at(0));
     assert!(matches!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Push { .. }));
-    scheduler.pushed(false, at(0), at(0));
+    scheduler.pushed(Nothing, at(0), at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(true, at(0), at(0));
+    scheduler.pulled(More, at(0), at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(false, at(0), at(0));
+    scheduler.pulled(Nothing, at(0), at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Listen);
-    scheduler.listened(true, at(0));
+    scheduler.listen_succeeded(at(0));
     assert_eq!(
         scheduler.next_action(at(0), Unsynced::Nothing),
         SyncAction::Pull,
         "what changed before the subscription"
     );
-    scheduler.pulled(false, at(0), at(0));
+    scheduler.pulled(Nothing, at(0), at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Sweep);
-    scheduler.swept(false, at(0));
+    scheduler.swept(Nothing, at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Wait { until: at(15) });
 }
 
 #[test]
 fn incomplete_sweep_continues_soon() {
     let mut scheduler = up(at(0));
-    scheduler.swept(true, at(5));
+    scheduler.swept(More, at(5));
     assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Wait { until: at(5) + SWEEP_GAP });
     assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::Sweep);
 }
@@ -59,7 +60,7 @@ fn urgent_change_waits_for_the_push_gap_and_an_idle_host_pushes_an_empty_batch()
     let mut scheduler = up(at(100));
     assert_eq!(scheduler.next_action(at(100), Unsynced::Urgent), SyncAction::Wait { until: at(101) });
     assert!(matches!(scheduler.next_action(at(101), Unsynced::Urgent), SyncAction::Push { .. }));
-    scheduler.pulled(false, at(120), at(120));
+    scheduler.pulled(Nothing, at(120), at(120));
     assert!(matches!(scheduler.next_action(at(129), Unsynced::Nothing), SyncAction::Wait { .. }));
     assert!(matches!(scheduler.next_action(at(130), Unsynced::Nothing), SyncAction::Push { .. }));
 }
@@ -67,11 +68,11 @@ fn urgent_change_waits_for_the_push_gap_and_an_idle_host_pushes_an_empty_batch()
 #[test]
 fn heartbeats_are_pushed_twice_per_interval() {
     let mut scheduler = up(at(0));
-    scheduler.pulled(false, at(14), at(14));
+    scheduler.pulled(Nothing, at(14), at(14));
     assert_eq!(scheduler.next_action(at(14), Unsynced::HeartbeatsOnly), SyncAction::Wait { until: at(15) });
     assert!(matches!(scheduler.next_action(at(14), Unsynced::Urgent), SyncAction::Push { .. }));
     assert!(matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
-    scheduler.pushed(true, at(15), at(15));
+    scheduler.pushed(More, at(15), at(15));
     assert!(
         matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }),
         "the remaining rows"
@@ -82,10 +83,10 @@ fn heartbeats_are_pushed_twice_per_interval() {
 fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
     let mut scheduler = up(at(0));
     let SyncAction::Push { limit } = scheduler.next_action(at(30), Unsynced::Urgent) else { panic!("a push is due") };
-    scheduler.pushed(true, at(30), at(30));
+    scheduler.pushed(More, at(30), at(30));
     let double = BatchLimit { rows: limit.rows * 2, bytes: limit.bytes * 2 };
     assert_eq!(scheduler.next_action(at(30), Unsynced::Urgent), SyncAction::Push { limit: double });
-    scheduler.pushed(true, at(30), at(30) + SLOW_BATCH);
+    scheduler.pushed(More, at(30), at(30) + SLOW_BATCH);
     assert_eq!(
         scheduler.next_action(at(31), Unsynced::Urgent),
         SyncAction::Push { limit: double },
@@ -99,10 +100,10 @@ fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
 #[test]
 fn notification_causes_a_pull_at_most_once_per_gap() {
     let mut scheduler = up(at(0));
-    scheduler.pushed(false, at(10), at(10));
+    scheduler.pushed(Nothing, at(10), at(10));
     scheduler.change_notified(at(10));
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(false, at(10), at(10));
+    scheduler.pulled(Nothing, at(10), at(10));
     scheduler.change_notified(at(10));
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Wait { until: at(10) + PULL_GAP });
 }
@@ -110,13 +111,13 @@ fn notification_causes_a_pull_at_most_once_per_gap() {
 #[test]
 fn lost_listener_is_replaced_at_once_then_after_a_wait() {
     let mut scheduler = up(at(0));
-    scheduler.pushed(false, at(10), at(10));
+    scheduler.pushed(Nothing, at(10), at(10));
     scheduler.listener_lost(at(10));
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull, "what was missed");
-    scheduler.pulled(false, at(10), at(10));
+    scheduler.pulled(Nothing, at(10), at(10));
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Listen);
-    scheduler.listened(false, at(10));
-    scheduler.pulled(false, at(20), at(20));
+    scheduler.listen_failed(at(10));
+    scheduler.pulled(Nothing, at(20), at(20));
     assert_eq!(scheduler.next_action(at(24), Unsynced::Nothing), SyncAction::Wait { until: at(25) });
     assert_eq!(scheduler.next_action(at(25), Unsynced::Nothing), SyncAction::Listen);
 }
@@ -124,16 +125,16 @@ fn lost_listener_is_replaced_at_once_then_after_a_wait() {
 #[test]
 fn slow_central_is_pulled_less_often() {
     let mut scheduler = up(at(0));
-    scheduler.pushed(false, at(20), at(20));
-    scheduler.pulled(false, at(18), at(20));
+    scheduler.pushed(Nothing, at(20), at(20));
+    scheduler.pulled(Nothing, at(18), at(20));
     scheduler.change_notified(at(21));
     assert_eq!(
         scheduler.next_action(at(21), Unsynced::Nothing),
         SyncAction::Wait { until: at(20) + INTERVALS.pull_interval }
     );
-    scheduler.pulled(false, at(20), at(40));
-    scheduler.pushed(false, at(80), at(80));
-    scheduler.swept(false, at(80));
+    scheduler.pulled(Nothing, at(20), at(40));
+    scheduler.pushed(Nothing, at(80), at(80));
+    scheduler.swept(Nothing, at(80));
     assert_eq!(
         scheduler.next_action(at(80), Unsynced::Nothing),
         SyncAction::Wait { until: at(40) + LONGEST_PULL_WAIT * INTERVALS.pull_interval }
@@ -143,14 +144,15 @@ fn slow_central_is_pulled_less_often() {
 #[test]
 fn blocked_tables_are_checked_again_and_freed_records_are_pushed() {
     let mut scheduler = up(at(0));
-    scheduler.tables_checked(true, false, at(0));
+    scheduler.tables_checked(UsableTables::Some, at(0));
     assert_eq!(scheduler.next_action(at(9), Unsynced::Nothing), SyncAction::Wait { until: at(10) });
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::CheckTables);
-    scheduler.tables_checked(true, false, at(10));
+    scheduler.tables_checked(UsableTables::Some, at(10));
     scheduler.run_now(at(11));
-    scheduler.pushed(false, at(11), at(11));
+    scheduler.pushed(Nothing, at(11), at(11));
     assert_eq!(scheduler.next_action(at(11), Unsynced::Nothing), SyncAction::CheckTables, "run_now includes the check");
-    scheduler.tables_checked(false, true, at(11));
+    scheduler.tables_checked(UsableTables::All, at(11));
+    scheduler.table_freed(at(11));
     assert!(matches!(scheduler.next_action(at(11), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
 }
 
@@ -160,7 +162,7 @@ fn held_rows_are_pushed_again_after_the_gap() {
     scheduler.retry_held_at(Some(at(5)));
     assert_eq!(scheduler.next_action(at(4), Unsynced::Nothing), SyncAction::Wait { until: at(5) });
     assert!(matches!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Push { .. }));
-    scheduler.pushed(false, at(5), at(5));
+    scheduler.pushed(Nothing, at(5), at(5));
     scheduler.retry_held_at(Some(at(5)));
     assert_eq!(
         scheduler.next_action(at(5), Unsynced::Nothing),

@@ -104,7 +104,7 @@ fn type_rules_decide_which_sessions_are_meta_supervisors() {
     assert!(starts(&a).starts_with("one-MS-"));
     assert!(starts(&b).starts_with("plain-PS-"));
 
-    // An id promised while nobody knew the rules goes on leading to the session.
+    // An id promised before the rules were known still resolves to the session.
     host.kill();
     let c = Agent::new(&meta, "u-c");
     let promised = id_in(&c.start(&host, "startup"));

@@ -38,7 +38,7 @@ fn prompt(agent: &Agent, host: &Host) -> String {
     context["additionalContext"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Starts an agent; returns its session and what it was told.
+/// Starts an agent; returns its session and the context that it was given.
 fn start(agent: &Agent, host: &Host) -> (String, String) {
     let told = agent.start(host, "startup");
     (resolved(host, &id_in(&told)), told)
@@ -71,7 +71,7 @@ fn agents_in_one_working_tree_are_told_of_each_other_once() {
     for agent in [&first, &second] {
         assert_eq!(prompt(agent, &host), "", "once");
     }
-    // A worktree of the same repository on another branch is in nobody's way.
+    // A worktree of the same repository on another branch is in no conflict.
     let other = Agent::new(&repository(&host, "app-fix", "fix"), "u-3");
     let (three, told) = start(&other, &host);
     await_branch(&host, &three, "fix");

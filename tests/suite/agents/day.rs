@@ -37,7 +37,7 @@ fn listed(host: &Host) -> Vec<[String; 5]> {
     found
 }
 
-/// What happens before noon; the daemon may be away. Answers the three ids and who still lives.
+/// The first half of a day; the daemon may not run. Returns the three ids and the agents that still run.
 fn morning(host: &Host) -> ([String; 3], Agent, Agent) {
     let (odin, tyr) = (repository(host, "odin"), repository(host, "Tyr App"));
 
@@ -59,7 +59,7 @@ fn morning(host: &Host) -> ([String; 3], Agent, Agent) {
     footer(&first, Value::Null, &format!("Instance: {one}@odin3 | Epic: — | Context: 0%"));
     first.quit(host);
 
-    // One in the second project, which lives on.
+    // One in the second project, which keeps running.
     let second = Agent::new(&tyr, "u-second-1");
     let two = id_in(&second.start(host, "startup"));
     assert!(two.starts_with("tyr-app-PS-"), "{two}");
@@ -126,7 +126,7 @@ fn a_day(daemon_is_up_in_the_morning: bool) {
     let mut second = second.again("u-second-1");
     let id_in = |text: &str| resolved(&host, &id_in(text));
     let mut told = String::new();
-    // Should the daemon have been too busy to tell it in time, the next resume does.
+    // If the daemon was too busy to answer in time, the next resume reports it.
     eventually("the context comes with a resume", SOON, || {
         told = second.start(&host, "resume");
         told.contains("# Handoff of").then_some(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::discovery::{sessions, started, tell};
+use super::discovery::{sessions, started, write_agent_file};
 use testkit::agent::{Agent, repository};
 use testkit::daemon::Host;
 use testkit::eventually;
@@ -53,7 +53,7 @@ fn discover_reports_each_running_agent_once() {
     assert_eq!(host.ok(&["discover"]).lines().count(), 1, "it prints that none runs");
     assert_eq!(sessions(&host).len(), 0);
 
-    tell(&host, agent.pid(), "u-1", &json!(start), &json!(repository(&host, "odin")));
+    write_agent_file(&host, agent.pid(), "u-1", &json!(start), &json!(repository(&host, "odin")));
     let dead = host.dir().join(".claude/sessions/7.json");
     fs::write(&dead, json!({"pid": 2_147_483_647, "sessionId": "u-7", "status": "busy"}).to_string()).unwrap();
     let printed = host.ok(&["discover"]);
@@ -78,7 +78,7 @@ fn discover_watch_reports_agents_as_they_start_and_end() {
     };
     host.stop();
     let watching = Watching::start(&host);
-    tell(&host, agent.pid(), "u-1", &json!(start), &json!(repository(&host, "odin")));
+    write_agent_file(&host, agent.pid(), "u-1", &json!(start), &json!(repository(&host, "odin")));
     // The daemon starts after the helper, which reports until it is answered.
     host.start();
     await_status(&host, "active");

@@ -22,8 +22,8 @@ pub fn started(pid: u32) -> Option<String> {
     Some(stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned())
 }
 
-/// Writes the file in which a running agent tells of itself.
-pub fn tell(host: &Host, pid: u32, session_id: &str, started: &Value, cwd: &Value) {
+/// Writes the file in which a running agent describes itself.
+pub fn write_agent_file(host: &Host, pid: u32, session_id: &str, started: &Value, cwd: &Value) {
     let folder = host.dir().join(".claude/sessions");
     fs::create_dir_all(&folder).unwrap();
     let text =
@@ -41,7 +41,7 @@ fn agent_is_recorded_once_by_hook_and_discovery() {
     };
 
     // Found first, then announced.
-    tell(&host, first.pid(), "u-1", &json!(start), &json!(folder));
+    write_agent_file(&host, first.pid(), "u-1", &json!(start), &json!(folder));
     let found = eventually("it is found", SOON, || sessions(&host).into_iter().next());
     assert_eq!(
         (&found["project"], &found["claude_session_uuid"], &found["status"]),
@@ -52,10 +52,16 @@ fn agent_is_recorded_once_by_hook_and_discovery() {
 
     // Announced first, then found.
     second.start(&host, "startup");
-    tell(&host, second.pid(), "u-2", &json!(started(second.pid()).unwrap().parse::<i64>().unwrap()), &json!(folder));
+    write_agent_file(
+        &host,
+        second.pid(),
+        "u-2",
+        &json!(started(second.pid()).unwrap().parse::<i64>().unwrap()),
+        &json!(folder),
+    );
     // A third shows that the second was looked at.
     let mut third = Agent::new(&repository(&host, "tyr"), "u-3");
-    tell(&host, third.pid(), "u-3", &Value::Null, &json!(repository(&host, "tyr")));
+    write_agent_file(&host, third.pid(), "u-3", &Value::Null, &json!(repository(&host, "tyr")));
     let id = eventually("the third is found", SOON, || {
         sessions(&host).into_iter().find(|s| s["claude_session_uuid"] == "u-3")
     })["instance_id"]
@@ -63,7 +69,13 @@ fn agent_is_recorded_once_by_hook_and_discovery() {
     assert_eq!(sessions(&host).len(), 3, "{:#?}", sessions(&host));
 
     // A clear changes the file; what belongs to the process stays with it.
-    tell(&host, third.pid(), "u-3b", &json!(started(third.pid()).unwrap()), &json!(repository(&host, "tyr")));
+    write_agent_file(
+        &host,
+        third.pid(),
+        "u-3b",
+        &json!(started(third.pid()).unwrap()),
+        &json!(repository(&host, "tyr")),
+    );
     eventually("its new session id is noted", SOON, || {
         sessions(&host).iter().any(|s| s["instance_id"] == id && s["claude_session_uuid"] == "u-3b").then_some(())
     });
@@ -73,11 +85,11 @@ fn agent_is_recorded_once_by_hook_and_discovery() {
     });
     assert_eq!(sessions(&host).len(), 3);
 
-    // Its end is not undone by a file that lies there for a moment longer.
+    // A file that stays a little longer does not undo its end.
     first.hook(&host, "SessionEnd", json!({"reason": "other"}));
-    tell(&host, first.pid(), "u-1", &json!(start), &json!(host.dir()));
+    write_agent_file(&host, first.pid(), "u-1", &json!(start), &json!(host.dir()));
     let fourth = Agent::new(&folder, "u-4");
-    tell(&host, fourth.pid(), "u-4", &json!(started(fourth.pid()).unwrap()), &json!(folder));
+    write_agent_file(&host, fourth.pid(), "u-4", &json!(started(fourth.pid()).unwrap()), &json!(folder));
     eventually("the fourth is found", SOON, || (sessions(&host).len() == 4).then_some(()));
     assert_eq!(sessions(&host).iter().filter(|s| s["status"] == "closed").count(), 1);
 }
@@ -92,11 +104,11 @@ fn stale_and_invalid_files_create_no_sessions() {
     if started(dead.pid()).is_none() {
         return skip("stale_and_invalid_files_create_no_sessions", "/proc");
     }
-    tell(&host, dead.pid(), "u-dead", &json!(started(dead.pid()).unwrap()), &json!(folder));
+    write_agent_file(&host, dead.pid(), "u-dead", &json!(started(dead.pid()).unwrap()), &json!(folder));
     dead.kill();
-    tell(&host, reused.pid(), "u-reused", &json!("1"), &json!(folder));
+    write_agent_file(&host, reused.pid(), "u-reused", &json!("1"), &json!(folder));
     fs::write(host.dir().join(".claude/sessions/7.json"), "{\"pid\": ").unwrap();
-    tell(&host, lives.pid(), "u-lives", &json!(started(lives.pid()).unwrap()), &Value::Null);
+    write_agent_file(&host, lives.pid(), "u-lives", &json!(started(lives.pid()).unwrap()), &Value::Null);
     let host = host.started();
     eventually("the one that lives is found", SOON, || (!sessions(&host).is_empty()).then_some(()));
     let found = sessions(&host);
@@ -110,7 +122,7 @@ fn disabled_discovery_records_no_agent() {
     host.configure("[claude]\nwatch = false\n");
     let host = host.started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
-    tell(&host, agent.pid(), "u-1", &Value::Null, &Value::Null);
+    write_agent_file(&host, agent.pid(), "u-1", &Value::Null, &Value::Null);
     host.ok(&["register", "--project", "other"]);
     assert_eq!(sessions(&host).len(), 1);
     host.configure("[claude]\nwatch = true\n");

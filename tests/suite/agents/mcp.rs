@@ -10,7 +10,7 @@ use testkit::daemon::Host;
 use testkit::skip::skip;
 
 /// Sends lines of JSON, and answers what comes back for each that has an id.
-fn speak(host: &Host, messages: &[Value]) -> Vec<Value> {
+fn exchange(host: &Host, messages: &[Value]) -> Vec<Value> {
     let mut command = host.sessiond();
     let mut server =
         command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -42,7 +42,7 @@ fn accepts_clients_of_every_protocol_revision() {
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
-        let answers = speak(
+        let answers = exchange(
             &host,
             &[
                 initialize,
@@ -121,7 +121,7 @@ fn every_line_is_answered_with_its_id() {
 #[test]
 fn reports_a_missing_daemon_with_advice() {
     let host = Host::new("odin3");
-    let answers = speak(
+    let answers = exchange(
         &host,
         &[
             json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18",

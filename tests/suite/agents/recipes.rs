@@ -125,7 +125,7 @@ fn the_status_line_of_tmux_runs_as_written() {
     let tmux = Tmux(&host);
     let started = tmux.run(&["-f", configuration.to_str().unwrap(), "new-session", "-d", "sleep 600"]);
     assert!(started.status.success(), "{started:?}");
-    // It draws only for somebody who looks, at a terminal.
+    // It draws only at an attached terminal.
     let screen = host.dir().join("screen");
     let Some(mut terminal) = program(&host, "script") else { return };
     terminal.args(["-qfc", "tmux attach", screen.to_str().unwrap()]).env("SHELL", "/bin/sh");

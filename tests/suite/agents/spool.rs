@@ -74,16 +74,16 @@ fn spooled_request_is_applied_once_over_a_crash() {
     let id = host.ok(&["register", "--project", "odin", "--id-only"]);
     let spool = host.state_dir().join("spool");
     let name = waiting(&host).remove(0);
-    let letter = fs::read(spool.join(&name)).unwrap();
+    let request = fs::read(spool.join(&name)).unwrap();
     host.start();
     let first = host.ask("GET", &format!("/v1/sessions/{id}"), None).1;
     host.kill();
-    // As if it had died after the commit and before the file was gone.
+    // As if the daemon had crashed after the commit and before it removed the file.
     let store = host.state_dir().join("sessiond.db");
     let db = rusqlite::Connection::open(&store).unwrap();
     db.execute("INSERT OR IGNORE INTO imported_requests (name) VALUES (?1)", [&name]).unwrap();
     drop(db);
-    fs::write(spool.join(&name), letter).unwrap();
+    fs::write(spool.join(&name), request).unwrap();
     host.start();
     let list = host.ask("GET", "/v1/sessions", None).1;
     assert_eq!(waiting(&host), Vec::<String>::new());

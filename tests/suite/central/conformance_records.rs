@@ -190,7 +190,7 @@ async fn without_its_session_nothing_is_written<W: HistoryWorld>(world: W) {
     assert_eq!(applied, [RowOutcome::SessionMissing, RowOutcome::SessionMissing]);
     assert_eq!(world.history(ID), []);
 
-    // Nor if it is another session by now, and the one at hand is told so in the same batch.
+    // Nor if another session has the id by now, which the same batch reports.
     world.put(&session(ID, "odin4", began.plus(HOUR / 2)));
     let applied = member.try_push(&[session(ID, "odin3", began)], &[event(1, began)]).await.unwrap();
     assert_eq!(applied, [RowOutcome::IdCollision, RowOutcome::SessionMissing]);

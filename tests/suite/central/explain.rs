@@ -11,6 +11,8 @@ use super::postgres::Database;
 
 /// Either of the two indexes that supervisor_sessions has on the id.
 const SESSION_ID: &[&str] = &["supervisor_sessions_pkey", "idx_supervisor_sessions_instance_id"];
+/// Either of the two indexes that have the status as their second column.
+const SESSION_STATUS: &[&str] = &["idx_supervisor_sessions_machine_status", "idx_supervisor_sessions_project_status"];
 const SESSIONS_CHANGED: &[&str] = &["idx_supervisor_sessions_changed"];
 const HOST_ID: &[&str] = &["sessiond_hosts_pkey"];
 const HOST_NAME: &[&str] = &["sessiond_hosts_machine_name"];
@@ -78,7 +80,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("session_owners", &[SESSION_ID]),
     ("set_stale_after", &[HOST_ID]),
     ("share_limits", &[HOST_ID, &["sessiond_limits_pkey"]]),
-    ("sweep_sessions", &[SESSION_ID]),
+    ("sweep_sessions", &[SESSION_STATUS, SESSION_ID]),
     ("timeline", &[]),
     ("unlocked_sessions", &[SESSION_ID]),
     ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),

@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
 use super::migrations::file;
-use super::postgres::{Database, options};
+use super::postgres::{Database, dry_run, options};
 use testkit::postgres::{NULL, Server};
-use testkit::{eventually, legacy_history};
+use testkit::{eventually, legacy_history, newer_legacy_history};
 
 const ID: &str = "odin-PS-000001";
 
@@ -23,12 +23,12 @@ fn full(server: &Server, name: &str) {
     server.create(name);
     server.psql_file(name, &file(0));
     server.psql_file(name, &file(1));
-    server.psql_file(name, &legacy_history(false));
+    server.psql_file(name, &legacy_history());
 }
 
 pub async fn migrated<'a>(server: &'a Server, name: &str) -> Database<'a> {
     full(server, name);
-    migrate(&options(&server.url(name)), None, false).await.unwrap();
+    migrate(&options(&server.url(name)), None).await.unwrap();
     Database { server, name: name.to_owned() }
 }
 
@@ -132,7 +132,7 @@ async fn events_know_where_they_descend_from() {
     let beside = "SELECT metadata->>'parent_uuid' FROM event_store ORDER BY sequence_num";
     assert_eq!(db.psql(beside), format!("{NULL}\n{}", Uuid::from_u128(1)));
 
-    server.psql_file("x", &legacy_history(true));
+    server.psql_file("x", &newer_legacy_history());
     let mut link = db.link();
     let tables = link.handshake(&host("odin3", 1)).await.unwrap().tables;
     assert_eq!(tables.event_types.unwrap().len(), 29);
@@ -159,7 +159,7 @@ async fn commands_appear_when_they_were_run_whatever_the_zone() {
          CREATE VIEW recent AS SELECT action, created_at FROM command_log; \
          COMMENT ON VIEW recent IS 'mine'",
     );
-    let report = migrate(&options(&server.url("x")), None, false).await.unwrap();
+    let report = migrate(&options(&server.url("x")), None).await.unwrap();
     assert_eq!(report.time_zone.as_deref(), Some("Asia/Kolkata"));
     assert_eq!(server.psql("x", "SELECT created_at AT TIME ZONE 'UTC' FROM recent"), "2026-07-01 06:30:00");
     assert_eq!(server.psql("x", "SELECT obj_description('recent'::regclass)"), "mine");
@@ -170,14 +170,14 @@ async fn commands_appear_when_they_were_run_whatever_the_zone() {
 }
 
 #[tokio::test]
-async fn tables_that_come_later_are_taken_in_by_migrating_again() {
+async fn tables_added_later_are_included_by_migrating_again() {
     let server = Server::start(&["timezone=America/New_York"]);
     let db = Database::migrated(&server, "x").await;
     let (mut link, began) = begun(&db).await;
     let tables = link.handshake(&host("odin3", 1)).await.unwrap().tables;
     assert!(RecordKind::ALL.into_iter().all(|kind| tables.is_absent(kind)));
 
-    server.psql_file("x", &legacy_history(false));
+    server.psql_file("x", &legacy_history());
     db.psql(
         "INSERT INTO command_log (instance_id, command_type, action, created_at) \
         SELECT instance_id, 'explicit', 'a', '2026-07-01 12:00' FROM supervisor_sessions",
@@ -185,7 +185,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
     // Times without a zone are not to be written to.
     assert_eq!(db.link().handshake(&host("odin3", 1)).await.unwrap().tables.commands, TableState::WithoutZone);
     let options = options(&server.url("x"));
-    let dry = migrate(&options, None, true).await.unwrap();
+    let dry = dry_run(&options).await.unwrap();
     assert_eq!(
         dry.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
         [
@@ -198,9 +198,9 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
             "1795000000000_agents"
         ]
     );
-    let report = migrate(&options, None, false).await.unwrap();
+    let report = migrate(&options, None).await.unwrap();
     assert_eq!((report.steps.len(), report.time_zone.as_deref()), (7, Some("America/New_York")));
-    assert_eq!(migrate(&options, None, false).await.unwrap().steps, []);
+    assert_eq!(migrate(&options, None).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 
     let mut link = db.link();
@@ -210,7 +210,7 @@ async fn tables_that_come_later_are_taken_in_by_migrating_again() {
 }
 
 #[tokio::test]
-async fn mirrors_are_told_with_the_trigger_and_without() {
+async fn history_is_marked_changed_with_and_without_the_trigger() {
     let server = Server::start(&[]);
     let db = migrated(&server, "x").await;
     let (mut link, began) = begun(&db).await;
@@ -222,7 +222,7 @@ async fn mirrors_are_told_with_the_trigger_and_without() {
     assert_eq!(db.psql(noted), "2");
 }
 
-/// Takes the next number, over and over, until it is told to stop.
+/// Takes the next sequence number again and again, until the table `stopped` exists.
 const RESTLESS: &str = "DO $$ BEGIN LOOP \
         EXIT WHEN EXISTS (SELECT FROM stopped); \
         BEGIN {insert}; EXCEPTION WHEN unique_violation THEN NULL; END; \
@@ -231,7 +231,7 @@ const RESTLESS: &str = "DO $$ BEGIN LOOP \
 
 /// None of their numbers or ours is lost, twice, or out of order.
 #[tokio::test]
-async fn numbers_are_shared_with_clients_that_never_rest() {
+async fn sequence_numbers_are_shared_with_busy_clients() {
     const BATCHES: u128 = 40;
     const EACH: u128 = 10;
     let server = Server::start(&[]);
@@ -278,7 +278,7 @@ async fn another_rule_that_a_row_breaks_is_not_taken_for_a_race() {
 
 /// Whoever is in the middle of adding an event is waited for, within the limit.
 #[tokio::test]
-async fn a_number_that_somebody_is_about_to_take_is_waited_for() {
+async fn a_sequence_number_of_an_open_transaction_is_waited_for() {
     let server = Server::start(&[]);
     let db = migrated(&server, "x").await;
     let (mut link, began) = begun(&db).await;

@@ -9,18 +9,28 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
 use super::migrations::{file, old};
-use super::postgres::options;
+use super::postgres::{dry_run, options};
 use testkit::postgres::Server;
 use testkit::{campaign, eventually, legacy_history};
+
+/// How `migrate` is called.
+#[derive(PartialEq)]
+enum Mode {
+    Online,
+    Offline,
+}
 
 async fn ask(
     server: &Server,
     name: &str,
     zones: &[&str],
-    offline: bool,
+    mode: Mode,
 ) -> (Result<MigrationReport, MigrateError>, Vec<String>) {
-    let request =
-        MigrateRequest { time_zones: zones.iter().map(ToString::to_string).collect(), dry_run: false, offline };
+    let request = MigrateRequest {
+        time_zones: zones.iter().map(ToString::to_string).collect(),
+        dry_run: false,
+        offline: mode == Mode::Offline,
+    };
     let mut said = Vec::new();
     let result = migrate_with(&options(&server.url(name)), &request, &mut |line| said.push(line.to_owned())).await;
     (result, said)
@@ -87,18 +97,20 @@ async fn what_forbids_a_change_of_type_is_named_with_the_statements_that_help() 
     for (index, (sql, named)) in OBSTACLES.iter().enumerate() {
         let name = format!("x{index}");
         old(&server, &name);
-        server.psql_file(&name, &legacy_history(false));
+        server.psql_file(&name, &legacy_history());
         server.psql(&name, sql);
-        for dry_run in [true, false] {
-            let error = migrate(&options(&server.url(&name)), None, dry_run).await.unwrap_err();
+        for is_dry_run in [true, false] {
+            let options = options(&server.url(&name));
+            let answer = if is_dry_run { dry_run(&options).await } else { migrate(&options, None).await };
+            let error = answer.unwrap_err();
             let MigrateError::Obstacles(obstacles) = &error else { panic!("{sql}: {error}") };
             assert_eq!(obstacles.len(), 1, "{sql}: {error}");
             assert!(obstacles[0].object.starts_with(named), "{sql}: {error}");
             assert!(error.to_string().contains(&obstacles[0].remove) && !error.to_string().contains('\n'), "{error}");
             assert_eq!(server.psql(&name, NAIVE), "4", "{sql}");
-            if !dry_run {
+            if !is_dry_run {
                 server.psql(&name, &obstacles[0].remove);
-                migrate(&options(&server.url(&name)), None, false).await.unwrap();
+                migrate(&options, None).await.unwrap();
                 server.psql(&name, &obstacles[0].restore);
             }
         }
@@ -107,13 +119,13 @@ async fn what_forbids_a_change_of_type_is_named_with_the_statements_that_help() 
 }
 
 #[tokio::test]
-async fn who_holds_a_lock_is_named_and_waited_for_in_turns() {
+async fn the_holder_of_a_lock_is_named_and_waited_for_in_turns() {
     let server = Server::start(&["timezone=UTC"]);
     old(&server, "x");
     let reader = server.psql_behind("x", "BEGIN; SELECT 1 FROM supervisor_sessions; SELECT pg_sleep(600)");
     let holds = "SELECT count(*) FROM pg_locks WHERE relation = 'supervisor_sessions'::regclass AND granted";
     eventually("the reader has its lock", Duration::from_secs(30), || (server.psql("x", holds) != "0").then_some(()));
-    let (error, said) = ask(&server, "x", &[], false).await;
+    let (error, said) = ask(&server, "x", &[], Mode::Online).await;
     let error = error.unwrap_err();
     assert!(matches!(error, MigrateError::Locked { .. }), "{error}");
     for words in ["user postgres", "application psql", "query since 20", "process "] {
@@ -127,7 +139,7 @@ async fn who_holds_a_lock_is_named_and_waited_for_in_turns() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' \
          AND pid <> pg_backend_pid()",
     );
-    ask(&server, "x", &[], false).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Online).await.0.unwrap();
 }
 
 #[tokio::test]
@@ -138,13 +150,13 @@ async fn limits_of_the_role_do_not_end_a_migration() {
     server
         .psql("x", "CREATE MATERIALIZED VIEW slow AS SELECT instance_id, pg_sleep(0.7)::text FROM supervisor_sessions");
     server.psql("x", "ALTER ROLE postgres SET statement_timeout = '500ms'");
-    ask(&server, "x", &[], false).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Online).await.0.unwrap();
 }
 
 /// Enough sessions and commands that rewriting them would keep readers out.
 fn large(server: &Server, name: &str) {
     old(server, name);
-    server.psql_file(name, &legacy_history(false));
+    server.psql_file(name, &legacy_history());
     server.psql(
         name,
         "INSERT INTO supervisor_sessions (instance_id, project, instance_type, last_heartbeat, created_at) \
@@ -195,7 +207,7 @@ async fn read_until(url: String, first: usize, done: Arc<AtomicBool>) -> ((Durat
 async fn migrate_beside_readers(sessions: u64, commands: u64) {
     let server = Server::start(&["timezone=UTC"]);
     old(&server, "x");
-    server.psql_file("x", &legacy_history(false));
+    server.psql_file("x", &legacy_history());
     server.psql(
         "x",
         &format!(
@@ -212,7 +224,7 @@ async fn migrate_beside_readers(sessions: u64, commands: u64) {
     let readers: Vec<_> =
         (0..READS.len()).map(|n| tokio::spawn(read_until(server.url("x"), n, done.clone()))).collect();
     let began = Instant::now();
-    let (migrated, said) = ask(&server, "x", &[], false).await;
+    let (migrated, said) = ask(&server, "x", &[], Mode::Online).await;
     let took = began.elapsed();
     done.store(true, Ordering::Relaxed);
     migrated.unwrap();
@@ -251,12 +263,12 @@ async fn a_large_central_in_utc_is_migrated_without_a_rewrite() {
     large(&server, "x");
     let files = "SELECT pg_relation_filenode('supervisor_sessions'), pg_relation_filenode('command_log')";
     let (before, indexes) = (server.psql("x", files), server.psql("x", INDEXES));
-    let dry = migrate(&options(&server.url("x")), None, true).await.unwrap();
+    let dry = dry_run(&options(&server.url("x"))).await.unwrap();
     assert!(
         dry.notes.iter().any(|note| note.contains("supervisor_sessions: about ") && note.contains(" s, while others"))
     );
     assert_eq!(server.psql("x", INDEXES), indexes);
-    let (result, said) = ask(&server, "x", &[], false).await;
+    let (result, said) = ask(&server, "x", &[], Mode::Online).await;
     result.unwrap();
     assert!(said[0].contains("rows") && said[0].contains("MiB"), "{said:?}");
     assert_eq!((server.psql("x", files), server.psql("x", NAIVE)), (before, "0".into()));
@@ -272,7 +284,7 @@ async fn a_large_central_in_utc_is_migrated_without_a_rewrite() {
         "SELECT DISTINCT last_heartbeat AT TIME ZONE 'UTC', created_at AT TIME ZONE 'UTC' FROM supervisor_sessions";
     assert_eq!(server.psql("x", moment), "2026-07-01 12:00:00|2026-01-01 12:00:00");
     assert_eq!(server.psql("x", "SELECT to_regclass('sessiond_index_rebuilds') IS NULL"), "t");
-    let (again, _) = ask(&server, "x", &[], false).await;
+    let (again, _) = ask(&server, "x", &[], Mode::Online).await;
     assert_eq!(again.unwrap().steps, []);
 }
 
@@ -281,7 +293,7 @@ async fn an_interrupted_migration_is_continued() {
     let server = Server::start(&["timezone=UTC"]);
     large(&server, "x");
     let indexes = server.psql("x", INDEXES);
-    ask(&server, "x", &[], false).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Online).await.0.unwrap();
     // As if it had ended between dropping this index and building it again.
     server.psql(
         "x",
@@ -289,7 +301,7 @@ async fn an_interrupted_migration_is_continued() {
          INSERT INTO sessiond_index_rebuilds SELECT 'public.own', pg_get_indexdef('own'::regclass), 'it''s mine'; \
          DROP INDEX own",
     );
-    ask(&server, "x", &[], false).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Online).await.0.unwrap();
     let after = server.psql("x", INDEXES);
     indexes.lines().for_each(|index| assert!(after.contains(index), "{index} is not among {after}"));
 }
@@ -298,12 +310,12 @@ async fn an_interrupted_migration_is_continued() {
 async fn a_large_central_in_another_zone_is_rewritten_only_offline() {
     let server = Server::start(&["timezone=America/New_York"]);
     large(&server, "x");
-    let (refused, _) = ask(&server, "x", &[], false).await;
+    let (refused, _) = ask(&server, "x", &[], Mode::Online).await;
     let refused = refused.unwrap_err();
     assert!(matches!(&refused, MigrateError::NeedsOffline(why) if why.contains("about ")), "{refused}");
     assert!(refused.to_string().contains("sessiond migrate --offline"), "{refused}");
     assert_eq!(server.psql("x", NAIVE), "4");
-    ask(&server, "x", &[], true).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Offline).await.0.unwrap();
     let moment =
         "SELECT DISTINCT last_heartbeat AT TIME ZONE 'UTC', created_at AT TIME ZONE 'UTC' FROM supervisor_sessions";
     assert_eq!(server.psql("x", moment), "2026-07-01 16:00:00|2026-01-01 17:00:00");
@@ -321,32 +333,32 @@ async fn a_default_that_names_another_zone_is_asked_about() {
         let name = format!("x{index}");
         old(&server, &name);
         server.psql(&name, &format!("ALTER TABLE supervisor_sessions ALTER created_at SET DEFAULT {default}"));
-        let (asked, _) = ask(&server, &name, &[], false).await;
+        let (asked, _) = ask(&server, &name, &[], Mode::Online).await;
         let asked = asked.unwrap_err();
         assert!(
             matches!(&asked, MigrateError::DefaultZone { column, found, .. }
             if column == "supervisor_sessions.created_at" && found == "Asia/Kolkata"),
             "{asked}"
         );
-        let (report, _) = ask(&server, &name, &["supervisor_sessions.created_at=UTC"], false).await;
+        let (report, _) = ask(&server, &name, &["supervisor_sessions.created_at=UTC"], Mode::Online).await;
         assert!(report.unwrap().time_zone.unwrap().contains("supervisor_sessions.created_at=UTC"));
         assert_eq!(server.psql(&name, in_utc), "2026-07-01 06:30:00|2026-01-01 12:00:00");
     }
     // Where it names the zone that clients write in, there is nothing to ask.
     old(&server, "same");
     server.psql("same", "ALTER TABLE supervisor_sessions ALTER created_at SET DEFAULT timezone('asia/kolkata', now())");
-    ask(&server, "same", &[], false).await.0.unwrap();
-    // A constant stays the moment that it was.
+    ask(&server, "same", &[], Mode::Online).await.0.unwrap();
+    // A constant default stays the same point in time.
     old(&server, "constant");
     server.psql("constant", "ALTER TABLE supervisor_sessions ALTER closed_at SET DEFAULT '2026-07-01 12:00'");
-    ask(&server, "constant", &[], false).await.0.unwrap();
+    ask(&server, "constant", &[], Mode::Online).await.0.unwrap();
     server.psql(
         "constant",
         "INSERT INTO supervisor_sessions (instance_id, project, instance_type) VALUES ('a-PS-aaaaaa', 'a', 'PS')",
     );
     let closed = "SELECT closed_at AT TIME ZONE 'UTC' FROM supervisor_sessions WHERE closed_at IS NOT NULL";
     assert_eq!(server.psql("constant", closed), "2026-07-01 06:30:00");
-    let (unknown, _) = ask(&server, "x0", &["supervisor_sessions.created=UTC"], false).await;
+    let (unknown, _) = ask(&server, "x0", &["supervisor_sessions.created=UTC"], Mode::Online).await;
     assert!(unknown.is_ok(), "nothing is without a zone there any more");
 }
 
@@ -356,12 +368,12 @@ async fn roles_that_write_in_different_zones_are_asked_about() {
     old(&server, "x");
     server.psql("x", "CREATE ROLE app LOGIN; GRANT SELECT, INSERT, UPDATE ON supervisor_sessions TO app");
     server.psql("x", "ALTER ROLE app SET timezone = 'Europe/Berlin'; CREATE ROLE reader LOGIN; ALTER ROLE reader SET timezone = 'Asia/Tokyo'");
-    let (asked, _) = ask(&server, "x", &[], false).await;
+    let (asked, _) = ask(&server, "x", &[], Mode::Online).await;
     let asked = asked.unwrap_err();
     assert!(matches!(&asked, MigrateError::ZonesDiffer(roles) if roles.contains("app: Europe/Berlin")), "{asked}");
     assert!(!asked.to_string().contains("reader"), "{asked}");
     assert_eq!(server.psql("x", NAIVE), "3");
-    ask(&server, "x", &["Europe/Berlin"], false).await.0.unwrap();
+    ask(&server, "x", &["Europe/Berlin"], Mode::Online).await.0.unwrap();
     let in_utc = "SELECT last_heartbeat AT TIME ZONE 'UTC' FROM supervisor_sessions";
     assert_eq!(server.psql("x", in_utc), "2026-07-01 10:00:00");
 }
@@ -391,7 +403,7 @@ async fn the_views_of_the_earlier_services_stay_as_they_are() {
     old(&server, "x");
     server.psql("x", ORIGINAL);
     let before = server.psql("x", VIEW);
-    ask(&server, "x", &[], false).await.0.unwrap();
+    ask(&server, "x", &[], Mode::Online).await.0.unwrap();
     assert_eq!(server.psql("x", VIEW), before);
     // A view that an earlier sessiond migrate changed gets its columns back; what belongs to it stays.
     old(&server, "y");
@@ -400,7 +412,7 @@ async fn the_views_of_the_earlier_services_stay_as_they_are() {
         "GRANT SELECT (age_seconds) ON sessions_with_machine TO reader; ALTER VIEW sessions_with_machine SET \
          (security_barrier); COMMENT ON COLUMN sessions_with_machine.age_seconds IS 'rounded'",
     );
-    ask(&server, "y", &[], false).await.0.unwrap();
+    ask(&server, "y", &[], Mode::Online).await.0.unwrap();
     let shape = "SELECT attnum, attacl, col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = \
          'sessions_with_machine'::regclass AND attname IN ('host_machine', 'age_seconds') ORDER BY 1";
     assert_eq!(server.psql("y", shape), "5|\\N|\\N\n11|{reader=r/postgres}|rounded");
@@ -421,7 +433,7 @@ async fn a_view_that_would_lose_its_zone_is_named() {
         "x",
         "CREATE VIEW own AS SELECT last_heartbeat AT TIME ZONE 'Asia/Kolkata' AS at FROM supervisor_sessions",
     );
-    let (refused, _) = ask(&server, "x", &[], false).await;
+    let (refused, _) = ask(&server, "x", &[], Mode::Online).await;
     assert!(refused.unwrap_err().to_string().contains("view column public.own.at would lose its time zone"));
     assert_eq!(server.psql("x", NAIVE), "3");
 }
@@ -431,7 +443,7 @@ async fn a_database_without_utf8_is_warned_of() {
     let server = Server::start(&["timezone=UTC"]);
     server.psql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
     server.psql_file("latin", &file(0));
-    let (report, said) = ask(&server, "latin", &[], false).await;
+    let (report, said) = ask(&server, "latin", &[], Mode::Online).await;
     assert!(report.unwrap().notes.iter().any(|note| note.contains("encoded in LATIN1")));
     assert!(said.iter().any(|line| line.contains("encoded in LATIN1")), "{said:?}");
 }

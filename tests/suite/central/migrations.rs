@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sessiond::sync::central::CentralError;
 use sessiond::sync::postgres::{MigrateError, migrate};
 
-use super::postgres::options;
+use super::postgres::{dry_run, options};
 use testkit::postgres::{NULL, Server};
 
 /// One of the files.
@@ -50,9 +50,9 @@ async fn every_state_leads_to_the_same_schema() {
         let name = format!("state_{index}");
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
-        let report = migrate(&options(&server.url(&name)), None, false).await.unwrap();
+        let report = migrate(&options(&server.url(&name)), None).await.unwrap();
         assert_eq!(report.steps.len(), 10);
-        assert_eq!(migrate(&options(&server.url(&name)), None, false).await.unwrap().steps, []);
+        assert_eq!(migrate(&options(&server.url(&name)), None).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
         assert_eq!(server.psql(&name, indexes), "9");
@@ -87,19 +87,19 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
 
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
-    let report = migrate(&options(&server.url("by_option")), None, true).await.unwrap();
+    let report = dry_run(&options(&server.url("by_option"))).await.unwrap();
     assert_eq!(report.steps.len(), 10);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),
         "a dry run changes nothing"
     );
-    let report = migrate(&options(&server.url("by_option")), None, false).await.unwrap();
+    let report = migrate(&options(&server.url("by_option")), None).await.unwrap();
     assert_eq!(report.time_zone.as_deref(), Some("America/New_York"));
     assert_eq!(server.psql("by_option", IN_UTC), new_york);
 
     old(&server, "by_hand");
-    migrate(&options(&server.url("by_hand")), Some("Asia/Kolkata".into()), false).await.unwrap();
+    migrate(&options(&server.url("by_hand")), Some("Asia/Kolkata".into())).await.unwrap();
     assert_eq!(server.psql("by_hand", IN_UTC), kolkata);
 
     old(&server, "by_psql");
@@ -108,7 +108,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
 
     old(&server, "by_database");
     server.psql("by_database", "ALTER DATABASE by_database SET timezone = 'Asia/Kolkata'");
-    migrate(&options(&server.url("by_database")), None, false).await.unwrap();
+    migrate(&options(&server.url("by_database")), None).await.unwrap();
     assert_eq!(server.psql("by_database", IN_UTC), kolkata);
     let age = "SELECT abs(age_seconds - extract(epoch FROM now() - timestamptz '2026-07-01 06:30Z')) < 5 FROM \
          sessions_with_machine";
@@ -129,28 +129,28 @@ async fn the_zone_is_found_in_the_servers_files_or_asked_for() {
     );
 
     let plain = options(&server.url_as("plain", "x"));
-    let asked = migrate(&plain, None, false).await.unwrap_err();
+    let asked = migrate(&plain, None).await.unwrap_err();
     assert_eq!(asked, MigrateError::ZoneUnknown);
     assert!(asked.to_string().contains("--time-zone \"$(psql -Atc 'show timezone')\""), "{asked}");
-    let odd = migrate(&plain, Some("Asia/Atlantis'".into()), false).await.unwrap_err();
+    let odd = migrate(&plain, Some("Asia/Atlantis'".into())).await.unwrap_err();
     assert!(matches!(&odd, MigrateError::NoSuchZone(zone) if zone.starts_with("Asia/Atlantis")), "{odd}");
 
-    let dry = migrate(&options(&server.url("x")), None, true).await.unwrap();
+    let dry = dry_run(&options(&server.url("x"))).await.unwrap();
     assert_eq!(dry.time_zone.as_deref(), Some("Asia/Kolkata"));
-    migrate(&plain, Some("asia/kolkata".into()), false).await.unwrap();
+    migrate(&plain, Some("asia/kolkata".into())).await.unwrap();
     assert!(server.psql("x", IN_UTC).starts_with("2026-07-01 06:30:00|"));
 }
 
 #[tokio::test]
-async fn who_may_not_migrate_is_told_so() {
+async fn a_missing_right_to_migrate_is_named() {
     let server = Server::start(&[]);
     server.psql("postgres", "CREATE ROLE stranger LOGIN");
-    let error = migrate(&options(&server.url_as("stranger", "postgres")), None, false).await.unwrap_err();
+    let error = migrate(&options(&server.url_as("stranger", "postgres")), None).await.unwrap_err();
     assert!(matches!(&error, MigrateError::Central(CentralError::Refused(m)) if m.contains("grant")), "{error}");
 }
 
 #[tokio::test]
-async fn peoples_own_views_and_grants_survive() {
+async fn views_and_grants_of_operators_survive() {
     let server = Server::start(&["timezone=UTC"]);
     old(&server, "x");
     server.psql(
@@ -174,13 +174,13 @@ async fn peoples_own_views_and_grants_survive() {
          FROM pg_class c WHERE relkind IN ('v', 'm') AND relnamespace IN ('public'::regnamespace, \
          'own'::regnamespace) ORDER BY c.relname";
     let before = server.psql("x", what);
-    migrate(&options(&server.url("x")), None, false).await.unwrap();
+    migrate(&options(&server.url("x")), None).await.unwrap();
     assert_eq!(server.psql("x", what), before);
     assert_eq!(server.psql("x", "SELECT \"At\" AT TIME ZONE 'UTC' FROM own.kept"), "2026-07-01 12:00:00");
 }
 
 #[tokio::test]
-async fn a_view_of_another_shape_is_made_anew() {
+async fn a_view_with_other_columns_is_created_again() {
     let server = Server::start(&[]);
     server.create("x");
     server.psql_file("x", &file(0));

@@ -183,7 +183,7 @@ async fn pages_of_history_are_bounded_by_bytes_and_bring_everything() {
 }
 
 #[tokio::test]
-async fn a_host_that_greets_central_is_announced() {
+async fn a_handshake_is_announced() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
@@ -195,7 +195,7 @@ async fn a_host_that_greets_central_is_announced() {
 }
 
 #[tokio::test]
-async fn a_listener_whose_server_is_gone_is_lost() {
+async fn a_listener_of_a_stopped_server_is_lost() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use sessiond::domain::mirror::{Continuation, PullQuery};
 use sessiond::domain::{InstanceId, InstanceType, MachineName, Project, Session, SharedColumn, Status, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError};
-use sessiond::sync::postgres::{Postgres, PostgresOptions, migrate};
+use sessiond::sync::postgres::{
+    MigrateError, MigrateRequest, MigrationReport, Postgres, PostgresOptions, migrate, migrate_with,
+};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
@@ -22,6 +24,12 @@ pub fn options(url: &str) -> PostgresOptions {
     PostgresOptions::parse(url, None).unwrap()
 }
 
+/// What `migrate` would do.
+pub async fn dry_run(options: &PostgresOptions) -> Result<MigrationReport, MigrateError> {
+    let request = MigrateRequest { dry_run: true, ..MigrateRequest::default() };
+    migrate_with(options, &request, &mut |_| {}).await
+}
+
 /// One migrated database of a server.
 pub struct Database<'a> {
     pub server: &'a Server,
@@ -32,7 +40,7 @@ impl<'a> Database<'a> {
     /// A new database with our schema.
     pub async fn migrated(server: &'a Server, name: &str) -> Self {
         server.create(name);
-        migrate(&options(&server.url(name)), None, false).await.unwrap();
+        migrate(&options(&server.url(name)), None).await.unwrap();
         Self { server, name: name.to_owned() }
     }
 
@@ -40,7 +48,7 @@ impl<'a> Database<'a> {
         self.server.psql(&self.name, sql)
     }
 
-    fn moment(&self, of: &str) -> Timestamp {
+    fn time(&self, of: &str) -> Timestamp {
         Timestamp::from_micros(self.psql(&format!("SELECT {}", MICROS.replace("{}", of))).parse().unwrap())
     }
 }
@@ -53,7 +61,7 @@ impl World for Database<'_> {
     }
 
     fn now(&self) -> Timestamp {
-        self.moment("clock_timestamp()")
+        self.time("clock_timestamp()")
     }
 
     fn rows(&self) -> Vec<Session> {
@@ -120,7 +128,7 @@ impl World for Database<'_> {
     }
 
     fn last_seen(&self, host: Uuid) -> Timestamp {
-        self.moment(&format!("(SELECT last_seen FROM sessiond_hosts WHERE host_id = '{host}')"))
+        self.time(&format!("(SELECT last_seen FROM sessiond_hosts WHERE host_id = '{host}')"))
     }
 
     fn reject(&self, id: &str) {
@@ -224,7 +232,7 @@ async fn handshake_with(url: &str) -> Result<sessiond::sync::central::Accepted, 
 }
 
 #[tokio::test]
-async fn what_a_person_must_mend_is_told_apart() {
+async fn failures_that_need_an_operator_are_recognised() {
     let mut server = Server::start(&[]);
     let missing_schema = handshake_with(&server.url("postgres")).await.unwrap_err();
     assert!(
@@ -260,7 +268,7 @@ async fn what_a_person_must_mend_is_told_apart() {
 }
 
 #[tokio::test]
-async fn who_may_write_sessions_may_run_a_daemon() {
+async fn the_right_to_write_sessions_suffices_for_a_daemon() {
     let server = Server::start(&[]);
     server.create("x");
     server.psql_file("x", &super::migrations::file(0));
@@ -269,7 +277,7 @@ async fn who_may_write_sessions_may_run_a_daemon() {
         "CREATE ROLE agent LOGIN; CREATE ROLE reader LOGIN; GRANT SELECT ON supervisor_sessions TO reader; \
          GRANT SELECT, INSERT, UPDATE ON supervisor_sessions TO agent",
     );
-    migrate(&options(&server.url("x")), None, false).await.unwrap();
+    migrate(&options(&server.url("x")), None).await.unwrap();
     let mut link = Postgres::new(options(&server.url_as("agent", "x")));
     link.handshake(&host("odin3", 1)).await.unwrap();
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
@@ -326,7 +334,7 @@ async fn default_transaction_read_only_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_not_waited_for() {
+async fn a_hanging_server_is_not_waited_for() {
     let server = Server::start(&[]);
     Database::migrated(&server, "x").await;
     let mut options = options(&server.url("x"));
@@ -388,7 +396,7 @@ async fn a_crashed_server_loses_neither_ledger_nor_rows() {
 }
 
 #[tokio::test]
-async fn odd_rows_of_others_do_no_harm() {
+async fn unusual_rows_of_other_clients_are_read() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     db.psql(
@@ -400,7 +408,7 @@ async fn odd_rows_of_others_do_no_harm() {
     );
     let mut link = db.link();
     link.handshake(&host("a", 1)).await.unwrap();
-    // What cannot be told here is passed over; the rest is read.
+    // Rows that no type here can hold are skipped; the rest is read.
     assert_eq!(link.pull(&PullQuery::since(0)).await.unwrap().sessions.len(), 0);
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
     let mine = session(OLD_ID, "a", db.now());
@@ -448,9 +456,9 @@ async fn ids_since(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
     }
 }
 
-/// Others' changes are told at once, but for heartbeats; one's own are not.
+/// Other hosts' changes are notified at once, except heartbeats; this host's own are not.
 #[tokio::test]
-async fn changes_are_told_and_heartbeats_are_not() {
+async fn changes_are_reported_and_heartbeats_are_not() {
     let server = Server::start(&[]);
     let db = Database::migrated(&server, "x").await;
     let mut link = db.link();
@@ -465,7 +473,7 @@ async fn changes_are_told_and_heartbeats_are_not() {
     db.psql("UPDATE supervisor_sessions SET last_heartbeat = now()");
     let own = session("odin-PS-000002", "laptop", db.now());
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&own)], records: &[] }).await.unwrap();
-    // Were any of those told, it would be told before this.
+    // A notification of those would have come before this one.
     db.psql("NOTIFY sessiond, 'the end'");
     assert!(told(&mut link).await);
     let silent = tokio::time::timeout(Duration::from_millis(200), link.next_notification()).await;

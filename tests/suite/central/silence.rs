@@ -128,7 +128,7 @@ fn partitioned(server: &Server, name: &str) {
     );
     server.psql_file(name, &file(0));
     server.psql_file(name, &file(1));
-    server.psql_file(name, &legacy_history(false));
+    server.psql_file(name, &legacy_history());
     server.psql(
         name,
         "DROP TABLE event_store CASCADE; \
@@ -146,7 +146,7 @@ fn partitioned(server: &Server, name: &str) {
 async fn partitions_in_another_schema_allow_deletes() {
     let server = Server::start(&[]);
     partitioned(&server, "x");
-    migrate(&options(&server.url("x")), Some("UTC".into()), false).await.unwrap();
+    migrate(&options(&server.url("x")), Some("UTC".into())).await.unwrap();
     let db = Database { server: &server, name: "x".into() };
     let mut link = db.link();
     link.handshake(&host("odin3", 1)).await.unwrap();
@@ -171,7 +171,7 @@ async fn partitions_in_another_schema_allow_deletes() {
 async fn a_partitioned_event_store_takes_events_once() {
     let server = Server::start(&[]);
     partitioned(&server, "x");
-    migrate(&options(&server.url("x")), Some("UTC".into()), false).await.unwrap();
+    migrate(&options(&server.url("x")), Some("UTC".into())).await.unwrap();
     let db = Database { server: &server, name: "x".into() };
     let mut link = db.link();
     link.handshake(&host("odin3", 1)).await.unwrap();

@@ -245,7 +245,7 @@ fn unwritable_state_folder_stops_the_start() {
     };
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
-    // The build folder may be closed to others, and the program is needed as somebody else.
+    // The build folder may be closed to others, and the program is run as another user.
     let program = dir.path().join("sessiond");
     fs::copy(env!("CARGO_BIN_EXE_sessiond"), &program).unwrap();
     let mut command = Command::new(program);

@@ -13,7 +13,7 @@ fn kill_under_load_loses_no_acknowledged_write() {
     let (mut host, load) = (Host::new("odin3").started(), Load::fast());
     for _ in 0..kills {
         let killed = load.during(&host, || {
-            // Not waiting for luck: the moment of the kill is what is drawn.
+            // The time of the kill is random.
             std::thread::sleep(Duration::from_micros(random.below(60_000)));
             rustix::process::kill_process(host.pid(), rustix::process::Signal::KILL)
         });

@@ -393,7 +393,7 @@ fn valid_history_passes_the_check() {
     assert_eq!(violations(&history, &end), [""; 0]);
 }
 
-/// A lie about one row, told by its host and by central alike.
+/// A wrong row that its host and central both have.
 fn everybody_says(session: &str, lie: impl Fn(&mut Row)) -> Vec<String> {
     let (history, mut end) = a_true_history();
     let rows = end.central.iter_mut().chain(end.hosts.values_mut().flatten());

@@ -19,7 +19,7 @@ fn central() -> Server {
     server
 }
 
-/// A host that would read central only every hour, were it not told of changes.
+/// A host that reads central only every hour, unless it is notified of changes.
 fn told(machine: &str, url: &str) -> Host {
     let host = Host::new(machine);
     host.configure(&format!(
@@ -35,7 +35,7 @@ fn find(host: &Host, id: &str) -> Option<Value> {
 }
 
 fn await_listening(host: &Host) {
-    eventually("central tells of changes", SOON, || (host.status()["central"]["listening"] == true).then_some(()));
+    eventually("central notifies of changes", SOON, || (host.status()["central"]["listening"] == true).then_some(()));
 }
 
 const OLD_CLIENT: &str = "INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) \

@@ -13,7 +13,7 @@ const MEASURED: u64 = 100;
 #[test]
 fn registration_cost_is_independent_of_watched_processes() {
     let host = Host::new("odin3").started();
-    // One process lives as long as the test and runs all sessions: each is watched for itself.
+    // One process runs as long as the test and has all sessions: each is watched separately.
     let body = json!({ "project": "odin", "instance_type": "PS", "pid": std::process::id() });
     let mut registered = 0;
     let mut register = |count: u64| {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::chronicle::listed;
 use testkit::daemon::Host;
 use testkit::postgres::Server;
-use testkit::{legacy_history, old_central};
+use testkit::{newer_legacy_history, old_central};
 
 fn add(host: &Host, session: &str, route: &str, body: &Value) -> Value {
     let (status, answer) = host.ask("POST", &format!("/v1/sessions/{session}/{route}"), Some(body));
@@ -169,8 +169,8 @@ fn unknown_event_type_is_parked_until_central_accepts_it() {
     assert_eq!(synced, [true, false, false]);
     assert!(host.ok(&["parked", "list"]).contains("event tool_use of"));
 
-    // The newer schema knows them, which the next greeting tells.
-    server.psql_file("central", &legacy_history(true));
+    // The newer schema has them, which the next handshake finds out.
+    server.psql_file("central", &newer_legacy_history());
     server.psql(
         "central",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'central'",

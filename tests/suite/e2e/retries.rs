@@ -89,8 +89,8 @@ fn agent_of_one_process_is_registered_once() {
     let other = json!({"project": "odin", "pid": std::process::id(), "claude_session_uuid": "u-2"});
     assert_ne!(post(&host, "/v1/sessions", "", &other).1["instance_id"], first["instance_id"]);
     host.ok(&["close", first["instance_id"].as_str().unwrap()]);
-    let (_, anew) = post(&host, "/v1/sessions", "", &what);
-    assert_ne!(anew["instance_id"], first["instance_id"], "closed is closed");
+    let (_, second) = post(&host, "/v1/sessions", "", &what);
+    assert_ne!(second["instance_id"], first["instance_id"], "closed is closed");
 }
 
 #[test]
@@ -117,16 +117,16 @@ fn pages_hold_every_session_however_heartbeats_reorder_them() {
     };
     // While nothing happens, the pages together are the list.
     let whole = ids_of(&host.ask("GET", "/v1/sessions", None).1);
-    let (mut quiet, mut after) = (Vec::new(), None);
+    let (mut listed, mut after) = (Vec::new(), None);
     loop {
         let next = page(5, after.as_deref());
-        quiet.extend(ids_of(&next));
+        listed.extend(ids_of(&next));
         after = next["next"].as_str().map(str::to_owned);
         if after.is_none() {
             break;
         }
     }
-    assert_eq!(quiet, whole);
+    assert_eq!(listed, whole);
 
     // Sessions that are not read yet move to the front of their project.
     let first = page(5, None);

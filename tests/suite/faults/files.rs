@@ -57,14 +57,14 @@ fn check_said(host: &Host) {
     assert!(host.log().contains("damaged"), "{}", host.log());
     assert!(host.ok(&["status"]).contains(aside));
     fs::remove_file(host.state_dir().join(aside)).unwrap();
-    assert_eq!(host.status()["store"]["damage"], Value::Null, "once removed it is mended");
+    assert_eq!(host.status()["store"]["damage"], Value::Null, "no damage is left once the copies are removed");
 }
 
 #[test]
 fn flipped_bit_in_the_log_is_reported_and_corrected() {
     let mut random = Random::from_clock("bits of the log");
     let mut host = Host::new("odin3").started();
-    let (mut mended, rounds) = (0, campaign(8, 200));
+    let (mut repaired, rounds) = (0, campaign(8, 200));
     for round in 0..rounds {
         let filled = fill(&host, 8);
         host.kill();
@@ -82,14 +82,14 @@ fn flipped_bit_in_the_log_is_reported_and_corrected() {
         host.start();
         // Where one bit fits as well as another, the page is taken over with it.
         let exact = host.log()[said..].contains("nothing is lost");
-        mended += u64::from(exact);
+        repaired += u64::from(exact);
         if exact {
             assert_eq!(kept(&host, &filled), filled.len(), "round {round}: {}", host.log());
         }
         check_said(&host);
     }
-    println!("{mended} of {rounds} flipped bits were flipped back");
-    assert!(mended * 2 >= rounds, "only {mended} of {rounds}");
+    println!("{repaired} of {rounds} flipped bits were flipped back");
+    assert!(repaired * 2 >= rounds, "only {repaired} of {rounds}");
 }
 
 #[test]
@@ -158,7 +158,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// `None` where nobody lets us mount.
+    /// `None` without the right to mount.
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{LIMIT, await_state, check_ledger, hurried, nudged};
-use testkit::chronicle::{Chronicle, calm, restless_client};
+use testkit::chronicle::{Chronicle, busy_client, stop_clients};
 use testkit::daemon::Host;
 use testkit::postgres::{Server, Stop};
 use testkit::proxy::{Direction, Mode, Proxy};
@@ -20,7 +20,7 @@ fn full_central(zone: &str) -> Server {
     let migrate = |_| Host::new("migrator").ok(&["migrate", "--central-url", &server.url("central")]);
     // Once for the table of sessions, and again for those that refer to it.
     migrate(());
-    server.psql_file("central", &legacy_history(false));
+    server.psql_file("central", &legacy_history());
     migrate(());
     server.psql(
         "central",
@@ -33,7 +33,7 @@ fn full_central(zone: &str) -> Server {
 }
 
 fn in_the_end(host: &Host, server: &Server, saga: &Chronicle) {
-    calm(server);
+    stop_clients(server);
     host.await_synced();
     saga.check(server);
     check_ledger(host, server);
@@ -56,10 +56,10 @@ fn events_of_an_outage_arrive_once_and_in_order() {
     assert!(backlog["oldest_at"].is_string(), "{backlog}");
 
     server.resume();
-    let _other = restless_client(&server, &saga.session);
+    let _other = busy_client(&server, &saga.session);
     nudged(&host, "all is there", || (host.status()["backlog"]["records"] == 0).then_some(()));
     in_the_end(&host, &server, &saga);
-    // When it happened, not when it was replayed; whatever zone the server is in.
+    // When it happened, not when it was replayed, in any time zone of the server.
     let late = "SELECT count(*) FROM event_store e, supervisor_sessions s WHERE e.event_type = 'epic_started' \
         AND e.timestamp > s.last_heartbeat + interval '30 s' AND e.instance_id = s.instance_id";
     assert_eq!(server.psql("central", late), "0");
@@ -76,7 +76,7 @@ fn history_survives_cut_connections() {
     let host = hurried("odin4", &proxy.url("postgres", "central")).started();
     host.await_central("connected");
     let saga = Chronicle::of_a_new_session(&host);
-    let _other = restless_client(&server, &saga.session);
+    let _other = busy_client(&server, &saga.session);
     saga.during(&host, || {
         for cut in 0..cuts {
             let (commits, connections) = (proxy.commits_cut(), proxy.connections());
@@ -107,10 +107,10 @@ fn history_survives_kills_and_hanging_servers() {
     host.await_central("connected");
     let saga = Chronicle::of_a_new_session(&host);
     for round in 0..campaign(9, 150) {
-        let other = restless_client(&server, &saga.session);
-        let moment = Instant::now() + Duration::from_micros(random.below(1_500_000));
+        let other = busy_client(&server, &saga.session);
+        let at = Instant::now() + Duration::from_micros(random.below(1_500_000));
         saga.during(&host, || {
-            eventually("the moment comes", LIMIT, || (Instant::now() > moment).then_some(()));
+            eventually("the drawn time comes", LIMIT, || (Instant::now() > at).then_some(()));
             match round % 3 {
                 0 => host.signal(Signal::KILL),
                 1 => {
@@ -147,11 +147,11 @@ fn restored_central_gets_lost_records_once() {
     (0..25).for_each(|_| saga.append(&host));
     host.await_synced();
     server.restore("central", &dump);
-    let _other = restless_client(&server, &saga.session);
+    let _other = busy_client(&server, &saga.session);
     saga.during(&host, || {
         nudged(&host, "what central lost is noticed", || host.log().contains("central lost what it had").then_some(()));
     });
-    calm(&server);
+    stop_clients(&server);
     host.await_synced();
     saga.check(&server);
 }

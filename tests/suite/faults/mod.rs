@@ -72,7 +72,7 @@ fn check_ledger(host: &Host, server: &Server) {
     )
     .unwrap();
     let host_id = host.status()["machine"]["host_id"].as_str().unwrap().to_owned();
-    // The daemon goes on saying that it lives, so both are read until they agree.
+    // The daemon keeps refreshing sessions, so both are read until they agree.
     eventually("both ledgers agree", LIMIT, || {
         let known: i64 =
             store.query_row("SELECT value FROM metadata WHERE name = 'acked_batch'", [], |r| r.get(0)).ok()?;

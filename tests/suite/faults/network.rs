@@ -38,7 +38,7 @@ fn network_faults_under_load_lose_and_repeat_nothing() {
             proxy.set(fault);
             match fault {
                 // The connection that hears nothing is given up, and the next one works.
-                Mode::HalfOpen => nudged(&host, "it connects anew", || (proxy.connections() > before).then_some(())),
+                Mode::HalfOpen => nudged(&host, "it connects again", || (proxy.connections() > before).then_some(())),
                 _ => {
                     let status = await_state(&host, "unreachable");
                     assert!(status["central"]["last_error"].is_string(), "{fault:?}: {status}");

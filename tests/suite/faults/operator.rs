@@ -9,13 +9,13 @@ use testkit::proxy::{Direction, Mode, Proxy};
 /// A machine that is busy with other tests must not look like a central that is slow.
 const UNHURRIED: &str = "1500ms";
 
-/// One way in which central fails, and how people are told.
+/// One way in which central fails, and how it is reported.
 struct Fault {
     name: &'static str,
     /// What is done to central: SQL in its database, or a mode of the network before it.
     how: How,
     state: &'static str,
-    /// What the error names, and what it tells people to do.
+    /// What the error names, and its advice.
     words: &'static [&'static str],
 }
 
@@ -108,7 +108,7 @@ impl How {
         }
     }
 
-    fn mend(&self, server: &Server, proxy: &Proxy) {
+    fn repair(&self, server: &Server, proxy: &Proxy) {
         match self {
             Self::Network(_) => proxy.set(Mode::Pass),
             Self::Sql(_, sql) => self.while_disconnected(server, proxy, sql),
@@ -169,7 +169,7 @@ fn check(fault: &Fault, host: &Host, server: &Server, proxy: &Proxy) {
     assert_eq!(lines, 1, "{name}: one line for the fault, not for each attempt: {log}");
     assert!(log.lines().count() < 8, "{name}: {log}");
 
-    fault.how.mend(server, proxy);
+    fault.how.repair(server, proxy);
     let status = await_state(host, "connected");
     assert!(status["central"]["last_error"].is_null(), "{name}: {status}");
     host.await_synced();

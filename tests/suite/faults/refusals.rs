@@ -127,7 +127,7 @@ fn table_without_time_zones_blocks_its_records_until_migrate() {
     server.create("central");
     let url = server.url("central");
     Host::new("owner").ok(&["migrate", "--central-url", &url]);
-    server.psql_file("central", &legacy_history(false));
+    server.psql_file("central", &legacy_history());
     let host = limited("odin3", &url, "2s").started();
     let id = register(&host);
     record_all(&host, &id);
@@ -153,8 +153,8 @@ fn locked_row_does_not_block_others() {
     let epics = "SELECT string_agg(coalesce(current_epic, '-'), ',' ORDER BY created_at) FROM supervisor_sessions";
     nudged(&host, "the others are there", || (server.psql("central", epics) == "-,8,-").then_some(()));
     nudged(&host, "their records, too", || {
-        let theirs = format!("SELECT count(*) FROM event_store WHERE instance_id = '{later}'");
-        (server.psql("central", &theirs) == "1").then_some(())
+        let added = format!("SELECT count(*) FROM event_store WHERE instance_id = '{later}'");
+        (server.psql("central", &added) == "1").then_some(())
     });
     let status = nudged(&host, "the row is named", || {
         let status = host.status();
@@ -263,7 +263,7 @@ fn broken_session_table_parks_nothing() {
         let status = host.status();
         assert_eq!(status["parked"], 0, "{status:#}");
         assert_eq!(status["backlog"]["sessions"], sessions.len(), "{status:#}");
-        // The host is known to live all the same.
+        // The host is reported as reachable all the same.
         let seen = "SELECT last_seen > now() - interval '10 s' FROM sessiond_hosts";
         eventually("it lives", LIMIT, || (server.psql("central", seen) == "t").then_some(()));
         server.psql("central", repair);
@@ -316,7 +316,7 @@ fn events_of_a_deleted_session_are_pushed_once_it_is_back() {
     let host = host(&server);
     let id = register(&host);
     host.await_synced();
-    // No trigger tells of it: the host learns nothing before it pushes.
+    // No trigger notifies of it: the host does not know it before it pushes.
     server.psql("central", "SET session_replication_role = replica; DELETE FROM supervisor_sessions");
     host.ok(&["event", &id, "epic_started"]);
     nudged(&host, "the event is parked", || (host.status()["parked"] == 1).then_some(()));

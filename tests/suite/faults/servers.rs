@@ -12,10 +12,10 @@ use testkit::pgbouncer::Pooler;
 use testkit::postgres::{Server, Stop};
 use testkit::{campaign, random::Random};
 
-/// Not waiting for luck: the moment is what is drawn.
+/// Waits for a random time, so that the fault comes at any point of the work.
 fn a_moment(random: &mut Random) {
-    let moment = Instant::now() + Duration::from_micros(random.below(80_000));
-    while Instant::now() < moment {
+    let until = Instant::now() + Duration::from_micros(random.below(80_000));
+    while Instant::now() < until {
         thread::yield_now();
     }
 }
@@ -160,7 +160,7 @@ fn restarting_transaction_pooler_loses_nothing() {
         }
         let turned = server.psql("central", "SELECT count(*) FROM sessiond_hosts WHERE batch > 0");
         assert_eq!(turned, "2");
-        // What the transactions set for themselves stays with them: nobody else meets it in the pool.
+        // Settings of a transaction end with it: the next client of the pool does not get them.
         let left = server.psql("central", "SELECT coalesce(current_setting('sessiond.replay', true), '')");
         assert_eq!(left, "");
     }

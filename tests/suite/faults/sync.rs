@@ -81,7 +81,7 @@ async fn until(link: &mut watch::Receiver<LinkStatus>, state: LinkState) -> Link
 }
 
 #[tokio::test]
-async fn sync_that_panics_says_so_and_begins_anew() {
+async fn sync_that_panics_is_reported_and_restarted() {
     let dir = tempfile::tempdir().unwrap();
     let clock = clock::system();
     let options = Options { durability: Durability::Normal, max_size: 1 << 20 };
@@ -129,7 +129,7 @@ async fn sync_that_panics_says_so_and_begins_anew() {
     assert!(why.contains("index out of bounds") && why.contains("please report"), "{why}");
     // It tries again, fails again, and does not pretend meanwhile.
     status.borrow_and_update();
-    tokio::time::timeout(second * 20, status.changed()).await.expect("it begins anew").unwrap();
+    tokio::time::timeout(second * 20, status.changed()).await.expect("it begins again").unwrap();
     let again = status.borrow().clone();
     assert_eq!((again.state, again.since), (LinkState::Unreachable, told.since));
     bug.store(false, Ordering::SeqCst);

@@ -16,20 +16,20 @@ fn context_uses_the_best_source() {
     let host = Host::new("odin3").started();
     let rows = Rows::of(&host);
     let id = abandoned(&host, "odin", "003");
-    let judged = |source: &str, confidence: u8| {
+    let expect_source = |source: &str, confidence: u8| {
         let context = context(&host, &id);
         assert_eq!((&context["source"], &context["confidence"]), (&json!(source), &json!(confidence)), "{context}");
         context
     };
-    judged("session", 40);
+    expect_source("session", 40);
     rows.record(&id, "command", "explicit", 2 * 3600, &json!({"action": "build", "success": true}));
-    judged("commands", 50);
+    expect_source("commands", 50);
     rows.record(&id, "event", "epic_completed", 40 * 60, &json!({"data": {"epic": "002"}}));
-    judged("events", 75);
+    expect_source("events", 75);
     let state = json!({"current_epic": "003", "tests_passed": 41, "next_steps": ["write the parser"]});
     rows.record(&id, "checkpoint", "manual", 10 * 60, &json!({"work_state": state, "context_window_percent": 81}));
     rows.record(&id, "event", "test_failed", 60, &json!({"data": {"error": "3 of 44\nfailed"}}));
-    let context = judged("checkpoint", 90);
+    let context = expect_source("checkpoint", 90);
     assert_eq!(
         context["work_state"],
         json!({"current_epic": "003", "last_completed_epic": "002", "tests_passed": 41, "last_error": "test failed: 3 of 44 failed"})

@@ -244,7 +244,7 @@ fn invalid_hints_and_choices_are_rejected() {
     assert_eq!(host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"], "stale", "nobody got it");
 }
 
-/// Another user's session is not taken from its owner, but can be gone on from.
+/// Another user's session is not taken from its owner, but a successor can continue it.
 #[test]
 fn session_of_another_user_gets_a_successor() {
     if !rustix::process::geteuid().is_root() {

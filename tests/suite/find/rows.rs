@@ -51,7 +51,7 @@ impl Rows {
             .unwrap();
     }
 
-    /// What central last told of a machine's daemon, and when.
+    /// When central last reported a machine's daemon, and what.
     pub fn host_seen(&self, machine: &str, seconds: i64, mirrored: i64) {
         self.0
             .execute(

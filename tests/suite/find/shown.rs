@@ -1,5 +1,5 @@
-//! A session that was told of with no network at all is known everywhere a moment after the network is back, and can
-//! be gone on with from another machine when it is gone once more.
+//! A session that was registered without a network is known on all machines soon after the network is back, and
+//! another machine can continue it when the network is down again.
 
 use std::time::{Duration, Instant};
 

@@ -98,7 +98,7 @@ fn ten_thousand_short_connections() {
     assert!(resident(&host) < 256 << 10, "{} KiB", resident(&host));
 }
 
-/// Sends `text` byte by byte on all connections at once, while somebody honest works.
+/// Sends `text` byte by byte on all connections at once, while another client works.
 fn drip(host: &Host, streams: &mut [UnixStream], text: &[u8]) {
     let until = Instant::now() + Duration::from_secs(campaign(3, 60));
     for byte in text.iter().cycle() {
@@ -166,7 +166,7 @@ fn clients_that_never_read_their_answers() {
     println!("clients_that_never_read_their_answers: from {before} KiB to {most} KiB");
     assert!(most < before + (128 << 10), "from {before} KiB to {most} KiB");
     drop(streams);
-    // What they asked for is still made, in its turn, and then meets a closed door.
+    // Their answers are still made, in turn, and then cannot be sent.
     eventually("lists are given again", Duration::from_secs(90), || {
         (host.try_ask("GET", "/v1/sessions", None)?.0 == 200).then_some(())
     });
@@ -220,7 +220,7 @@ fn smuggled_requests_are_rejected() {
         assert!(matches!(statuses[..], [] | [400]), "{case:?}: {said}");
         assert_eq!(host.ask("GET", &format!("/v1/sessions/{id}"), None).1["status"], "active", "{case:?}");
     }
-    // Both framings: the chunks count, whatever the length says, and the connection ends there.
+    // Both framings: the chunks count, not the length, and the connection ends there.
     let both = format!(
         "POST /v1/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
         5 + length

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sessiond::domain::footer::footer;
+use sessiond::domain::footer::{FooterForm, footer};
 use sessiond::domain::session::valid_epic;
 use sessiond::domain::{
     Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, Session, Status, Timestamp,
@@ -27,11 +27,12 @@ fn session(created_at: i64) -> Session {
 }
 
 proptest! {
-    /// Whatever the clocks say, there is a footer, in its one or two lines.
+    /// For any clocks there is a footer, in its one or two lines.
     #[test]
     fn a_footer_for_any_time(created in any::<i64>(), now in any::<i64>(), percent in 0..=100_u8, separator: bool) {
         let session = Session { context_percent: percent, ..session(created) };
-        let text = footer(&session, Timestamp::from_micros(now), separator);
+        let form = if separator { FooterForm::Separated } else { FooterForm::Plain };
+        let text = footer(&session, Timestamp::from_micros(now), form);
         prop_assert_eq!(text.lines().count(), 1 + usize::from(separator) + usize::from(percent > 30));
         let context = format!("| Context: {percent}% | Active: ");
         prop_assert!(text.contains(&context));
@@ -43,7 +44,7 @@ proptest! {
         prop_assert_eq!(valid_epic(&epic).is_ok(), right);
     }
 
-    /// Heartbeats in any order, at any time, against what the rule says in words: the newest counts, except that
+    /// Heartbeats in any order, at any time, against the rule: the newest counts, except that
     /// one from a future that a corrected clock has taken away is left behind.
     #[test]
     fn heartbeats_against_a_model(

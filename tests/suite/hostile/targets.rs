@@ -1,7 +1,7 @@
 //! The guarantees of each parser for arbitrary bytes; a violation panics.
 //!
 //! Two drivers use them: `hostile::fuzz` mutates seeds for a few seconds of each test run, and `fuzz/` lets
-//! libFuzzer look for new paths through the code for as long as somebody likes.
+//! libFuzzer look for new paths through the code for as long as it runs.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -126,7 +126,7 @@ pub fn bodies(data: &[u8]) {
     }
 }
 
-/// Whatever a record holds, it is told in lines of bounded length that leave the handoff its structure.
+/// Any record is shown in lines of bounded length that keep the structure of the handoff.
 fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     let project = Project::parse("odin").expect("it is a project");
     let id = InstanceId::generate(&project, InstanceType::Ps, 7);

@@ -118,7 +118,7 @@ fn no_output_contains_unsafe_characters() {
     host.configure(&format!("[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\n"));
     // Once for the table of sessions, and again for those of their history.
     host.ok(&["migrate", "--central-url", &url]);
-    server.psql_file("central", &legacy_history(false));
+    server.psql_file("central", &legacy_history());
     host.ok(&["migrate", "--central-url", &url]);
     let host = host.started();
     let (own, foreign) = filled(&server, &host);

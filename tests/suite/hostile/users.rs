@@ -87,7 +87,7 @@ fn mode_and_group_decide_access() {
     let grouped = host(&format!("mode = \"0660\"\ngroup = \"{GROUP}\""));
     assert_eq!([ROOT, MEMBER].map(|user| status(&grouped, user)), ["200", "200"]);
     assert_eq!(status(&grouped, ONE), "000");
-    // Linux tells of a peer only its first group: the kernel lets this one open the socket by its other group,
+    // Linux reports only the first group of a peer: the kernel lets this one open the socket by its other group,
     // and unless the user database names it as a member, the daemon cannot know of it.
     println!("a supplementary group alone: {}", status(&grouped, BESIDE));
 }
@@ -161,7 +161,7 @@ fn connections_of_one_user_do_not_exclude_others() {
     let host = host(&format!("mode = \"0666\"\ngroup = \"{GROUP}\""));
     let _ = sessiond::platform::limits::raise_open_files();
     let half = "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{";
-    // Whoever may come in, and whoever may not: silent, or in the middle of a request.
+    // Users with and without access, either silent or in the middle of a request.
     for (user, first) in [(MEMBER, ""), (MEMBER, half), (ONE, ""), (ONE, half)] {
         let _crowd = Crowd::start(&host, user, 3000, first);
         for _ in 0..20 {

@@ -140,7 +140,7 @@ fn normal_durability_may_lose_writes() {
     }
 }
 
-/// A daemon that crashed may have written and not synced. Its successor reads that and tells it, so it syncs it.
+/// A daemon that crashed may have written and not synced. The next daemon reads and reports that, so it has to sync it.
 #[test]
 fn recovered_writes_are_synced_before_they_are_reported() {
     let Some(volume) = Volume::for_test("power::what_a_start_finds_is_on_the_disk", Kind::Ext4) else { return };

@@ -24,7 +24,7 @@ fn names(dir: &Path) -> Vec<String> {
     fs::read_dir(dir).expect("a folder").map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// What was set aside as damaged.
+/// The quarantined files.
 fn damaged(state: &Path) -> Vec<String> {
     names(state).into_iter().filter(|name| name.starts_with("sessiond.db.damaged-")).collect()
 }

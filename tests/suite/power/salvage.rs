@@ -49,7 +49,7 @@ impl Damaged {
     }
 
     /// The damaged files, each under its own name, whole, and under one date.
-    fn check_set_aside(&self, state: &Path) {
+    fn check_quarantined(&self, state: &Path) {
         let aside = damaged(state);
         let stem = aside.iter().find(|name| name.ends_with('Z')).unwrap_or_else(|| panic!("nothing aside: {aside:?}"));
         assert_eq!(aside.iter().filter(|name| name.ends_with('Z')).count(), 1, "{aside:?}");
@@ -109,7 +109,7 @@ fn is_finished_by_the_next_start(test: &str, kind: Kind) {
     let at_most = how_long_a_salvage_takes(&mut host) * 5 / 4;
     let readable = sessions(&host);
     assert!(readable.len() > SESSIONS / 2, "only {} of {SESSIONS} can be read", readable.len());
-    store.check_set_aside(&state);
+    store.check_quarantined(&state);
     drop(host);
 
     let cuts = campaign(15, 500);
@@ -129,7 +129,7 @@ fn is_finished_by_the_next_start(test: &str, kind: Kind) {
         before += u64::from(!copied && damaged(&state).is_empty());
         host.start();
         assert_eq!(sessions(&host), readable);
-        store.check_set_aside(&state);
+        store.check_quarantined(&state);
         host.kill();
         fs::remove_dir_all(&state).expect("the folder can be removed");
     }
@@ -164,7 +164,7 @@ fn full_disk_during_salvage_keeps_the_damaged_store() {
     fs::remove_file(&ballast).expect("room can be made");
     host.start();
     assert!(sessions(&host).len() > SESSIONS / 2);
-    store.check_set_aside(&state);
+    store.check_quarantined(&state);
 }
 
 /// Takes all the room but enough for the pin and an empty database.

@@ -21,7 +21,7 @@ fn user(machine: &Machine, name: &str, grouped: bool) {
     }
 }
 
-/// Somebody who uses the daemon without a pause, and writes down whatever goes wrong.
+/// A user who runs verbs without a pause and records every failure.
 struct Load(Child);
 
 impl Load {
@@ -32,7 +32,7 @@ impl Load {
                      sessiond $verb >/dev/null 2>said && echo . >>count || {{ echo \"$verb: $?\"; cat said; }} >>failed; \
                  done; done"
         );
-        // The script travels as an argument, so that nobody has to quote it.
+        // The script travels as an argument, so that it need not be quoted.
         let mut command = machine.command("exec runuser -u alice -- sh -c \"$0\"");
         command.arg(script);
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -106,7 +106,7 @@ fn package_can_be_installed_upgraded_and_removed() {
 }
 
 fn members_are_let_in_and_others_are_not(machine: &Machine) -> String {
-    // The daemon runs already: whoever joins the group needs no restart of it.
+    // The daemon runs already: a user who joins the group needs no restart of it.
     user(machine, "alice", true);
     user(machine, "bob", false);
     let id = machine.ok("runuser -u alice -- sessiond register --project odin --id-only");
@@ -120,7 +120,7 @@ fn members_are_let_in_and_others_are_not(machine: &Machine) -> String {
     id
 }
 
-/// Members' requests and root's resolve; others are told that nothing is taken.
+/// Requests of members and of root are accepted; those of others are refused.
 fn what_is_spooled_while_the_daemon_is_stopped_is_imported(machine: &Machine) {
     assert_eq!(machine.ok("stat -c '%U %G %a' /var/spool/sessiond"), "sessiond sessiond 3730");
     machine.ok("systemctl stop sessiond.socket sessiond.service && useradd --create-home carol");

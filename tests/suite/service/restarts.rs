@@ -114,7 +114,7 @@ fn restarts_with_an_inherited_socket_reject_no_client() {
 #[test]
 fn killed_daemon_with_an_inherited_socket_rejects_no_client() {
     let manager = Manager::new(true);
-    // Whether a registration took effect nobody knows then, so that is said, and it is not done twice.
+    // It is unknown then whether a registration took effect: the error says so, and it is not repeated.
     let said = |error: &ErrorDetail| assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}\n{}", manager.log());
     manager.exchange(campaign(10, 200), Signal::KILL, said);
 }

@@ -94,8 +94,8 @@ impl Chronicle {
     }
 }
 
-/// A client of the earlier kind that adds events to a session all the time, until all is to be calm.
-pub fn restless_client(server: &Server, session: &str) -> Behind {
+/// A client of the earlier services that adds events to a session all the time, until the table `stopped` exists.
+pub fn busy_client(server: &Server, session: &str) -> Behind {
     server.psql_behind(
         "central",
         &format!(
@@ -107,16 +107,16 @@ pub fn restless_client(server: &Server, session: &str) -> Behind {
                  EXCEPTION WHEN unique_violation THEN NULL; END; \
                  COMMIT; \
                  PERFORM pg_sleep(0.001); \
-                 EXIT WHEN to_regclass('calm') IS NOT NULL; \
+                 EXIT WHEN to_regclass('stopped') IS NOT NULL; \
              END LOOP; END $$"
         ),
     )
 }
 
 /// Has the restless clients come to an end.
-pub fn calm(server: &Server) {
-    server.psql("central", "CREATE TABLE calm ()");
-    eventually("the others are calm", Duration::from_secs(30), || {
+pub fn stop_clients(server: &Server) {
+    server.psql("central", "CREATE TABLE stopped ()");
+    eventually("the other clients have stopped", Duration::from_secs(30), || {
         let restless = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN LOOP%' AND state <> 'idle'";
         (server.psql("central", restless) == "0").then_some(())
     });

@@ -33,7 +33,7 @@ impl Host {
         Self { state: dir.path().join("state"), dir, arguments, environment: Vec::new(), process: None }
     }
 
-    /// A host on which nobody named the machine.
+    /// A host whose machine has no configured name.
     pub fn nameless() -> Self {
         let mut host = Self::new("x");
         host.arguments.clear();

@@ -1,4 +1,4 @@
-//! What clients asked, when, and what they were told; and whether what everybody has in the end can have come of it.
+//! What clients asked, when, and what they were answered; and whether the final states can have come of it.
 //!
 //! A session has one client, which sends one request after the other. What was acknowledged has happened between
 //! its two times; what was never answered has happened then or never.
@@ -73,7 +73,7 @@ pub struct End {
     pub read: Time,
 }
 
-/// How a session may be. A moment is an interval here, from the earliest to the latest that it can have been.
+/// A possible state of a session. A time is an interval, from the earliest to the latest that it can have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
     context: u64,
@@ -81,7 +81,7 @@ struct State {
     heartbeat: (Time, Time),
     created: (Time, Time),
     closed: Option<(Time, Time)>,
-    /// The daemon speaks for its process.
+    /// The daemon refreshes it, since its process runs.
     watched: bool,
     dead: bool,
 }
@@ -223,7 +223,7 @@ fn wrong_with_session(session: &str, operations: &[&Operation], row: Option<&Row
     (!fits).then(|| format!("{session}: {row:?} is none of {states:?}"))
 }
 
-/// A row that nobody was told of is one that was asked for without an answer.
+/// A row that no answer named is one that was asked for without an answer.
 fn wrong_with_stray(row: &Row, unanswered: &mut Vec<&Operation>, read: Time) -> Option<String> {
     let asked = unanswered.iter().position(|operation| {
         (&operation.machine, &operation.project) == (&row.machine, &row.project)

@@ -45,9 +45,17 @@ pub fn program() -> PathBuf {
     build_folder().join("sessiond")
 }
 
-/// The SQL file that creates the tables of the earlier services, or the additions of a newer installation.
-pub fn legacy_history(newer: bool) -> PathBuf {
-    let name = if newer { "legacy_history_newer.sql" } else { "legacy_history.sql" };
+/// The SQL file that creates the tables of the earlier services.
+pub fn legacy_history() -> PathBuf {
+    data("legacy_history.sql")
+}
+
+/// The SQL file that adds to them what a newer installation has.
+pub fn newer_legacy_history() -> PathBuf {
+    data("legacy_history_newer.sql")
+}
+
+fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
 }
 
@@ -75,6 +83,6 @@ pub fn old_central(settings: &[&str]) -> postgres::Server {
     let migrations = repository_root().join("migrations/central");
     server.psql_file("central", &migrations.join("1769700000000_session_registry.sql"));
     server.psql_file("central", &migrations.join("1769950000000_add_host_machine.sql"));
-    server.psql_file("central", &legacy_history(false));
+    server.psql_file("central", &legacy_history());
     server
 }

@@ -156,7 +156,7 @@ impl Drop for Machine {
     }
 }
 
-/// A group goes once those within it are gone, and the last process of each, which takes a moment.
+/// A control group is removed once its children and its last process have ended, which takes a while.
 fn remove_group(group: &Path) {
     for inner in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         remove_group(&inner.path());

@@ -10,7 +10,7 @@ use crate::skip::skip;
 /// An address of that network; from the range that RFC 5737 keeps for examples.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Runs `work`, and all processes that it starts, in a network that goes when they have gone. Where the machine
+/// Runs `work`, and all processes that it starts, in a network that ends with them. Where the machine
 /// does not allow that, `test` is skipped.
 pub fn alone(test: &str, work: impl FnOnce() + Send) {
     let run = || {

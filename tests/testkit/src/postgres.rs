@@ -55,7 +55,7 @@ impl Server {
         server
     }
 
-    /// A running server that speaks TLS, on a port of this machine.
+    /// A running server with TLS, on a port of this machine.
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a folder for Postgres");
         copy_template(dir.path());
@@ -101,7 +101,7 @@ impl Server {
     /// Starts a stopped server again.
     pub fn resume(&mut self) {
         eventually("Postgres starts", LIMIT, || match self.launch() {
-            // A child that was forked while its server was killed lives on for a moment.
+            // A child that was forked while its server was killed runs a little longer.
             Err(log) if log.lines().rev().take(5).any(|line| line.contains("pre-existing shared memory")) => None,
             started => Some(started),
         })
@@ -246,7 +246,7 @@ impl Server {
         libpq(program, self.dir.path(), self.port, database)
     }
 
-    /// Somebody who writes to a database, whatever becomes of the server meanwhile.
+    /// A client that writes to a database, also while the server fails.
     /// Runs SQL in a transaction that stays open; one at a time.
     pub fn open_transaction(&self, database: &str, sql: &str) -> OpenTransaction<'_> {
         let sql = format!("BEGIN; {sql}; SELECT pg_sleep(600) /* stays open */");

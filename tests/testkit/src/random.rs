@@ -5,7 +5,7 @@ pub struct Random(u64);
 
 impl Random {
     /// Seeds from `SESSIOND_TEST_SEED`; else always alike in the short form, which is to say whether a change
-    /// broke something, and from the clock in the long one, which is to find what nobody has found.
+    /// broke something, and from the clock in the long one, which is to find new faults.
     pub fn of_campaign(what: &str) -> Self {
         let named = std::env::var_os("SESSIOND_TEST_SEED").is_some();
         let long = std::env::var_os("SESSIOND_TEST_LONG").is_some();

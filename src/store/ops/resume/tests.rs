@@ -266,7 +266,7 @@ fn row(hash: &str, silent_for: i64) -> Row {
 }
 
 #[test]
-fn who_takes_a_session_up_says_anew_only_what_changed() {
+fn adopting_a_session_offers_only_changed_columns() {
     let db = database();
     row("8f4a2b", 500).insert(&db);
     let Resumption::Done(resumed) = try_resume(&db, Some("8F4A"), None, false) else { panic!("it can be resumed") };
@@ -342,7 +342,7 @@ fn plan(db: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_search_looks_through_everything() {
+fn no_search_scans_the_whole_table() {
     let db = database();
     let of = |words: &str, kind: &str| {
         let meanings = Hint::interpretations(Some(words)).unwrap();
@@ -425,7 +425,7 @@ fn a_heartbeat_touches_no_index_by_which_sessions_are_found() {
     let file = dir.path().join("db");
     let db = with_schema(Connection::open(&file).unwrap());
     db.pragma_update(None, "journal_mode", "WAL").unwrap();
-    // A log that begins anew would not become longer.
+    // A log that begins again would not become longer.
     db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
     for number in 0..100 {
         Row { status: Status::Active, ..row(&format!("aaaa{number:02}"), 0) }.insert(&db);

@@ -97,7 +97,7 @@ fn a_whole_reading_replaces_the_mirror_and_leaves_this_hosts_sessions() {
 }
 
 #[test]
-fn a_mirror_of_long_ago_or_of_another_central_is_read_anew() {
+fn an_outdated_mirror_or_one_of_another_central_is_read_again() {
     let db = store();
     mirror_cursor::set_timeline(&db, "a").unwrap();
     read(&db, 0, &all(vec![]));
@@ -109,7 +109,7 @@ fn a_mirror_of_long_ago_or_of_another_central_is_read_anew() {
 }
 
 #[test]
-fn somebody_elses_session_with_the_same_id_has_this_hosts_renamed() {
+fn another_hosts_session_of_the_same_id_renames_the_own_one() {
     let db = store();
     let here = own(&db, 7, 0);
     let theirs = odin4(here.instance_id.as_str(), 5);
@@ -166,7 +166,7 @@ fn changes_of_others_are_adopted_while_a_heartbeat_waits() {
 }
 
 #[test]
-fn of_two_changes_of_one_column_the_later_is_kept() {
+fn the_later_of_two_changes_of_a_column_is_kept() {
     let db = store();
     let here = own(&db, 7, 0);
     let id = here.instance_id.as_str();
@@ -232,7 +232,7 @@ fn a_later_heartbeat_of_others_is_adopted_and_none_moves_back() {
 }
 
 #[test]
-fn a_store_of_an_older_version_offers_whole_what_waits_and_nothing_else() {
+fn a_store_of_an_older_version_offers_all_columns_of_pending_sessions_only() {
     let db = Connection::open_in_memory().unwrap();
     let (before, after) = crate::store::recovery::open::MIGRATIONS.split_at(8);
     before.iter().for_each(|migration| db.execute_batch(migration).unwrap());
@@ -254,7 +254,7 @@ fn a_store_of_an_older_version_offers_whole_what_waits_and_nothing_else() {
 }
 
 #[test]
-fn of_others_history_as_much_is_kept_as_a_context_takes() {
+fn the_mirror_keeps_as_much_history_as_a_context_shows() {
     let db = store();
     read(&db, 1, &all(vec![odin4("odin-PS-00000a", 0)]));
     let record = |n: u128, kind, id: &str| HistoryRecord {

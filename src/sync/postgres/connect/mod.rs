@@ -40,7 +40,9 @@ use tunnel::{Target, Tunnel};
 /// How to connect to central: validated settings, including secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresOptions {
+    /// How long a connection attempt may take.
     pub connect_timeout: Duration,
+    /// How long a statement may take.
     pub statement_timeout: Duration,
     /// One URL per host, in the order of attempts.
     urls: Vec<Url>,

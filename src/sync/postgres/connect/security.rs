@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn every_demand_is_kept_or_refused_by_name() {
+    fn every_parameter_is_applied_or_rejected_by_name() {
         for (key, value) in [
             ("channel_binding", "require"),
             ("gssencmode", "require"),

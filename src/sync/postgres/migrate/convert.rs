@@ -101,19 +101,28 @@ const INDEXES: &str = r"
         AND NOT i.indisreplident AND NOT i.indisclustered
         AND NOT EXISTS (SELECT FROM pg_attribute s WHERE s.attrelid = i.indexrelid AND s.attstattarget > 0)";
 
-/// `later`: the indexes are built after the transaction.
+/// When indexes on a changed column are built again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexRebuild {
+    /// In the transaction that changes the column.
+    AtOnce,
+    /// After it.
+    Later,
+}
+
+/// Gives the times in these columns a zone. The views on the table are dropped and created again.
 pub(super) async fn convert(
     connection: &mut PgConnection,
     table: &str,
     columns: &[&NaiveColumn],
-    later: bool,
+    indexes: IndexRebuild,
 ) -> Result<(), MigrateFailure> {
     let row = sqlx::query("SELECT current_setting('search_path'), $1::regclass::oid, current_schema()")
         .bind(table)
         .fetch_one(&mut *connection)
         .await?;
     let (path, schema): (String, String) = (row.try_get(0)?, row.try_get(2)?);
-    if later {
+    if indexes == IndexRebuild::Later {
         run(connection, REBUILDS.into()).await?;
     }
     // With an empty search_path every name in a definition is qualified, and resolves to the same object later.
@@ -126,8 +135,8 @@ pub(super) async fn convert(
     for view in &views {
         run(connection, view.try_get(0)?).await?;
     }
-    if later {
-        set_aside(connection, oid, columns, &schema).await?;
+    if indexes == IndexRebuild::Later {
+        defer_indexes(connection, oid, columns, &schema).await?;
     }
     for sql in statements(&name, columns) {
         run(connection, sql).await?;
@@ -170,7 +179,7 @@ fn statements(table: &str, columns: &[&NaiveColumn]) -> Vec<String> {
 }
 
 /// Drops the indexes on the columns, and records them.
-async fn set_aside(
+async fn defer_indexes(
     connection: &mut PgConnection,
     table: sqlx::postgres::types::Oid,
     columns: &[&NaiveColumn],

@@ -36,7 +36,16 @@ pub enum MigrateError {
         "{column} has the default {default}, which is a time in {named}, while clients write in {found}; choose the one that \
          its rows are in: `sessiond migrate --time-zone {column}={named}` or `--time-zone {column}={found}`"
     )]
-    DefaultZone { column: String, default: String, named: String, found: String },
+    DefaultZone {
+        /// The column.
+        column: String,
+        /// Its default.
+        default: String,
+        /// The zone that the default names.
+        named: String,
+        /// The zone of the rows.
+        found: String,
+    },
     /// A zone that was given does not exist.
     #[error("central knows no time zone \"{0}\"; give one of its pg_timezone_names, such as Europe/Berlin")]
     NoSuchZone(String),
@@ -54,7 +63,12 @@ pub enum MigrateError {
         "could not get a lock in central in {attempts} attempts{}",
         if .blockers.is_empty() { String::new() } else { format!(": it is held by {blockers}") }
     )]
-    Locked { attempts: u32, blockers: String },
+    Locked {
+        /// How often the lock was asked for.
+        attempts: u32,
+        /// The sessions that hold it.
+        blockers: String,
+    },
     /// Central has migrations that this version does not know.
     #[error("central was migrated by a newer sessiond; update this one")]
     Newer,

@@ -76,11 +76,21 @@ const VIEWS: i64 = 1_790_000_000_000;
 /// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
 
+/// Whether others may read and write central meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MigrationMode {
+    /// Large tables are changed in small steps.
+    Online,
+    /// Everything is done in one transaction.
+    Offline,
+}
+
 /// One migration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStep {
     /// The name of its file, without the extension.
     pub name: String,
+    /// The content of the file.
     pub sql: &'static str,
 }
 
@@ -98,6 +108,7 @@ pub struct MigrateRequest {
 /// What was done, or would be done by a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationReport {
+    /// The files, in order.
     pub steps: Vec<MigrationStep>,
     /// The zone that was assumed for existing naive times, if there were any.
     pub time_zone: Option<String>,
@@ -105,13 +116,15 @@ pub struct MigrationReport {
     pub notes: Vec<String>,
 }
 
+impl MigrateRequest {
+    fn mode(&self) -> MigrationMode {
+        if self.offline { MigrationMode::Offline } else { MigrationMode::Online }
+    }
+}
+
 /// Applies what is pending, with the defaults of [`migrate_with`].
-pub async fn migrate(
-    options: &PostgresOptions,
-    time_zone: Option<String>,
-    dry_run: bool,
-) -> Result<MigrationReport, MigrateError> {
-    let request = MigrateRequest { time_zones: time_zone.into_iter().collect(), dry_run, offline: false };
+pub async fn migrate(options: &PostgresOptions, time_zone: Option<String>) -> Result<MigrationReport, MigrateError> {
+    let request = MigrateRequest { time_zones: time_zone.into_iter().collect(), ..MigrateRequest::default() };
     migrate_with(options, &request, &mut |_| {}).await
 }
 
@@ -143,7 +156,7 @@ async fn run(
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
     let reasons = plan.offline_reasons();
-    let mut notes = plan.notes(request.offline);
+    let mut notes = plan.notes(request.mode());
     if request.dry_run {
         if !request.offline && !reasons.is_empty() {
             notes.push("run with --offline: without it, nothing is changed".into());
@@ -223,14 +236,14 @@ impl MigrationPlan {
     /// What blocks readers for more than a second even in small steps.
     fn offline_reasons(&self) -> Vec<String> {
         let locked = |table: &&CentralTable| table.is_large() && (table.partitioned || self.is_rewritten(table));
-        self.worked_on().filter(locked).map(|table| self.note(table, true)).collect()
+        self.worked_on().filter(locked).map(|table| self.note(table, MigrationMode::Offline)).collect()
     }
 
     /// The notes of the report.
-    fn notes(&self, offline: bool) -> Vec<String> {
+    fn notes(&self, mode: MigrationMode) -> Vec<String> {
         let worth =
             |table: &&CentralTable| table.is_large() || self.columns_of(table).next().is_some() && self.zone.is_some();
-        let mut notes: Vec<String> = self.worked_on().filter(worth).map(|table| self.note(table, offline)).collect();
+        let mut notes: Vec<String> = self.worked_on().filter(worth).map(|table| self.note(table, mode)).collect();
         if self.encoding != "UTF8" {
             notes.push(format!(
                 "warning: central's database is encoded in {}, which lacks most characters: sessions and records that \
@@ -241,13 +254,13 @@ impl MigrationPlan {
         notes
     }
 
-    fn note(&self, table: &CentralTable, offline: bool) -> String {
+    fn note(&self, table: &CentralTable, mode: MigrationMode) -> String {
         let names = self.columns_of(table).map(|c| format!("{} ({})", c.name, c.zone)).collect::<Vec<_>>().join(", ");
         let seconds = table.seconds();
         let zoned = if names.is_empty() { String::new() } else { format!("; a time zone is given to {names}") };
         let how = if self.is_rewritten(table) {
             format!("the table is rewritten, which takes about {seconds} s, and it cannot be read or written meanwhile")
-        } else if table.is_large() && (offline || table.partitioned) {
+        } else if table.is_large() && (mode == MigrationMode::Offline || table.partitioned) {
             format!(
                 "indexes are built, which takes about {seconds} s, and the table cannot be read or written meanwhile"
             )
@@ -287,7 +300,7 @@ async fn apply(
     for table in tables {
         let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
-            convert::convert(connection, &table.name, &of_table, false).await?;
+            convert::convert(connection, &table.name, &of_table, convert::IndexRebuild::AtOnce).await?;
         }
     }
     let kept = views::keep(connection).await?;

@@ -74,7 +74,7 @@ const OBSTACLES: &str = r"
     JOIN pg_class c ON c.oid = r.ev_class AND c.relkind NOT IN ('v', 'm')
     UNION
     SELECT format('the partitioning of %s by %I', d.of_table, d.attname),
-        'make the table anew, partitioned by a column of type timestamptz', ''
+        'create the table again, partitioned by a column of type timestamptz', ''
     FROM columns d JOIN pg_partitioned_table p ON p.partrelid = d.attrelid AND d.attnum = ANY (p.partattrs)
     UNION
     SELECT format('the parent %s of %s', i.inhparent::regclass, d.of_table),

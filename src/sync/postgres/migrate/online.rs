@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
 use super::columns::{CentralTable, NaiveColumn};
-use super::convert::{convert, run};
+use super::convert::{IndexRebuild, convert, run};
 use super::error::{MigrateError, MigrateFailure};
 use super::locks::Locks;
 use super::wait::{MigrationConnection, watch};
@@ -83,16 +83,16 @@ pub(super) async fn prepare(
         let locks = Locks { tables: vec!["supervisor_sessions"], ..Locks::default() };
         waiting.attempt(&locks, async |c: &mut PgConnection| Ok(run(c, COLUMNS.into()).await?)).await?;
     }
-    unlimited(&mut waiting.connection, true).await?;
+    lift_limits(&mut waiting.connection).await?;
     run(&mut waiting.connection, CHECK.into()).await?;
     for table in tables {
         let of_table: Vec<&NaiveColumn> = columns.iter().filter(|column| column.table == table.name).collect();
         if !of_table.is_empty() {
             (waiting.say)(&format!("giving the times of {} a zone", table.name));
-            let large = table.is_large();
+            let indexes = if table.is_large() { IndexRebuild::Later } else { IndexRebuild::AtOnce };
             let name = table.name.as_str();
             let locks = Locks { tables: vec![name], with_views: vec![name], ..Locks::default() };
-            waiting.attempt(&locks, async |c: &mut PgConnection| convert(c, name, &of_table, large).await).await?;
+            waiting.attempt(&locks, async |c: &mut PgConnection| convert(c, name, &of_table, indexes).await).await?;
         }
     }
     for (table, name, what) in INDEXES {
@@ -101,7 +101,7 @@ pub(super) async fn prepare(
         }
     }
     rebuild(waiting).await?;
-    unlimited(&mut waiting.connection, false).await?;
+    restore_limits(&mut waiting.connection).await?;
     Ok(())
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn rebuild(waiting: &mut MigrationConnection<'_>) -> Result<(),
     if !has_rebuilds(&mut waiting.connection).await? {
         return Ok(());
     }
-    unlimited(&mut waiting.connection, true).await?;
+    lift_limits(&mut waiting.connection).await?;
     let rows = sqlx::query("SELECT name, definition, comment FROM sessiond_index_rebuilds ORDER BY name")
         .fetch_all(&mut waiting.connection)
         .await?;
@@ -130,7 +130,7 @@ pub(super) async fn rebuild(waiting: &mut MigrationConnection<'_>) -> Result<(),
         }
     }
     run(&mut waiting.connection, "DROP TABLE sessiond_index_rebuilds".into()).await?;
-    Ok(unlimited(&mut waiting.connection, false).await?)
+    Ok(restore_limits(&mut waiting.connection).await?)
 }
 
 /// Builds an index concurrently, unless it exists.
@@ -158,13 +158,12 @@ async fn build(waiting: &mut MigrationConnection<'_>, name: &str, sql: String) -
 
 /// The limits of the role and the database are for clients. They cannot be lifted for a transaction here, because
 /// indexes are built outside of one.
-async fn unlimited(connection: &mut PgConnection, lifted: bool) -> Result<(), sqlx::Error> {
-    let sql = if lifted {
-        format!("SET statement_timeout = 0; SET lock_timeout = {}", PATIENCE.as_millis())
-    } else {
-        "RESET statement_timeout; RESET lock_timeout".into()
-    };
-    run(connection, sql).await
+async fn lift_limits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run(connection, format!("SET statement_timeout = 0; SET lock_timeout = {}", PATIENCE.as_millis())).await
+}
+
+async fn restore_limits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run(connection, "RESET statement_timeout; RESET lock_timeout".into()).await
 }
 
 /// Collects new statistics of the columns, whose old ones were deleted with their type.

@@ -2,8 +2,9 @@
 -- host; $1 (microseconds) is for hosts that have stated none, and for rows of no host. Returns how many.
 -- stale_after is read by way of JSON, because a central without that column must be swept too. A row that another
 -- transaction is writing is being reported, so it is skipped rather than waited for.
--- Index: none for the search, which reads the whole table, but only once per sweep interval of all hosts;
--- supervisor_sessions_pkey or idx_supervisor_sessions_instance_id for the update.
+-- Index: idx_supervisor_sessions_machine_status or idx_supervisor_sessions_project_status for the search, by the status
+-- alone, where few of many sessions are active; supervisor_sessions_pkey or idx_supervisor_sessions_instance_id for the
+-- update.
 WITH live AS MATERIALIZED (
     SELECT host_id, machine_name, last_seen,
         coalesce((to_jsonb(h) ->> 'stale_after')::interval, ($1::bigint * interval '1 microsecond')) AS stale_after
