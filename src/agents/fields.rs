@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::claude::input::Input;
 
 /// The fields at the top of agents' JSON that are read.
-pub const WANTED: [&str; 65] = [
+pub const WANTED: [&str; 60] = [
     "hook_event_name",
     "hookEventName",
     "hookName",
@@ -45,25 +45,20 @@ pub const WANTED: [&str; 65] = [
     "tool_result",
     "toolResult",
     "file_path",
-    "edits",
     "error",
     "error_message",
     "errorMessage",
     "error_context",
     "errorContext",
-    "recoverable",
     "is_interrupt",
-    "failure_type",
     "last_assistant_message",
     "prompt_response",
-    "text",
     "model",
     "custom_instructions",
     "customInstructions",
     "compact_summary",
     "agent_id",
     "agentId",
-    "agent_type",
     "is_background_agent",
     "cursor_version",
     "background_tasks",
@@ -72,6 +67,10 @@ pub const WANTED: [&str; 65] = [
     "output",
     "parent_session_id",
 ];
+
+/// Those of Cursor that Claude Code's hooks do not read: Cursor runs these too.
+pub const WANTED_OF_CURSOR: [&str; 5] =
+    ["workspace_roots", "generation_id", "status", "error_message", "is_background_agent"];
 
 /// Where fields are under Claude Code's names, and the names that agents use for them; the first that is there counts.
 const NAMES: &[(&str, &[&str])] = &[

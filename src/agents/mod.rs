@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 pub use codex::trusted_hooks;
-pub use fields::WANTED;
+pub use fields::{WANTED, WANTED_OF_CURSOR};
 
 use crate::claude::agent_process::AgentProcess;
 use crate::claude::hook::{self, HookEvent};

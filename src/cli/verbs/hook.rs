@@ -50,13 +50,16 @@ pub(crate) fn hook(
 ) -> Result<(), CliError> {
     let mut reporter = AgentReporter::new(client, offline, out.style.now, HOOK_TIMEOUT);
     let name = args.event.join(" ");
-    let agent = args.agent.as_deref().map_or(AgentName::ClaudeCode, AgentName::from_foreign);
+    let agent = args.agent.as_deref().map_or(Some(AgentName::ClaudeCode), AgentName::parse).unwrap_or_else(|| {
+        reporter.log_complaint("hook: the agent is not known by this name; its session is reported as that of `other`");
+        AgentName::Other
+    });
     if agent != AgentName::ClaudeCode {
         let input = reporter.read_input(&agents::WANTED);
         translated_hook(&mut reporter, Adapter::of(agent), (&name, &input), out);
         return Ok(());
     }
-    let input = reporter.read_input(&[&hook::wanted()[..], &agents::WANTED].concat());
+    let input = reporter.read_input(&[&hook::wanted()[..], &agents::WANTED_OF_CURSOR].concat());
     // Broken input does not decide what the event is: fields that identify the session may be lost.
     let sent = input.text("hook_event_name").filter(|_| input.complaint.is_none()).unwrap_or_default();
     let event = HookEvent::parse(if name.is_empty() { sent } else { &name });

@@ -13,6 +13,7 @@ use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::age_since;
 use crate::cli::verbs::session::AgentArgs;
 use crate::client::{Client, Resolved};
+use crate::domain::agent::AgentName;
 use crate::wire::{ContextBody, Matches, ResumeBody, ResumeRequest, SessionBody};
 
 #[derive(Debug, Args)]
@@ -118,9 +119,11 @@ pub(crate) fn context(client: &Client, args: &ContextArgs, out: &mut Output<'_>)
     }
 }
 
-/// The end of the session's transcript, if it ran on this machine and is this user's: the daemon may not read it.
+/// The end of the session's transcript, if it ran on this machine and is this user's: the daemon may not read it. Other
+/// agents than Claude Code write theirs in other formats.
 pub(super) fn end_of_transcript(session: &SessionBody) -> String {
-    let path = session.claude_session_path.as_deref().filter(|_| session.local);
+    let is_claude = session.agent.as_deref().is_none_or(|agent| agent == AgentName::ClaudeCode.as_str());
+    let path = session.claude_session_path.as_deref().filter(|_| session.local && is_claude);
     let tail = path.and_then(|path| TranscriptTail::read(Path::new(path)));
     tail.map(|tail| format!("\n{}", tail.markdown(&session.instance_id))).unwrap_or_default()
 }
