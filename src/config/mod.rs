@@ -21,6 +21,7 @@ pub use settings::{
     needs_restart, unused_database_url,
 };
 
+use crate::domain::Reason;
 use crate::domain::text::one_line;
 use crate::platform::default_paths::{CONFIG_VAR, DefaultPaths, Os, path_in};
 use file::ConfigFile;
@@ -65,14 +66,15 @@ pub struct Loaded {
     pub(crate) file_exists: bool,
 }
 
-/// What is wrong with the configuration: one line that names the file or the key.
+/// What is wrong with the configuration: one line that names the file or the key. A parser's error is not kept as its
+/// source, because it quotes the file, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+#[error(transparent)]
+pub struct ConfigError(Reason);
 
 impl ConfigError {
     fn new(what: impl AsRef<str>) -> Self {
-        Self(one_line(what.as_ref()))
+        Self(one_line(what.as_ref()).into())
     }
 
     /// The value of `key` breaks `rule`.
@@ -81,7 +83,8 @@ impl ConfigError {
     }
 
     fn in_file(self, path: &std::path::Path) -> Self {
-        Self::new(format!("{}: {}", path.display(), self.0))
+        let text = one_line(&format!("{}: {}", path.display(), self.0));
+        Self(self.0.with_text(text))
     }
 }
 
@@ -99,7 +102,8 @@ pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Load
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound && !explicit => None,
         Some(Err(error)) => {
             let path = config_path.unwrap_or_default();
-            return Err(ConfigError::new(format!("the configuration {} cannot be read: {error}", path.display())));
+            let text = one_line(&format!("the configuration {} cannot be read: {error}", path.display()));
+            return Err(ConfigError(Reason::from(text).caused_by(error)));
         }
         None => None,
     };

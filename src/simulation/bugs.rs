@@ -67,10 +67,12 @@ pub(super) enum Bug {
     MissingRightCountsAsAbsent,
     /// A row that another transaction has locked fails the batch.
     LockedRowBlocks,
+    /// An acknowledgement of a session's work counts for what was changed during the push.
+    AckClearsLaterWork,
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 33] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -103,5 +105,6 @@ impl Bug {
         Self::DeletionIsPermanent,
         Self::MissingRightCountsAsAbsent,
         Self::LockedRowBlocks,
+        Self::AckClearsLaterWork,
     ];
 }

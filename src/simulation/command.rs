@@ -6,6 +6,7 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use super::setup::STALE_AFTER;
+use crate::domain::work::WorkUpdate;
 use crate::domain::{Heartbeat, InstanceId, InstanceType, MachineName, NewRecord, Project, Registration, Timestamp};
 use crate::store::testing::manual_store::ManualStore;
 use crate::store::{Append, Caller, IdSource, NewSession, OpContext, Record, Store, StoreError};
@@ -50,6 +51,11 @@ pub(super) enum Command {
         number: u64,
         odd: bool,
     },
+    /// A prompt with this number.
+    Work {
+        id: InstanceId,
+        number: u64,
+    },
     SeenAlive {
         sessions: Vec<(Key, InstanceId)>,
     },
@@ -88,6 +94,10 @@ impl Command {
                     let event = NewRecord::event(if odd { REJECTED_EVENT } else { "tool_use" }, data, None).unwrap();
                     let record_id = Uuid::from_u128(1 << 80 | u128::from(number));
                     store.append(Append { id: id.to_string(), what: event, record_id }, context).await.map(|_| None)
+                }
+                Self::Work { id, number, .. } => {
+                    let update = WorkUpdate { prompt: Some(number.to_string()), ..WorkUpdate::default() };
+                    store.record_work(id.to_string(), update, context).await.map(|_| None)
                 }
                 Self::Close { id, .. } => store.close(id.to_string(), context).await.map(Some),
                 Self::SeenAlive { sessions } => {

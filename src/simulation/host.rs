@@ -393,6 +393,13 @@ impl Replica for SimReplica {
             ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
                 .await?;
         }
+        if self.has(Bug::AckClearsLaterWork) {
+            ManualStore::execute(
+                &self.store,
+                "UPDATE session_work SET synced_version = version WHERE synced_version > 0",
+            )
+            .await?;
+        }
         if self.has(Bug::CollisionNotAliased) {
             renamed.iter().for_each(|renamed| self.hand.lock().unwrap().forget_alias(&renamed.from));
         }

@@ -285,6 +285,8 @@ impl Model {
             Command::Sweep => self.of_host(host).filter(|s| s.is_silent(when.at)).for_each(ExpectedSession::turn_stale),
             Command::Prune { before } => self.pruned[host] = self.pruned[host].max(Some(*before)),
             Command::DropParked => self.of_host(host).for_each(|expected| expected.dropped = true),
+            // What it made of the work is compared at the end.
+            Command::Work { .. } => {}
             Command::FileUnder { .. } | Command::RetryParked | Command::FailCommit => {}
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use rusqlite::{ErrorCode, ffi};
 
+use crate::domain::Reason;
 use crate::platform::disk;
 use crate::platform::lock_holder::LockHolder;
 
@@ -52,7 +53,7 @@ pub enum StoreError {
     CheckGivenUp,
     /// SQLite's or the system's message about the space that is missing.
     #[error("the disk, or the store's max_size, is full: {0}")]
-    Full(String),
+    Full(#[source] Reason),
     /// The write would exceed the user's share.
     #[error("user {uid} has used their share of the store, {}", bytesize::ByteSize(*.share))]
     UserFull {
@@ -71,13 +72,13 @@ pub enum StoreError {
     },
     /// Reading or writing a file failed.
     #[error("the disk does not answer as it should: {0}")]
-    Io(String),
+    Io(#[source] Reason),
     /// SQLite found damage; the store is rebuilt.
     #[error("the store is damaged: {0}")]
-    Damaged(String),
+    Damaged(#[source] Reason),
     /// SQLite refused a statement for a reason that no input should cause.
     #[error("{0}")]
-    Bug(String),
+    Bug(#[source] Reason),
 }
 
 impl StoreError {
@@ -105,17 +106,19 @@ impl From<rusqlite::Error> for StoreError {
         let text = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::SystemIoFailure) if is_write(&error) && disk::is_full(&cause) => {
-                Self::Full(format!("{text}: {cause}"))
+                Self::Full(Reason::from(format!("{text}: {cause}")).caused_by(error))
             }
-            Some(ErrorCode::DiskFull) => Self::Full(text),
+            Some(ErrorCode::DiskFull) => Self::Full(Reason::from(text).caused_by(error)),
             Some(
                 ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied,
-            ) => Self::Io(text),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
+            ) => Self::Io(Reason::from(text).caused_by(error)),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(Reason::from(text).caused_by(error))
+            }
             Some(ErrorCode::DatabaseBusy) => Self::Held(None),
             Some(ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::OperationInterrupted) => Self::CheckGivenUp,
-            _ => Self::Bug(text),
+            _ => Self::Bug(Reason::from(text).caused_by(error)),
         }
     }
 }
@@ -139,7 +142,8 @@ fn is_write(error: &rusqlite::Error) -> bool {
 impl StoreError {
     /// A file of the store could not be read or written.
     pub(super) fn of_file(error: io::Error) -> Self {
-        if disk::is_full(&error) { Self::Full(error.to_string()) } else { Self::Io(error.to_string()) }
+        let (is_full, reason) = (disk::is_full(&error), Reason::from(error.to_string()).caused_by(error));
+        if is_full { Self::Full(reason) } else { Self::Io(reason) }
     }
 }
 

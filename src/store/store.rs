@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
+use crate::domain::Reason;
 use crate::store::error::{OpenError, StoreError};
 use crate::store::new_processes::NewProcesses;
 use crate::store::op::{Op, OpContext};
@@ -232,7 +233,9 @@ impl Store {
     async fn fold_log(&self, mode: &'static str) -> Result<(), StoreError> {
         let files = self.files.clone();
         let folding = tokio::task::spawn_blocking(move || files.fold_log(mode));
-        folding.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("the log was not folded in: {error}"))))
+        folding.await.unwrap_or_else(|error| {
+            Err(StoreError::Bug(Reason::from(format!("the log was not folded in: {error}")).caused_by(error)))
+        })
     }
 
     /// Goes once through the writer: it lives, and gets work done.
@@ -293,7 +296,7 @@ impl Keeper for StoreKeeper {
         self.readers.forget();
         reopened.map_err(|error| match error {
             OpenError::Store(error) => error,
-            other => StoreError::Io(other.to_string()),
+            other => StoreError::Io(Reason::from(other.to_string()).caused_by(other)),
         })
     }
 

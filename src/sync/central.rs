@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::domain::limits::AccountLimit;
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
-use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, TimedSession, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, Reason, TimedSession, Timestamp};
 
 /// This host, as it registers itself in central.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,20 +138,20 @@ impl Rejection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CentralError {
     /// A new attempt may succeed: connection, shutdown, serialisation, read-only after a failover.
-    #[error("{0}")]
-    Retry(String),
+    #[error(transparent)]
+    Retry(Reason),
     /// Central does not accept this batch as it is: data, constraint, trigger or type.
     #[error("{}", .0.message)]
     Reject(Rejection),
     /// Another transaction has locked a row that the batch writes, or one that it refers to.
-    #[error("{0}")]
-    Locked(String),
+    #[error(transparent)]
+    Locked(Reason),
     /// Central refuses this login, its rights or its settings.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(Reason),
     /// Central lacks sessiond's tables, or has old ones.
-    #[error("{0}")]
-    SchemaMissing(String),
+    #[error(transparent)]
+    SchemaMissing(Reason),
     /// Another host has this host's name, or a copy of its state folder runs elsewhere.
     #[error("{}", .0.message)]
     Conflict(Conflict),
@@ -159,6 +159,35 @@ pub enum CentralError {
     /// was restored. A new handshake finds out which.
     #[error("central's ledger has moved on")]
     OutOfStep,
+}
+
+impl CentralError {
+    pub(crate) fn retry(why: impl Into<Reason>) -> Self {
+        Self::Retry(why.into())
+    }
+
+    pub(crate) fn locked(why: impl Into<Reason>) -> Self {
+        Self::Locked(why.into())
+    }
+
+    pub(crate) fn refused(why: impl Into<Reason>) -> Self {
+        Self::Refused(why.into())
+    }
+
+    pub(crate) fn schema_missing(why: impl Into<Reason>) -> Self {
+        Self::SchemaMissing(why.into())
+    }
+
+    /// The same about this error, which becomes its source. What central rejects is data, and keeps none.
+    pub(crate) fn caused_by(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        match self {
+            Self::Retry(why) => Self::Retry(why.caused_by(source)),
+            Self::Locked(why) => Self::Locked(why.caused_by(source)),
+            Self::Refused(why) => Self::Refused(why.caused_by(source)),
+            Self::SchemaMissing(why) => Self::SchemaMissing(why.caused_by(source)),
+            other => other,
+        }
+    }
 }
 
 /// A central database, over at most one connection for statements. Every call has a limit of its own; after `Retry` and

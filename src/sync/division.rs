@@ -172,7 +172,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
                 Err(CentralError::SchemaMissing(why).into())
             }
             CentralError::Refused(why) | CentralError::SchemaMissing(why) => {
-                division.tally(table).given_up = Some(why);
+                division.tally(table).given_up = Some(why.to_string());
                 Ok(Vec::new())
             }
             CentralError::Reject(rejection) if part.len() == 1 => {

@@ -48,7 +48,7 @@ impl LinkReporter {
         let blocked = blocked_kinds(held, tables);
         let session_fault = held.fault(TargetTable::Sessions);
         match session_fault {
-            Some(why) => self.lost(&CentralError::Refused(format!(
+            Some(why) => self.lost(&CentralError::refused(format!(
                 "central takes no sessions: {why}; nothing is parked, all of them wait and are tried again"
             ))),
             None => self.connected(),

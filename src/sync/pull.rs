@@ -98,7 +98,11 @@ impl<R: Replica, C: Central> Driver<R, C> {
             return Ok(());
         }
         match self.central.share_limits(&limits).await {
-            Err(CentralError::Reject(why)) => tracing::warn!("central does not accept rate limits: {}", why.message),
+            Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
+                tracing::warn!(%error, "central does not accept rate limits; everything else is shared");
+            }
+            // They are offered again with the next list of hosts.
+            Err(CentralError::Locked(_)) => return Ok(()),
             shared => shared?,
         }
         self.pulling.shared_limits = Some(limits);

@@ -1,6 +1,7 @@
 //! The checks after each step, and at the end.
 
 use super::*;
+use crate::domain::SessionWork;
 use crate::simulation::model::{ExpectedSession, WRITTEN};
 use crate::store::{Parked, ParkedRecord};
 use crate::sync::fake_central::FakeRow;
@@ -105,6 +106,7 @@ impl World {
                     let what = format!("host {} has {row:?} as {mirrored:?}", host.index);
                     return Err(Violation { guarantee: "mirror", what });
                 }
+                self.compare_work(host, &row.instance_id).map_err(|what| Violation { guarantee: "mirror", what })?;
             }
         }
         Ok(())
@@ -195,7 +197,17 @@ impl World {
         if !expected.fits(&has) {
             return Err(violation("G2", expected, &format!("is in central as {row:?}")));
         }
-        Ok(())
+        self.compare_work(host, &session.instance_id).map_err(|what| violation("G2", expected, &what))
+    }
+
+    /// Central has the work of a session as this host has it. Its time is not compared: central cuts times of its future.
+    fn compare_work(&self, host: &SimHost, id: &InstanceId) -> Result<(), String> {
+        let Some(daemon) = &host.daemon else { return Ok(()) };
+        let of =
+            |work: Option<SessionWork>| work.map(|work| SessionWork { recorded_at: Timestamp::from_micros(0), ..work });
+        let here = of(daemon.replica.hand.lock().unwrap().work(id));
+        let there = of(self.network.central.work(id.as_str()));
+        if here == there { Ok(()) } else { Err(format!("host {} has {here:?} of {id}, central {there:?}", host.index)) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::central::foreign_session;
 use super::*;
+use crate::domain::activity::{ActivityEvent, ActivitySource, ActivityState, Actor};
 use crate::simulation::command::Command;
 
 impl World {
@@ -42,10 +43,29 @@ impl World {
         let Some((key, id)) = self.any_session(host) else { return };
         let context_percent = Some(self.below(101) as u8);
         let current_epic = (self.below(3) == 0).then(|| self.epic());
-        self.submit(
-            host,
-            Command::Heartbeat { key, id, beat: Heartbeat { context_percent, current_epic, ..Heartbeat::default() } },
-        );
+        let activity = (self.below(4) == 0).then(|| self.activity(host));
+        let beat = Heartbeat { context_percent, current_epic, activity };
+        self.submit(host, Command::Heartbeat { key, id, beat });
+    }
+
+    fn activity(&mut self, host: usize) -> ActivityEvent {
+        let states = [ActivityState::Working, ActivityState::Idle, ActivityState::Failed];
+        ActivityEvent {
+            state: states[self.below(3) as usize],
+            waiting_for: None,
+            detail: None,
+            at: self.hosts[host].now(),
+            source: ActivitySource::Api,
+            actor: Actor::Main,
+            in_background: false,
+            permission: None,
+        }
+    }
+
+    pub(super) fn work(&mut self, host: usize) {
+        let Some((_, id)) = self.any_session(host) else { return };
+        self.drawn += 1;
+        self.submit(host, Command::Work { id, number: self.drawn });
     }
 
     pub(super) fn append(&mut self, host: usize) {
@@ -179,12 +199,18 @@ impl World {
         let expected = match error {
             // A pruned session remains as a mirrored, closed one.
             StoreError::Closed(_) => {
-                matches!(command, Command::Heartbeat { .. })
+                matches!(command, Command::Heartbeat { .. } | Command::Work { .. })
                     || (self.model.pruned[host].is_some() && matches!(command, Command::Append { .. }))
             }
             StoreError::NotFound(_) | StoreError::Elsewhere { .. } => {
                 self.model.pruned[host].is_some()
-                    && matches!(command, Command::Heartbeat { .. } | Command::Close { .. } | Command::Append { .. })
+                    && matches!(
+                        command,
+                        Command::Heartbeat { .. }
+                            | Command::Close { .. }
+                            | Command::Append { .. }
+                            | Command::Work { .. }
+                    )
             }
             // The disk is full, or the commit failed.
             StoreError::Full(_) | StoreError::Bug(_) | StoreError::Io(_) => true,

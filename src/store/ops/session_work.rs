@@ -125,7 +125,7 @@ pub(in crate::store) fn record(op: &Op<'_>, id: &str, update: &WorkUpdate) -> Re
         sessions::save(op, &mut record)?;
     }
     let work = session_work::shared(op.db, &record.session.instance_id)?;
-    work.map(|(work, _)| work).ok_or_else(|| StoreError::Bug(format!("the work of {id} was not stored")))
+    work.map(|(work, _)| work).ok_or_else(|| StoreError::Bug(format!("the work of {id} was not stored").into()))
 }
 
 /// How the session's agent runs.

@@ -13,7 +13,7 @@ use crate::store::sqlite::connection::{DatabaseFiles, Durability, Options};
 pub fn examine(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
     let files = DatabaseFiles::new(dir, Options { durability: Durability::Full, max_size: u64::MAX });
     // A folder that may not be looked into is no folder without a store.
-    if !files.database().try_exists().map_err(|error| StoreError::Io(error.to_string()))? {
+    if !files.database().try_exists().map_err(StoreError::of_file)? {
         return Ok(None);
     }
     findings(&files).map(Some).map_err(|error| files.name_holder(error))

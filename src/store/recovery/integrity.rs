@@ -35,7 +35,7 @@ impl Check {
     pub(in crate::store) fn run(&self, connection: &Connection) -> Result<(), StoreError> {
         match self.findings(connection, 1)?.pop() {
             None => Ok(()),
-            Some(damage) => Err(StoreError::Damaged(damage)),
+            Some(damage) => Err(StoreError::Damaged(damage.into())),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::domain::Reason;
 use crate::platform::lock_holder;
 use crate::store::error::{OpenError, StoreError};
 
@@ -96,7 +97,7 @@ impl DatabaseFiles {
     pub(in crate::store) fn fold_log(&self, mode: &str) -> Result<(), StoreError> {
         let connection = self.connect(&self.database()).map_err(|error| match error {
             OpenError::Store(error) => error,
-            other => StoreError::Io(other.to_string()),
+            other => StoreError::Io(Reason::from(other.to_string()).caused_by(other)),
         })?;
         connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
+use crate::domain::Reason;
 use crate::store::error::StoreError;
 use crate::store::sqlite::connection::DatabaseFiles;
 
@@ -76,7 +77,9 @@ impl Readers {
             drop(pass);
             result.map_err(|error| readers.files.name_holder(error))
         });
-        blocking.await.unwrap_or_else(|error| Err(StoreError::Bug(format!("a reader failed: {error}"))))
+        blocking.await.unwrap_or_else(|error| {
+            Err(StoreError::Bug(Reason::from(format!("a reader failed: {error}")).caused_by(error)))
+        })
     }
 
     /// Lets go of all idle connections: the database under them has been replaced.

@@ -265,11 +265,15 @@ mod tests {
         import(&store, changed, at(60)).await;
         import(&store, ends(9), at(60)).await;
         assert_eq!(store.mirror_position(at(61)).await.unwrap(), 9, "the position advanced with the last, empty page");
-        let (announced, commits) = (*store.changes().newest().borrow(), *store.commits().borrow());
+        // Changes are announced after the answer to who made them.
+        store.changes().newest().wait_for(|announced| *announced == 5).await.unwrap();
+        let other = rusqlite::Connection::open(dir.path().join("sessiond.db")).unwrap();
+        let commits = || other.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).unwrap();
+        let before = commits();
         let quiet = import_since(&store, 9, ends(12), at(75)).await;
         assert_eq!(quiet, PageResult::default());
         assert_eq!(store.mirror_position(at(76)).await.unwrap(), 12);
-        assert_eq!((*store.changes().newest().borrow(), *store.commits().borrow()), (announced, commits));
+        assert_eq!((*store.changes().newest().borrow(), commits()), (5, before));
         shut((store, writer));
     }
 }

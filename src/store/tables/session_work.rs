@@ -5,8 +5,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::activity::ActivityTracker;
+use crate::domain::agent::AgentKind;
 use crate::domain::work::WorkSnapshot;
-use crate::domain::{InstanceId, SessionWork, Timestamp, WorkSummary};
+use crate::domain::{InstanceId, Reason, SessionWork, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 
 /// The work of one of this host's sessions.
@@ -48,7 +49,7 @@ fn parsed<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Bug(error.to_string()))
+    serde_json::to_string(value).map_err(|error| StoreError::Bug(Reason::from(error.to_string()).caused_by(error)))
 }
 
 /// Writes only when the newest event happened.
@@ -81,20 +82,26 @@ pub(in crate::store) fn save(
         own.recorded_at.map_or(0, Timestamp::micros),
         own.version,
     ])?;
-    save_place(db, id, &own.summary)?;
+    save_in_session(db, id, &own.summary)?;
     if snapshot_changed || own.version == 1 {
         save_snapshot(db, id, &own.snapshot)?;
     }
     Ok(())
 }
 
-/// The session's row has the place too, in columns whose indexes hold active sessions alone.
-fn save_place(db: &Connection, id: &InstanceId, work: &WorkSummary) -> Result<(), StoreError> {
+/// The session's row has the place and the kind too, by which active sessions are found.
+fn save_in_session(db: &Connection, id: &InstanceId, work: &WorkSummary) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE sessions SET worktree = ?2, repository = ?3, branch = ?4 WHERE instance_id = ?1 \
-             AND (worktree IS NOT ?2 OR repository IS NOT ?3 OR branch IS NOT ?4)",
+        "UPDATE sessions SET worktree = ?2, repository = ?3, branch = ?4, kind = ?5 WHERE instance_id = ?1 \
+             AND (worktree IS NOT ?2 OR repository IS NOT ?3 OR branch IS NOT ?4 OR kind IS NOT ?5)",
     )?
-    .execute(params![id.as_str(), work.worktree, work.repository, work.branch])?;
+    .execute(params![
+        id.as_str(),
+        work.worktree,
+        work.repository,
+        work.branch,
+        work.kind.map(AgentKind::as_str)
+    ])?;
     Ok(())
 }
 
@@ -151,7 +158,7 @@ pub(in crate::store) fn upsert_mirrored(db: &Connection, work: &SessionWork) -> 
         .execute(params![work.instance_id.as_str(), json(&work.summary())?, work.recorded_at.micros()])?;
     if written > 0 {
         save_snapshot(db, &work.instance_id, &work.snapshot)?;
-        save_place(db, &work.instance_id, &work.summary())?;
+        save_in_session(db, &work.instance_id, &work.summary())?;
         // The change feed follows the table of sessions.
         db.prepare_cached("UPDATE sessions SET mirror_generation = mirror_generation WHERE instance_id = ?1")?
             .execute([work.instance_id.as_str()])?;

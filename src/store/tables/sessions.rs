@@ -43,7 +43,7 @@ pub(in crate::store) fn free_id(op: &Op<'_>, project: &Project, kind: InstanceTy
             return Ok(id);
         }
     }
-    Err(StoreError::Bug(format!("none of {ID_ATTEMPTS} random ids was free")))
+    Err(StoreError::Bug(format!("none of {ID_ATTEMPTS} random ids was free").into()))
 }
 
 /// The sessions whose processes are to be watched.

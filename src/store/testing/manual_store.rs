@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::{InstanceId, Session};
+use crate::domain::{InstanceId, Session, SessionWork};
 use crate::store::error::StoreError;
 use crate::store::ops::machines;
 use crate::store::recovery::integrity::Check;
@@ -22,8 +22,8 @@ use crate::store::sync_state::parked::{Parked, Unpark};
 use crate::store::sync_state::{outbox, parked};
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
-use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
+use crate::store::tables::{session_work, sessions};
 
 /// A database in memory that outlives its connections, as a file would.
 pub(crate) struct Disk {
@@ -132,6 +132,11 @@ impl ManualStore {
     pub(crate) fn mirrored(&self, id: &str) -> Option<Session> {
         let record = sessions::exactly(&self.connection, id).unwrap();
         record.filter(|record| record.mirrored).map(|record| record.session)
+    }
+
+    /// What any session does and works on.
+    pub(crate) fn work(&self, id: &InstanceId) -> Option<SessionWork> {
+        session_work::shared(&self.connection, id).unwrap().map(|(work, _)| work)
     }
 
     /// A user whose usage is not what their rows are counted to.

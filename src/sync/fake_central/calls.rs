@@ -87,7 +87,7 @@ pub(super) fn push(
     }
     let about = batch.sessions.iter().map(|s| &s.instance_id).chain(batch.records.iter().map(|r| &r.instance_id));
     if let Some(id) = about.into_iter().find(|id| state.locked.contains(id.as_str())) {
-        return Err(CentralError::Locked(format!("the row of {id} is locked (55P03)")));
+        return Err(CentralError::locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
     let Tables { sessions, times, history, work, .. } = &mut state.tables;

@@ -52,9 +52,9 @@ impl FakeHistory {
             match self.tables.state(record.kind) {
                 TableState::Usable => {}
                 TableState::Absent => {
-                    return Err(CentralError::SchemaMissing(format!("no {} (42P01)", record.kind.table())));
+                    return Err(CentralError::schema_missing(format!("no {} (42P01)", record.kind.table())));
                 }
-                _ => return Err(CentralError::Refused(format!("no right on {} (42501)", record.kind.table()))),
+                _ => return Err(CentralError::refused(format!("no right on {} (42501)", record.kind.table()))),
             }
             if !self.ids(record.kind).contains(&record.record_id) {
                 let at = record.at.min(now);

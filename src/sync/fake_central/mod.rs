@@ -192,6 +192,11 @@ impl FakeCentral {
         self.lock().tables.history.of(id)
     }
 
+    /// What a session does and works on.
+    pub fn work(&self, id: &str) -> Option<SessionWork> {
+        self.lock().tables.work.get(id).cloned()
+    }
+
     /// Reads or changes the records as another client or an operator would.
     pub fn with_history<T>(&self, change: impl FnOnce(&mut FakeHistory) -> T) -> T {
         change(&mut self.lock().tables.history)

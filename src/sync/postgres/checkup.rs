@@ -63,7 +63,7 @@ pub async fn checkup(options: &PostgresOptions, clock: &Clock) -> Vec<Finding> {
         Ok(Ok(())) => {}
         Ok(Err(error)) => findings.push(Finding::wrong(
             "central.schema",
-            classify(&error, &place).to_string(),
+            classify(error, &place).to_string(),
             "nothing is lost meanwhile",
         )),
         Err(_) => findings.push(Finding::wrong(

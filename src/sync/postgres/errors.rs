@@ -16,21 +16,25 @@ enum ErrorClass {
     Reject,
 }
 
-/// Classifies an error of the central at `place`.
-pub(super) fn classify(error: &sqlx::Error, place: &str) -> CentralError {
+/// Classifies an error of the central at `place`, which becomes the source.
+pub(super) fn classify(error: sqlx::Error, place: &str) -> CentralError {
+    described(&error, place).caused_by(error)
+}
+
+fn described(error: &sqlx::Error, place: &str) -> CentralError {
     match error {
         sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
             Some(error) => of_server(error, place),
-            None => CentralError::Retry(one_line(&format!("central {place}: {error}"))),
+            None => CentralError::retry(one_line(&format!("central {place}: {error}"))),
         },
         sqlx::Error::Io(error) => of_transport(error, place),
-        sqlx::Error::Tls(why) => CentralError::Refused(one_line(&format!(
+        sqlx::Error::Tls(why) => CentralError::refused(one_line(&format!(
             "no TLS with central {place}: {why}; check sslmode and sslrootcert"
         ))),
         sqlx::Error::Configuration(why) => {
-            CentralError::Refused(one_line(&format!("central {place}: {why}; check central.url")))
+            CentralError::refused(one_line(&format!("central {place}: {why}; check central.url")))
         }
-        other => CentralError::Retry(one_line(&format!("central {place}: {other}"))),
+        other => CentralError::retry(one_line(&format!("central {place}: {other}"))),
     }
 }
 
@@ -40,15 +44,15 @@ fn of_server(error: &PgDatabaseError, place: &str) -> CentralError {
     let kind = if is_about_this_row(code, error.routine()) { ErrorClass::Reject } else { kind(code) };
     match kind {
         ErrorClass::Retry => {
-            CentralError::Retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code))))
+            CentralError::retry(one_line(&format!("central {place}: {message} ({code}); {}", advice(code))))
         }
-        ErrorClass::Locked => CentralError::Locked(one_line(&format!(
+        ErrorClass::Locked => CentralError::locked(one_line(&format!(
             "central {place}: {message} ({code}): another transaction holds a lock; {BY_ITSELF}"
         ))),
         ErrorClass::Refused => {
-            CentralError::Refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
+            CentralError::refused(one_line(&format!("central {place}: {message} ({code}); {}", remedy(code))))
         }
-        ErrorClass::SchemaMissing => CentralError::SchemaMissing(one_line(&format!(
+        ErrorClass::SchemaMissing => CentralError::schema_missing(one_line(&format!(
             "central {place}: {message} ({code}); run `sessiond migrate`"
         ))),
         ErrorClass::Reject => {
@@ -124,7 +128,7 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
         } else {
             "check sslmode and sslrootcert in central.url"
         };
-        return CentralError::Refused(one_line(&format!("no TLS with central {place}: {text}; {advice}")));
+        return CentralError::refused(one_line(&format!("no TLS with central {place}: {text}; {advice}")));
     }
     let broke = matches!(
         error.kind(),
@@ -133,7 +137,7 @@ fn of_transport(error: &io::Error, place: &str) -> CentralError {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
     );
-    CentralError::Retry(one_line(&if broke {
+    CentralError::retry(one_line(&if broke {
         format!("central {place}: the connection broke ({text}); {BY_ITSELF}")
     } else {
         format!("central {place} cannot be reached: {text}; {BY_ITSELF}, if host and port are right")
@@ -148,7 +152,7 @@ pub(super) fn one_line(text: &str) -> String {
 /// A lock on this host's row of `sessiond_hosts` stops every push, so it is not handled as a lock on one row.
 pub(super) fn own_row_locked(error: CentralError) -> CentralError {
     match error {
-        CentralError::Locked(why) => CentralError::Retry(format!(
+        CentralError::Locked(why) => CentralError::retry(format!(
             "another transaction in central holds a lock on this host's row in sessiond_hosts, without which nothing \
              can be pushed: end that transaction (pg_locks, pg_stat_activity); {why}"
         )),

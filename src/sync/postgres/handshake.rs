@@ -32,7 +32,7 @@ pub(super) async fn handshake(
             link.begin().await?;
             register(link, host).await.map_err(|error| match error {
                 CentralError::Reject(why) => {
-                    CentralError::Retry(format!("central does not enter this host: {}", why.message))
+                    CentralError::retry(format!("central does not enter this host: {}", why.message))
                 }
                 other => other,
             })
@@ -96,14 +96,15 @@ async fn timeline(link: &mut Link) -> Result<String, CentralError> {
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {
     match link.rows(sqlx::query(sql::SCHEMA_CHECK)).await?.first() {
         Some(row) if column(row, 0)? => Ok(()),
-        _ => Err(CentralError::SchemaMissing(
-            "central has no tables for sessiond, or old ones; run `sessiond migrate`".into(),
-        )),
+        _ => {
+            Err(CentralError::schema_missing("central has no tables for sessiond, or old ones; run `sessiond migrate`"))
+        }
     }
 }
 
 fn name(row: &PgRow) -> Result<MachineName, CentralError> {
-    MachineName::parse(column(row, 0)?).map_err(|error| CentralError::Retry(format!("central: {error}")))
+    MachineName::parse(column(row, 0)?)
+        .map_err(|error| CentralError::retry(format!("central: {error}")).caused_by(error))
 }
 
 /// A row of `sessiond_hosts`.

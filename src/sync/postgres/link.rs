@@ -140,8 +140,8 @@ impl Link {
         answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
     ) -> Result<T, CentralError> {
         match answer {
-            Ok(answer) => answer.map_err(|error| classify(&error, &self.place)),
-            Err(_) => Err(CentralError::Retry(format!(
+            Ok(answer) => answer.map_err(|error| classify(error, &self.place)),
+            Err(_) => Err(CentralError::retry(format!(
                 "central {} did not answer within {}; {BY_ITSELF}",
                 self.place,
                 humantime::format_duration(Duration::from_millis(
@@ -172,5 +172,6 @@ pub(super) fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<T, CentralEr
 where
     T: Decode<'r, Postgres> + Type<Postgres>,
 {
-    row.try_get(index).map_err(|error| CentralError::Retry(format!("central's answer is not understood: {error}")))
+    row.try_get(index)
+        .map_err(|error| CentralError::retry(format!("central's answer is not understood: {error}")).caused_by(error))
 }

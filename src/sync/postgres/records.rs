@@ -131,7 +131,7 @@ const ATTEMPTS: usize = 4;
 async fn lock_table(link: &mut Link, table: &str) -> Result<(), CentralError> {
     let may = link.rows(sqlx::query(sql::MAY_LOCK_TABLE).bind(table)).await?;
     if !may.first().map_or(Ok(false), |row| column(row, 0))? {
-        return Err(CentralError::Retry(format!("others add to central's {table} all the time; {BY_ITSELF}")));
+        return Err(CentralError::retry(format!("others add to central's {table} all the time; {BY_ITSELF}")));
     }
     link.rows(sqlx::query(AssertSqlSafe(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")))).await.map(|_| ())
 }

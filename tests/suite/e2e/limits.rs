@@ -248,3 +248,26 @@ fn central_without_the_table_takes_everything_else_and_gets_the_limits_after_mig
     });
     assert!(odin4.status()["central"]["outdated"].is_null());
 }
+
+#[test]
+fn central_that_rejects_limits_takes_everything_else() {
+    let server = Server::start(&[]);
+    server.create("central");
+    let url = server.url("central");
+    let odin4 = host("odin4", &url);
+    odin4.ok(&["migrate", "--central-url", &url]);
+    server.psql("central", "ALTER TABLE sessiond_limits ADD CONSTRAINT none CHECK (limits = '[]')");
+    let odin4 = odin4.started();
+    let agent = Agent::new(&repository(&odin4, "odin"), "u-1");
+    draw(&odin4, &agent, &json!({"five_hour": {"used_percentage": 41, "resets_at": seconds_from_now(60)}}));
+    await_used(&odin4, &["odin4 five_hour 41.0"]);
+    eventually("it was offered", SOON, || odin4.log().contains("does not accept rate limits").then_some(()));
+    odin4.ok(&["register", "--project", "odin", "--id-only"]);
+    odin4.ok(&["sync", "--wait", "--timeout", "20"]);
+    assert_eq!(odin4.status()["central"]["state"], "connected");
+    server.psql("central", "ALTER TABLE sessiond_limits DROP CONSTRAINT none");
+    draw(&odin4, &agent, &json!({"five_hour": {"used_percentage": 42, "resets_at": seconds_from_now(60)}}));
+    eventually("central has the next", SOON, || {
+        server.psql("central", "SELECT limits FROM sessiond_limits").contains("42").then_some(())
+    });
+}

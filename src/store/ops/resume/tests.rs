@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::*;
-use crate::domain::{InstanceType, MachineName, Registration, Session, Timestamp};
+use crate::domain::agent::AgentKind;
+use crate::domain::work::WorkSnapshot;
+use crate::domain::{InstanceType, MachineName, Registration, Session, SessionWork, Timestamp};
 use crate::store::{Caller, ColumnChanges, IdSource, OpContext};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
@@ -278,6 +280,30 @@ fn adopting_a_session_offers_only_changed_columns() {
         ..from.session
     };
     assert_eq!(session.session, expected, "context, epic, folder and transcript stay");
+}
+
+#[test]
+fn a_headless_session_elsewhere_is_no_candidate_of_a_bare_resume() {
+    let db = database();
+    let mirrored = |hash: &str, silent_for| Row { mirrored: true, machine: "there", ..row(hash, silent_for) };
+    let rows = [mirrored("8f4a2b", 500), mirrored("8f4a2c", 900)];
+    for row in &rows {
+        row.insert(&db);
+    }
+    let headless = SessionWork {
+        instance_id: InstanceId::parse(&rows[0].id()).unwrap(),
+        activity: None,
+        activity_ended: false,
+        kind: Some(AgentKind::Headless),
+        agent: None,
+        snapshot: WorkSnapshot::default(),
+        recorded_at: NOW,
+    };
+    crate::store::tables::session_work::upsert_mirrored(&db, &headless).unwrap();
+    let Resumption::Done(resumed) = try_resume(&db, None, None, false) else { panic!("one can be resumed") };
+    assert_eq!(resumed.from.session.instance_id.as_str(), rows[1].id());
+    let Resumption::Done(resumed) = try_resume(&db, Some("8f4a2b"), None, false) else { panic!("by its name it can") };
+    assert_eq!(resumed.from.session.instance_id.as_str(), rows[0].id());
 }
 
 #[test]

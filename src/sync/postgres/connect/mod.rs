@@ -120,10 +120,12 @@ impl PostgresOptions {
 
     /// The settings of one server. Files are read each time, because passwords change while the daemon runs.
     fn server(&self, url: &Url) -> Result<ServerSettings, CentralError> {
-        let server = ServerSettings::of(url).map_err(|error| CentralError::Refused(error.to_string()))?;
+        let server =
+            ServerSettings::of(url).map_err(|error| CentralError::refused(error.to_string()).caused_by(error))?;
         let Some(file) = &self.password_file else { return Ok(server) };
         let text = std::fs::read_to_string(file).map_err(|error| {
-            CentralError::Refused(format!("central.password_file {} cannot be read: {error}", file.display()))
+            CentralError::refused(format!("central.password_file {} cannot be read: {error}", file.display()))
+                .caused_by(error)
         })?;
         Ok(ServerSettings { login: server.login.password(text.trim_end_matches(['\r', '\n'])), ..server })
     }
@@ -151,12 +153,12 @@ impl PostgresOptions {
         match timeout(self.connect_timeout, attempt).await {
             Ok(Ok((connection, login, None))) => Ok(Connected { connection, place, login }),
             Ok(Ok((.., Some(read_only)))) => Err(read_only),
-            Ok(Err(error)) => Err(match classify(&error, &place) {
+            Ok(Err(error)) => Err(match classify(error, &place) {
                 // No data was sent yet, so none can be at fault.
-                CentralError::Reject(rejection) => CentralError::Refused(rejection.message),
+                CentralError::Reject(rejection) => CentralError::refused(rejection.message),
                 other => other,
             }),
-            Err(_) => Err(CentralError::Retry(format!(
+            Err(_) => Err(CentralError::retry(format!(
                 "central {place} did not complete the login within {}; {BY_ITSELF}",
                 humantime::format_duration(self.connect_timeout)
             ))),
@@ -172,7 +174,7 @@ async fn read_only(
 ) -> Result<Option<CentralError>, sqlx::Error> {
     let row = sqlx::raw_sql(IS_READ_ONLY).fetch_one(connection).await?;
     if row.try_get(0)? {
-        return Ok((hosts > 1).then(|| CentralError::Retry(format!("central {place} is read-only: it is a standby"))));
+        return Ok((hosts > 1).then(|| CentralError::retry(format!("central {place} is read-only: it is a standby"))));
     }
     let Some(source) = row.try_get::<Option<String>, _>(1)? else { return Ok(None) };
     let (database, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
@@ -184,7 +186,7 @@ async fn read_only(
         "client" => "remove it from central.url".into(),
         _ => "ALTER SYSTEM RESET default_transaction_read_only, then SELECT pg_reload_conf()".into(),
     };
-    Ok(Some(CentralError::Refused(one_line(&format!(
+    Ok(Some(CentralError::refused(one_line(&format!(
         "central {place} is read-only: default_transaction_read_only is on (set by: {source}); to allow changes again: \
          {reset}"
     )))))
@@ -198,7 +200,7 @@ fn all_of(mut errors: Vec<CentralError>) -> CentralError {
     let refused = errors.iter().all(|error| matches!(error, CentralError::Refused(_)));
     let each = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let all = format!("none of the {} hosts of central can be written to: {each}", errors.len());
-    if refused { CentralError::Refused(all) } else { CentralError::Retry(all) }
+    if refused { CentralError::refused(all) } else { CentralError::retry(all) }
 }
 
 impl fmt::Debug for PostgresOptions {

@@ -153,7 +153,7 @@ impl MigrateFailure {
                         let why = format!("central {place}: {} ({}){about}", error.message(), error.code());
                         MigrateError::Central(CentralError::Reject(Rejection::without_code(one_line(&why))))
                     }
-                    None => MigrateError::Central(classify(&error, place)),
+                    None => MigrateError::Central(classify(error, place)),
                 }
             }
             Self::Migrate(error) => error,
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn verb_does_not_promise_another_attempt() {
-        let message = |text: String| MigrateError::from(CentralError::Retry(text)).to_string();
+        let message = |text: String| MigrateError::from(CentralError::retry(text)).to_string();
         assert_eq!(message(format!("central a broke (x); {BY_ITSELF}")), "central a broke (x)");
         assert_eq!(
             message(format!("central a cannot be reached: x; {BY_ITSELF}, if host and port are right")),
