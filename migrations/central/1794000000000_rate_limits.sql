@@ -2,7 +2,7 @@
 -- `sessiond migrate`, after the files before it.
 
 CREATE TABLE IF NOT EXISTS sessiond_limits (
-    host_id    UUID        PRIMARY KEY REFERENCES sessiond_hosts (host_id) ON DELETE CASCADE,
+    host_id    UUID        PRIMARY KEY REFERENCES sessiond_hosts (host_id) ON UPDATE CASCADE ON DELETE CASCADE,
     -- An array with an object for each window: uid, account, window, used_percent, resets_at, observed_at.
     limits     JSONB       NOT NULL,
     changed_at TIMESTAMPTZ NOT NULL DEFAULT now()
