@@ -24,7 +24,7 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     let server = central(&["central", "copied"], &[]);
     let proxy = Proxy::to_socket(&server.socket());
     for _ in 0..3 {
-        server.psql("central", "TRUNCATE supervisor_sessions, sessiond_hosts; CHECKPOINT");
+        server.psql("central", "TRUNCATE supervisor_sessions, sessiond_hosts CASCADE; CHECKPOINT");
         let mut host = Host::new("replaying");
         let ids = fixtures::register(&host.state_dir(), "replaying", rows);
         new.push(rows as f64 / pushed(&mut host, &server.url("central")));
@@ -86,7 +86,7 @@ fn copy(server: &Server) -> f64 {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let rows = server.psql("central", &format!("COPY (SELECT {COLUMNS} FROM supervisor_sessions) TO STDOUT"));
     std::fs::write(&file, rows + "\n").expect("it can be written");
-    server.psql("copied", "TRUNCATE supervisor_sessions; CHECKPOINT");
+    server.psql("copied", "TRUNCATE supervisor_sessions CASCADE; CHECKPOINT");
     let mut psql = Command::new(binary("psql"));
     psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "copied", "-h"]).arg(server.folder());
     psql.args(["-p", &server.port().to_string(), "-c", &format!("COPY supervisor_sessions ({COLUMNS}) FROM STDIN")]);

@@ -99,7 +99,7 @@ pub(super) enum Verb {
     Exec(ExecArgs),
     /// Report this user's running agents to the system's daemon, which cannot read home folders
     Discover(DiscoverArgs),
-    /// Report an event of Claude Code, whose hooks run this with JSON on stdin
+    /// Report an event of an agent, whose hooks run this with JSON on stdin
     Hook(HookArgs),
     /// Serve tools for agents (MCP) on stdin and stdout
     Mcp,

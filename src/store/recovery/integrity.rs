@@ -22,8 +22,8 @@ pub(in crate::store) enum Check {
     Nothing,
     /// Every page. What is sound so far takes writes without losing any.
     Structure,
-    /// Also whether the indexes have what their tables have, without which rows are not found: it takes several
-    /// times as long.
+    /// Every page, and whether each index has an entry for each row of its table: a row without one is not found. Takes
+    /// several times as long.
     Everything,
     /// A table and its indexes.
     Table(String),
