@@ -69,25 +69,10 @@ pub enum HookEvent {
 impl HookEvent {
     /// Those for which a hook is installed. What the others say follows from these, except for WorktreeCreate and
     /// WorktreeRemove: a hook of them replaces what Claude Code itself does.
-    pub const INSTALLED: [Self; 17] = [
-        Self::SessionStart,
-        Self::UserPromptSubmit,
-        Self::PreToolUse,
-        Self::PermissionRequest,
-        Self::PostToolUse,
-        Self::PostToolUseFailure,
-        Self::Elicitation,
-        Self::Stop,
-        Self::StopFailure,
-        Self::Notification,
-        Self::PreCompact,
-        Self::PostCompact,
-        Self::SessionEnd,
-        Self::SubagentStop,
-        Self::TaskCreated,
-        Self::TaskCompleted,
-        Self::CwdChanged,
-    ];
+    pub const INSTALLED: [Self; 17] = match Self::ALL.first_chunk() {
+        Some(installed) => *installed,
+        None => unreachable!(),
+    };
 
     /// All of them; the installed ones first, in their order.
     pub const ALL: [Self; 22] = [

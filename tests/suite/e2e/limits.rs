@@ -14,12 +14,7 @@ use testkit::postgres::{Server, Stop};
 const SOON: Duration = Duration::from_secs(20);
 
 fn host(machine: &str, url: &str) -> Host {
-    let host = Host::new(machine);
-    host.configure(&format!(
-        "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"1s\"\nconnect_timeout = \"2s\"\n\
-         statement_timeout = \"2s\"\n"
-    ));
-    host
+    super::host_in_a_hurry(machine, url, "1s")
 }
 
 /// Draws the status line with these limits.

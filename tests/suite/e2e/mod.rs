@@ -16,3 +16,15 @@ mod readme;
 mod records;
 mod retries;
 mod work;
+
+use testkit::daemon::Host;
+
+/// A host that sends heartbeats each second and gives up on central soon.
+fn host_in_a_hurry(machine: &str, url: &str, pull_interval: &str) -> Host {
+    let host = Host::new(machine);
+    host.configure(&format!(
+        "[central]\nurl = \"{url}\"\nheartbeat_interval = \"1s\"\npull_interval = \"{pull_interval}\"\n\
+         connect_timeout = \"2s\"\nstatement_timeout = \"2s\"\n"
+    ));
+    host
+}
