@@ -225,7 +225,7 @@ pub(crate) fn heartbeat(
     }
     if !session.conflicts_with.is_empty() {
         let others = session.conflicts_with.join(", ");
-        out.print_note(&format!("sessiond: also at work here: {others}; `sessiond conflicts` says where they meet"));
+        out.print_note(&format!("sessiond: also at work here: {others}; `sessiond conflicts` says what they share"));
     }
     let epic = session.current_epic.as_deref().map_or("no epic".to_owned(), |epic| format!("epic {epic}"));
     out.print_line(&format!(
