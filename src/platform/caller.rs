@@ -56,6 +56,10 @@ fn shares_our_namespaces(_peer: &PeerCredentials) -> bool {
     true
 }
 
+/// The process with `pid`.
+///
+/// # Errors
+/// The process does not exist, or is not visible to this process.
 #[cfg(not(target_os = "linux"))]
 pub fn resolve_pid(_peer: &PeerCredentials, pid: i32) -> Result<Process, PidError> {
     // The system shows the processes of other users only to root.
@@ -63,6 +67,7 @@ pub fn resolve_pid(_peer: &PeerCredentials, pid: i32) -> Result<Process, PidErro
     Ok(Process { pid, started })
 }
 
+/// The process with `pid` that began at `started`; whose it is cannot be seen.
 #[cfg(not(target_os = "linux"))]
 pub fn process_of_user(_uid: u32, pid: i32, started: i64) -> Option<Process> {
     Some(Process { pid, started })
