@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod agent;
+pub mod attention;
 pub mod backoff;
 pub mod columns;
 pub mod context;

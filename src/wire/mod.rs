@@ -5,6 +5,7 @@
 
 mod activity;
 mod agent;
+mod attention;
 mod doctor;
 mod error;
 mod history;
