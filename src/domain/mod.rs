@@ -20,6 +20,7 @@ pub mod link;
 pub mod machine;
 pub mod mirror;
 pub mod names;
+pub mod notification;
 pub mod overlap;
 pub mod place;
 pub mod process;

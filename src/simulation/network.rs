@@ -377,6 +377,10 @@ impl Central for SimLink {
         self.link.share_limits(limits).await
     }
 
+    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
+        self.link.take_leases(names, length).await
+    }
+
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
         self.link.hosts().await
     }

@@ -237,6 +237,17 @@ pub trait Central: Send {
     /// `Reject` if central does not accept them and the connection is usable.
     fn share_limits(&mut self, limits: &[AccountLimit]) -> impl Future<Output = Result<(), CentralError>> + Send;
 
+    /// Takes these leases, or takes them for longer, for `length` from now by central's clock. Returns those that this host has
+    /// now: a lease that another host has can be taken once its time has passed.
+    ///
+    /// # Errors
+    /// `SchemaMissing` if central has no table for them; the connection is usable.
+    fn take_leases(
+        &mut self,
+        names: &[String],
+        length: Duration,
+    ) -> impl Future<Output = Result<Vec<String>, CentralError>> + Send;
+
     /// The daemons that central knows, without those that were replaced, and the rate limits that they share.
     fn hosts(&mut self) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;
 

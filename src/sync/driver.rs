@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::central::{Central, CentralError, Notification, SweepResult};
 use super::held_rows::HeldRows;
+use super::leases::LeaseRequest;
 use super::ledger::LedgerPosition;
 use super::link_reporter::LinkReporter;
 use super::pull_state::PullState;
@@ -188,6 +189,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
     /// Returns the next notification of central. Never returns if central sends none.
     pub async fn next_notification(&mut self) -> Notification {
         self.central.next_notification().await
+    }
+
+    /// Takes leases for another part of the daemon. A failure is not answered; the next action finds out what it means.
+    pub(super) async fn take_leases(&mut self, request: LeaseRequest) {
+        match self.central.take_leases(&request.names, request.length).await {
+            Ok(taken) => drop(request.reply.send(taken)),
+            Err(error) => tracing::debug!(%error, "leases could not be taken"),
+        }
     }
 
     /// Schedules what a notification asks for.

@@ -8,6 +8,7 @@
 //! | `driver` | performs one action at a time and reports its outcome |
 //! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
 //! | `scheduler` | decides which action is due; pure |
+//! | `leases` | other parts' requests for leases in central |
 //! | `watchdog` | distinguishes a slow or unreachable central from a worker that hangs |
 //! | `replica` | the port to the local store |
 //! | `central` | the port to a central database; `postgres` is its one adapter, `fake_central` a model of it for tests |
@@ -22,6 +23,7 @@ pub mod driver;
 pub mod fake_central;
 mod handshake;
 mod held_rows;
+pub mod leases;
 mod ledger;
 mod link_reporter;
 pub mod postgres;

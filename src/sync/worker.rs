@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::central::Central;
 use super::driver::{Driver, DriverContext};
+use super::leases::LeaseRequests;
 use super::replica::LocalReplica;
 use super::scheduler::{BATCH_ROWS, Scheduler, SyncAction, SyncIntervals, Unsynced};
 use super::watchdog::Watchdog;
@@ -55,6 +56,8 @@ pub struct Worker<S, F> {
     pub link: watch::Sender<LinkStatus>,
     /// Notified to sync now: an operator asked for it, or the network changed.
     pub nudge: Arc<Notify>,
+    /// What other parts ask of central.
+    pub leases: LeaseRequests,
     /// Where deadlines are set.
     pub watchdog: Watchdog,
     /// The time.
@@ -156,6 +159,7 @@ impl<S: Clone, F> Worker<S, F> {
             commits: self.store.commits(),
             identities: self.identity.watch(),
             nudge: self.nudge.clone(),
+            leases: self.leases.clone(),
         }
     }
 
@@ -190,6 +194,7 @@ struct Events<S> {
     commits: watch::Receiver<u64>,
     identities: watch::Receiver<Identity>,
     nudge: Arc<Notify>,
+    leases: LeaseRequests,
 }
 
 impl<S> Events<S> {
@@ -207,6 +212,7 @@ impl<S> Events<S> {
             notification = driver.next_notification(), if scheduler.is_up() => {
                 driver.handle_notification(notification, scheduler);
             }
+            request = self.leases.next(), if scheduler.is_up() => driver.take_leases(request).await,
             () = self.nudge.notified() => {
                 driver.retry_held();
                 scheduler.run_now(driver.tick());

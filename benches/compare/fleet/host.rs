@@ -14,6 +14,7 @@ use sessiond::store::{Durability, Identity, IdentityFile, NewSession, OpContext,
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
+use sessiond::sync::leases;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::watchdog::Watchdog;
@@ -124,6 +125,7 @@ impl FleetHost {
                 central: Postgres::new(options.clone()),
                 counts: counts.clone(),
             },
+            leases: leases::channel().1,
             watchdog: Watchdog::default(),
             link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
             nudge: Arc::new(Notify::new()),
@@ -173,6 +175,10 @@ impl Central for CountingCentral {
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
         self.central.share_limits(limits).await
+    }
+
+    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
+        self.central.take_leases(names, length).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {

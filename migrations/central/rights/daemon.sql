@@ -32,6 +32,8 @@ BEGIN
             -- Who is who, the ledger of what was replayed, and whose turn it is to judge the silent.
             ('sessiond_hosts', 'SELECT, INSERT, UPDATE'),
             ('sessiond_limits', 'SELECT, INSERT, UPDATE'),
+            -- Whose turn it is to notify; what expired is deleted.
+            ('sessiond_leases', 'SELECT, INSERT, UPDATE, DELETE'),
             ('sessiond_sweep', 'SELECT, UPDATE'),
             -- What is recorded of sessions is added, and never changed.
             ('event_store', 'SELECT, INSERT'),

@@ -325,6 +325,32 @@ pub(super) fn share_limits(tables: &mut Tables, me: &RegisteredHost, limits: &[A
     }
 }
 
+pub(super) fn take_leases(
+    state: &mut CentralState,
+    me: &RegisteredHost,
+    names: &[String],
+    length: Duration,
+) -> Result<Vec<String>, CentralError> {
+    let now = (state.clock)();
+    if state.tables.history.tables.leases != TableState::Usable {
+        return Err(CentralError::schema_missing("central has no usable table sessiond_leases"));
+    }
+    let is_registered = state.tables.hosts.get(&me.host_id).is_some_and(|own| !own.retired && own.claim == me.claim);
+    if !is_registered {
+        return Ok(Vec::new());
+    }
+    let leases = &mut state.tables.leases;
+    let mut taken = BTreeSet::new();
+    for name in names {
+        let is_free = leases.get(name).is_none_or(|(host, until)| *host == me.host_id || *until <= now);
+        if is_free {
+            leases.insert(name.clone(), (me.host_id, now.plus(length)));
+            taken.insert(name.clone());
+        }
+    }
+    Ok(taken.into_iter().collect())
+}
+
 pub(super) fn hosts(tables: &Tables) -> Vec<HostSeen> {
     let live = tables.hosts.iter().filter(|(_, host)| !host.retired);
     let limits = |id: &Uuid| match tables.history.tables.limits {

@@ -63,6 +63,8 @@ struct Tables {
     work: BTreeMap<String, SessionWork>,
     /// The rate limits that each host shares.
     limits: BTreeMap<Uuid, Vec<AccountLimit>>,
+    /// Who has each lease, and until when.
+    leases: BTreeMap<String, (Uuid, Timestamp)>,
     /// Which transaction changed the work of a session last, and for which host.
     work_changed: BTreeMap<String, (u64, Option<Uuid>)>,
     tombstones: Vec<(u64, DeletedSession)>,
@@ -455,6 +457,12 @@ impl Central for FakeLink {
             calls::share_limits(&mut state.tables, &me, limits);
             Ok(())
         });
+        self.finish_call(answer)
+    }
+
+    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| calls::take_leases(state, &me, names, length));
         self.finish_call(answer)
     }
 

@@ -23,7 +23,9 @@ const RIGHTS: &str = "\
         ('supervisor_sessions', 'UPDATE'), ('sessiond_hosts', 'SELECT'), ('sessiond_hosts', 'INSERT'), \
         ('sessiond_hosts', 'UPDATE'), ('sessiond_sweep', 'SELECT'), ('sessiond_sweep', 'UPDATE'), \
         ('sessiond_tombstones', 'SELECT'), ('sessiond_history', 'INSERT'), ('sessiond_limits', 'SELECT'), \
-        ('sessiond_limits', 'INSERT'), ('sessiond_limits', 'UPDATE')) AS needed (t, r) \
+        ('sessiond_limits', 'INSERT'), ('sessiond_limits', 'UPDATE'), \
+        ('sessiond_leases', 'SELECT'), ('sessiond_leases', 'INSERT'), ('sessiond_leases', 'UPDATE'), \
+        ('sessiond_leases', 'DELETE')) AS needed (t, r) \
     WHERE to_regclass(t) IS NOT NULL AND NOT has_table_privilege(to_regclass(t), r)";
 
 const NAIVE_COLUMNS: &str = "\

@@ -9,7 +9,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `handshake`, `push`, `records`, `work`, `pull`, `limits`, `sweep`, `listen` | one call of the port each |
+//! | `handshake`, `push`, `records`, `work`, `pull`, `limits`, `leases`, `sweep`, `listen` | one call of the port each |
 //! | `sql` | the statements, each in a file |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
@@ -20,6 +20,7 @@ mod conflict;
 mod connect;
 mod errors;
 mod handshake;
+mod leases;
 mod limits;
 mod link;
 mod listen;
@@ -155,6 +156,12 @@ impl Central for Postgres {
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
         let mut session = self.take()?;
         let result = limits::share(&mut session.link, &session.host, limits).await;
+        self.put_back(session, result).await
+    }
+
+    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
+        let mut session = self.take()?;
+        let result = leases::take(&mut session.link, &session.host, names, length).await;
         self.put_back(session, result).await
     }
 

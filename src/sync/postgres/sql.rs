@@ -35,6 +35,9 @@ pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_
 // Rate limits.
 pub(super) const SHARE_LIMITS: &str = statement(include_str!("sql/share_limits.sql"));
 
+// Leases.
+pub(super) const TAKE_LEASES: &str = statement(include_str!("sql/take_leases.sql"));
+
 // Push: records.
 pub(super) const HISTORY_TABLES: &str = statement(include_str!("sql/history_tables.sql"));
 pub(super) const INSERT_EVENTS: &str = statement(include_str!("sql/insert_events.sql"));

@@ -80,6 +80,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("session_owners", &[SESSION_ID]),
     ("set_stale_after", &[HOST_ID]),
     ("share_limits", &[HOST_ID, &["sessiond_limits_pkey"]]),
+    ("take_leases", &[HOST_ID, &["sessiond_leases_pkey", "sessiond_leases_expires_at"]]),
     ("sweep_sessions", &[SESSION_STATUS, SESSION_ID]),
     ("timeline", &[]),
     ("unlocked_sessions", &[SESSION_ID]),

@@ -11,6 +11,7 @@ use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, World, host, session, whole};
+use super::conformance_leases;
 use super::conformance_limits;
 use super::conformance_records::{self, HistoryWorld};
 use super::conformance_work;
@@ -123,6 +124,7 @@ async fn the_fake_conforms() {
     conformance::all(fake).await;
     conformance_work::all(fake).await;
     conformance_limits::all(fake).await;
+    conformance_leases::all(fake).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ pub fn file(index: usize) -> PathBuf {
         "1793000000000_session_work",
         "1794000000000_rate_limits",
         "1795000000000_agents",
+        "1798000000000_leases",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }

@@ -1,6 +1,7 @@
 //! The fake central and a real one pass the same conformance suite.
 
 mod conformance;
+mod conformance_leases;
 mod conformance_limits;
 mod conformance_records;
 mod conformance_work;

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
+use super::conformance_leases;
 use super::conformance_limits;
 use super::conformance_work;
 use testkit::eventually;
@@ -170,6 +171,7 @@ async fn conforms_under(zone: &str) {
     conformance::all(fresh).await;
     conformance_work::all(fresh).await;
     conformance_limits::all(fresh).await;
+    conformance_leases::all(fresh).await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentit
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
+use sessiond::sync::leases;
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
@@ -60,6 +61,10 @@ impl Central for Buggy {
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
         self.link.share_limits(limits).await
+    }
+
+    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
+        self.link.take_leases(names, length).await
     }
 
     async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
@@ -119,6 +124,7 @@ async fn sync_that_panics_is_reported_and_restarted() {
         random: || u64::MAX / 8,
         shutdown,
         version: "test",
+        leases: leases::channel().1,
         watchdog: sessiond::sync::watchdog::Watchdog::default(),
         is_restarted: false,
     }));

@@ -1,4 +1,4 @@
--- Returns the state of the tables for records, work and rate limits, and their shape where it differs between installations: whether the
+-- Returns the state of the tables for records, work, rate limits and leases, and their shape where it differs between installations: whether the
 -- table is there; which rights this login lacks, including those on sequences of columns whose value the push does not
 -- give; whether its times have no zone; whether events have a lineage, or work an agent; the type of checkpoints; the CHECKs of the types
 -- of events; whether this login may write sessiond_history.
@@ -6,11 +6,12 @@
 -- Index: of the catalog.
 WITH needed (name, given) AS (VALUES
     ('event_store', '{event_id, sequence_num}'::text[]), ('command_log', '{}'),
-    ('checkpoints', '{checkpoint_id, sequence_num}'), ('session_work', '{}'), ('sessiond_limits', '{}')),
+    ('checkpoints', '{checkpoint_id, sequence_num}'), ('session_work', '{}'), ('sessiond_limits', '{}'), ('sessiond_leases', '{}')),
 found AS (SELECT name, given, to_regclass(name) AS oid FROM needed)
 SELECT name, oid IS NOT NULL,
     ARRAY(SELECT format('%s on %s', r, name) FROM unnest(ARRAY['SELECT', 'INSERT'] ||
-            CASE WHEN name IN ('session_work', 'sessiond_limits') THEN ARRAY['UPDATE'] ELSE '{}' END) AS r WHERE oid IS NOT NULL
+            CASE WHEN name IN ('session_work', 'sessiond_limits', 'sessiond_leases') THEN ARRAY['UPDATE'] ELSE '{}' END ||
+            CASE WHEN name = 'sessiond_leases' THEN ARRAY['DELETE'] ELSE '{}' END) AS r WHERE oid IS NOT NULL
         AND NOT has_table_privilege(oid, r) AND NOT has_any_column_privilege(oid, r)) ||
     ARRAY(SELECT DISTINCT format('USAGE on sequence %s', s.oid::regclass) FROM pg_attrdef d
         JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname <> ALL (given)
