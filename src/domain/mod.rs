@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod activity_history;
 pub mod agent;
+pub mod attention;
 pub mod backoff;
 pub mod columns;
 pub mod context;

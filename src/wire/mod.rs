@@ -6,6 +6,7 @@
 mod activity;
 mod activity_history;
 mod agent;
+mod attention;
 mod doctor;
 mod error;
 mod history;

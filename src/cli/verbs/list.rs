@@ -123,7 +123,7 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
 
 /// Whether a session is listed without `--all`: a closed one only if it is asked for, and no prompt that ran by itself.
 fn is_listed(session: &SessionBody, shows_closed: bool) -> bool {
-    (session.status != "closed" || shows_closed) && session.kind.as_deref() != Some("headless")
+    session.is_open_work() || (shows_closed && !session.is_headless())
 }
 
 /// The exit code of `--waiting` without any; scripts need no message.
