@@ -19,6 +19,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod domain;
 pub mod mcp;
+pub mod notifications;
 pub mod platform;
 pub mod service;
 pub mod shutdown;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, Peer, RequestHandler, ResponseBudget};
+use sessiond::api::{Api, ApiSettings, DaemonInfo, Metrics, NotificationPort, Peer, RequestHandler, ResponseBudget};
 use sessiond::cli::{
     self, CliError, DaemonOptions, IdentityVerb, InstallArgs, LocalOperations, MigrateArgs, RunArgs, UninstallArgs,
 };
@@ -109,6 +109,7 @@ fn handler(dir: &Path, store: Store) -> (shutdown::Stop, RequestHandler) {
         spool: sessiond::spool::SpoolMonitor::default(),
         socket: watch::channel(sessiond::api::SocketState::default()).1,
         imported: watch::channel(true).1,
+        notifications: NotificationPort::new().0,
         shutdown,
         daemon: DaemonInfo {
             version: "0",

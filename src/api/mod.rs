@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,6 +42,7 @@ use crate::platform::caller::PidError;
 use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
 use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, Store};
+use crate::wire::{ChannelTestBody, NotificationBody};
 
 /// The largest body of a request, in bytes; a multiple of what the contract's fields need.
 const MAX_BODY: usize = 64 * 1024;
@@ -91,6 +92,31 @@ pub struct SocketState {
     pub error: Option<String>,
 }
 
+/// The notifier, as the routes use it.
+#[derive(Clone, Debug)]
+pub struct NotificationPort {
+    /// What desktops are to show.
+    pub desktop: broadcast::Sender<NotificationBody>,
+    /// Requests to tell all channels of a test.
+    pub tests: mpsc::Sender<TestRequest>,
+}
+
+/// A request to tell all channels of a test; the answer says what became of it.
+pub type TestRequest = oneshot::Sender<Vec<ChannelTestBody>>;
+
+/// How many notifications a desktop may be behind.
+const DESKTOP_BACKLOG: usize = 64;
+/// How many tests may wait.
+const WAITING_TESTS: usize = 4;
+
+impl NotificationPort {
+    /// A port, and the notifier's end of the requests for tests.
+    pub fn new() -> (Self, mpsc::Receiver<TestRequest>) {
+        let (tests, requests) = mpsc::channel(WAITING_TESTS);
+        (Self { desktop: broadcast::Sender::new(DESKTOP_BACKLOG), tests }, requests)
+    }
+}
+
 /// Everything the routes use.
 pub struct Api {
     /// Sessions, history and what central lacks.
@@ -121,6 +147,8 @@ pub struct Api {
     pub imported: watch::Receiver<bool>,
     /// The state of the socket that clients connect to.
     pub socket: watch::Receiver<SocketState>,
+    /// Notifications for desktops, and their test.
+    pub notifications: NotificationPort,
     /// Ends the responses that have no end of their own.
     pub shutdown: Shutdown,
     /// What `status` says about the daemon.
@@ -159,6 +187,8 @@ fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::history::add_command, routes::history::commands))
         .routes(routes!(routes::history::add_checkpoint, routes::history::checkpoints))
         .routes(routes!(routes::watch::watch))
+        .routes(routes!(routes::notifications::watch))
+        .routes(routes!(routes::notifications::test))
         .routes(routes!(routes::machines::list))
         .routes(routes!(routes::conflicts::list))
         .routes(routes!(routes::limits::list))

@@ -19,6 +19,7 @@ use super::verbs::identity::IdentityVerb;
 use super::verbs::limits::LimitsArgs;
 use super::verbs::list::{ListArgs, ShowArgs};
 use super::verbs::machines::MachinesArgs;
+use super::verbs::notify::{NotifyAgentArgs, NotifyVerb};
 use super::verbs::parked::ParkedVerb;
 use super::verbs::resume::{ContextArgs, ResumeArgs};
 use super::verbs::service::{CompletionsArgs, InstallArgs, UninstallArgs};
@@ -90,6 +91,11 @@ pub(super) enum Verb {
     /// List, retry or drop sessions and records that central rejects
     #[command(subcommand, arg_required_else_help = false)]
     Parked(ParkedVerb),
+    /// Test the notifications that the configuration asks for
+    #[command(subcommand, arg_required_else_help = false)]
+    Notify(NotifyVerb),
+    /// Show the daemon's notifications on this user's desktop
+    NotifyAgent(NotifyAgentArgs),
     /// Repair or show this machine's identity
     #[command(subcommand, after_help = "Example: sessiond identity rename laptop", arg_required_else_help = false)]
     Identity(IdentityVerb),

@@ -128,6 +128,8 @@ fn dispatch(
         Verb::Mcp => mcp::serve(client.clone(), machine_from_env(env)?).map_err(CliError::from),
         Verb::Statusline => verbs::statusline::statusline(client, offline, out),
         Verb::Parked(verb) => verbs::parked::parked(client, verb, out),
+        Verb::Notify(verb) => return verbs::notify::notify(client, &verb, out),
+        Verb::NotifyAgent(_) => verbs::notify::notify_agent(client, out),
         Verb::Doctor(args) => verbs::doctor::doctor(client, local, &args, out),
         Verb::Bugreport(args) => verbs::doctor::bugreport(client, local, &args, out),
         Verb::Install(InstallArgs { agents, dry_run, .. }) if agents.is_any() => {

@@ -23,11 +23,11 @@ use uuid::Uuid;
 
 use crate::domain::footer::FooterForm;
 use crate::wire::{
-    ActivityHistoryBody, ActivityParams, AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody,
-    CommandRequest, ContextBody, ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams,
-    IdentityRename, LimitBody, ListQuery, MachineBody, MachineIdentity, Matches, OverlapBody, ParkedBody, ParkedCount,
-    ParkedIds, RegisterRequest, ResumeBody, ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest,
-    WorkBody,
+    ActivityHistoryBody, ActivityParams, AgentBody, AgentReport, ChannelTestBody, CheckpointBody, CheckpointRequest,
+    CommandBody, CommandRequest, ContextBody, ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest,
+    HistoryParams, IdentityRename, LimitBody, ListQuery, MachineBody, MachineIdentity, Matches, OverlapBody,
+    ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody, ResumeRequest, SessionBody, SessionList,
+    StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
@@ -229,6 +229,10 @@ impl Client {
     /// Drops these parked sessions and records; all of them if `ids` is empty.
     pub fn parked_drop(&self, ids: &[String]) -> Result<ParkedCount> {
         self.post("/v1/parked/drop".to_owned(), &ParkedIds { ids: ids.to_vec() })
+    }
+
+    pub(crate) fn test_notifications(&self) -> Result<Vec<ChannelTestBody>> {
+        self.post("/v1/notifications/test".to_owned(), &serde_json::json!({}))
     }
 
     pub(crate) fn identity(&self) -> Result<MachineIdentity> {

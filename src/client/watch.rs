@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use super::http::HttpRequest;
 use super::{Client, Result, daemon_error, from_json, is_success, target};
-use crate::wire::{SessionBody, WatchQuery};
+use crate::wire::{NotificationBody, SessionBody, WatchQuery};
 
 /// The longest accepted line of an event, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -31,7 +31,18 @@ impl Client {
     /// # Errors
     /// The request fails.
     pub fn watch(&self, query: &WatchQuery) -> Result<WatchStream> {
-        let target = target::watch(query);
+        self.open_stream(target::watch(query), query.after.clone())
+    }
+
+    /// Watches the notifications for desktops.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub fn notifications(&self) -> Result<WatchStream> {
+        self.open_stream("/v1/notifications".to_owned(), None)
+    }
+
+    fn open_stream(&self, target: String, last_id: Option<String>) -> Result<WatchStream> {
         let mut response = self.open(&HttpRequest { method: "GET", target, body: None, idempotency_key: None })?;
         if !is_success(response.status) {
             let mut body = Vec::new();
@@ -41,7 +52,7 @@ impl Client {
                 .map_err(|error| self.connection_error(&error))?;
             return Err(daemon_error(response.status, &body));
         }
-        let mut changes = WatchStream { lines: BufReader::new(Box::new(response.body)), last_id: query.after.clone() };
+        let mut changes = WatchStream { lines: BufReader::new(Box::new(response.body)), last_id };
         // The first event, a comment, shows that all changes from here on are sent.
         changes.read_event().map_err(|error| self.connection_error(&error))?;
         Ok(changes)
@@ -67,6 +78,19 @@ impl WatchStream {
                 }
                 // A comment, or an event of a newer daemon.
                 _ => {}
+            }
+        }
+    }
+
+    /// Waits for the next notification.
+    ///
+    /// # Errors
+    /// The connection broke, or an event is invalid.
+    pub fn next_notification(&mut self) -> io::Result<NotificationBody> {
+        loop {
+            let event = self.read_event()?;
+            if event.name == "notification" {
+                return from_json(event.data.as_bytes()).map_err(|error| io::Error::other(error.message));
             }
         }
     }

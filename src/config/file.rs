@@ -19,6 +19,7 @@ pub(super) struct ConfigFile {
     pub log: LogSection,
     pub claude: ClaudeSection,
     pub agents: AgentsSection,
+    pub notify: NotifySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,6 +84,27 @@ pub(super) struct AgentsSection {
     pub record: Option<String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a section")]
+pub(super) struct NotifySection {
+    pub quiet_hours: Option<String>,
+    pub rules: Option<Vec<NotifyRuleEntry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a rule such as { on = [\"waiting\"], desktop = true }")]
+pub(super) struct NotifyRuleEntry {
+    pub on: Vec<String>,
+    pub delay: Option<String>,
+    pub desktop: Option<bool>,
+    pub command: Option<Vec<String>>,
+    pub webhook: Option<String>,
+    pub ntfy: Option<String>,
+    pub projects: Option<Vec<String>>,
+    pub machines: Option<Vec<String>>,
+    pub kinds: Option<Vec<String>>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a rule such as { folder = \"/home/me/meta\", type = \"MS\" }")]
 pub(super) struct TypeRuleEntry {
@@ -93,7 +115,7 @@ pub(super) struct TypeRuleEntry {
 }
 
 /// All keys. A test compares them with config.example.toml, which documents them.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 24] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
@@ -116,6 +138,8 @@ pub(super) const KEYS: [&str; 22] = [
     "claude.home",
     "claude.rules",
     "agents.record",
+    "notify.quiet_hours",
+    "notify.rules",
 ];
 
 /// The value of `agents.record` in a file whose other keys may be wrong, such as those of another version.
@@ -236,7 +260,7 @@ mod tests {
         );
         assert_eq!(
             refused("[telemetry]\non = true"),
-            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents"
+            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents, notify"
         );
     }
 

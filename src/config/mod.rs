@@ -5,6 +5,7 @@
 //! password.
 
 mod file;
+mod notify;
 mod recording;
 mod settings;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
+pub use notify::{Channel, NotifyRule, NotifySettings};
 pub use recording::recording;
 pub use settings::{
     CentralSettings, ClaudeSettings, LogFormat, LogSettings, MachineSettings, Secret, Settings, SocketSettings,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::file::{self, ConfigFile};
+use super::notify::{self, NotifySettings};
 use super::recording::parse;
 use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub socket: SocketSettings,
     /// `[log]`.
     pub(crate) log: LogSettings,
+    /// `[notify]`.
+    pub(crate) notify: NotifySettings,
     /// `[claude]`, and what `[agents]` records.
     pub(crate) claude: ClaudeSettings,
 }
@@ -189,6 +192,7 @@ pub(super) fn merge(
         socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
         state_dir,
         log: log(overrides, &file.log)?,
+        notify: notify::settings(file.notify)?,
         claude: claude(environment, file.claude, &file.agents)?,
     })
 }
@@ -211,7 +215,7 @@ fn heartbeat_durations(file: &ConfigFile) -> Result<(Duration, Duration), Config
 }
 
 /// A value as an error may quote it: central's URL may have been set for the wrong key.
-fn quotable(value: &str) -> String {
+pub(super) fn quotable(value: &str) -> String {
     let may_hold_a_password = has_password(value) || value.contains("://");
     if may_hold_a_password { "(a value that may hold a password)".to_owned() } else { quotation(value) }
 }
@@ -326,7 +330,7 @@ fn systemd_credential(environment: &Environment<'_>) -> Option<PathBuf> {
         .filter(|p| p.exists())
 }
 
-fn duration(
+pub(super) fn duration(
     key: &str,
     text: Option<&str>,
     default: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::api::ApiSettings;
-use crate::config::{ClaudeSettings, Loaded, Settings};
+use crate::config::{ClaudeSettings, Loaded, NotifySettings, Settings};
 use crate::domain::backoff::{CAP, CAP_WITH_FAILOVER};
 use crate::sync::postgres::PostgresOptions;
 use crate::sync::scheduler::SyncIntervals;
@@ -21,6 +21,7 @@ pub(super) struct LiveSettings {
     sync: watch::Sender<SyncSettings<PostgresOptions>>,
     liveness: watch::Sender<LivenessSettings>,
     claude: watch::Sender<ClaudeSettings>,
+    notify: watch::Sender<NotifySettings>,
     log: LogLevel,
 }
 
@@ -32,6 +33,7 @@ impl LiveSettings {
             sync: watch::Sender::new(for_sync(settings, postgres)),
             liveness: watch::Sender::new(for_liveness(settings)),
             claude: watch::Sender::new(settings.claude.clone()),
+            notify: watch::Sender::new(settings.notify.clone()),
             log,
         }
     }
@@ -52,12 +54,17 @@ impl LiveSettings {
         self.claude.subscribe()
     }
 
+    pub(super) fn notify(&self) -> watch::Receiver<NotifySettings> {
+        self.notify.subscribe()
+    }
+
     /// Applies new settings; only parts whose settings changed are notified.
     pub(super) fn replace(&self, loaded: &Loaded, postgres: Option<PostgresOptions>) {
         replace(&self.api, for_api(loaded));
         replace(&self.sync, for_sync(&loaded.settings, postgres));
         replace(&self.liveness, for_liveness(&loaded.settings));
         replace(&self.claude, loaded.settings.claude.clone());
+        replace(&self.notify, loaded.settings.notify.clone());
         self.log.set(loaded.settings.log.level);
     }
 

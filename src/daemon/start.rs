@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -20,20 +20,22 @@ use super::spool_import::{ImportContext, SpoolImporter};
 use super::supervise::RunningDaemon;
 use super::sync_thread::SyncThread;
 use super::{VERSION, failure, housekeeping, spool_import, systemd};
-use crate::api::{self, AccessPolicy, Api, DaemonInfo, Metrics, RequestHandler, SocketState};
+use crate::api::{self, AccessPolicy, Api, DaemonInfo, Metrics, NotificationPort, RequestHandler, SocketState};
 use crate::clock::Clock;
 use crate::config::{Environment, Loaded, Settings};
 use crate::domain::{LinkState, LinkStatus};
+use crate::notifications::{Notifier, NotifierParts, TestRequest};
 use crate::platform;
 use crate::platform::default_paths::DefaultPaths;
 use crate::platform::random::random;
 use crate::shutdown::{self, Shutdown};
 use crate::spool::{Spool, SpoolMonitor};
 use crate::store::{PinnedIdentity, Store};
+use crate::sync::leases::{self, LeaseRequests, Leases};
 use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::watchdog::Watchdog;
 use crate::sync::worker::Worker;
-use crate::wire::ErrorDetail;
+use crate::wire::{ErrorDetail, NotificationBody};
 
 /// What the parts of the daemon share.
 pub(super) struct DaemonContext {
@@ -67,7 +69,8 @@ impl DaemonContext {
 
         let (link_sender, link) = watch::channel(LinkStatus::new(LinkState::Connecting, (self.clock)()));
         let sync_watchdog = Watchdog::default();
-        let sync = self.start_sync(link_sender, sync_watchdog.clone())?;
+        let (leases, lease_requests) = leases::channel();
+        let sync = self.start_sync(link_sender, lease_requests, sync_watchdog.clone())?;
         let (stop_serving, serving) = shutdown::channel();
         let monitor = SpoolMonitor::with_quarantine(&self.loaded.settings.state_dir)
             .map_err(|error| failure::of_io("the quarantine in the state folder cannot be opened", &error))?;
@@ -78,6 +81,8 @@ impl DaemonContext {
             importer.import_briefly().await;
         }
         let mut tasks = self.start_background_tasks(&serving);
+        let (notifications, tests) = NotificationPort::new();
+        tasks.push(self.start_notifier(&link, leases, notifications.desktop.clone(), tests, &serving));
         tasks.push(tokio::spawn(spool_import::run_all(importers, imported_sender, serving.clone())));
 
         let liveness =
@@ -90,6 +95,7 @@ impl DaemonContext {
             monitor,
             imported,
             socket: keeper.state(),
+            notifications,
             serving: serving.clone(),
         });
         let (server, listeners) = start_server(socket.listener, api, process_checks, self.access.policy(), serving)?;
@@ -117,7 +123,12 @@ impl DaemonContext {
         })
     }
 
-    fn start_sync(&self, link: watch::Sender<LinkStatus>, watchdog: Watchdog) -> Result<SyncThread, ErrorDetail> {
+    fn start_sync(
+        &self,
+        link: watch::Sender<LinkStatus>,
+        leases: LeaseRequests,
+        watchdog: Watchdog,
+    ) -> Result<SyncThread, ErrorDetail> {
         let (stop, shutdown) = shutdown::channel();
         let worker = Worker {
             store: self.store.clone(),
@@ -126,6 +137,7 @@ impl DaemonContext {
             make_central: |options: &PostgresOptions| Postgres::new(options.clone()),
             link,
             watchdog,
+            leases,
             nudge: self.push_now.clone(),
             clock: self.clock.clone(),
             random,
@@ -170,6 +182,30 @@ impl DaemonContext {
         ]
     }
 
+    fn start_notifier(
+        &self,
+        link: &watch::Receiver<LinkStatus>,
+        leases: Leases,
+        desktop: broadcast::Sender<NotificationBody>,
+        tests: mpsc::Receiver<TestRequest>,
+        serving: &Shutdown,
+    ) -> JoinHandle<()> {
+        let api_settings = self.settings.api();
+        let parts = NotifierParts {
+            store: self.store.clone(),
+            identity: self.identity.clone(),
+            clock: self.clock.clone(),
+            settings: self.settings.notify(),
+            stale_after: Box::new(move || api_settings.borrow().stale_after),
+            link: link.clone(),
+            leases,
+            desktop,
+            tests,
+            shutdown: serving.clone(),
+        };
+        tokio::spawn(Notifier::new(parts).run())
+    }
+
     fn api(&self, inputs: ApiInputs) -> Api {
         Api {
             store: self.store.clone(),
@@ -186,6 +222,7 @@ impl DaemonContext {
             spool: inputs.monitor,
             imported: inputs.imported,
             socket: inputs.socket,
+            notifications: inputs.notifications,
             shutdown: inputs.serving,
             daemon: daemon_info(&self.loaded.settings, &self.clock),
         }
@@ -198,6 +235,7 @@ struct ApiInputs {
     monitor: SpoolMonitor,
     imported: watch::Receiver<bool>,
     socket: watch::Receiver<SocketState>,
+    notifications: NotificationPort,
     serving: Shutdown,
 }
 

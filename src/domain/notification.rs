@@ -157,6 +157,21 @@ impl Transition {
         .collect()
     }
 
+    /// What `sessiond notify test` tells of.
+    pub fn test(machine: MachineName, now: Timestamp) -> Self {
+        Self {
+            occasion: Occasion::Waiting,
+            instance_id: None,
+            project: None,
+            title: format!("sessiond ({machine})"),
+            text: "a test: notifications of this machine arrive".to_owned(),
+            key: format!("test:{machine}:{}", now.micros()),
+            machine,
+            kind: None,
+            since: now,
+        }
+    }
+
     /// The key under which a channel has notified of it: of a bounded length, and it names nobody.
     pub fn key_for(&self, channel: &str) -> String {
         let mut hash = Sha256::new();

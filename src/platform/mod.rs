@@ -5,6 +5,7 @@
 
 pub mod caller;
 pub mod default_paths;
+pub mod desktop;
 pub mod disk;
 pub mod files;
 pub mod git;
@@ -18,6 +19,7 @@ pub mod random;
 pub mod replace;
 pub mod small_file;
 pub mod socket;
+pub mod trusted_roots;
 pub mod wake;
 
 /// Lets tasks wait until a descriptor can be read. Must be called within a tokio runtime with I/O.

@@ -27,6 +27,7 @@ use crate::store::sync_state::{mirror_cursor, mirror_share};
 use crate::store::urgent::UrgentChanges;
 
 mod history;
+mod notifications;
 mod sessions;
 mod sync;
 

@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod history;
 mod limits;
+mod notification;
 mod overlap;
 mod resume;
 mod session;
@@ -27,6 +28,7 @@ pub use history::{
     EventRequest, HistoryFilter, HistoryParams, RecordBody, RecordState,
 };
 pub use limits::{LimitBody, LimitsReport, WindowReport};
+pub use notification::{ChannelTestBody, NotificationBody};
 pub use overlap::OverlapBody;
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{

@@ -10,5 +10,6 @@ mod e2e;
 mod faults;
 mod find;
 mod hostile;
+mod notify;
 mod power;
 mod service;

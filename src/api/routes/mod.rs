@@ -8,6 +8,7 @@ pub(super) mod history;
 pub(super) mod identity;
 pub(super) mod limits;
 pub(super) mod machines;
+pub(super) mod notifications;
 pub(super) mod parked;
 pub(super) mod resume;
 pub(super) mod sessions;

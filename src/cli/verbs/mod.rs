@@ -14,6 +14,7 @@ pub(super) mod limits;
 pub(super) mod list;
 mod list_columns;
 pub(super) mod machines;
+pub(super) mod notify;
 pub(super) mod parked;
 pub(super) mod resume;
 pub(super) mod service;

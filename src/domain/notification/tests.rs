@@ -54,9 +54,9 @@ fn transition_is_what_the_user_should_hear_of() {
 
 #[test]
 fn key_tells_transitions_and_channels_apart() {
-    let session = session("odin-PS-8f4a2b");
+    let own = session("odin-PS-8f4a2b");
     let waiting =
-        |since| Transition::of_session(&session, Some(&work(ActivityState::Waiting, since)), Status::Active).unwrap();
+        |since| Transition::of_session(&own, Some(&work(ActivityState::Waiting, since)), Status::Active).unwrap();
     let (first, second) = (waiting(at(5)), waiting(at(6)));
     assert!(first.is_same(&waiting(at(5))) && !first.is_same(&second));
     assert_eq!(first.key_for("desktop"), waiting(at(5)).key_for("desktop"));
@@ -64,9 +64,9 @@ fn key_tells_transitions_and_channels_apart() {
     assert_ne!(first.key_for("desktop"), first.key_for("ntfy"));
     assert!(!first.key_for("https://host/secret").contains("secret"));
     // Each of two sessions in conflict has the same transition.
-    let other = super::tests::session("odin-PS-000000");
-    let one = Transition::conflict(&session, None, &other.instance_id, at(1));
-    let same = Transition::conflict(&other, None, &session.instance_id, at(9));
+    let other = session("odin-PS-000000");
+    let one = Transition::conflict(&own, None, &other.instance_id, at(1));
+    let same = Transition::conflict(&other, None, &own.instance_id, at(9));
     assert!(one.is_same(&same));
 }
 

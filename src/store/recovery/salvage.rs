@@ -18,7 +18,7 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "sessions",
     "aliases",
     "metadata",
@@ -30,6 +30,7 @@ const TABLES: [&str; 11] = [
     "work_snapshots",
     "rate_limits",
     "activity_changes",
+    "notified",
 ];
 
 /// The former names of tables and columns: a damaged store may be of an earlier schema.

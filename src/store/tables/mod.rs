@@ -6,6 +6,7 @@ pub(in crate::store) mod checkpoints_due;
 pub(in crate::store) mod columns;
 pub(in crate::store) mod hosts;
 pub(in crate::store) mod metadata;
+pub(in crate::store) mod notified;
 pub(in crate::store) mod rate_limits;
 pub(in crate::store) mod records;
 pub(in crate::store) mod session_columns;

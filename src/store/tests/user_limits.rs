@@ -419,7 +419,7 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP TABLE activity_changes; DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
+        "DROP TABLE notified; DROP TABLE activity_changes; DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
          DROP INDEX sessions_in_worktree; DROP INDEX sessions_on_branch; DROP INDEX sessions_on_epic; \
          ALTER TABLE sessions DROP COLUMN worktree; ALTER TABLE sessions DROP COLUMN repository; \
          ALTER TABLE sessions DROP COLUMN branch; \

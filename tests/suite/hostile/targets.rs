@@ -400,6 +400,7 @@ impl Served {
             is_running: |_| false,
             metrics: Metrics::new("test"),
             // Told to stop: what would go on for ever ends at once.
+            notifications: sessiond::api::NotificationPort::new().0,
             imported: tokio::sync::watch::channel(true).1,
             shutdown: sessiond::shutdown::channel().1,
             response_budget: sessiond::api::ResponseBudget::new(|| {}),

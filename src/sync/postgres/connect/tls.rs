@@ -22,20 +22,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::platform::trusted_roots;
+
 use super::security::{Roots, Security, SslMode};
 
 /// The ALPN protocol that sslnegotiation=direct requires.
 const ALPN: &[u8] = b"postgresql";
-
-/// The files in which systems keep their trusted authorities.
-const SYSTEM_ROOTS: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/usr/local/share/certs/ca-root-nss.crt",
-    "/etc/ssl/cert.pem",
-];
 
 /// Performs the TLS handshake with the server `name`.
 ///
@@ -96,17 +88,12 @@ fn trusted(roots: &Roots) -> Result<(PathBuf, Vec<CertificateDer<'static>>), Str
     let own = || env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.exists());
     let path = match roots {
         Roots::File(path) => Some(path.clone()),
-        Roots::System => system_roots(),
-        Roots::Usual => own().or_else(system_roots),
+        Roots::System => trusted_roots::file(),
+        Roots::Usual => own().or_else(trusted_roots::file),
     };
     let path = path.ok_or("this system's trusted certificates cannot be found; name a file with sslrootcert")?;
     let found = certificates(&path)?;
     Ok((path, found))
-}
-
-fn system_roots() -> Option<PathBuf> {
-    let named = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    named.into_iter().chain(SYSTEM_ROOTS.iter().map(PathBuf::from)).find(|path| path.exists())
 }
 
 /// Verifies the server's certificate.
