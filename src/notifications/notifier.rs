@@ -24,6 +24,8 @@ const FLEET: &str = "fleet";
 const TOLD: Duration = Duration::from_secs(7 * 86_400);
 /// How long a host may take for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(60);
+/// How often a connected central may leave the question of whose turn it is unanswered.
+const PATIENCE: u32 = 3;
 /// How many channels are told at the same time.
 const AT_ONCE: usize = 8;
 /// How many changed sessions are read at once.
@@ -254,6 +256,7 @@ impl Notifier {
                 due: transition.since.plus(delay).plus(grace).max(now),
                 until,
                 failures: 0,
+                unanswered: 0,
                 in_flight: false,
             };
             let key = transition.key_for(&rule.channel.identity());
@@ -291,10 +294,13 @@ impl Notifier {
         }
     }
 
+    fn is_connected(&self) -> bool {
+        self.parts.link.borrow().state == LinkState::Connected
+    }
+
     /// Takes leases; `None` if central cannot be asked.
     async fn take(&self, names: Vec<String>, length: Duration) -> Option<Vec<String>> {
-        let is_connected = self.parts.link.borrow().state == LinkState::Connected;
-        if is_connected { self.parts.leases.take(names, length).await } else { None }
+        if self.is_connected() { self.parts.leases.take(names, length).await } else { None }
     }
 
     async fn tell_due(&mut self) {
@@ -304,6 +310,10 @@ impl Notifier {
                 Ok(Decision::Tell) => self.tell(&key, &pending),
                 Ok(Decision::Drop) => self.pending.remove(&key),
                 Ok(Decision::Wait(wait)) => self.wait(&key, wait),
+                Ok(Decision::Unanswered) => {
+                    self.pending.unanswered(&key);
+                    self.wait(&key, self.turn_length());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the store cannot be read for a notification; trying again");
                     self.wait(&key, LONGEST_TURN);
@@ -338,8 +348,9 @@ impl Notifier {
             Some(taken) if !taken.is_empty() => Decision::Tell,
             // Another host tells, or has told. Whether it was killed before shows when its lease has passed.
             Some(_) => Decision::Wait(ATTEMPT),
-            None if pending.is_own => Decision::Tell,
-            None => Decision::Wait(self.turn_length()),
+            // Without central, or with one that does not answer, a host tells of its own.
+            None if pending.is_own && (!self.is_connected() || pending.unanswered >= PATIENCE) => Decision::Tell,
+            None => Decision::Unanswered,
         })
     }
 
@@ -412,6 +423,8 @@ enum Decision {
     Tell,
     Drop,
     Wait(Duration),
+    /// Central did not say whose turn it is.
+    Unanswered,
 }
 
 /// The transition that a session is in, by its recorded status: whoever watches its process or its machine records it.

@@ -25,6 +25,8 @@ pub(super) struct Pending {
     pub until: Timestamp,
     /// How often the channel has failed.
     pub failures: u32,
+    /// How often central did not say whose turn it is.
+    pub unanswered: u32,
     /// A task is telling it now.
     pub in_flight: bool,
 }
@@ -55,6 +57,12 @@ impl PendingSet {
 
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Pending> {
         self.0.get_mut(key)
+    }
+
+    pub(super) fn unanswered(&mut self, key: &str) {
+        if let Some(pending) = self.0.get_mut(key) {
+            pending.unanswered += 1;
+        }
     }
 
     pub(super) fn remove(&mut self, key: &str) {
@@ -101,6 +109,7 @@ mod tests {
             due: at(due),
             until: at(3600),
             failures: 0,
+            unanswered: 0,
             in_flight: false,
         }
     }

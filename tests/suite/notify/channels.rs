@@ -116,23 +116,29 @@ fn death_of_an_agent_is_told_to_a_command() {
 fn conflict_and_limit_are_told_once() {
     let receiver = Receiver::start(&[]);
     let host = host(&rule("\"conflict\", \"limit\"", &webhook(&receiver))).started();
-    let folder = repository(&host, "odin");
-    let (one, other) = (Agent::new(&folder, "u-1"), Agent::new(&folder, "u-2"));
-    one.start(&host, "startup");
-    other.start(&host, "startup");
-    receiver.await_posted(1);
+    let on_epic = || host.ok(&["register", "--project", "odin", "--epic", "003", "--id-only"]).trim().to_owned();
+    let (one, other) = (on_epic(), on_epic());
+    let told = &receiver.await_posted(1)[0].body;
+    let text = told["text"].as_str().unwrap();
+    assert!(text.starts_with("it shares its ") && (text.contains(&one) || text.contains(&other)), "{told}");
     let resets = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 7200;
-    let line = one.json("", &json!({"rate_limits": {"five_hour": {"used_percentage": 97, "resets_at": resets}}}));
-    assert!(one.run(&host, &["statusline"], line.to_string().as_bytes()).status.success());
+    let agent = Agent::new(&repository(&host, "odin"), "u-1");
+    let line = agent.json("", &json!({"rate_limits": {"five_hour": {"used_percentage": 97, "resets_at": resets}}}));
+    assert!(agent.run(&host, &["statusline"], line.to_string().as_bytes()).status.success());
     let posted = receiver.await_posted(2);
     let text = posted[1].body["text"].as_str().unwrap();
     assert_eq!(text, "3 % of five_hour are left");
-    one.hook(&host, "UserPromptSubmit", json!({"prompt": "go"}));
-    other.hook(&host, "UserPromptSubmit", json!({"prompt": "go"}));
-    let third = Agent::new(&repository(&host, "thor"), "u-3");
-    third.start(&host, "startup");
-    third.hook(&host, "UserPromptSubmit", json!({"prompt": "go"}));
-    assert_eq!(occasions(&receiver), ["conflict", "limit"]);
+    for id in [&one, &other] {
+        set(&host, id, json!({"context_percent": 7}));
+    }
+    let last = on_epic();
+    let posted = receiver.await_posted(4);
+    assert!(
+        posted[2..]
+            .iter()
+            .all(|posted| posted.body["text"].as_str().unwrap().contains(&last) || posted.body["instance_id"] == last)
+    );
+    assert_eq!(occasions(&receiver), ["conflict", "limit", "conflict", "conflict"], "one for each pair");
 }
 
 #[test]
