@@ -4,7 +4,9 @@
 //! randomness as a number, so that every computation can be replayed.
 
 pub mod activity;
+pub mod activity_history;
 pub mod agent;
+pub mod attention;
 pub mod backoff;
 pub mod columns;
 pub mod context;

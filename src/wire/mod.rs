@@ -4,7 +4,9 @@
 //! into a type of `domain`, or names the field that is wrong.
 
 mod activity;
+mod activity_history;
 mod agent;
+mod attention;
 mod doctor;
 mod error;
 mod history;
@@ -16,6 +18,7 @@ mod status;
 mod work;
 
 pub use activity::{ActivityReport, PermissionReport};
+pub use activity_history::{ActivityChangeBody, ActivityHistoryBody, ActivityParams};
 pub use agent::{AgentBody, AgentReport};
 pub use doctor::{DoctorBody, FindingBody};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

@@ -12,7 +12,8 @@ use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
 use crate::domain::agent::AgentName;
-use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
+use crate::domain::text::escaped_line;
+use crate::wire::{ActivityHistoryBody, ActivityParams, ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
@@ -58,7 +59,10 @@ pub(crate) struct ShowArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
-    /// Print the session as JSON
+    /// Show when it changed what it does, in the last 7 days, instead of its fields
+    #[arg(long)]
+    pub activity: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -119,7 +123,7 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
 
 /// Whether a session is listed without `--all`: a closed one only if it is asked for, and no prompt that ran by itself.
 fn is_listed(session: &SessionBody, shows_closed: bool) -> bool {
-    (session.status != "closed" || shows_closed) && session.kind.as_deref() != Some("headless")
+    session.is_open_work() || (shows_closed && !session.is_headless())
 }
 
 /// The exit code of `--waiting` without any; scripts need no message.
@@ -143,6 +147,10 @@ fn summary(sessions: &SessionList, hidden: usize) -> String {
 pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
         Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(session) if args.activity => {
+            let history = client.activity(&session.instance_id, &ActivityParams::default())?;
+            if args.json { out.print_json(&history) } else { out.print_rendered(&changes(&history, &out.style)) }
+        }
         Resolved::One(session) if args.json => out.print_json(&session),
         Resolved::One(session) => {
             let work = client.work(&session.instance_id)?;
@@ -151,6 +159,22 @@ pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Re
             out.print_rendered(&text)
         }
     }
+}
+
+/// A line for each change: when, what, and how full the context was.
+fn changes(history: &ActivityHistoryBody, style: &OutputStyle) -> String {
+    let mut text = String::new();
+    for change in &history.changes {
+        let words = [change.activity.as_deref(), change.waiting_for.as_deref(), change.detail.as_deref()];
+        let words = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let what = if words.is_empty() { "—".to_owned() } else { escaped_line(&words) };
+        text.push_str(&format!("{}  {what}, context {}%\n", change.at, change.context_percent));
+    }
+    if history.changes.is_empty() {
+        text.push_str("no change of its activity is recorded\n");
+    }
+    text.push_str(&format!("known as of {}\n", time_with_age(&history.as_of, style.now)));
+    text
 }
 
 fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {

@@ -184,7 +184,7 @@ pub(super) fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, sty
 /// Sorts the rows; those that are alike keep their order.
 pub(super) fn sort(sessions: &mut [SessionBody], key: SortKey) {
     match key {
-        SortKey::Attention => sessions.sort_by_key(attention),
+        SortKey::Attention => sessions.sort_by_cached_key(SessionBody::attention),
         SortKey::Project => {}
         // Times of this form are in the order of their text.
         SortKey::Heartbeat => sessions.sort_by(|a, b| {
@@ -195,18 +195,4 @@ pub(super) fn sort(sessions: &mut [SessionBody], key: SortKey) {
         SortKey::Context => sessions.sort_by_key(|session| std::cmp::Reverse(session.context_percent)),
         SortKey::Id => sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id)),
     }
-}
-
-/// How soon a session needs its user; those that wait longest first.
-fn attention(session: &SessionBody) -> (u8, Option<String>) {
-    let rank = match (session.status.as_str(), session.activity.as_deref()) {
-        ("active", Some("waiting")) => 0,
-        ("active", Some("failed")) => 1,
-        ("active", Some("idle")) => 2,
-        ("active", Some("working")) => 3,
-        ("active", _) => 4,
-        ("stale", _) => 5,
-        _ => 6,
-    };
-    (rank, session.activity_since.clone().filter(|_| rank < 3))
 }

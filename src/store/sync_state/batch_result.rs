@@ -10,8 +10,8 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::ROWS;
-use crate::store::sync_state::{parked, selection};
-use crate::store::tables::{metadata, session_work, sessions};
+use crate::store::sync_state::{activity_history, parked, selection};
+use crate::store::tables::{activity_changes, metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; it was deleted there";
@@ -213,7 +213,7 @@ pub(in crate::store) fn closed_elsewhere(
              WHERE instance_id = ?1 AND status <> 'closed'",
     )?
     .execute(params![id.as_str(), closed_at.micros()])?;
-    Ok(())
+    activity_history::record_activity(db, id, None, closed_at)
 }
 
 /// Central lacks what it once had of this session.
@@ -242,6 +242,7 @@ pub(in crate::store) fn give_up_id(op: &Op<'_>, id: &InstanceId) -> Result<Optio
         "INSERT INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)",
         params![id.as_str(), new_id.as_str(), now.micros()],
     )?;
+    activity_changes::rename(db, id, &new_id)?;
     Ok(Some(Renamed { from: id.clone(), to: new_id }))
 }
 

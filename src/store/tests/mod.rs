@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod activity_history;
 mod agents;
 mod conflicts;
 mod damage;

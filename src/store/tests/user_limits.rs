@@ -426,7 +426,7 @@ async fn the_usage_of_an_earlier_store_is_counted() {
          CREATE INDEX sessions_resting_epic ON sessions (current_epic); \
          DROP INDEX hosts_by_id; DROP INDEX sessions_to_refresh; ALTER TABLE hosts DROP COLUMN host_id; \
          ALTER TABLE sessions DROP COLUMN vouched_by; ALTER TABLE sessions DROP COLUMN synced_heartbeat; \
-         DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
+         DROP TABLE activity_changes; DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
          DROP INDEX sessions_in_worktree; DROP INDEX sessions_on_branch; DROP INDEX sessions_on_epic; \
          ALTER TABLE sessions DROP COLUMN worktree; ALTER TABLE sessions DROP COLUMN repository; \
          ALTER TABLE sessions DROP COLUMN branch; \

@@ -1,0 +1,24 @@
+//! Where lists show a session.
+
+use super::SessionBody;
+use crate::domain::Timestamp;
+use crate::domain::attention::{Attention, Need};
+
+impl SessionBody {
+    /// Its position in the order of attention.
+    pub fn attention(&self) -> Attention {
+        let since = self.activity_since.as_deref().and_then(Timestamp::parse);
+        let need = Need::of(&self.status, self.activity.as_deref());
+        Attention::new(need, since, Timestamp::parse(&self.last_heartbeat))
+    }
+
+    /// Whether lists show it unless all are asked for: an open session, and no prompt that ran by itself.
+    pub fn is_open_work(&self) -> bool {
+        self.status != "closed" && !self.is_headless()
+    }
+
+    /// Whether it is a prompt that ran by itself.
+    pub fn is_headless(&self) -> bool {
+        self.kind.as_deref() == Some("headless")
+    }
+}
