@@ -24,3 +24,4 @@ pub(super) mod statusline;
 mod stderr_tail;
 pub(super) mod sync;
 pub(super) mod watch;
+pub(super) mod web;
