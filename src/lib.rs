@@ -28,4 +28,5 @@ mod simulation;
 pub mod spool;
 pub mod store;
 pub mod sync;
+pub mod web;
 pub mod wire;

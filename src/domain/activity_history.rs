@@ -97,6 +97,33 @@ pub fn context_point(
     is_due.then(|| ActivityChange::new(now, activity, context_percent))
 }
 
+/// How long sessions did what in an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HourOfActivity {
+    /// The time of each activity, summed over sessions, in the order working, waiting, idle, failed.
+    pub spent: [Duration; 4],
+}
+
+/// Adds what one session did within the hours that begin at `from`, the last of which may be cut off by `now`. `changes`:
+/// its changes in order of time, perhaps from before.
+pub fn add_hours(hours: &mut [HourOfActivity], from: Timestamp, changes: &[ActivityChange], now: Timestamp) {
+    for (index, change) in changes.iter().enumerate() {
+        let Some(state) = change.activity else { continue };
+        let end = changes.get(index + 1).map_or(now, |next| next.at).min(now);
+        let mut begin = change.at.max(from);
+        while begin < end {
+            let hour = (begin.since(from).as_secs() / HOUR.as_secs()) as usize;
+            let Some(entry) = hours.get_mut(hour) else { break };
+            let until = from.plus(HOUR * (hour as u32 + 1)).min(end);
+            entry.spent[state as usize] += until.since(begin);
+            begin = until;
+        }
+    }
+}
+
+/// One hour.
+pub const HOUR: Duration = Duration::from_secs(3600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +155,20 @@ mod tests {
         let first = next_change(None, Some(&doing(ActivityState::Working, Some("1"), 5)), 0, at(5)).unwrap();
         let second = next_change(Some(&first), Some(&doing(ActivityState::Working, Some("2"), 5)), 0, at(8)).unwrap();
         assert_eq!((second.at, second.detail.as_deref()), (at(8), Some("2")));
+    }
+
+    #[test]
+    fn time_is_counted_in_the_hours_in_which_it_was_spent() {
+        let change = |second: i64, state| {
+            let activity = doing(state, None, second);
+            ActivityChange::new(at(second), Some(&activity), 0)
+        };
+        let changes = [change(-500, ActivityState::Working), change(4_000, ActivityState::Idle)];
+        let mut hours = [HourOfActivity::default(); 3];
+        add_hours(&mut hours, at(0), &changes, at(5_000));
+        let spent = |hour: usize, state: ActivityState| hours[hour].spent[state as usize].as_secs();
+        assert_eq!((spent(0, ActivityState::Working), spent(1, ActivityState::Working)), (3_600, 400));
+        assert_eq!((spent(1, ActivityState::Idle), spent(2, ActivityState::Idle)), (1_000, 0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::history::{in_range, parse_time};
-use crate::domain::activity_history::{ActivityChange, MAX_CHANGES};
+use crate::domain::activity_history::{ActivityChange, HourOfActivity, MAX_CHANGES};
 use crate::domain::{Invalid, Timestamp};
 
 /// Which changes to list.
@@ -62,6 +62,46 @@ pub struct ActivityChangeBody {
     pub detail: Option<String>,
     /// How much of the context window was used then, in percent. Changes of this alone are listed at most once a minute.
     pub context_percent: u8,
+}
+
+/// What the sessions of all machines did in each hour of the last day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActivityHoursBody {
+    /// When the first hour begins; the last one is not over.
+    pub from: String,
+    /// By name.
+    pub machines: Vec<MachineHoursBody>,
+    /// When this was true.
+    pub as_of: String,
+}
+
+/// What the sessions of a machine did in each hour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineHoursBody {
+    /// The machine.
+    pub host_machine: String,
+    /// One for each hour.
+    pub hours: Vec<ActivitySecondsBody>,
+}
+
+/// How long sessions did what, in seconds, summed over sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActivitySecondsBody {
+    /// Working on a task.
+    pub working: u64,
+    /// Waiting for the user.
+    pub waiting: u64,
+    /// Without a task.
+    pub idle: u64,
+    /// After a turn that ended with an error.
+    pub failed: u64,
+}
+
+impl From<&HourOfActivity> for ActivitySecondsBody {
+    fn from(hour: &HourOfActivity) -> Self {
+        let [working, waiting, idle, failed] = hour.spent.map(|spent| spent.as_secs());
+        Self { working, waiting, idle, failed }
+    }
 }
 
 impl From<ActivityChange> for ActivityChangeBody {

@@ -19,7 +19,9 @@ mod status;
 mod work;
 
 pub use activity::{ActivityReport, PermissionReport};
-pub use activity_history::{ActivityChangeBody, ActivityHistoryBody, ActivityParams};
+pub use activity_history::{
+    ActivityChangeBody, ActivityHistoryBody, ActivityHoursBody, ActivityParams, ActivitySecondsBody, MachineHoursBody,
+};
 pub use agent::{AgentBody, AgentReport};
 pub use doctor::{DoctorBody, FindingBody};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

@@ -13,3 +13,4 @@ mod hostile;
 mod notify;
 mod power;
 mod service;
+mod web;

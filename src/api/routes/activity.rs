@@ -1,4 +1,4 @@
-//! The activity history of a session.
+//! The activity history of a session, and that of all machines.
 
 use std::sync::Arc;
 
@@ -9,8 +9,10 @@ use super::sessions;
 use crate::api::extract::{Id, Params};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
+use crate::domain::Timestamp;
+use crate::domain::activity_history::HOUR;
 use crate::store::{ActivityHistory, Lookup};
-use crate::wire::{ActivityHistoryBody, ActivityParams, ErrorBody, Matches};
+use crate::wire::{ActivityHistoryBody, ActivityHoursBody, ActivityParams, ErrorBody, MachineHoursBody, Matches};
 
 /// List when the session with this id or unique prefix of an id changed what it does, in order of time. Changes are kept
 /// for 7 days, at most 2,000 of a session.
@@ -40,4 +42,24 @@ pub(crate) async fn list(
         as_of: as_of.to_string(),
     };
     Ok(Json(body).into_response())
+}
+
+/// How many hours are summed.
+const HOURS: usize = 24;
+
+/// Show what the sessions of all machines did in each of the last 24 hours.
+#[utoipa::path(get, path = "/v1/activity/hours", responses((status = 200, body = ActivityHoursBody)))]
+pub(crate) async fn hours(State(api): State<Arc<Api>>) -> Result<Json<ActivityHoursBody>, ApiError> {
+    let now = (api.clock)();
+    let hour = i64::try_from(HOUR.as_micros()).unwrap_or(i64::MAX);
+    let this_hour = Timestamp::from_micros(now.micros().div_euclid(hour) * hour);
+    let from = this_hour.minus(HOUR * (HOURS as u32 - 1));
+    let _permit = api.response_budget.list_permit().await;
+    let machines = api.store.activity_hours(from, HOURS, now).await?;
+    let machine = |(host_machine, hours): (String, Vec<_>)| MachineHoursBody {
+        host_machine,
+        hours: hours.iter().map(Into::into).collect(),
+    };
+    let machines = machines.into_iter().map(machine).collect();
+    Ok(Json(ActivityHoursBody { from: from.to_string(), machines, as_of: now.to_string() }))
 }

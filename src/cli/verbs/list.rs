@@ -190,6 +190,9 @@ fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
     sheet.row("context", format!("{}%", session.context_percent));
     sheet.row("epic", session.current_epic.as_deref().unwrap_or("—"));
     sheet.row("heartbeat", time_with_age(&session.last_heartbeat, style.now));
+    if let Some(alive) = session.alive_as_of.as_deref().filter(|_| session.status == "active") {
+        sheet.row("alive", format!("alive, as of {}", time_with_age(alive, style.now)));
+    }
     sheet.row("created", time_with_age(&session.created_at, style.now));
     if let Some(closed_at) = &session.closed_at {
         sheet.row("closed", time_with_age(closed_at, style.now));

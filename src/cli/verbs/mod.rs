@@ -25,3 +25,4 @@ pub(super) mod statusline;
 mod stderr_tail;
 pub(super) mod sync;
 pub(super) mod watch;
+pub(super) mod web;

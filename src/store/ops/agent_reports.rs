@@ -101,7 +101,7 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), StoreError> {
     let mut record = existing(op.db, id.as_str())?;
     let before = record.clone();
-    if before.process.is_none() && op.status_of(&before.session) == Status::Stale {
+    if before.process.is_none() && op.status_of_own(&before.session) == Status::Stale {
         session_work::end_activity(op, &record)?;
     }
     let report = &received.report;

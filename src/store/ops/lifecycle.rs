@@ -34,7 +34,7 @@ pub(in crate::store) fn register(
 pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Result<(Record, bool), StoreError> {
     let mut record = owned(op, id)?;
     let mut before = record.session.clone();
-    if record.process.is_none() && record.work.is_some() && op.status_of(&before) == Status::Stale {
+    if record.process.is_none() && record.work.is_some() && op.status_of_own(&before) == Status::Stale {
         record.work = session_work::end_activity(op, &record)?.or(record.work);
     }
     record.session.heartbeat(beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;

@@ -1,7 +1,9 @@
 //! What happened in sessions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::domain::activity_history::HourOfActivity;
 use crate::domain::{HistoryTables, InstanceId, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::OpContext;
@@ -56,6 +58,16 @@ impl Store {
         limit: usize,
     ) -> Result<ActivityHistory, StoreError> {
         self.read(move |db| activity_history::list(db, &id, since, limit)).await
+    }
+
+    /// What the sessions of each machine did in each of `count` hours that begin at `from`.
+    pub async fn activity_hours(
+        &self,
+        from: Timestamp,
+        count: usize,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, Vec<HourOfActivity>>, StoreError> {
+        self.read(move |db| activity_history::hours(db, from, count, now)).await
     }
 
     /// Deletes the changes of activities that are too old to be kept, in turns.

@@ -1,9 +1,13 @@
 //! The activity history: recording changes in the transaction that makes them, and reading them.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::domain::activity::Activity;
-use crate::domain::activity_history::{ActivityChange, KEPT, MAX_CHANGES, context_point, next_change};
+use crate::domain::activity_history::{
+    ActivityChange, HourOfActivity, KEPT, MAX_CHANGES, add_hours, context_point, next_change,
+};
 use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sqlite::turns::ROWS;
@@ -69,6 +73,34 @@ pub(in crate::store) fn list(
     let next = changes.get(limit).map(|change| change.at);
     changes.truncate(limit);
     Ok(ActivityHistory { changes, next })
+}
+
+/// What the sessions of each machine did in each of the hours that begin at `from`.
+pub(in crate::store) fn hours(
+    db: &Connection,
+    from: Timestamp,
+    count: usize,
+    now: Timestamp,
+) -> Result<BTreeMap<String, Vec<HourOfActivity>>, StoreError> {
+    let mut machines: BTreeMap<String, Vec<HourOfActivity>> = BTreeMap::new();
+    let mut current = (String::new(), String::new(), Vec::new());
+    let mut add = |(_, machine, changes): &(String, String, Vec<ActivityChange>)| {
+        let hours = machines.entry(machine.clone()).or_insert_with(|| vec![HourOfActivity::default(); count]);
+        add_hours(hours, from, changes, now);
+    };
+    activity_changes::of_all(db, |id, machine, change| {
+        if id != current.0 {
+            if !current.2.is_empty() {
+                add(&current);
+            }
+            current = (id.to_owned(), machine.to_owned(), Vec::new());
+        }
+        current.2.push(change);
+    })?;
+    if !current.2.is_empty() {
+        add(&current);
+    }
+    Ok(machines)
 }
 
 /// Whether there are changes that are too old to be kept.

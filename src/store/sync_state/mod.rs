@@ -12,4 +12,5 @@ pub(in crate::store) mod mirror_share;
 pub(in crate::store) mod outbox;
 pub(in crate::store) mod parked;
 pub(in crate::store) mod record_outbox;
+pub(in crate::store) mod refresh;
 pub(in crate::store) mod selection;

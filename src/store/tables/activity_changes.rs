@@ -101,6 +101,24 @@ pub(in crate::store) fn list(
     Ok(rows)
 }
 
+/// The changes of all sessions with their machines, each session's together and in order of time.
+pub(in crate::store) fn of_all(
+    db: &Connection,
+    mut take: impl FnMut(&str, &str, ActivityChange),
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT c.at, c.activity, c.waiting_for, NULL, c.context_percent, c.instance_id, s.host_machine \
+         FROM activity_changes c INDEXED BY activity_changes_of_session JOIN sessions s USING (instance_id) \
+         ORDER BY c.instance_id, c.seq",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let change = read(row)?;
+        take(row.get_ref(5)?.as_str().unwrap_or_default(), row.get_ref(6)?.as_str().unwrap_or_default(), change);
+    }
+    Ok(())
+}
+
 /// A session got another id.
 pub(in crate::store) fn rename(db: &Connection, from: &InstanceId, to: &InstanceId) -> Result<(), StoreError> {
     db.prepare_cached("UPDATE activity_changes SET instance_id = ?2, unsynced = 1 WHERE instance_id = ?1")?

@@ -13,3 +13,4 @@ mod migrations;
 mod mirror;
 mod postgres;
 mod silence;
+mod vouching;
