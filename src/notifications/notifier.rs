@@ -76,6 +76,7 @@ pub struct Notifier {
     seen: u64,
     /// This host has the lease to tell of other machines' sessions.
     has_fleet: bool,
+    was_connected: bool,
     /// What was told while central was not connected.
     unshared: BTreeSet<String>,
     at_once: Arc<Semaphore>,
@@ -88,6 +89,8 @@ enum Event {
     Changed,
     Due,
     Ended(Attempt),
+    /// The state of the link to central changed.
+    Link,
     Settings,
     Test(TestRequest),
     Shutdown,
@@ -104,6 +107,7 @@ impl Notifier {
             pending: PendingSet::default(),
             seen: 0,
             has_fleet: false,
+            was_connected: false,
             unshared: BTreeSet::new(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             attempts,
@@ -119,6 +123,14 @@ impl Notifier {
             match self.next_event(next_turn).await {
                 Event::Changed => self.look_at_changes().await,
                 Event::Due => {}
+                // What was told without central is shared at once, before others learn of it.
+                Event::Link => {
+                    let is_connected = self.is_connected();
+                    if is_connected && !std::mem::replace(&mut self.was_connected, is_connected) {
+                        next_turn = self.now();
+                    }
+                    self.was_connected = is_connected;
+                }
                 Event::Ended(attempt) => self.attempt_ended(attempt).await,
                 Event::Settings => {
                     self.settings = self.parts.settings.borrow_and_update().clone();
@@ -171,6 +183,7 @@ impl Notifier {
             _ = newest.wait_for(|newest| *newest != seen), if has_rules => Event::Changed,
             () = tokio::time::sleep(wait), if has_rules => Event::Due,
             Some(attempt) = self.ended.recv() => Event::Ended(attempt),
+            Ok(()) = parts.link.changed(), if has_rules => Event::Link,
             Ok(()) = parts.settings.changed() => Event::Settings,
             Some(reply) = parts.tests.recv() => Event::Test(reply),
             () = parts.shutdown.requested() => Event::Shutdown,
@@ -253,7 +266,8 @@ impl Notifier {
                 transition: transition.clone(),
                 rule: number,
                 is_own,
-                due: transition.since.plus(delay).plus(grace).max(now),
+                // Others wait from when they learn of it: it may have begun while they were without central.
+                due: transition.since.plus(delay).max(now).plus(grace),
                 until,
                 failures: 0,
                 unanswered: 0,

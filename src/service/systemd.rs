@@ -18,9 +18,15 @@ const PROGRAM: &str = "/usr/bin/sessiond";
 /// The first version with Type=notify-reload.
 const NOTIFY_RELOAD_VERSION: u32 = 253;
 
-/// The unit that discovers agents of users whose homes the system service cannot read. Each user enables it.
-const DISCOVER: &str = include_str!("../../systemd/user/sessiond-discover.service");
-const DISCOVER_FILE: &str = "/etc/systemd/user/sessiond-discover.service";
+/// The units that users of the system service may enable: what it cannot do itself, as it reads no home and has no desktop.
+const FOR_USERS: [(&str, &str); 2] = [
+    (
+        "/etc/systemd/user/sessiond-discover.service",
+        include_str!("../../systemd/user/sessiond-discover.service"),
+    ),
+    ("/etc/systemd/user/sessiond-notify-agent.service", NOTIFY_AGENT),
+];
+const NOTIFY_AGENT: &str = include_str!("../../systemd/user/sessiond-notify-agent.service");
 
 /// The version of systemd.
 pub(super) fn version() -> Option<u32> {
@@ -80,7 +86,10 @@ pub(super) fn install(
             steps.push(InstallStep::write(folder.join(name), 0o644, text.replace(PROGRAM, &escape(&target.program))));
         }
         if system {
-            steps.push(InstallStep::write(DISCOVER_FILE, 0o644, DISCOVER.replace(PROGRAM, &escape(&target.program))));
+            let write = |(file, text): (&str, &str)| {
+                InstallStep::write(file, 0o644, text.replace(PROGRAM, &escape(&target.program)))
+            };
+            steps.extend(FOR_USERS.map(write));
         }
     }
     if target.systemd.is_some_and(|version| version >= NOTIFY_RELOAD_VERSION) {
@@ -116,7 +125,7 @@ pub(super) fn uninstall(target: &InstallTarget) -> Result<Vec<InstallStep>, Erro
     if target.scope == Scope::System {
         steps.push(InstallStep::Remove(SYSUSERS_FILE.into()));
         steps.push(InstallStep::Remove(TMPFILES_FILE.into()));
-        steps.push(InstallStep::Remove(DISCOVER_FILE.into()));
+        steps.extend(FOR_USERS.map(|(file, _)| InstallStep::Remove(file.into())));
     }
     steps.push(InstallStep::run(&format!("{ctl} daemon-reload"), RunCondition::AfterChanges));
     Ok(steps)

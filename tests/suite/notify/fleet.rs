@@ -87,6 +87,7 @@ fn each_transition_is_told_once_though_hosts_come_and_go() {
     await_told(&receiver, &expected);
 
     // Their machine vanishes: another host tells, once.
+    odin3.await_synced();
     odin3.kill();
     expected.push(format!("stale {first}"));
     await_told(&receiver, &expected);
@@ -107,6 +108,7 @@ fn each_transition_is_told_once_though_hosts_come_and_go() {
     let third = waiting_session(&laptop, &processes[2]);
     expected.push(format!("waiting {third}"));
     await_told(&receiver, &expected);
+    odin4.await_synced();
     odin4.kill();
     expected.push(format!("stale {second}"));
     await_told(&receiver, &expected);

@@ -44,6 +44,7 @@ fn package_contains_the_expected_files() {
         "./usr/lib/systemd/user/sessiond.service",
         "./usr/lib/systemd/user/sessiond.socket",
         "./usr/lib/systemd/user/sessiond-discover.service",
+        "./usr/lib/systemd/user/sessiond-notify-agent.service",
         "./usr/lib/sysusers.d/sessiond.conf",
         "./usr/lib/tmpfiles.d/sessiond.conf",
         "./usr/share/doc/sessiond/examples/config.example.toml",
