@@ -27,4 +27,5 @@ mod simulation;
 pub mod spool;
 pub mod store;
 pub mod sync;
+pub mod top;
 pub mod wire;

@@ -25,6 +25,7 @@ use super::verbs::service::{CompletionsArgs, InstallArgs, UninstallArgs};
 use super::verbs::session::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use super::verbs::status::StatusArgs;
 use super::verbs::sync::SyncArgs;
+use super::verbs::top::TopArgs;
 
 /// Record AI coding sessions on this machine, and sync them with a central Postgres database ("central") whenever it can be
 /// reached
@@ -83,6 +84,8 @@ pub(super) enum Verb {
     Conflicts(ConflictsArgs),
     /// Show how much of the agents' rate limits is used, by machine, account and window
     Limits(LimitsArgs),
+    /// Show all sessions live in the terminal, what needs its user first
+    Top(TopArgs),
     /// Show the state of the daemon, its link to central and its backlog
     Status(StatusArgs),
     /// Push what central lacks now
@@ -265,6 +268,9 @@ mod tests {
             "machines --json",
             "limits",
             "limits --json",
+            "top",
+            "top --once",
+            "top --bell",
             "status --json --socket /x.sock",
             "--socket /x.sock status",
             "sync",

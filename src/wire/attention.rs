@@ -2,7 +2,7 @@
 
 use super::SessionBody;
 use crate::domain::Timestamp;
-use crate::domain::attention::{Attention, Need};
+use crate::domain::attention::{Attention, Need, SortFields};
 
 impl SessionBody {
     /// Its position in the order of attention.
@@ -10,6 +10,18 @@ impl SessionBody {
         let since = self.activity_since.as_deref().and_then(Timestamp::parse);
         let need = Need::of(&self.status, self.activity.as_deref());
         Attention::new(need, since, Timestamp::parse(&self.last_heartbeat))
+    }
+
+    /// What decides its position in a list.
+    pub fn sort_fields(&self) -> SortFields<'_> {
+        SortFields {
+            attention: self.attention(),
+            heartbeat: Timestamp::parse(&self.last_heartbeat),
+            project: &self.project,
+            machine: &self.host_machine,
+            context_percent: self.context_percent,
+            instance_id: &self.instance_id,
+        }
     }
 
     /// Whether lists show it unless all are asked for: an open session, and no prompt that ran by itself.

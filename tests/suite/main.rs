@@ -12,3 +12,4 @@ mod find;
 mod hostile;
 mod power;
 mod service;
+mod top;
