@@ -28,4 +28,5 @@ pub mod spool;
 pub mod store;
 pub mod sync;
 pub mod top;
+pub mod web;
 pub mod wire;

@@ -32,6 +32,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
         ("SessionEnd", None),
     ],
     hook_fields: &[],
+    switch: &[],
     translate,
     context: ContextAnswer::HookSpecific,
     needs_json: false,

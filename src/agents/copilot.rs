@@ -30,6 +30,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
         ("sessionEnd", None),
     ],
     hook_fields: &[("timeoutSec", 10)],
+    switch: &[],
     translate,
     context: ContextAnswer::TopLevel("additionalContext"),
     needs_json: false,

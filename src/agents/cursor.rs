@@ -27,6 +27,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
         ("sessionEnd", None),
     ],
     hook_fields: &[],
+    switch: &[],
     translate,
     context: ContextAnswer::TopLevel("additional_context"),
     needs_json: true,

@@ -31,6 +31,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
         ("SessionEnd", None),
     ],
     hook_fields: &[],
+    switch: &["hooksConfig", "enabled"],
     translate,
     context: ContextAnswer::HookSpecific,
     needs_json: true,
@@ -44,6 +45,11 @@ fn translate(event: &str, input: &Input, env: Env<'_>) -> Translation {
         if fields.text(field).is_none() {
             fields.set_text(field, variable(name).as_deref());
         }
+    }
+    // Left out where nothing else is in it, so that the context of a hook is never taken for a prompt.
+    if let Some(typed) = fields.text("prompt").map(|prompt| typed(prompt).to_owned()) {
+        fields.remove("prompt");
+        fields.set_text("prompt", Some(&typed));
     }
     let tool_error = input.at(&["tool_response", "error"]).filter(|error| !error.is_null());
     let known = match event {
@@ -76,4 +82,25 @@ fn translate(event: &str, input: &Input, env: Env<'_>) -> Translation {
     };
     let is_without_activity = known == Some(HookEvent::PreCompact);
     Translation { event: known, input: fields.input(), end_sign, is_without_activity, ..Translation::default() }
+}
+
+/// What the user typed. With `-p` Gemini CLI puts the context of SessionStart's hooks before it, in a mark of its own;
+/// the context itself has no such mark, because its angle brackets are escaped.
+fn typed(prompt: &str) -> &str {
+    let context = prompt.trim_start().strip_prefix("<hook_context>");
+    context.and_then(|context| context.split_once("</hook_context>")).map_or(prompt, |(_, typed)| typed.trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::typed;
+
+    #[test]
+    fn context_of_hooks_is_no_prompt() {
+        assert_eq!(typed("<hook_context>an id\n&lt;b&gt;</hook_context>\n\nFix the login"), "Fix the login");
+        assert_eq!(typed("<hook_context>an id</hook_context>"), "");
+        for prompt in ["Fix the login", "<hook_context> is what?", "What is <hook_context>a</hook_context>?", ""] {
+            assert_eq!(typed(prompt), prompt);
+        }
+    }
 }

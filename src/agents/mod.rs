@@ -100,6 +100,8 @@ pub struct Adapter {
     pub hooks: &'static [(&'static str, Option<&'static str>)],
     /// Fields beside the command of an installed hook.
     pub hook_fields: &'static [(&'static str, i64)],
+    /// The setting in the same file that runs no hook at all if it is false; empty if there is none.
+    pub switch: &'static [&'static str],
     translate: fn(&str, &Input, Env<'_>) -> Translation,
     context: ContextAnswer,
     /// Its stdout must be JSON, also where there is nothing to say.

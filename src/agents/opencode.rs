@@ -21,6 +21,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
     format: SettingsFormat::Plugin(plugin),
     hooks: &[],
     hook_fields: &[],
+    switch: &[],
     translate,
     context: ContextAnswer::TopLevel("additionalContext"),
     needs_json: true,

@@ -15,6 +15,7 @@ pub(super) static ADAPTER: Adapter = Adapter {
     format: SettingsFormat::Groups,
     hooks: &[],
     hook_fields: &[],
+    switch: &[],
     translate,
     context: ContextAnswer::HookSpecific,
     needs_json: true,

@@ -3,7 +3,7 @@
 //! Every byte outside of them stays. A file that would not be there without them is removed with them.
 
 use super::{Adapter, SettingsFormat};
-use crate::claude::settings::{HookShape, OwnHook, SettingsError, is_blank};
+use crate::claude::settings::{HookShape, OwnHook, SettingsError, flag_at, is_blank};
 
 /// What stands in a new file.
 const NEW_GROUPS: &str = "{}\n";
@@ -84,6 +84,11 @@ impl Adapter {
     /// How many parts of this program an installation has.
     pub fn hook_count(&self) -> usize {
         self.hooks.len().max(1)
+    }
+
+    /// Whether the file says that the agent runs no hook at all.
+    pub fn are_hooks_off(&self, text: &str) -> bool {
+        !self.switch.is_empty() && flag_at(text, self.switch) == Some(false)
     }
 
     /// The paths by which the file runs this program.

@@ -151,6 +151,8 @@ fn router(api: Arc<Api>) -> Router {
         .routes(routes!(routes::sessions::close))
         .routes(routes!(routes::sessions::footer))
         .routes(routes!(routes::work::show, routes::work::record))
+        .routes(routes!(routes::activity::list))
+        .routes(routes!(routes::activity::hours))
         .routes(routes!(routes::agents::report))
         .routes(routes!(routes::resume::context))
         .routes(routes!(routes::resume::resume))

@@ -26,6 +26,7 @@ use super::verbs::session::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use super::verbs::status::StatusArgs;
 use super::verbs::sync::SyncArgs;
 use super::verbs::top::TopArgs;
+use super::verbs::web::WebArgs;
 
 /// Record AI coding sessions on this machine, and sync them with a central Postgres database ("central") whenever it can be
 /// reached
@@ -86,6 +87,8 @@ pub(super) enum Verb {
     Limits(LimitsArgs),
     /// Show all sessions live in the terminal, what needs its user first
     Top(TopArgs),
+    /// Serve a live page of all sessions for a browser
+    Web(WebArgs),
     /// Show the state of the daemon, its link to central and its backlog
     Status(StatusArgs),
     /// Push what central lacks now
@@ -271,6 +274,8 @@ mod tests {
             "top",
             "top --once",
             "top --bell",
+            "web",
+            "web --listen 127.0.0.1:0 --open --allow-actions --token-file f",
             "status --json --socket /x.sock",
             "--socket /x.sock status",
             "sync",

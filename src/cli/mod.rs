@@ -121,6 +121,7 @@ fn dispatch(
         Verb::Limits(args) => verbs::limits::limits(client, &args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
         Verb::Top(args) => verbs::top::top(client, &args, env, out),
+        Verb::Web(args) => verbs::web::web(client, args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),
         Verb::Exec(args) => return verbs::exec::exec(client, &args, offline, out),

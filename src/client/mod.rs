@@ -23,10 +23,11 @@ use uuid::Uuid;
 
 use crate::domain::footer::FooterForm;
 use crate::wire::{
-    AgentBody, AgentReport, CheckpointBody, CheckpointRequest, CommandBody, CommandRequest, ContextBody, ErrorCode,
-    ErrorDetail, EventBody, EventRequest, HeartbeatRequest, HistoryParams, IdentityRename, LimitBody, ListQuery,
-    MachineBody, MachineIdentity, Matches, OverlapBody, ParkedBody, ParkedCount, ParkedIds, RegisterRequest,
-    ResumeBody, ResumeRequest, SessionBody, SessionList, StatusBody, SyncBody, SyncRequest, WorkBody,
+    ActivityHistoryBody, ActivityHoursBody, ActivityParams, AgentBody, AgentReport, CheckpointBody, CheckpointRequest,
+    CommandBody, CommandRequest, ContextBody, ErrorCode, ErrorDetail, EventBody, EventRequest, HeartbeatRequest,
+    HistoryParams, IdentityRename, LimitBody, ListQuery, MachineBody, MachineIdentity, Matches, OverlapBody,
+    ParkedBody, ParkedCount, ParkedIds, RegisterRequest, ResumeBody, ResumeRequest, SessionBody, SessionList,
+    StatusBody, SyncBody, SyncRequest, WorkBody,
 };
 pub use endpoint::Endpoint;
 use http::{HttpRequest, HttpResponse};
@@ -124,6 +125,16 @@ impl Client {
     pub fn show(&self, id: &str) -> Result<Resolved> {
         let (status, body) = self.exchange("GET", target::session(id, ""), None)?;
         resolved(status, &body)
+    }
+
+    /// The activity history of the session with this id.
+    pub fn activity(&self, id: &str, params: &ActivityParams) -> Result<ActivityHistoryBody> {
+        self.get(target::activity(id, params))
+    }
+
+    /// What the sessions of all machines did in each of the last 24 hours.
+    pub(crate) fn activity_hours(&self) -> Result<ActivityHoursBody> {
+        self.get("/v1/activity/hours".to_owned())
     }
 
     /// What the session with that id works on; nothing, if the daemon is of a version that does not know.

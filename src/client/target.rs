@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::wire::{HistoryParams, ListQuery, WatchQuery};
+use crate::wire::{ActivityParams, HistoryParams, ListQuery, WatchQuery};
 
 /// All characters but the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -47,6 +47,12 @@ pub(super) fn history(id: &str, kind: &str, params: &HistoryParams) -> String {
         ("after", after),
     ];
     with_query(session(id, &format!("/{kind}")), pairs)
+}
+
+/// The target of the activity history of a session.
+pub(super) fn activity(id: &str, params: &ActivityParams) -> String {
+    let pairs = [("since", params.since.clone()), ("limit", params.limit.map(|n| n.to_string()))];
+    with_query(session(id, "/activity"), pairs)
 }
 
 pub(super) fn watch(query: &WatchQuery) -> String {

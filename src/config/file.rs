@@ -34,6 +34,7 @@ pub(super) struct CentralSection {
     pub url: Option<String>,
     pub password_file: Option<PathBuf>,
     pub heartbeat_interval: Option<String>,
+    pub refresh_after: Option<String>,
     pub pull_interval: Option<String>,
     pub connect_timeout: Option<String>,
     pub statement_timeout: Option<String>,
@@ -93,12 +94,13 @@ pub(super) struct TypeRuleEntry {
 }
 
 /// All keys. A test compares them with config.example.toml, which documents them.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
     "central.password_file",
     "central.heartbeat_interval",
+    "central.refresh_after",
     "central.pull_interval",
     "central.connect_timeout",
     "central.statement_timeout",

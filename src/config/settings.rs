@@ -47,6 +47,8 @@ pub struct Settings {
     pub central: Option<CentralSettings>,
     /// How often live sessions are refreshed, here and in central.
     pub heartbeat_interval: Duration,
+    /// How old the heartbeat of a live session in central may become before its row is written again.
+    pub refresh_after: Duration,
     /// A session without a heartbeat for this long is stale.
     pub stale_after: Duration,
     /// How long closed sessions are kept once central has them.
@@ -168,6 +170,7 @@ pub(super) fn merge(
     absolute("socket.path", file.socket.path.as_deref())?;
     absolute("central.password_file", file.central.password_file.as_deref())?;
     let (stale_after, heartbeat_interval) = heartbeat_durations(&file)?;
+    let refresh_after = refresh_after(file.central.refresh_after.as_deref(), stale_after, heartbeat_interval)?;
     let state_dir =
         first([overrides.state_dir.clone(), path(STATE_DIR_VAR), file.store.path, default_paths.state_dir.clone()])
             .ok_or_else(|| ConfigError::key("store.path", "HOME is not set; give the folder with --state-dir"))?;
@@ -182,6 +185,7 @@ pub(super) fn merge(
         },
         central: central(overrides, environment, file.central)?,
         heartbeat_interval,
+        refresh_after,
         stale_after,
         keep_closed: duration("sessions.keep_closed", keep_closed, 7 * DAY, 60 * SECOND..=10 * YEAR)?,
         durability: durability(file.store.durability.as_deref())?,
@@ -208,6 +212,25 @@ fn heartbeat_durations(file: &ConfigFile) -> Result<(Duration, Duration), Config
         ));
     }
     Ok((stale_after, interval))
+}
+
+/// How old the heartbeat of a live session in central may become. Clients without a daemon would take the session for stale if
+/// it were close to `stale_after`: after it is due, half an interval may pass until it is pushed, and the newest heartbeat may
+/// be one interval old.
+fn refresh_after(text: Option<&str>, stale_after: Duration, interval: Duration) -> Result<Duration, ConfigError> {
+    const KEY: &str = "central.refresh_after";
+    let longest = stale_after.saturating_sub(2 * interval);
+    let default = (2 * interval).min(60 * SECOND).min(longest);
+    let value = duration(KEY, text, default, SECOND..=DAY)?;
+    if text.is_some() && value > longest {
+        let rule = format!(
+            "it must be at most sessions.stale_after minus two of central.heartbeat_interval, which is {}: other clients \
+             would take live sessions for stale",
+            format_limit(longest)
+        );
+        return Err(ConfigError::key(KEY, rule));
+    }
+    Ok(value)
 }
 
 /// A value as an error may quote it: central's URL may have been set for the wrong key.

@@ -94,6 +94,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
         central: postgres,
         intervals: SyncIntervals {
             heartbeat_interval: settings.heartbeat_interval,
+            refresh_after: settings.refresh_after,
             pull_interval: central.map_or(settings.heartbeat_interval, |c| c.pull_interval),
             // Sessions of an unreachable host become stale at most this much late.
             sweep_interval: (settings.stale_after / 4).max(Duration::from_secs(1)),

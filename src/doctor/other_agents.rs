@@ -63,6 +63,11 @@ fn of_agent(adapter: &Adapter, env: Env<'_>) -> Vec<Finding> {
             findings.push(Finding::wrong(CHECK, found, format!("{install} again, which corrects the path")));
         }
     }
+    if adapter.are_hooks_off(&text) {
+        let switch = adapter.switch.join(".");
+        let found = format!("{shown} switches all hooks off: {switch} is false");
+        findings.push(Finding::wrong(CHECK, found, format!("remove {switch} from it")));
+    }
     findings.extend(untrusted(adapter, &file, &text));
     if findings.is_empty() {
         let program = adapter.name.program().map(|program| programs_on_path(program, env)).unwrap_or_default();

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
+use uuid::Uuid;
+
 use super::{Session, SessionWork, Timestamp};
 
 macro_rules! shared_columns {
@@ -125,12 +127,15 @@ pub struct TimedSession {
     pub times: ColumnTimes,
     /// What central lacks of its work. Never read from central with the session.
     pub work: Option<Box<SessionWork>>,
+    /// The host whose daemon wrote it last in central, and which therefore vouches for it; none if another client did, and
+    /// for what is pushed.
+    pub vouched_by: Option<Uuid>,
 }
 
 impl TimedSession {
     /// A session whose column times are all unknown.
     pub fn untimed(session: Session) -> Self {
-        Self { session, times: ColumnTimes::default(), work: None }
+        Self { session, times: ColumnTimes::default(), work: None, vouched_by: None }
     }
 }
 

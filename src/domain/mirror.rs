@@ -4,6 +4,8 @@
 //! deletions, then sessions, then their work, then the history of changed sessions. Where the next pull begins is determined with the
 //! first page, because rows that change during a pull may lie before the position that it has reached.
 
+use uuid::Uuid;
+
 use super::limits::AccountLimit;
 use super::{HistoryRecord, MachineName, SessionWork, TimedSession, Timestamp};
 
@@ -167,6 +169,8 @@ pub enum Continuation {
 /// A daemon that central knows of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSeen {
+    /// The id of its state folder. Sessions that it wrote last in central are vouched for by it.
+    pub host_id: Uuid,
     /// The name under which it is registered.
     pub machine: MachineName,
     /// When it last contacted central, by central's clock.

@@ -4,6 +4,7 @@
 //! randomness as a number, so that every computation can be replayed.
 
 pub mod activity;
+pub mod activity_history;
 pub mod agent;
 pub mod attention;
 pub mod backoff;
@@ -17,6 +18,7 @@ pub mod hint;
 pub mod history;
 pub mod limits;
 pub mod link;
+pub mod liveness;
 pub mod machine;
 pub mod mirror;
 pub mod names;
@@ -25,6 +27,7 @@ pub mod place;
 pub mod process;
 mod reason;
 pub mod redact;
+pub mod refresh;
 pub mod resume;
 pub mod session;
 pub mod session_work;

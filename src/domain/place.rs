@@ -13,6 +13,8 @@ pub struct SessionLocation {
     pub local: bool,
     /// When its machine's daemon last contacted central; none for a machine without a daemon.
     pub last_seen: Option<Timestamp>,
+    /// When the host that vouches for the session last contacted central; none if no host does, as for a local session.
+    pub alive_as_of: Option<Timestamp>,
     /// When the mirror was last up to date with central; none before the first complete pull.
     pub as_of: Option<Timestamp>,
 }
@@ -49,7 +51,7 @@ mod tests {
             (None, ago(0), None, true),
             (None, None, None, false),
         ] {
-            let place = SessionLocation { here: false, local: false, last_seen, as_of };
+            let place = SessionLocation { here: false, local: false, last_seen, alive_as_of: None, as_of };
             assert_eq!(place.reachable(now, STALE_AFTER), reachable, "{place:?}");
             assert_eq!(place.synced(now, STALE_AFTER), synced, "{place:?}");
             assert!(
@@ -61,7 +63,7 @@ mod tests {
                 "sessions of this machine are always up to date"
             );
         }
-        let here = SessionLocation { here: true, local: true, last_seen: None, as_of: None };
+        let here = SessionLocation { here: true, local: true, last_seen: None, alive_as_of: None, as_of: None };
         assert_eq!(here.reachable(now, STALE_AFTER), Some(true));
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::activity::ActivityEvent;
+use super::liveness::status_at;
 use super::text::safe_line;
 use super::{InstanceId, InstanceType, Invalid, MachineName, Project, Timestamp};
 
@@ -185,12 +186,10 @@ impl Session {
         true
     }
 
-    /// The status at `now`: a session recorded as active is stale if its last heartbeat is older than `stale_after`.
+    /// The status at `now` by its heartbeat alone, as no host vouches for it: a session recorded as active is stale if its
+    /// last heartbeat is older than `stale_after`.
     pub fn status_at(&self, now: Timestamp, stale_after: Duration) -> Status {
-        match self.status {
-            Status::Active if !fresh(self.last_heartbeat, now, stale_after) => Status::Stale,
-            recorded => recorded,
-        }
+        status_at(self.status, self.last_heartbeat, None, now, stale_after)
     }
 }
 

@@ -69,10 +69,18 @@ pub(super) enum Bug {
     LockedRowBlocks,
     /// An acknowledgement of a session's work counts for what was changed during the push.
     AckClearsLaterWork,
+    /// A host vouches for sessions that were closed.
+    VouchesForClosed,
+    /// A host vouches for sessions of other hosts.
+    VouchesForOthers,
+    /// The host that has the name of a session's machine vouches for it, although another took the name over.
+    VouchesByName,
+    /// Heartbeats alone never make a session pending.
+    NeverRefreshed,
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 33] = [
+    pub(super) const ALL: [Self; 37] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -106,5 +114,9 @@ impl Bug {
         Self::MissingRightCountsAsAbsent,
         Self::LockedRowBlocks,
         Self::AckClearsLaterWork,
+        Self::VouchesForClosed,
+        Self::VouchesForOthers,
+        Self::VouchesByName,
+        Self::NeverRefreshed,
     ];
 }

@@ -15,8 +15,10 @@ use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
 use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
-use crate::domain::mirror::{ChangePage, PullQuery};
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, RecordKind, TableState, Timestamp};
+use crate::domain::liveness::status_at;
+use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::refresh::RefreshRule;
+use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, RecordKind, Status, TableState, Timestamp};
 use crate::store::testing::manual_store::{Disk, ManualStore};
 use crate::store::{
     BatchResult, Identity, OpContext, PageResult, Record, Renamed, SessionOutcome, SessionResult, Store, StoreError,
@@ -330,6 +332,17 @@ impl SimHost {
         daemon.replica.hand.lock().unwrap().commit();
     }
 
+    /// What is mirrored here and shown as active now.
+    pub(super) fn shown_active(&self) -> Vec<Record> {
+        let now = self.now();
+        let records = self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().mirrored_records());
+        let is_active = |record: &Record| {
+            let s = &record.session;
+            status_at(s.status, s.last_heartbeat, record.alive_as_of, now, STALE_AFTER) == Status::Active
+        };
+        records.unwrap_or_default().into_iter().filter(is_active).collect()
+    }
+
     pub(super) fn records(&self) -> Vec<Record> {
         self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().records()).unwrap_or_default()
     }
@@ -420,6 +433,26 @@ impl Replica for SimReplica {
         self.store.forget_synced(acked_batch, at).await
     }
 
+    async fn replace_hosts(&self, mut hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        if self.has(Bug::VouchesForOthers)
+            && let Some(newest) = hosts.iter().map(|host| host.last_seen).max()
+        {
+            hosts.iter_mut().for_each(|host| host.last_seen = newest);
+        }
+        self.store.replace_hosts(hosts).await?;
+        if self.has(Bug::VouchesByName) {
+            let by_name = "UPDATE sessions SET vouched_by = \
+                (SELECT host_id FROM hosts WHERE hosts.host_machine = sessions.host_machine) \
+                WHERE mirror_generation IS NOT NULL";
+            ManualStore::execute(&self.store, by_name).await?;
+        }
+        Ok(())
+    }
+
+    async fn refresh(&self, rule: RefreshRule, now: Timestamp) -> Result<usize, StoreError> {
+        if self.has(Bug::NeverRefreshed) { Ok(0) } else { self.store.refresh(rule, now).await }
+    }
+
     async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
         let position = self.store.mirror_position(now).await?;
         Ok(if self.has(Bug::PositionNeverAdvances) { position.min(1) } else { position })
@@ -435,6 +468,9 @@ impl Replica for SimReplica {
             let hand = self.hand.lock().unwrap();
             let is_pending = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
             changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
+        }
+        if self.has(Bug::VouchesForClosed) {
+            changes.sessions.retain(|session| session.vouched_by.is_none() || session.status != Status::Closed);
         }
         let rows = changes.sessions.len();
         let imported = self.store.import_page(reading, changes, context).await?;

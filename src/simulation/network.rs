@@ -40,6 +40,7 @@ enum CallOutcome {
 
 /// A batch whose sender has abandoned its connection.
 pub(super) struct LateBatch {
+    host: usize,
     link: FakeLink,
     host_id: Uuid,
     after: i64,
@@ -60,6 +61,8 @@ pub(super) struct Net {
     pub read: [u64; HOSTS],
     pub violations: Vec<Violation>,
     pub random: Random,
+    /// When each host was last in contact with central, by central's clock.
+    pub contacts: [Timestamp; HOSTS],
     /// All events, in order.
     pub log: Vec<String>,
 }
@@ -82,6 +85,7 @@ impl Network {
             read: [0; HOSTS],
             violations: Vec::new(),
             random,
+            contacts: [Timestamp::from_micros(0); HOSTS],
             log: Vec::new(),
         };
         Self { net: Arc::new(Mutex::new(net)), central, bug }
@@ -103,6 +107,12 @@ impl Network {
         self.bug == Some(bug)
     }
 
+    /// Central has just heard of a host.
+    pub(super) fn note_contact(&self, host: usize) {
+        let now = self.central.now();
+        self.lock().contacts[host] = now;
+    }
+
     /// Delivers the oldest late batch.
     pub(super) fn deliver_late_batch(&self) {
         let Some(mut late) = self.lock().late_batches.pop_front() else { return };
@@ -112,6 +122,9 @@ impl Network {
             let LateBatch { after, number, ref sessions, ref records, .. } = late;
             let after = self.after(after, late.host_id);
             let applied = now(late.link.push(Batch { after, number, sessions, records }));
+            if applied.is_ok() {
+                self.note_contact(late.host);
+            }
             self.log_event(format!("batch {number} arrives late: {}", shown(&applied)));
         }
     }
@@ -254,6 +267,7 @@ impl Central for SimLink {
             );
         }
         let accepted = accepted?;
+        self.network.note_contact(self.host);
         // In a restored backup a copy of the folder may have the name again.
         if host.replace || accepted.batch < host.acked_batch {
             self.network.lock().rivals.remove(host.machine.as_str());
@@ -281,13 +295,16 @@ impl Central for SimLink {
                 let host_id = self.me.as_ref().map_or(Uuid::nil(), |me| me.host_id);
                 let sessions = batch.sessions.to_vec();
                 let (after, number, records) = (batch.after, batch.number, batch.records.to_vec());
-                let late = LateBatch { link: self.cut(), host_id, after, number, sessions, records };
+                let late = LateBatch { host: self.host, link: self.cut(), host_id, after, number, sessions, records };
                 self.network.lock().late_batches.push_back(late);
                 return broke();
             }
             CallOutcome::Arrives | CallOutcome::AnswerLost => {}
         }
         let applied = self.apply(batch).await;
+        if applied.is_ok() {
+            self.network.note_contact(self.host);
+        }
         let ids = batch.sessions.iter().map(|s| s.instance_id.as_str()).collect::<Vec<_>>();
         let Batch { number, .. } = batch;
         self.network.log_event(format!(
@@ -377,8 +394,19 @@ impl Central for SimLink {
         self.link.share_limits(limits).await
     }
 
-    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
-        self.link.hosts().await
+    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
+        pause().await;
+        if self.outcome() != CallOutcome::Arrives {
+            self.cut();
+            return broke();
+        }
+        self.link.hosts(only).await
+    }
+
+    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
+        pause().await;
+        self.network.log_event(format!("host {} disowns {ids:?}", self.host));
+        self.link.disown(ids).await
     }
 
     async fn listen(&mut self) -> bool {

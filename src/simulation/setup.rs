@@ -10,6 +10,7 @@ pub(super) const HOSTS: usize = 2;
 pub(super) const STALE_AFTER: Duration = Duration::from_secs(120);
 pub(super) const INTERVALS: SyncIntervals = SyncIntervals {
     heartbeat_interval: Duration::from_secs(30),
+    refresh_after: Duration::from_secs(60),
     pull_interval: Duration::from_secs(15),
     sweep_interval: Duration::from_secs(60),
     longest_wait: Duration::from_secs(30),

@@ -159,6 +159,7 @@ impl World {
             98..99 => self.late_batch()?,
             _ => self.nudge(host),
         }
+        self.check_vouching()?;
         self.check_calls()
     }
 }

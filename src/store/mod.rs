@@ -58,6 +58,7 @@ pub use recovery::examine::examine;
 pub use sqlite::change_feed::ChangeFeed;
 pub use sqlite::connection::{Durability, Options};
 pub use store::{Store, WriterThread};
+pub use sync_state::activity_history::ActivityHistory;
 pub use sync_state::batch_result::{
     BatchResult, RecordResult, Renamed, SessionOutcome, SessionResult, WITHOUT_SESSION,
 };

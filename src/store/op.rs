@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::domain::session::fresh;
+use crate::domain::liveness::status_at;
 use crate::domain::{Session, Status, Timestamp};
 use crate::platform::random::random;
 
@@ -78,21 +78,24 @@ impl<'a> Op<'a> {
         Self { db, now, caller, stale_after, ids }
     }
 
-    /// The status of a session now, which is recorded with this status and this last heartbeat.
-    pub(in crate::store) fn status(&self, recorded: Status, last_heartbeat: Timestamp) -> Status {
-        match recorded {
-            Status::Active if !fresh(last_heartbeat, self.now, self.stale_after) => Status::Stale,
-            recorded => recorded,
-        }
+    /// The status of a session now, which is recorded with this status and this last heartbeat, and for which a host
+    /// vouched at `alive_as_of`.
+    pub(in crate::store) fn status(
+        &self,
+        recorded: Status,
+        last_heartbeat: Timestamp,
+        alive_as_of: Option<Timestamp>,
+    ) -> Status {
+        status_at(recorded, last_heartbeat, alive_as_of, self.now, self.stale_after)
     }
 
-    /// The status of a session now.
-    pub(in crate::store) fn status_of(&self, session: &Session) -> Status {
-        self.status(session.status, session.last_heartbeat)
+    /// The status of a session of this host now.
+    pub(in crate::store) fn status_of_own(&self, session: &Session) -> Status {
+        self.status(session.status, session.last_heartbeat, None)
     }
 
-    /// A session recorded as active is active now if its last heartbeat is between these times, in microseconds: the
-    /// same rule as [`Self::status`] for SQL.
+    /// A session recorded as active is active now if its last heartbeat, or the last contact of the host that vouches for
+    /// it, is between these times, in microseconds: the same rule as [`Self::status`] for SQL (`is_active`).
     pub(in crate::store) fn active_between(&self) -> [i64; 2] {
         [self.now.minus(self.stale_after), self.now.plus(self.stale_after)].map(Timestamp::micros)
     }

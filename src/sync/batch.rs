@@ -60,7 +60,7 @@ impl BatchPart {
                 Some(UnsyncedWork { work, version }) => (Some(Box::new(work)), Some(version)),
                 None => (None, None),
             };
-            (TimedSession { session: record.session, times, work }, (record.version, work_version))
+            (TimedSession { session: record.session, times, work, vouched_by: None }, (record.version, work_version))
         };
         let (sessions, versions) = pending.sessions.into_iter().map(offer).unzip();
         Self { sessions, versions, records: pending.records }
@@ -190,7 +190,8 @@ impl BatchPart {
 }
 
 fn settled(session: TimedSession, (version, work_version): (i64, Option<i64>), how: SessionOutcome) -> SessionResult {
-    SessionResult { instance_id: session.session.instance_id, version, work_version, how }
+    let heartbeat = Some(session.session.last_heartbeat);
+    SessionResult { instance_id: session.session.instance_id, version, heartbeat, work_version, how }
 }
 
 fn settled_record(record: &HistoryRecord, rejected: Option<String>) -> RecordResult {

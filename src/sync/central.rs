@@ -47,6 +47,9 @@ pub struct Accepted {
     /// Names the numbering of central's transactions. It differs after a failover and after a restored backup; transaction
     /// numbers of different timelines cannot be compared.
     pub timeline: String,
+    /// Central can leave the mark of a row where only its heartbeat changes, so that other hosts do not read it again. A
+    /// central that an older sessiond migrated cannot.
+    pub marks_changes_only: bool,
 }
 
 /// The state of some sessions, and records of these or of others that central has. Applied whole or not at all.
@@ -237,8 +240,13 @@ pub trait Central: Send {
     /// `Reject` if central does not accept them and the connection is usable.
     fn share_limits(&mut self, limits: &[AccountLimit]) -> impl Future<Output = Result<(), CentralError>> + Send;
 
-    /// The daemons that central knows, without those that were replaced, and the rate limits that they share.
-    fn hosts(&mut self) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;
+    /// The daemons that central knows, without those that were replaced, and the rate limits that they share. `only`: those
+    /// with these host ids.
+    fn hosts(&mut self, only: Option<&[Uuid]>) -> impl Future<Output = Result<Vec<HostSeen>, CentralError>> + Send;
+
+    /// Turns those of these sessions stale that central has as active and as written last by this host. The host does not
+    /// have them: nothing else would ever end them.
+    fn disown(&mut self, ids: &[InstanceId]) -> impl Future<Output = Result<(), CentralError>> + Send;
 
     /// Subscribes to notifications. Returns whether central can send them; behind a pooler it may not.
     fn listen(&mut self) -> impl Future<Output = bool> + Send;
@@ -248,12 +256,12 @@ pub trait Central: Send {
 }
 
 /// What central reports over the connection that listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// Others changed sessions or their history.
     SessionsChanged,
-    /// The daemon of another host has completed a handshake.
-    HostJoined,
+    /// The daemons of these hosts have completed a handshake. None is named if they are too many.
+    HostsJoined(Vec<Uuid>),
     /// The connection is lost, and the notifications since then with it.
     ConnectionLost,
 }

@@ -1,7 +1,7 @@
 //! Performs the scheduler's actions over one link to one central, and reports their outcomes.
 //!
 //! The driver owns what is known of the link: central's ledger, its tables, the position of the pull, and the rows
-//! that are held back. `handshake`, `push`, `division` and `pull` each implement one action for it.
+//! that are held back. `handshake`, `push`, `division` and `hosts` and `pull` each implement one action for it.
 //!
 //! An action fails by the link or by the local store. If the link fails, the connection is given up and the
 //! next action is a handshake, which finds out what central has applied. If the store fails, what central
@@ -19,8 +19,11 @@ use super::ledger::LedgerPosition;
 use super::link_reporter::LinkReporter;
 use super::pull_state::PullState;
 use super::replica::Replica;
-use super::scheduler::{FailureKind, Remaining, Scheduler, SyncAction, SyncIntervals, Tick, UsableTables};
+use super::scheduler::{
+    FailureKind, HEARTBEAT_PUSHES, Remaining, Scheduler, SyncAction, SyncIntervals, Tick, UsableTables,
+};
 use crate::clock::Clock;
+use crate::domain::refresh::RefreshRule;
 use crate::domain::{HistoryTables, LinkStatus, Timestamp};
 use crate::store::{IdSource, OpContext, Skip, StoreError};
 
@@ -62,6 +65,8 @@ pub struct Driver<R, C> {
     pub(super) ledger: LedgerPosition,
     /// The host id under which the handshake was accepted.
     pub(super) host_id: Uuid,
+    /// Central leaves the mark of a row where only its heartbeat changes.
+    pub(super) marks_changes_only: bool,
     /// The action other than a push that failed last: until it succeeds, the link is reported as down.
     failing: Option<SyncAction>,
     pub(super) held: HeldRows,
@@ -85,6 +90,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             reporter,
             ledger: LedgerPosition::default(),
             host_id: Uuid::nil(),
+            marks_changes_only: false,
             failing: None,
             held: HeldRows::default(),
             tables: HistoryTables::ALL,
@@ -159,11 +165,16 @@ impl<R: Replica, C: Central> Driver<R, C> {
                     scheduler.table_freed(self.tick());
                 }
             }
+            SyncAction::Refresh => {
+                let marked = self.refresh(intervals).await?;
+                scheduler.refreshed(marked > 0, self.tick());
+            }
             SyncAction::Push { limit } => {
                 self.push(limit, scheduler).await?;
             }
+            SyncAction::ReadHosts => self.read_hosts(intervals, scheduler).await?,
             SyncAction::Pull => {
-                let more = self.pull(intervals).await?;
+                let more = self.pull().await?;
                 scheduler.pulled(Remaining::of(more), self.pulling.began, self.tick());
             }
             SyncAction::Listen => {
@@ -181,6 +192,16 @@ impl<R: Replica, C: Central> Driver<R, C> {
         Ok(())
     }
 
+    /// Makes those live sessions pending whose heartbeats in central are too old. Returns how many.
+    async fn refresh(&self, intervals: SyncIntervals) -> Result<usize, SyncError> {
+        let rule = RefreshRule {
+            // Other hosts read the heartbeats themselves from a central that marks each as a change.
+            refresh_after: if self.marks_changes_only { intervals.refresh_after } else { Duration::ZERO },
+            step: intervals.heartbeat_interval / HEARTBEAT_PUSHES,
+        };
+        Ok(self.replica.refresh(rule, self.now()).await?)
+    }
+
     fn usable_tables(&self) -> UsableTables {
         if self.tables.is_any_blocked() { UsableTables::Some } else { UsableTables::All }
     }
@@ -195,7 +216,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let now = self.tick();
         match notification {
             Notification::SessionsChanged => scheduler.change_notified(now),
-            Notification::HostJoined => scheduler.change_notified(self.pulling.schedule_host_list(now)),
+            Notification::HostsJoined(hosts) => scheduler.hosts_joined(self.pulling.remember_joined(hosts, now)),
             Notification::ConnectionLost => {
                 tracing::info!("the connection that listens for changes is lost; another one is opened");
                 self.reporter.set_listening(false);
@@ -268,6 +289,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let pushing = async {
             // An action may have been interrupted: only a new handshake finds out where the ledger stands.
             self.handshake().await?;
+            self.replica.refresh(RefreshRule::EVERYTHING, self.now()).await?;
             while self.push(scheduler.batch_limit(), scheduler).await? > 0 {}
             Ok::<_, SyncError>(())
         };

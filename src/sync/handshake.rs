@@ -30,6 +30,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
         self.ledger.start(accepted.batch, &self.context.random);
         self.host_id = identity.host_id;
+        self.marks_changes_only = accepted.marks_changes_only;
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
         Ok(())

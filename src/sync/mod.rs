@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `supervise` | restarts the worker after a panic |
 //! | `worker` | runs the loop: asks the scheduler, runs the driver, waits for events |
-//! | `handshake`, `push`, `division`, `pull` | the driver's actions, each in a module of its own |
+//! | `handshake`, `push`, `division`, `hosts`, `pull` | the driver's actions, each in a module of its own |
 //! | `driver` | performs one action at a time and reports its outcome |
 //! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
 //! | `scheduler` | decides which action is due; pure |
@@ -22,6 +22,7 @@ pub mod driver;
 pub mod fake_central;
 mod handshake;
 mod held_rows;
+mod hosts;
 mod ledger;
 mod link_reporter;
 pub mod postgres;

@@ -2,8 +2,10 @@
 //!
 //! A pull begins at the transaction number up to which the store has read everything, and ends with the page after
 //! which nothing is left. The position within a pull lives in memory only: after a lost connection or a crash
-//! the pull starts over, and rows that are unchanged cost nothing. The list of hosts is read, and this
-//! host's rate limits are shared, before the first page, once in each heartbeat interval.
+//! the pull starts over, and rows that are unchanged cost nothing.
+//!
+//! A session of this host that the store does not have, because it was lost or central was restored, is disowned:
+//! otherwise this host's reports would vouch for it for ever.
 //!
 //! The size of a page adapts: it doubles after a fast page and halves after a slow failure. A page with a row that
 //! central cannot send is halved until that row is alone, and then skipped by the adapter.
@@ -13,9 +15,8 @@ use std::time::Duration;
 use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
 use super::replica::Replica;
-use super::scheduler::SyncIntervals;
-use crate::domain::TableState;
 use crate::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
+use crate::domain::{InstanceId, Status};
 use crate::store::Renamed;
 
 /// A page that took less is followed by larger ones, and one that failed after more by smaller ones.
@@ -23,10 +24,9 @@ const FAST_PAGE: Duration = Duration::from_millis(250);
 
 impl<R: Replica, C: Central> Driver<R, C> {
     /// Pulls one page. Returns whether there is more to pull.
-    pub(super) async fn pull(&mut self, intervals: SyncIntervals) -> Result<bool, SyncError> {
+    pub(super) async fn pull(&mut self) -> Result<bool, SyncError> {
         if self.pulling.position.is_none() {
             self.pulling.began = self.tick();
-            self.pull_host_list(intervals).await?;
         }
         // The page is at least as new as this.
         let asked = self.now();
@@ -34,11 +34,13 @@ impl<R: Replica, C: Central> Driver<R, C> {
         // A position within a pull means nothing to one that begins at another number.
         let after = self.pulling.position.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
         let reading = PullQuery { since, after, page: self.pulling.page_size };
-        let Some(changes) = self.pull_page(&reading).await? else { return Ok(true) };
+        let Some(mut changes) = self.pull_page(&reading).await? else { return Ok(true) };
+        let own = self.take_own(&mut changes);
         let rest = changes.rest.clone();
         self.reporter.unreadable_rows(changes.unreadable);
         let imported = self.replica.import_page(reading, changes, self.op_context(asked)).await?;
         log_renamed(&imported.renamed);
+        self.disown_missing(own).await?;
         self.pulling.position = match rest {
             Continuation::More(position) => Some((since, position)),
             Continuation::Complete { .. } => None,
@@ -49,6 +51,39 @@ impl<R: Replica, C: Central> Driver<R, C> {
             }
         };
         Ok(self.pulling.position.is_some())
+    }
+
+    /// This host vouches for no session by what central says. Returns those that central has as written last by it and active.
+    fn take_own(&self, changes: &mut ChangePage) -> Vec<InstanceId> {
+        let own = changes.sessions.iter_mut().filter(|session| session.vouched_by == Some(self.host_id));
+        own.filter_map(|session| {
+            session.vouched_by = None;
+            (session.status == Status::Active).then(|| session.instance_id.clone())
+        })
+        .collect()
+    }
+
+    /// Turns those of these sessions stale in central that are not in this host's store.
+    async fn disown_missing(&mut self, ids: Vec<InstanceId>) -> Result<(), SyncError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let missing = self.replica.not_own(ids).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        match self.central.disown(&missing).await {
+            Ok(()) => tracing::warn!(
+                sessions = missing.len(),
+                "central has active sessions of this host that its store lacks; they are stale now"
+            ),
+            // They are found again by the next reading of everything.
+            Err(error @ (CentralError::Reject(_) | CentralError::Refused(_) | CentralError::Locked(_))) => {
+                tracing::warn!(%error, "central does not let active sessions that this host lacks turn stale");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Requests a page. `None` if a smaller one has to be requested instead.
@@ -77,36 +112,6 @@ impl<R: Replica, C: Central> Driver<R, C> {
                 Err(error)
             }
         }
-    }
-
-    async fn pull_host_list(&mut self, intervals: SyncIntervals) -> Result<(), SyncError> {
-        let now = self.tick();
-        if self.pulling.host_list_due <= now {
-            self.share_limits().await?;
-            let hosts = self.central.hosts().await?;
-            self.replica.replace_hosts(hosts).await?;
-            self.pulling.host_list_read = now;
-            self.pulling.host_list_due = now + intervals.heartbeat_interval;
-        }
-        Ok(())
-    }
-
-    /// Shares the rate limits of this host if they changed. What central does not accept is left until they change.
-    async fn share_limits(&mut self) -> Result<(), SyncError> {
-        let limits = self.replica.own_limits(self.now()).await?;
-        if self.tables.limits != TableState::Usable || self.pulling.shared_limits.as_ref() == Some(&limits) {
-            return Ok(());
-        }
-        match self.central.share_limits(&limits).await {
-            Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
-                tracing::warn!(%error, "central does not accept rate limits; everything else is shared");
-            }
-            // They are offered again with the next list of hosts.
-            Err(CentralError::Locked(_)) => return Ok(()),
-            shared => shared?,
-        }
-        self.pulling.shared_limits = Some(limits);
-        Ok(())
     }
 }
 

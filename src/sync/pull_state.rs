@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::scheduler::Tick;
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{PageSize, PullPosition};
 
-/// The shortest time between two readings of the list of hosts, however many daemons join.
-const HOST_LIST_GAP: Duration = Duration::from_secs(1);
+/// The shortest time between two readings of hosts that joined, however many do.
+const JOINED_GAP: Duration = Duration::from_secs(1);
 
 /// The state of pulling over one link.
 pub(super) struct PullState {
@@ -18,8 +20,12 @@ pub(super) struct PullState {
     pub timeline: String,
     /// When the current or the last pull began.
     pub began: Tick,
+    /// When all hosts are read again.
     pub host_list_due: Tick,
-    pub host_list_read: Tick,
+    /// When hosts were read last, all or some.
+    pub hosts_read: Tick,
+    /// The hosts that joined since.
+    pub joined: Vec<Uuid>,
     /// The rate limits of this host that central has; none before they were shared over this link.
     pub shared_limits: Option<Vec<AccountLimit>>,
 }
@@ -32,7 +38,8 @@ impl Default for PullState {
             timeline: String::new(),
             began: Tick::ZERO,
             host_list_due: Tick::ZERO,
-            host_list_read: Tick::ZERO,
+            hosts_read: Tick::ZERO,
+            joined: Vec::new(),
             shared_limits: None,
         }
     }
@@ -49,9 +56,13 @@ impl PullState {
         self.host_list_due = now;
     }
 
-    /// Schedules the list of hosts after one joined. Returns when it is due.
-    pub(super) fn schedule_host_list(&mut self, now: Tick) -> Tick {
-        self.host_list_due = self.host_list_due.min(now.max(self.host_list_read + HOST_LIST_GAP));
-        self.host_list_due
+    /// Remembers hosts that joined; if none is named, all are read. Returns when they are due.
+    pub(super) fn remember_joined(&mut self, hosts: Vec<Uuid>, now: Tick) -> Tick {
+        let due = now.max(self.hosts_read + JOINED_GAP);
+        if hosts.is_empty() {
+            self.host_list_due = self.host_list_due.min(due);
+        }
+        self.joined.extend(hosts);
+        due
     }
 }

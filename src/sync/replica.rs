@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
-use crate::domain::{HistoryTables, MachineName, RecordKind, Timestamp};
+use crate::domain::refresh::RefreshRule;
+use crate::domain::{HistoryTables, InstanceId, MachineName, RecordKind, Timestamp};
 use crate::store::{
     BatchLimit, BatchResult, Identity, Ledger, OpContext, OutboxPosition, PageResult, Pending, PinnedIdentity, Renamed,
     Skip, Store, StoreError,
@@ -42,6 +43,11 @@ pub trait Replica: Send + Sync {
     /// Whether anything that `skip` does not exclude has to be pushed.
     fn has_pending(&self, skip: Skip) -> impl Future<Output = Result<bool, StoreError>> + Send {
         self.store().has_pending(skip)
+    }
+
+    /// Makes those live sessions of this host pending whose heartbeats in central are due by this rule. Returns how many.
+    fn refresh(&self, rule: RefreshRule, now: Timestamp) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        self.store().refresh(rule, now)
     }
 
     /// Makes parked rows whose retry time has come pending again. Returns how many.
@@ -134,6 +140,16 @@ pub trait Replica: Send + Sync {
     /// The rate limits that this host shares.
     fn own_limits(&self, now: Timestamp) -> impl Future<Output = Result<Vec<AccountLimit>, StoreError>> + Send {
         self.store().own_limits(now)
+    }
+
+    /// Those of these sessions that are not this host's own.
+    fn not_own(&self, ids: Vec<InstanceId>) -> impl Future<Output = Result<Vec<InstanceId>, StoreError>> + Send {
+        self.store().not_own(ids)
+    }
+
+    /// Adds hosts to the list of those that central knows.
+    fn add_hosts(&self, hosts: Vec<HostSeen>) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().add_hosts(hosts)
     }
 
     /// Replaces the list of hosts that central knows.

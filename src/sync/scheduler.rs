@@ -3,11 +3,11 @@
 //! The worker asks for the [`SyncAction`] that is due, the driver performs it, and the driver reports the outcome by one
 //! of the methods below ([`Scheduler::pushed`], [`Scheduler::failed`], ...). While disconnected there is one timer, for
 //! the next handshake. While connected each activity has a timer of its own, and the first one that is due wins, in
-//! the order push, check of the tables, pull, listen, sweep.
+//! the order refresh, push, check of the tables, hosts, pull, listen, sweep.
 //!
-//! Urgent changes are pushed `PUSH_GAP` after the previous push. Changes that are only heartbeats wait for
-//! one another and go `HEARTBEAT_PUSHES` times per heartbeat interval, because each pushed row costs central an
-//! update of five indexes. If nothing is pending, an empty push reports once per heartbeat interval that this host
+//! Urgent changes are pushed `PUSH_GAP` after the previous push. Heartbeats alone are not pushed until central's are too old,
+//! because each pushed row costs central an update of five indexes: `HEARTBEAT_PUSHES` times per heartbeat interval the
+//! sessions whose heartbeats are due become pending, and are pushed together. If nothing is pending, an empty push reports once per heartbeat interval that this host
 //! lives.
 //!
 //! After a failure the connection counts as down. The next attempt follows after exponential backoff with full jitter;
@@ -27,6 +27,8 @@ pub type Tick = Duration;
 pub struct SyncIntervals {
     /// The longest time between two pushes. Each push reports to central that this host is alive.
     pub heartbeat_interval: Duration,
+    /// How old the heartbeat of a live session in central may become before its row is pushed again.
+    pub refresh_after: Duration,
     /// The time between two pulls if central sends no notification. Heartbeats are never notified.
     pub pull_interval: Duration,
     /// The time between two checks for vanished hosts.
@@ -89,7 +91,7 @@ pub enum UsableTables {
 }
 
 /// How many times per heartbeat interval changes are pushed that are only heartbeats.
-const HEARTBEAT_PUSHES: u32 = 2;
+pub(super) const HEARTBEAT_PUSHES: u32 = 2;
 
 /// The rows of one push: the smallest limit, for a slow central, and the largest, for a fast one.
 pub const BATCH_ROWS: RangeInclusive<usize> = 50..=8000;
@@ -111,6 +113,8 @@ const OPERATOR_ATTEMPTS_AHEAD: u32 = 4;
 pub enum SyncAction {
     /// Connect and register this host.
     Handshake,
+    /// Make those live sessions pending whose heartbeats in central are too old.
+    Refresh,
     /// Push what is pending, up to the limit; with nothing pending, an empty batch.
     Push {
         /// The largest batch.
@@ -118,6 +122,8 @@ pub enum SyncAction {
     },
     /// Check whether the tables for records can be used.
     CheckTables,
+    /// Read when the other hosts were last in contact.
+    ReadHosts,
     /// Read what changed in central.
     Pull,
     /// Subscribe to notifications.
@@ -158,6 +164,7 @@ pub enum FailureKind {
 /// When each activity is due while connected. `Tick::MAX` means never.
 #[derive(Clone, Debug)]
 struct Timers {
+    refresh_at: Tick,
     /// A push of urgent changes.
     urgent_push_at: Tick,
     /// A push of heartbeats.
@@ -167,6 +174,7 @@ struct Timers {
     /// A push of rows that central did not accept before.
     held_push_at: Tick,
     table_check_at: Tick,
+    hosts_at: Tick,
     pull_at: Tick,
     /// The earliest pull after a notification.
     notified_pull_at: Tick,
@@ -177,11 +185,13 @@ struct Timers {
 impl Timers {
     fn all_due(now: Tick) -> Self {
         Self {
+            refresh_at: now,
             urgent_push_at: now,
             heartbeat_push_at: now,
             empty_push_at: now,
             held_push_at: Tick::MAX,
             table_check_at: Tick::MAX,
+            hosts_at: now,
             pull_at: now,
             notified_pull_at: now,
             listen_at: now,
@@ -245,8 +255,10 @@ impl Scheduler {
             Connection::Up(timers) => timers,
         };
         let in_order = [
+            (timers.refresh_at, SyncAction::Refresh),
             (timers.push_at(unsynced), SyncAction::Push { limit: self.limit }),
             (timers.table_check_at, SyncAction::CheckTables),
+            (timers.hosts_at, SyncAction::ReadHosts),
             (timers.pull_at, SyncAction::Pull),
             (timers.listen_at, SyncAction::Listen),
             (timers.sweep_at, SyncAction::Sweep),
@@ -266,6 +278,17 @@ impl Scheduler {
     /// Central accepted the handshake.
     pub fn handshake_accepted(&mut self, now: Tick) {
         self.connection = Connection::Up(Timers::all_due(now));
+    }
+
+    /// The live sessions were checked. If some became pending, they are pushed now.
+    pub fn refreshed(&mut self, is_any_pending: bool, now: Tick) {
+        let interval = self.intervals.heartbeat_interval;
+        if let Some(timers) = self.timers() {
+            timers.refresh_at = now + interval / HEARTBEAT_PUSHES;
+            if is_any_pending {
+                timers.heartbeat_push_at = timers.heartbeat_push_at.min(now);
+            }
+        }
     }
 
     /// A push that began at `began` succeeded. If more is pending the next one follows at once.
@@ -305,6 +328,20 @@ impl Scheduler {
     pub fn table_freed(&mut self, now: Tick) {
         if let Some(timers) = self.timers() {
             (timers.urgent_push_at, timers.heartbeat_push_at) = (now, now);
+        }
+    }
+
+    /// The hosts were read. They are read again at `next`.
+    pub fn hosts_read(&mut self, next: Tick) {
+        if let Some(timers) = self.timers() {
+            timers.hosts_at = next;
+        }
+    }
+
+    /// Other hosts joined: they are read at `at`.
+    pub fn hosts_joined(&mut self, at: Tick) {
+        if let Some(timers) = self.timers() {
+            timers.hosts_at = timers.hosts_at.min(at);
         }
     }
 

@@ -150,6 +150,13 @@ impl Fleet {
         !row.is_local && (!row.is_current || self.has_no_link() || self.machine(&row.machine).is_some_and(is_away))
     }
 
+    /// When the session was last known to be alive: its heartbeat, or the newest contact of a daemon that vouches for it,
+    /// which is no change of the session.
+    pub(super) fn alive_at(&self, row: &Row) -> Option<Timestamp> {
+        let contact = || Timestamp::parse(self.machine(&row.machine)?.last_seen.as_deref()?);
+        row.heartbeat.max(row.vouched_at.map(|at| contact().map_or(at, |contact| contact.max(at))))
+    }
+
     /// Whether this daemon has lost its link to central, and with it all other machines.
     fn has_no_link(&self) -> bool {
         self.facts.as_ref().is_some_and(Facts::has_no_link)

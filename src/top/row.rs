@@ -24,6 +24,8 @@ pub(super) struct Row {
     /// What it waits for, or the kind of its error.
     pub detail: Option<String>,
     pub heartbeat: Option<Timestamp>,
+    /// When its machine's daemon last vouched for it, as of its newest change.
+    pub vouched_at: Option<Timestamp>,
     pub context_percent: u8,
     /// Whether it runs on this machine.
     pub is_local: bool,
@@ -43,7 +45,7 @@ impl Row {
     pub(super) fn position(&self, key: SortKey) -> SortPosition {
         key.position(&SortFields {
             attention: self.attention,
-            heartbeat: self.heartbeat,
+            heartbeat: self.heartbeat.max(self.vouched_at),
             project: &self.project,
             machine: &self.machine,
             context_percent: self.context_percent,
@@ -93,6 +95,7 @@ impl From<SessionBody> for Row {
         Self {
             since: session.activity_since.as_deref().and_then(Timestamp::parse),
             heartbeat: Timestamp::parse(&session.last_heartbeat),
+            vouched_at: session.vouched_at(),
             // Ids are arguments of actions: they are kept as they are, and made safe where they are drawn.
             instance_id: session.instance_id,
             project: inline(&session.project, MAX_TEXT),

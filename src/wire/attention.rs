@@ -12,11 +12,16 @@ impl SessionBody {
         Attention::new(need, since, Timestamp::parse(&self.last_heartbeat))
     }
 
+    /// When its machine's daemon last vouched for it: only for an active session of another machine.
+    pub fn vouched_at(&self) -> Option<Timestamp> {
+        self.alive_as_of.as_deref().filter(|_| self.status == "active").and_then(Timestamp::parse)
+    }
+
     /// What decides its position in a list.
     pub fn sort_fields(&self) -> SortFields<'_> {
         SortFields {
             attention: self.attention(),
-            heartbeat: Timestamp::parse(&self.last_heartbeat),
+            heartbeat: Timestamp::parse(&self.last_heartbeat).max(self.vouched_at()),
             project: &self.project,
             machine: &self.host_machine,
             context_percent: self.context_percent,

@@ -360,12 +360,12 @@ fn parse_record_id(text: &str) -> Result<Uuid, Invalid> {
     Uuid::parse_str(text).map_err(|_| Invalid::new("after", "it must be the id of a record, as a list shows it"))
 }
 
-fn in_range(field: &'static str, value: u32, min: u32, max: u32) -> Result<usize, Invalid> {
+pub(super) fn in_range(field: &'static str, value: u32, min: u32, max: u32) -> Result<usize, Invalid> {
     let rule = || Invalid::new(field, format!("it must be {min} to {max}"));
     if (min..=max).contains(&value) { Ok(value as usize) } else { Err(rule()) }
 }
 
-fn parse_time(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
+pub(super) fn parse_time(field: &'static str, text: &str) -> Result<Timestamp, Invalid> {
     DateTime::parse_from_rfc3339(text)
         .map(|at| Timestamp::from_micros(at.timestamp_micros()))
         .map_err(|_| Invalid::new(field, "it must be a time in RFC 3339, such as 2026-01-30T12:00:00Z"))

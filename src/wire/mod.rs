@@ -4,6 +4,7 @@
 //! into a type of `domain`, or names the field that is wrong.
 
 mod activity;
+mod activity_history;
 mod agent;
 mod attention;
 mod doctor;
@@ -17,6 +18,9 @@ mod status;
 mod work;
 
 pub use activity::{ActivityReport, PermissionReport};
+pub use activity_history::{
+    ActivityChangeBody, ActivityHistoryBody, ActivityHoursBody, ActivityParams, ActivitySecondsBody, MachineHoursBody,
+};
 pub use agent::{AgentBody, AgentReport};
 pub use doctor::{DoctorBody, FindingBody};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

@@ -8,6 +8,7 @@ use super::ActivityReport;
 use super::agent::valid_agent;
 use crate::domain::activity::{ActivityEvent, ActivitySource};
 use crate::domain::agent::AgentName;
+use crate::domain::liveness::status_at;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
     Heartbeat, InstanceId, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session,
@@ -193,18 +194,19 @@ pub struct SessionBody {
     pub as_of: String,
     /// Whether central has this state.
     pub synced: bool,
-    /// Whether this is the state that the session's own machine has; false while that machine's daemon or this one is
-    /// not connected to central.
+    /// Whether its own machine has this state; false while that machine's daemon or this one has no link to central.
     #[serde(default = "synced_by_default")]
     pub machine_synced: bool,
+    /// For another machine's session: when its daemon last vouched for it; null where none does.
+    #[serde(default)]
+    pub alive_as_of: Option<String>,
     /// The id under which the session was registered, if central had another session with that id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_id: Option<String>,
     /// The context window is more than 80 % full and there is no checkpoint since then: make one. Reported by heartbeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_suggested: bool,
-    /// Which agent runs it: `claude-code`, `codex`, `opencode`, `cursor`, `copilot`, `gemini` or `other`; null where that
-    /// is not known.
+    /// `claude-code`, `codex`, `opencode`, `cursor`, `copilot`, `gemini` or `other`; null: not known.
     #[serde(default)]
     pub agent: Option<String>,
     /// The agent's own id of its conversation, which continues it; also in claude_session_uuid, for earlier clients.
@@ -273,6 +275,8 @@ pub struct SessionView<'a> {
     pub synced: bool,
     /// Whether this is the state that its own machine has.
     pub machine_synced: bool,
+    /// When the host that vouches for it last contacted central; none if no host does.
+    pub alive_as_of: Option<Timestamp>,
     /// The id under which it was registered, if it was replaced.
     pub former_id: Option<&'a str>,
     /// Whether there is no checkpoint since its context window became nearly full.
@@ -287,7 +291,7 @@ impl SessionView<'_> {
     /// Its JSON form. `stale_after`: a session without a heartbeat for this long is stale.
     pub fn body(&self, now: Timestamp, stale_after: Duration) -> SessionBody {
         let s = self.session;
-        let status = s.status_at(now, stale_after);
+        let status = status_at(s.status, s.last_heartbeat, self.alive_as_of, now, stale_after);
         let work = self.work.cloned().unwrap_or_default();
         let activity = work.current_activity(status).cloned();
         SessionBody {
@@ -310,6 +314,7 @@ impl SessionView<'_> {
             as_of: self.as_of.to_string(),
             synced: self.synced,
             machine_synced: self.machine_synced,
+            alive_as_of: self.alive_as_of.map(|at| at.to_string()),
             former_id: self.former_id.map(str::to_owned),
             checkpoint_suggested: self.checkpoint_due,
             agent: work.agent.map(|agent| agent.as_str().to_owned()),

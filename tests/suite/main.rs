@@ -13,3 +13,4 @@ mod hostile;
 mod power;
 mod service;
 mod top;
+mod web;

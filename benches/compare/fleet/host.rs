@@ -65,6 +65,7 @@ impl FleetHost {
         }
         let intervals = SyncIntervals {
             heartbeat_interval,
+            refresh_after: heartbeat_interval * 2,
             pull_interval: heartbeat_interval / 2,
             sweep_interval: STALE_AFTER / 2,
             longest_wait: Duration::from_secs(30),
@@ -175,8 +176,12 @@ impl Central for CountingCentral {
         self.central.share_limits(limits).await
     }
 
-    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
-        self.central.hosts().await
+    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
+        self.central.hosts(only).await
+    }
+
+    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
+        self.central.disown(ids).await
     }
 
     async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {

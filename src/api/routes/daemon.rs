@@ -13,6 +13,7 @@ use super::identity;
 use crate::api::extract::JsonBody;
 use crate::api::json::Json;
 use crate::api::{Api, ApiError, SocketState};
+use crate::domain::refresh::RefreshRule;
 use crate::domain::text::one_line;
 use crate::domain::{BlockedKind, LinkState, LinkStatus, RecordKind, Timestamp};
 use crate::spool::quarantine::Quarantined;
@@ -66,6 +67,10 @@ pub(crate) async fn sync(
     JsonBody(request): JsonBody<SyncRequest>,
 ) -> Result<Json<SyncBody>, ApiError> {
     let wait = request.validate()?;
+    if api.link.borrow().state != LinkState::Off {
+        // Heartbeats that are not due yet are pushed too.
+        api.store.refresh(RefreshRule::EVERYTHING, (api.clock)()).await?;
+    }
     api.push_now.notify_one();
     // Without a central the backlog never becomes empty.
     let wait = if api.link.borrow().state == LinkState::Off { Duration::ZERO } else { wait };

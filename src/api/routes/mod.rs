@@ -1,5 +1,6 @@
 //! The routes, one file for each resource.
 
+pub(super) mod activity;
 pub(super) mod agents;
 pub(super) mod conflicts;
 pub(super) mod daemon;

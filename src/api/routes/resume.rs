@@ -44,7 +44,7 @@ pub(crate) async fn resume(
     match api.store.resume(wanted, NewOwner { successor, process }, context).await? {
         Resumption::Done(resumed) => Ok(Json(resumed_body(&api, *resumed, now).await?).into_response()),
         Resumption::Several(records) => Ok(several_matches(&api, &records, now)),
-        Resumption::Active(record) => Err(active(&record.session, now, stale_after)),
+        Resumption::Active(record) => Err(active(&record, now, stale_after)),
         Resumption::Closed(record) => Err(closed(&record.session)),
         Resumption::Beyond(candidates) => Err(no_such_choice(candidates)),
         Resumption::None => Err(no_match(request.hint.as_deref())),
@@ -136,18 +136,17 @@ async fn reconstructed(
     Ok((ContextBody::new(&handoff), handoff.markdown()))
 }
 
-fn active(session: &Session, now: Timestamp, stale_after: Duration) -> ApiError {
-    let ago = age(now.since(session.last_heartbeat));
+fn active(record: &Record, now: Timestamp, stale_after: Duration) -> ApiError {
+    let session = &record.session;
+    let ago = |at| age(now.since(at));
+    let (witness, since) = match record.alive_as_of {
+        Some(seen) => (format!("its daemon reported it {} ago", ago(seen)), "that daemon's last report"),
+        None => (format!("its last heartbeat was {} ago", ago(session.last_heartbeat)), "its last heartbeat"),
+    };
     ApiError::new(
         ErrorCode::SessionActive,
-        format!(
-            "session {} is active on {}: its last heartbeat was {ago} ago",
-            session.instance_id, session.host_machine
-        ),
-        format!(
-            "continue it where it runs, or end it there and wait until {} after its last heartbeat",
-            age(stale_after)
-        ),
+        format!("session {} is active on {}: {witness}", session.instance_id, session.host_machine),
+        format!("continue it where it runs, or end it there and wait until {} after {since}", age(stale_after)),
     )
 }
 

@@ -251,6 +251,7 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         as_of: place.as_of.unwrap_or(record.session.created_at),
         synced: record.unsynced_since.is_none(),
         machine_synced: place.synced(now, stale_after),
+        alive_as_of: place.alive_as_of,
         former_id: record.former_id.as_deref(),
         checkpoint_due: record.checkpoint_due,
         conflicts: &record.conflicts,
@@ -262,5 +263,11 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
 /// Where a session's state comes from and as of when it is known; `here` is left false.
 pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> SessionLocation {
     let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
-    SessionLocation { here: false, local: !record.mirrored, last_seen: record.machine_seen, as_of }
+    SessionLocation {
+        here: false,
+        local: !record.mirrored,
+        last_seen: record.machine_seen,
+        alive_as_of: record.alive_as_of,
+        as_of,
+    }
 }

@@ -88,8 +88,14 @@ pub fn has_hook(text: &str, event: HookEvent) -> Result<bool, SettingsError> {
 
 /// The value of a boolean setting; `None` if it is missing or not a boolean.
 pub fn flag(text: &str, name: &str) -> Option<bool> {
+    flag_at(text, &[name])
+}
+
+/// [`flag`] of a setting within others.
+pub fn flag_at(text: &str, path: &[&str]) -> Option<bool> {
     let root = object(text).ok()?;
-    root.member(name)?.text(text).parse().ok()
+    let found = path.iter().try_fold(&root, |node, name| node.member(name))?;
+    found.text(text).parse().ok()
 }
 
 /// The paths by which hooks and the status line run this program, as a shell reads them.

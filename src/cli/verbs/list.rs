@@ -13,7 +13,8 @@ use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
 use crate::domain::agent::AgentName;
 use crate::domain::attention::SortKey;
-use crate::wire::{ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
+use crate::domain::text::escaped_line;
+use crate::wire::{ActivityHistoryBody, ActivityParams, ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
@@ -59,7 +60,10 @@ pub(crate) struct ShowArgs {
     /// The session's id, or a prefix of it
     #[arg(value_name = "ID|PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
-    /// Print the session as JSON
+    /// Show when it changed what it does, in the last 7 days, instead of its fields
+    #[arg(long)]
+    pub activity: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -144,6 +148,10 @@ fn summary(sessions: &SessionList, hidden: usize) -> String {
 pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     match client.show(&args.id)? {
         Resolved::Several(several) => Err(CliError::ambiguous(&args.id, several.matches)),
+        Resolved::One(session) if args.activity => {
+            let history = client.activity(&session.instance_id, &ActivityParams::default())?;
+            if args.json { out.print_json(&history) } else { out.print_rendered(&changes(&history, &out.style)) }
+        }
         Resolved::One(session) if args.json => out.print_json(&session),
         Resolved::One(session) => {
             let work = client.work(&session.instance_id)?;
@@ -152,6 +160,22 @@ pub(crate) fn show(client: &Client, args: &ShowArgs, out: &mut Output<'_>) -> Re
             out.print_rendered(&text)
         }
     }
+}
+
+/// A line for each change: when, what, and how full the context was.
+fn changes(history: &ActivityHistoryBody, style: &OutputStyle) -> String {
+    let mut text = String::new();
+    for change in &history.changes {
+        let words = [change.activity.as_deref(), change.waiting_for.as_deref(), change.detail.as_deref()];
+        let words = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let what = if words.is_empty() { "—".to_owned() } else { escaped_line(&words) };
+        text.push_str(&format!("{}  {what}, context {}%\n", change.at, change.context_percent));
+    }
+    if history.changes.is_empty() {
+        text.push_str("no change of its activity is recorded\n");
+    }
+    text.push_str(&format!("known as of {}\n", time_with_age(&history.as_of, style.now)));
+    text
 }
 
 pub(super) fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
@@ -167,6 +191,9 @@ pub(super) fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
     sheet.row("context", format!("{}%", session.context_percent));
     sheet.row("epic", session.current_epic.as_deref().unwrap_or("—"));
     sheet.row("heartbeat", time_with_age(&session.last_heartbeat, style.now));
+    if let Some(alive) = session.alive_as_of.as_deref().filter(|_| session.status == "active") {
+        sheet.row("alive", format!("alive, as of {}", time_with_age(alive, style.now)));
+    }
     sheet.row("created", time_with_age(&session.created_at, style.now));
     if let Some(closed_at) = &session.closed_at {
         sheet.row("closed", time_with_age(closed_at, style.now));

@@ -8,7 +8,7 @@ use clap::builder::PossibleValue;
 use crate::cli::freshness::freshness;
 use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, TableColumn, TextTable};
-use crate::cli::text::{age, age_since};
+use crate::cli::text::{age, age_since, elapsed_since};
 use crate::domain::Timestamp;
 use crate::domain::attention::SortKey;
 use crate::wire::SessionBody;
@@ -114,7 +114,10 @@ impl ListColumn {
             Self::Title => option(&session.title),
             Self::Context => Cell::new(format!("{}%", session.context_percent)),
             Self::Epic => option(&session.current_epic),
-            Self::Heartbeat => Cell::new(age(Duration::from_secs(session.age_seconds))),
+            Self::Heartbeat => Cell::new(match alive_for(session, now) {
+                Some(alive) => format!("alive, as of {} ago", age(alive)),
+                None => age(Duration::from_secs(session.age_seconds)),
+            }),
             Self::Known if !session.conflicts_with.is_empty() => Cell::new("conflict").tone(Tone::Warn),
             Self::Known => freshness(session, now),
             Self::Project => Cell::new(&session.project),
@@ -126,6 +129,12 @@ impl ListColumn {
             Self::Cost => Cell::new(session.cost_usd.map_or("—".to_owned(), |cost| format!("${cost:.2}"))),
         }
     }
+}
+
+/// How long ago the daemon of another machine said that the session is alive; `None` where its heartbeat alone counts.
+fn alive_for(session: &SessionBody, now: Timestamp) -> Option<Duration> {
+    let alive_as_of = session.alive_as_of.as_deref().filter(|_| session.status == "active");
+    elapsed_since(alive_as_of?, now)
 }
 
 /// `waiting 4m: permission Bash`

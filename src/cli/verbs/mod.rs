@@ -25,3 +25,4 @@ mod stderr_tail;
 pub(super) mod sync;
 pub(super) mod top;
 pub(super) mod watch;
+pub(super) mod web;

@@ -178,6 +178,7 @@ pub(crate) fn spool_registration(
         as_of: now,
         synced: false,
         machine_synced: false,
+        alive_as_of: None,
         former_id: None,
         checkpoint_due: false,
         conflicts: &[],

@@ -12,6 +12,7 @@ use markdown::{block, code, escaped, quoted};
 
 use super::activity::Activity;
 use super::context::Context;
+use super::liveness::status_at;
 use super::text::{data_of, fenced};
 use super::time::age;
 use super::work::Repository;
@@ -79,9 +80,12 @@ impl Handoff<'_> {
     fn state(&self) -> String {
         let s = self.session;
         let ago = |at: Timestamp| age(self.now.since(at));
-        match s.status_at(self.now, self.stale_after) {
-            Status::Closed => format!("closed {} ago", ago(s.closed_at.unwrap_or(s.last_heartbeat))),
-            status => format!("{}, last heartbeat {} ago", status.as_str(), ago(s.last_heartbeat)),
+        let alive_as_of = self.place.alive_as_of;
+        let status = status_at(s.status, s.last_heartbeat, alive_as_of, self.now, self.stale_after);
+        match (status, alive_as_of) {
+            (Status::Active, Some(seen)) => format!("active, alive as of {} ago", ago(seen)),
+            (Status::Closed, _) => format!("closed {} ago", ago(s.closed_at.unwrap_or(s.last_heartbeat))),
+            (status, _) => format!("{}, last heartbeat {} ago", status.as_str(), ago(s.last_heartbeat)),
         }
     }
 

@@ -28,8 +28,10 @@ fn session() -> Session {
     Session::register(InstanceId::parse("odin-PS-8f4a2b").unwrap(), what, ago(600))
 }
 
-const AWAY: SessionLocation = SessionLocation { here: false, local: false, last_seen: Some(NOW), as_of: Some(NOW) };
-const HERE: SessionLocation = SessionLocation { here: true, local: true, last_seen: None, as_of: Some(NOW) };
+const AWAY: SessionLocation =
+    SessionLocation { here: false, local: false, last_seen: Some(NOW), alive_as_of: None, as_of: Some(NOW) };
+const HERE: SessionLocation =
+    SessionLocation { here: true, local: true, last_seen: None, alive_as_of: None, as_of: Some(NOW) };
 
 fn handoff(session: &Session, place: &SessionLocation, left: &SessionHistory) -> String {
     let context = reconstruct(session, left, NOW);

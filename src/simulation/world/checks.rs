@@ -39,6 +39,27 @@ impl World {
         Ok(())
     }
 
+    /// G9: no host shows a session as active for longer than stale_after after the last contact of the session's own host.
+    pub(super) fn check_vouching(&self) -> Result<(), Violation> {
+        let contacts = self.network.lock().contacts;
+        for viewer in self.hosts.iter().filter(|host| host.offset.load(Ordering::Relaxed) == 0) {
+            let now = viewer.now();
+            let is_recent = |at: Timestamp| now.since(at).max(at.since(now)) < STALE_AFTER;
+            for record in viewer.shown_active() {
+                let session = &record.session;
+                let Some(expected) = self.model.sessions.get(&session.created_at) else { continue };
+                if !is_recent(session.last_heartbeat) && !is_recent(contacts[expected.host]) {
+                    let what = format!(
+                        "host {} shows {session:?} as active, alive as of {:?}, but its host {} was last in contact at {:?}",
+                        viewer.index, record.alive_as_of, expected.host, contacts[expected.host]
+                    );
+                    return Err(Violation { guarantee: "G9", what });
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check_central(&mut self) -> Result<(), Violation> {
         if let Some(violation) = self.network.lock().violations.pop() {
             return Err(violation);
@@ -102,7 +123,13 @@ impl World {
             };
             for row in self.rows.values().filter(others) {
                 let mirrored = daemon.replica.hand.lock().unwrap().mirrored(row.instance_id.as_str());
-                if mirrored.as_ref() != Some(row) {
+                // A heartbeat alone is read by no other host.
+                let is_foreign = self.foreign_rows.contains_key(row.instance_id.as_str());
+                let is_as_read = |mirrored: &Session| {
+                    let last_heartbeat = if is_foreign { mirrored.last_heartbeat } else { row.last_heartbeat };
+                    Session { last_heartbeat, ..mirrored.clone() } == *row
+                };
+                if !mirrored.as_ref().is_some_and(is_as_read) {
                     let what = format!("host {} has {row:?} as {mirrored:?}", host.index);
                     return Err(Violation { guarantee: "mirror", what });
                 }

@@ -238,6 +238,8 @@ fn pretended_record(command: &Command, at: Timestamp) -> Record {
         unsynced_since: None,
         mirrored: false,
         machine_seen: None,
+        vouched_by: None,
+        alive_as_of: None,
         former_id: None,
         checkpoint_due: false,
         conflicts: Vec::new(),

@@ -94,6 +94,9 @@ impl World {
         if now(self.network.central.connect().handshake(&rival)).is_ok() {
             self.log_event(format!("{} is now host {}", rival.machine, rival.host_id));
             self.copied |= copy;
+            if copy {
+                self.network.note_contact(host);
+            }
             self.network.lock().rivals.insert(rival.machine.to_string(), number);
         }
     }

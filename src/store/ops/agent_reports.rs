@@ -17,6 +17,7 @@ use crate::store::op::Op;
 use crate::store::ops::agent_candidates::ReceivedReport;
 use crate::store::ops::session_work::{WorkChange, WorkReport};
 use crate::store::ops::{agent_candidates, conflicts, promised_ids, rate_limits, session_work};
+use crate::store::sync_state::activity_history;
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{agent_ids, checkpoints_due, session_processes, sessions};
@@ -83,6 +84,9 @@ pub(in crate::store) fn apply_report(op: &Op<'_>, received: ReceivedReport) -> R
     }
     let mut record = existing(op.db, id.as_str())?;
     record.conflicts = conflicts::of(op, &record)?;
+    if record.session.context_percent != before.session.context_percent {
+        activity_history::record_context(op.db, &record, received.now)?;
+    }
     let process_changed = record.process != before.process || created;
     let unchanged = Session { last_heartbeat: record.session.last_heartbeat, ..before.session };
     let is_urgent = created || process_changed || work.is_urgent || record.session != unchanged;
@@ -97,7 +101,7 @@ fn existing(db: &Connection, id: &str) -> Result<Record, StoreError> {
 fn adopt(op: &Op<'_>, id: &InstanceId, received: &ReceivedReport) -> Result<(), StoreError> {
     let mut record = existing(op.db, id.as_str())?;
     let before = record.clone();
-    if before.process.is_none() && op.status_of(&before.session) == Status::Stale {
+    if before.process.is_none() && op.status_of_own(&before.session) == Status::Stale {
         session_work::end_activity(op, &record)?;
     }
     let report = &received.report;

@@ -8,6 +8,7 @@ use rusqlite::params;
 use crate::domain::{InstanceId, Status};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
+use crate::store::tables::columns::is_active;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::parsed;
 
@@ -22,8 +23,9 @@ macro_rules! query {
             $index,
             " WHERE ",
             $place,
-            " AND status = 'active' AND instance_id <> ?3 AND last_heartbeat > ?4 AND last_heartbeat < ?5 \
-             ORDER BY instance_id LIMIT ?6"
+            " AND status = 'active' AND instance_id <> ?3 AND ",
+            is_active!("?4", "?5"),
+            " ORDER BY instance_id LIMIT ?6"
         )
     };
 }
@@ -36,7 +38,7 @@ const EPIC: &str = query!("sessions_on_epic", "current_epic = ?1 AND project = ?
 /// of their ids. A session that is not active conflicts with none.
 pub(in crate::store) fn of(op: &Op<'_>, record: &Record) -> Result<Vec<InstanceId>, StoreError> {
     let session = &record.session;
-    if op.status_of(session) != Status::Active {
+    if record.status_now(op) != Status::Active {
         return Ok(Vec::new());
     }
     let work = record.work.as_deref();

@@ -11,6 +11,7 @@ use crate::store::op::Op;
 use crate::store::ops::session_work::WorkReport;
 use crate::store::ops::{conflicts, idempotency, session_work};
 use crate::store::sqlite::writer;
+use crate::store::sync_state::activity_history;
 use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::COLUMNS;
@@ -33,7 +34,7 @@ pub(in crate::store) fn register(
 pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Result<(Record, bool), StoreError> {
     let mut record = owned(op, id)?;
     let mut before = record.session.clone();
-    if record.process.is_none() && record.work.is_some() && op.status_of(&before) == Status::Stale {
+    if record.process.is_none() && record.work.is_some() && op.status_of_own(&before) == Status::Stale {
         record.work = session_work::end_activity(op, &record)?.or(record.work);
     }
     record.session.heartbeat(beat, op.now, op.stale_after).map_err(|_| StoreError::Closed(id.to_owned()))?;
@@ -62,6 +63,9 @@ pub(in crate::store) fn heartbeat(op: &Op<'_>, id: &str, beat: &Heartbeat) -> Re
         record.work = change.summary.or(record.work);
         is_urgent |= change.is_urgent;
     }
+    if context.0 != context.1 {
+        activity_history::record_context(op.db, &record, op.now)?;
+    }
     Ok((record, is_urgent))
 }
 
@@ -74,6 +78,7 @@ pub(in crate::store) fn close(op: &Op<'_>, id: &str) -> Result<Record, StoreErro
     if record.session.close(op.now) {
         record.process = None;
         sessions::save(op, &mut record)?;
+        activity_history::record_activity(op.db, &record.session.instance_id, None, op.now)?;
     }
     Ok(record)
 }

@@ -131,7 +131,7 @@ pub(in crate::store) fn list_piece(op: &Op<'_>, filter: &Filter, after: i64) -> 
         )?
         .collect::<Result<Vec<_>, _>>()?;
     let next = last.filter(|_| records.len() == LIST_PIECE);
-    records.retain(|record| filter.fits_state(op.status_of(&record.session), record.work.as_deref()));
+    records.retain(|record| filter.fits_state(record.status_now(op), record.work.as_deref()));
     Ok(ListPiece { records, next })
 }
 

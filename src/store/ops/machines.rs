@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns;
 use crate::store::sync_state::mirror_cursor;
-use crate::store::tables::columns::MIRRORED;
+use crate::store::tables::columns::{MIRRORED, is_active};
 use crate::store::tables::{hosts, metadata, sessions};
 
 /// A machine and when this host last knew that to be true.
@@ -38,6 +38,8 @@ pub(in crate::store) fn list(op: &Op<'_>, this: &MachineName) -> Result<Vec<Know
     Ok(machines)
 }
 
+const ACTIVE: &str = is_active!("?1", "?2");
+
 fn by_sessions(op: &Op<'_>, mirror_as_of: Timestamp) -> Result<Vec<KnownMachine>, StoreError> {
     let known = |row: &Row<'_>| {
         let as_of = if row.get("is_mirrored")? { mirror_as_of } else { op.now };
@@ -47,10 +49,8 @@ fn by_sessions(op: &Op<'_>, mirror_as_of: Timestamp) -> Result<Vec<KnownMachine>
         .db
         .prepare_cached(&format!(
             "SELECT host_machine, count(*) AS total, \
-                 count(*) FILTER (WHERE status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2) \
-                     AS active, \
-                 count(*) FILTER (WHERE status <> 'closed' \
-                     AND NOT (status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)) AS stale, \
+                 count(*) FILTER (WHERE {ACTIVE}) AS active, \
+                 count(*) FILTER (WHERE status <> 'closed' AND NOT {ACTIVE}) AS stale, \
                  count(*) FILTER (WHERE status = 'closed') AS closed, max(last_heartbeat) AS last_activity, \
                  group_concat(DISTINCT project) AS projects, \
                  max({MIRRORED}) AS is_mirrored \

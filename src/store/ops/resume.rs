@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::lifecycle;
 use crate::store::ops::lookup::CANDIDATES;
-use crate::store::tables::columns::{MIRRORED, OURS, mirrored, ours};
+use crate::store::tables::columns::{MIRRORED, OURS, is_active, mirrored, ours};
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions;
 use crate::store::tables::sessions::COLUMNS;
@@ -173,7 +173,7 @@ pub(in crate::store) fn find(op: &Op<'_>, meaning: &Hint, owners: Owners) -> Res
     // Part of a hash may stand in it twice.
     records.dedup_by(|a, b| a.session.instance_id == b.session.instance_id);
     let (active, mut resumable): (Vec<_>, Vec<_>) =
-        records.into_iter().partition(|r| op.status_of(&r.session) == Status::Active);
+        records.into_iter().partition(|r| r.status_now(op) == Status::Active);
     // Who means none in particular is not asked which.
     let newest_alone = *meaning == Hint::Newest && owners != Owners::Others;
     resumable.truncate(if newest_alone { 1 } else { CANDIDATES });
@@ -183,7 +183,7 @@ pub(in crate::store) fn find(op: &Op<'_>, meaning: &Hint, owners: Owners) -> Res
 /// The statements that find the candidates of a meaning, and an active session of it.
 pub(in crate::store) fn statements(meaning: &Hint, owners: Owners) -> Vec<String> {
     let owned = owners.condition();
-    const ACTIVE: &str = "(status = 'active' AND last_heartbeat > ?1 AND last_heartbeat < ?2)";
+    const ACTIVE: &str = is_active!("?1", "?2");
     let newest = |which: &str, limit| {
         format!("SELECT {COLUMNS} FROM sessions s {which} ORDER BY last_heartbeat DESC, instance_id LIMIT {limit}")
     };

@@ -11,7 +11,7 @@ use crate::domain::agent::AgentKind;
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::{Budget, ROWS};
-use crate::store::sync_state::record_outbox;
+use crate::store::sync_state::{activity_history, record_outbox};
 use crate::store::tables::columns::{OURS, ours};
 use crate::store::tables::metadata;
 use crate::store::tables::sessions;
@@ -51,6 +51,7 @@ pub(in crate::store) fn close_headless(
             found.session.close(op.now);
             found.process = None;
             sessions::save(op, &mut found)?;
+            activity_history::record_activity(db, &found.session.instance_id, None, op.now)?;
             closed += 1;
         }
     }

@@ -118,11 +118,14 @@ columns! {
         InstanceId = "instance_id",
         Status = "status",
     }
+    "(SELECT max(last_seen) FROM hosts WHERE hosts.host_id = vouched_by)"
     "iif(?5, (SELECT summary FROM session_work w WHERE w.instance_id = sessions.instance_id), NULL)"
 }
 
-/// What is selected behind the columns, where the activity is asked for.
-const SUMMARY: usize = Column::ALL.len();
+/// When the host that vouches for the session last contacted central.
+const ALIVE_AS_OF: usize = Column::ALL.len();
+/// What is selected behind it, where the activity is asked for.
+const SUMMARY: usize = ALIVE_AS_OF + 1;
 
 /// Reads at most `limit` sessions after the cursor. Of the others only what orders and counts them is read.
 pub(in crate::store) fn read(
@@ -150,7 +153,11 @@ pub(in crate::store) fn read(
     while let Some(row) = rows.next()? {
         let last_heartbeat: i64 = row.get(Column::LastHeartbeat.at())?;
         let recorded = sessions::parsed(row, Column::Status.at(), Status::parse)?;
-        let status = op.status(recorded, Timestamp::from_micros(last_heartbeat));
+        let status = op.status(
+            recorded,
+            Timestamp::from_micros(last_heartbeat),
+            row.get::<_, Option<i64>>(ALIVE_AS_OF)?.map(Timestamp::from_micros),
+        );
         let summary: Option<String> = row.get(SUMMARY)?;
         let summary = summary.as_deref().and_then(session_work::read_summary);
         if !filter.fits_state(status, summary.as_deref()) {

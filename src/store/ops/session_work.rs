@@ -12,6 +12,7 @@ use crate::domain::{InstanceId, SessionWork, Status, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::ops::lifecycle;
+use crate::store::sync_state::activity_history;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::session_work::{self, OwnWork};
 use crate::store::tables::sessions;
@@ -90,7 +91,7 @@ fn save(
     let after_the_last = before.recorded_at.map(|at| Timestamp::from_micros(at.micros().saturating_add(1)));
     let recorded_at = after_the_last.map_or(work.recorded_at, |last| last.max(work.recorded_at));
     let summary = work.summary();
-    let SessionWork { instance_id: id, snapshot, .. } = work;
+    let SessionWork { instance_id: id, snapshot, recorded_at: now, .. } = work;
     let is_urgent =
         summary.activity != before.summary.activity || summary.activity_ended != before.summary.activity_ended;
     let snapshot_changed = snapshot != before.snapshot;
@@ -108,6 +109,10 @@ fn save(
         version: before.version + 1,
     };
     session_work::save(db, &id, &own, snapshot_changed)?;
+    if is_urgent {
+        let current = summary.activity.as_ref().filter(|_| !summary.activity_ended);
+        activity_history::record_activity(db, &id, current, now)?;
+    }
     Ok(WorkChange { summary: Some(Box::new(summary)), is_urgent })
 }
 

@@ -30,7 +30,7 @@ const CHECKED_AT_START: u64 = 32 << 20;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(in crate::store) const MIGRATIONS: [&str; 15] = [
+pub(in crate::store) const MIGRATIONS: [&str; 17] = [
     include_str!("../../../migrations/local/0001_sessions.sql"),
     include_str!("../../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../../migrations/local/0003_agents.sql"),
@@ -46,6 +46,8 @@ pub(in crate::store) const MIGRATIONS: [&str; 15] = [
     include_str!("../../../migrations/local/0013_session_work.sql"),
     include_str!("../../../migrations/local/0014_places.sql"),
     include_str!("../../../migrations/local/0015_rate_limits.sql"),
+    include_str!("../../../migrations/local/0016_activity_changes.sql"),
+    include_str!("../../../migrations/local/0017_vouching.sql"),
 ];
 
 impl DatabaseFiles {

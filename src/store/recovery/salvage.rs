@@ -18,7 +18,7 @@ pub(in crate::store) struct Carried {
 }
 
 /// The tables worth carrying over; other machines' sessions are read from central again.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "sessions",
     "aliases",
     "metadata",
@@ -29,6 +29,7 @@ const TABLES: [&str; 10] = [
     "session_work",
     "work_snapshots",
     "rate_limits",
+    "activity_changes",
 ];
 
 /// The former names of tables and columns: a damaged store may be of an earlier schema.

@@ -1,7 +1,9 @@
 //! What happened in sessions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::domain::activity_history::HourOfActivity;
 use crate::domain::{HistoryTables, InstanceId, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::OpContext;
@@ -9,8 +11,9 @@ use crate::store::ops::history::{Append, History, HistoryQuery};
 use crate::store::ops::idempotency::RequestKey;
 use crate::store::ops::{context_query, history, idempotency};
 use crate::store::store::Store;
-use crate::store::sync_state::event_types;
+use crate::store::sync_state::activity_history::ActivityHistory;
 use crate::store::sync_state::event_types::LearnPlace;
+use crate::store::sync_state::{activity_history, event_types};
 use crate::store::tables::records::StoredRecord;
 
 impl Store {
@@ -45,6 +48,35 @@ impl Store {
     /// Records of a session, newest first.
     pub async fn history(&self, id: InstanceId, query: HistoryQuery) -> Result<History, StoreError> {
         self.read(move |db| history::query(db, &id, &query)).await
+    }
+
+    /// The changes of a session's activity from `since` on, at most `limit`, in order of time.
+    pub async fn activity_history(
+        &self,
+        id: InstanceId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<ActivityHistory, StoreError> {
+        self.read(move |db| activity_history::list(db, &id, since, limit)).await
+    }
+
+    /// What the sessions of each machine did in each of `count` hours that begin at `from`.
+    pub async fn activity_hours(
+        &self,
+        from: Timestamp,
+        count: usize,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, Vec<HourOfActivity>>, StoreError> {
+        self.read(move |db| activity_history::hours(db, from, count, now)).await
+    }
+
+    /// Deletes the changes of activities that are too old to be kept, in turns.
+    pub async fn expire_activity(&self, now: Timestamp) -> Result<(), StoreError> {
+        if !self.read(move |db| activity_history::any_expired(db, now)).await? {
+            return Ok(());
+        }
+        while self.writer.submit(move |db| activity_history::delete_expired(db, now)).await? {}
+        Ok(())
     }
 
     /// Records which tables central has for records and which types of events it takes, and parks or frees the

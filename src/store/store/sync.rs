@@ -6,7 +6,8 @@ use rusqlite::Connection;
 
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{self as reading, HostSeen, PullQuery};
-use crate::domain::{RecordKind, Timestamp};
+use crate::domain::refresh::RefreshRule;
+use crate::domain::{InstanceId, RecordKind, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::{Op, OpContext};
 use crate::store::ops::rate_limits;
@@ -19,12 +20,38 @@ use crate::store::sync_state::mirror_share::Limit;
 use crate::store::sync_state::outbox::{Backlog, OutboxPosition, Pending};
 use crate::store::sync_state::parked::{Parked, ParkedRow, Unpark};
 use crate::store::sync_state::selection::{BatchLimit, Skip};
-use crate::store::sync_state::{batch_result, ledger, mirror, mirror_cursor, mirror_share, outbox, parked};
+use crate::store::sync_state::{batch_result, ledger, mirror, mirror_cursor, mirror_share, outbox, parked, refresh};
+use crate::store::tables::columns::ours;
 use crate::store::tables::hosts;
 
 impl Store {
     pub(crate) async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
-        self.writer.submit(move |db| hosts::replace(db, &hosts)).await
+        let machines: Vec<_> = hosts.iter().map(|host| host.machine.clone()).collect();
+        self.writer.submit(move |db| hosts::keep_only(db, &machines)).await?;
+        self.add_hosts(hosts).await
+    }
+
+    pub(crate) async fn add_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
+        for part in turns::parts(hosts) {
+            self.writer.submit(move |db| hosts::upsert(db, &part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Those of these sessions that are not this host's own.
+    pub async fn not_own(&self, ids: Vec<InstanceId>) -> Result<Vec<InstanceId>, StoreError> {
+        self.read(move |db| {
+            let mut is_own =
+                db.prepare_cached(concat!("SELECT 1 FROM sessions WHERE instance_id = ?1 AND ", ours!()))?;
+            let mut missing = Vec::new();
+            for id in &ids {
+                if !is_own.exists([id.as_str()])? {
+                    missing.push(id.clone());
+                }
+            }
+            Ok(missing)
+        })
+        .await
     }
 
     /// The rate limits of this host, as it shares them.
@@ -148,6 +175,16 @@ impl Store {
                 return Ok(released);
             }
         }
+    }
+
+    /// Makes those live sessions of this host pending whose heartbeats in central are due by this rule. Returns how many.
+    pub async fn refresh(&self, rule: RefreshRule, now: Timestamp) -> Result<usize, StoreError> {
+        let mut marked = 0;
+        let due = self.read(move |db| refresh::due(db, &rule, now)).await?;
+        for part in turns::parts(due) {
+            marked += self.writer.submit(move |db| refresh::mark(db, &part, now)).await?;
+        }
+        Ok(marked)
     }
 
     pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -10,8 +10,8 @@ use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::ROWS;
-use crate::store::sync_state::{parked, selection};
-use crate::store::tables::{metadata, session_work, sessions};
+use crate::store::sync_state::{activity_history, parked, selection};
+use crate::store::tables::{activity_changes, metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
 pub const WITHOUT_SESSION: &str = "its session is not in central, although it was; it was deleted there";
@@ -111,6 +111,8 @@ impl BatchResult {
 pub struct SessionResult {
     pub(crate) instance_id: InstanceId,
     pub(crate) version: i64,
+    /// The heartbeat that was sent.
+    pub heartbeat: Option<Timestamp>,
     /// The version of its work that central has, if that was sent and stored.
     pub work_version: Option<i64>,
     pub(crate) how: SessionOutcome,
@@ -156,14 +158,14 @@ pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_
 pub(in crate::store) fn acknowledge(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
     let db = op.db;
     let mut renamed = Vec::new();
-    for SessionResult { instance_id, version, work_version, how } in &settling.sessions {
+    for SessionResult { instance_id, version, heartbeat, work_version, how } in &settling.sessions {
         if let Some(version) = work_version {
             session_work::acknowledge(db, instance_id, *version)?;
         }
         match how {
-            SessionOutcome::Taken => taken(db, instance_id, *version)?,
+            SessionOutcome::Taken => taken(op, instance_id, *version, *heartbeat)?,
             SessionOutcome::ClosedElsewhere { closed_at } => {
-                taken(db, instance_id, *version)?;
+                taken(op, instance_id, *version, *heartbeat)?;
                 closed_elsewhere(db, instance_id, *closed_at)?;
             }
             SessionOutcome::Collided => renamed.extend(give_up_id(op, instance_id)?),
@@ -185,29 +187,33 @@ pub(in crate::store) fn free_returned(db: &Connection, settling: &BatchResult) -
     Ok(sessions_are_back(db, there)? == ROWS)
 }
 
-/// A change made during the push has a newer version, so that its columns go on waiting.
-fn taken(db: &Connection, id: &InstanceId, version: i64) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "UPDATE sessions SET synced_version = max(synced_version, ?2), \
+/// A change made during the push has a newer version, so that its columns go on waiting. A heartbeat has none: central's is
+/// kept, and is refreshed when it is too old. Central cuts a heartbeat from its future.
+fn taken(op: &Op<'_>, id: &InstanceId, version: i64, heartbeat: Option<Timestamp>) -> Result<(), StoreError> {
+    op.db
+        .prepare_cached(
+            "UPDATE sessions SET synced_heartbeat = coalesce(?3, synced_heartbeat), \
+             synced_version = max(synced_version, ?2), \
              unsynced_since = iif(version = ?2, NULL, unsynced_since), \
              park_count = iif(version = ?2, 0, park_count) WHERE instance_id = ?1",
-    )?
-    .execute(params![id.as_str(), version])?;
+        )?
+        .execute(params![id.as_str(), version, heartbeat.map(|at| at.min(op.now).micros())])?;
     Ok(())
 }
 
-/// A heartbeat that arrived during the push stays pending, and is pushed with the closed session.
+/// A heartbeat that central lacks is pushed with the closed session: nothing refreshes it later.
 pub(in crate::store) fn closed_elsewhere(
     db: &Connection,
     id: &InstanceId,
     closed_at: Timestamp,
 ) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1 \
+        "UPDATE sessions SET status = 'closed', closed_at = ?2, pid = NULL, pid_started = NULL, version = version + 1, \
+             unsynced_since = iif(last_heartbeat IS synced_heartbeat, unsynced_since, coalesce(unsynced_since, ?2)) \
              WHERE instance_id = ?1 AND status <> 'closed'",
     )?
     .execute(params![id.as_str(), closed_at.micros()])?;
-    Ok(())
+    activity_history::record_activity(db, id, None, closed_at)
 }
 
 /// Central lacks what it once had of this session.
@@ -236,6 +242,7 @@ pub(in crate::store) fn give_up_id(op: &Op<'_>, id: &InstanceId) -> Result<Optio
         "INSERT INTO aliases (old_id, instance_id, made_at) VALUES (?1, ?2, ?3)",
         params![id.as_str(), new_id.as_str(), now.micros()],
     )?;
+    activity_changes::rename(db, id, &new_id)?;
     Ok(Some(Renamed { from: id.clone(), to: new_id }))
 }
 

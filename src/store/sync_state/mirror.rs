@@ -225,7 +225,7 @@ fn import_session(
             Ok(renamed)
         }
         // It may be read any number of times while a transaction in central runs for long.
-        Some(known) if known.session == session.session => Ok(None),
+        Some(known) if known.session == session.session && known.vouched_by == session.vouched_by => Ok(None),
         _ => {
             sessions::upsert_mirrored(db, session, generation)?;
             Ok(None)

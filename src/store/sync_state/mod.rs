@@ -1,5 +1,6 @@
 //! The state of synchronization: what central lacks, what it answered, and the mirror of other machines.
 
+pub(in crate::store) mod activity_history;
 pub(in crate::store) mod batch_result;
 pub(in crate::store) mod event_types;
 pub(in crate::store) mod ledger;
@@ -11,4 +12,5 @@ pub(in crate::store) mod mirror_share;
 pub(in crate::store) mod outbox;
 pub(in crate::store) mod parked;
 pub(in crate::store) mod record_outbox;
+pub(in crate::store) mod refresh;
 pub(in crate::store) mod selection;

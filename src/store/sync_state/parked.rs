@@ -162,7 +162,8 @@ fn unpark_session(db: &Connection, id: &InstanceId, how: Unpark) -> Result<usize
     Ok(db
         .prepare_cached(
             "UPDATE sessions SET parked_at = NULL, parked_error = NULL, retry_at = NULL, park_count = 0, \
-                 unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END \
+                 unsynced_since = CASE WHEN ?2 THEN NULL ELSE unsynced_since END, \
+                 synced_heartbeat = CASE WHEN ?2 THEN last_heartbeat ELSE synced_heartbeat END \
              WHERE instance_id = ?1 AND parked_at IS NOT NULL",
         )?
         .execute(params![id.as_str(), how == Unpark::Drop])?)

@@ -50,5 +50,24 @@ macro_rules! mirrored {
 }
 pub(in crate::store) use mirrored;
 
+/// Condition on a session that it is active now: the rule of [`crate::domain::liveness`]. The parameters are those of
+/// `Op::active_between`.
+macro_rules! is_active {
+    ($from:literal, $until:literal) => {
+        concat!(
+            "(status = 'active' AND (last_heartbeat > ",
+            $from,
+            " AND last_heartbeat < ",
+            $until,
+            " OR EXISTS (SELECT 1 FROM hosts WHERE hosts.host_id = vouched_by AND hosts.last_seen > ",
+            $from,
+            " AND hosts.last_seen < ",
+            $until,
+            ")))"
+        )
+    };
+}
+pub(in crate::store) use is_active;
+
 pub(in crate::store) const OURS: &str = ours!();
 pub(in crate::store) const MIRRORED: &str = mirrored!();

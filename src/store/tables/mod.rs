@@ -1,5 +1,6 @@
 //! SQL of single tables, without any decision.
 
+pub(in crate::store) mod activity_changes;
 pub(in crate::store) mod agent_ids;
 pub(in crate::store) mod checkpoints_due;
 pub(in crate::store) mod columns;

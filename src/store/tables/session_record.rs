@@ -1,7 +1,8 @@
 //! A session as this host keeps it, and how its shared columns are merged with central's.
 
-use crate::domain::Process;
+use uuid::Uuid;
 
+use crate::domain::Process;
 use crate::domain::agent::{AgentName, conversation_key};
 use crate::domain::session::fresh;
 use crate::domain::{ColumnTimes, InstanceId, Session, SharedColumn, Status, TimedSession, Timestamp, WorkSummary};
@@ -28,6 +29,11 @@ pub struct Record {
     pub mirrored: bool,
     /// When the daemon of its machine last spoke to central, for a mirrored session; never, for a machine without.
     pub machine_seen: Option<Timestamp>,
+    /// The host whose daemon wrote it last in central, which vouches for it; none if another client did, and for a
+    /// session of this host.
+    pub(crate) vouched_by: Option<Uuid>,
+    /// When that host last contacted central; none if it is not known, or if central has the session as not active.
+    pub alive_as_of: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,
     /// Its context window is nearly full, and it made no checkpoint since; set by a heartbeat only.
@@ -39,6 +45,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Its status now.
+    pub(in crate::store) fn status_now(&self, op: &Op<'_>) -> Status {
+        op.status(self.session.status, self.session.last_heartbeat, self.alive_as_of)
+    }
+
     /// Which agent runs it. A conversation that was registered without naming its agent is Claude Code's.
     pub fn agent(&self) -> Option<AgentName> {
         let named = self.work.as_ref().and_then(|work| work.agent);
@@ -63,6 +74,8 @@ impl Record {
             unsynced_since: Some(op.now),
             mirrored: false,
             machine_seen: None,
+            vouched_by: None,
+            alive_as_of: None,
             former_id: None,
             checkpoint_due: false,
             conflicts: Vec::new(),

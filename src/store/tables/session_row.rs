@@ -4,8 +4,11 @@
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
+use uuid::Uuid;
 
-use crate::domain::{InstanceId, InstanceType, MachineName, Process, Project, Session, Status, Timestamp};
+use crate::domain::{
+    InstanceId, InstanceType, MachineName, Process, Project, Session, Status, TimedSession, Timestamp,
+};
 use crate::store::error::StoreError;
 use crate::store::tables::columns::columns;
 use crate::store::tables::session_columns::ColumnChanges;
@@ -37,16 +40,20 @@ columns! {
         MirrorGeneration = "mirror_generation",
         ColumnChanges = "column_changes",
         SyncedVersion = "synced_version",
+        VouchedBy = "vouched_by",
     }
     "CASE WHEN s.mirror_generation IS NOT NULL \
          THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END"
+    "CASE WHEN s.vouched_by IS NOT NULL AND s.status = 'active' \
+         THEN (SELECT max(last_seen) FROM hosts h WHERE h.host_id = s.vouched_by) END"
     "(SELECT old_id FROM aliases a WHERE a.instance_id = s.instance_id ORDER BY made_at LIMIT 1)"
     "(SELECT summary FROM session_work w WHERE w.instance_id = s.instance_id)"
 }
 
 /// What is selected behind the columns.
 const MACHINE_SEEN: usize = Column::ALL.len();
-const FORMER_ID: usize = MACHINE_SEEN + 1;
+const ALIVE_AS_OF: usize = MACHINE_SEEN + 1;
+const FORMER_ID: usize = ALIVE_AS_OF + 1;
 const SUMMARY: usize = FORMER_ID + 1;
 
 /// What [`read_record`] reads of `sessions s`.
@@ -67,6 +74,8 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         unsynced_since: time(Column::UnsyncedSince as usize)?,
         mirrored: row.get_ref(Column::MirrorGeneration as usize)? != ValueRef::Null,
         machine_seen: time(MACHINE_SEEN)?,
+        vouched_by: row.get::<_, Option<[u8; 16]>>(Column::VouchedBy as usize)?.map(Uuid::from_bytes),
+        alive_as_of: time(ALIVE_AS_OF)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
         conflicts: Vec::new(),
@@ -119,6 +128,7 @@ pub(in crate::store) struct SessionRow<'a> {
     mirror_generation: Option<i64>,
     columns: Option<&'a ColumnChanges>,
     synced_version: i64,
+    vouched_by: Option<&'a Uuid>,
 }
 
 impl<'a> SessionRow<'a> {
@@ -133,13 +143,14 @@ impl<'a> SessionRow<'a> {
             mirror_generation: None,
             columns: Some(&record.columns),
             synced_version: record.synced_version,
+            vouched_by: None,
         }
     }
 
     /// A session of another host, as the reading with this number found it in central.
-    pub(in crate::store) const fn mirrored(session: &'a Session, mirror_generation: i64) -> Self {
+    pub(in crate::store) const fn mirrored(session: &'a TimedSession, mirror_generation: i64) -> Self {
         Self {
-            session,
+            session: &session.session,
             owner_uid: 0,
             process: None,
             version: 0,
@@ -147,6 +158,7 @@ impl<'a> SessionRow<'a> {
             mirror_generation: Some(mirror_generation),
             columns: None,
             synced_version: 0,
+            vouched_by: session.vouched_by.as_ref(),
         }
     }
 
@@ -175,6 +187,10 @@ impl<'a> SessionRow<'a> {
             Column::MirrorGeneration => optional(self.mirror_generation),
             Column::ColumnChanges => self.columns.map_or(Ok(NULL), ColumnChanges::to_sql)?,
             Column::SyncedVersion => self.synced_version.into(),
+            Column::VouchedBy => match self.vouched_by {
+                Some(host_id) => ToSqlOutput::Borrowed(ValueRef::Blob(host_id.as_bytes())),
+                None => NULL,
+            },
         })
     }
 }

@@ -9,6 +9,7 @@ use crate::domain::agent::AgentKind;
 use crate::domain::work::WorkSnapshot;
 use crate::domain::{InstanceId, Reason, SessionWork, Timestamp, WorkSummary};
 use crate::store::error::StoreError;
+use crate::store::tables::columns::ours;
 
 /// The work of one of this host's sessions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,9 +84,20 @@ pub(in crate::store) fn save(
         own.version,
     ])?;
     save_in_session(db, id, &own.summary)?;
+    make_pending(db, id, own.recorded_at)?;
     if snapshot_changed || own.version == 1 {
         save_snapshot(db, id, &own.snapshot)?;
     }
+    Ok(())
+}
+
+/// The work travels with its session, which therefore has a new version.
+fn make_pending(db: &Connection, id: &InstanceId, at: Option<Timestamp>) -> Result<(), StoreError> {
+    db.prepare_cached(concat!(
+        "UPDATE sessions SET version = version + 1, unsynced_since = coalesce(unsynced_since, ?2) WHERE instance_id = ?1 AND ",
+        ours!()
+    ))?
+    .execute(params![id.as_str(), at.map_or(0, Timestamp::micros)])?;
     Ok(())
 }
 

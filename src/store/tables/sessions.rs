@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::Process;
-use crate::domain::{InstanceId, InstanceType, MachineName, Project, Session, Timestamp};
+use crate::domain::{InstanceId, InstanceType, MachineName, Project, TimedSession, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::tables::columns::OURS;
@@ -108,9 +108,9 @@ const IN_CENTRAL: &[Column] = &[
 ];
 
 /// Mirrors a session of another host, as central has it.
-pub(in crate::store) fn upsert_mirrored(db: &Connection, session: &Session, round: i64) -> Result<(), StoreError> {
+pub(in crate::store) fn upsert_mirrored(db: &Connection, session: &TimedSession, round: i64) -> Result<(), StoreError> {
     static UPSERT: LazyLock<WriteStatement> = LazyLock::new(|| {
-        let update = [IN_CENTRAL, &[Column::MirrorGeneration]].concat();
+        let update = [IN_CENTRAL, &[Column::MirrorGeneration, Column::VouchedBy]].concat();
         let insert = [&update[..], &[Column::InstanceId, Column::OwnerUid, Column::Version]].concat();
         WriteStatement::upsert(&insert, &update)
     });
@@ -154,12 +154,17 @@ pub(in crate::store) fn insert(db: &Connection, record: &Record) -> Result<(), S
     Ok(())
 }
 
-/// Writes what can change of a session, as a new version that central lacks.
+/// Writes what can change of a session, as a new version that central lacks. A heartbeat alone is none: it makes no session
+/// pending (see `sync_state::refresh`).
 ///
 /// Most changes are heartbeats, and most of those of sessions that wait already: those touch no column that an index
 /// is made of or depends on.
 pub(in crate::store) fn save(op: &Op<'_>, record: &mut Record) -> Result<(), StoreError> {
     let db = op.db;
+    let states_columns = record.columns.0.iter().any(|change| change.version > record.version);
+    if !states_columns && BARE_HEARTBEAT.execute(db, SessionRow::own(record))? > 0 {
+        return Ok(());
+    }
     let waits_already = record.unsynced_since.is_some();
     let heartbeat = if waits_already { &HEARTBEAT_AGAIN } else { &HEARTBEAT };
     record.version += 1;
@@ -183,6 +188,12 @@ const MORE: &[Column] = &[Column::Status, Column::CurrentEpic, Column::ClosedAt,
 
 /// What changes with each heartbeat.
 const EACH: &[Column] = &[Column::ContextPercent, Column::LastHeartbeat, Column::Version, Column::ColumnChanges];
+
+/// A parked session is pushed again with any heartbeat.
+static BARE_HEARTBEAT: LazyLock<WriteStatement> = LazyLock::new(|| {
+    let same = [&[Column::ContextPercent, Column::ColumnChanges], MORE].concat();
+    WriteStatement::update(&[Column::LastHeartbeat], &same).only_if("parked_at IS NULL")
+});
 
 static HEARTBEAT: LazyLock<WriteStatement> =
     LazyLock::new(|| WriteStatement::update(&[EACH, &[Column::UnsyncedSince]].concat(), MORE));

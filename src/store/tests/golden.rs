@@ -204,7 +204,15 @@ async fn fill(store: &Store) {
     // The mirror.
     let last_seen = at(9_900);
     store.set_mirror_timeline("timeline 7".to_owned()).await.unwrap();
-    store.replace_hosts(vec![HostSeen { machine: machine("odin4"), last_seen, limits: Vec::new() }]).await.unwrap();
+    store
+        .replace_hosts(vec![HostSeen {
+            host_id: Uuid::from_u128(4),
+            machine: machine("odin4"),
+            last_seen,
+            limits: Vec::new(),
+        }])
+        .await
+        .unwrap();
     let mut gone = remote("odin-PS-remot2", "odin5", 20);
     gone.close(at(90));
     let page = ChangePage {
@@ -405,9 +413,13 @@ fn load(sql: &str) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn golden_stores_open_with_everything_in_them() {
-    for (schema, sql, expected) in golden_stores() {
+    for (schema, sql, mut expected) in golden_stores() {
         let dir = load(&sql);
         let (store, writer) = open(dir.path());
+        if schema < 17 {
+            // Everything is read again: who vouches for the sessions was not read before.
+            expected["mirror"]["since"] = json!(0);
+        }
         let found = answers(&store).await;
         for (part, value) in expected.as_object().unwrap() {
             assert_eq!(found[part], *value, "{part} of the store of schema {schema}");

@@ -54,6 +54,7 @@ fn settled(records: &[HistoryRecord], rejected: Option<&str>) -> BatchResult {
 async fn sessions_reach_central(store: &Store) {
     let sessions = store.pending(rows(10_000), Skip::default()).await.unwrap().sessions.into_iter();
     let taken = |r: Record| SessionResult {
+        heartbeat: None,
         instance_id: r.session.instance_id,
         version: r.version,
         work_version: None,
@@ -142,6 +143,7 @@ async fn records_travel_with_or_after_their_session() {
 
     // What happened in a parked session waits, and is no backlog.
     let rejected = |r: &Record| SessionResult {
+        heartbeat: None,
         instance_id: r.session.instance_id.clone(),
         version: r.version,
         work_version: None,
@@ -252,7 +254,13 @@ async fn history_survives_a_new_id_and_a_damaged_store() {
         .await
         .unwrap();
     let how = SessionOutcome::Collided;
-    let sessions = vec![SessionResult { instance_id: id.clone(), version: record.version, work_version: None, how }];
+    let sessions = vec![SessionResult {
+        heartbeat: None,
+        instance_id: id.clone(),
+        version: record.version,
+        work_version: None,
+        how,
+    }];
     store.acknowledge(BatchResult { sessions, ..BatchResult::default() }, by(OWNER, at(7))).await.unwrap();
     let new = only(&store, &id).await.session.instance_id;
     assert_ne!(new, id);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod activity_history;
 mod agents;
 mod conflicts;
 mod damage;
@@ -20,6 +21,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::refresh::RefreshRule;
 use crate::domain::{
     Heartbeat, HistoryTables, InstanceId, InstanceType, MachineName, NewRecord, Process, Project, RecordKind,
     Registration, Status, Timestamp,
@@ -96,6 +98,7 @@ fn settling(sessions: Vec<SessionResult>, acked_batch: i64) -> BatchResult {
 
 fn taken(record: &Record) -> SessionResult {
     SessionResult {
+        heartbeat: Some(record.session.last_heartbeat),
         instance_id: record.session.instance_id.clone(),
         version: record.version,
         work_version: None,
@@ -214,11 +217,12 @@ async fn rows_in_flight_are_not_read_ahead() {
     let all = of(&store.pending(rows(10), Skip::default()).await.unwrap());
     let pushed = store.pending(rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&pushed), all[..2]);
-    store.heartbeat(all[0].to_string(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
+    let beat = Heartbeat { context_percent: Some(5), ..Heartbeat::default() };
+    store.heartbeat(all[0].to_string(), beat.clone(), by(OWNER, at(5))).await.unwrap();
     let ahead = store.pending_behind(pushed.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!(of(&ahead), all[2..]);
     store.acknowledge(settling(pushed.sessions.iter().map(taken).collect(), 1), by(OWNER, at(6))).await.unwrap();
-    store.heartbeat(all[1].to_string(), Heartbeat::default(), by(OWNER, at(7))).await.unwrap();
+    store.heartbeat(all[1].to_string(), beat, by(OWNER, at(7))).await.unwrap();
     let behind = store.pending_behind(ahead.last.unwrap(), rows(2), Skip::default()).await.unwrap();
     assert_eq!((of(&behind), behind.last), (vec![all[1].clone()], None), "it had been noted by then");
     store.acknowledge(settling(ahead.sessions.iter().map(taken).collect(), 2), by(OWNER, at(8))).await.unwrap();
@@ -240,9 +244,15 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     let id = pushed.session.instance_id.to_string();
     store.heartbeat(id.clone(), Heartbeat::default(), by(OWNER, at(5))).await.unwrap();
     store.acknowledge(settling(vec![taken(&pushed)], 1), by(OWNER, at(6))).await.unwrap();
+    // It is pushed once central's heartbeat is too old.
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    let rule = RefreshRule { refresh_after: Duration::from_secs(60), step: Duration::ZERO };
+    assert_eq!(store.refresh(rule, at(59)).await.unwrap(), 0);
+    assert_eq!(store.refresh(rule, at(60)).await.unwrap(), 1);
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);
     assert_eq!(waiting.session.last_heartbeat, at(5));
-    store.acknowledge(settling(vec![taken(&waiting)], 2), by(OWNER, at(7))).await.unwrap();
+    store.acknowledge(settling(vec![taken(&waiting)], 2), by(OWNER, at(61))).await.unwrap();
+    assert_eq!(store.refresh(RefreshRule::EVERYTHING, at(999)).await.unwrap(), 0, "central has the newest");
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
     assert_eq!(store.ledger().await.unwrap().acked, 2);
     assert_eq!(store.forget_synced(0, at(8)).await.unwrap(), (1, 0));

@@ -137,6 +137,7 @@ async fn limits_of_other_machines_come_with_the_list_of_hosts() {
     let (store, writer) = open(dir.path());
     observe(&store, OWNER, None, window("five_hour", 40.0, 0), 0).await;
     let host = |name: &str, used: f64| HostSeen {
+        host_id: Uuid::new_v4(),
         machine: MachineName::parse(name).unwrap(),
         last_seen: at(1),
         limits: vec![AccountLimit {

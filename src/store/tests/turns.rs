@@ -108,6 +108,7 @@ async fn acknowledgements_and_restores_are_cut_into_turns() {
         sessions: sessions
             .iter()
             .map(|record| SessionResult {
+                heartbeat: None,
                 instance_id: record.session.instance_id.clone(),
                 version: record.version,
                 work_version: None,

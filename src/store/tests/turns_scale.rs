@@ -232,7 +232,13 @@ async fn records_of_sessions_that_return_are_freed_in_turns() {
     let began = Instant::now();
     let id = InstanceId::parse("odin-PS-000000").unwrap();
     let settling = BatchResult {
-        sessions: vec![SessionResult { instance_id: id, version: 1, work_version: None, how: SessionOutcome::Taken }],
+        sessions: vec![SessionResult {
+            heartbeat: None,
+            instance_id: id,
+            version: 1,
+            work_version: None,
+            how: SessionOutcome::Taken,
+        }],
         ..BatchResult::default()
     };
     store.acknowledge(settling, by(OWNER, at(1))).await.unwrap();

@@ -111,6 +111,7 @@ impl Shared {
                 return;
             }
             let taken = |record: Record| SessionResult {
+                heartbeat: None,
                 instance_id: record.session.instance_id,
                 version: record.version,
                 work_version: None,
@@ -419,7 +420,13 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
+        "DROP INDEX sessions_resting; DROP INDEX sessions_resting_project; DROP INDEX sessions_resting_epic; \
+         CREATE INDEX sessions_resting ON sessions (last_heartbeat); \
+         CREATE INDEX sessions_resting_project ON sessions (project); \
+         CREATE INDEX sessions_resting_epic ON sessions (current_epic); \
+         DROP INDEX hosts_by_id; DROP INDEX sessions_to_refresh; ALTER TABLE hosts DROP COLUMN host_id; \
+         ALTER TABLE sessions DROP COLUMN vouched_by; ALTER TABLE sessions DROP COLUMN synced_heartbeat; \
+         DROP TABLE activity_changes; DROP TABLE rate_limits; ALTER TABLE hosts DROP COLUMN limits; \
          DROP INDEX sessions_in_worktree; DROP INDEX sessions_on_branch; DROP INDEX sessions_on_epic; \
          ALTER TABLE sessions DROP COLUMN worktree; ALTER TABLE sessions DROP COLUMN repository; \
          ALTER TABLE sessions DROP COLUMN branch; \

@@ -42,7 +42,7 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
     let tables = state.tables.history.tables.clone();
-    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string() })
+    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string(), marks_changes_only: true })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {
@@ -256,7 +256,8 @@ fn is_own(tables: &Tables, me: &RegisteredHost, id: &str) -> bool {
 
 fn timed(tables: &Tables, me: &RegisteredHost, id: &str) -> TimedSession {
     let times = tables.times.get(id).filter(|_| is_own(tables, me, id)).copied().unwrap_or_default();
-    TimedSession { times, ..TimedSession::untimed(tables.sessions[id].clone()) }
+    let vouched_by = tables.changed.get(id).and_then(|last| last.by);
+    TimedSession { times, vouched_by, ..TimedSession::untimed(tables.sessions[id].clone()) }
 }
 
 fn next_page(changes: ChangePage, (part, transaction, after): (PullPart, u64, &str), next_since: u64) -> ChangePage {
@@ -325,12 +326,28 @@ pub(super) fn share_limits(tables: &mut Tables, me: &RegisteredHost, limits: &[A
     }
 }
 
-pub(super) fn hosts(tables: &Tables) -> Vec<HostSeen> {
-    let live = tables.hosts.iter().filter(|(_, host)| !host.retired);
+pub(super) fn disown(tables: &mut Tables, me: &RegisteredHost, ids: &[InstanceId]) {
+    for id in ids {
+        let is_own = tables.changed.get(id.as_str()).is_some_and(|last| last.by == Some(me.host_id));
+        let session = tables.sessions.get_mut(id.as_str());
+        if let Some(session) = session.filter(|session| is_own && session.status == Status::Active) {
+            session.status = Status::Stale;
+        }
+    }
+}
+
+pub(super) fn hosts(tables: &Tables, only: Option<&[Uuid]>) -> Vec<HostSeen> {
+    let is_asked = |id: &Uuid| only.is_none_or(|only| only.contains(id));
+    let live = tables.hosts.iter().filter(|(id, host)| !host.retired && is_asked(id));
     let limits = |id: &Uuid| match tables.history.tables.limits {
         TableState::Usable => tables.limits.get(id).cloned().unwrap_or_default(),
         _ => Vec::new(),
     };
-    live.map(|(id, host)| HostSeen { machine: host.name.clone(), last_seen: host.last_seen, limits: limits(id) })
-        .collect()
+    live.map(|(id, host)| HostSeen {
+        host_id: *id,
+        machine: host.name.clone(),
+        last_seen: host.last_seen,
+        limits: limits(id),
+    })
+    .collect()
 }

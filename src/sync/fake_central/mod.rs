@@ -81,7 +81,11 @@ impl Tables {
         self.transaction += 1;
         let now = self.transaction;
         for (id, session) in &self.sessions {
-            if before.sessions.get(id) != Some(session) || before.times.get(id) != self.times.get(id) {
+            let is_by_another = || self.changed.get(id).is_none_or(|last| last.by.is_none() || last.by != by);
+            let known = before.sessions.get(id);
+            let is_written = known != Some(session) || before.times.get(id) != self.times.get(id);
+            let beaten = known.map(|known| Session { last_heartbeat: session.last_heartbeat, ..known.clone() });
+            if is_written && (is_by_another() || beaten.as_ref() != Some(session)) {
                 let others = match self.changed.get(id) {
                     Some(last) if last.by == by => last.others,
                     Some(last) => last.transaction,
@@ -458,9 +462,18 @@ impl Central for FakeLink {
         self.finish_call(answer)
     }
 
-    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(calls::hosts(&state.tables)));
+        let answer = self.central.transact(me.host_id, |state| Ok(calls::hosts(&state.tables, only)));
+        self.finish_call(answer)
+    }
+
+    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
+        let me = self.me()?;
+        let answer = self.central.transact(me.host_id, |state| {
+            calls::disown(&mut state.tables, &me, ids);
+            Ok(())
+        });
         self.finish_call(answer)
     }
 

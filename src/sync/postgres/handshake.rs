@@ -67,8 +67,14 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
         Some(row) => column(row, 0)?,
         None => return Err(CentralError::Retry("central did not enter this host".into())),
     };
-    if link.rows(sqlx::query(sql::HAS_STALE_AFTER)).await?.first().map_or(Ok(false), |row| column(row, 0))? {
+    let columns = link.rows(sqlx::query(sql::HOST_COLUMNS)).await?;
+    let has = |index| columns.first().map_or(Ok(false), |row| column(row, index));
+    let marks_changes_only = has(1)?;
+    if has(0)? {
         link.rows(sqlx::query(sql::SET_STALE_AFTER).bind(host.host_id).bind(micros_of(host.stale_after))).await?;
+    }
+    if marks_changes_only {
+        link.rows(sqlx::query(sql::SET_VOUCHING_CLAIM).bind(host.host_id).bind(host.claim)).await?;
     }
     let former = sqlx::query(sql::FORMER_NAMES).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims);
     let former = link.rows(former).await?;
@@ -77,7 +83,8 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
     link.rows(sqlx::query(sql::NOTIFY_HOST_JOINED).bind(format!("{HOST_JOINED}{}", host.host_id))).await?;
     let shapes = records::shapes(link).await?;
     link.commit().await?;
-    Ok((Accepted { batch, former_names, tables: shapes.tables.clone(), timeline }, shapes))
+    let tables = shapes.tables.clone();
+    Ok((Accepted { batch, former_names, tables, timeline, marks_changes_only }, shapes))
 }
 
 /// Names the numbering of central's transactions.

@@ -39,6 +39,8 @@ pub(super) struct Link {
     login: Login,
     /// The host that makes the changes, for the triggers of the mirror.
     host_id: Uuid,
+    /// Every host judges sessions by the last contact of their hosts, so that heartbeats need not be marked as changes.
+    pub(super) heartbeats_unmarked: bool,
 }
 
 impl Link {
@@ -52,6 +54,7 @@ impl Link {
             place,
             login,
             host_id,
+            heartbeats_unmarked: false,
         })
     }
 
@@ -90,10 +93,11 @@ impl Link {
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'; SET LOCAL sessiond.host = '{}'",
+             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'; SET LOCAL sessiond.host = '{}'{}",
             limit.div_ceil(2).min(LONGEST_LOCK.as_millis()),
             (self.limit * 2 + self.allowance).as_millis(),
             self.host_id,
+            if self.heartbeats_unmarked { "; SET LOCAL sessiond.vouched = 'on'" } else { "" },
         )
     }
 

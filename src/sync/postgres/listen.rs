@@ -7,14 +7,16 @@
 //! A pooler in transaction mode would subscribe a connection that another client uses next. It is detected by
 //! the server processes: two direct connections have one each, always the same.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::link::{Link, column};
 use super::sql;
@@ -41,8 +43,50 @@ pub(super) struct ChangeListener {
 #[derive(Debug, Default)]
 struct Inbox {
     received: Notify,
-    host_joined: AtomicBool,
+    /// Others changed sessions.
+    sessions_changed: AtomicBool,
+    joined: Mutex<Joined>,
     connection_lost: AtomicBool,
+}
+
+/// The hosts that joined and were not reported yet.
+#[derive(Debug, Default)]
+enum Joined {
+    #[default]
+    None,
+    Hosts(BTreeSet<Uuid>),
+    /// More than are kept.
+    Many,
+}
+
+/// So many hosts that joined are kept one by one.
+const MAX_JOINED: usize = 100;
+
+impl Joined {
+    /// Adds a host by its id, which any client may have sent.
+    fn add(&mut self, id: &str) {
+        let mut hosts = match std::mem::take(self) {
+            Self::None => BTreeSet::new(),
+            Self::Hosts(hosts) => hosts,
+            Self::Many => return *self = Self::Many,
+        };
+        hosts.extend(Uuid::parse_str(id).ok());
+        *self = if hosts.len() > MAX_JOINED { Self::Many } else { Self::Hosts(hosts) };
+    }
+
+    fn take(&mut self) -> Option<Vec<Uuid>> {
+        match std::mem::take(self) {
+            Self::None => None,
+            Self::Hosts(hosts) => Some(hosts.into_iter().collect()).filter(|hosts: &Vec<_>| !hosts.is_empty()),
+            Self::Many => Some(Vec::new()),
+        }
+    }
+}
+
+impl Inbox {
+    fn joined(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for ChangeListener {
@@ -81,10 +125,15 @@ impl ChangeListener {
         if self.inbox.connection_lost.load(Ordering::Acquire) {
             return Notification::ConnectionLost;
         }
-        match self.inbox.host_joined.swap(false, Ordering::AcqRel) {
-            true => Notification::HostJoined,
-            false => Notification::SessionsChanged,
+        let Some(hosts) = self.inbox.joined().take() else {
+            self.inbox.sessions_changed.store(false, Ordering::Release);
+            return Notification::SessionsChanged;
+        };
+        if self.inbox.sessions_changed.swap(false, Ordering::AcqRel) {
+            // Reported by the next call.
+            self.inbox.received.notify_one();
         }
+        Notification::HostsJoined(hosts)
     }
 }
 
@@ -93,12 +142,15 @@ async fn receive(mut listener: PgListener, process: i32, limit: Duration, inbox:
         match timeout(SILENCE_LIMIT, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => match notification.payload().strip_prefix(HOST_JOINED) {
                 Some(host) if host == own_id => {}
-                Some(_) => {
-                    inbox.host_joined.store(true, Ordering::Release);
+                Some(host) => {
+                    inbox.joined().add(host);
                     inbox.received.notify_one();
                 }
                 None if notification.payload() == own_id => {}
-                None => inbox.received.notify_one(),
+                None => {
+                    inbox.sessions_changed.store(true, Ordering::Release);
+                    inbox.received.notify_one();
+                }
             },
             // Silent. Notifications that arrive during this query are kept for the next turn.
             Err(_) if timeout(limit, server_process(&mut listener)).await.ok().flatten() == Some(process) => {}

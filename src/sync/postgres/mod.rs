@@ -9,7 +9,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `handshake`, `push`, `records`, `work`, `pull`, `limits`, `sweep`, `listen` | one call of the port each |
+//! | `handshake`, `push`, `records`, `work`, `pull`, `hosts`, `limits`, `sweep`, `listen` | one call of the port each |
 //! | `sql` | the statements, each in a file |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
@@ -20,6 +20,7 @@ mod conflict;
 mod connect;
 mod errors;
 mod handshake;
+mod hosts;
 mod limits;
 mod link;
 mod listen;
@@ -35,10 +36,13 @@ mod zone;
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
 pub use migrate::{MigrateError, MigrateRequest, MigrationReport, MigrationStep, Obstacle, migrate, migrate_with};
 
+use self::hosts::KnownLimits;
 use self::link::Link;
 use self::listen::ChangeListener;
 use self::registered_host::RegisteredHost;
@@ -104,6 +108,8 @@ impl Central for Postgres {
             name: host.machine.clone(),
             former_names: accepted.former_names.clone(),
             shapes,
+            marks_changes_only: accepted.marks_changes_only,
+            known_limits: KnownLimits::new(),
         };
         self.session = Some(AcceptedConnection { link, host: registered });
         Ok(accepted)
@@ -158,9 +164,15 @@ impl Central for Postgres {
         self.put_back(session, result).await
     }
 
-    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
+    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
         let mut session = self.take()?;
-        let result = pull::hosts(&mut session.link, &session.host).await;
+        let result = hosts::hosts(&mut session.link, &mut session.host, only).await;
+        self.put_back(session, result).await
+    }
+
+    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
+        let mut session = self.take()?;
+        let result = push::disown(&mut session.link, &session.host, ids).await;
         self.put_back(session, result).await
     }
 

@@ -21,10 +21,9 @@ use self::page::{Next, last_key, skip, timestamp, value};
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
 use super::{sql, work};
-use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
+use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, PullPart, PullPosition, PullQuery};
 use crate::domain::{
-    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TableState, TimedSession, Timestamp,
-    limits,
+    ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
 use crate::sync::central::CentralError;
 
@@ -209,28 +208,5 @@ fn session(row: &PgRow) -> Result<TimedSession, String> {
         resumed_from: option(12)?.as_deref().and_then(|id| InstanceId::parse(id).ok()),
         working_dir: option(13)?,
     };
-    Ok(TimedSession { times, ..TimedSession::untimed(session.with_safe_text()) })
-}
-
-/// The hosts that central knows. One whose name no daemon can have is skipped.
-pub(super) async fn hosts(link: &mut Link, host: &RegisteredHost) -> Result<Vec<HostSeen>, CentralError> {
-    link.begin().await?;
-    let has_limits = host.shapes.tables.limits == TableState::Usable;
-    let rows = link.rows(sqlx::query(if has_limits { sql::HOSTS_WITH_LIMITS } else { sql::HOSTS })).await?;
-    link.commit().await?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| {
-            host_seen(row, has_limits)
-                .inspect_err(|why| tracing::debug!(why, "a host in central cannot be read and is skipped"))
-                .ok()
-        })
-        .collect())
-}
-
-fn host_seen(row: &PgRow, has_limits: bool) -> Result<HostSeen, String> {
-    let machine = MachineName::parse(&value::<String>(row, 0)?).map_err(|error| error.to_string())?;
-    let limits = if has_limits { value::<Option<String>>(row, 2)? } else { None };
-    let limits = limits.as_deref().map(limits::from_foreign_json).unwrap_or_default();
-    Ok(HostSeen { machine, last_seen: timestamp(row, 1)?, limits })
+    Ok(TimedSession { times, vouched_by: value(row, 16)?, ..TimedSession::untimed(session.with_safe_text()) })
 }

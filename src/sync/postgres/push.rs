@@ -33,6 +33,14 @@ pub(super) async fn locked_rows(link: &mut Link, ids: &[InstanceId]) -> Result<V
     Ok(ids.iter().filter(is_locked).cloned().collect())
 }
 
+/// Turns sessions stale that this host wrote last and does not have.
+pub(super) async fn disown(link: &mut Link, host: &RegisteredHost, ids: &[InstanceId]) -> Result<(), CentralError> {
+    let ids = ids.iter().map(InstanceId::as_str).collect::<Vec<_>>();
+    link.begin().await?;
+    link.rows(sqlx::query(sql::DISOWN_SESSIONS).bind(host.host_id).bind(ids)).await?;
+    link.commit().await
+}
+
 pub(super) async fn push(
     link: &mut Link,
     host: &RegisteredHost,

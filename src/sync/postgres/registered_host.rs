@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::hosts::KnownLimits;
 use super::records::Shapes;
 use crate::domain::MachineName;
 
@@ -14,6 +15,10 @@ pub(super) struct RegisteredHost {
     pub name: MachineName,
     pub former_names: Vec<MachineName>,
     pub shapes: Shapes,
+    /// Central has the columns of hosts that vouch for their sessions.
+    pub marks_changes_only: bool,
+    /// The rate limits that hosts share, as read last.
+    pub known_limits: KnownLimits,
 }
 
 impl RegisteredHost {

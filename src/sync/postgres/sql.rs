@@ -14,8 +14,9 @@ pub(super) const RETIRE_FORMER_HOSTS: &str = statement(include_str!("sql/retire_
 pub(super) const RETIRE_NAMESAKES: &str = statement(include_str!("sql/retire_namesakes.sql"));
 pub(super) const FIND_RIVALS: &str = statement(include_str!("sql/find_rivals.sql"));
 pub(super) const REGISTER_HOST: &str = statement(include_str!("sql/register_host.sql"));
-pub(super) const HAS_STALE_AFTER: &str = statement(include_str!("sql/has_stale_after.sql"));
+pub(super) const HOST_COLUMNS: &str = statement(include_str!("sql/host_columns.sql"));
 pub(super) const SET_STALE_AFTER: &str = statement(include_str!("sql/set_stale_after.sql"));
+pub(super) const SET_VOUCHING_CLAIM: &str = statement(include_str!("sql/set_vouching_claim.sql"));
 pub(super) const FORMER_NAMES: &str = statement(include_str!("sql/former_names.sql"));
 pub(super) const TIMELINE: &str = statement(include_str!("sql/timeline.sql"));
 pub(super) const FIRST_MIGRATION: &str = statement(include_str!("sql/first_migration.sql"));
@@ -57,6 +58,8 @@ pub(super) const ALL_WORK: &str = statement(include_str!("sql/all_work.sql"));
 pub(super) const CHANGED_WORK: &str = statement(include_str!("sql/changed_work.sql"));
 pub(super) const HOSTS: &str = statement(include_str!("sql/hosts.sql"));
 pub(super) const HOSTS_WITH_LIMITS: &str = statement(include_str!("sql/hosts_with_limits.sql"));
+pub(super) const LIMITS_OF_HOSTS: &str = statement(include_str!("sql/limits_of_hosts.sql"));
+pub(super) const DISOWN_SESSIONS: &str = statement(include_str!("sql/disown_sessions.sql"));
 
 // Pull: history.
 pub(super) const CHANGED_HISTORIES: &str = statement(include_str!("sql/changed_histories.sql"));

@@ -4,6 +4,7 @@ use crate::domain::backoff::CAP;
 
 const INTERVALS: SyncIntervals = SyncIntervals {
     heartbeat_interval: Duration::from_secs(30),
+    refresh_after: Duration::from_secs(60),
     pull_interval: Duration::from_secs(15),
     sweep_interval: Duration::from_secs(60),
     longest_wait: CAP,
@@ -17,6 +18,10 @@ fn up(now: Tick) -> Scheduler {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
     scheduler.handshake_accepted(now);
     scheduler.pushed(Nothing, now, now);
+    scheduler.hosts_read(Tick::MAX);
+    if let Connection::Up(timers) = &mut scheduler.connection {
+        timers.refresh_at = Tick::MAX;
+    }
     scheduler.listen_succeeded(now);
     scheduler.pulled(Nothing, now, now);
     scheduler.swept(Nothing, now);
@@ -28,8 +33,12 @@ fn handshake_comes_first_then_push_pull_and_sweep() {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Urgent), SyncAction::Handshake);
     scheduler.handshake_accepted(at(0));
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Refresh);
+    scheduler.refreshed(false, at(0));
     assert!(matches!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Push { .. }));
     scheduler.pushed(Nothing, at(0), at(0));
+    assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::ReadHosts);
+    scheduler.hosts_read(at(30));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
     scheduler.pulled(More, at(0), at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
@@ -45,6 +54,33 @@ fn handshake_comes_first_then_push_pull_and_sweep() {
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Sweep);
     scheduler.swept(Nothing, at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Wait { until: at(15) });
+}
+
+#[test]
+fn sessions_that_are_due_are_pushed_at_once_and_checked_twice_in_an_interval() {
+    let mut scheduler = up(at(0));
+    scheduler.refreshed(true, at(3));
+    assert!(matches!(scheduler.next_action(at(3), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
+    // However often something urgent is pushed.
+    for second in 3..18 {
+        scheduler.pushed(Nothing, at(second), at(second));
+    }
+    assert_eq!(scheduler.next_action(at(18), Unsynced::Nothing), SyncAction::Refresh);
+}
+
+#[test]
+fn hosts_are_read_once_in_an_interval_and_soon_after_one_joined() {
+    let mut scheduler = up(at(0));
+    scheduler.hosts_read(at(30));
+    scheduler.change_notified(at(1));
+    assert_eq!(scheduler.next_action(at(1), Unsynced::Nothing), SyncAction::Pull, "a notification reads no hosts");
+    scheduler.pulled(Nothing, at(1), at(1));
+    scheduler.hosts_joined(at(3));
+    assert_eq!(scheduler.next_action(at(2), Unsynced::Nothing), SyncAction::Wait { until: at(3) });
+    assert_eq!(scheduler.next_action(at(3), Unsynced::Nothing), SyncAction::ReadHosts);
+    scheduler.hosts_read(at(30));
+    scheduler.hosts_joined(at(40));
+    assert_eq!(scheduler.next_action(at(3), Unsynced::Nothing), SyncAction::Wait { until: at(16) });
 }
 
 #[test]
@@ -94,6 +130,7 @@ fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
     );
     scheduler.failed(FailureKind::Transient, at(31), 0);
     scheduler.handshake_accepted(at(31));
+    scheduler.refreshed(false, at(31));
     assert_eq!(scheduler.next_action(at(31), Unsynced::Urgent), SyncAction::Push { limit });
 }
 

@@ -34,6 +34,6 @@ q, Esc, Ctrl-C     quit
     let symbols: String = Need::ALL.into_iter().map(|need| format!("{}  {}\n", symbol(need), meaning(need))).collect();
     format!(
         "{keys}{symbols}?  its machine is away: what is shown was true when its daemon was last heard of, see AGE\n\n\
-         AGE is the time since the last heartbeat. TREND is the context window since this view started.\n"
+         AGE is the time since the last heartbeat, or since its machine's daemon vouched for it. TREND is the context window since this view started.\n"
     )
 }

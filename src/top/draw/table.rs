@@ -123,7 +123,7 @@ fn cell(column: Column, row: &Row, fleet: &Fleet, ages: &Ages, columns: u16) -> 
         Column::Branch => row.branch.as_deref().map_or_else(String::new, |branch| cut_middle(branch, columns)),
         Column::Context => context(row.context_percent, columns),
         Column::Trend => trend(row, columns),
-        Column::Age => row.heartbeat.map_or_else(|| "-".to_owned(), |at| ages.since(at)),
+        Column::Age => fleet.alive_at(row).map_or_else(|| "-".to_owned(), |at| ages.since(at)),
         Column::Id => cut_middle(&row.instance_id, columns),
     }
 }

@@ -167,3 +167,18 @@ fn doctor_finds_hooks_of_codex_that_are_not_trusted() {
     trust(&names);
     assert!(!doctor().contains("then /hooks"), "{}", doctor());
 }
+
+#[test]
+fn doctor_finds_that_gemini_runs_no_hook() {
+    let host = host().started();
+    let doctor = || String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
+    host.ok(&["install", "--agent", "gemini"]);
+    assert!(!doctor().contains("hooksConfig"), "{}", doctor());
+    let file = host.dir().join(".gemini/settings.json");
+    let installed = fs::read_to_string(&file).unwrap();
+    for (switch, is_off) in [("false", true), ("true", false), ("\"false\"", false)] {
+        let with = installed.replacen('{', &format!("{{ // mine\n  \"hooksConfig\": {{\"enabled\": {switch}}},"), 1);
+        fs::write(&file, with).unwrap();
+        assert_eq!(doctor().contains("remove hooksConfig.enabled"), is_off, "{switch}: {}", doctor());
+    }
+}

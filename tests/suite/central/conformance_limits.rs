@@ -21,7 +21,7 @@ fn limit(used: f64, account: Option<&str>, now: Timestamp) -> AccountLimit {
 
 /// The limits that each machine shares, by its name.
 async fn shared<C: Central>(link: &mut C) -> Vec<(String, Vec<AccountLimit>)> {
-    let hosts = link.hosts().await.unwrap();
+    let hosts = link.hosts(None).await.unwrap();
     let mut shared: Vec<_> = hosts.into_iter().map(|host| (host.machine.to_string(), host.limits)).collect();
     shared.sort_by(|a, b| a.0.cmp(&b.0));
     shared

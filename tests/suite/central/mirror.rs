@@ -149,7 +149,7 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_are_read() {
         let history: Vec<_> = all.iter().flat_map(|page| &page.history).collect();
         assert_eq!(history.len(), 1 + 3, "{history:?}");
     }
-    assert_eq!(link.hosts().await.unwrap().len(), 1);
+    assert_eq!(link.hosts(None).await.unwrap().len(), 1);
 }
 
 /// Fifty sessions of four megabytes each.
@@ -191,7 +191,7 @@ async fn a_handshake_is_announced() {
     assert!(link.listen().await);
     db.link().handshake(&host("odin4", 2)).await.unwrap();
     let heard = tokio::time::timeout(Duration::from_secs(10), link.next_notification()).await;
-    assert_eq!(heard, Ok(Notification::HostJoined));
+    assert_eq!(heard, Ok(Notification::HostsJoined(vec![uuid::Uuid::from_u128(2)])));
 }
 
 #[tokio::test]

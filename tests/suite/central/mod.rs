@@ -12,3 +12,4 @@ mod migrations;
 mod mirror;
 mod postgres;
 mod silence;
+mod vouching;

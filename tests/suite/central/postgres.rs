@@ -283,7 +283,7 @@ async fn the_right_to_write_sessions_suffices_for_a_daemon() {
     let row = session(OLD_ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
     link.push(Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &[] }).await.unwrap();
     link.sweep(STALE_AFTER, STALE_AFTER).await.unwrap();
-    link.hosts().await.unwrap();
+    link.hosts(None).await.unwrap();
     link.pull(&PullQuery::since(1)).await.unwrap();
     assert!(matches!(handshake_with(&server.url_as("reader", "x")).await, Err(CentralError::Refused(_))));
 }

@@ -222,3 +222,35 @@ fn secrets_that_a_client_reports_are_blanked() {
         assert!(!answer.to_string().contains(secret) && answer.to_string().contains("[redacted]"), "{answer}");
     }
 }
+
+#[test]
+fn the_activity_history_lists_changes_in_order_of_time() {
+    let host = Host::new("odin4").started();
+    let id = host.ok(&["register", "--project", "odin", "--id-only"]);
+    let history = |query: &str| host.ask("GET", &format!("/v1/sessions/{id}/activity{query}"), None);
+    assert_eq!(history("").1["changes"], json!([]));
+    beat(&host, &id, &json!({"activity": "working", "context_percent": 12}));
+    beat(&host, &id, &json!({}));
+    beat(&host, &id, &json!({"activity": "waiting", "waiting_for": "permission", "activity_detail": "Bash"}));
+    host.ok(&["close", &id]);
+    let (status, answer) = history("");
+    assert_eq!((status, &answer["instance_id"]), (200, &json!(id)));
+    let changes = answer["changes"].as_array().unwrap();
+    let activities: Vec<_> = changes.iter().map(|change| change["activity"].as_str()).collect();
+    assert_eq!(activities.last(), Some(&None), "{answer}");
+    let waiting = &changes[changes.len() - 2];
+    assert_eq!((&waiting["waiting_for"], &waiting["detail"]), (&json!("permission"), &json!("Bash")));
+    assert_eq!(waiting["context_percent"], 12);
+    let times: Vec<_> = changes.iter().map(|change| change["at"].as_str().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let (_, tail) = history(&format!("?since={}", times[times.len() - 1]));
+    assert_eq!(tail["changes"].as_array().unwrap().len(), 1);
+    let (_, page) = history("?limit=1");
+    assert_eq!((page["changes"].as_array().unwrap().len(), &page["next"]), (1, &json!(times[1])));
+    for bad in ["?since=yesterday", "?limit=0", "?limit=2001", "?until=2026-01-30T12:00:00Z"] {
+        assert_eq!(history(bad).0, 400, "{bad}");
+    }
+    assert_eq!(host.ask("GET", "/v1/sessions/odin-PS-nobody/activity", None).0, 404);
+    let shown = host.ok(&["show", &id, "--activity"]);
+    assert!(shown.contains("waiting permission Bash, context 12%"), "{shown}");
+}

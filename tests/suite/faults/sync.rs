@@ -62,8 +62,12 @@ impl Central for Buggy {
         self.link.share_limits(limits).await
     }
 
-    async fn hosts(&mut self) -> Result<Vec<HostSeen>, CentralError> {
-        self.link.hosts().await
+    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
+        self.link.hosts(only).await
+    }
+
+    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
+        self.link.disown(ids).await
     }
 
     async fn listen(&mut self) -> bool {
@@ -91,6 +95,7 @@ async fn sync_that_panics_is_reported_and_restarted() {
     let second = Duration::from_secs(1);
     let intervals = SyncIntervals {
         heartbeat_interval: second / 20,
+        refresh_after: second / 20,
         pull_interval: second,
         sweep_interval: second,
         longest_wait: second,

@@ -162,7 +162,7 @@ fn assert_told(body: serde_json::Map<String, serde_json::Value>) {
     };
     let session = &Session::register(id, what, at);
     let context = &reconstruct(session, &left, at);
-    let place = &SessionLocation { here: true, local: true, last_seen: None, as_of: None };
+    let place = &SessionLocation { here: true, local: true, last_seen: None, alive_as_of: None, as_of: None };
     let handoff = Handoff { session, context, place, command: None, now: at, stale_after: Duration::from_secs(120) };
     let text = handoff.markdown();
     assert!(text.len() < 64 << 10 && !text.contains(|c: char| c.is_control() && c != '\n'), "{text}");

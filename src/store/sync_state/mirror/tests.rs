@@ -3,11 +3,13 @@
 use super::*;
 use crate::domain::RecordKind;
 use crate::domain::mirror::{PullPart, PullPosition};
+use crate::domain::refresh::RefreshRule;
 use crate::domain::{
     ColumnTimes, Heartbeat, InstanceId, InstanceType, MachineName, Project, Registration, SharedColumn, Timestamp,
 };
 use crate::store::ops::lifecycle;
 use crate::store::ops::lifecycle::register;
+use crate::store::sync_state::refresh;
 use crate::store::{BatchResult, Caller, IdSource, OpContext, SessionOutcome, SessionResult};
 
 const STALE_AFTER: Duration = Duration::from_secs(120);
@@ -135,6 +137,7 @@ fn say(db: &Connection, id: &str, second: i64, context_percent: Option<u8>, epic
 fn acknowledge(db: &Connection, record: &Record) {
     let how = SessionOutcome::Taken;
     let of = SessionResult {
+        heartbeat: Some(record.session.last_heartbeat),
         instance_id: record.session.instance_id.clone(),
         version: record.version,
         work_version: None,
@@ -162,7 +165,8 @@ fn changes_of_others_are_adopted_while_a_heartbeat_waits() {
     let adopted = kept(&db, id).unwrap();
     assert_eq!(adopted.session, Session { last_heartbeat: at(50), ..theirs });
     assert_eq!(adopted.offered_columns(), ColumnTimes::default(), "nothing of it is offered");
-    assert!(adopted.unsynced_since.is_some(), "the heartbeat still waits");
+    assert_eq!(adopted.unsynced_since, None);
+    assert_eq!(refresh::due(&db, &RefreshRule::EVERYTHING, at(60)).unwrap().len(), 1, "the heartbeat still waits");
 }
 
 #[test]
@@ -212,9 +216,10 @@ fn an_acknowledgement_leaves_what_was_changed_during_the_push() {
     assert_eq!(offered, [(SharedColumn::ContextPercent, at(11))]);
     acknowledge(&db, &during);
     assert_eq!(kept(&db, id).unwrap().offered_columns(), ColumnTimes::default());
-    assert!(kept(&db, id).unwrap().unsynced_since.is_some());
+    assert_eq!(kept(&db, id).unwrap().unsynced_since, None, "a heartbeat alone is refreshed when it is due");
+    assert_eq!(refresh::due(&db, &RefreshRule::EVERYTHING, at(60)).unwrap().len(), 1);
     acknowledge(&db, &last);
-    assert_eq!(kept(&db, id).unwrap().unsynced_since, None);
+    assert_eq!(refresh::due(&db, &RefreshRule::EVERYTHING, at(60)).unwrap().len(), 0);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use super::zone;
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 10] = [
+const FILES: [(i64, &str, &str); 11] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -68,6 +68,7 @@ const FILES: [(i64, &str, &str); 10] = [
     (1_793_000_000_000, "session_work", include_str!("../../../../migrations/central/1793000000000_session_work.sql")),
     (1_794_000_000_000, "rate_limits", include_str!("../../../../migrations/central/1794000000000_rate_limits.sql")),
     (1_795_000_000_000, "agents", include_str!("../../../../migrations/central/1795000000000_agents.sql")),
+    (1_796_000_000_000, "vouching", include_str!("../../../../migrations/central/1796000000000_vouching.sql")),
 ];
 
 /// The file that is applied again when views were put back after it.

@@ -10,7 +10,7 @@ SELECT instance_id::text, project::text, instance_type::text, status::text, cont
     CASE WHEN octet_length(working_dir) <= 8192 THEN working_dir END, changed_xid::text::bigint,
     CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, json_build_object('other',
         (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint
-    )::text) END
+    )::text) END, changed_by
 FROM supervisor_sessions
 WHERE instance_id > $2 AND ($1::text, $4::uuid, $5::text[], $6::text) IS NOT NULL
 ORDER BY instance_id LIMIT $3

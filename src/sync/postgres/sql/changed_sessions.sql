@@ -13,7 +13,7 @@ SELECT instance_id::text, project::text, instance_type::text, status::text, cont
     CASE WHEN octet_length(working_dir) <= 8192 THEN working_dir END, changed_xid::text::bigint,
     CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, json_build_object('other',
         (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint
-    )::text) END
+    )::text) END, changed_by
 FROM supervisor_sessions
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5)

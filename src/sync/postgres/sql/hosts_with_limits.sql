@@ -1,7 +1,9 @@
--- Returns the hosts that central knows, without those that were replaced, and the rate limits that they share. What is
--- larger than any daemon writes is left out.
--- Index: none, reads both tables, which have one row per host.
-SELECT machine_name::text,
-    (CASE WHEN last_seen IS NOT NULL THEN extract(epoch FROM greatest(least(last_seen, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
-    CASE WHEN octet_length(l.limits::text) <= 524288 THEN l.limits::text END
-FROM sessiond_hosts h LEFT JOIN sessiond_limits l USING (host_id) WHERE h.retired_at IS NULL
+-- As hosts.sql, and when the rate limits that each host shares changed last; 0: it shares none.
+-- Index: sessiond_hosts_pkey for those that are named; none for all, which reads both tables, with one row per host.
+SELECT coalesce(array_agg(host_id), '{}'), coalesce(array_agg(machine_name::text), '{}'),
+    coalesce(array_agg((CASE WHEN last_seen IS NOT NULL THEN extract(epoch FROM greatest(least(last_seen, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint), '{}'),
+    coalesce(bool_and(last_seen < now() - interval '1 day'
+        OR coalesce((SELECT vouching_claim FROM (SELECT h.*) AS row) = claim, false)), true),
+    coalesce(array_agg(coalesce((CASE WHEN changed_at IS NOT NULL THEN extract(epoch FROM greatest(least(changed_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint, 0)), '{}')
+FROM (sessiond_hosts h LEFT JOIN sessiond_limits l USING (host_id)), (SELECT NULL::uuid AS vouching_claim) AS missing
+WHERE retired_at IS NULL AND ($1::uuid[] IS NULL OR host_id = ANY($1))

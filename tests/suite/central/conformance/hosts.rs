@@ -94,13 +94,13 @@ pub async fn replaced_and_renamed_host_keeps_its_rows<W: World>(world: W) {
 
 pub async fn hosts_are_listed_with_their_last_contact<W: World>(world: W) {
     let mut member = Member::join(world.link(), &host("odin3", 1)).await;
-    let hosts = member.link.hosts().await.unwrap();
+    let hosts = member.link.hosts(None).await.unwrap();
     assert_eq!(hosts.len(), 1);
     assert_eq!((hosts[0].machine.as_str(), hosts[0].last_seen), ("odin3", world.last_seen(Uuid::from_u128(1))));
     assert!(Member::is_refused(world.link(), &host("odin3", 2)).await);
     let mut other = host("odin3", 2);
     other.replace = true;
     let mut member = Member::join(world.link(), &other).await;
-    let names = member.link.hosts().await.unwrap();
+    let names = member.link.hosts(None).await.unwrap();
     assert_eq!(names.len(), 1, "who was replaced is none of them: {names:?}");
 }

@@ -5,6 +5,7 @@ mod hosts;
 mod pushing;
 mod reading;
 mod sweeping;
+mod vouching;
 
 use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
 use sessiond::domain::{
@@ -89,6 +90,10 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
         hosts::hosts_are_listed_with_their_last_contact,
         reading::first_pull_returns_all_and_the_next_one_the_changes,
         reading::host_does_not_pull_its_own_changes,
+        vouching::bare_heartbeat_is_read_by_no_other_host,
+        vouching::last_writer_vouches,
+        vouching::joined_hosts_are_read_alone,
+        vouching::sessions_that_a_host_lacks_are_disowned,
         columns::heartbeat_keeps_changes_of_other_clients,
         columns::change_of_one_column_keeps_the_others,
         columns::later_change_of_a_column_wins,

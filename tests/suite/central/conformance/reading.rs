@@ -48,6 +48,7 @@ pub async fn host_does_not_pull_its_own_changes<W: World>(world: W) {
     let (_, _, since) = pull_all(&mut member.link, 0).await;
     let mut beaten = session.clone();
     beaten.last_heartbeat = beaten.last_heartbeat.plus(MINUTE);
+    beaten.context_percent = 11;
     member.push(&beaten).await;
     assert_eq!(pull_all(&mut member.link, since).await.0, []);
     let mut other = Member::join(world.link(), &host("laptop", 2)).await;

@@ -1,0 +1,127 @@
+//! The table `activity_changes`: the activity history of sessions.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::domain::activity::{ActivityState, WaitingFor};
+use crate::domain::activity_history::ActivityChange;
+use crate::domain::{InstanceId, Timestamp};
+use crate::store::error::StoreError;
+
+const COLUMNS: &str = "at, activity, waiting_for, detail, context_percent";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<ActivityChange> {
+    let text = |index: usize| row.get::<_, Option<String>>(index);
+    Ok(ActivityChange {
+        at: Timestamp::from_micros(row.get(0)?),
+        activity: text(1)?.and_then(|state| ActivityState::parse(&state).ok()),
+        waiting_for: text(2)?.and_then(|what| WaitingFor::parse(&what).ok()),
+        detail: text(3)?,
+        context_percent: row.get(4)?,
+    })
+}
+
+/// The change of a session that was recorded last.
+pub(in crate::store) fn newest(db: &Connection, id: &InstanceId) -> Result<Option<ActivityChange>, StoreError> {
+    Ok(db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM activity_changes WHERE instance_id = ?1 ORDER BY seq DESC LIMIT 1"
+        ))?
+        .query_row([id.as_str()], read)
+        .optional()?)
+}
+
+/// Records a change of one of this host's sessions. Returns its number.
+pub(in crate::store) fn insert(db: &Connection, id: &InstanceId, change: &ActivityChange) -> Result<i64, StoreError> {
+    db.prepare_cached(
+        "INSERT INTO activity_changes (instance_id, at, activity, waiting_for, detail, context_percent, unsynced) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1)",
+    )?
+    .execute(params![
+        id.as_str(),
+        change.at.micros(),
+        change.activity.map(ActivityState::as_str),
+        change.waiting_for.map(WaitingFor::as_str),
+        change.detail,
+        change.context_percent,
+    ])?;
+    Ok(db.last_insert_rowid())
+}
+
+/// Deletes all but the newest `kept` changes of a session.
+pub(in crate::store) fn keep_newest(db: &Connection, id: &InstanceId, kept: usize) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "DELETE FROM activity_changes WHERE instance_id = ?1 AND seq <= \
+             (SELECT seq FROM activity_changes WHERE instance_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![id.as_str(), kept as i64])?;
+    Ok(())
+}
+
+/// Deletes up to `limit` changes of any session with numbers up to `last`.
+pub(in crate::store) fn delete_up_to(db: &Connection, last: i64, limit: usize) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "DELETE FROM activity_changes WHERE seq IN \
+             (SELECT seq FROM activity_changes WHERE seq <= ?1 ORDER BY seq LIMIT ?2)",
+    )?
+    .execute(params![last, limit as i64])?;
+    Ok(())
+}
+
+/// Whether any change happened before `before`.
+pub(in crate::store) fn any_before(db: &Connection, before: Timestamp) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM activity_changes WHERE at < ?1)")?
+        .query_row([before.micros()], |row| row.get(0))?)
+}
+
+/// Deletes up to `limit` changes that happened before `before`. Returns how many.
+pub(in crate::store) fn delete_before(db: &Connection, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "DELETE FROM activity_changes WHERE seq IN \
+                 (SELECT seq FROM activity_changes WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        )?
+        .execute(params![before.micros(), limit as i64])?)
+}
+
+/// The changes of a session that happened at `since` or later, in order of time, at most `limit`.
+pub(in crate::store) fn list(
+    db: &Connection,
+    id: &InstanceId,
+    since: Timestamp,
+    limit: usize,
+) -> Result<Vec<ActivityChange>, StoreError> {
+    let rows = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM activity_changes INDEXED BY activity_changes_of_session \
+             WHERE instance_id = ?1 AND at >= ?2 ORDER BY at, seq LIMIT ?3"
+        ))?
+        .query_map(params![id.as_str(), since.micros(), limit as i64], read)?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(rows)
+}
+
+/// The changes of all sessions with their machines, each session's together and in order of time.
+pub(in crate::store) fn of_all(
+    db: &Connection,
+    mut take: impl FnMut(&str, &str, ActivityChange),
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT c.at, c.activity, c.waiting_for, NULL, c.context_percent, c.instance_id, s.host_machine \
+         FROM activity_changes c INDEXED BY activity_changes_of_session JOIN sessions s USING (instance_id) \
+         ORDER BY c.instance_id, c.seq",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let change = read(row)?;
+        take(row.get_ref(5)?.as_str().unwrap_or_default(), row.get_ref(6)?.as_str().unwrap_or_default(), change);
+    }
+    Ok(())
+}
+
+/// A session got another id.
+pub(in crate::store) fn rename(db: &Connection, from: &InstanceId, to: &InstanceId) -> Result<(), StoreError> {
+    db.prepare_cached("UPDATE activity_changes SET instance_id = ?2, unsynced = 1 WHERE instance_id = ?1")?
+        .execute([from.as_str(), to.as_str()])?;
+    Ok(())
+}

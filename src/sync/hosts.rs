@@ -1,0 +1,52 @@
+//! Reads when the other hosts were last in contact, and shares this host's rate limits.
+//!
+//! All hosts are read once in each heartbeat interval, whatever central notifies. A host that joins is read alone, soon
+//! after its handshake, so that a roll-out of many hosts costs each of the others one row a host.
+
+use super::central::{Central, CentralError};
+use super::driver::{Driver, SyncError};
+use super::replica::Replica;
+use super::scheduler::{Scheduler, SyncIntervals};
+use crate::domain::TableState;
+
+impl<R: Replica, C: Central> Driver<R, C> {
+    /// Reads all hosts if they are due, and else those that joined.
+    pub(super) async fn read_hosts(
+        &mut self,
+        intervals: SyncIntervals,
+        scheduler: &mut Scheduler,
+    ) -> Result<(), SyncError> {
+        let now = self.tick();
+        let joined = std::mem::take(&mut self.pulling.joined);
+        if self.pulling.host_list_due <= now {
+            self.share_limits().await?;
+            let hosts = self.central.hosts(None).await?;
+            self.replica.replace_hosts(hosts).await?;
+            self.pulling.host_list_due = now + intervals.heartbeat_interval;
+        } else if !joined.is_empty() {
+            let hosts = self.central.hosts(Some(&joined)).await?;
+            self.replica.add_hosts(hosts).await?;
+        }
+        self.pulling.hosts_read = now;
+        scheduler.hosts_read(self.pulling.host_list_due);
+        Ok(())
+    }
+
+    /// Shares the rate limits of this host if they changed. What central does not accept is left until they change.
+    async fn share_limits(&mut self) -> Result<(), SyncError> {
+        let limits = self.replica.own_limits(self.now()).await?;
+        if self.tables.limits != TableState::Usable || self.pulling.shared_limits.as_ref() == Some(&limits) {
+            return Ok(());
+        }
+        match self.central.share_limits(&limits).await {
+            Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
+                tracing::warn!(%error, "central does not accept rate limits; everything else is shared");
+            }
+            // They are offered again with the next list of hosts.
+            Err(CentralError::Locked(_)) => return Ok(()),
+            shared => shared?,
+        }
+        self.pulling.shared_limits = Some(limits);
+        Ok(())
+    }
+}
