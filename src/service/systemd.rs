@@ -20,10 +20,7 @@ const NOTIFY_RELOAD_VERSION: u32 = 253;
 
 /// The units that users of the system service may enable: what it cannot do itself, as it reads no home and has no desktop.
 const FOR_USERS: [(&str, &str); 2] = [
-    (
-        "/etc/systemd/user/sessiond-discover.service",
-        include_str!("../../systemd/user/sessiond-discover.service"),
-    ),
+    ("/etc/systemd/user/sessiond-discover.service", include_str!("../../systemd/user/sessiond-discover.service")),
     ("/etc/systemd/user/sessiond-notify-agent.service", NOTIFY_AGENT),
 ];
 const NOTIFY_AGENT: &str = include_str!("../../systemd/user/sessiond-notify-agent.service");

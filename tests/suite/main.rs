@@ -13,4 +13,5 @@ mod hostile;
 mod notify;
 mod power;
 mod service;
+mod top;
 mod web;
