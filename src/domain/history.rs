@@ -119,6 +119,8 @@ pub struct HistoryTables {
     pub work_has_agent: bool,
     /// The table `sessiond_limits`.
     pub limits: TableState,
+    /// The table `sessiond_activity`.
+    pub activity: TableState,
     /// None if central accepts any type.
     pub event_types: Option<Vec<String>>,
 }
@@ -132,6 +134,7 @@ impl HistoryTables {
         work: TableState::Usable,
         work_has_agent: true,
         limits: TableState::Usable,
+        activity: TableState::Usable,
         event_types: None,
     };
 
@@ -179,8 +182,11 @@ impl HistoryTables {
 
     /// What this version would share that central cannot take, and what to do; none if central takes all of it.
     pub(crate) fn outdated(&self) -> Option<String> {
-        let what =
-            [("what sessions do is", "session_work", &self.work), ("rate limits are", "sessiond_limits", &self.limits)];
+        let what = [
+            ("what sessions do is", "session_work", &self.work),
+            ("rate limits are", "sessiond_limits", &self.limits),
+            ("the history of activities is", "sessiond_activity", &self.activity),
+        ];
         let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));
         let has_no_agent = self.work == TableState::Usable && !self.work_has_agent;
         let agent = has_no_agent.then(|| {

@@ -40,6 +40,9 @@ const WORK: &str = "session_work";
 /// The table of the rate limits that hosts share.
 const LIMITS: &str = "sessiond_limits";
 
+/// The table of the activity history.
+const ACTIVITY: &str = "sessiond_activity";
+
 /// Reads the state of the tables.
 pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
     let mut shapes = Shapes::default();
@@ -48,6 +51,7 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
         let beside = match name.as_str() {
             WORK => Some(&mut shapes.tables.work),
             LIMITS => Some(&mut shapes.tables.limits),
+            ACTIVITY => Some(&mut shapes.tables.activity),
             _ => None,
         };
         if let Some(beside) = beside {
