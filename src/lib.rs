@@ -27,5 +27,6 @@ mod simulation;
 pub mod spool;
 pub mod store;
 pub mod sync;
+pub mod top;
 pub mod web;
 pub mod wire;

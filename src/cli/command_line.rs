@@ -25,6 +25,7 @@ use super::verbs::service::{CompletionsArgs, InstallArgs, UninstallArgs};
 use super::verbs::session::{CloseArgs, FooterArgs, HeartbeatArgs, RegisterArgs};
 use super::verbs::status::StatusArgs;
 use super::verbs::sync::SyncArgs;
+use super::verbs::top::TopArgs;
 use super::verbs::web::WebArgs;
 
 /// Record AI coding sessions on this machine, and sync them with a central Postgres database ("central") whenever it can be
@@ -84,6 +85,8 @@ pub(super) enum Verb {
     Conflicts(ConflictsArgs),
     /// Show how much of the agents' rate limits is used, by machine, account and window
     Limits(LimitsArgs),
+    /// Show all sessions live in the terminal, what needs its user first
+    Top(TopArgs),
     /// Serve a live page of all sessions for a browser
     Web(WebArgs),
     /// Show the state of the daemon, its link to central and its backlog
@@ -268,6 +271,9 @@ mod tests {
             "machines --json",
             "limits",
             "limits --json",
+            "top",
+            "top --once",
+            "top --bell",
             "web",
             "web --listen 127.0.0.1:0 --open --allow-actions --token-file f",
             "status --json --socket /x.sock",

@@ -120,6 +120,7 @@ fn dispatch(
         Verb::Conflicts(args) => verbs::conflicts::conflicts(client, &args, out),
         Verb::Limits(args) => verbs::limits::limits(client, &args, out),
         Verb::Machines(args) => verbs::machines::machines(client, &args, out),
+        Verb::Top(args) => verbs::top::top(client, &args, env, out),
         Verb::Web(args) => verbs::web::web(client, args, out),
         Verb::Status(args) => verbs::status::status(client, &args, out),
         Verb::Sync(args) => verbs::sync::sync(client, &args, out),

@@ -82,6 +82,82 @@ impl Attention {
     }
 }
 
+/// The order of a list of sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SortKey {
+    /// What needs its user first.
+    #[default]
+    Attention,
+    /// By project, most recent heartbeat first.
+    Project,
+    /// Most recent heartbeat first.
+    Heartbeat,
+    /// By machine, what needs its user first.
+    Machine,
+    /// Fullest context window first.
+    Context,
+    /// By id.
+    Id,
+}
+
+/// What decides the position of a session in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct SortFields<'a> {
+    /// Its position in the order of attention.
+    pub attention: Attention,
+    /// Its newest heartbeat.
+    pub heartbeat: Option<Timestamp>,
+    /// Its project.
+    pub project: &'a str,
+    /// Its machine.
+    pub machine: &'a str,
+    /// How much of its context window is used.
+    pub context_percent: u8,
+    /// Its id, which decides between sessions that are alike.
+    pub instance_id: &'a str,
+}
+
+/// The position of a session in a list: less is earlier. Only positions of one [`SortKey`] can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SortPosition {
+    name: String,
+    number: i64,
+    attention: Option<Attention>,
+    instance_id: String,
+}
+
+impl SortKey {
+    /// All of them, the default one first.
+    pub const ALL: [Self; 6] =
+        [Self::Attention, Self::Project, Self::Heartbeat, Self::Machine, Self::Context, Self::Id];
+
+    /// The name in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Project => "project",
+            Self::Heartbeat => "heartbeat",
+            Self::Machine => "machine",
+            Self::Context => "context",
+            Self::Id => "id",
+        }
+    }
+
+    /// The position of a session in this order.
+    pub fn position(self, session: &SortFields<'_>) -> SortPosition {
+        let newest_first = !session.heartbeat.map_or(i64::MIN, Timestamp::micros);
+        let (name, number, attention) = match self {
+            Self::Attention => ("", 0, Some(session.attention)),
+            Self::Project => (session.project, newest_first, None),
+            Self::Heartbeat => ("", newest_first, None),
+            Self::Machine => (session.machine, 0, Some(session.attention)),
+            Self::Context => ("", -i64::from(session.context_percent), Some(session.attention)),
+            Self::Id => ("", 0, None),
+        };
+        SortPosition { name: name.to_owned(), number, attention, instance_id: session.instance_id.to_owned() }
+    }
+}
+
 /// How many sessions have each need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeedCounts([u64; Need::ALL.len()]);
@@ -191,6 +267,35 @@ mod tests {
         let stale = |heartbeat| Attention::new(Need::Stale, at(0), heartbeat);
         assert!(stale(at(2)) < stale(at(1)) && stale(at(1)) < stale(None));
         assert!(waits(None) < Attention::new(Need::Failed, at(i64::MIN), at(0)));
+    }
+
+    #[test]
+    fn each_key_sorts_by_what_it_names() {
+        let session = |instance_id, project, machine, context_percent, heartbeat, need| SortFields {
+            attention: Attention::new(need, None, at(heartbeat)),
+            heartbeat: at(heartbeat),
+            project,
+            machine,
+            context_percent,
+            instance_id,
+        };
+        let sessions = [
+            session("a", "odin", "x", 10, 3, Need::Working),
+            session("b", "atlas", "y", 20, 2, Need::Waiting),
+            session("c", "odin", "x", 20, 1, Need::Idle),
+        ];
+        for (key, order) in [
+            (SortKey::Attention, "bca"),
+            (SortKey::Project, "bac"),
+            (SortKey::Heartbeat, "abc"),
+            (SortKey::Machine, "cab"),
+            (SortKey::Context, "bca"),
+            (SortKey::Id, "abc"),
+        ] {
+            let mut sorted = sessions.to_vec();
+            sorted.sort_by_cached_key(|session| key.position(session));
+            assert_eq!(sorted.iter().map(|session| session.instance_id).collect::<String>(), order, "{key:?}");
+        }
     }
 
     #[test]

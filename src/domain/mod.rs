@@ -32,6 +32,7 @@ pub mod resume;
 pub mod session;
 pub mod session_work;
 pub mod text;
+pub mod text_width;
 pub mod time;
 pub mod work;
 

@@ -12,4 +12,5 @@ mod find;
 mod hostile;
 mod power;
 mod service;
+mod top;
 mod web;

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::list_columns::{ListColumn, SortKey};
+use super::list_columns::ListColumn;
 use super::{list_columns, show_work, watch};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -12,6 +12,7 @@ use crate::cli::table::{Cell, FieldList};
 use crate::cli::text::{count, time_with_age};
 use crate::client::{Client, Resolved};
 use crate::domain::agent::AgentName;
+use crate::domain::attention::SortKey;
 use crate::domain::text::escaped_line;
 use crate::wire::{ActivityHistoryBody, ActivityParams, ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
 
@@ -101,7 +102,7 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
     let known = sessions.instances.len();
     sessions.instances.retain(|session| args.all || is_listed(session, shows_closed));
     let hidden = known - sessions.instances.len();
-    list_columns::sort(&mut sessions.instances, args.sort);
+    sessions.instances.sort_by_cached_key(|session| args.sort.position(&session.sort_fields()));
     if sessions.instances.is_empty() && hidden > 0 {
         out.print_note(&format!("no session is active or stale; {} with --all", count(hidden as u64, "more session")));
         return Ok(());
@@ -177,7 +178,7 @@ fn changes(history: &ActivityHistoryBody, style: &OutputStyle) -> String {
     text
 }
 
-fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
+pub(super) fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
     let mut sheet = FieldList::default();
     sheet.row("id", &session.instance_id);
     if let Some(former) = &session.former_id {

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
 use crate::cli::freshness::freshness;
 use crate::cli::style::{OutputStyle, Tone};
 use crate::cli::table::{Cell, TableColumn, TextTable};
 use crate::cli::text::{age, age_since, elapsed_since};
 use crate::domain::Timestamp;
+use crate::domain::attention::SortKey;
 use crate::wire::SessionBody;
 
 /// A column of `list`.
@@ -30,22 +34,22 @@ pub(crate) enum ListColumn {
     Cost,
 }
 
-/// The order of `list`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum SortKey {
-    /// What needs its user first: waiting, failed, idle, working, stale, closed
-    #[default]
-    Attention,
-    /// By project, most recent heartbeat first
-    Project,
-    /// Most recent heartbeat first
-    Heartbeat,
-    /// By machine
-    Machine,
-    /// Fullest context window first
-    Context,
-    /// By id
-    Id,
+impl ValueEnum for SortKey {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Attention => "What needs its user first: waiting, failed, idle, working, stale, closed",
+            Self::Project => "By project, most recent heartbeat first",
+            Self::Heartbeat => "Most recent heartbeat first",
+            Self::Machine => "By machine, what needs its user first",
+            Self::Context => "Fullest context window first",
+            Self::Id => "By id",
+        };
+        Some(PossibleValue::new(self.as_str()).help(help))
+    }
 }
 
 /// What is shown unless `--columns` says otherwise.
@@ -179,20 +183,4 @@ pub(super) fn table(sessions: &[SessionBody], chosen: Option<&[ListColumn]>, sty
         columns.retain(|column| column != dropped);
     }
     render(&columns)
-}
-
-/// Sorts the rows; those that are alike keep their order.
-pub(super) fn sort(sessions: &mut [SessionBody], key: SortKey) {
-    match key {
-        SortKey::Attention => sessions.sort_by_cached_key(SessionBody::attention),
-        SortKey::Project => {}
-        // Times of this form are in the order of their text.
-        SortKey::Heartbeat => sessions.sort_by(|a, b| {
-            let newest = |s: &SessionBody| s.alive_as_of.clone().max(Some(s.last_heartbeat.clone()));
-            newest(b).cmp(&newest(a))
-        }),
-        SortKey::Machine => sessions.sort_by(|a, b| a.host_machine.cmp(&b.host_machine)),
-        SortKey::Context => sessions.sort_by_key(|session| std::cmp::Reverse(session.context_percent)),
-        SortKey::Id => sessions.sort_by(|a, b| a.instance_id.cmp(&b.instance_id)),
-    }
 }

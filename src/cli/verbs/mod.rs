@@ -23,5 +23,6 @@ pub(super) mod status;
 pub(super) mod statusline;
 mod stderr_tail;
 pub(super) mod sync;
+pub(super) mod top;
 pub(super) mod watch;
 pub(super) mod web;

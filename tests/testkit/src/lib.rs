@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod random;
 pub mod skip;
+pub mod tmux;
 pub mod volume;
 
 use std::path::{Path, PathBuf};
