@@ -19,8 +19,8 @@ DECLARE
     beaten RECORD;
 BEGIN
     -- The function marks the work of sessions, too.
-    IF TG_NAME = 'trg_supervisor_sessions_sessiond_mark' AND current_setting('sessiond.vouched', true) = 'on'
-        AND OLD.changed_by = host
+    IF TG_NAME = 'trg_supervisor_sessions_sessiond_mark' AND current_setting('sessiond.replay', true) = 'on'
+        AND current_setting('sessiond.vouched', true) = 'on' AND OLD.changed_by = host
     THEN
         beaten := NEW;
         beaten.last_heartbeat := OLD.last_heartbeat;

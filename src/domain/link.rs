@@ -82,6 +82,8 @@ pub struct LinkStatus {
     pub unreadable_rows: u64,
     /// What central lacks that newer versions of sessiond use, and what to do; sessions are shared without it.
     pub outdated: Option<String>,
+    /// One line about a transaction in central that has been open for long; none if there is none.
+    pub long_transaction: Option<String>,
     /// Since which time, and why, sync cannot use this host's store; none while it can.
     pub store_error: Option<(Timestamp, String)>,
 }
@@ -109,6 +111,7 @@ impl LinkStatus {
             clock_ahead: None,
             unreadable_rows: 0,
             outdated: None,
+            long_transaction: None,
             store_error: None,
         }
     }

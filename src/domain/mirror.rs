@@ -18,6 +18,49 @@ pub struct PullQuery {
     pub after: Option<PullPosition>,
     /// The limits of this page.
     pub page: PageSize,
+    /// The transactions since `since` whose changes were read by the pull before: a transaction that runs for long keeps
+    /// `since` where it is, and what others change meanwhile is not read again.
+    pub read: Option<Transactions>,
+}
+
+/// The transactions of central that had ended when a pull began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transactions {
+    /// All with lower numbers have ended,
+    pub(crate) below: u64,
+    /// except these, in order.
+    pub(crate) running: Vec<u64>,
+}
+
+impl Transactions {
+    /// If more are running, they are not remembered: then some changes are read again.
+    const MAX_RUNNING: usize = 2000;
+
+    /// Reads what `pg_snapshot` is shown as: `xmin:xmax:running,running`.
+    pub(crate) fn parse(snapshot: &str) -> Option<Self> {
+        let mut parts = snapshot.splitn(3, ':').skip(1);
+        let below = parts.next()?.parse().ok()?;
+        let running = parts.next()?.split(',').filter(|part| !part.is_empty());
+        let running: Vec<u64> = running.map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        (running.len() <= Self::MAX_RUNNING).then_some(Self { below, running })
+    }
+
+    /// The same as `pg_snapshot` is shown.
+    pub(crate) fn to_snapshot(&self) -> String {
+        let oldest = self.running.first().copied().unwrap_or(self.below);
+        let running: Vec<_> = self.running.iter().map(u64::to_string).collect();
+        format!("{oldest}:{}:{}", self.below, running.join(","))
+    }
+
+    /// Whether this transaction had ended.
+    pub fn contain(&self, transaction: u64) -> bool {
+        transaction < self.below && !self.running.contains(&transaction)
+    }
+
+    /// The oldest transaction that was running.
+    pub fn oldest_running(&self) -> Option<u64> {
+        self.running.first().copied()
+    }
 }
 
 /// The limits of one page. They are halved if central does not send a page in time.
@@ -100,7 +143,7 @@ impl PullPosition {
 impl PullQuery {
     /// Reads what changed since this transaction; everything if it is 0.
     pub const fn since(since: u64) -> Self {
-        Self { since, after: None, page: PageSize::LARGEST }
+        Self { since, after: None, page: PageSize::LARGEST, read: None }
     }
 
     /// Whether everything is read, not only changes.
@@ -131,6 +174,8 @@ pub struct ChangePage {
     pub history: Vec<HistoryRecord>,
     /// The number of rows that other clients wrote and that cannot be read; they are skipped.
     pub unreadable: u64,
+    /// The transactions that had ended when the pull began; with its first page only.
+    pub snapshot: Option<Transactions>,
     /// What follows the page.
     pub rest: Continuation,
 }
@@ -177,4 +222,24 @@ pub struct HostSeen {
     pub last_seen: Timestamp,
     /// The rate limits that it shares.
     pub limits: Vec<AccountLimit>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_read_as_postgres_shows_them() {
+        for (text, ended, running) in [("5:9:5,7", [4, 6, 8], [5, 7, 9]), ("9:9:", [1, 7, 8], [9, 10, 99])] {
+            let transactions = Transactions::parse(text).unwrap();
+            assert_eq!(transactions.to_snapshot(), text);
+            assert!(ended.into_iter().all(|number| transactions.contain(number)), "{text}");
+            assert!(!running.into_iter().any(|number| transactions.contain(number)), "{text}");
+        }
+        assert_eq!(Transactions::parse("5:9:5,7").unwrap().oldest_running(), Some(5));
+        let many: Vec<_> = (1..3000).map(|number: u64| number.to_string()).collect();
+        for text in ["", "1:2", "a:b:c", "1:2:x", &format!("1:9999:{}", many.join(","))] {
+            assert_eq!(Transactions::parse(text), None, "{text}");
+        }
+    }
 }

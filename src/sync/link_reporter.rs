@@ -109,6 +109,19 @@ impl LinkReporter {
         }
     }
 
+    /// Sets or clears the transaction in central that has been running for long, and since when.
+    pub(super) fn set_long_transaction(&self, oldest: Option<(u64, Timestamp)>) {
+        let text = oldest.map(|(transaction, since)| long_transaction(transaction, since));
+        self.link.send_if_modified(|link| {
+            let is_new = link.long_transaction != text;
+            if let Some(text) = text.as_ref().filter(|_| is_new) {
+                tracing::warn!("{text}");
+            }
+            link.long_transaction = text;
+            is_new
+        });
+    }
+
     fn connected(&self) {
         let now = (self.clock)();
         self.link.send_if_modified(|link| {
@@ -147,6 +160,14 @@ impl LinkReporter {
             };
         });
     }
+}
+
+fn long_transaction(transaction: u64, since: Timestamp) -> String {
+    format!(
+        "transaction {transaction} in central has been open since {since} or longer: what changes meanwhile is searched again \
+         by every host, and cannot be vacuumed; end it (pg_stat_activity, backend_xid = {})",
+        transaction & u64::from(u32::MAX)
+    )
 }
 
 /// The kinds of records that cannot be pushed: central has no usable table for them, or the table is at fault.

@@ -33,8 +33,13 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let since = self.replica.mirror_position(asked).await?;
         // A position within a pull means nothing to one that begins at another number.
         let after = self.pulling.position.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
-        let reading = PullQuery { since, after, page: self.pulling.page_size };
+        let read = self.pulling.read.as_ref().filter(|(next, _)| *next == since && since > 0);
+        let read = read.map(|(_, transactions)| transactions.clone());
+        let reading = PullQuery { since, after, page: self.pulling.page_size, read };
         let Some(mut changes) = self.pull_page(&reading).await? else { return Ok(true) };
+        if reading.after.is_none() {
+            self.pulling.snapshot = changes.snapshot.take();
+        }
         let own = self.take_own(&mut changes);
         let rest = changes.rest.clone();
         self.reporter.unreadable_rows(changes.unreadable);
@@ -43,7 +48,11 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.disown_missing(own).await?;
         self.pulling.position = match rest {
             Continuation::More(position) => Some((since, position)),
-            Continuation::Complete { .. } => None,
+            Continuation::Complete { next_since } => {
+                let oldest = self.pulling.completed(next_since, asked);
+                self.reporter.set_long_transaction(oldest);
+                None
+            }
             Continuation::Restart => {
                 tracing::warn!("central's transaction numbers went back (restored from a backup?); pulling everything");
                 self.replica.reset_mirror_position().await?;

@@ -5,11 +5,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::scheduler::Tick;
+use crate::domain::Timestamp;
 use crate::domain::limits::AccountLimit;
-use crate::domain::mirror::{PageSize, PullPosition};
+use crate::domain::mirror::{PageSize, PullPosition, Transactions};
 
 /// The shortest time between two readings of hosts that joined, however many do.
 const JOINED_GAP: Duration = Duration::from_secs(1);
+
+/// A transaction that runs for longer is reported.
+const LONG_TRANSACTION: Duration = Duration::from_secs(300);
 
 /// The state of pulling over one link.
 pub(super) struct PullState {
@@ -20,6 +24,12 @@ pub(super) struct PullState {
     pub timeline: String,
     /// When the current or the last pull began.
     pub began: Tick,
+    /// The transactions that had ended when the current pull began.
+    pub snapshot: Option<Transactions>,
+    /// Those that had ended when the last complete pull began, and the number at which the next one begins.
+    pub read: Option<(u64, Transactions)>,
+    /// The oldest transaction that was running in central then, and since when it has been.
+    pub oldest: Option<(u64, Timestamp)>,
     /// When all hosts are read again.
     pub host_list_due: Tick,
     /// When hosts were read last, all or some.
@@ -37,6 +47,9 @@ impl Default for PullState {
             page_size: PageSize::LARGEST,
             timeline: String::new(),
             began: Tick::ZERO,
+            snapshot: None,
+            read: None,
+            oldest: None,
             host_list_due: Tick::ZERO,
             hosts_read: Tick::ZERO,
             joined: Vec::new(),
@@ -49,7 +62,7 @@ impl PullState {
     /// A handshake was accepted: the list of hosts is due, and a pull on another timeline starts over.
     pub(super) fn follow_timeline(&mut self, timeline: String, now: Tick) {
         if self.timeline != timeline {
-            self.position = None;
+            (self.position, self.read) = (None, None);
         }
         self.timeline = timeline;
         self.shared_limits = None;
@@ -64,5 +77,16 @@ impl PullState {
         }
         self.joined.extend(hosts);
         due
+    }
+
+    /// A pull is complete that began in `self.snapshot`; the next one begins at `next_since`. Returns the oldest transaction
+    /// that was running, if it has been for long, and since when.
+    pub(super) fn completed(&mut self, next_since: u64, now: Timestamp) -> Option<(u64, Timestamp)> {
+        let snapshot = self.snapshot.take();
+        let oldest = snapshot.as_ref().and_then(Transactions::oldest_running);
+        let since = self.oldest.filter(|(known, _)| Some(*known) == oldest).map_or(now, |(_, since)| since);
+        self.oldest = oldest.map(|oldest| (oldest, since));
+        self.read = snapshot.map(|snapshot| (next_since, snapshot));
+        self.oldest.filter(|(_, since)| now.since(*since) >= LONG_TRANSACTION)
     }
 }

@@ -100,6 +100,9 @@ pub struct CentralBody {
     /// What central lacks that this version uses, and what to do; sessions are shared without it. Null if nothing.
     #[serde(default)]
     pub outdated: Option<String>,
+    /// One line about a transaction in central that has been open for long, and what to do. Null if there is none.
+    #[serde(default)]
+    pub long_transaction: Option<String>,
 }
 
 /// Changes that are not synced to central yet.

@@ -65,6 +65,7 @@ impl Fleet {
     async fn measure(&self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
         let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
         let before = (cpu(server), writing(server), self.read(), Instant::now());
+        let (rows_before, wal_before) = (rows_written(server), wal(server));
         tokio::time::sleep(lasts).await;
         let seconds = before.3.elapsed().as_secs_f64();
         let share = (cpu(server) - before.0) / seconds / PROCESSORS;
@@ -74,6 +75,11 @@ impl Fleet {
         add("central's share of two processors", share, Unit::Share);
         add("transactions that write", (writing(server) - before.1) / seconds, Unit::Rate);
         add("rows that hosts read of each other", (self.read() - before.2) as f64 / seconds, Unit::Rate);
+        let (rows, bytes) = (rows_written(server) - rows_before, wal(server) - wal_before);
+        let session_minutes = hosts as f64 * SESSIONS as f64 * seconds / 60.0;
+        add("rows of sessions written, a session and minute", rows / session_minutes, Unit::Ratio);
+        add("WAL, a session and minute", bytes / session_minutes, Unit::Bytes);
+        add("age of the hosts' last contact, p99", hosts_age(server), Unit::Time);
         let age = age(server);
         add("age of the sessions in central, p99", age, Unit::Time);
         let mut waits = Samples::default();
@@ -134,5 +140,22 @@ fn writing(server: &Server) -> f64 {
 fn age(server: &Server) -> f64 {
     let age = "SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM now() - last_heartbeat)) \
         FROM supervisor_sessions";
+    number(server, "central", age)
+}
+
+/// Rows of sessions that were inserted or updated since the server's statistics began.
+fn rows_written(server: &Server) -> f64 {
+    let rows = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'supervisor_sessions'";
+    number(server, "central", rows)
+}
+
+/// The bytes of the write-ahead log so far.
+fn wal(server: &Server) -> f64 {
+    number(server, "central", "SELECT pg_current_wal_lsn() - '0/0'")
+}
+
+fn hosts_age(server: &Server) -> f64 {
+    let age = "SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM now() - last_seen)) \
+        FROM sessiond_hosts";
     number(server, "central", age)
 }

@@ -180,6 +180,7 @@ fn central(link: &LinkStatus) -> CentralBody {
         clock_ahead_seconds: link.clock_ahead.map(|ahead| ahead as f64 / 1_000_000.0),
         unreadable_rows: link.unreadable_rows,
         outdated: link.outdated.clone(),
+        long_transaction: link.long_transaction.clone(),
     }
 }
 

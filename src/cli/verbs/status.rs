@@ -37,8 +37,8 @@ fn sheet(status: &StatusBody, style: &OutputStyle) -> FieldList {
     machine(&mut sheet, &status.machine);
     central(&mut sheet, &status.central, style);
     sheet.row("backlog", backlog(&status.backlog, &status.central, style));
-    if let Some(outdated) = &status.central.outdated {
-        sheet.row("", Cell::new(outdated).tone(Tone::Warn));
+    for warning in [&status.central.outdated, &status.central.long_transaction].into_iter().flatten() {
+        sheet.row("", Cell::new(warning).tone(Tone::Warn));
     }
     for blocked in &status.backlog.blocked {
         let pending = count(blocked.records, "record");

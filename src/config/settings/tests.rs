@@ -52,6 +52,12 @@ fn errors_name_the_key_of_an_invalid_value() {
         ("[central]\nheartbeat_interval = \"soon\"", "central.heartbeat_interval: \"soon\" is not a duration"),
         ("[central]\nheartbeat_interval = \"10ms\"", "central.heartbeat_interval: 10ms is not between 1s and 1h"),
         ("[central]\nheartbeat_interval = \"3m\"", "sessions.stale_after: it must be longer"),
+        ("[central]\nrefresh_after = \"0s\"", "central.refresh_after: 0s is not between 1s and 1d"),
+        ("[central]\nrefresh_after = \"61s\"", "central.refresh_after: it must be at most"),
+        (
+            "[central]\nrefresh_after = \"10s\"\nheartbeat_interval = \"60s\"",
+            "central.refresh_after: it must be at most",
+        ),
         ("[central]\nurl = \"mysql://u:hunter2@x\"", "central.url: it must begin with postgres://"),
         ("[sessions]\nkeep_closed = \"1s\"", "sessions.keep_closed: 1s is not between"),
         ("[store]\nmax_size = \"huge\"", "store.max_size: \"huge\" is not a size"),
@@ -80,6 +86,20 @@ fn errors_name_the_key_of_an_invalid_value() {
     let long = format!("[socket]\npath = \"/{}\"", "x".repeat(120));
     assert!(from_file(&long).unwrap_err().starts_with("socket.path: "));
     assert!(merged(&Overrides::default(), &[("HOST_MACHINE", "")], "").unwrap_err().starts_with("HOST_MACHINE: "));
+}
+
+#[test]
+fn live_sessions_are_refreshed_well_before_they_would_be_stale() {
+    for (toml, seconds) in [
+        ("", 60),
+        ("[central]\nheartbeat_interval = \"1s\"", 2),
+        ("[central]\nheartbeat_interval = \"1s\"\nrefresh_after = \"100s\"", 100),
+        ("[central]\nheartbeat_interval = \"50s\"", 20),
+        ("[central]\nheartbeat_interval = \"100s\"", 0),
+        ("[sessions]\nstale_after = \"1h\"", 60),
+    ] {
+        assert_eq!(from_file(toml).unwrap().refresh_after, Duration::from_secs(seconds), "{toml}");
+    }
 }
 
 #[test]

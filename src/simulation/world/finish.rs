@@ -20,7 +20,41 @@ impl World {
         self.run_until_idle()?;
         self.compare_mirrors()?;
         self.check_quiet_pulls()?;
-        self.compare_mirrors()
+        self.compare_mirrors()?;
+        self.a_host_dies()
+    }
+
+    /// G9: a host dies after a heartbeat of its sessions, and perhaps another takes its name over. Nobody shows its sessions as
+    /// active for longer than stale_after after that.
+    fn a_host_dies(&mut self) -> Result<(), Violation> {
+        let dead = self.below(HOSTS as u64) as usize;
+        let taken_over_at = if self.below(2) == 0 { 23 } else { u64::MAX };
+        self.log_event(format!("host {dead} dies"));
+        let of_host = self.model.sessions.iter().filter(|(_, expected)| expected.host == dead);
+        let alive: Vec<_> = of_host.map(|(key, expected)| (*key, expected.id.clone())).collect();
+        for (key, id) in alive {
+            let beat = Heartbeat { context_percent: Some(1), ..Heartbeat::default() };
+            self.submit(dead, Command::Heartbeat { key, id, beat });
+        }
+        self.commit(dead)?;
+        for _ in 0..2 {
+            self.pass(20 * SECOND, None);
+            (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
+        }
+        self.hosts[dead].daemon = None;
+        for step in 0..36 {
+            self.pass(5 * SECOND, None);
+            if step == taken_over_at {
+                let number = Uuid::from_u128(u128::from(self.random.next()) | 1 << 101);
+                let rival = hosts::rival(number, self.hosts[dead].name(), number);
+                _ = now(self.network.central.connect().handshake(&rival));
+            }
+            for host in (0..HOSTS).filter(|host| *host != dead) {
+                self.sync_until_waiting(host)?;
+            }
+            self.check_vouching()?;
+        }
+        Ok(())
     }
 
     /// If nothing changed, a pull reads, writes and announces nothing; and pulling everything again announces nothing.

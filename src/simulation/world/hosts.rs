@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::simulation::command::Command;
+use crate::sync::central::HostRegistration;
 
 impl World {
     pub(super) fn suspend(&mut self, host: usize) -> Result<(), Violation> {
@@ -80,17 +81,7 @@ impl World {
         let identity = self.hosts[host].identity.lock().unwrap().clone();
         let number = Uuid::from_u128(u128::from(self.random.next()) | 1 << 100);
         let copy = self.below(3) == 0;
-        let rival = crate::sync::central::HostRegistration {
-            host_id: if copy { identity.host_id } else { number },
-            machine: identity.name.clone(),
-            claim: number,
-            own_claims: vec![number],
-            acked_batch: 0,
-            former_host_ids: Vec::new(),
-            replace: true,
-            version: "rival",
-            stale_after: STALE_AFTER,
-        };
+        let rival = rival(if copy { identity.host_id } else { number }, identity.name.clone(), number);
         if now(self.network.central.connect().handshake(&rival)).is_ok() {
             self.log_event(format!("{} is now host {}", rival.machine, rival.host_id));
             self.copied |= copy;
@@ -135,5 +126,20 @@ impl World {
             }
         }
         self.check_central()
+    }
+}
+
+/// Another host that takes over a name.
+pub(super) fn rival(host_id: Uuid, machine: MachineName, claim: Uuid) -> HostRegistration {
+    HostRegistration {
+        host_id,
+        machine,
+        claim,
+        own_claims: vec![claim],
+        acked_batch: 0,
+        former_host_ids: Vec::new(),
+        replace: true,
+        version: "rival",
+        stale_after: STALE_AFTER,
     }
 }

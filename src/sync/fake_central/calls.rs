@@ -223,8 +223,14 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     let next_since = reading.after.as_ref().map_or(oldest_running, |position| position.next_since);
     let (mut part, mut transaction, mut after) = reading.position();
     let mut changes = ChangePage::default();
+    if reading.after.is_none() {
+        let running = tables.held.into_iter().collect();
+        changes.snapshot = Some(Transactions { below: tables.transaction + 1, running });
+    }
+    let is_read = |at: u64| reading.read.as_ref().is_some_and(|read| read.contain(at));
     if part == PullPart::Deletions {
         let mut gone = deletions(tables, (transaction, after));
+        gone.retain(|(at, _)| !is_read(*at));
         gone.truncate(PAGE);
         changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
         if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
@@ -234,6 +240,7 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     }
     if part == PullPart::Sessions {
         let mut found = sessions(tables, me, reading, (transaction, after));
+        found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
         found.truncate(PAGE);
         changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
         if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
@@ -243,6 +250,7 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     }
     if part == PullPart::Work && tables.history.tables.work == TableState::Usable {
         let mut found = changed_work(tables, me, reading, (transaction, after));
+        found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
         found.truncate(PAGE);
         let with_changes = |work: &SessionWork| SessionWork {
             changes: tables.activity.since(&work.instance_id, reading.since),

@@ -13,7 +13,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::limits::AccountLimit;
 use crate::domain::link::Conflict;
-use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery};
+use crate::domain::mirror::{
+    ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery, Transactions,
+};
 use crate::domain::{
     ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SessionWork, SharedColumn, Status, TableState,
     TimedSession, Timestamp,

@@ -13,6 +13,7 @@ use super::errors::classify;
 use super::{migrate, sql, zone};
 use crate::clock::Clock;
 use crate::domain::Finding;
+use crate::domain::text::one_line;
 
 /// Smaller differences of clocks are not reported.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
@@ -124,6 +125,7 @@ async fn check_server(
     findings.push(schema(connection).await?);
     findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
     findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
+    findings.push(long_transactions(connection).await?);
     findings.push(encoding(&one::<String>(connection, migrate::ENCODING).await?));
     let of_history = history(connection, findings).await?;
     findings.push(rights(connection, of_history).await?);
@@ -203,6 +205,33 @@ fn trigger(old: i64) -> Finding {
         found,
         "run migrations/central/1770000000000_sessiond.sql again; until then each push corrects it",
     )
+}
+
+/// The oldest transaction with a number of its own, which every pull waits for. Without the right pg_read_all_stats a role sees
+/// only the process of another role's transaction, by its number, and not its age.
+const OLDEST_TRANSACTION: &str = "\
+    SELECT coalesce((SELECT format('process %s of %s, %s, %s', pid, coalesce(usename, 'another role'), \
+            coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'unknown state')) \
+        || '|' || coalesce(extract(epoch FROM now() - xact_start)::bigint, -1) \
+    FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+        AND (backend_xid IS NOT NULL OR xact_start < now() - interval '5 minutes' AND backend_xmin IS NOT NULL) \
+    ORDER BY xact_start NULLS LAST LIMIT 1), '')";
+
+async fn long_transactions(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    const CHECK: &str = "central.transactions";
+    const LONG: Duration = Duration::from_secs(300);
+    let oldest: String = one(connection, OLDEST_TRANSACTION).await?;
+    let (who, age) = oldest.rsplit_once('|').unwrap_or(("", "-1"));
+    let age = Duration::from_secs(age.parse().unwrap_or(0));
+    if age < LONG {
+        return Ok(Finding::good(CHECK, "none has been open for longer than 5 minutes, as far as this role sees"));
+    }
+    let found = format!("one has been open for {}: {}", humantime::format_duration(age), one_line(who));
+    Ok(Finding::odd(
+        CHECK,
+        found,
+        "end it: what changes meanwhile cannot be vacuumed, and every host searches it again",
+    ))
 }
 
 fn encoding(name: &str) -> Finding {

@@ -9,6 +9,9 @@
 //! transactions lower: rows from before the restore have numbers above it. A pull of everything goes by id instead, which
 //! no change moves.
 //!
+//! A transaction that runs for long keeps the position where it is. What was read since is not read again: the snapshot in
+//! which a pull began names the transactions that had ended by then, and the next pull leaves out what they changed.
+//!
 //! **Failure**: rows of other clients that cannot be read are counted and skipped. A row that the server itself cannot
 //! send fails the page; the driver halves the page until the row is alone, and then only its key is read.
 
@@ -21,7 +24,9 @@ use self::page::{Next, last_key, skip, timestamp, value};
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
 use super::{sql, work};
-use crate::domain::mirror::{ChangePage, Continuation, DeletedSession, PullPart, PullPosition, PullQuery};
+use crate::domain::mirror::{
+    ChangePage, Continuation, DeletedSession, PullPart, PullPosition, PullQuery, Transactions,
+};
 use crate::domain::{
     ColumnTimes, InstanceId, InstanceType, MachineName, Project, Session, Status, TimedSession, Timestamp,
 };
@@ -49,7 +54,7 @@ pub(super) async fn pull(
 /// Reads one part after the other, up to the first that returns rows or is not read to its end.
 async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
     let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
-    let mut position = match begin(link, reading).await? {
+    let mut position = match begin(link, reading, &mut changes).await? {
         Some(position) => position,
         None => return Ok(changes),
     };
@@ -73,20 +78,32 @@ async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Re
 }
 
 /// Where a page begins; `None` if the position belongs to higher transaction numbers than central has.
-async fn begin(link: &mut Link, reading: &PullQuery) -> Result<Option<PullPosition>, CentralError> {
+async fn begin(
+    link: &mut Link,
+    reading: &PullQuery,
+    changes: &mut ChangePage,
+) -> Result<Option<PullPosition>, CentralError> {
     if let Some(after) = &reading.after {
         return Ok(Some(after.clone()));
     }
-    let next_since = oldest_transaction(link).await?;
-    let part = reading.position().0;
-    Ok((reading.since <= next_since).then(|| PullPosition::start(part, reading.since, next_since)))
+    let (next_since, snapshot) = oldest_transaction(link).await?;
+    if reading.since > next_since {
+        return Ok(None);
+    }
+    changes.snapshot = snapshot;
+    Ok(Some(PullPosition::start(reading.position().0, reading.since, next_since)))
 }
 
-async fn oldest_transaction(link: &mut Link) -> Result<u64, CentralError> {
+async fn oldest_transaction(link: &mut Link) -> Result<(u64, Option<Transactions>), CentralError> {
     match link.rows(sqlx::query(sql::OLDEST_TRANSACTION)).await?.first() {
-        Some(row) => Ok(column::<i64>(row, 0)?.unsigned_abs()),
+        Some(row) => Ok((column::<i64>(row, 0)?.unsigned_abs(), Transactions::parse(&column::<String>(row, 1)?))),
         None => Err(CentralError::Retry("central did not return its oldest transaction".into())),
     }
+}
+
+/// The transactions whose changes were read by the pull before, as a `pg_snapshot`. None: one in which no transaction is.
+pub(super) fn read_before(reading: &PullQuery) -> String {
+    reading.read.as_ref().map_or_else(|| "1:1:".to_owned(), Transactions::to_snapshot)
 }
 
 async fn deletions(
@@ -96,7 +113,8 @@ async fn deletions(
     changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
     let query = sqlx::query(sql::DELETED_SESSIONS).bind(position.transaction.to_string()).bind(&position.instance_id);
-    let rows = link.rows(query.bind(i64::from(reading.page.rows))).await?;
+    let query = query.bind(i64::from(reading.page.rows)).bind(read_before(reading));
+    let rows = link.rows(query).await?;
     for row in &rows {
         match gone(row) {
             Ok(gone) => changes.gone.push(gone),
@@ -151,13 +169,14 @@ async fn rows_of_sessions(
         .bind(host.host_id)
         .bind(host.names())
         .bind(reading.since.to_string());
-    link.rows(query).await
+    // A reading of everything skips nothing.
+    link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await
 }
 
 /// Skips the one row of a page, reading only its key.
 async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
     let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
-    let Some(mut position) = begin(link, reading).await? else { return Ok(changes) };
+    let Some(mut position) = begin(link, reading, &mut changes).await? else { return Ok(changes) };
     if position.part == PullPart::Deletions {
         if let Next::Page(next) = deletions(link, reading, &position, &mut changes).await? {
             return Ok(ChangePage { rest: Continuation::More(next), ..changes });

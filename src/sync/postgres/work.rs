@@ -9,6 +9,7 @@ use sqlx::postgres::PgRow;
 use super::activity;
 use super::link::Link;
 use super::pull::page::{Next, last_key, skip, timestamp, value};
+use super::pull::read_before;
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
@@ -129,7 +130,7 @@ pub(super) async fn pull(
         .bind(&position.instance_id)
         .bind(i64::from(limit))
         .bind(host.host_id);
-    let rows = link.rows(query).await?;
+    let rows = link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await?;
     for row in &rows {
         match read(row) {
             Ok(work) => changes.work.push(work),

@@ -185,6 +185,10 @@ async fn a_held_position_and_another_numbering_are_modelled() {
     central.hold_a_transaction(true);
     let held = link.pull(&PullQuery::since(1)).await.unwrap().rest;
     assert_eq!(held, link.pull(&PullQuery::since(1)).await.unwrap().rest, "nothing is read past it");
+    let first = link.pull(&PullQuery::since(1)).await.unwrap();
+    assert_eq!(first.sessions.len(), 1);
+    let again = link.pull(&PullQuery { read: first.snapshot, ..PullQuery::since(1) }).await.unwrap();
+    assert!(again.is_empty(), "what was read is not read again: {again:?}");
     central.hold_a_transaction(false);
     central.delete("odin-PS-000001");
     central.put(&row);

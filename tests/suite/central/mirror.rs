@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery};
+use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery, Transactions};
 use sessiond::sync::central::{Central, Notification};
 use sessiond::sync::postgres::Postgres;
 
@@ -209,4 +209,51 @@ async fn a_listener_of_a_stopped_server_is_lost() {
     let heard = tokio::time::timeout(Duration::from_secs(10), link.next_notification()).await;
     assert_eq!(heard, Ok(Notification::ConnectionLost));
     assert!(link.listen().await, "another connection is opened");
+}
+
+/// What one pull reads, beside what the pull before read; and what that pull has to leave out.
+async fn ids_beside(
+    link: &mut Postgres,
+    since: u64,
+    read: Option<Transactions>,
+) -> (Vec<String>, u64, Option<Transactions>) {
+    let (pages, next) = pages(link, PullQuery { read, ..PullQuery::since(since) }).await;
+    (ids(&pages).into_iter().map(str::to_owned).collect(), next, pages[0].snapshot.clone())
+}
+
+#[tokio::test]
+async fn what_changes_during_a_long_transaction_is_read_once_and_what_it_changed_after_its_commit() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    db.put(&session("odin-PS-0later", "odin4", db.now()));
+    let mut link = db.link();
+    link.handshake(&host("laptop", 1)).await.unwrap();
+    // The transaction has written, and waits for this lock before it commits.
+    let lock = server.open_transaction("x", "SELECT pg_advisory_lock(18)");
+    let client = server.client("x");
+    let late = std::thread::spawn(move || {
+        client.run("BEGIN; UPDATE supervisor_sessions SET current_epic = 'late'; SELECT pg_advisory_lock(18); COMMIT")
+    });
+    eventually("it has written", Duration::from_secs(20), || {
+        let running =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND wait_event_type = 'Lock'";
+        (db.psql(running) == "1").then_some(())
+    });
+    let (_, since, read) = ids_beside(&mut link, 0, None).await;
+    db.put(&session("odin-PS-during", "odin4", db.now()));
+    let (first, next, read) = ids_beside(&mut link, since, read).await;
+    assert_eq!((first, next), (vec!["odin-PS-during".to_owned()], since), "the position waits for the transaction");
+    let (second, next, again) = ids_beside(&mut link, since, read.clone()).await;
+    assert_eq!((second, next), (vec![], since), "nothing is read again");
+    // Without what was read, as after a restart, it is.
+    assert_eq!(ids_beside(&mut link, since, None).await.0, ["odin-PS-during"]);
+    db.psql("UPDATE supervisor_sessions SET current_epic = 'new' WHERE instance_id = 'odin-PS-during'");
+    let (third, _, read) = ids_beside(&mut link, since, again).await;
+    assert_eq!(third, ["odin-PS-during"], "a later change is");
+    assert_eq!(read.clone().unwrap().oldest_running(), Some(since));
+    drop(lock);
+    assert!(late.join().unwrap());
+    let (fourth, next, _) = ids_beside(&mut link, since, read).await;
+    assert_eq!(fourth, ["odin-PS-0later"], "and so is what commits late");
+    assert!(next > since);
 }

@@ -9,6 +9,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::page::{Next, skip, timestamp, value};
+use super::read_before;
 use crate::domain::history::safe_body;
 use crate::domain::mirror::{ChangePage, PartialHistory, PullPosition, PullQuery};
 use crate::domain::text::safe_line;
@@ -88,7 +89,7 @@ async fn keys(
         .bind(&position.instance_id)
         .bind(i64::from(limit))
         .bind(host.host_id);
-    let rows = link.rows(query).await?;
+    let rows = link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await?;
     rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
 }
 

@@ -3,6 +3,7 @@
 -- upper bound matters where a database was restored into a cluster with lower transaction numbers. Paths longer than
 -- any file system's are left out. Columns are read as text: if one was made an enum, sqlx would look its type up by
 -- statements of its own, which replace the unnamed one.
+-- What transactions in $7 changed was read before.
 -- Index: idx_supervisor_sessions_changed.
 SELECT instance_id::text, project::text, instance_type::text, status::text, context_percent, current_epic::text,
     (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
@@ -16,6 +17,7 @@ SELECT instance_id::text, project::text, instance_type::text, status::text, cont
     )::text) END, changed_by
 FROM supervisor_sessions
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
+    AND NOT pg_visible_in_snapshot(changed_xid, $7::text::pg_snapshot)
     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5)
         OR (others_xid >= $6::text::xid8 AND others_xid < pg_snapshot_xmax(pg_current_snapshot())))
 ORDER BY changed_xid, instance_id LIMIT $3

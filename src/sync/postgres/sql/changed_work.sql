@@ -2,6 +2,7 @@
 -- that has begun. Leaves out what this host ($4) wrote itself. A snapshot that is larger than any daemon writes is left
 -- out.
 -- The agent is that of the row; where the table has no such column, the name means that of `missing`.
+-- What transactions in $5 changed was read before.
 -- Index: session_work_changed.
 SELECT instance_id::text, activity, waiting_for, activity_detail,
     (CASE WHEN activity_since IS NOT NULL THEN extract(epoch FROM greatest(least(activity_since, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
@@ -10,5 +11,6 @@ SELECT instance_id::text, activity, waiting_for, activity_detail,
     changed_xid::text::bigint, activity_ended, (SELECT agent FROM (SELECT w.*) AS row)
 FROM session_work w, (SELECT NULL::text AS agent) AS missing
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
+    AND NOT pg_visible_in_snapshot(changed_xid, $5::text::pg_snapshot)
     AND changed_by IS DISTINCT FROM $4
 ORDER BY changed_xid, instance_id LIMIT $3
