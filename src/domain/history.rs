@@ -119,6 +119,8 @@ pub struct HistoryTables {
     pub work_has_agent: bool,
     /// The table `sessiond_limits`.
     pub limits: TableState,
+    /// The table `sessiond_activity`.
+    pub activity: TableState,
     /// The table `sessiond_leases`.
     pub leases: TableState,
     /// None if central accepts any type.
@@ -134,6 +136,7 @@ impl HistoryTables {
         work: TableState::Usable,
         work_has_agent: true,
         limits: TableState::Usable,
+        activity: TableState::Usable,
         leases: TableState::Usable,
         event_types: None,
     };
@@ -185,6 +188,7 @@ impl HistoryTables {
         let what = [
             ("what sessions do is", "session_work", &self.work),
             ("rate limits are", "sessiond_limits", &self.limits),
+            ("the history of activities is", "sessiond_activity", &self.activity),
             ("whose turn it is to notify is", "sessiond_leases", &self.leases),
         ];
         let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::activity::{Activity, MAX_DETAIL};
+use super::activity_history::ActivityChange;
 use super::agent::{AgentKind, AgentName};
 use super::text::safe_line;
 use super::work::WorkSnapshot;
@@ -25,6 +26,8 @@ pub struct SessionWork {
     pub snapshot: WorkSnapshot,
     /// When it changed last. An older one never replaces a newer one.
     pub recorded_at: Timestamp,
+    /// Changes of its activity, on their way between machines only; in no order.
+    pub changes: Vec<ActivityChange>,
 }
 
 impl SessionWork {
@@ -53,12 +56,13 @@ impl SessionWork {
         if let Some(activity) = &mut self.activity {
             activity.detail = activity.detail.take().map(|detail| safe_line(detail, MAX_DETAIL));
         }
+        self.changes = self.changes.into_iter().map(ActivityChange::with_safe_text).collect();
         self
     }
 
     /// Its size on the way to central, in bytes, roughly.
     pub fn size(&self) -> usize {
-        self.snapshot.to_json().len() + 200
+        self.snapshot.to_json().len() + 200 + self.changes.iter().map(ActivityChange::size).sum::<usize>()
     }
 }
 

@@ -29,6 +29,8 @@ BEGIN
         SELECT * FROM (VALUES
             ('supervisor_sessions', 'SELECT, INSERT, UPDATE'),
             ('session_work', 'SELECT, INSERT, UPDATE'),
+            -- Forgotten after 7 days.
+            ('sessiond_activity', 'SELECT, INSERT, UPDATE, DELETE'),
             -- Who is who, the ledger of what was replayed, and whose turn it is to judge the silent.
             ('sessiond_hosts', 'SELECT, INSERT, UPDATE'),
             ('sessiond_limits', 'SELECT, INSERT, UPDATE'),

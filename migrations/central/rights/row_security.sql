@@ -146,7 +146,8 @@ BEGIN
             FOR EACH ROW EXECUTE FUNCTION sessiond_guard();
     END IF;
     -- What is recorded of a session belongs to that session's machine.
-    FOR target IN VALUES ('event_store'), ('command_log'), ('checkpoints'), ('session_work') LOOP
+    FOR target IN VALUES ('event_store'), ('command_log'), ('checkpoints'), ('session_work'),
+        ('sessiond_activity') LOOP
         CONTINUE WHEN NOT EXISTS (
             SELECT FROM pg_attribute
             WHERE attrelid = to_regclass(target.column1) AND attname = 'instance_id' AND NOT attisdropped);

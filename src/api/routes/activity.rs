@@ -10,8 +10,8 @@ use crate::api::extract::{Id, Params};
 use crate::api::json::Json;
 use crate::api::{Api, ApiError};
 use crate::domain::Timestamp;
-use crate::domain::activity_history::HOUR;
-use crate::store::{ActivityHistory, Lookup};
+use crate::domain::activity_history::{ActivityChange, HOUR};
+use crate::store::{ActivityHistory, Lookup, Record};
 use crate::wire::{ActivityHistoryBody, ActivityHoursBody, ActivityParams, ErrorBody, MachineHoursBody, Matches};
 
 /// List when the session with this id or unique prefix of an id changed what it does, in order of time. Changes are kept
@@ -33,7 +33,10 @@ pub(crate) async fn list(
     };
     let _permit = api.response_budget.list_permit().await;
     let id = record.session.instance_id.clone();
-    let ActivityHistory { changes, next } = api.store.activity_history(id, since, limit).await?;
+    let ActivityHistory { mut changes, next } = api.store.activity_history(id, since, limit).await?;
+    if next.is_none() {
+        changes.extend(close_of(&record, changes.last()));
+    }
     let as_of = sessions::place(&api, &record, now).as_of.unwrap_or(record.session.created_at);
     let body = ActivityHistoryBody {
         instance_id: record.session.instance_id.to_string(),
@@ -42,6 +45,14 @@ pub(crate) async fn list(
         as_of: as_of.to_string(),
     };
     Ok(Json(body).into_response())
+}
+
+/// What a closed session did ended with it, also where its machine's last change did not arrive.
+fn close_of(record: &Record, last: Option<&ActivityChange>) -> Option<ActivityChange> {
+    let last = last.filter(|last| last.activity.is_some())?;
+    let at = record.session.closed_at.filter(|at| *at >= last.at)?;
+    let context_percent = record.session.context_percent;
+    Some(ActivityChange { at, activity: None, waiting_for: None, detail: None, context_percent })
 }
 
 /// How many hours are summed.

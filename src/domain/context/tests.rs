@@ -281,6 +281,7 @@ fn work(update: WorkUpdate, seconds: u64) -> SessionWork {
         agent: None,
         snapshot,
         recorded_at: ago(seconds),
+        changes: Vec::new(),
     }
 }
 

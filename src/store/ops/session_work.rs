@@ -64,7 +64,16 @@ pub(in crate::store) fn apply(
     }
     let activity = tracker.as_ref().map(|tracker| tracker.activity.clone());
     let instance_id = id.clone();
-    let work = SessionWork { instance_id, activity, activity_ended, kind, agent, snapshot, recorded_at: now };
+    let work = SessionWork {
+        instance_id,
+        activity,
+        activity_ended,
+        kind,
+        agent,
+        snapshot,
+        recorded_at: now,
+        changes: Vec::new(),
+    };
     save(db, &before, tracker, work)
 }
 

@@ -62,6 +62,21 @@ fn insert(db: &Connection, id: &InstanceId, change: &ActivityChange) -> Result<(
     activity_changes::delete_up_to(db, seq.saturating_sub(MAX_OF_ALL), 2)
 }
 
+/// Imports changes of a mirrored session.
+pub(in crate::store) fn import(db: &Connection, id: &InstanceId, changes: &[ActivityChange]) -> Result<(), StoreError> {
+    let mut in_order: Vec<_> = changes.iter().collect();
+    in_order.sort_by_key(|change| change.at);
+    let mut newest = None;
+    for change in &in_order {
+        newest = activity_changes::insert_mirrored(db, id, change)?.or(newest);
+    }
+    if let Some(seq) = newest {
+        activity_changes::keep_newest(db, id, MAX_CHANGES)?;
+        activity_changes::delete_up_to(db, seq.saturating_sub(MAX_OF_ALL), in_order.len() + 1)?;
+    }
+    Ok(())
+}
+
 /// The changes of a session from `since` on.
 pub(in crate::store) fn list(
     db: &Connection,

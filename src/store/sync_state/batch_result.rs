@@ -6,11 +6,11 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::domain::{InstanceId, Timestamp};
+use crate::domain::{InstanceId, TableState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::ROWS;
-use crate::store::sync_state::{activity_history, parked, selection};
+use crate::store::sync_state::{activity_history, parked, record_outbox, selection};
 use crate::store::tables::{activity_changes, metadata, session_work, sessions};
 
 /// Why a record is parked whose session was deleted in central. It is released when the session exists again.
@@ -158,9 +158,13 @@ pub(in crate::store) const NEXT_BATCHES: [&str; 2] = ["next_batch", "next_batch_
 pub(in crate::store) fn acknowledge(op: &Op<'_>, settling: &BatchResult) -> Result<Vec<Renamed>, StoreError> {
     let db = op.db;
     let mut renamed = Vec::new();
+    let takes_activity = record_outbox::tables(db)?.is_some_and(|tables| tables.activity == TableState::Usable);
     for SessionResult { instance_id, version, heartbeat, work_version, how } in &settling.sessions {
         if let Some(version) = work_version {
             session_work::acknowledge(db, instance_id, *version)?;
+            if takes_activity {
+                activity_changes::acknowledge(db, instance_id, *version)?;
+            }
         }
         match how {
             SessionOutcome::Taken => taken(op, instance_id, *version, *heartbeat)?,

@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::Budget;
 use crate::store::sync_state::batch_result::Renamed;
-use crate::store::sync_state::{batch_result, mirror_cursor, mirror_history, mirror_share};
+use crate::store::sync_state::{activity_history, batch_result, mirror_cursor, mirror_history, mirror_share};
 use crate::store::tables::columns::mirrored;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{metadata, session_work, sessions};
@@ -39,8 +39,8 @@ const TURN: usize = 250;
 /// A session is deleted with its history.
 const DELETED_AT_ONCE: usize = 25;
 
-/// A snapshot of the work takes up to five pages.
-const SNAPSHOTS_AT_ONCE: usize = 50;
+/// A snapshot of the work takes up to five pages, and comes with up to 100 changes of its activity.
+const SNAPSHOTS_AT_ONCE: usize = 10;
 
 /// How much older than the truth the time on disk may be.
 const TIME_WRITTEN_EVERY: Duration = Duration::from_secs(60);
@@ -131,7 +131,10 @@ pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, S
     for session in &turn.sessions {
         imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
     }
-    turn.work.iter().try_for_each(|work| session_work::upsert_mirrored(db, work))?;
+    for work in &turn.work {
+        session_work::upsert_mirrored(db, work)?;
+        activity_history::import(db, &work.instance_id, &work.changes)?;
+    }
     mirror_history::keep_history(db, &turn.history)?;
     if let Some(next_since) = turn.next_since {
         if turn.is_whole {

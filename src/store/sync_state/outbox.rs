@@ -5,13 +5,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{HistoryRecord, RecordKind, SessionWork, TableState, Timestamp};
+use crate::domain::{HistoryRecord, HistoryTables, RecordKind, SessionWork, TableState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::sync_state::record_outbox::Waiting;
 use crate::store::sync_state::selection::{BatchLimit, Skip};
 use crate::store::sync_state::{record_outbox, selection};
 use crate::store::tables::session_record::Record;
-use crate::store::tables::{session_work, sessions};
+use crate::store::tables::{activity_changes, session_work, sessions};
 
 /// How much waits for central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub(in crate::store) fn pending_behind(
     if skip.all_sessions {
         return Ok(found);
     }
-    let takes_work = takes_work(db)?;
+    let tables = work_tables(db)?;
     let mut statement = db.prepare_cached(&format!(
         "SELECT {}, s.rowid FROM sessions s WHERE unsynced_since IS NOT NULL AND parked_at IS NULL \
              AND (unsynced_since, s.rowid) > (?1, ?2) \
@@ -99,7 +99,7 @@ pub(in crate::store) fn pending_behind(
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let record = sessions::read_record(row)?;
-        let work = if takes_work { unsynced_work(db, &record)? } else { None };
+        let work = if let Some(tables) = &tables { unsynced_work(db, &record, tables)? } else { None };
         bytes += record.session.size() + work.as_ref().map_or(0, |unsynced| unsynced.work.size());
         if bytes > limit.bytes && !found.sessions.is_empty() {
             found.more = true;
@@ -115,18 +115,25 @@ pub(in crate::store) fn pending_behind(
     Ok(found)
 }
 
-/// Whether central has a table for work that this host may use.
-fn takes_work(db: &Connection) -> Result<bool, StoreError> {
-    Ok(record_outbox::tables(db)?.is_some_and(|tables| tables.work == TableState::Usable))
+/// Central's tables, if it has one for work that this host may use.
+fn work_tables(db: &Connection) -> Result<Option<HistoryTables>, StoreError> {
+    Ok(record_outbox::tables(db)?.filter(|tables| tables.work == TableState::Usable))
 }
 
-fn unsynced_work(db: &Connection, record: &Record) -> Result<Option<UnsyncedWork>, StoreError> {
+fn unsynced_work(db: &Connection, record: &Record, tables: &HistoryTables) -> Result<Option<UnsyncedWork>, StoreError> {
     if record.work.is_none() {
         return Ok(None);
     }
-    let unsynced = session_work::unsynced(db, &record.session.instance_id, record.synced_version > 0)?;
-    Ok(unsynced.map(|(work, version)| UnsyncedWork { work, version }))
+    let (id, has_session) = (&record.session.instance_id, record.synced_version > 0);
+    let Some((mut work, version)) = session_work::unsynced(db, id, has_session)? else { return Ok(None) };
+    if tables.activity == TableState::Usable {
+        work.changes = activity_changes::to_push(db, id, !has_session, CHANGES_AT_ONCE)?;
+    }
+    Ok(Some(UnsyncedWork { work, version }))
 }
+
+/// So many changes of a session's activity are pushed with its work, the newest.
+const CHANGES_AT_ONCE: usize = 500;
 
 /// Some of what central lacks, what was added last: sessions, or records of one kind of sessions that central has.
 pub(in crate::store) fn newest_pending(
@@ -152,9 +159,9 @@ pub(in crate::store) fn newest_pending(
         )?
         .collect::<Result<Vec<_>, _>>()?;
     let mut work = Vec::new();
-    if takes_work(db)? {
+    if let Some(tables) = work_tables(db)? {
         for record in &sessions {
-            work.extend(unsynced_work(db, record)?);
+            work.extend(unsynced_work(db, record, &tables)?);
         }
     }
     Ok(Pending { sessions, work, ..Pending::default() })

@@ -119,8 +119,8 @@ pub(in crate::store) fn tables(db: &Connection) -> Result<Option<HistoryTables>,
 
 pub(in crate::store) fn tables_to_json(there: &HistoryTables) -> String {
     let states = RecordKind::ALL.map(|kind| state_to_json(there.state(kind)));
-    let (work, limits) = (state_to_json(&there.work), state_to_json(&there.limits));
-    serde_json::json!([states, there.event_types, work, limits, there.work_has_agent]).to_string()
+    let [work, limits, activity] = [&there.work, &there.limits, &there.activity].map(state_to_json);
+    serde_json::json!([states, there.event_types, work, limits, there.work_has_agent, activity]).to_string()
 }
 
 fn state_to_json(state: &TableState) -> Value {
@@ -143,14 +143,15 @@ fn state_of_json(state: Value) -> Option<TableState> {
 
 /// None for what earlier versions wrote: they did not tell an absent table from a forbidden one, or knew no table for
 /// work or for limits. Until central is asked again, records wait. A version that knew no column for the agent wrote no
-/// fifth value.
+/// fifth value, and one that knew no table for the activity history no sixth.
 fn tables_of_json(text: &str) -> Option<HistoryTables> {
     let mut parts = serde_json::from_str::<Vec<Value>>(text).ok()?.into_iter();
     let states: [Value; 3] = serde_json::from_value(parts.next()?).ok()?;
     let event_types = serde_json::from_value(parts.next()?).ok()?;
     let (work, limits) = (state_of_json(parts.next()?)?, state_of_json(parts.next()?)?);
     let work_has_agent = parts.next().and_then(|value| value.as_bool()).unwrap_or(false);
-    let mut tables = HistoryTables { event_types, work, limits, work_has_agent, ..HistoryTables::ALL };
+    let activity = parts.next().and_then(state_of_json).unwrap_or(TableState::Absent);
+    let mut tables = HistoryTables { event_types, work, limits, work_has_agent, activity, ..HistoryTables::ALL };
     for (kind, state) in RecordKind::ALL.into_iter().zip(states) {
         *tables.state_mut(kind) = state_of_json(state)?;
     }

@@ -119,6 +119,57 @@ pub(in crate::store) fn of_all(
     Ok(())
 }
 
+/// The newest changes of this host's session that central lacks, or of all of them; at most `limit`.
+pub(in crate::store) fn to_push(
+    db: &Connection,
+    id: &InstanceId,
+    all: bool,
+    limit: usize,
+) -> Result<Vec<ActivityChange>, StoreError> {
+    let condition = if all { "" } else { "AND unsynced = 1" };
+    let rows = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM activity_changes WHERE instance_id = ?1 {condition} ORDER BY seq DESC LIMIT ?2"
+        ))?
+        .query_map(params![id.as_str(), limit as i64], read)?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(rows)
+}
+
+/// Central has the changes that were recorded up to this version of the work, if no later one was made since.
+pub(in crate::store) fn acknowledge(db: &Connection, id: &InstanceId, work_version: i64) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE activity_changes SET unsynced = 0 WHERE instance_id = ?1 AND unsynced = 1 AND at <= \
+             (SELECT recorded_at FROM session_work WHERE instance_id = ?1 AND version = ?2)",
+    )?
+    .execute(params![id.as_str(), work_version])?;
+    Ok(())
+}
+
+/// Adds a change of a mirrored session, unless it is there. Returns its number.
+pub(in crate::store) fn insert_mirrored(
+    db: &Connection,
+    id: &InstanceId,
+    change: &ActivityChange,
+) -> Result<Option<i64>, StoreError> {
+    let added = db
+        .prepare_cached(
+            "INSERT INTO activity_changes (instance_id, at, activity, waiting_for, detail, context_percent, unsynced) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, 0 WHERE EXISTS \
+                 (SELECT 1 FROM sessions WHERE instance_id = ?1 AND mirror_generation IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM activity_changes WHERE instance_id = ?1 AND +at = ?2)",
+        )?
+        .execute(params![
+            id.as_str(),
+            change.at.micros(),
+            change.activity.map(ActivityState::as_str),
+            change.waiting_for.map(WaitingFor::as_str),
+            change.detail,
+            change.context_percent,
+        ])?;
+    Ok((added > 0).then(|| db.last_insert_rowid()))
+}
+
 /// A session got another id.
 pub(in crate::store) fn rename(db: &Connection, from: &InstanceId, to: &InstanceId) -> Result<(), StoreError> {
     db.prepare_cached("UPDATE activity_changes SET instance_id = ?2, unsynced = 1 WHERE instance_id = ?1")?

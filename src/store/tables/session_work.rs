@@ -132,7 +132,8 @@ pub(in crate::store) fn shared(db: &Connection, id: &InstanceId) -> Result<Optio
     let Some(recorded_at) = own.recorded_at else { return Ok(None) };
     let WorkSummary { activity, activity_ended, kind, agent, .. } = own.summary;
     let (instance_id, snapshot) = (id.clone(), own.snapshot);
-    let work = SessionWork { instance_id, activity, activity_ended, kind, agent, snapshot, recorded_at };
+    let changes = Vec::new();
+    let work = SessionWork { instance_id, activity, activity_ended, kind, agent, snapshot, recorded_at, changes };
     Ok(Some((work, own.version)))
 }
 

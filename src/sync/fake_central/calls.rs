@@ -90,10 +90,13 @@ pub(super) fn push(
         return Err(CentralError::locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
-    let Tables { sessions, times, history, work, .. } = &mut state.tables;
+    let Tables { sessions, times, history, work, activity, transaction, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
     for (session, outcome) in batch.sessions.iter().zip(&mut applied) {
         apply_work(work, session, outcome, &history.tables, now);
+        if let Some(pushed) = session.work.as_deref().filter(|_| outcome.has_work()) {
+            activity.add(pushed, &history.tables, *transaction + 1, now);
+        }
     }
     let pushed = batch.sessions.iter().zip(&applied);
     let absent: BTreeSet<_> =
@@ -154,7 +157,7 @@ fn apply_work(
     let known = rows.get(work.instance_id.as_str());
     let known_agent = known.and_then(|known| known.agent);
     let agent = if tables.work_has_agent { work.agent } else { known_agent };
-    let work = SessionWork { agent, recorded_at: work.recorded_at.min(now), ..work.clone() };
+    let work = SessionWork { agent, recorded_at: work.recorded_at.min(now), changes: Vec::new(), ..work.clone() };
     if known.is_none_or(|known| work.recorded_at >= known.recorded_at || known.recorded_at > now) {
         rows.insert(work.instance_id.to_string(), work);
     }
@@ -249,7 +252,11 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
         let mut found = changed_work(tables, me, reading, (transaction, after));
         found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
         found.truncate(PAGE);
-        changes.work = found.iter().map(|(_, work)| (*work).clone()).collect();
+        let with_changes = |work: &SessionWork| SessionWork {
+            changes: tables.activity.since(&work.instance_id, reading.since),
+            ..work.clone()
+        };
+        changes.work = found.iter().map(|(_, work)| with_changes(work)).collect();
         if let Some((transaction, work)) = found.last().filter(|_| found.len() == PAGE) {
             return next_page(changes, (part, *transaction, work.instance_id.as_str()), next_since);
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests use it")]
 
+mod activity;
 mod calls;
 mod history;
 
@@ -24,6 +25,7 @@ use crate::sync::central::{
 };
 use uuid::Uuid;
 
+use activity::FakeActivity;
 pub use history::{FakeHistory, FakeRow};
 
 /// What goes wrong with the next call.
@@ -63,6 +65,7 @@ struct Tables {
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
     work: BTreeMap<String, SessionWork>,
+    activity: FakeActivity,
     /// The rate limits that each host shares.
     limits: BTreeMap<Uuid, Vec<AccountLimit>>,
     /// Who has each lease, and until when.
@@ -106,6 +109,7 @@ impl Tables {
             self.changed.remove(id);
             self.times.remove(id);
             self.work.remove(id);
+            self.activity.remove(id);
             self.work_changed.remove(id);
             self.tombstones.push((now, DeletedSession { instance_id: id.clone(), created_at: session.created_at }));
         }

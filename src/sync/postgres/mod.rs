@@ -15,6 +15,7 @@
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
 //! | `migrate`, `zone`, `checkup` | `sessiond migrate` and `sessiond doctor` |
 
+mod activity;
 mod checkup;
 mod conflict;
 mod connect;

@@ -40,6 +40,9 @@ const WORK: &str = "session_work";
 /// The table of the rate limits that hosts share.
 const LIMITS: &str = "sessiond_limits";
 
+/// The table of the activity history.
+const ACTIVITY: &str = "sessiond_activity";
+
 /// The table of leases.
 const LEASES: &str = "sessiond_leases";
 
@@ -51,6 +54,7 @@ pub(super) async fn shapes(link: &mut Link) -> Result<Shapes, CentralError> {
         let beside = match name.as_str() {
             WORK => Some(&mut shapes.tables.work),
             LIMITS => Some(&mut shapes.tables.limits),
+            ACTIVITY => Some(&mut shapes.tables.activity),
             LEASES => Some(&mut shapes.tables.leases),
             _ => None,
         };

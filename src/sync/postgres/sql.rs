@@ -33,6 +33,11 @@ pub(super) const SESSION_OWNERS: &str = statement(include_str!("sql/session_owne
 pub(super) const EXISTING_SESSIONS: &str = statement(include_str!("sql/existing_sessions.sql"));
 pub(super) const UNLOCKED_SESSIONS: &str = statement(include_str!("sql/unlocked_sessions.sql"));
 
+// Activity history.
+pub(super) const INSERT_ACTIVITY: &str = statement(include_str!("sql/insert_activity.sql"));
+pub(super) const DELETE_OLD_ACTIVITY: &str = statement(include_str!("sql/delete_old_activity.sql"));
+pub(super) const READ_ACTIVITY: &str = statement(include_str!("sql/read_activity.sql"));
+
 // Rate limits.
 pub(super) const SHARE_LIMITS: &str = statement(include_str!("sql/share_limits.sql"));
 

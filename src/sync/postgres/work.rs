@@ -6,6 +6,7 @@
 
 use sqlx::postgres::PgRow;
 
+use super::activity;
 use super::link::Link;
 use super::pull::page::{Next, last_key, skip, timestamp, value};
 use super::pull::read_before;
@@ -30,10 +31,14 @@ pub(super) async fn push(
     if work.is_empty() {
         return Ok(());
     }
-    let stored = match host.shapes.tables.work {
+    let mut stored = match host.shapes.tables.work {
         TableState::Usable => upsert(link, &work, host.shapes.tables.work_has_agent).await?,
         _ => false,
     };
+    if stored && host.shapes.tables.activity == TableState::Usable {
+        let work: Vec<_> = work.iter().map(|(work, _)| *work).collect();
+        stored = activity::push(link, &work).await?;
+    }
     if !stored {
         for (session, outcome) in sessions.iter().zip(outcomes) {
             if session.work.is_some() && *outcome == RowOutcome::Stored {
@@ -132,6 +137,9 @@ pub(super) async fn pull(
             Err(why) => skip("the work of a session", &why, changes),
         }
     }
+    if host.shapes.tables.activity == TableState::Usable {
+        activity::pull(link, reading, changes).await?;
+    }
     Ok(match last_key(&rows, limit, 0, 9)? {
         Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
         None => Next::Part(PullPart::History),
@@ -149,6 +157,7 @@ fn read(row: &PgRow) -> Result<SessionWork, String> {
         agent: text(11)?.as_deref().map(AgentName::from_foreign),
         snapshot,
         recorded_at: timestamp(row, 8)?,
+        changes: Vec::new(),
     };
     Ok(work.with_safe_text())
 }

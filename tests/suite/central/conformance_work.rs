@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sessiond::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
+use sessiond::domain::activity_history::ActivityChange;
 use sessiond::domain::agent::{AgentKind, AgentName};
 use sessiond::domain::mirror::{Continuation, PageSize, PullQuery};
 use sessiond::domain::work::{WorkSnapshot, WorkUpdate};
@@ -21,6 +22,7 @@ pub async fn all<W: World>(fresh: impl Fn() -> W) {
     work_is_deleted_with_its_session(fresh()).await;
     work_of_a_colliding_session_is_not_written(fresh()).await;
     small_pages_bring_all_work(fresh()).await;
+    changes_of_activity_travel_with_the_work_and_are_only_added(fresh()).await;
 }
 
 /// A session with work that was recorded at `at`, with this prompt.
@@ -42,6 +44,7 @@ fn working(id: &str, on: &str, created: Timestamp, (at, prompt): (Timestamp, &st
         agent: Some(AgentName::Codex),
         snapshot,
         recorded_at: at,
+        changes: Vec::new(),
     }));
     timed
 }
@@ -133,4 +136,37 @@ async fn small_pages_bring_all_work<W: World>(world: W) {
         read.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         assert_eq!(read.iter().map(|work| work.instance_id.as_str()).collect::<Vec<_>>(), ids);
     }
+}
+
+async fn changes_of_activity_travel_with_the_work_and_are_only_added<W: World>(world: W) {
+    let then = world.now().minus(HOUR);
+    let change = |minute: u32, activity| ActivityChange {
+        at: then.plus(HOUR / 60 * minute),
+        activity,
+        waiting_for: None,
+        detail: Some("Bash \"'{}".into()),
+        context_percent: 7,
+    };
+    let with = |minute: u32, changes: Vec<ActivityChange>| {
+        let mut timed = working(ID, "odin3", then, (then.plus(HOUR / 60 * minute), "p"));
+        timed.work.as_mut().unwrap().changes = changes;
+        timed
+    };
+    let (first, second) = (change(1, Some(ActivityState::Working)), change(2, None));
+    let third = change(3, Some(ActivityState::Idle));
+    let mut link = world.link();
+    push(&mut link, "odin3", 1, &[with(1, vec![second.clone(), first.clone()])]).await;
+    let in_order = |mut work: Vec<SessionWork>| {
+        let mut changes: Vec<_> = work.drain(..).flat_map(|work| work.changes).collect();
+        changes.sort_by_key(|change| change.at);
+        changes
+    };
+    let (read, next) = pulled(&mut world.link(), 0, PageSize::LARGEST).await;
+    assert_eq!(in_order(read), [first.clone(), second.clone()]);
+    // One that is pushed again, as after a lost answer, is what it was.
+    let again = ActivityChange { context_percent: 9, ..second.clone() };
+    push(&mut link, "odin3", 1, &[with(3, vec![third.clone(), again])]).await;
+    let (read, _) = pulled(&mut world.link(), next, PageSize::LARGEST).await;
+    assert_eq!(in_order(read), std::slice::from_ref(&third), "only what is new");
+    assert_eq!(in_order(pulled(&mut world.link(), 0, PageSize::LARGEST).await.0), [first, second, third]);
 }

@@ -37,6 +37,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("command_sizes", &[COMMANDS_OF_SESSION]),
     ("delete_history_marks", &[&["sessiond_history_added_at"]]),
     ("delete_tombstones", &[&["sessiond_tombstones_pkey"]]),
+    ("delete_old_activity", &[&["sessiond_activity_at"], &["sessiond_activity_pkey"]]),
     ("deleted_sessions", &[&["sessiond_tombstones_pkey"], SESSION_ID]),
     ("disown_sessions", &[SESSION_ID]),
     ("event_lineages", &[EVENT_ID]),
@@ -49,6 +50,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("host_columns", &[]),
     ("hosts", &[]),
     ("hosts_with_limits", &[]),
+    ("insert_activity", &[]),
     ("insert_checkpoints", &[&["checkpoints_pkey"], CHECKPOINTS_OF_SESSION]),
     ("insert_commands", &[]),
     ("insert_events", &[EVENT_ID, EVENT_NUMBER]),
@@ -60,6 +62,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("may_lock_table", &[]),
     ("notify_host_joined", &[]),
     ("oldest_transaction", &[]),
+    ("read_activity", &[&["sessiond_activity_pkey"]]),
     ("read_checkpoints", &[CHECKPOINTS_OF_SESSION]),
     ("read_commands", &[COMMANDS_OF_SESSION]),
     ("read_events", &[EVENT_NUMBER]),
@@ -105,6 +108,8 @@ const ROWS: &str = "\
         FROM supervisor_sessions, generate_series(1, 3) n; \
     INSERT INTO checkpoints (instance_id, checkpoint_type, sequence_num, work_state) \
         SELECT instance_id, 'manual', n, '{}' FROM supervisor_sessions, generate_series(1, 3) n; \
+    INSERT INTO sessiond_activity (instance_id, at, activity, context_percent) \
+        SELECT instance_id, now() - n * interval '1 hour', 'idle', 1 FROM supervisor_sessions, generate_series(1, 3) n; \
     INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) \
         SELECT gen_random_uuid(), 'host' || n, gen_random_uuid(), '1' FROM generate_series(1, 500) n; \
     INSERT INTO sessiond_tombstones (changed_xid, instance_id, created_at) \

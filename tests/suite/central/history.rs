@@ -197,11 +197,12 @@ async fn tables_added_later_are_included_by_migrating_again() {
             "1794000000000_rate_limits",
             "1795000000000_agents",
             "1796000000000_vouching",
+            "1797000000000_activity_history",
             "1798000000000_leases"
         ]
     );
     let report = migrate(&options, None).await.unwrap();
-    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (9, Some("America/New_York")));
+    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (10, Some("America/New_York")));
     assert_eq!(migrate(&options, None).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 

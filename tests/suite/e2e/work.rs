@@ -79,6 +79,14 @@ fn activity_and_work_are_known_elsewhere_and_survive_the_absence_of_central() {
     assert_eq!((&closed["activity"], &closed["title"]), (&Value::Null, &json!("Fix the login")));
     let (_, work) = laptop.ask("GET", &format!("/v1/sessions/{id}/work"), None);
     assert_eq!(work["last_activity"]["activity"], "failed", "{work}");
+    let activities = |host: &Host| {
+        let (_, history) = host.ask("GET", &format!("/v1/sessions/{id}/activity"), None);
+        let changes = history["changes"].as_array().unwrap().iter();
+        changes.map(|change| change["activity"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(activities(&laptop), activities(&odin4));
+    let known: Vec<_> = activities(&laptop).into_iter().map(Option::unwrap_or_default).collect();
+    assert_eq!(known, ["waiting", "working", "failed", ""]);
 }
 
 #[test]
@@ -117,7 +125,8 @@ fn agent_is_known_on_every_machine_once_central_has_the_columns() {
          DELETE FROM sessiond_migrations WHERE version >= 1795000000000",
     );
     let mut odin4 = odin4.started();
-    let laptop = host("laptop", &url).started();
+    // A changed agent alone is not announced; the laptop reads it with its next pull.
+    let laptop = super::host_in_a_hurry("laptop", &url, "1s").started();
     let codex = ["register", "--project", "odin", "--agent", "codex", "--claude-session-uuid", "c-1", "--id-only"];
     let id = odin4.ok(&codex);
     let own = session(&odin4, &id).unwrap();

@@ -300,6 +300,7 @@ fn a_headless_session_elsewhere_is_no_candidate_of_a_bare_resume() {
         agent: None,
         snapshot: WorkSnapshot::default(),
         recorded_at: NOW,
+        changes: Vec::new(),
     };
     crate::store::tables::session_work::upsert_mirrored(&db, &headless).unwrap();
     let Resumption::Done(resumed) = try_resume(&db, None, None, false) else { panic!("one can be resumed") };

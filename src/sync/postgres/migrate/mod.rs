@@ -33,7 +33,7 @@ use super::zone;
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 12] = [
+const FILES: [(i64, &str, &str); 13] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -69,6 +69,11 @@ const FILES: [(i64, &str, &str); 12] = [
     (1_794_000_000_000, "rate_limits", include_str!("../../../../migrations/central/1794000000000_rate_limits.sql")),
     (1_795_000_000_000, "agents", include_str!("../../../../migrations/central/1795000000000_agents.sql")),
     (1_796_000_000_000, "vouching", include_str!("../../../../migrations/central/1796000000000_vouching.sql")),
+    (
+        1_797_000_000_000,
+        "activity_history",
+        include_str!("../../../../migrations/central/1797000000000_activity_history.sql"),
+    ),
     (1_798_000_000_000, "leases", include_str!("../../../../migrations/central/1798000000000_leases.sql")),
 ];
 

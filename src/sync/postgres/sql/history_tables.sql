@@ -6,13 +6,16 @@
 -- Index: of the catalog.
 WITH needed (name, given) AS (VALUES
     ('event_store', '{event_id, sequence_num}'::text[]), ('command_log', '{}'),
-    ('checkpoints', '{checkpoint_id, sequence_num}'), ('session_work', '{}'), ('sessiond_limits', '{}'), ('sessiond_leases', '{}')),
+    ('checkpoints', '{checkpoint_id, sequence_num}'), ('session_work', '{}'), ('sessiond_limits', '{}'),
+    ('sessiond_activity', '{}'), ('sessiond_leases', '{}')),
 found AS (SELECT name, given, to_regclass(name) AS oid FROM needed)
 SELECT name, oid IS NOT NULL,
     ARRAY(SELECT format('%s on %s', r, name) FROM unnest(ARRAY['SELECT', 'INSERT'] ||
-            CASE WHEN name IN ('session_work', 'sessiond_limits', 'sessiond_leases') THEN ARRAY['UPDATE'] ELSE '{}' END ||
+            CASE WHEN name IN ('session_work', 'sessiond_limits', 'sessiond_activity', 'sessiond_leases')
+                THEN ARRAY['UPDATE'] ELSE '{}' END ||
             CASE WHEN name = 'sessiond_leases' THEN ARRAY['DELETE'] ELSE '{}' END) AS r WHERE oid IS NOT NULL
-        AND NOT has_table_privilege(oid, r) AND NOT has_any_column_privilege(oid, r)) ||
+        AND NOT has_table_privilege(oid, r)
+        AND CASE WHEN r = 'DELETE' THEN true ELSE NOT has_any_column_privilege(oid, r) END) ||
     ARRAY(SELECT DISTINCT format('USAGE on sequence %s', s.oid::regclass) FROM pg_attrdef d
         JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname <> ALL (given)
         JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
