@@ -21,6 +21,8 @@ use crate::wire::{ErrorCode, ErrorDetail};
 
 /// The least time between two frames that no key caused.
 const FRAME_GAP: Duration = Duration::from_millis(100);
+/// The least time between two frames that only ages caused: each row's age changes at another time of the second.
+const AGE_GAP: Duration = Duration::from_secs(1);
 /// How many reports may wait; then the feed waits, and the daemon with it.
 const MAX_QUEUED: usize = 1_024;
 /// The longest answer of the daemon that is waited for.
@@ -160,7 +162,7 @@ impl Top<'_> {
             let _ = self.jobs.try_send(Job::Details(id.to_owned()));
         }
         // A little later, so that the age has changed by then.
-        Ok((ages.unchanged_for().min(LONGEST_WAIT) + Duration::from_millis(5)).max(FRAME_GAP))
+        Ok((ages.unchanged_for().min(LONGEST_WAIT) + Duration::from_millis(5)).max(AGE_GAP))
     }
 
     fn handle(&mut self, input: Input) -> io::Result<Flow> {
