@@ -334,11 +334,16 @@ fn changed_work<'a>(
     changed
 }
 
-pub(super) fn share_limits(tables: &mut Tables, me: &RegisteredHost, limits: &[AccountLimit]) {
+pub(super) fn share_limits(
+    tables: &mut Tables,
+    me: &RegisteredHost,
+    limits: &[AccountLimit],
+) -> Result<(), CentralError> {
     let is_registered = tables.hosts.get(&me.host_id).is_some_and(|own| !own.retired && own.claim == me.claim);
     if is_registered && tables.history.tables.limits == TableState::Usable {
         tables.limits.insert(me.host_id, limits.to_vec());
     }
+    Ok(())
 }
 
 pub(super) fn take_leases(
@@ -367,7 +372,7 @@ pub(super) fn take_leases(
     Ok(taken.into_iter().collect())
 }
 
-pub(super) fn disown(tables: &mut Tables, me: &RegisteredHost, ids: &[InstanceId]) {
+pub(super) fn disown(tables: &mut Tables, me: &RegisteredHost, ids: &[InstanceId]) -> Result<(), CentralError> {
     for id in ids {
         let is_own = tables.changed.get(id.as_str()).is_some_and(|last| last.by == Some(me.host_id));
         let session = tables.sessions.get_mut(id.as_str());
@@ -375,6 +380,7 @@ pub(super) fn disown(tables: &mut Tables, me: &RegisteredHost, ids: &[InstanceId
             session.status = Status::Stale;
         }
     }
+    Ok(())
 }
 
 pub(super) fn hosts(tables: &Tables, only: Option<&[Uuid]>) -> Vec<HostSeen> {

@@ -463,10 +463,7 @@ impl Central for FakeLink {
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| {
-            calls::share_limits(&mut state.tables, &me, limits);
-            Ok(())
-        });
+        let answer = self.central.transact(me.host_id, |state| calls::share_limits(&mut state.tables, &me, limits));
         self.finish_call(answer)
     }
 
@@ -484,10 +481,7 @@ impl Central for FakeLink {
 
     async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
         let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| {
-            calls::disown(&mut state.tables, &me, ids);
-            Ok(())
-        });
+        let answer = self.central.transact(me.host_id, |state| calls::disown(&mut state.tables, &me, ids));
         self.finish_call(answer)
     }
 
