@@ -1,7 +1,7 @@
 //! Notifications: tells people when a session needs them, by the rules of `[notify]`.
 //!
-//! The notifier follows the store's changes. A session that enters a state which a rule names is [`pending`] until the rule's
-//! delay has passed; if it still is in that state then, the rule's [`channel`] is told. Without rules nothing runs.
+//! The notifier follows the store's changes. A session that enters a state which a rule names is pending until the rule's
+//! delay has passed; if it still is in that state then, the rule's channel is told. Without rules nothing runs.
 //!
 //! **Each transition is told once**, by one host of the fleet:
 //! - What was told is in the store (`notified`), so that a restart tells nobody again.

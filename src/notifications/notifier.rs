@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{Local, Timelike};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::channel;
@@ -13,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::{Channel, NotifyRule, NotifySettings};
 use crate::domain::notification::{MAX_AGE, Occasion, Transition};
 use crate::domain::{LinkState, LinkStatus, MachineName, Status, Timestamp};
+use crate::platform::local_time;
 use crate::shutdown::Shutdown;
 use crate::store::{Filter, Lookup, OpContext, PinnedIdentity, Record, Store, StoreError};
 use crate::sync::leases::Leases;
@@ -349,7 +349,8 @@ impl Notifier {
         if self.parts.store.is_notified(key.to_owned()).await? || !self.still_holds(&pending.transition).await? {
             return Ok(Decision::Drop);
         }
-        if let Some(left) = self.settings.quiet_hours.and_then(|quiet| quiet.left(minute_of_day())) {
+        let minute = local_time::minute_of_day(self.now().micros().div_euclid(1_000_000));
+        if let Some(left) = self.settings.quiet_hours.and_then(|quiet| quiet.left(minute)) {
             return Ok(Decision::Wait(left.min(LONGEST_TURN)));
         }
         if rule.channel == Channel::Desktop && self.parts.desktop.receiver_count() == 0 {
@@ -444,10 +445,4 @@ enum Decision {
 /// The transition that a session is in, by its recorded status: whoever watches its process or its machine records it.
 fn transition(record: &Record) -> Option<Transition> {
     Transition::of_session(&record.session, record.work.as_deref(), record.session.status)
-}
-
-/// The minute of the day by this machine's local time.
-fn minute_of_day() -> u16 {
-    let now = Local::now();
-    u16::try_from(now.hour() * 60 + now.minute()).unwrap_or_default()
 }

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod files;
 pub mod git;
 pub mod limits;
+pub mod local_time;
 pub mod lock_holder;
 pub mod memory;
 pub mod peer;
