@@ -71,6 +71,9 @@ fn without_secret(line: &str) -> String {
     redact::text(&shown).unwrap_or(shown)
 }
 
+/// The channels of notifications: whoever knows such a URL can write to it, and a command may hold a token.
+const CHANNELS: [&str; 3] = ["webhook", "ntfy", "command"];
+
 /// The settings of a configuration file. Comments are not shown, nor a file that is not TOML.
 fn settings(text: &str) -> String {
     match toml::from_str::<Value>(text) {
@@ -84,7 +87,11 @@ fn without_passwords(value: Value) -> Value {
         Value::String(text) => Value::String(without_secret(&text)),
         Value::Array(items) => items.into_iter().map(without_passwords).collect(),
         Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| (without_secret(&name), without_passwords(value))).collect()
+            let shown = |(name, value): (String, Value)| match name.as_str() {
+                name if CHANNELS.contains(&name) => (name.to_owned(), Value::from("(hidden)")),
+                name => (without_secret(name), without_passwords(value)),
+            };
+            fields.into_iter().map(shown).collect()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => value,
     }
@@ -133,6 +140,10 @@ mod tests {
             "# url = \"postgres://a hunter2\"\n[central]\nurl = \"\"\"postgres://me:a\nhunter2@h/x\"\"\"\n[log]\nlevel = \"info\"",
         );
         assert!(!shown.contains("hunter2") && shown.contains("\"level\": \"info\""), "{shown}");
+        let rules = "[[notify.rules]]\non = [\"stale\"]\nwebhook = \"https://h/hunter2\"\n[[notify.rules]]\nntfy = \
+            \"https://h/hunter2\"\n[[notify.rules]]\ncommand = [\"tell\", \"hunter2\"]\n";
+        let shown = settings(rules);
+        assert!(!shown.contains("hunter2") && shown.contains("stale"), "{shown}");
         for broken in ["[central]\nurl = postgres://me:hunter2@h/x", "hunter2", "[central]\nurl = \"x hunter2"] {
             assert!(!settings(broken).contains("hunter2"), "{broken}");
         }

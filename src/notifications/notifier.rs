@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::channel;
-use super::pending::{Pending, PendingSet};
+use super::pending::{MAX_PENDING, Pending, PendingSet};
 use crate::clock::Clock;
 use crate::config::{Channel, NotifyRule, NotifySettings};
 use crate::domain::notification::{MAX_AGE, Occasion, Transition};
@@ -76,7 +76,8 @@ pub struct Notifier {
     seen: u64,
     /// This host has the lease to tell of other machines' sessions.
     has_fleet: bool,
-    was_connected: bool,
+    /// Since when central is connected, as far as it was noticed.
+    connected_since: Option<Timestamp>,
     /// What was told while central was not connected.
     unshared: BTreeSet<String>,
     at_once: Arc<Semaphore>,
@@ -107,7 +108,7 @@ impl Notifier {
             pending: PendingSet::default(),
             seen: 0,
             has_fleet: false,
-            was_connected: false,
+            connected_since: None,
             unshared: BTreeSet::new(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             attempts,
@@ -117,6 +118,7 @@ impl Notifier {
 
     /// Runs until shutdown.
     pub async fn run(mut self) {
+        self.follow_link();
         self.look_at_all().await;
         let mut next_turn = self.now();
         loop {
@@ -125,11 +127,9 @@ impl Notifier {
                 Event::Due => {}
                 // What was told without central is shared at once, before others learn of it.
                 Event::Link => {
-                    let is_connected = self.is_connected();
-                    if is_connected && !std::mem::replace(&mut self.was_connected, is_connected) {
+                    if self.follow_link() {
                         next_turn = self.now();
                     }
-                    self.was_connected = is_connected;
                 }
                 Event::Ended(attempt) => self.attempt_ended(attempt).await,
                 Event::Settings => {
@@ -308,6 +308,18 @@ impl Notifier {
         }
     }
 
+    /// Notes since when central is connected. Returns whether that is new.
+    fn follow_link(&mut self) -> bool {
+        let was_connected = self.connected_since.is_some();
+        self.connected_since = self.is_connected().then(|| self.connected_since.unwrap_or_else(|| self.now()));
+        !was_connected && self.connected_since.is_some()
+    }
+
+    /// After an outage of central the first hosts to come back take the others for vanished.
+    fn may_judge_others(&self) -> bool {
+        self.connected_since.is_some_and(|since| self.now().since(since) >= (self.parts.stale_after)())
+    }
+
     fn is_connected(&self) -> bool {
         self.parts.link.borrow().state == LinkState::Connected
     }
@@ -356,7 +368,8 @@ impl Notifier {
         if rule.channel == Channel::Desktop && self.parts.desktop.receiver_count() == 0 {
             return Ok(Decision::Wait(self.turn_length()));
         }
-        if !pending.is_own && !self.has_fleet {
+        let is_early = pending.transition.occasion == Occasion::Stale && !self.may_judge_others();
+        if !pending.is_own && (!self.has_fleet || is_early) {
             return Ok(Decision::Wait(self.turn_length()));
         }
         Ok(match self.take(vec![key.to_owned()], ATTEMPT).await {
@@ -404,7 +417,9 @@ impl Notifier {
                 if let Err(error) = self.parts.store.record_notified(key.clone(), now).await {
                     tracing::warn!(%error, "a notification cannot be noted; it may come again after a restart");
                 }
-                if self.take(vec![key.clone()], TOLD).await.is_none() {
+                let has_central = self.parts.link.borrow().state != LinkState::Off;
+                let is_shared = self.take(vec![key.clone()], TOLD).await.is_some();
+                if has_central && !is_shared && self.unshared.len() < MAX_PENDING {
                     self.unshared.insert(key);
                 }
             }

@@ -27,7 +27,7 @@ pub(crate) enum NotifyVerb {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: systemctl --user enable --now sessiond-notify-agent")]
+#[command(after_help = "Example: sessiond notify-agent")]
 pub(crate) struct NotifyAgentArgs {}
 
 /// Returns the exit code: 1 if a channel did not take the test.
