@@ -97,11 +97,11 @@ pub struct SocketState {
 pub struct NotificationPort {
     /// What desktops are to show.
     pub desktop: broadcast::Sender<NotificationBody>,
-    /// Requests to tell all channels of a test.
+    /// Requests to send a test to all channels.
     pub tests: mpsc::Sender<TestRequest>,
 }
 
-/// A request to tell all channels of a test; the answer says what became of it.
+/// A request to send a test to all channels; the answer has the result of each.
 pub type TestRequest = oneshot::Sender<Vec<ChannelTestBody>>;
 
 /// How many notifications a desktop may be behind.

@@ -1,4 +1,4 @@
-//! `[notify]`: who is told of what, and how.
+//! `[notify]`: which notifications are sent, and by which channel.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::domain::{MachineName, Project};
 const KEY: &str = "notify.rules";
 /// The most rules.
 const MAX_RULES: usize = 32;
-/// How long a session has to wait before anybody is told, if a rule does not say it.
+/// How long a session has to wait for its user before a notification is sent, if a rule does not say it.
 const DEFAULT_DELAY: Duration = Duration::from_secs(10);
 const MAX_DELAY: Duration = Duration::from_secs(86_400);
 
@@ -23,18 +23,18 @@ const MAX_DELAY: Duration = Duration::from_secs(86_400);
 pub struct NotifySettings {
     /// The rules, in the order of the file.
     pub rules: Vec<NotifyRule>,
-    /// When nobody is told, by this machine's local time.
+    /// When no notification is sent, by this machine's local time.
     pub quiet_hours: Option<QuietHours>,
 }
 
-/// One rule: when it applies, and how somebody is told.
+/// One rule: when it applies, and by which channel a notification is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotifyRule {
     /// What it is about.
     pub filter: NotificationFilter,
     /// How long a session has to wait before.
     pub delay: Duration,
-    /// Who is told.
+    /// Where the notification is sent.
     pub channel: Channel,
 }
 
@@ -62,7 +62,7 @@ impl Channel {
         }
     }
 
-    /// Tells this channel from others, on all machines: rules of two machines with the same target are one.
+    /// Identifies this channel on all machines: rules of two machines with the same target have the same.
     pub fn identity(&self) -> String {
         let target = match self {
             Self::Desktop => String::new(),
@@ -137,7 +137,7 @@ fn command(words: Vec<String>) -> Result<Channel, ConfigError> {
     }
 }
 
-/// The error does not show the URL: whoever knows it can write to it.
+/// The error does not show the URL, which is a secret: knowing it is enough to post to it.
 fn checked_url(field: &str, url: String) -> Result<Secret, ConfigError> {
     let invalid = |why: &str| ConfigError::key(&format!("{KEY}.{field}"), why);
     let parsed = Url::parse(&url).map_err(|error| invalid(&format!("it is not a URL: {error}")))?;

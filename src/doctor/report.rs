@@ -71,7 +71,7 @@ fn without_secret(line: &str) -> String {
     redact::text(&shown).unwrap_or(shown)
 }
 
-/// The channels of notifications: whoever knows such a URL can write to it, and a command may hold a token.
+/// The channels of notifications: a URL may be all that is needed to post to it, and a command may hold a token.
 const CHANNELS: [&str; 3] = ["webhook", "ntfy", "command"];
 
 /// The settings of a configuration file. Comments are not shown, nor a file that is not TOML.

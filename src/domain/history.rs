@@ -189,7 +189,7 @@ impl HistoryTables {
             ("what sessions do is", "session_work", &self.work),
             ("rate limits are", "sessiond_limits", &self.limits),
             ("the history of activities is", "sessiond_activity", &self.activity),
-            ("whose turn it is to notify is", "sessiond_leases", &self.leases),
+            ("which host sends a notification is", "sessiond_leases", &self.leases),
         ];
         let reasons = what.into_iter().filter_map(|(what, table, state)| not_shared(what, table, state));
         let has_no_agent = self.work == TableState::Usable && !self.work_has_agent;

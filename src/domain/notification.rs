@@ -15,7 +15,7 @@ use super::{InstanceId, MachineName, Project, Session, Status, Timestamp, WorkSu
 
 /// The longest title or text of a notification, in characters.
 pub const MAX_TEXT: usize = 200;
-/// A transition that began longer ago is history: nobody is notified of it after a start of the daemon.
+/// The oldest transition for which a notification is sent, as after a start of the daemon.
 pub const MAX_AGE: Duration = Duration::from_secs(3600);
 /// How much of a limit may be used before it is notified, in percent.
 pub const LIMIT_USED: f64 = 90.0;
@@ -157,7 +157,7 @@ impl Transition {
         .collect()
     }
 
-    /// What `sessiond notify test` tells of.
+    /// The transition that `sessiond notify test` sends.
     pub fn test(machine: MachineName, now: Timestamp) -> Self {
         Self {
             occasion: Occasion::Waiting,
@@ -172,7 +172,7 @@ impl Transition {
         }
     }
 
-    /// The key under which a channel has notified of it: of a bounded length, and it names nobody.
+    /// The key of its notification by a channel: of a bounded length, and without any name or URL.
     pub fn key_for(&self, channel: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(self.key.as_bytes());
@@ -232,7 +232,7 @@ impl NotificationFilter {
     }
 }
 
-/// Hours of the day, in minutes since midnight, in which nobody is notified. They may pass midnight.
+/// Hours of the day, in minutes since midnight, in which no notification is sent. They may pass midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuietHours {
     /// The first minute.

@@ -1,4 +1,4 @@
-//! Tells somebody of a notification, by one channel.
+//! Sends a notification by one channel.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::wire::NotificationBody;
 /// How long a command may run before it is killed.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Tells of `notification`. `key` is the same for each attempt.
+/// Sends `notification`. `key` is the same for each attempt.
 ///
 /// # Errors
 /// One line that shows no URL.
-pub(super) async fn tell(
+pub(super) async fn send(
     channel: &Channel,
     notification: &NotificationBody,
     key: &str,

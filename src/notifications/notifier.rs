@@ -1,4 +1,4 @@
-//! The notifier's loop: what changed becomes pending, what is due is told.
+//! The notifier's loop: makes changes pending, and sends what is due.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,20 +18,22 @@ use crate::store::{Filter, Lookup, OpContext, PinnedIdentity, Record, Store, Sto
 use crate::sync::leases::Leases;
 use crate::wire::{ChannelTestBody, NotificationBody};
 
-/// The lease of the host that tells of other machines' sessions.
+/// The lease of the host that sends notifications about other machines' sessions.
 const FLEET: &str = "fleet";
-/// How long others are kept from telling what was told.
-const TOLD: Duration = Duration::from_secs(7 * 86_400);
+/// How long a lease is kept after the notification was sent.
+const SENT: Duration = Duration::from_secs(7 * 86_400);
 /// How long a host may take for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(60);
-/// How often a connected central may leave the question of whose turn it is unanswered.
-const PATIENCE: u32 = 3;
-/// How many channels are told at the same time.
+/// How many requests for a lease a connected central may leave unanswered.
+const MAX_UNANSWERED: u32 = 3;
+/// How often another host may have the lease before it is assumed to have sent the notification.
+const MAX_REFUSED: u32 = 2;
+/// How many notifications are sent at the same time.
 const AT_ONCE: usize = 8;
 /// How many changed sessions are read at once.
 const PAGE: usize = 1000;
-/// The longest time between two looks at limits and leases.
-const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// The longest time between two checks of limits and leases.
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the notifier uses of the daemon.
 pub struct NotifierParts {
@@ -57,7 +59,7 @@ pub struct NotifierParts {
     pub shutdown: Shutdown,
 }
 
-/// A request to tell all channels of a test; the answer says what became of it.
+/// A request to send a test to all channels; the answer has the result of each.
 pub type TestRequest = oneshot::Sender<Vec<ChannelTestBody>>;
 
 /// What became of an attempt.
@@ -72,13 +74,13 @@ pub struct Notifier {
     parts: NotifierParts,
     settings: NotifySettings,
     pending: PendingSet,
-    /// The newest change that was looked at.
+    /// The newest change that was checked.
     seen: u64,
-    /// This host has the lease to tell of other machines' sessions.
+    /// This host has the lease for other machines' sessions.
     has_fleet: bool,
     /// Since when central is connected, as far as it was noticed.
     connected_since: Option<Timestamp>,
-    /// What was told while central was not connected.
+    /// The keys of what was sent while central was not connected.
     unshared: BTreeSet<String>,
     at_once: Arc<Semaphore>,
     attempts: mpsc::UnboundedSender<Attempt>,
@@ -98,7 +100,7 @@ enum Event {
 }
 
 impl Notifier {
-    /// A notifier that has seen nothing yet.
+    /// A notifier that has checked nothing yet.
     pub fn new(mut parts: NotifierParts) -> Self {
         let settings = parts.settings.borrow_and_update().clone();
         let (attempts, ended) = mpsc::unbounded_channel();
@@ -119,23 +121,23 @@ impl Notifier {
     /// Runs until shutdown.
     pub async fn run(mut self) {
         self.follow_link();
-        self.look_at_all().await;
-        let mut next_turn = self.now();
+        self.check_all().await;
+        let mut next_check = self.now();
         loop {
-            match self.next_event(next_turn).await {
-                Event::Changed => self.look_at_changes().await,
+            match self.next_event(next_check).await {
+                Event::Changed => self.check_changes().await,
                 Event::Due => {}
-                // What was told without central is shared at once, before others learn of it.
+                // What was sent without central is shared at once, before other hosts may send it.
                 Event::Link => {
                     if self.follow_link() {
-                        next_turn = self.now();
+                        next_check = self.now();
                     }
                 }
                 Event::Ended(attempt) => self.attempt_ended(attempt).await,
                 Event::Settings => {
                     self.settings = self.parts.settings.borrow_and_update().clone();
                     self.pending.clear();
-                    self.look_at_all().await;
+                    self.check_all().await;
                 }
                 Event::Test(reply) => drop(reply.send(self.test().await)),
                 Event::Shutdown => return,
@@ -143,11 +145,11 @@ impl Notifier {
             if self.settings.rules.is_empty() {
                 continue;
             }
-            if next_turn <= self.now() {
-                self.turn().await;
-                next_turn = self.now().plus(self.turn_length());
+            if next_check <= self.now() {
+                self.check_limits_and_leases().await;
+                next_check = self.now().plus(self.check_interval());
             }
-            self.tell_due().await;
+            self.send_due().await;
         }
     }
 
@@ -163,20 +165,20 @@ impl Notifier {
         OpContext::of_daemon(self.now(), (self.parts.stale_after)())
     }
 
-    /// How long the sessions' own daemon comes first.
+    /// How long other hosts leave a notification to the session's own daemon.
     fn grace(&self) -> Duration {
         (self.parts.stale_after)() / 4
     }
 
-    fn turn_length(&self) -> Duration {
-        LONGEST_TURN.min((self.parts.stale_after)() / 8)
+    fn check_interval(&self) -> Duration {
+        MAX_CHECK_INTERVAL.min((self.parts.stale_after)() / 8)
     }
 
-    async fn next_event(&mut self, next_turn: Timestamp) -> Event {
+    async fn next_event(&mut self, next_check: Timestamp) -> Event {
         let has_rules = !self.settings.rules.is_empty();
-        let due = self.pending.next_due().map_or(next_turn, |due| due.min(next_turn));
+        let due = self.pending.next_due().map_or(next_check, |due| due.min(next_check));
         // A clock that was set back must not make this wait for hours.
-        let wait = due.since(self.now()).min(LONGEST_TURN);
+        let wait = due.since(self.now()).min(MAX_CHECK_INTERVAL);
         let mut newest = self.parts.store.changes().newest();
         let (seen, parts) = (self.seen, &mut self.parts);
         tokio::select! {
@@ -190,8 +192,8 @@ impl Notifier {
         }
     }
 
-    /// Looks at all sessions, as after a start.
-    async fn look_at_all(&mut self) {
+    /// Checks all sessions, as after a start.
+    async fn check_all(&mut self) {
         if self.settings.rules.is_empty() {
             return;
         }
@@ -205,7 +207,7 @@ impl Notifier {
                     Err(error) => return tracing::warn!(%error, "sessions cannot be read for notifications"),
                 };
                 for record in &page.records {
-                    self.look_at(record).await;
+                    self.check(record).await;
                 }
                 match page.next {
                     Some(next) => after = Some(next),
@@ -215,16 +217,16 @@ impl Notifier {
         }
     }
 
-    async fn look_at_changes(&mut self) {
+    async fn check_changes(&mut self) {
         match self.parts.store.changed_after(self.seen, PAGE).await {
             Ok(Some((covered, records))) => {
                 self.seen += covered;
                 for (_, record) in &records {
-                    self.look_at(record).await;
+                    self.check(record).await;
                 }
             }
             // Too much has changed to be remembered.
-            Ok(None) => self.look_at_all().await,
+            Ok(None) => self.check_all().await,
             Err(error) => {
                 tracing::warn!(%error, "changed sessions cannot be read for notifications");
                 self.seen = *self.parts.store.changes().newest().borrow();
@@ -232,7 +234,7 @@ impl Notifier {
         }
     }
 
-    async fn look_at(&mut self, record: &Record) {
+    async fn check(&mut self, record: &Record) {
         if let Some(transition) = transition(record) {
             self.add(&transition, !record.mirrored);
         }
@@ -257,20 +259,21 @@ impl Notifier {
             return;
         }
         let grace = if is_own { Duration::ZERO } else { self.grace() };
-        for (number, rule) in self.settings.rules.iter().enumerate() {
+        for rule in &self.settings.rules {
             if !rule.filter.matches(transition) {
                 continue;
             }
             let delay = if transition.occasion == Occasion::Waiting { rule.delay } else { Duration::ZERO };
             let pending = Pending {
                 transition: transition.clone(),
-                rule: number,
+                channel: rule.channel.clone(),
                 is_own,
-                // Others wait from when they learn of it: it may have begun while they were without central.
+                // Other hosts wait from when they see it: it may have begun during an outage of central.
                 due: transition.since.plus(delay).max(now).plus(grace),
                 until,
                 failures: 0,
                 unanswered: 0,
+                refused: 0,
                 in_flight: false,
             };
             let key = transition.key_for(&rule.channel.identity());
@@ -280,8 +283,8 @@ impl Notifier {
         }
     }
 
-    /// What is not announced by changes of sessions: limits, and leases.
-    async fn turn(&mut self) {
+    /// Checks limits, which no change of a session announces, and renews leases.
+    async fn check_limits_and_leases(&mut self) {
         self.pending.expire(self.now());
         if self.has_rule(Occasion::Limit) {
             let limits = self.parts.store.limits(self.this(), self.context()).await.unwrap_or_default();
@@ -293,30 +296,31 @@ impl Notifier {
         }
         let this = self.this();
         if self.settings.rules.iter().any(|rule| rule.filter.covers_others(&this)) {
-            let taken = self.take(vec![FLEET.to_owned()], self.turn_length() * 3).await;
+            let taken = self.take_leases(vec![FLEET.to_owned()], self.check_interval() * 3).await;
             self.has_fleet = taken.is_some_and(|taken| !taken.is_empty());
         }
         if !self.unshared.is_empty() {
             let names = self.unshared.iter().take(100).cloned().collect();
-            if self.take(names, TOLD).await.is_some() {
+            if self.take_leases(names, SENT).await.is_some() {
                 self.unshared = self.unshared.iter().skip(100).cloned().collect();
             }
         }
-        let forgotten = self.now().minus(TOLD);
+        let forgotten = self.now().minus(SENT);
         if let Err(error) = self.parts.store.forget_notified(forgotten).await {
             tracing::debug!(%error, "old notifications cannot be forgotten; trying again later");
         }
     }
 
-    /// Notes since when central is connected. Returns whether that is new.
+    /// Records since when central is connected. Returns whether it was disconnected before.
     fn follow_link(&mut self) -> bool {
         let was_connected = self.connected_since.is_some();
         self.connected_since = self.is_connected().then(|| self.connected_since.unwrap_or_else(|| self.now()));
         !was_connected && self.connected_since.is_some()
     }
 
-    /// After an outage of central the first hosts to come back take the others for vanished.
-    fn may_judge_others(&self) -> bool {
+    /// Whether stale sessions of other hosts are reported: after an outage of central the first hosts that reconnect turn
+    /// the sessions of the others stale until these reconnect too.
+    fn may_report_others(&self) -> bool {
         self.connected_since.is_some_and(|since| self.now().since(since) >= (self.parts.stale_after)())
     }
 
@@ -324,27 +328,42 @@ impl Notifier {
         self.parts.link.borrow().state == LinkState::Connected
     }
 
-    /// Takes leases; `None` if central cannot be asked.
-    async fn take(&self, names: Vec<String>, length: Duration) -> Option<Vec<String>> {
-        if self.is_connected() { self.parts.leases.take(names, length).await } else { None }
+    /// Takes leases; `None` if central cannot be asked, or is lost before it answers.
+    async fn take_leases(&self, names: Vec<String>, length: Duration) -> Option<Vec<String>> {
+        let mut link = self.parts.link.clone();
+        tokio::select! {
+            biased;
+            _ = link.wait_for(|link| link.state != LinkState::Connected) => None,
+            taken = self.parts.leases.take(names, length) => taken,
+        }
     }
 
-    async fn tell_due(&mut self) {
+    async fn send_due(&mut self) {
         for key in self.pending.due(self.now()) {
             let Some(pending) = self.pending.get_mut(&key).cloned() else { continue };
             match self.decide(&key, &pending).await {
-                Ok(Decision::Tell) => self.tell(&key, &pending),
+                Ok(Decision::Send) => self.send(&key, &pending),
                 Ok(Decision::Drop) => self.pending.remove(&key),
                 Ok(Decision::Wait(wait)) => self.wait(&key, wait),
                 Ok(Decision::Unanswered) => {
-                    self.pending.unanswered(&key);
-                    self.wait(&key, self.turn_length());
+                    self.wait(&key, self.check_interval());
+                    self.count(&key, |pending| pending.unanswered += 1);
+                }
+                Ok(Decision::Refused) => {
+                    self.wait(&key, ATTEMPT);
+                    self.count(&key, |pending| pending.refused += 1);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the store cannot be read for a notification; trying again");
-                    self.wait(&key, LONGEST_TURN);
+                    self.wait(&key, MAX_CHECK_INTERVAL);
                 }
             }
+        }
+    }
+
+    fn count(&mut self, key: &str, add: impl FnOnce(&mut Pending)) {
+        if let Some(pending) = self.pending.get_mut(key) {
+            add(pending);
         }
     }
 
@@ -357,27 +376,33 @@ impl Notifier {
 
     /// What to do about something that is due.
     async fn decide(&self, key: &str, pending: &Pending) -> Result<Decision, StoreError> {
-        let Some(rule) = self.settings.rules.get(pending.rule) else { return Ok(Decision::Drop) };
+        let applies = |rule: &NotifyRule| rule.channel == pending.channel && rule.filter.matches(&pending.transition);
+        if !self.settings.rules.iter().any(applies) {
+            return Ok(Decision::Drop);
+        }
         if self.parts.store.is_notified(key.to_owned()).await? || !self.still_holds(&pending.transition).await? {
             return Ok(Decision::Drop);
         }
         let minute = local_time::minute_of_day(self.now().micros().div_euclid(1_000_000));
         if let Some(left) = self.settings.quiet_hours.and_then(|quiet| quiet.left(minute)) {
-            return Ok(Decision::Wait(left.min(LONGEST_TURN)));
+            return Ok(Decision::Wait(left.min(MAX_CHECK_INTERVAL)));
         }
-        if rule.channel == Channel::Desktop && self.parts.desktop.receiver_count() == 0 {
-            return Ok(Decision::Wait(self.turn_length()));
+        if pending.channel == Channel::Desktop && self.parts.desktop.receiver_count() == 0 {
+            return Ok(Decision::Wait(self.check_interval()));
         }
-        let is_early = pending.transition.occasion == Occasion::Stale && !self.may_judge_others();
+        let is_early = pending.transition.occasion == Occasion::Stale && !self.may_report_others();
         if !pending.is_own && (!self.has_fleet || is_early) {
-            return Ok(Decision::Wait(self.turn_length()));
+            return Ok(Decision::Wait(self.check_interval()));
         }
-        Ok(match self.take(vec![key.to_owned()], ATTEMPT).await {
-            Some(taken) if !taken.is_empty() => Decision::Tell,
-            // Another host tells, or has told. Whether it was killed before shows when its lease has passed.
-            Some(_) => Decision::Wait(ATTEMPT),
-            // Without central, or with one that does not answer, a host tells of its own.
-            None if pending.is_own && (!self.is_connected() || pending.unanswered >= PATIENCE) => Decision::Tell,
+        // Another host sends it, or has sent it. If it was killed before, its lease has expired by the next attempt.
+        if pending.refused >= MAX_REFUSED {
+            return Ok(Decision::Wait(MAX_AGE));
+        }
+        Ok(match self.take_leases(vec![key.to_owned()], ATTEMPT).await {
+            Some(taken) if !taken.is_empty() => Decision::Send,
+            Some(_) => Decision::Refused,
+            // Without central, or with one that does not answer, a host sends what is about its own sessions.
+            None if pending.is_own && (!self.is_connected() || pending.unanswered >= MAX_UNANSWERED) => Decision::Send,
             None => Decision::Unanswered,
         })
     }
@@ -393,8 +418,8 @@ impl Notifier {
         })
     }
 
-    fn tell(&mut self, key: &str, pending: &Pending) {
-        let Some(rule) = self.settings.rules.get(pending.rule).cloned() else { return };
+    fn send(&mut self, key: &str, pending: &Pending) {
+        let channel = pending.channel.clone();
         if let Some(pending) = self.pending.get_mut(key) {
             pending.in_flight = true;
         }
@@ -403,8 +428,8 @@ impl Notifier {
         let (attempts, at_once) = (self.attempts.clone(), self.at_once.clone());
         tokio::spawn(async move {
             let _permit = at_once.acquire().await;
-            let outcome = channel::tell(&rule.channel, &notification, &key, &desktop).await;
-            let _ = attempts.send(Attempt { key, channel: rule.channel.kind(), outcome });
+            let outcome = channel::send(&channel, &notification, &key, &desktop).await;
+            let _ = attempts.send(Attempt { key, channel: channel.kind(), outcome });
         });
     }
 
@@ -415,10 +440,10 @@ impl Notifier {
             Ok(()) => {
                 self.pending.remove(&key);
                 if let Err(error) = self.parts.store.record_notified(key.clone(), now).await {
-                    tracing::warn!(%error, "a notification cannot be noted; it may come again after a restart");
+                    tracing::warn!(%error, "a sent notification cannot be recorded; it may be sent again after a restart");
                 }
                 let has_central = self.parts.link.borrow().state != LinkState::Off;
-                let is_shared = self.take(vec![key.clone()], TOLD).await.is_some();
+                let is_shared = self.take_leases(vec![key.clone()], SENT).await.is_some();
                 if has_central && !is_shared && self.unshared.len() < MAX_PENDING {
                     self.unshared.insert(key);
                 }
@@ -435,29 +460,31 @@ impl Notifier {
         }
     }
 
-    /// Tells each rule's channel of a test, at once.
+    /// Sends a test to each rule's channel, at once.
     async fn test(&self) -> Vec<ChannelTestBody> {
         let transition = Transition::test(self.this(), self.now());
         let notification = NotificationBody { occasion: "test".to_owned(), ..NotificationBody::of(&transition) };
-        let tell = async |(number, rule): (usize, &NotifyRule)| {
+        let send = async |(number, rule): (usize, &NotifyRule)| {
             let key = transition.key_for(&rule.channel.identity());
-            let outcome = channel::tell(&rule.channel, &notification, &key, &self.parts.desktop).await;
+            let outcome = channel::send(&rule.channel, &notification, &key, &self.parts.desktop).await;
             ChannelTestBody { rule: number + 1, channel: rule.channel.kind().to_owned(), error: outcome.err() }
         };
-        futures_util::future::join_all(self.settings.rules.iter().enumerate().map(tell)).await
+        futures_util::future::join_all(self.settings.rules.iter().enumerate().map(send)).await
     }
 }
 
 /// What to do about something that is due.
 enum Decision {
-    Tell,
+    Send,
     Drop,
     Wait(Duration),
-    /// Central did not say whose turn it is.
+    /// Central did not answer the request for the lease.
     Unanswered,
+    /// Another host has the lease.
+    Refused,
 }
 
-/// The transition that a session is in, by its recorded status: whoever watches its process or its machine records it.
+/// The transition that a session is in, by its recorded status, which the daemon and central's sweep keep up to date.
 fn transition(record: &Record) -> Option<Transition> {
     Transition::of_session(&record.session, record.work.as_deref(), record.session.status)
 }

@@ -1,8 +1,9 @@
-//! The transitions that nobody was told of yet, and when that is due. Pure.
+//! The notifications that are not sent yet, and when each is due. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::config::Channel;
 use crate::domain::Timestamp;
 use crate::domain::notification::Transition;
 
@@ -16,8 +17,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub transition: Transition,
-    /// The rule, by its place in the settings.
-    pub rule: usize,
+    pub channel: Channel,
     /// Whether it is about this host's own.
     pub is_own: bool,
     pub due: Timestamp,
@@ -25,9 +25,11 @@ pub(super) struct Pending {
     pub until: Timestamp,
     /// How often the channel has failed.
     pub failures: u32,
-    /// How often central did not say whose turn it is.
+    /// How often central did not answer the request for a lease.
     pub unanswered: u32,
-    /// A task is telling it now.
+    /// How often another host had the lease.
+    pub refused: u32,
+    /// It is being sent.
     pub in_flight: bool,
 }
 
@@ -59,18 +61,13 @@ impl PendingSet {
         self.0.get_mut(key)
     }
 
-    pub(super) fn unanswered(&mut self, key: &str) {
-        if let Some(pending) = self.0.get_mut(key) {
-            pending.unanswered += 1;
-        }
-    }
-
     pub(super) fn remove(&mut self, key: &str) {
         self.0.remove(key);
     }
 
+    /// Forgets what was added under other settings. What is being sent stays, so that it is not sent twice.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.0.retain(|_, pending| pending.in_flight);
     }
 
     /// Forgets what is too old.
@@ -104,12 +101,13 @@ mod tests {
         let machine = MachineName::parse("odin3").unwrap();
         Pending {
             transition: Transition::test(machine, at(0)),
-            rule: 0,
+            channel: Channel::Desktop,
             is_own: true,
             due: at(due),
             until: at(3600),
             failures: 0,
             unanswered: 0,
+            refused: 0,
             in_flight: false,
         }
     }

@@ -1,7 +1,7 @@
 //! Lets other parts of the daemon take leases in central, over sync's one connection.
 //!
-//! A request waits until the worker has nothing else to do. While central is unreachable nobody is asked: the part that
-//! wants a lease decides what to do without.
+//! A request waits until the worker has nothing else to do. While central is unreachable there is no
+//! answer, and the requester decides what to do without a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Leases {
 }
 
 impl LeaseRequests {
-    /// The next request that somebody still waits for. Never, if nobody can ask any more. Cancel safe.
+    /// The next request whose answer is still awaited. Never returns if there can be none any more. Cancel safe.
     pub(super) async fn next(&self) -> LeaseRequest {
         loop {
             match self.0.lock().await.recv().await {

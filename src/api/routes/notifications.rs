@@ -49,7 +49,7 @@ pub(crate) async fn watch(State(api): State<Arc<Api>>) -> Sse<impl Stream<Item =
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
-/// Tell each rule's channel of a test notification, and return what became of it. Allowed for root and the daemon's user.
+/// Send a test notification to each rule's channel, and return the results. Allowed for root and the daemon's user.
 #[utoipa::path(post, path = "/v1/notifications/test", responses(
     (status = 200, body = Vec<ChannelTestBody>), (status = 403, body = ErrorBody)))]
 pub(crate) async fn test(State(api): State<Arc<Api>>, peer: Peer) -> Result<Json<Vec<ChannelTestBody>>, ApiError> {

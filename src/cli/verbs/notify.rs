@@ -17,10 +17,10 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum NotifyVerb {
-    /// Tell the channel of each rule of a test
+    /// Send a test notification to the channel of each rule
     #[command(after_help = "Example: sessiond notify test --json")]
     Test {
-        /// Print what became of each as JSON
+        /// Print the results as JSON
         #[arg(long)]
         json: bool,
     },
@@ -37,7 +37,7 @@ pub(crate) fn notify(client: &Client, verb: &NotifyVerb, out: &mut Output<'_>) -
     if *json {
         out.print_json(&results)?;
     } else if results.is_empty() {
-        out.print_note("the configuration has no rule in [[notify.rules]], so nobody is notified");
+        out.print_note("the configuration has no rule in [[notify.rules]], so no notification is sent");
     }
     for result in results.iter().filter(|_| !json) {
         let outcome = result.error.as_deref().unwrap_or("ok");
@@ -46,9 +46,7 @@ pub(crate) fn notify(client: &Client, verb: &NotifyVerb, out: &mut Output<'_>) -
     let failed = results.iter().filter(|result| result.error.is_some()).count();
     if failed > 0 {
         let of = results.len();
-        out.print_note(&format!(
-            "{failed} of {of} channels did not take the test; correct [[notify.rules]] or what it names"
-        ));
+        out.print_note(&format!("{failed} of {of} channels failed; correct [[notify.rules]] or what it names"));
     }
     Ok(u8::from(failed > 0))
 }

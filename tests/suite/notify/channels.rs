@@ -1,4 +1,4 @@
-//! One daemon: what is told, over which channel, and what is not.
+//! One daemon: which notifications are sent over which channel, and which are not.
 
 use std::fs;
 use std::time::Duration;
@@ -89,7 +89,7 @@ fn quick_answer_makes_no_noise() {
 }
 
 #[test]
-fn death_of_an_agent_is_told_to_a_command() {
+fn death_of_an_agent_is_sent_to_a_command() {
     let folder = tempfile::tempdir().unwrap();
     let (file, script) = (folder.path().join("told"), folder.path().join("tell"));
     fs::write(&script, format!("#!/bin/sh\ncat >>{0}\necho \"$1\" >>{0}\n", file.display())).unwrap();
@@ -113,7 +113,7 @@ fn death_of_an_agent_is_told_to_a_command() {
 }
 
 #[test]
-fn conflict_and_limit_are_told_once() {
+fn conflict_and_limit_are_sent_once() {
     let receiver = Receiver::start(&[]);
     let host = host(&rule("\"conflict\", \"limit\"", &webhook(&receiver))).started();
     let on_epic = || host.ok(&["register", "--project", "odin", "--epic", "003", "--id-only"]).trim().to_owned();
@@ -161,7 +161,7 @@ fn channel_that_fails_is_tried_again_and_delays_no_other() {
 }
 
 #[test]
-fn test_says_what_became_of_each_rule() {
+fn test_prints_the_result_of_each_rule() {
     let receiver = Receiver::start(&[]);
     let rules = [
         rule("\"stale\"", &webhook(&receiver)),

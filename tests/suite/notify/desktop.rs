@@ -1,4 +1,4 @@
-//! A desktop: the agent of a user's session shows what the daemon tells, over a real D-Bus.
+//! A desktop: the agent of a user's session shows the notifications, over a real D-Bus.
 
 use std::fs;
 use std::path::Path;
@@ -29,8 +29,8 @@ fn shown(file: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn desktop_shows_what_is_told_as_soon_as_there_is_one() {
-    const TEST: &str = "desktop_shows_what_is_told_as_soon_as_there_is_one";
+fn desktop_shows_notifications_as_soon_as_there_is_one() {
+    const TEST: &str = "desktop_shows_notifications_as_soon_as_there_is_one";
     let client = repository_root().join("target/dbus");
     let has = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     if !client.join("node_modules/dbus-next").exists() || !has("dbus-run-session") || !has("busctl") {

@@ -1,4 +1,4 @@
-//! Several daemons and a central: one of them tells.
+//! Several daemons and a central: one of them sends.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::daemon::Host;
 use testkit::eventually;
-use testkit::postgres::Server;
+use testkit::postgres::{Server, Stop};
 
 use super::receiver::Receiver;
 
@@ -51,7 +51,7 @@ fn set(host: &Host, id: &str, activity: &str) {
     assert_eq!(status, 200, "{answer}");
 }
 
-fn told(receiver: &Receiver) -> Vec<String> {
+fn sent(receiver: &Receiver) -> Vec<String> {
     let line = |body: &serde_json::Value| {
         format!("{} {}", body["occasion"].as_str().unwrap(), body["instance_id"].as_str().unwrap())
     };
@@ -60,17 +60,17 @@ fn told(receiver: &Receiver) -> Vec<String> {
     told
 }
 
-fn await_told(receiver: &Receiver, expected: &[String]) {
+fn await_sent(receiver: &Receiver, expected: &[String]) {
     let mut expected = expected.to_vec();
     expected.sort();
-    let as_many = || (told(receiver).len() >= expected.len()).then_some(());
+    let as_many = || (sent(receiver).len() >= expected.len()).then_some(());
     eventually(&format!("{expected:?}"), Duration::from_secs(90), as_many);
-    assert_eq!(told(receiver), expected);
+    assert_eq!(sent(receiver), expected);
 }
 
 #[test]
-fn each_transition_is_told_once_though_hosts_come_and_go() {
-    let server = Server::start(&[]);
+fn each_transition_is_sent_once_though_hosts_come_and_go() {
+    let mut server = Server::start(&[]);
     server.create("central");
     let url = server.url("central");
     let receiver = Receiver::start(&[]);
@@ -84,26 +84,38 @@ fn each_transition_is_told_once_though_hosts_come_and_go() {
     let processes = [Process::start(), Process::start(), Process::start()];
     let (first, second) = (waiting_session(&odin3, &processes[0]), waiting_session(&odin4, &processes[1]));
     let mut expected = vec![format!("waiting {first}"), format!("waiting {second}")];
-    await_told(&receiver, &expected);
+    await_sent(&receiver, &expected);
 
-    // Their machine vanishes: another host tells, once.
+    // Their machine vanishes: another host sends, once.
     odin3.await_synced();
     odin3.kill();
     expected.push(format!("stale {first}"));
-    await_told(&receiver, &expected);
+    await_sent(&receiver, &expected);
+
+    // Without central each host sends what is about its own sessions, and no other host sends it again afterwards.
+    server.stop(Stop::Fast);
+    odin4.await_central("unreachable");
+    laptop.await_central("unreachable");
+    set(&odin4, &second, "failed");
+    expected.push(format!("failed {second}"));
+    await_sent(&receiver, &expected);
+    server.resume();
+    odin4.await_central("connected");
+    laptop.await_central("connected");
+    odin4.await_synced();
 
     // Whichever of the two that are left had the lease of the fleet, the other takes over.
     let third = waiting_session(&laptop, &processes[2]);
     expected.push(format!("waiting {third}"));
-    await_told(&receiver, &expected);
+    await_sent(&receiver, &expected);
     odin4.await_synced();
     odin4.kill();
     expected.push(format!("stale {second}"));
-    await_told(&receiver, &expected);
+    await_sent(&receiver, &expected);
     odin3.start();
     odin3.await_central("connected");
     set(&laptop, &third, "failed");
     expected.push(format!("failed {third}"));
-    await_told(&receiver, &expected);
-    assert_eq!(receiver.posted().len(), expected.len(), "{:?}", told(&receiver));
+    await_sent(&receiver, &expected);
+    assert_eq!(receiver.posted().len(), expected.len(), "{:?}", sent(&receiver));
 }

@@ -1,4 +1,4 @@
-//! Notifications: each transition is told once, by one host, over each channel.
+//! Notifications: each is sent once, by one host, over each channel.
 
 mod channels;
 mod desktop;
