@@ -38,7 +38,7 @@ pub struct NotifyRule {
     pub channel: Channel,
 }
 
-/// How a notification reaches somebody.
+/// Where a notification is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
     /// A desktop, by `sessiond notify-agent` in a user's session.

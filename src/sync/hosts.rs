@@ -1,6 +1,6 @@
 //! Reads when the other hosts were last in contact, and shares this host's rate limits.
 //!
-//! All hosts are read once in each heartbeat interval, whatever central notifies. A host that joins is read alone, soon
+//! All hosts are read once in each heartbeat interval, and not for a notification. A host that joins is read alone, soon
 //! after its handshake, so that a roll-out of many hosts costs each of the others one row a host.
 
 use super::central::{Central, CentralError};

@@ -25,7 +25,7 @@ pub(super) struct LeaseRequest {
 #[derive(Clone)]
 pub struct Leases(mpsc::Sender<LeaseRequest>);
 
-/// Where the worker receives what is asked; the next worker goes on with it.
+/// The worker's end; after a restart the next worker uses it.
 #[derive(Clone)]
 pub struct LeaseRequests(Arc<Mutex<mpsc::Receiver<LeaseRequest>>>);
 

@@ -2,7 +2,7 @@
 //!
 //! Threads report to one loop (`run`): the feed what the daemon says, the terminal keys and its size, signals, and a worker
 //! the answers about one session. The loop changes the state (`view`, pure) and draws it (`draw`, pure), at most ten times
-//! a second, and otherwise only when a shown age changes. The terminal is put back whatever happens (`terminal`).
+//! a second, and otherwise only when a shown age changes. The terminal is restored in every case (`terminal`).
 
 mod draw;
 mod feed;

@@ -385,13 +385,17 @@ fn frame_of_many_sessions_draws_only_what_is_visible() {
     let shown = lines(&mut view, 100, 30);
     assert!(shown[28].starts_with(">+") && shown[28].contains("odin-PS-009999"), "{shown:#?}");
     let drawn_again = |view: &mut View| {
-        let started = Instant::now();
-        (0..20).for_each(|_| _ = buffer(view, 100, 30));
-        started.elapsed()
+        // The fastest of many: a busy machine interrupts some.
+        let draw = || {
+            let started = Instant::now();
+            buffer(view, 100, 30);
+            started.elapsed()
+        };
+        std::iter::repeat_with(draw).take(50).min().unwrap()
     };
     let few = drawn_again(&mut view_of((0..100).map(|n| row(&format!("odin-PS-{n:06}"), json!({}))).collect()));
     let many = drawn_again(&mut view);
-    assert!(many < few * 5 + Duration::from_millis(20), "{many:?} for 10,000 sessions, {few:?} for 100");
+    assert!(many < few * 5 + Duration::from_millis(2), "{many:?} for 10,000 sessions, {few:?} for 100");
 }
 
 proptest! {

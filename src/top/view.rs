@@ -70,7 +70,7 @@ pub(super) struct View {
     pub message: Option<Message>,
     /// The lines of the table, after [`View::update_lines`].
     pub lines: Vec<Line>,
-    /// The counts of all shown sessions, whatever the filter.
+    /// The counts of all shown sessions, without the filter.
     pub counts: NeedCounts,
     /// The index of the first drawn line.
     pub offset: usize,

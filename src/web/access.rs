@@ -1,7 +1,7 @@
 //! Who may ask for anything: pure rules on `Host`, `Origin`, token and cookie.
 //!
 //! 1. A request whose `Host` or `Origin` is not one of this server's own is refused (403) before anything else is looked
-//!    at: a name of somebody else's that resolves to this machine (DNS rebinding) gets nothing.
+//!    at: a foreign name that resolves to this machine (DNS rebinding) is refused.
 //! 2. Without a valid cookie every path is refused (401), except that a valid token on `/` gives one.
 //! 3. The token of the printed URL is accepted once. The token of a file is accepted again, as a phone needs it.
 //! 4. A change needs an `Origin` of this server and a header that no form can send.

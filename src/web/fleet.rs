@@ -1,4 +1,4 @@
-//! The sessions of all machines as the daemon last told them, in the order of attention.
+//! The sessions of all machines as the daemon last reported them, in the order of attention.
 //!
 //! One row of a few hundred bytes for each open session, at most [`MAX_ROWS`]; a browser is given a window of them. Closed
 //! sessions have no row: their page is asked of the daemon.

@@ -1,4 +1,4 @@
-//! Keeps the fleet current: one watch of the daemon for all browsers, and a look at its status every few seconds.
+//! Keeps the fleet current: one watch of the daemon for all browsers, and its status every few seconds.
 //!
 //! The watch is opened before the sessions are listed, so that no change is missed. When the connection breaks, what is
 //! known stays, with its age, and the daemon is tried again.

@@ -78,7 +78,7 @@ fn token_of(path: &Path) -> Result<String, String> {
 pub(super) fn warning(address: SocketAddr) -> Option<String> {
     (!address.ip().is_loopback()).then(|| {
         format!(
-            "{address} is HTTP in clear text: each machine that reaches this address can ask for the token, and whoever \
+            "{address} is HTTP in clear text: each machine that reaches this address can ask for the token, and anyone who \
              sees the traffic can read the token and the sessions; the token in the file stays valid until you change it. \
              `ssh -L` to a loopback address is safer"
         )

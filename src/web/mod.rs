@@ -3,7 +3,7 @@
 //! A process of the user's own, which talks to the daemon's socket like any verb; the daemon itself never listens on TCP.
 //!
 //! - `access` decides who may ask for anything: pure rules on tokens, cookies, `Host` and `Origin`.
-//! - `follower` keeps a `fleet::Fleet` current from one list and one watch of the daemon, whatever the number of browsers.
+//! - `follower` keeps a `fleet::Fleet` current from one list and one watch of the daemon, for any number of browsers.
 //! - `server` accepts connections within limits; `routes` answers; the page is embedded in the program.
 //!
 //! A browser gets an event for each change and then asks for the part that it shows, so that neither it nor this

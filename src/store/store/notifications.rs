@@ -1,4 +1,4 @@
-//! What somebody was notified of.
+//! The notifications that were sent.
 
 use crate::domain::Timestamp;
 use crate::store::error::StoreError;
@@ -6,12 +6,12 @@ use crate::store::store::Store;
 use crate::store::tables::notified;
 
 impl Store {
-    /// Whether somebody was notified of this.
+    /// Whether this notification was sent.
     pub async fn is_notified(&self, key: String) -> Result<bool, StoreError> {
         self.read(move |db| notified::contains(db, &key)).await
     }
 
-    /// Records that somebody was notified of this at `at`.
+    /// Records that this notification was sent at `at`.
     pub async fn record_notified(&self, key: String, at: Timestamp) -> Result<(), StoreError> {
         self.write(move |db| notified::insert(db, &key, at)).await
     }

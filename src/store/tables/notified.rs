@@ -1,4 +1,4 @@
-//! The table `notified`: what somebody was notified of.
+//! The table `notified`: the notifications that were sent.
 
 use rusqlite::{Connection, params};
 
@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 /// How many rows one job of the writer deletes at most.
 const TURN: i64 = 200;
 
-/// Whether somebody was notified of this.
+/// Whether this notification was sent.
 pub(in crate::store) fn contains(db: &Connection, key: &str) -> Result<bool, StoreError> {
     Ok(db
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM notified WHERE key = ?1)")?
