@@ -12,6 +12,7 @@ pub mod network;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
+pub mod python;
 pub mod random;
 pub mod skip;
 pub mod tmux;
