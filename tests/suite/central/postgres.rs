@@ -159,19 +159,32 @@ fn parse(line: &str) -> Session {
     }
 }
 
+/// A new database for each case, as a copy of the database `template`. That of the case before is dropped.
+pub fn copies(server: &Server) -> impl Fn() -> Database<'_> {
+    let count = AtomicUsize::new(0);
+    move || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("case_{number}");
+        if number > 0 {
+            server.psql("postgres", &format!("DROP DATABASE case_{} WITH (FORCE)", number - 1));
+        }
+        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
+        Database { server, name }
+    }
+}
+
+/// Runs every case that needs no tables of the earlier services.
+pub async fn conforms<'a>(fresh: impl Fn() -> Database<'a>) {
+    conformance::all(&fresh).await;
+    conformance_work::all(&fresh).await;
+    conformance_limits::all(&fresh).await;
+    conformance_leases::all(&fresh).await;
+}
+
 async fn conforms_under(zone: &str) {
     let server = Server::start(&[&format!("timezone={zone}")]);
     Database::migrated(&server, "template").await;
-    let count = AtomicUsize::new(0);
-    let fresh = || {
-        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
-        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
-        Database { server: &server, name }
-    };
-    conformance::all(fresh).await;
-    conformance_work::all(fresh).await;
-    conformance_limits::all(fresh).await;
-    conformance_leases::all(fresh).await;
+    conforms(copies(&server)).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod limits;
 mod merging;
 mod mirror;
 mod outage;
+mod partitions;
 mod processes;
 mod readme;
 mod records;
