@@ -159,15 +159,11 @@ fn parse(line: &str) -> Session {
     }
 }
 
-/// A new database for each case, as a copy of the database `template`. That of the case before is dropped.
-pub fn copies(server: &Server) -> impl Fn() -> Database<'_> {
+/// A new database for each case, as a copy of the database `template`.
+pub fn copies<'a>(server: &'a Server) -> impl Fn() -> Database<'a> {
     let count = AtomicUsize::new(0);
     move || {
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("case_{number}");
-        if number > 0 {
-            server.psql("postgres", &format!("DROP DATABASE case_{} WITH (FORCE)", number - 1));
-        }
+        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
         server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
         Database { server, name }
     }

@@ -77,7 +77,7 @@ const FILES: [(i64, &str, &str); 14] = [
     ),
     (1_798_000_000_000, "leases", include_str!("../../../../migrations/central/1798000000000_leases.sql")),
     (
-        1_799_000_000_000,
+        REPAIRS,
         "partitions_and_postgres_13",
         include_str!("../../../../migrations/central/1799000000000_partitions_and_postgres_13.sql"),
     ),
@@ -85,6 +85,9 @@ const FILES: [(i64, &str, &str); 14] = [
 
 /// The file that is applied again when views were put back after it.
 const VIEWS: i64 = 1_790_000_000_000;
+
+/// The file that creates each trigger that is gone.
+const REPAIRS: i64 = 1_799_000_000_000;
 
 /// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
@@ -343,7 +346,10 @@ async fn apply(
     // A restored view with the columns of the second file gets those of the earlier services. A later file may replace
     // what an earlier one defines, so all files from the first one that is needed on are applied.
     let again = if is_left_behind(connection).await? { HISTORY } else { VIEWS };
-    for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= again) {
+    let files = FILES.into_iter().filter(|(version, ..)| *version >= again);
+    // A file that creates several triggers together fails if only some of them are there.
+    let repairs = FILES.into_iter().filter(|(version, ..)| *version == REPAIRS);
+    for (.., sql) in repairs.chain(files) {
         connection.execute(sqlx::raw_sql(sql)).await?;
     }
     // sqlx names its statements here; a pooler would pass them to other clients.
