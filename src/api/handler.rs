@@ -1,7 +1,7 @@
 //! Handles a request of any route: time limit, response budget and metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -61,7 +61,7 @@ impl RequestHandler {
 
     /// The response to a request, which must have a [`super::Peer`] in its extensions.
     pub async fn handle(self, request: Request) -> Response {
-        let method = known_method(request.method());
+        let (method, began) = (known_method(request.method()), Instant::now());
         let may_be_spooled = !*self.api.imported.borrow() && names_session(request.uri().path());
         let handling = async {
             if may_be_spooled { self.handle_during_import(request).await } else { route(&self.routes, request).await }
@@ -76,7 +76,7 @@ impl RequestHandler {
             .into_response(),
         };
         let response = self.api.response_budget.count(response).await;
-        self.api.metrics.count_response(method, response.status().as_u16());
+        self.api.metrics.count_response(method, response.status().as_u16(), began.elapsed());
         response
     }
 }

@@ -2,10 +2,11 @@
 //! `verbs`.
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use clap::builder::StyledStr;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use super::error::CliError;
 use super::verbs::conflicts::ConflictsArgs;
@@ -157,7 +158,7 @@ pub struct DaemonOptions {
 
 /// The clap definition of the command line, from which man pages and completions are generated.
 pub fn command() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
+    Cli::command()
 }
 
 /// A parser of percentages.
@@ -175,11 +176,18 @@ pub(super) enum ParsedLine {
 
 impl Cli {
     pub(super) fn parse_args(args: &[OsString]) -> Result<ParsedLine, CliError> {
-        match Self::try_parse_from(args) {
+        match Self::try_parse(args) {
             Ok(cli) => Ok(ParsedLine::Verb(Box::new(cli.with_socket_in_settings()))),
             Err(error) if !error.use_stderr() => Ok(ParsedLine::Text(error.render())),
             Err(error) => Err(CliError::from_clap(&error, first_word(args))),
         }
+    }
+
+    fn try_parse(args: &[OsString]) -> Result<Self, clap::Error> {
+        // Never dropped: a verb's process ends soon, and dropping the definitions of all verbs is a seventh of its work.
+        let mut command = ManuallyDrop::new(Self::command());
+        let matches = command.try_get_matches_from_mut(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     fn with_socket_in_settings(mut self) -> Self {
@@ -210,7 +218,6 @@ pub(super) fn wants_json(args: &[OsString]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use std::os::unix::ffi::OsStringExt;
 
     fn parse_line(line: &str) -> Result<ParsedLine, CliError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::durations::DurationHistogram;
 use super::{RecordKind, Timestamp};
 
 /// The states of the link to central.
@@ -71,6 +72,8 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     pub(crate) last_sync_at: Option<Timestamp>,
     pub(crate) round_trip: Option<Duration>,
+    /// How long the pushes of this daemon took.
+    pub push_durations: DurationHistogram,
     /// Whether central notifies this host of changes at once.
     pub listening: bool,
     pub(crate) conflict: Option<Conflict>,
@@ -105,6 +108,7 @@ impl LinkStatus {
             last_error: None,
             last_sync_at: None,
             round_trip: None,
+            push_durations: DurationHistogram::default(),
             listening: false,
             conflict: None,
             blocked: Vec::new(),

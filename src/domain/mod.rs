@@ -10,6 +10,7 @@ pub mod attention;
 pub mod backoff;
 pub mod columns;
 pub mod context;
+pub mod durations;
 pub mod finding;
 pub mod footer;
 pub mod handoff;

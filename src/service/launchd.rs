@@ -30,6 +30,13 @@ fn plist(target: &InstallTarget) -> Result<(PathBuf, String), ErrorDetail> {
     Ok((path, text.replace(PROGRAM, &program)))
 }
 
+/// What users of a daemon for all users may enable; a user's own daemon reaches the desktop itself.
+fn notify_agent(target: &InstallTarget) -> Option<(PathBuf, String)> {
+    let program = escape(&target.program.display().to_string());
+    let text = include_str!("../../launchd/notify-agent.plist").replace(PROGRAM, &program);
+    (target.scope == Scope::System).then(|| (format!("/Library/LaunchAgents/{LABEL}.notify-agent.plist").into(), text))
+}
+
 fn domain(target: &InstallTarget) -> String {
     if target.scope == Scope::System { "system".into() } else { format!("gui/{}", target.uid) }
 }
@@ -45,6 +52,7 @@ pub(super) fn install(
     let group: &[_] = if target.scope == Scope::System { &[GROUP] } else { &[] };
     let mut steps = setup.steps(config, &config.with_file_name("password"), true, group)?;
     steps.push(InstallStep::write(&path, 0o644, text));
+    steps.extend(notify_agent(target).map(|(path, text)| InstallStep::write(path, 0o644, text)));
     let loaded = words(&format!("launchctl print {domain}/{LABEL}"));
     // A loaded service has the previous text. Unloading fails if it is not loaded.
     let unload = ["sh", "-c", &format!("launchctl bootout {domain}/{LABEL} || true")].map(str::to_owned).to_vec();
@@ -62,10 +70,12 @@ pub(super) fn uninstall(target: &InstallTarget) -> Result<Vec<InstallStep>, Erro
     let (path, _) = plist(target)?;
     let service = format!("{}/{LABEL}", domain(target));
     let unloaded = ["sh", "-c", &format!("! launchctl print {service}")].map(str::to_owned).to_vec();
-    Ok(vec![
+    let mut steps = vec![
         InstallStep::run(&format!("launchctl bootout {service}"), RunCondition::Unless(unloaded)),
         InstallStep::Remove(path),
-    ])
+    ];
+    steps.extend(notify_agent(target).map(|(path, _)| InstallStep::Remove(path)));
+    Ok(steps)
 }
 
 /// Escapes text for XML.

@@ -42,6 +42,7 @@ pub use folder_lock::FolderLock;
 pub use identity::{Identity, IdentityFile, PinnedIdentity};
 pub use new_processes::{NewProcesses, ProcessChanges};
 pub use op::{Caller, IdSource, OpContext};
+pub use ops::activity_figures::ActivityFigures;
 pub use ops::agent_candidates::ReceivedReport;
 pub use ops::agent_reports::ReportResult;
 pub use ops::conflicts::MAX_CONFLICTS;

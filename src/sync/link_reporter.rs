@@ -39,6 +39,7 @@ impl LinkReporter {
         self.link.send_modify(|link| {
             link.last_sync_at = Some(now);
             link.round_trip = Some(took);
+            link.push_durations.observe(took);
             if let Some(ahead) = ahead {
                 log_clock(link.clock_ahead, ahead);
                 link.clock_ahead = ahead;

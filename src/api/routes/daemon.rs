@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::identity;
 use crate::api::extract::JsonBody;
 use crate::api::json::Json;
+use crate::api::metrics::Figures;
 use crate::api::{Api, ApiError, SocketState};
 use crate::domain::refresh::RefreshRule;
 use crate::domain::text::one_line;
@@ -100,7 +101,14 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResp
     let counts = api.store.counts(context).await?;
     let backlog = api.store.backlog().await?;
     let link = api.link.borrow().clone();
-    let text = api.metrics.export(counts, &backlog, &link, api.store.bytes(), now);
+    let activity = {
+        let mut read_to = api.metrics.waits_read_to().await;
+        let activity = api.store.activity_figures(*read_to, api.daemon.started_at, context).await?;
+        *read_to = Some(activity.read_to);
+        activity
+    };
+    let figures = Figures { counts, activity, backlog: &backlog, link: &link, store_bytes: api.store.bytes() };
+    let text = api.metrics.export(&figures, now);
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 

@@ -1,5 +1,6 @@
 //! Operations: each is one use case in one transaction, which the writer commits.
 
+pub(in crate::store) mod activity_figures;
 pub(in crate::store) mod agent_candidates;
 pub(in crate::store) mod agent_reports;
 pub(in crate::store) mod conflicts;

@@ -7,9 +7,10 @@ use crate::domain::activity_history::HourOfActivity;
 use crate::domain::{HistoryTables, InstanceId, SessionHistory, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::OpContext;
+use crate::store::ops::activity_figures::ActivityFigures;
 use crate::store::ops::history::{Append, History, HistoryQuery};
 use crate::store::ops::idempotency::RequestKey;
-use crate::store::ops::{context_query, history, idempotency};
+use crate::store::ops::{activity_figures, context_query, history, idempotency};
 use crate::store::store::Store;
 use crate::store::sync_state::activity_history::ActivityHistory;
 use crate::store::sync_state::event_types::LearnPlace;
@@ -68,6 +69,16 @@ impl Store {
         now: Timestamp,
     ) -> Result<BTreeMap<String, Vec<HourOfActivity>>, StoreError> {
         self.read(move |db| activity_history::hours(db, from, count, now)).await
+    }
+
+    /// What this host's sessions do now, and which waits ended after `after`; with `None`, since `since`.
+    pub async fn activity_figures(
+        &self,
+        after: Option<i64>,
+        since: Timestamp,
+        context: OpContext,
+    ) -> Result<ActivityFigures, StoreError> {
+        self.read_op(context, move |op| activity_figures::read(op, after, since)).await
     }
 
     /// Deletes the changes of activities that are too old to be kept, in turns.

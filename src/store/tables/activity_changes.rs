@@ -1,11 +1,14 @@
 //! The table `activity_changes`: the activity history of sessions.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::activity::{ActivityState, WaitingFor};
 use crate::domain::activity_history::ActivityChange;
 use crate::domain::{InstanceId, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::tables::columns::ours;
 
 const COLUMNS: &str = "at, activity, waiting_for, detail, context_percent";
 
@@ -99,6 +102,40 @@ pub(in crate::store) fn list(
         .query_map(params![id.as_str(), since.micros(), limit as i64], read)?
         .collect::<Result<Vec<_>, _>>()?;
     Ok(rows)
+}
+
+/// The number of the change that was recorded last; 0 if there is none.
+pub(in crate::store) fn last_number(db: &Connection) -> Result<i64, StoreError> {
+    Ok(db.prepare_cached("SELECT ifnull(max(seq), 0) FROM activity_changes")?.query_row([], |row| row.get(0))?)
+}
+
+/// The number before that of the first change that happened at `since` or later.
+pub(in crate::store) fn last_number_before(db: &Connection, since: Timestamp) -> Result<i64, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "SELECT ifnull((SELECT min(seq) - 1 FROM activity_changes WHERE at >= ?1), \
+                 (SELECT ifnull(max(seq), 0) FROM activity_changes))",
+        )?
+        .query_row([since.micros()], |row| row.get(0))?)
+}
+
+/// How long the waits of this host's sessions lasted that a change after `after`, up to `last`, ended. A wait that
+/// another kind of wait follows goes on; one whose session ended was not answered, and is left out.
+pub(in crate::store) fn ended_waits(db: &Connection, after: i64, last: i64) -> Result<Vec<Duration>, StoreError> {
+    let waits = db
+        .prepare_cached(concat!(
+            "SELECT c.at - (SELECT min(w.at) FROM activity_changes w WHERE w.instance_id = c.instance_id AND w.seq < c.seq \
+                 AND w.seq > ifnull((SELECT b.seq FROM activity_changes b WHERE b.instance_id = c.instance_id \
+                     AND b.seq < c.seq AND b.activity IS NOT 'waiting' ORDER BY b.seq DESC LIMIT 1), 0)) \
+             FROM activity_changes c JOIN sessions s USING (instance_id) \
+             WHERE c.seq > ?1 AND c.seq <= ?2 AND c.activity <> 'waiting' AND ",
+            ours!(),
+            " AND 'waiting' = (SELECT p.activity FROM activity_changes p WHERE p.instance_id = c.instance_id \
+                 AND p.seq < c.seq ORDER BY p.seq DESC LIMIT 1)"
+        ))?
+        .query_map([after, last], |row| row.get::<_, i64>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(waits.into_iter().map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or(0))).collect())
 }
 
 /// The changes of all sessions with their machines, each session's together and in order of time.

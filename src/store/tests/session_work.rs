@@ -123,3 +123,38 @@ async fn agents_are_pushed_again_once_central_has_a_column_for_them() {
     let again: Vec<_> = again.work.iter().map(|work| (&work.work.instance_id, work.work.agent)).collect();
     assert_eq!(again, [(&codex, Some(AgentName::Codex))]);
 }
+
+#[tokio::test]
+async fn a_wait_is_counted_once_and_from_its_first_question_to_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _writer) = open(dir.path());
+    let answered = register(&store, 1, 0).await.session.instance_id;
+    let closed = register(&store, 40, 0).await.session.instance_id;
+    let working = |second| {
+        let mut beat = waiting(second);
+        let event = beat.activity.as_mut().unwrap();
+        (event.state, event.waiting_for) = (ActivityState::Working, None);
+        beat
+    };
+    let question = |second| {
+        let mut beat = waiting(second);
+        beat.activity.as_mut().unwrap().waiting_for = Some(WaitingFor::Question);
+        beat
+    };
+    beat(&store, &answered, waiting(10), 10).await;
+    beat(&store, &closed, waiting(10), 10).await;
+    let figures = |after, second| store.activity_figures(after, at(0), by(OWNER, at(second)));
+    let first = figures(None, 20).await.unwrap();
+    assert!(first.waits.is_empty());
+    assert!(first.active.contains(&(Some(ActivityState::Waiting), 2)), "{first:?}");
+    beat(&store, &answered, question(20), 20).await;
+    beat(&store, &answered, working(40), 40).await;
+    store.close(closed.to_string(), by(OWNER, at(41))).await.unwrap();
+    let second = figures(Some(first.read_to), 50).await.unwrap();
+    assert_eq!(second.waits, [Duration::from_secs(30)]);
+    assert!(second.active.contains(&(Some(ActivityState::Working), 1)), "{second:?}");
+    assert!(figures(Some(second.read_to), 50).await.unwrap().waits.is_empty());
+    // A first reading counts what was answered since the time that is given, and not what was before.
+    assert_eq!(figures(None, 50).await.unwrap().waits, [Duration::from_secs(30)]);
+    assert!(store.activity_figures(None, at(41), by(OWNER, at(50))).await.unwrap().waits.is_empty());
+}

@@ -4,6 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use sessiond::sync::central::{Central, CentralError};
+use sessiond::sync::postgres::{Postgres, migrate};
+
+use super::conformance::host;
 use super::postgres::copies;
 use super::{conformance_records, history, postgres};
 use testkit::postgres::Server;
@@ -55,4 +59,19 @@ async fn every_postgres_between_conforms() {
     for major in 14..14 + campaign(0, 4) {
         version_conforms("central::versions::every_postgres_between_conforms", u32::try_from(major).unwrap()).await;
     }
+}
+
+#[tokio::test]
+async fn older_postgres_is_refused_by_name() {
+    if campaign(0, 1) == 0 {
+        return;
+    }
+    let Some(programs) = programs("central::versions::older_postgres_is_refused_by_name", 12) else { return };
+    let server = Server::start_version(&programs, &[]);
+    server.create("x");
+    let options = postgres::options(&server.url("x"));
+    let refused = migrate(&options, None).await.unwrap_err().to_string();
+    assert!(refused.contains("PostgreSQL 12") && refused.contains("13 or later"), "{refused}");
+    let refused = Postgres::new(options).handshake(&host("odin3", 1)).await.unwrap_err();
+    assert!(matches!(&refused, CentralError::Refused(why) if why.contains("PostgreSQL 12")), "{refused:?}");
 }

@@ -9,6 +9,7 @@ mod identity;
 mod life;
 mod limits;
 mod merging;
+mod metrics;
 mod mirror;
 mod outage;
 mod partitions;

@@ -10,6 +10,7 @@ use std::thread;
 
 use testkit::campaign;
 use testkit::daemon::Host;
+use testkit::python;
 use testkit::random::Random;
 use testkit::skip::skip;
 
@@ -22,14 +23,7 @@ const VERSION: &str = "schemathesis==4.32.5";
 /// The program, installed below target/ if it is not there yet; none where it cannot be had.
 fn schemathesis() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("schemathesis");
-    let program = folder.join("bin/st");
-    let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let works = || succeeds(Command::new(&program).arg("--version"));
-    let install = || {
-        succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-            && succeeds(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "--retries", "1", VERSION]))
-    };
-    (works() || (install() && works())).then_some(program)
+    Some(python::with_package(&folder, VERSION, "schemathesis")?.with_file_name("st"))
 }
 
 /// Carries TCP connections to the daemon's socket; answers the port.

@@ -83,7 +83,7 @@ enum Type {
 }
 
 /// launchd.plist(5), as far as it concerns a job of this kind.
-const KEYS: [(&str, Type); 29] = [
+const KEYS: [(&str, Type); 30] = [
     ("Label", Type::Text),
     ("Disabled", Type::Flag),
     ("UserName", Type::Text),
@@ -113,6 +113,7 @@ const KEYS: [(&str, Type); 29] = [
     ("LowPriorityIO", Type::Flag),
     ("LowPriorityBackgroundIO", Type::Flag),
     ("LaunchOnlyOnce", Type::Flag),
+    ("LimitLoadToSessionType", Type::Choice(&["Aqua", "Background", "LoginWindow", "StandardIO", "System"])),
 ];
 
 /// What KeepAlive may depend on, of the conditions that are true or false.
@@ -163,8 +164,13 @@ fn faults(text: &str) -> Vec<String> {
 /// A program whose path has what XML, shells and systemd give a meaning.
 const PROGRAM: &str = "/opt/a & <b> --c's/bin/sessiond";
 
-/// The property list as `sessiond install` writes it on a Mac.
+/// The daemon's property list as `sessiond install` writes it on a Mac.
 fn installed(scope: Scope) -> String {
+    installed_file(scope, "local.sessiond.plist").expect("a property list")
+}
+
+/// A property list as `sessiond install` writes it on a Mac; none if it does not write it.
+fn installed_file(scope: Scope, name: &str) -> Option<String> {
     let home = |name: &str| (name == "HOME").then(|| "/Users/m & m".into());
     let paths =
         if scope == Scope::System { DefaultPaths::system(Os::MacOs) } else { DefaultPaths::user(Os::MacOs, &home) };
@@ -179,8 +185,8 @@ fn installed(scope: Scope) -> String {
         packaged: false,
     };
     let steps = service::install(&site, &Setup::default(), true).unwrap();
-    let step = steps.iter().find(|step| step.contains("local.sessiond.plist (0644):")).expect("a property list");
-    step.lines().skip(1).map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    let step = steps.iter().find(|step| step.contains(&format!("/{name} (0644):")))?;
+    Some(step.lines().skip(1).map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// The list as Python's plistlib reads it, whose XML parser is as strict as launchd's.
@@ -218,6 +224,18 @@ fn installed_property_lists_are_what_launchd_accepts() {
             assert!(broken.iter().any(|found| found.starts_with(fault)), "{to}: {broken:?}");
         }
     }
+}
+
+#[test]
+fn users_of_a_macs_system_service_may_enable_notifications() {
+    let name = "local.sessiond.notify-agent.plist";
+    let text = installed_file(Scope::System, name).expect("it is installed");
+    assert_eq!(faults(&text), Vec::<String>::new());
+    let list: serde_json::Value = plist::from_reader_xml(text.as_bytes()).unwrap();
+    assert_eq!(list["ProgramArguments"], serde_json::json!([PROGRAM, "notify-agent"]));
+    assert_eq!((&list["Disabled"], &list["KeepAlive"]), (&true.into(), &true.into()));
+    assert_eq!(installed_file(Scope::User, name), None, "a user's own daemon shows them itself");
+    assert!(sessiond::cli::command().find_subcommand("notify-agent").is_some());
 }
 
 #[test]

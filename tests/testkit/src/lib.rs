@@ -13,6 +13,7 @@ pub mod patroni;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
+pub mod python;
 pub mod random;
 pub mod skip;
 pub mod tmux;
