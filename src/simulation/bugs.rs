@@ -77,9 +77,14 @@ pub(super) enum Bug {
     VouchesByName,
     /// Heartbeats alone never make a session pending.
     NeverRefreshed,
+    /// Heartbeats in central become older than `stale_after` before they are pushed again.
+    RefreshedTooLate,
+    /// Central takes a daemon that judges sessions by their heartbeats for one that judges them by their hosts.
+    EarlierDaemonOverlooked,
 }
 
 impl Bug {
+    /// Those that the world of two hosts detects.
     pub(super) const ALL: [Self; 37] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
@@ -119,4 +124,8 @@ impl Bug {
         Self::VouchesByName,
         Self::NeverRefreshed,
     ];
+
+    /// Those that a fleet of several versions detects.
+    pub(super) const OF_MIXED_FLEET: [Self; 3] =
+        [Self::NeverRefreshed, Self::RefreshedTooLate, Self::EarlierDaemonOverlooked];
 }

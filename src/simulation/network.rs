@@ -346,6 +346,10 @@ impl Central for SimLink {
         self.link.last_clock()
     }
 
+    fn marks_heartbeats(&self) -> bool {
+        self.link.marks_heartbeats()
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         pause().await;
         if self.outcome() != CallOutcome::Arrives {

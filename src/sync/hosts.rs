@@ -2,12 +2,17 @@
 //!
 //! All hosts are read once in each heartbeat interval, and not for a notification. A host that joins is read alone, soon
 //! after its handshake, so that a roll-out of many hosts costs each of the others one row a host.
+//!
+//! Heartbeats are marked as changes from the reading that finds a daemon of an earlier version. What was pushed between its
+//! first reading and this one was not marked, so all live sessions are pushed again then: otherwise it would judge them by
+//! heartbeats that are older than `refresh_after` by as much again.
 
 use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
 use super::replica::Replica;
 use super::scheduler::{Scheduler, SyncIntervals};
 use crate::domain::TableState;
+use crate::domain::refresh::RefreshRule;
 
 impl<R: Replica, C: Central> Driver<R, C> {
     /// Reads all hosts if they are due, and else those that joined.
@@ -29,6 +34,12 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
         self.pulling.hosts_read = now;
         scheduler.hosts_read(self.pulling.host_list_due);
+        let marks_heartbeats = self.central.marks_heartbeats();
+        if marks_heartbeats && !self.pulling.heartbeats_marked {
+            let pushed_again = self.replica.refresh(RefreshRule::ALL_AGAIN, self.now()).await?;
+            scheduler.refreshed(pushed_again > 0, now);
+        }
+        self.pulling.heartbeats_marked = marks_heartbeats;
         Ok(())
     }
 

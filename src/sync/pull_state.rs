@@ -39,6 +39,8 @@ pub(super) struct PullState {
     pub host_list_due: Tick,
     /// When hosts were read last, all or some.
     pub hosts_read: Tick,
+    /// Heartbeats alone are marked as changes, as of that reading.
+    pub heartbeats_marked: bool,
     /// The hosts that joined since.
     pub joined: Vec<Uuid>,
     /// The rate limits of this host that central has; none before they were shared over this link.
@@ -58,6 +60,7 @@ impl Default for PullState {
             whole_due: None,
             host_list_due: Tick::ZERO,
             hosts_read: Tick::ZERO,
+            heartbeats_marked: true,
             joined: Vec::new(),
             shared_limits: None,
         }

@@ -202,6 +202,10 @@ impl Central for CountingCentral {
         self.central.last_clock()
     }
 
+    fn marks_heartbeats(&self) -> bool {
+        self.central.marks_heartbeats()
+    }
+
     async fn listen(&mut self) -> bool {
         self.central.listen().await
     }

@@ -45,7 +45,7 @@ impl World {
         for viewer in self.hosts.iter().filter(|host| host.offset.load(Ordering::Relaxed) == 0) {
             let now = viewer.now();
             let is_recent = |at: Timestamp| now.since(at).max(at.since(now)) < STALE_AFTER;
-            for record in viewer.shown_active() {
+            for record in viewer.shown_active().into_iter().filter(|record| record.mirrored) {
                 let session = &record.session;
                 let Some(expected) = self.model.sessions.get(&session.created_at) else { continue };
                 if !is_recent(session.last_heartbeat) && !is_recent(contacts[expected.host]) {

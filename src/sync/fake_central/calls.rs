@@ -2,7 +2,11 @@
 
 use super::*;
 
-pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Result<Accepted, CentralError> {
+pub(super) fn handshake(
+    state: &mut CentralState,
+    host: &HostRegistration,
+    judges_by_hosts: bool,
+) -> Result<Accepted, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
@@ -26,6 +30,8 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
         }
     }
     let batch = hosts.get(&host.host_id).map_or(0, |own| own.batch);
+    // A daemon of an earlier version leaves the claim of a later one as it is.
+    let stated = hosts.get(&host.host_id).and_then(|own| own.vouching_claim);
     let own = Entry {
         name: host.machine.clone(),
         claim: host.claim,
@@ -34,6 +40,7 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
         retired: false,
         replaced_by: None,
         stale_after: Some(host.stale_after),
+        vouching_claim: if judges_by_hosts { Some(host.claim) } else { stated },
     };
     hosts.insert(host.host_id, own);
     let mine = |(id, entry): (&Uuid, &Entry)| {
@@ -91,8 +98,13 @@ pub(super) fn push(
         return Err(CentralError::locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
-    let Tables { sessions, times, history, work, activity, transaction, .. } = &mut state.tables;
+    let Tables { sessions, times, history, work, activity, transaction, written, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
+    let is_written = |(_, outcome): &(&TimedSession, &RowOutcome)| {
+        matches!(outcome, RowOutcome::Stored | RowOutcome::ClosedElsewhere { .. })
+    };
+    let updated = batch.sessions.iter().zip(&applied).filter(is_written);
+    written.extend(updated.map(|(session, _)| session.instance_id.to_string()));
     for (session, outcome) in batch.sessions.iter().zip(&mut applied) {
         apply_work(work, session, outcome, &history.tables, now);
         if let Some(pushed) = session.work.as_deref().filter(|_| outcome.has_work()) {
@@ -213,10 +225,10 @@ pub(super) fn sweep(state: &mut CentralState, stale_after: Duration, interval: D
     SweepResult { sessions: turned, more: false }
 }
 
-/// The rows of one page.
-const PAGE: usize = 2;
+/// The rows of one page: so few that a pull takes several.
+pub(super) const PAGE: usize = 2;
 
-pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
+pub(super) fn pull(tables: &Tables, page: usize, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
         return ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
@@ -232,9 +244,9 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     if part == PullPart::Deletions {
         let mut gone = deletions(tables, (transaction, after));
         gone.retain(|(at, _)| !is_read(*at));
-        gone.truncate(PAGE);
+        gone.truncate(page);
         changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
-        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
+        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == page) {
             return next_page(changes, (part, *transaction, &gone.instance_id), next_since);
         }
         (part, transaction, after) = (PullPart::Sessions, reading.since, "");
@@ -242,9 +254,9 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     if part == PullPart::Sessions {
         let mut found = sessions(tables, me, reading, (transaction, after));
         found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
-        found.truncate(PAGE);
+        found.truncate(page);
         changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
-        if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
+        if let Some((transaction, id)) = found.last().filter(|_| found.len() == page) {
             return next_page(changes, (part, *transaction, id), next_since);
         }
         (part, transaction, after) = (PullPart::Work, reading.since, "");
@@ -252,13 +264,13 @@ pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) ->
     if part == PullPart::Work && tables.history.tables.work == TableState::Usable {
         let mut found = changed_work(tables, me, reading, (transaction, after));
         found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
-        found.truncate(PAGE);
+        found.truncate(page);
         let with_changes = |work: &SessionWork| SessionWork {
             changes: tables.activity.since(&work.instance_id, reading.since),
             ..work.clone()
         };
         changes.work = found.iter().map(|(_, work)| with_changes(work)).collect();
-        if let Some((transaction, work)) = found.last().filter(|_| found.len() == PAGE) {
+        if let Some((transaction, work)) = found.last().filter(|_| found.len() == page) {
             return next_page(changes, (part, *transaction, work.instance_id.as_str()), next_since);
         }
     }
@@ -398,4 +410,13 @@ pub(super) fn hosts(tables: &Tables, only: Option<&[Uuid]>) -> Vec<HostSeen> {
         limits: limits(id),
     })
     .collect()
+}
+
+/// Whether every host of these judges sessions by the last contact of their hosts, apart from those that were not seen for a
+/// day.
+pub(super) fn all_judge_by_hosts(state: &CentralState, only: Option<&[Uuid]>) -> bool {
+    let gone = (state.clock)().minus(Duration::from_secs(86_400));
+    let is_asked = |id: &Uuid| only.is_none_or(|only| only.contains(id));
+    let mut live = state.tables.hosts.iter().filter(|(id, host)| !host.retired && is_asked(id));
+    live.all(|(_, host)| host.last_seen < gone || host.vouching_claim == Some(host.claim))
 }

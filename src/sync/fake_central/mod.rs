@@ -5,6 +5,7 @@
 mod activity;
 mod calls;
 mod history;
+mod link;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,13 +21,13 @@ use crate::domain::{
     ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SessionWork, SharedColumn, Status, TableState,
     TimedSession, Timestamp,
 };
-use crate::sync::central::{
-    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
-};
+use crate::sync::central::{Accepted, Batch, CentralError, HostRegistration, Rejection, RowOutcome, SweepResult};
 use uuid::Uuid;
 
 use activity::FakeActivity;
 pub use history::{FakeHistory, FakeRow};
+pub use link::FakeLink;
+use link::RegisteredHost;
 
 /// What goes wrong with the next call.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ struct Entry {
     retired: bool,
     replaced_by: Option<Uuid>,
     stale_after: Option<Duration>,
+    /// The claim under which it stated that it judges sessions by the last contact of their hosts.
+    vouching_claim: Option<Uuid>,
 }
 
 /// Which transaction changed a session last, and for which host.
@@ -64,6 +67,8 @@ struct Tables {
     /// When each session's columns were changed.
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
+    /// The rows that the running transaction wrote, perhaps with the values that they had.
+    written: BTreeSet<String>,
     work: BTreeMap<String, SessionWork>,
     activity: FakeActivity,
     /// The rate limits that each host shares.
@@ -83,16 +88,19 @@ struct Tables {
 }
 
 impl Tables {
-    /// Marks what a transaction of `by` changed since `before`, as the triggers of Postgres do.
-    fn mark(&mut self, before: &Self, by: Option<Uuid>) {
+    /// Marks what a transaction of `by` changed since `before`, as the triggers of Postgres do. `marks_heartbeats`: also where
+    /// only the heartbeat changed of a row that the same host wrote last.
+    fn mark(&mut self, before: &Self, by: Option<Uuid>, marks_heartbeats: bool) {
         self.transaction += 1;
         let now = self.transaction;
+        let written = std::mem::take(&mut self.written);
         for (id, session) in &self.sessions {
             let is_by_another = || self.changed.get(id).is_none_or(|last| last.by.is_none() || last.by != by);
             let known = before.sessions.get(id);
-            let is_written = known != Some(session) || before.times.get(id) != self.times.get(id);
+            let is_written =
+                written.contains(id) || known != Some(session) || before.times.get(id) != self.times.get(id);
             let beaten = known.map(|known| Session { last_heartbeat: session.last_heartbeat, ..known.clone() });
-            if is_written && (is_by_another() || beaten.as_ref() != Some(session)) {
+            if is_written && (marks_heartbeats || is_by_another() || beaten.as_ref() != Some(session)) {
                 let others = match self.changed.get(id) {
                     Some(last) if last.by == by => last.others,
                     Some(last) => last.transaction,
@@ -126,6 +134,8 @@ struct CentralState {
     /// Why the table of sessions accepts no row: a new column, a trigger.
     broken: Option<Rejection>,
     read_only: bool,
+    /// The rows of one page.
+    page: usize,
     pushes: usize,
     /// How often a backup was restored.
     restored: u64,
@@ -149,6 +159,7 @@ impl FakeCentral {
             locked: BTreeSet::new(),
             broken: None,
             read_only: false,
+            page: calls::PAGE,
             pushes: 0,
             restored: 0,
         })))
@@ -156,7 +167,12 @@ impl FakeCentral {
 
     /// A connection of one host.
     pub fn connect(&self) -> FakeLink {
-        FakeLink { central: self.clone(), me: None }
+        FakeLink::new(self.clone())
+    }
+
+    /// A connection of a daemon of the version before hosts vouched for their sessions.
+    pub fn connect_earlier_daemon(&self) -> FakeLink {
+        FakeLink::of_earlier_daemon(self.clone())
     }
 
     /// Central's time.
@@ -219,7 +235,7 @@ impl FakeCentral {
         let mut state = self.lock();
         let before = state.tables.clone();
         let result = change(&mut state);
-        state.tables.mark(&before, None);
+        state.tables.mark(&before, None, true);
         result
     }
 
@@ -251,6 +267,11 @@ impl FakeCentral {
     /// Makes the table of sessions accept no row, or accept rows again.
     pub fn break_sessions(&self, why: Option<Rejection>) {
         self.lock().broken = why;
+    }
+
+    /// Sets how many rows a page has.
+    pub fn set_page(&self, rows: usize) {
+        self.lock().page = rows;
     }
 
     /// Rejects every write, as a standby does.
@@ -314,6 +335,7 @@ impl FakeCentral {
             retired: false,
             replaced_by: None,
             stale_after: None,
+            vouching_claim: None,
         };
         state.tables.hosts.insert(host_id, rival);
     }
@@ -348,6 +370,7 @@ impl FakeCentral {
     fn transact<T>(
         &self,
         by: Uuid,
+        marks_heartbeats: bool,
         call: impl FnOnce(&mut CentralState) -> Result<T, CentralError>,
     ) -> Result<T, CentralError> {
         let mut state = self.lock();
@@ -363,133 +386,11 @@ impl FakeCentral {
         if answer.is_err() {
             state.tables = before;
         } else {
-            state.tables.mark(&before, Some(by));
+            state.tables.mark(&before, Some(by), marks_heartbeats);
         }
         match fault {
             Some(Fault::LoseAnswer) => Err(CentralError::Retry("the connection broke".into())),
             _ => answer,
         }
-    }
-}
-
-#[derive(Clone)]
-struct RegisteredHost {
-    host_id: Uuid,
-    claim: Uuid,
-    own_claims: Vec<Uuid>,
-    name: MachineName,
-    former_names: Vec<MachineName>,
-    /// How often central had been restored at the handshake.
-    restored: u64,
-}
-
-/// One host's connection to a [`FakeCentral`].
-pub struct FakeLink {
-    central: FakeCentral,
-    me: Option<RegisteredHost>,
-}
-
-impl FakeLink {
-    fn me(&self) -> Result<RegisteredHost, CentralError> {
-        self.me.clone().ok_or_else(|| CentralError::Retry("not connected to central".into()))
-    }
-
-    /// Closes the connection after an error that breaks it.
-    fn finish_call<T>(&mut self, answer: Result<T, CentralError>) -> Result<T, CentralError> {
-        if matches!(answer, Err(CentralError::Retry(_) | CentralError::Conflict(_))) {
-            self.me = None;
-        }
-        answer
-    }
-}
-
-impl Central for FakeLink {
-    async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
-        self.me = None;
-        let accepted = self.central.transact(host.host_id, |state| calls::handshake(state, host))?;
-        self.me = Some(RegisteredHost {
-            host_id: host.host_id,
-            claim: host.claim,
-            own_claims: host.own_claims.clone(),
-            name: host.machine.clone(),
-            former_names: accepted.former_names.clone(),
-            restored: self.central.lock().restored,
-        });
-        Ok(accepted)
-    }
-
-    async fn push(&mut self, batch: Batch<'_>) -> Result<Vec<RowOutcome>, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| calls::push(state, &me, batch));
-        self.finish_call(answer)
-    }
-
-    async fn locked_rows(&mut self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, CentralError> {
-        let me = self.me()?;
-        let locked = |state: &mut CentralState| {
-            let rows = &state.tables.sessions;
-            let is_locked = |id: &&InstanceId| state.locked.contains(id.as_str()) && rows.contains_key(id.as_str());
-            Ok(ids.iter().filter(is_locked).cloned().collect())
-        };
-        let answer = self.central.transact(me.host_id, locked);
-        self.finish_call(answer)
-    }
-
-    async fn history_tables(&mut self) -> Result<HistoryTables, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(state.tables.history.tables.clone()));
-        self.finish_call(answer)
-    }
-
-    fn last_clock(&self) -> Option<Timestamp> {
-        self.me.as_ref().map(|_| self.central.now())
-    }
-
-    async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(calls::sweep(state, stale_after, interval)));
-        self.finish_call(answer)
-    }
-
-    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
-            true => Ok(calls::pull(&state.tables, &me, reading)),
-            // A restore closes all connections.
-            false => Err(CentralError::Retry("the connection broke".into())),
-        });
-        self.finish_call(answer)
-    }
-
-    async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| calls::share_limits(&mut state.tables, &me, limits));
-        self.finish_call(answer)
-    }
-
-    async fn take_leases(&mut self, names: &[String], length: Duration) -> Result<Vec<String>, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| calls::take_leases(state, &me, names, length));
-        self.finish_call(answer)
-    }
-
-    async fn hosts(&mut self, only: Option<&[Uuid]>) -> Result<Vec<HostSeen>, CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| Ok(calls::hosts(&state.tables, only)));
-        self.finish_call(answer)
-    }
-
-    async fn disown(&mut self, ids: &[InstanceId]) -> Result<(), CentralError> {
-        let me = self.me()?;
-        let answer = self.central.transact(me.host_id, |state| calls::disown(&mut state.tables, &me, ids));
-        self.finish_call(answer)
-    }
-
-    async fn listen(&mut self) -> bool {
-        false
-    }
-
-    async fn next_notification(&mut self) -> Notification {
-        std::future::pending().await
     }
 }

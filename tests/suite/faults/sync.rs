@@ -51,6 +51,10 @@ impl Central for Buggy {
         self.link.last_clock()
     }
 
+    fn marks_heartbeats(&self) -> bool {
+        self.link.marks_heartbeats()
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         self.link.sweep(stale_after, interval).await
     }
