@@ -346,6 +346,10 @@ impl Central for SimLink {
         self.link.last_clock()
     }
 
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        self.link.missing_triggers().await
+    }
+
     fn marks_heartbeats(&self) -> bool {
         self.link.marks_heartbeats()
     }

@@ -222,6 +222,9 @@ pub trait Central: Send {
     /// Central's clock as of the last successful push, if it was reported.
     fn last_clock(&self) -> Option<Timestamp>;
 
+    /// The triggers that mark and announce changes and that central lacks or has disabled now.
+    fn missing_triggers(&mut self) -> impl Future<Output = Result<Vec<String>, CentralError>> + Send;
+
     /// Whether a heartbeat alone is marked as a change: some host judges sessions by their heartbeats, as of the last reading
     /// of hosts, or central cannot leave the mark.
     fn marks_heartbeats(&self) -> bool;

@@ -34,12 +34,24 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
         self.pulling.hosts_read = now;
         scheduler.hosts_read(self.pulling.host_list_due);
+        self.check_triggers(intervals).await?;
         let marks_heartbeats = self.central.marks_heartbeats();
         if marks_heartbeats && !self.pulling.heartbeats_marked {
             let pushed_again = self.replica.refresh(RefreshRule::ALL_AGAIN, self.now()).await?;
             scheduler.refreshed(pushed_again > 0, now);
         }
         self.pulling.heartbeats_marked = marks_heartbeats;
+        Ok(())
+    }
+
+    /// Checks the triggers that mark changes, with every second reading of all hosts: what central does not mark is read
+    /// with everything else.
+    async fn check_triggers(&mut self, intervals: SyncIntervals) -> Result<(), SyncError> {
+        if self.tick() >= self.pulling.triggers_checked + 2 * intervals.heartbeat_interval {
+            let missing = self.central.missing_triggers().await?;
+            self.triggers_checked(missing);
+            self.report_answer();
+        }
         Ok(())
     }
 

@@ -93,6 +93,10 @@ impl Central for FakeLink {
         self.me.as_ref().map(|_| self.central.now())
     }
 
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        self.me().map(|_| Vec::new())
+    }
+
     fn marks_heartbeats(&self) -> bool {
         !self.heartbeats_unmarked
     }

@@ -62,6 +62,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("mark_history_changed", &[]),
     ("may_lock_table", &[]),
     ("missing_triggers", &[]),
+    ("session_key", &[]),
     ("notify_host_joined", &[]),
     ("oldest_transaction", &[]),
     ("read_activity", &[&["sessiond_activity_pkey"]]),

@@ -51,6 +51,10 @@ impl Central for Buggy {
         self.link.last_clock()
     }
 
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        self.link.missing_triggers().await
+    }
+
     fn marks_heartbeats(&self) -> bool {
         self.link.marks_heartbeats()
     }
