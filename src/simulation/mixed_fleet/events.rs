@@ -206,8 +206,13 @@ impl Fleet {
         self.commit(host);
     }
 
-    /// An operator deletes what ended long ago, so that a day's sessions do not slow down the simulation.
+    /// Once an hour an operator deletes what ended long ago, so that a day's sessions do not slow down the simulation.
     pub(super) fn delete_old_sessions(&mut self) {
+        if self.step % (HOUR / STEP) != 0 {
+            return;
+        }
+        // No host was away for so long that it has not read them.
+        self.network.central.forget_deletions();
         let before = self.now().minus(Duration::from_secs(1800));
         let is_old = |session: &TrueSession| session.ended_at.is_some_and(|ended| ended < before);
         let old: Vec<_> = self.sessions.iter().filter(|(_, s)| is_old(s)).map(|(id, _)| id.clone()).collect();

@@ -309,6 +309,11 @@ impl FakeCentral {
         self.lock().tables.transaction
     }
 
+    /// Forgets all deletions, as the sweep does after a month.
+    pub fn forget_deletions(&self) {
+        self.lock().tables.tombstones.clear();
+    }
+
     /// All deletions, with their transactions.
     pub fn tombstones(&self) -> Vec<(u64, DeletedSession)> {
         self.lock().tables.tombstones.clone()
