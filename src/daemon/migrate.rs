@@ -41,13 +41,17 @@ fn refusal(error: MigrateError) -> ErrorDetail {
             (ErrorCode::Conflict, "nothing was changed; correct that in central and run it again")
         }
         MigrateError::Locked { .. } => (ErrorCode::Unavailable, "end that process or wait for it, and run it again"),
-        MigrateError::Obstacles(_) | MigrateError::NeedsOffline(_) => (ErrorCode::Conflict, "nothing was changed"),
+        MigrateError::Obstacles(_) | MigrateError::NeedsOffline(_) | MigrateError::OtherSchema { .. } => {
+            (ErrorCode::Conflict, "nothing was changed")
+        }
         MigrateError::ZoneUnknown
         | MigrateError::ZonesDiffer(_)
         | MigrateError::DefaultZone { .. }
         | MigrateError::NoSuchColumn(..)
         | MigrateError::NoSuchZone(_) => (ErrorCode::Usage, "nothing was changed"),
-        MigrateError::Newer | MigrateError::Changed(_) => (ErrorCode::Configuration, "nothing was changed"),
+        MigrateError::Unsupported(_) | MigrateError::Newer | MigrateError::Changed(_) => {
+            (ErrorCode::Configuration, "nothing was changed")
+        }
     };
     ErrorDetail { code, message: error.to_string(), hint: hint.into() }
 }

@@ -50,6 +50,9 @@ pub struct Accepted {
     /// Central can leave the mark of a row where only its heartbeat changes, so that other hosts do not read it again. A
     /// central that an older sessiond migrated cannot.
     pub marks_changes_only: bool,
+    /// The triggers that mark and announce changes, as far as central lacks them or has them disabled. What changes
+    /// meanwhile is found only by reading everything.
+    pub missing_triggers: Vec<String>,
 }
 
 /// The state of some sessions, and records of these or of others that central has. Applied whole or not at all.

@@ -33,6 +33,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.marks_changes_only = accepted.marks_changes_only;
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
+        self.pulling.set_changes_marked(accepted.missing_triggers.is_empty(), self.tick());
+        self.reporter.set_missing_triggers(accepted.missing_triggers);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::batch::TargetTable;
 use super::central::CentralError;
 use super::held_rows::HeldRows;
+use super::pull_state::WHOLE_INTERVAL;
 use crate::clock::Clock;
 use crate::domain::{BlockedKind, HistoryTables, LinkState, LinkStatus, RecordKind, Timestamp, link::clock_advice};
 use crate::store::StoreError;
@@ -22,11 +23,13 @@ pub(super) struct LinkReporter {
     clock: Clock,
     /// Why the last sweep failed.
     sweep_error: Option<String>,
+    /// The triggers that central lacks, in one line.
+    missing_triggers: Option<String>,
 }
 
 impl LinkReporter {
     pub(super) fn new(link: watch::Sender<LinkStatus>, clock: Clock) -> Self {
-        Self { link, clock, sweep_error: None }
+        Self { link, clock, sweep_error: None, missing_triggers: None }
     }
 
     /// A push succeeded that was sent at `asked` and took `took`. `central_time`: central's clock meanwhile.
@@ -58,10 +61,12 @@ impl LinkReporter {
             let records = blocked.first().map(|first| format!("records wait: {}", first.reason));
             held.locks().or(records).or_else(|| self.sweep_error.clone())
         });
+        let outdated: Vec<_> = tables.outdated().into_iter().chain(self.missing_triggers.clone()).collect();
+        let outdated = (!outdated.is_empty()).then(|| outdated.join("; "));
         self.link.send_if_modified(|link| {
             let before = (link.blocked.clone(), link.last_error.clone(), link.outdated.clone());
             link.blocked = blocked;
-            link.outdated = tables.outdated();
+            link.outdated = outdated;
             if let Some(error) = error {
                 link.last_error = error;
             }
@@ -79,6 +84,22 @@ impl LinkReporter {
         }
         self.sweep_error = error;
         true
+    }
+
+    /// Sets the triggers that central lacks.
+    pub(super) fn set_missing_triggers(&mut self, triggers: Vec<String>) {
+        let text = (!triggers.is_empty()).then(|| {
+            format!(
+                "central lacks {}: what others change is read with everything else, every {}; run `sessiond migrate`, and \
+                 enable what is disabled by ALTER TABLE ... ENABLE TRIGGER",
+                triggers.join(", "),
+                humantime::format_duration(WHOLE_INTERVAL)
+            )
+        });
+        if let Some(text) = text.as_ref().filter(|_| self.missing_triggers != text) {
+            tracing::warn!("{text}");
+        }
+        self.missing_triggers = text;
     }
 
     /// The local store failed. Logged once until [`Self::store_works`].

@@ -35,6 +35,9 @@ impl<R: Replica, C: Central> Driver<R, C> {
     pub(super) async fn pull(&mut self, scheduler: &mut Scheduler) -> Result<bool, SyncError> {
         if self.pulling.position.is_none() {
             self.pulling.began = self.tick();
+            if self.pulling.begins_whole_pull(self.pulling.began) {
+                self.replica.reset_mirror_position().await?;
+            }
         }
         // The page is at least as new as this.
         let asked = self.now();

@@ -14,6 +14,9 @@ use crate::domain::mirror::{PageSize, PullPosition, Transactions};
 /// the window of the fleet: after an outage all hosts join again.
 const JOINED_GAP: Duration = Duration::from_secs(1);
 
+/// The time between two pulls of everything where central does not mark all changes.
+pub(super) const WHOLE_INTERVAL: Duration = Duration::from_secs(300);
+
 /// A transaction that runs for longer is reported.
 const LONG_TRANSACTION: Duration = Duration::from_secs(300);
 
@@ -48,6 +51,8 @@ pub(super) struct PullState {
     pub read: Option<(u64, Transactions)>,
     /// The oldest transaction that was running in central then, and since when it has been.
     pub oldest: Option<(u64, Timestamp)>,
+    /// When everything is read again; none while central marks all changes.
+    whole_due: Option<Tick>,
     /// When all hosts are read again.
     pub host_list_due: Tick,
     /// When hosts were read last, all or some.
@@ -78,6 +83,7 @@ impl Default for PullState {
             snapshot: None,
             read: None,
             oldest: None,
+            whole_due: None,
             host_list_due: Tick::ZERO,
             hosts_read: Tick::ZERO,
             joined: Vec::new(),
@@ -100,6 +106,20 @@ impl PullState {
         self.timeline = timeline;
         self.shared_limits = None;
         self.host_list_due = now;
+    }
+
+    /// Sets whether central marks all changes. Where it does not, everything is read now and at intervals.
+    pub(super) fn set_changes_marked(&mut self, all_marked: bool, now: Tick) {
+        self.whole_due = (!all_marked).then_some(now);
+    }
+
+    /// Whether the pull that begins now has to read everything.
+    pub(super) fn begins_whole_pull(&mut self, now: Tick) -> bool {
+        let is_due = self.whole_due.is_some_and(|due| due <= now);
+        if is_due {
+            self.whole_due = Some(now + WHOLE_INTERVAL);
+        }
+        is_due
     }
 
     /// Remembers hosts that joined; if none is named, all are read. Returns when they are due: not before `from`, and the later
@@ -158,5 +178,19 @@ mod tests {
         let mut state = PullState::default();
         (0..40).for_each(|_| read(&mut state, 10 * SECOND));
         assert_eq!(state.remember_joined(vec![Uuid::from_u128(1)], 10 * SECOND, Duration::ZERO), 11 * SECOND);
+    }
+
+    #[test]
+    fn everything_is_read_at_intervals_while_changes_are_not_marked() {
+        let mut state = PullState::default();
+        let at = Tick::from_secs;
+        assert!(!state.begins_whole_pull(at(1)));
+        state.set_changes_marked(false, at(10));
+        assert!(state.begins_whole_pull(at(10)));
+        assert!(!state.begins_whole_pull(at(11)));
+        assert!(!state.begins_whole_pull(at(9) + WHOLE_INTERVAL));
+        assert!(state.begins_whole_pull(at(10) + WHOLE_INTERVAL));
+        state.set_changes_marked(true, at(1000));
+        assert!(!state.begins_whole_pull(at(5000)));
     }
 }

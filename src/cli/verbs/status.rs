@@ -82,6 +82,9 @@ fn central(sheet: &mut FieldList, central: &CentralBody, style: &OutputStyle) {
     if let Some(round_trip) = central.round_trip_ms {
         facts.push_str(&format!(", round trip {round_trip:.1} ms"));
     }
+    if central.state == "connected" && !central.listening {
+        facts.push_str(", no notifications: changes are read every pull_interval");
+    }
     sheet.parts("central", [state(&central.state), Cell::new(facts)]);
     if let Some(ahead) = central.clock_ahead_seconds {
         sheet.row("", Cell::new(clock_advice((ahead * 1_000_000.0) as i64)).tone(Tone::Bad));

@@ -42,7 +42,8 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
     };
     let former_names = hosts.iter().filter_map(mine).collect::<BTreeSet<_>>().into_iter().collect();
     let tables = state.tables.history.tables.clone();
-    Ok(Accepted { batch, former_names, tables, timeline: state.restored.to_string(), marks_changes_only: true })
+    let timeline = state.restored.to_string();
+    Ok(Accepted { batch, former_names, tables, timeline, marks_changes_only: true, missing_triggers: Vec::new() })
 }
 
 fn conflict(by: Uuid, entry: &Entry) -> CentralError {

@@ -8,9 +8,10 @@ use sqlx::postgres::PgConnection;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::capabilities::Engine;
 use super::connect::{Connected, PostgresOptions};
 use super::errors::classify;
-use super::{migrate, sql, zone};
+use super::{capabilities, migrate, sql, zone};
 use crate::clock::Clock;
 use crate::domain::Finding;
 use crate::domain::text::one_line;
@@ -121,12 +122,15 @@ async fn check_server(
         findings.push(tls(&one::<String>(connection, TLS).await?));
     }
     findings.push(pooler(one(connection, PORT).await?, &options.ports()));
+    let engine = sqlx::query(sql::ENGINE).persistent(false).fetch_one(&mut *connection).await?;
+    findings.push(engine_finding(&Engine::read(&engine)?));
     let before = clock().micros();
     let there: i64 = one(connection, NOW).await?;
     findings.push(skew(there - before.midpoint(clock().micros())));
     findings.push(schema(connection).await?);
     findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
     findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
+    findings.push(triggers(connection).await?);
     findings.push(long_transactions(connection).await?);
     findings.push(encoding(&one::<String>(connection, migrate::ENCODING).await?));
     let of_history = history(connection, findings).await?;
@@ -164,6 +168,13 @@ fn pooler(port: i32, ours: &[u16]) -> Finding {
     }
     let found = format!("a pooler or a forwarded port is in between: the server itself listens on {port}");
     Finding::good("central.pooler", format!("{found}; sessiond keeps nothing in a connection, so that does no harm"))
+}
+
+fn engine_finding(engine: &Engine) -> Finding {
+    match engine.unsupported() {
+        None => Finding::good("central.engine", engine.name.clone()),
+        Some(why) => Finding::wrong("central.engine", why, "nothing is lost meanwhile"),
+    }
 }
 
 fn skew(micros: i64) -> Finding {
@@ -207,6 +218,21 @@ fn trigger(old: i64) -> Finding {
         found,
         "run migrations/central/1770000000000_sessiond.sql again; until then each push corrects it",
     )
+}
+
+/// The triggers by which hosts find changes.
+async fn triggers(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    let mut missing = Vec::new();
+    for row in sqlx::query(sql::MISSING_TRIGGERS).persistent(false).fetch_all(connection).await? {
+        missing.push(capabilities::missing(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    }
+    Ok(if missing.is_empty() {
+        Finding::good("central.changes", "all triggers that mark changes are there")
+    } else {
+        let found = format!("what others change is found late, for lack of {}", missing.join(", "));
+        let advice = "run `sessiond migrate`, and ALTER TABLE ... ENABLE TRIGGER for what is disabled";
+        Finding::odd("central.changes", found, advice)
+    })
 }
 
 /// The oldest transaction with a number of its own, which every pull waits for. Without the right pg_read_all_stats a role sees

@@ -14,15 +14,20 @@ use super::conflict::{copied, replaced, taken};
 use super::errors::own_row_locked;
 use super::link::{Link, column, micros_of};
 use super::listen::HOST_JOINED;
-use super::{records, sql};
+use super::{capabilities, records, sql};
 use crate::domain::link::Conflict;
 use crate::domain::{MachineName, Timestamp};
 use crate::sync::central::{Accepted, CentralError, HostRegistration};
 
-pub(super) async fn handshake(
-    link: &mut Link,
-    host: &HostRegistration,
-) -> Result<(Accepted, records::Shapes), CentralError> {
+/// What the handshake found out.
+pub(super) struct Handshake {
+    pub accepted: Accepted,
+    pub shapes: records::Shapes,
+    /// Hosts state their stale_after in central.
+    pub has_stale_after: bool,
+}
+
+pub(super) async fn handshake(link: &mut Link, host: &HostRegistration) -> Result<Handshake, CentralError> {
     link.begin().await?;
     match register(link, host).await {
         // The only row that central can reject here is one whose name another host claimed after it was looked up:
@@ -41,7 +46,7 @@ pub(super) async fn handshake(
     }
 }
 
-async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted, records::Shapes), CentralError> {
+async fn register(link: &mut Link, host: &HostRegistration) -> Result<Handshake, CentralError> {
     check_schema(link).await?;
     link.rows(
         sqlx::query(sql::RETIRE_FORMER_HOSTS).bind(host.host_id).bind(&host.former_host_ids).bind(&host.own_claims),
@@ -69,8 +74,8 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
     };
     let columns = link.rows(sqlx::query(sql::HOST_COLUMNS)).await?;
     let has = |index| columns.first().map_or(Ok(false), |row| column(row, index));
-    let marks_changes_only = has(1)?;
-    if has(0)? {
+    let (has_stale_after, marks_changes_only) = (has(0)?, has(1)?);
+    if has_stale_after {
         link.rows(sqlx::query(sql::SET_STALE_AFTER).bind(host.host_id).bind(micros_of(host.stale_after))).await?;
     }
     if marks_changes_only {
@@ -82,9 +87,11 @@ async fn register(link: &mut Link, host: &HostRegistration) -> Result<(Accepted,
     let timeline = timeline(link).await?;
     link.rows(sqlx::query(sql::NOTIFY_HOST_JOINED).bind(format!("{HOST_JOINED}{}", host.host_id))).await?;
     let shapes = records::shapes(link).await?;
+    let missing_triggers = capabilities::missing_triggers(link).await?;
     link.commit().await?;
     let tables = shapes.tables.clone();
-    Ok((Accepted { batch, former_names, tables, timeline, marks_changes_only }, shapes))
+    let accepted = Accepted { batch, former_names, tables, timeline, marks_changes_only, missing_triggers };
+    Ok(Handshake { accepted, shapes, has_stale_after })
 }
 
 /// Names the numbering of central's transactions.
@@ -102,8 +109,15 @@ async fn timeline(link: &mut Link) -> Result<String, CentralError> {
 
 async fn check_schema(link: &mut Link) -> Result<(), CentralError> {
     match link.rows(sqlx::query(sql::SCHEMA_CHECK)).await?.first() {
-        Some(row) if column(row, 0)? => Ok(()),
+        Some(row) if column(row, 0)? => {
+            if column(row, 1)? {
+                capabilities::check_distribution(link).await
+            } else {
+                Ok(())
+            }
+        }
         _ => {
+            capabilities::check_engine(link).await?;
             Err(CentralError::schema_missing("central has no tables for sessiond, or old ones; run `sessiond migrate`"))
         }
     }

@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::link::{Link, column};
+use super::parameters::OptionalColumn;
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::limits::{AccountLimit, from_foreign_json};
@@ -27,8 +29,9 @@ pub(super) async fn hosts(
 ) -> Result<Vec<HostSeen>, CentralError> {
     let has_limits = host.shapes.tables.limits == TableState::Usable;
     link.begin().await?;
-    let query = sqlx::query(if has_limits { sql::HOSTS_WITH_LIMITS } else { sql::HOSTS }).bind(only);
-    let rows = link.rows(query).await?;
+    let sql = if has_limits { sql::HOSTS_WITH_LIMITS } else { sql::HOSTS };
+    let sql = OptionalColumn::VOUCHING_CLAIM.insert(sql, host.marks_changes_only);
+    let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(only)).await?;
     let Some(row) = rows.first() else { return Err(CentralError::retry("central did not list its hosts")) };
     let ids: Vec<Uuid> = column(row, 0)?;
     let names: Vec<String> = column(row, 1)?;

@@ -35,6 +35,8 @@ pub(super) struct Link {
     allowance: Duration,
     /// Central's clock as of the last batch.
     pub(super) last_clock: Option<Timestamp>,
+    /// When the transaction of the last batch began, which is `now()` in it.
+    pub(super) batch_began: Timestamp,
     place: String,
     login: Login,
     /// The host that makes the changes, for the triggers of the mirror.
@@ -51,6 +53,7 @@ impl Link {
             limit: options.statement_timeout,
             allowance: Duration::ZERO,
             last_clock: None,
+            batch_began: Timestamp::from_micros(0),
             place,
             login,
             host_id,

@@ -10,12 +10,14 @@
 //! | module | purpose |
 //! |---|---|
 //! | `handshake`, `push`, `records`, `work`, `pull`, `hosts`, `limits`, `leases`, `sweep`, `listen` | one call of the port each |
-//! | `sql` | the statements, each in a file |
+//! | `sql`, `parameters` | the statements, each in a file; types of their parameters |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
+//! | `capabilities` | what the server can do, and what follows if it cannot |
 //! | `errors`, `conflict` | what an error of the server means for sync; messages of identity conflicts |
 //! | `migrate`, `zone`, `checkup` | `sessiond migrate` and `sessiond doctor` |
 
 mod activity;
+mod capabilities;
 mod checkup;
 mod conflict;
 mod connect;
@@ -27,6 +29,7 @@ mod limits;
 mod link;
 mod listen;
 mod migrate;
+mod parameters;
 mod pull;
 mod push;
 mod records;
@@ -44,6 +47,7 @@ pub use checkup::checkup;
 pub use connect::{InvalidOptions, PostgresOptions};
 pub use migrate::{MigrateError, MigrateRequest, MigrationReport, MigrationStep, Obstacle, migrate, migrate_with};
 
+use self::handshake::Handshake;
 use self::hosts::KnownLimits;
 use self::link::Link;
 use self::listen::ChangeListener;
@@ -102,7 +106,7 @@ impl Central for Postgres {
     async fn handshake(&mut self, host: &HostRegistration) -> Result<Accepted, CentralError> {
         (self.session, self.listener) = (None, None);
         let mut link = Link::open(&self.options, host.host_id).await?;
-        let (accepted, shapes) = handshake::handshake(&mut link, host).await?;
+        let Handshake { accepted, shapes, has_stale_after } = handshake::handshake(&mut link, host).await?;
         let registered = RegisteredHost {
             host_id: host.host_id,
             claim: host.claim,
@@ -110,6 +114,7 @@ impl Central for Postgres {
             name: host.machine.clone(),
             former_names: accepted.former_names.clone(),
             shapes,
+            has_stale_after,
             marks_changes_only: accepted.marks_changes_only,
             known_limits: KnownLimits::new(),
         };
@@ -144,7 +149,7 @@ impl Central for Postgres {
 
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let mut session = self.take()?;
-        match sweep::sweep(&mut session.link, stale_after, interval).await {
+        match sweep::sweep(&mut session.link, &session.host, stale_after, interval).await {
             // Nothing else depends on the sweep: while the connection answers, the link is up.
             Err(error) if session.link.rollback().await.is_ok() => {
                 self.session = Some(session);

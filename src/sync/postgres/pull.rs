@@ -18,7 +18,9 @@
 mod history;
 pub(super) mod page;
 
-use sqlx::postgres::PgRow;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 
 use self::page::{Next, last_key, skip, timestamp, value};
 use super::link::{Link, column};
@@ -134,14 +136,13 @@ async fn sessions(
     position: &PullPosition,
     changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
-    let rows = rows_of_sessions(
-        link,
-        host,
-        reading,
-        position,
-        if reading.is_whole() { sql::ALL_SESSIONS } else { sql::CHANGED_SESSIONS },
-    )
-    .await?;
+    let limit = i64::from(reading.page.rows);
+    let query = if reading.is_whole() {
+        sqlx::query(sql::ALL_SESSIONS).bind(&position.instance_id).bind(limit).bind(host.names())
+    } else {
+        changed(sql::CHANGED_SESSIONS, host, reading, position)
+    };
+    let rows = link.rows(query).await?;
     for row in &rows {
         match session(row) {
             Ok(session) => changes.sessions.push(session),
@@ -155,22 +156,21 @@ async fn sessions(
     })
 }
 
-async fn rows_of_sessions(
-    link: &mut Link,
-    host: &RegisteredHost,
-    reading: &PullQuery,
-    position: &PullPosition,
+/// A statement that reads changed sessions, or their keys.
+fn changed<'q>(
     sql: &'static str,
-) -> Result<Vec<PgRow>, CentralError> {
-    let query = sqlx::query(sql)
+    host: &'q RegisteredHost,
+    reading: &PullQuery,
+    position: &'q PullPosition,
+) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(sql)
         .bind(position.transaction.to_string())
         .bind(&position.instance_id)
         .bind(i64::from(reading.page.rows))
         .bind(host.host_id)
         .bind(host.names())
-        .bind(reading.since.to_string());
-    // A reading of everything skips nothing.
-    link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await
+        .bind(reading.since.to_string())
+        .bind(read_before(reading))
 }
 
 /// Skips the one row of a page, reading only its key.
@@ -184,8 +184,12 @@ async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -
         position = PullPosition::start(PullPart::Sessions, reading.since, position.next_since);
     }
     if position.part == PullPart::Sessions {
-        let keys = if reading.is_whole() { sql::ALL_SESSION_KEYS } else { sql::CHANGED_SESSION_KEYS };
-        let rows = rows_of_sessions(link, host, reading, &position, keys).await?;
+        let query = if reading.is_whole() {
+            sqlx::query(sql::ALL_SESSION_KEYS).bind(&position.instance_id).bind(i64::from(reading.page.rows))
+        } else {
+            changed(sql::CHANGED_SESSION_KEYS, host, reading, &position)
+        };
+        let rows = link.rows(query).await?;
         if let Some((instance_id, transaction)) = last_key(&rows, 1, 0, 1)? {
             skip("a session", &instance_id, &mut changes);
             let rest = Continuation::More(PullPosition { transaction, instance_id, ..position });

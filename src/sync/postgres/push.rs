@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::errors::own_row_locked;
 use super::link::{Link, column};
+use super::parameters::TimeParameter;
 use super::registered_host::RegisteredHost;
 use super::{conflict, records, sql, work};
 use crate::domain::link::Conflict;
@@ -67,6 +68,7 @@ async fn advance(link: &mut Link, host: &RegisteredHost, batch: Batch<'_>) -> Re
     let advanced = link.begin_with(advance).await.map_err(own_row_locked)?;
     let Some(row) = advanced.first() else { return Err(why_not(link, host, after).await?) };
     link.last_clock = Some(Timestamp::from_micros(column(row, 0)?));
+    link.batch_began = Timestamp::from_micros(column(row, 1)?);
     Ok(())
 }
 
@@ -148,7 +150,9 @@ async fn upsert(link: &mut Link, host: &RegisteredHost, sessions: &[TimedSession
         .bind(options(|s| s.working_dir.as_deref()))
         .bind(host.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>())
         .bind(sessions.iter().map(|s| s.times.to_json()).collect::<Vec<_>>())
-        .bind(sessions.iter().map(|s| s.times.newest().map_or(0, Timestamp::micros)).collect::<Vec<_>>());
+        .bind(sessions.iter().map(|s| s.times.newest().map_or(0, Timestamp::micros)).collect::<Vec<_>>())
+        .bind(TimeParameter(link.batch_began))
+        .bind(link.batch_began.micros());
     let rows = link.rows(query).await?;
 
     let pushed = sessions.iter().map(|s| (id(s), s.last_heartbeat)).collect::<HashMap<_, _>>();

@@ -15,6 +15,8 @@ pub(super) struct RegisteredHost {
     pub name: MachineName,
     pub former_names: Vec<MachineName>,
     pub shapes: Shapes,
+    /// Hosts state their stale_after in central.
+    pub has_stale_after: bool,
     /// Central has the columns of hosts that vouch for their sessions.
     pub marks_changes_only: bool,
     /// The rate limits that hosts share, as read last.

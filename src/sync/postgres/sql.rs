@@ -9,6 +9,8 @@
 //! The statements of `migrate`, `zone` and `checkup` read the catalog once, and are beside the code that uses them.
 
 // Handshake.
+pub(super) const ENGINE: &str = statement(include_str!("sql/engine.sql"));
+pub(super) const MISSING_TRIGGERS: &str = statement(include_str!("sql/missing_triggers.sql"));
 pub(super) const SCHEMA_CHECK: &str = statement(include_str!("sql/schema_check.sql"));
 pub(super) const RETIRE_FORMER_HOSTS: &str = statement(include_str!("sql/retire_former_hosts.sql"));
 pub(super) const RETIRE_NAMESAKES: &str = statement(include_str!("sql/retire_namesakes.sql"));

@@ -10,7 +10,11 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::AssertSqlSafe;
+
 use super::link::{Link, column, micros_of};
+use super::parameters::OptionalColumn;
+use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::sync::central::{CentralError, SweepResult};
 
@@ -25,6 +29,7 @@ const BUDGET: Duration = Duration::from_secs(2);
 
 pub(super) async fn sweep(
     link: &mut Link,
+    host: &RegisteredHost,
     stale_after: Duration,
     interval: Duration,
 ) -> Result<SweepResult, CentralError> {
@@ -37,8 +42,10 @@ pub(super) async fn sweep(
         return Ok(swept);
     }
     let has_time = || began.elapsed() < BUDGET;
+    let statement = OptionalColumn::STALE_AFTER.insert(sql::SWEEP_SESSIONS, host.has_stale_after);
     loop {
-        let turned = turn(link, sqlx::query(sql::SWEEP_SESSIONS).bind(micros_of(stale_after)).bind(SESSIONS)).await?;
+        let query = sqlx::query(AssertSqlSafe(statement.clone())).bind(micros_of(stale_after)).bind(SESSIONS);
+        let turned = turn(link, query).await?;
         swept.sessions += turned.unsigned_abs();
         swept.more = turned >= SESSIONS;
         if !swept.more || !has_time() {

@@ -4,10 +4,12 @@
 //! trigger, must not keep sessions back: the statement has a savepoint of its own, and its rows are offered again with
 //! the next change of their sessions. Where the table does not exist or this login may not use it, nothing is sent.
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::activity;
 use super::link::Link;
+use super::parameters::OptionalColumn;
 use super::pull::page::{Next, last_key, skip, timestamp, value};
 use super::pull::read_before;
 use super::registered_host::RegisteredHost;
@@ -125,12 +127,19 @@ pub(super) async fn pull(
         return Ok(Next::Part(PullPart::History));
     }
     let limit = (reading.page.rows / ROWS_PER_SNAPSHOT).max(1);
-    let query = sqlx::query(if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK })
-        .bind(position.transaction.to_string())
-        .bind(&position.instance_id)
-        .bind(i64::from(limit))
-        .bind(host.host_id);
-    let rows = link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await?;
+    let sql = if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK };
+    let query = sqlx::query(AssertSqlSafe(OptionalColumn::AGENT.insert(sql, host.shapes.tables.work_has_agent)));
+    let query = if reading.is_whole() {
+        query.bind(&position.instance_id).bind(i64::from(limit))
+    } else {
+        query
+            .bind(position.transaction.to_string())
+            .bind(&position.instance_id)
+            .bind(i64::from(limit))
+            .bind(host.host_id)
+            .bind(read_before(reading))
+    };
+    let rows = link.rows(query).await?;
     for row in &rows {
         match read(row) {
             Ok(work) => changes.work.push(work),

@@ -40,6 +40,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("delete_old_activity", &[&["sessiond_activity_at"], &["sessiond_activity_pkey"]]),
     ("deleted_sessions", &[&["sessiond_tombstones_pkey"], SESSION_ID]),
     ("disown_sessions", &[SESSION_ID]),
+    ("engine", &[]),
     ("event_lineages", &[EVENT_ID]),
     ("event_sizes", &[EVENT_NUMBER]),
     ("existing_sessions", &[SESSION_ID]),
@@ -60,6 +61,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("limits_of_hosts", &[&["sessiond_limits_pkey"]]),
     ("mark_history_changed", &[]),
     ("may_lock_table", &[]),
+    ("missing_triggers", &[]),
     ("notify_host_joined", &[]),
     ("oldest_transaction", &[]),
     ("read_activity", &[&["sessiond_activity_pkey"]]),
@@ -120,6 +122,9 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync/postgres/sql")
 }
 
+/// Words for which a name in lower case is inserted: columns that not every central has, and a type.
+const INSERTED: [&str; 4] = ["AGENT", "CHECKPOINT_TYPE", "STALE_AFTER", "VOUCHING_CLAIM"];
+
 /// The plan of a statement for any values of its parameters.
 fn plan(db: &Database<'_>, sql: &str) -> String {
     let is_used = |number: &usize| sql.contains(&format!("${number}"));
@@ -145,7 +150,10 @@ async fn every_statement_uses_its_indexes() {
         let file = fs::read_to_string(folder().join(format!("{name}.sql"))).unwrap();
         let (comment, sql): (Vec<_>, Vec<_>) = file.lines().partition(|line| line.starts_with("--"));
         assert!(comment.iter().any(|line| line.contains("Index: ")), "{name}.sql says which index serves it");
-        let sql = sql.join("\n").replace("CHECKPOINT_TYPE", "checkpoint_type");
+        let mut sql = sql.join("\n");
+        for word in INSERTED {
+            sql = sql.replace(word, &word.to_lowercase());
+        }
         let plan = plan(&db, &sql);
         for group in *indexes {
             if !group.iter().any(|index| uses(&plan, index)) {
@@ -162,4 +170,72 @@ fn every_statement_file_is_explained() {
         fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let explained: BTreeSet<_> = PLANS.iter().map(|(name, _)| format!("{name}.sql")).collect();
     assert_eq!(files, explained);
+}
+
+/// The text between an opening parenthesis that ends `opening` and its counterpart, for each place.
+fn arguments<'a>(sql: &'a str, opening: &str) -> Vec<&'a str> {
+    let inside = |start: usize| {
+        let mut depth = 1;
+        let end = sql[start..].find(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        &sql[start..start + end.expect("a closing parenthesis")]
+    };
+    sql.match_indices(opening).map(|(at, opening)| inside(at + opening.len())).collect()
+}
+
+/// The text between each CASE and its END.
+fn cases(sql: &str) -> Vec<&str> {
+    let words = |word: &'static str| {
+        let is_whole = |at: usize| {
+            let around = [sql[..at].chars().next_back(), sql[at + word.len()..].chars().next()];
+            around.iter().flatten().all(|c| !c.is_alphanumeric() && *c != '_')
+        };
+        sql.match_indices(word).map(|(at, _)| at).filter(move |at| is_whole(*at))
+    };
+    let (starts, ends): (Vec<_>, Vec<_>) = (words("CASE").collect(), words("END").collect());
+    let end_of = |start: usize| {
+        let is_balanced = |end: &&usize| {
+            let within = |at: &&usize| **at >= start && **at <= **end;
+            starts.iter().filter(within).count() == ends.iter().filter(within).count()
+        };
+        ends.iter().filter(|end| **end > start).find(is_balanced).expect("an END")
+    };
+    starts.iter().map(|start| &sql[*start..*end_of(*start)]).collect()
+}
+
+/// What engines that distribute tables refuse, and what costs a single server nothing to avoid: a row of parameters that is
+/// compared with NULL, a subquery on a row without FROM, and in a CASE, a COALESCE or a merge of rows a function that is
+/// not immutable.
+#[test]
+fn statements_avoid_what_distributed_tables_refuse() {
+    const CHANGING: [&str; 4] = ["now()", "clock_timestamp()", "pg_current_xact_id()", "current_setting("];
+    let mut wrong = Vec::new();
+    for (name, _) in PLANS {
+        let file = fs::read_to_string(folder().join(format!("{name}.sql"))).unwrap();
+        let sql: String = file.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+        let merge = sql.split_once("DO UPDATE SET").map(|(_, rest)| rest.split(" RETURNING ").next().unwrap());
+        let merge = merge.map(|merge| merge.rsplit_once("WHERE").map_or(merge, |(assignments, _)| assignments));
+        let guarded = arguments(&sql, "coalesce(").into_iter().chain(cases(&sql)).chain(merge);
+        for text in guarded {
+            let changing = CHANGING.iter().find(|function| text.contains(**function));
+            wrong.extend(changing.map(|function| format!("{name}.sql has {function} in: {text}")));
+            if text.matches("extract(epoch FROM").count() != text.matches("- timestamptz 'epoch'").count() {
+                wrong.push(format!("{name}.sql takes the epoch of a time, which is not immutable, in: {text}"));
+            }
+        }
+        let rows = arguments(&sql, "(").into_iter().filter(|text| text.contains('$') && text.contains(','));
+        for row in
+            rows.filter(|row| [" IS NOT NULL", " IS NULL"].iter().any(|is| sql.contains(&format!("({row}){is}"))))
+        {
+            wrong.push(format!("{name}.sql compares a row with NULL: ({row})"));
+        }
+        for odd in [".*) AS", "SELECT DISTINCT unnest("] {
+            if sql.contains(odd) {
+                wrong.push(format!("{name}.sql has a subquery without FROM: {odd}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,6 +1,5 @@
 //! History in a real central: the conformance suite, and behaviour of a real server.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use uuid::Uuid;
 use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
 use super::migrations::file;
-use super::postgres::{Database, dry_run, options};
+use super::postgres::{Database, copies, dry_run, options};
 use testkit::postgres::{NULL, Server};
 use testkit::{eventually, legacy_history, newer_legacy_history};
 
@@ -88,13 +87,7 @@ fn read(id: &str, rows: &str) -> Vec<(Option<i64>, HistoryRecord)> {
 async fn conforms_under(zone: &str) {
     let server = Server::start(&[&format!("timezone={zone}")]);
     migrated(&server, "template").await;
-    let count = AtomicUsize::new(0);
-    let fresh = || {
-        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
-        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
-        Database { server: &server, name }
-    };
-    conformance_records::all(fresh).await;
+    conformance_records::all(copies(&server)).await;
 }
 
 #[tokio::test]
@@ -198,11 +191,12 @@ async fn tables_added_later_are_included_by_migrating_again() {
             "1795000000000_agents",
             "1796000000000_vouching",
             "1797000000000_activity_history",
-            "1798000000000_leases"
+            "1798000000000_leases",
+            "1799000000000_partitions_and_postgres_13"
         ]
     );
     let report = migrate(&options, None).await.unwrap();
-    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (10, Some("America/New_York")));
+    assert_eq!((report.steps.len(), report.time_zone.as_deref()), (11, Some("America/New_York")));
     assert_eq!(migrate(&options, None).await.unwrap().steps, []);
     assert_eq!(db.psql("SELECT created_at AT TIME ZONE 'UTC' FROM command_log"), "2026-07-01 16:00:00");
 

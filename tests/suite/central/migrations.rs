@@ -24,6 +24,7 @@ pub fn file(index: usize) -> PathBuf {
         "1796000000000_vouching",
         "1797000000000_activity_history",
         "1798000000000_leases",
+        "1799000000000_partitions_and_postgres_13",
     ];
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/central").join(format!("{}.sql", names[index]))
 }
@@ -54,7 +55,7 @@ async fn every_state_leads_to_the_same_schema() {
         server.create(&name);
         files.iter().for_each(|f| server.psql_file(&name, &file(*f)));
         let report = migrate(&options(&server.url(&name)), None).await.unwrap();
-        assert_eq!(report.steps.len(), 13);
+        assert_eq!(report.steps.len(), 14);
         assert_eq!(migrate(&options(&server.url(&name)), None).await.unwrap().steps, []);
         schemas.push(server.psql(&name, COLUMNS));
         let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'idx_supervisor_sessions_%'";
@@ -91,7 +92,7 @@ async fn old_rows_are_converted_by_the_zone_they_were_written_in() {
     let server = Server::start(&["timezone=America/New_York"]);
     old(&server, "by_option");
     let report = dry_run(&options(&server.url("by_option"))).await.unwrap();
-    assert_eq!(report.steps.len(), 13);
+    assert_eq!(report.steps.len(), 14);
     assert!(report.steps[2].sql.contains("sessiond_hosts"));
     assert!(
         server.psql("by_option", COLUMNS).contains("last_heartbeat timestamp without"),

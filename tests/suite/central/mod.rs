@@ -1,5 +1,6 @@
 //! The fake central and a real one pass the same conformance suite.
 
+mod capabilities;
 mod conformance;
 mod conformance_leases;
 mod conformance_limits;
@@ -11,6 +12,8 @@ mod history;
 mod migrating;
 mod migrations;
 mod mirror;
+mod partitions;
 mod postgres;
 mod silence;
+mod versions;
 mod vouching;

@@ -159,19 +159,28 @@ fn parse(line: &str) -> Session {
     }
 }
 
+/// A new database for each case, as a copy of the database `template`.
+pub fn copies<'a>(server: &'a Server) -> impl Fn() -> Database<'a> {
+    let count = AtomicUsize::new(0);
+    move || {
+        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
+        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
+        Database { server, name }
+    }
+}
+
+/// Runs every case that needs no tables of the earlier services.
+pub async fn conforms<'a>(fresh: impl Fn() -> Database<'a>) {
+    conformance::all(&fresh).await;
+    conformance_work::all(&fresh).await;
+    conformance_limits::all(&fresh).await;
+    conformance_leases::all(&fresh).await;
+}
+
 async fn conforms_under(zone: &str) {
     let server = Server::start(&[&format!("timezone={zone}")]);
     Database::migrated(&server, "template").await;
-    let count = AtomicUsize::new(0);
-    let fresh = || {
-        let name = format!("case_{}", count.fetch_add(1, Ordering::Relaxed));
-        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template"));
-        Database { server: &server, name }
-    };
-    conformance::all(fresh).await;
-    conformance_work::all(fresh).await;
-    conformance_limits::all(fresh).await;
-    conformance_leases::all(fresh).await;
+    conforms(copies(&server)).await;
 }
 
 #[tokio::test]

@@ -1,17 +1,13 @@
-//! The sweep, deletions that fire no row triggers, and partitioned tables, in a real central.
+//! The sweep, and deletions that fire no row triggers, in a real central.
 
 use std::time::Duration;
 
-use sessiond::domain::Timestamp;
 use sessiond::domain::mirror::{Continuation, PullQuery};
-use sessiond::sync::central::{Batch, Central, CentralError, RowOutcome};
-use sessiond::sync::postgres::{Postgres, migrate};
+use sessiond::sync::central::{Batch, Central, CentralError};
+use sessiond::sync::postgres::Postgres;
 
-use super::conformance::{STALE_AFTER, World, host, session, whole};
-use super::conformance_records::event;
-use super::migrations::file;
+use super::conformance::{STALE_AFTER, World, host, session};
 use super::postgres::{Database, options};
-use testkit::legacy_history;
 use testkit::postgres::Server;
 
 const ID: &str = "odin-PS-000001";
@@ -81,7 +77,7 @@ async fn a_central_without_stale_after_is_served_as_before() {
 }
 
 /// Reads everything that is due, and answers the ids of deleted sessions and the position of the next reading.
-async fn gone(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
+pub async fn gone(link: &mut Postgres, since: u64) -> (Vec<String>, u64) {
     let mut reading = PullQuery::since(since);
     let mut gone = Vec::new();
     loop {
@@ -109,78 +105,4 @@ async fn truncate_is_noticed_by_readers() {
     let (mut all, _) = gone(&mut link, since).await;
     all.sort();
     assert_eq!(all, [ID, "odin-PS-000002"]);
-}
-
-/// A table of sessions in partitions that lie in another schema.
-fn partitioned(server: &Server, name: &str) {
-    server.create(name);
-    server.psql(
-        name,
-        "CREATE SCHEMA \"Parts\"; \
-         CREATE TABLE supervisor_sessions (instance_id VARCHAR(32) PRIMARY KEY, project VARCHAR(64) NOT NULL, \
-             instance_type VARCHAR(16) NOT NULL, status VARCHAR(16) NOT NULL DEFAULT 'active', \
-             context_percent INTEGER DEFAULT 0, current_epic VARCHAR(256), \
-             last_heartbeat TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, \
-             created_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, closed_at TIMESTAMP) \
-             PARTITION BY HASH (instance_id); \
-         CREATE TABLE \"Parts\".p0 PARTITION OF supervisor_sessions FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
-         CREATE TABLE \"Parts\".p1 PARTITION OF supervisor_sessions FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
-    );
-    server.psql_file(name, &file(0));
-    server.psql_file(name, &file(1));
-    server.psql_file(name, &legacy_history());
-    server.psql(
-        name,
-        "DROP TABLE event_store CASCADE; \
-         CREATE TABLE event_store (event_id UUID, \
-             instance_id VARCHAR(32) REFERENCES supervisor_sessions ON DELETE CASCADE, event_type VARCHAR(64), \
-             sequence_num BIGINT, timestamp TIMESTAMPTZ, event_data JSONB, metadata JSONB, \
-             created_at TIMESTAMPTZ DEFAULT now(), updated_at TIMESTAMPTZ DEFAULT now(), \
-             PRIMARY KEY (event_id, created_at)) PARTITION BY RANGE (created_at); \
-         CREATE TABLE event_store_old PARTITION OF event_store FOR VALUES FROM (MINVALUE) TO ('2026-01-01'); \
-         CREATE TABLE event_store_new PARTITION OF event_store DEFAULT",
-    );
-}
-
-#[tokio::test]
-async fn partitions_in_another_schema_allow_deletes() {
-    let server = Server::start(&[]);
-    partitioned(&server, "x");
-    migrate(&options(&server.url("x")), Some("UTC".into())).await.unwrap();
-    let db = Database { server: &server, name: "x".into() };
-    let mut link = db.link();
-    link.handshake(&host("odin3", 1)).await.unwrap();
-    for id in [ID, "odin-PS-000002", "odin-PS-000003", "odin-PS-000004"] {
-        db.put(&session(id, "gone", db.now()));
-    }
-    let (_, since) = gone(&mut link, 1).await;
-    db.delete(ID);
-    let (deleted, since) = gone(&mut link, since).await;
-    assert_eq!(deleted, [ID]);
-    // The foreign keys of history refer to the whole table; without them one partition can be truncated alone.
-    db.psql("DROP TABLE event_store, command_log, checkpoints");
-    let left = db.psql("SELECT string_agg(instance_id, ' ' ORDER BY instance_id) FROM \"Parts\".p0");
-    db.psql("TRUNCATE \"Parts\".p0 CASCADE");
-    let (mut truncated, _) = gone(&mut link, since).await;
-    truncated.sort();
-    truncated.retain(|id| id != ID);
-    assert_eq!(truncated.join(" "), left);
-}
-
-#[tokio::test]
-async fn a_partitioned_event_store_takes_events_once() {
-    let server = Server::start(&[]);
-    partitioned(&server, "x");
-    migrate(&options(&server.url("x")), Some("UTC".into())).await.unwrap();
-    let db = Database { server: &server, name: "x".into() };
-    let mut link = db.link();
-    link.handshake(&host("odin3", 1)).await.unwrap();
-    let row = session(ID, "odin3", Timestamp::from_micros(1_769_774_400_000_000));
-    let events = [event(1, row.created_at), event(2, row.created_at)];
-    let batch = Batch { after: 0, number: 1, sessions: &[whole(&row)], records: &events };
-    assert_eq!(link.push(batch).await.unwrap(), [RowOutcome::Stored, RowOutcome::Stored, RowOutcome::Stored]);
-    // Offered again, as after a restored backup.
-    let again = Batch { after: 1, number: 2, sessions: &[], records: &events };
-    assert_eq!(link.push(again).await.unwrap(), [RowOutcome::Stored, RowOutcome::Stored]);
-    assert_eq!(db.psql("SELECT string_agg(sequence_num::text, ' ' ORDER BY sequence_num) FROM event_store"), "1 2");
 }

@@ -12,6 +12,7 @@ mod merging;
 mod metrics;
 mod mirror;
 mod outage;
+mod partitions;
 mod processes;
 mod readme;
 mod records;

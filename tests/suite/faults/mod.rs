@@ -5,6 +5,7 @@ mod files;
 mod history;
 mod network;
 mod operator;
+mod patroni;
 mod refusals;
 mod servers;
 mod sync;

@@ -9,6 +9,7 @@ pub mod history;
 pub mod load;
 pub mod machine;
 pub mod network;
+pub mod patroni;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
@@ -55,6 +56,11 @@ pub fn legacy_history() -> PathBuf {
 /// The SQL file that adds to them what a newer installation has.
 pub fn newer_legacy_history() -> PathBuf {
     data("legacy_history_newer.sql")
+}
+
+/// The SQL file that creates the tables of the earlier services in partitions of another schema.
+pub fn partitioned() -> PathBuf {
+    data("partitioned.sql")
 }
 
 fn data(name: &str) -> PathBuf {

@@ -225,16 +225,18 @@ impl Load {
 
     /// Asserts that central has the newest state of every session once, with its time.
     pub fn check_central(&self, server: &Server) {
-        let rows = server.psql(
-            "central",
-            &format!(
-                "SELECT instance_id, current_epic, context_percent, status, \
-                     (extract(epoch from last_heartbeat) * 1000000)::bigint, \
-                     (extract(epoch from created_at) * 1000000)::bigint \
-                 FROM supervisor_sessions WHERE project = '{}'",
-                self.project
-            ),
-        );
+        self.check_rows(|sql| server.psql("central", sql));
+    }
+
+    /// The same of a central that `psql` queries.
+    pub fn check_rows(&self, psql: impl FnOnce(&str) -> String) {
+        let rows = psql(&format!(
+            "SELECT instance_id, current_epic, context_percent, status, \
+                 (extract(epoch from last_heartbeat) * 1000000)::bigint, \
+                 (extract(epoch from created_at) * 1000000)::bigint \
+             FROM supervisor_sessions WHERE project = '{}'",
+            self.project
+        ));
         let sessions = self.sessions.lock().unwrap();
         let mut known = 0;
         let rows: Vec<Vec<&str>> = rows.lines().map(|line| line.split('|').collect()).collect();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::unistd::User;
@@ -23,9 +23,32 @@ pub const NULL: &str = "\\N";
 pub struct Server {
     dir: TempDir,
     settings: Vec<String>,
+    programs: Programs,
     /// Names the Unix socket too; only a server with TLS listens on it.
     port: u16,
     process: Option<Child>,
+}
+
+/// Where the programs of a server come from.
+#[derive(Clone)]
+enum Programs {
+    /// The newest that is installed.
+    Installed,
+    /// A folder with `bin`, `lib` and `share`, as a package of another version has them.
+    In(Arc<ProgramFolder>),
+}
+
+/// A copy of a version's programs, which the user who runs Postgres can reach.
+struct ProgramFolder(TempDir);
+
+impl Programs {
+    /// Postgres's own clients are the installed ones: the packages have none.
+    fn server(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Installed => binary(name),
+            Self::In(folder) => folder.0.path().join("programs/bin").join(name),
+        }
+    }
 }
 
 /// A free port may be taken by another process; then another one is tried.
@@ -47,10 +70,22 @@ pub enum Stop {
 impl Server {
     /// A running server; each setting is `name=value`.
     pub fn start(settings: &[&str]) -> Self {
+        Self::with_programs(Programs::Installed, settings)
+    }
+
+    /// A running server of the version whose `bin`, `lib` and `share` lie in a folder.
+    pub fn start_version(folder: &Path, settings: &[&str]) -> Self {
+        let copied = tempfile::tempdir().expect("a folder for Postgres's programs");
+        hand_over(copied.path());
+        copy(folder, &copied.path().join("programs"));
+        Self::with_programs(Programs::In(Arc::new(ProgramFolder(copied))), settings)
+    }
+
+    fn with_programs(programs: Programs, settings: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder for Postgres");
-        copy_template(dir.path());
+        copy_template(&programs, dir.path());
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut server = Self { dir, settings, port: USUAL_PORT, process: None };
+        let mut server = Self { dir, settings, programs, port: USUAL_PORT, process: None };
         server.resume();
         server
     }
@@ -58,7 +93,7 @@ impl Server {
     /// A running server with TLS, on a port of this machine.
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a folder for Postgres");
-        copy_template(dir.path());
+        copy_template(&Programs::Installed, dir.path());
         let mut settings = vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()];
         for (name, file) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
             let own = dir.path().join(name);
@@ -67,7 +102,7 @@ impl Server {
             give_away(&own);
             settings.push(format!("{name}={}", own.display()));
         }
-        let mut server = Self { dir, settings, port: 0, process: None };
+        let mut server = Self { dir, settings, programs: Programs::Installed, port: 0, process: None };
         for _ in 0..PORTS_TO_TRY {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
             server.port = free.expect("a port").port();
@@ -86,14 +121,15 @@ impl Server {
         backup.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-U", "postgres", "-h"]).arg(self.folder());
         let output = backup.arg("-D").arg(dir.path().join("data")).output().expect("pg_basebackup can be run");
         assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
-        let mut replica = Self { dir, settings: self.settings.clone(), port: self.port, process: None };
+        let settings = self.settings.clone();
+        let mut replica = Self { dir, settings, programs: self.programs.clone(), port: self.port, process: None };
         replica.resume();
         replica
     }
 
     /// Makes a standby a primary of its own.
     pub fn promote(&self) {
-        let mut promote = as_owner(&binary("pg_ctl"));
+        let mut promote = as_owner(&self.programs.server("pg_ctl"));
         let output = promote.args(["promote", "-w", "-D"]).arg(self.data()).output().expect("pg_ctl can be run");
         assert!(output.status.success(), "pg_ctl promote: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -110,7 +146,7 @@ impl Server {
 
     /// Starts it and waits until it serves; its log if it does not.
     fn launch(&mut self) -> Result<(), String> {
-        let mut command = as_owner(&binary("postgres"));
+        let mut command = as_owner(&self.programs.server("postgres"));
         command.arg("-D").arg(self.data()).arg("-k").arg(self.folder()).arg("-p").arg(self.port.to_string()).args([
             "-c",
             "listen_addresses=",
@@ -325,7 +361,8 @@ impl Client {
     }
 }
 
-fn libpq(program: &str, dir: &Path, port: u16, database: &str) -> Command {
+/// One of Postgres's own clients, with nothing from the environment. `dir`: the folder of a socket, or a host.
+pub fn libpq(program: &str, dir: &Path, port: u16, database: &str) -> Command {
     let mut command = Command::new(binary(program));
     for variable in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGTZ", "PGOPTIONS", "PGSERVICE"] {
         command.env_remove(variable);
@@ -361,7 +398,8 @@ impl Drop for Behind {
     }
 }
 
-fn self_and_children(pid: Pid) -> Vec<Pid> {
+/// A process and its children.
+pub fn self_and_children(pid: Pid) -> Vec<Pid> {
     let children = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
     let children = fs::read_to_string(children).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
@@ -369,30 +407,34 @@ fn self_and_children(pid: Pid) -> Vec<Pid> {
 }
 
 /// Puts a fresh data folder into `to`. initdb takes its time, so its work is kept in the target folder.
-fn copy_template(to: &Path) {
+fn copy_template(programs: &Programs, to: &Path) {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     hand_over(to);
-    copy(TEMPLATE.get_or_init(template), &to.join("data"));
+    match programs {
+        Programs::Installed => copy(TEMPLATE.get_or_init(|| template(programs)), &to.join("data")),
+        Programs::In(_) => copy(&template(programs), &to.join("data")),
+    }
 }
 
-fn template() -> PathBuf {
-    let version = Command::new(binary("initdb")).arg("--version").output().expect("initdb can be run").stdout;
+fn template(programs: &Programs) -> PathBuf {
+    let initdb = programs.server("initdb");
+    let version = as_owner(&initdb).arg("--version").output().expect("initdb can be run").stdout;
     let version = String::from_utf8_lossy(&version).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let kept = crate::target_tmp().join(format!("{version}{}", geteuid().as_raw()));
     if !kept.exists() {
         // Renamed as a whole; if another process was first, this copy is discarded.
         let draft = tempfile::tempdir_in(crate::target_tmp()).expect("a folder for the template");
-        initialise(&draft.path().join("data"));
+        initialise(&initdb, &draft.path().join("data"));
         _ = fs::rename(draft.path().join("data"), &kept);
     }
     kept
 }
 
 /// By way of a folder that another user can reach, which the target folder need not be.
-fn initialise(to: &Path) {
+fn initialise(initdb: &Path, to: &Path) {
     let dir = tempfile::tempdir().expect("a folder for Postgres");
     hand_over(dir.path());
-    let mut initdb = as_owner(&binary("initdb"));
+    let mut initdb = as_owner(initdb);
     initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]);
     let output = initdb.arg("-D").arg(dir.path().join("data")).output().expect("initdb can be run");
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));

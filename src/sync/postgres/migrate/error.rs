@@ -19,6 +19,9 @@ pub struct Obstacle {
 /// Why a migration was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
+    /// Central is a server that cannot be used, in one line.
+    #[error("{0}")]
+    Unsupported(String),
     /// The zone of naive times cannot be determined.
     #[error(
         "cannot determine in which time zone earlier clients wrote; give it, e.g. \
@@ -52,6 +55,17 @@ pub enum MigrateError {
     /// A column that was given does not exist, or has a zone; and which there are.
     #[error("--time-zone {0}: there is no such column without a time zone; {1}")]
     NoSuchColumn(String, String),
+    /// The table of sessions lies in another schema than the one in which tables would be created.
+    #[error(
+        "central's supervisor_sessions lies in schema {found}, and new tables would be created in {first}, where a second one \
+         would hide it; put schema {found} first: `ALTER ROLE NAME SET search_path = {found}`, for all roles that use it"
+    )]
+    OtherSchema {
+        /// The schema of the table.
+        found: String,
+        /// The first schema of the search_path.
+        first: String,
+    },
     /// Objects that forbid the change of a column.
     #[error("{}", obstacles(.0))]
     Obstacles(Vec<Obstacle>),

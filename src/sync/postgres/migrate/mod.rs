@@ -27,13 +27,14 @@ use self::columns::{CentralTable, Given, NaiveColumn};
 use self::error::MigrateFailure;
 use self::locks::Locks;
 use self::wait::MigrationConnection;
+use super::capabilities::Engine;
 use super::connect::{Connected, PostgresOptions};
-use super::zone;
+use super::{sql, zone};
 
 /// The table of applied migrations. Another service may use `_sqlx_migrations`.
 const BOOKS: &str = "sessiond_migrations";
 
-const FILES: [(i64, &str, &str); 13] = [
+const FILES: [(i64, &str, &str); 14] = [
     (
         1_769_700_000_000,
         "session_registry",
@@ -75,10 +76,18 @@ const FILES: [(i64, &str, &str); 13] = [
         include_str!("../../../../migrations/central/1797000000000_activity_history.sql"),
     ),
     (1_798_000_000_000, "leases", include_str!("../../../../migrations/central/1798000000000_leases.sql")),
+    (
+        REPAIRS,
+        "partitions_and_postgres_13",
+        include_str!("../../../../migrations/central/1799000000000_partitions_and_postgres_13.sql"),
+    ),
 ];
 
 /// The file that is applied again when views were put back after it.
 const VIEWS: i64 = 1_790_000_000_000;
+
+/// The file that creates each trigger that is gone.
+const REPAIRS: i64 = 1_799_000_000_000;
 
 /// The file that is applied again if a table was added after it.
 const HISTORY: i64 = 1_780_000_000_000;
@@ -156,9 +165,16 @@ async fn run(
     waiting: &mut MigrationConnection<'_>,
     request: &MigrateRequest,
 ) -> Result<MigrationReport, MigrateFailure> {
+    let engine = sqlx::query(sql::ENGINE).persistent(false).fetch_one(&mut waiting.connection).await?;
+    if let Some(why) = Engine::read(&engine)?.unsupported() {
+        return Err(MigrateError::Unsupported(why).into());
+    }
     let plan = waiting
         .attempt(&Locks::default(), async |c: &mut PgConnection| MigrationPlan::read(c, &request.time_zones).await)
         .await?;
+    if !plan.pending.is_empty() {
+        check_schema(&mut waiting.connection).await?;
+    }
     if !plan.obstacles.is_empty() {
         return Err(MigrateError::Obstacles(plan.obstacles).into());
     }
@@ -187,6 +203,20 @@ async fn run(
     }
     online::analyze(&mut waiting.connection, &plan.columns).await;
     Ok(MigrationReport { steps: plan.pending, time_zone: plan.zone, notes })
+}
+
+/// Where the table of sessions is, and where tables would be created, if these differ.
+const OTHER_SCHEMA: &str = "\
+    SELECT relnamespace::regnamespace::text, coalesce(quote_ident(current_schema()), 'no schema') FROM pg_class \
+    WHERE oid = to_regclass('supervisor_sessions') \
+        AND relnamespace IS DISTINCT FROM to_regnamespace(quote_ident(current_schema()))::oid";
+
+/// `CREATE TABLE IF NOT EXISTS` looks in the first schema of the search_path only.
+async fn check_schema(connection: &mut PgConnection) -> Result<(), MigrateFailure> {
+    match sqlx::query(OTHER_SCHEMA).fetch_optional(connection).await? {
+        Some(row) => Err(MigrateError::OtherSchema { found: row.try_get(0)?, first: row.try_get(1)? }.into()),
+        None => Ok(()),
+    }
 }
 
 /// The state of central, and what has to be done.
@@ -316,7 +346,10 @@ async fn apply(
     // A restored view with the columns of the second file gets those of the earlier services. A later file may replace
     // what an earlier one defines, so all files from the first one that is needed on are applied.
     let again = if is_left_behind(connection).await? { HISTORY } else { VIEWS };
-    for (.., sql) in FILES.into_iter().filter(|(version, ..)| *version >= again) {
+    let files = FILES.into_iter().filter(|(version, ..)| *version >= again);
+    // A file that creates several triggers together fails if only some of them are there.
+    let repairs = FILES.into_iter().filter(|(version, ..)| *version == REPAIRS);
+    for (.., sql) in repairs.chain(files) {
         connection.execute(sqlx::raw_sql(sql)).await?;
     }
     // sqlx names its statements here; a pooler would pass them to other clients.
@@ -332,8 +365,18 @@ const IS_LEFT_BEHIND: &str = "\
             OR name = 'command_log' AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(name) \
                 AND attname = 'created_at' AND atttypid = 'timestamp'::regtype)))";
 
+/// Whether the migrated tables lack a trigger. A disabled one stays disabled: an operator did that.
+async fn lacks_triggers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::query(sql::MISSING_TRIGGERS).persistent(false).fetch_all(connection).await?;
+    let exist = rows.iter().map(|row| row.try_get(2)).collect::<Result<Vec<bool>, _>>()?;
+    Ok(exist.contains(&false))
+}
+
 async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query(IS_LEFT_BEHIND).fetch_one(connection).await?.try_get(0)
+    if sqlx::query(IS_LEFT_BEHIND).fetch_one(&mut *connection).await?.try_get(0)? {
+        return Ok(true);
+    }
+    lacks_triggers(connection).await
 }
 
 pub(super) async fn pending(connection: &mut PgConnection) -> Result<Vec<MigrationStep>, sqlx::Error> {

@@ -84,12 +84,17 @@ async fn keys(
     position: &PullPosition,
     limit: u32,
 ) -> Result<Vec<(String, u64)>, CentralError> {
-    let query = sqlx::query(if reading.is_whole() { sql::RECENT_HISTORIES } else { sql::CHANGED_HISTORIES })
-        .bind(position.transaction.to_string())
-        .bind(&position.instance_id)
-        .bind(i64::from(limit))
-        .bind(host.host_id);
-    let rows = link.rows(if reading.is_whole() { query } else { query.bind(read_before(reading)) }).await?;
+    let query = if reading.is_whole() {
+        sqlx::query(sql::RECENT_HISTORIES).bind(&position.instance_id).bind(i64::from(limit))
+    } else {
+        sqlx::query(sql::CHANGED_HISTORIES)
+            .bind(position.transaction.to_string())
+            .bind(&position.instance_id)
+            .bind(i64::from(limit))
+            .bind(host.host_id)
+            .bind(read_before(reading))
+    };
+    let rows = link.rows(query).await?;
     rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
 }
 

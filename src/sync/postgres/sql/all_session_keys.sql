@@ -1,5 +1,5 @@
 -- Returns the keys of the rows of all_sessions.sql, for a page that the server cannot send.
 -- Index: supervisor_sessions_pkey or idx_supervisor_sessions_instance_id.
 SELECT instance_id, changed_xid::text::bigint FROM supervisor_sessions
-WHERE instance_id > $2 AND ($1::text, $4::uuid, $5::text[], $6::text) IS NOT NULL
-ORDER BY instance_id LIMIT $3
+WHERE instance_id > $1
+ORDER BY instance_id LIMIT $2

@@ -6,14 +6,14 @@
 -- What transactions in $7 changed was read before.
 -- Index: idx_supervisor_sessions_changed.
 SELECT instance_id::text, project::text, instance_type::text, status::text, context_percent, current_epic::text,
-    (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
-    (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
-    (CASE WHEN closed_at IS NOT NULL THEN extract(epoch FROM greatest(least(closed_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
+    (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
+    (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
+    (CASE WHEN closed_at IS NOT NULL THEN extract(epoch FROM greatest(least(closed_at, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
     host_machine::text, claude_session_uuid::text,
     CASE WHEN octet_length(claude_session_path) <= 8192 THEN claude_session_path END, resumed_from::text,
     CASE WHEN octet_length(working_dir) <= 8192 THEN working_dir END, changed_xid::text::bigint,
     CASE WHEN host_machine = ANY($5) THEN coalesce(column_times::text, json_build_object('other',
-        (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint
+        (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint
     )::text) END, changed_by
 FROM supervisor_sessions
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())

@@ -1,15 +1,15 @@
 -- Returns a page ($3 rows) of the work of sessions that transactions after ($1, $2) changed, up to the newest transaction
 -- that has begun. Leaves out what this host ($4) wrote itself. A snapshot that is larger than any daemon writes is left
 -- out.
--- The agent is that of the row; where the table has no such column, the name means that of `missing`.
+-- AGENT is replaced by the column, or by a null where the table has none.
 -- What transactions in $5 changed was read before.
 -- Index: session_work_changed.
 SELECT instance_id::text, activity, waiting_for, activity_detail,
-    (CASE WHEN activity_since IS NOT NULL THEN extract(epoch FROM greatest(least(activity_since, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
+    (CASE WHEN activity_since IS NOT NULL THEN extract(epoch FROM greatest(least(activity_since, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
     activity_source, kind, CASE WHEN octet_length(snapshot::text) <= 65536 THEN snapshot::text END,
-    (CASE WHEN recorded_at IS NOT NULL THEN extract(epoch FROM greatest(least(recorded_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
-    changed_xid::text::bigint, activity_ended, (SELECT agent FROM (SELECT w.*) AS row)
-FROM session_work w, (SELECT NULL::text AS agent) AS missing
+    (CASE WHEN recorded_at IS NOT NULL THEN extract(epoch FROM greatest(least(recorded_at, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
+    changed_xid::text::bigint, activity_ended, AGENT
+FROM session_work
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
     AND NOT pg_visible_in_snapshot(changed_xid, $5::text::pg_snapshot)
     AND changed_by IS DISTINCT FROM $4

@@ -3,7 +3,7 @@
 -- What transactions in $4 changed was read before.
 -- Index: sessiond_tombstones_pkey; supervisor_sessions_pkey or idx_supervisor_sessions_instance_id.
 SELECT instance_id,
-    (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
+    (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
     changed_xid::text::bigint
 FROM sessiond_tombstones t
 WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())

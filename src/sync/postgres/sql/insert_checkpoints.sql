@@ -15,5 +15,5 @@ SELECT p.checkpoint_id, p.id, p.checkpoint_type::CHECKPOINT_TYPE,
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[]) WITH ORDINALITY
     AS p (checkpoint_id, id, checkpoint_type, at, percent, work_state, place)
 JOIN (SELECT id, coalesce((SELECT max(sequence_num) FROM checkpoints t WHERE t.instance_id = id), 0) AS top
-    FROM (SELECT DISTINCT unnest($2::text[]) AS id) AS ids) AS tops ON tops.id = p.id
+    FROM (SELECT DISTINCT id FROM unnest($2::text[]) AS given (id)) AS ids) AS tops ON tops.id = p.id
 WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.checkpoint_id = p.checkpoint_id) ORDER BY place

@@ -16,5 +16,5 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[],
     $6::text[], $7::uuid[], $8::uuid[], $9::int[]) WITH ORDINALITY
     AS p (event_id, id, event_type, at, data, metadata, parent, root, depth, place)
 JOIN (SELECT id, coalesce((SELECT max(sequence_num) FROM event_store t WHERE t.instance_id = id), 0) AS top
-    FROM (SELECT DISTINCT unnest($2::text[]) AS id) AS ids) AS tops ON tops.id = p.id
+    FROM (SELECT DISTINCT id FROM unnest($2::text[]) AS given (id)) AS ids) AS tops ON tops.id = p.id
 WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.event_id) ORDER BY place

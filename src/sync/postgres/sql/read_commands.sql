@@ -7,7 +7,7 @@ CROSS JOIN LATERAL (
     SELECT coalesce(substring(context_data->>'record_id'
         FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'),
         'c0ffee00-0000-4000-8000-' || lpad(to_hex(id), 12, '0')), command_type::text,
-        (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z')) * 1000000 END)::bigint,
+        (CASE WHEN created_at IS NOT NULL THEN extract(epoch FROM greatest(least(created_at, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
         jsonb_build_object('action', action, 'tool_name', tool_name,
             'parameters', CASE WHEN octet_length(parameters::text) <= 65536 THEN parameters END,
             'result', CASE WHEN octet_length(result::text) <= 65536 THEN result END,

@@ -3,5 +3,5 @@
 -- Index: sessiond_hosts_pkey.
 INSERT INTO sessiond_hosts AS h (host_id, machine_name, claim, version) VALUES ($1, $2, $3, $4)
 ON CONFLICT (host_id) DO UPDATE SET machine_name = excluded.machine_name, claim = excluded.claim,
-    version = excluded.version, last_seen = now(), retired_at = NULL, replaced_by = NULL
+    version = excluded.version, last_seen = excluded.last_seen, retired_at = NULL, replaced_by = NULL
 RETURNING batch

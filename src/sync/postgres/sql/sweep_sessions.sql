@@ -1,14 +1,14 @@
 -- Turns up to $2 active sessions stale that no live host vouches for. Each is measured by the stale_after of its own
 -- host; $1 (microseconds) is for hosts that have stated none, and for rows of no host. Returns how many.
--- stale_after is read by way of JSON, because a central without that column must be swept too. A row that another
--- transaction is writing is being reported, so it is skipped rather than waited for.
+-- STALE_AFTER is replaced by the column, or by a null where the table has none. A row that another transaction is writing is
+-- being reported, so it is skipped rather than waited for.
 -- Index: idx_supervisor_sessions_machine_status or idx_supervisor_sessions_project_status for the search, by the status
 -- alone, where few of many sessions are active; supervisor_sessions_pkey or idx_supervisor_sessions_instance_id for the
 -- update.
 WITH live AS MATERIALIZED (
     SELECT host_id, machine_name, last_seen,
-        coalesce((to_jsonb(h) ->> 'stale_after')::interval, ($1::bigint * interval '1 microsecond')) AS stale_after
-    FROM sessiond_hosts h WHERE retired_at IS NULL),
+        coalesce(STALE_AFTER, ($1::bigint * interval '1 microsecond')) AS stale_after
+    FROM sessiond_hosts WHERE retired_at IS NULL),
 silent AS (
     SELECT s.instance_id FROM supervisor_sessions s
     LEFT JOIN live reporter ON reporter.host_id = s.changed_by

@@ -1,0 +1,71 @@
+//! Parameters of types that sqlx does not bind here, and columns that a central of an older version lacks.
+
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo};
+use sqlx::{Postgres, Type};
+
+use crate::domain::Timestamp;
+
+/// A time as a parameter of type timestamptz. A number of microseconds would have to be added to a time in SQL, by a function
+/// that the server does not take for immutable.
+pub(super) struct TimeParameter(pub Timestamp);
+
+/// The type timestamptz.
+const TIMESTAMPTZ: Oid = Oid(1184);
+
+/// The server counts from 2000-01-01T00:00:00Z: the microseconds from 1970 until then.
+const SERVER_EPOCH: i64 = 946_684_800_000_000;
+
+impl Type<Postgres> for TimeParameter {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TIMESTAMPTZ)
+    }
+}
+
+impl Encode<'_, Postgres> for TimeParameter {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <i64 as Encode<Postgres>>::encode(self.0.micros().saturating_sub(SERVER_EPOCH), buffer)
+    }
+}
+
+/// A column that a central of an older version lacks.
+pub(super) struct OptionalColumn {
+    /// The word that stands for it in a statement.
+    word: &'static str,
+    name: &'static str,
+    null: &'static str,
+}
+
+impl OptionalColumn {
+    pub(super) const AGENT: Self = Self { word: "AGENT", name: "agent", null: "NULL::text" };
+    pub(super) const STALE_AFTER: Self = Self { word: "STALE_AFTER", name: "stale_after", null: "NULL::interval" };
+    pub(super) const VOUCHING_CLAIM: Self = Self { word: "VOUCHING_CLAIM", name: "vouching_claim", null: "NULL::uuid" };
+
+    /// The statement with the column, or with a null in its place.
+    pub(super) fn insert(&self, statement: &str, exists: bool) -> String {
+        statement.replace(self.word, if exists { self.name } else { self.null })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sql;
+    use super::*;
+
+    #[test]
+    fn optional_columns_are_named_once_in_their_statements() {
+        for (column, statements) in [
+            (OptionalColumn::AGENT, [sql::ALL_WORK, sql::CHANGED_WORK]),
+            (OptionalColumn::STALE_AFTER, [sql::SWEEP_SESSIONS, sql::SWEEP_SESSIONS]),
+            (OptionalColumn::VOUCHING_CLAIM, [sql::HOSTS, sql::HOSTS_WITH_LIMITS]),
+        ] {
+            for statement in statements {
+                assert_eq!(statement.matches(column.word).count(), 1, "{}", column.word);
+                assert!(column.insert(statement, false).contains(column.null));
+                assert!(!column.insert(statement, true).contains(column.word));
+            }
+        }
+    }
+}
