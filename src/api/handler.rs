@@ -10,7 +10,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 
-use super::{Api, ApiError, MAX_BODY, router};
+use super::router::router;
+use super::{Api, ApiError, MAX_BODY};
 use crate::wire::ErrorCode;
 
 /// How long one request may take, including its body and its wait for the store's writer.

@@ -12,6 +12,7 @@ mod json;
 mod metrics;
 mod openapi;
 mod response_budget;
+mod router;
 #[allow(unused_qualifications, reason = "utoipa's macros write full paths")]
 mod routes;
 mod server;
@@ -19,17 +20,13 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 pub use error::ApiError;
 pub use extract::{Peer, parse_body};
 pub use handler::RequestHandler;
 pub use metrics::Metrics;
+pub use openapi::describe;
 pub use response_budget::ResponseBudget;
 pub use server::{AccessPolicy, serve};
 
@@ -161,53 +158,4 @@ impl Api {
         let stale_after = self.settings.borrow().stale_after;
         OpContext { now: (self.clock)(), caller, stale_after, ids: IdSource::Random(self.random) }
     }
-}
-
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "sessiond",
-    description = "The record of AI coding sessions on this machine. HTTP/1.1 and JSON over a Unix socket."
-))]
-struct ApiDocument;
-
-/// The routes of docs/contract.md, and the OpenAPI document that describes them.
-fn router(api: Arc<Api>) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(ApiDocument::openapi())
-        .routes(routes!(routes::sessions::register, routes::sessions::list))
-        .routes(routes!(routes::sessions::show))
-        .routes(routes!(routes::sessions::heartbeat))
-        .routes(routes!(routes::sessions::close))
-        .routes(routes!(routes::sessions::footer))
-        .routes(routes!(routes::work::show, routes::work::record))
-        .routes(routes!(routes::activity::list))
-        .routes(routes!(routes::activity::hours))
-        .routes(routes!(routes::agents::report))
-        .routes(routes!(routes::resume::context))
-        .routes(routes!(routes::resume::resume))
-        .routes(routes!(routes::history::add_event, routes::history::events))
-        .routes(routes!(routes::history::add_command, routes::history::commands))
-        .routes(routes!(routes::history::add_checkpoint, routes::history::checkpoints))
-        .routes(routes!(routes::watch::watch))
-        .routes(routes!(routes::notifications::watch))
-        .routes(routes!(routes::notifications::test))
-        .routes(routes!(routes::machines::list))
-        .routes(routes!(routes::conflicts::list))
-        .routes(routes!(routes::limits::list))
-        .routes(routes!(routes::daemon::status))
-        .routes(routes!(routes::daemon::sync))
-        .routes(routes!(routes::parked::list))
-        .routes(routes!(routes::parked::retry))
-        .routes(routes!(routes::parked::drop))
-        .routes(routes!(routes::identity::show))
-        .routes(routes!(routes::identity::rename))
-        .routes(routes!(routes::identity::replace))
-        .routes(routes!(routes::daemon::metrics))
-        .split_for_parts();
-    let document: Arc<str> = openapi::with_common_responses(document).to_json().unwrap_or_default().into();
-    router
-        .route("/v1/openapi.json", axum::routing::get(move || routes::daemon::openapi(document.clone())))
-        .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::no_such_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(api)
 }

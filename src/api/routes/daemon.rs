@@ -13,6 +13,7 @@ use super::identity;
 use crate::api::extract::JsonBody;
 use crate::api::json::Json;
 use crate::api::metrics::Figures;
+use crate::api::openapi;
 use crate::api::{Api, ApiError, SocketState};
 use crate::domain::refresh::RefreshRule;
 use crate::domain::text::one_line;
@@ -112,9 +113,9 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResp
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 
-/// This document, which does not list its own route.
-pub(crate) async fn openapi(document: Arc<str>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+/// The OpenAPI document, which does not list its own route.
+pub(crate) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::DOCUMENT)
 }
 
 /// How many quarantined requests the status lists, newest first.

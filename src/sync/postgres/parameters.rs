@@ -35,17 +35,27 @@ pub(super) struct OptionalColumn {
     /// The word that stands for it in a statement.
     word: &'static str,
     name: &'static str,
-    null: &'static str,
+    /// Reads it from the whole row, which costs more: null where the table has no such column, and its value once
+    /// `migrate` has added it, without another handshake.
+    of_row: &'static str,
 }
 
 impl OptionalColumn {
-    pub(super) const AGENT: Self = Self { word: "AGENT", name: "agent", null: "NULL::text" };
-    pub(super) const STALE_AFTER: Self = Self { word: "STALE_AFTER", name: "stale_after", null: "NULL::interval" };
-    pub(super) const VOUCHING_CLAIM: Self = Self { word: "VOUCHING_CLAIM", name: "vouching_claim", null: "NULL::uuid" };
+    pub(super) const AGENT: Self = Self { word: "AGENT", name: "agent", of_row: "to_jsonb(session_work) ->> 'agent'" };
+    pub(super) const STALE_AFTER: Self = Self {
+        word: "STALE_AFTER",
+        name: "stale_after",
+        of_row: "(to_jsonb(sessiond_hosts) ->> 'stale_after')::interval",
+    };
+    pub(super) const VOUCHING_CLAIM: Self = Self {
+        word: "VOUCHING_CLAIM",
+        name: "vouching_claim",
+        of_row: "(to_jsonb(sessiond_hosts) ->> 'vouching_claim')::uuid",
+    };
 
-    /// The statement with the column, or with a null in its place.
-    pub(super) fn insert(&self, statement: &str, exists: bool) -> String {
-        statement.replace(self.word, if exists { self.name } else { self.null })
+    /// The statement with the column. `existed`: the table had it at the handshake.
+    pub(super) fn insert(&self, statement: &str, existed: bool) -> String {
+        statement.replace(self.word, if existed { self.name } else { self.of_row })
     }
 }
 
@@ -63,7 +73,7 @@ mod tests {
         ] {
             for statement in statements {
                 assert_eq!(statement.matches(column.word).count(), 1, "{}", column.word);
-                assert!(column.insert(statement, false).contains(column.null));
+                assert!(column.insert(statement, false).contains(column.of_row));
                 assert!(!column.insert(statement, true).contains(column.word));
             }
         }

@@ -1,5 +1,6 @@
 -- Returns a page ($2 rows) of the work of all sessions after an id ($1), which no change moves.
--- AGENT is replaced by the column, or by a null where the table has none.
+-- AGENT is replaced by the column; where the table had none at the handshake, it is read from the whole
+-- row.
 -- Index: session_work_pkey.
 SELECT instance_id::text, activity, waiting_for, activity_detail,
     (CASE WHEN activity_since IS NOT NULL THEN extract(epoch FROM greatest(least(activity_since, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,

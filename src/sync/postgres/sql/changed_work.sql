@@ -1,7 +1,8 @@
 -- Returns a page ($3 rows) of the work of sessions that transactions after ($1, $2) changed, up to the newest transaction
 -- that has begun. Leaves out what this host ($4) wrote itself. A snapshot that is larger than any daemon writes is left
 -- out.
--- AGENT is replaced by the column, or by a null where the table has none.
+-- AGENT is replaced by the column; where the table had none at the handshake, it is read from the whole
+-- row.
 -- What transactions in $5 changed was read before.
 -- Index: session_work_changed.
 SELECT instance_id::text, activity, waiting_for, activity_detail,

@@ -1,7 +1,8 @@
 -- Returns in one row the hosts that central knows, or those of them that are named ($1), without those that were replaced:
 -- their ids, names and last contacts; and whether all of them judge sessions by the last contact of hosts, apart from
 -- those that were not seen for a day.
--- VOUCHING_CLAIM is replaced by the column, or by a null where the table has none.
+-- VOUCHING_CLAIM is replaced by the column; where the table had none at the handshake, it is read from the whole
+-- row.
 -- Index: sessiond_hosts_pkey for those that are named; none for all, which reads the whole table, with one row per host.
 SELECT coalesce(array_agg(host_id), '{}'), coalesce(array_agg(machine_name::text), '{}'),
     coalesce(array_agg((CASE WHEN last_seen IS NOT NULL THEN extract(epoch FROM greatest(least(last_seen, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint), '{}'),

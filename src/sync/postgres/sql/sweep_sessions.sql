@@ -1,7 +1,7 @@
 -- Turns up to $2 active sessions stale that no live host vouches for. Each is measured by the stale_after of its own
 -- host; $1 (microseconds) is for hosts that have stated none, and for rows of no host. Returns how many.
--- STALE_AFTER is replaced by the column, or by a null where the table has none. A row that another transaction is writing is
--- being reported, so it is skipped rather than waited for.
+-- STALE_AFTER is replaced by the column; where the table had none at the handshake, it is read from the whole row. A row that
+-- another transaction is writing is being reported, so it is skipped rather than waited for.
 -- Index: idx_supervisor_sessions_machine_status or idx_supervisor_sessions_project_status for the search, by the status
 -- alone, where few of many sessions are active; supervisor_sessions_pkey or idx_supervisor_sessions_instance_id for the
 -- update.
