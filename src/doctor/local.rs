@@ -134,7 +134,7 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
 fn link(status: &StatusBody) -> Finding {
     let central = &status.central;
     let why = central.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
-    let found = format!("{}{why}; {} sessions are pending", central.state.replace('_', " "), status.backlog.sessions);
+    let found = format!("{}{why}; pending sessions: {}", central.state.replace('_', " "), status.backlog.sessions);
     match central.state.as_str() {
         "connected" | "off" => Finding::good("link", found),
         "connecting" => Finding::odd("link", found, "check again in a few seconds"),

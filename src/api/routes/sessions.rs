@@ -114,10 +114,8 @@ async fn page(api: &Api, filter: Filter, query: &ListQuery, context: OpContext) 
     let after = query.after.as_deref().map(Cursor::parse).transpose()?;
     let SessionPage { records, counts, next } = api.store.page(filter, limit as usize, after, context).await?;
     let now = context.now;
-    let mut instances: Vec<_> = records.iter().map(|record| body(api, record, now)).collect();
-    add_conflicts(api, &mut instances).await?;
     Ok(SessionList {
-        instances,
+        instances: records.iter().map(|record| body(api, record, now)).collect(),
         total_count: counts.active + counts.stale + counts.closed,
         active_count: counts.active,
         stale_count: counts.stale,

@@ -1,6 +1,6 @@
 //! Figures of what this host's sessions do, for monitoring.
 //!
-//! Waits are derived from the activity history when somebody asks, so that a heartbeat pays nothing for them.
+//! Waits are read from the activity history when `/metrics` is requested, so that heartbeats do no work for them.
 
 use std::time::Duration;
 

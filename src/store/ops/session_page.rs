@@ -7,12 +7,14 @@
 //! and a session may come twice only if its heartbeat changed in between.
 
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use rusqlite::params;
 
 use crate::domain::{InstanceId, Invalid, Project, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::op::Op;
+use crate::store::ops::conflicts;
 use crate::store::ops::lookup::{Counts, Filter};
 use crate::store::tables::columns::{OURS, columns};
 use crate::store::tables::session_record::Record;
@@ -136,7 +138,8 @@ pub(in crate::store) fn read(
 ) -> Result<SessionPage, StoreError> {
     let began = after.as_ref().map_or(op.now, |cursor| cursor.began);
     let mut counts = Counts::default();
-    let mut behind = Vec::new();
+    // The first of those behind the cursor, and one that tells whether there is another page; the last one is on top.
+    let mut behind = BinaryHeap::new();
     let mut statement = op.db.prepare_cached(&format!(
         "SELECT {} FROM sessions \
              WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
@@ -173,14 +176,20 @@ pub(in crate::store) fn read(
         };
         if after.as_ref().is_none_or(|cursor| place > cursor.last) {
             behind.push((place, row.get::<_, i64>(Column::Row.at())?));
+            if behind.len() > limit + 1 {
+                behind.pop();
+            }
         }
     }
-    behind.sort_unstable();
+    let mut behind = behind.into_sorted_vec();
     let is_last = behind.len() <= limit;
     behind.truncate(limit);
     let next = behind.last().filter(|_| !is_last).map(|(place, _)| Cursor { began, last: place.clone() });
     let rows: Vec<_> = behind.iter().map(|(_, row)| (0, *row)).collect();
-    let records = sessions::in_rows(op.db, &rows)?.into_iter().map(|(_, record)| record).collect();
+    let mut records: Vec<_> = sessions::in_rows(op.db, &rows)?.into_iter().map(|(_, record)| record).collect();
+    for record in &mut records {
+        record.conflicts = conflicts::of(op, record)?;
+    }
     Ok(SessionPage { records, counts, next })
 }
 

@@ -78,6 +78,19 @@ async fn conflicts_are_what_the_rule_finds() {
             let rule = expected.get(id).into_iter().flatten().cloned().collect::<Vec<_>>();
             assert_eq!(found, rule, "{id}, seed {seed}");
         }
+        // A page names them too, those on other pages as well.
+        let mut after = None;
+        loop {
+            let page = store.page(Filter::default(), 2, after, by(OWNER, at(60))).await.unwrap();
+            for record in page.records {
+                let rule = expected.get(&record.session.instance_id).into_iter().flatten().cloned().collect::<Vec<_>>();
+                assert_eq!(record.conflicts, rule, "seed {seed}");
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
     }
 }
 

@@ -104,7 +104,7 @@ async fn oldest_transaction(link: &mut Link) -> Result<(u64, Option<Transactions
 }
 
 /// The transactions whose changes were read by the pull before, as a `pg_snapshot`. None: one in which no transaction is.
-pub(super) fn read_before(reading: &PullQuery) -> String {
+fn read_before(reading: &PullQuery) -> String {
     reading.read.as_ref().map_or_else(|| "1:1:".to_owned(), Transactions::to_snapshot)
 }
 
@@ -170,6 +170,22 @@ fn changed<'q>(
         .bind(host.host_id)
         .bind(host.names())
         .bind(reading.since.to_string())
+        .bind(read_before(reading))
+}
+
+/// Binds what a statement that reads changed histories or work is given, for at most `limit` rows behind the position.
+pub(super) fn bind_position<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    host: &'q RegisteredHost,
+    reading: &PullQuery,
+    position: &'q PullPosition,
+    limit: u32,
+) -> Query<'q, Postgres, PgArguments> {
+    query
+        .bind(position.transaction.to_string())
+        .bind(&position.instance_id)
+        .bind(i64::from(limit))
+        .bind(host.host_id)
         .bind(read_before(reading))
 }
 

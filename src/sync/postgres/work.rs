@@ -10,8 +10,8 @@ use sqlx::postgres::PgRow;
 use super::activity;
 use super::link::Link;
 use super::parameters::OptionalColumn;
+use super::pull::bind_position;
 use super::pull::page::{Next, last_key, skip, timestamp, value};
-use super::pull::read_before;
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
@@ -132,12 +132,7 @@ pub(super) async fn pull(
     let query = if reading.is_whole() {
         query.bind(&position.instance_id).bind(i64::from(limit))
     } else {
-        query
-            .bind(position.transaction.to_string())
-            .bind(&position.instance_id)
-            .bind(i64::from(limit))
-            .bind(host.host_id)
-            .bind(read_before(reading))
+        bind_position(query, host, reading, position, limit)
     };
     let rows = link.rows(query).await?;
     for row in &rows {

@@ -8,8 +8,8 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::bind_position;
 use super::page::{Next, skip, timestamp, value};
-use super::read_before;
 use crate::domain::history::safe_body;
 use crate::domain::mirror::{ChangePage, PartialHistory, PullPosition, PullQuery};
 use crate::domain::text::safe_line;
@@ -87,12 +87,7 @@ async fn keys(
     let query = if reading.is_whole() {
         sqlx::query(sql::RECENT_HISTORIES).bind(&position.instance_id).bind(i64::from(limit))
     } else {
-        sqlx::query(sql::CHANGED_HISTORIES)
-            .bind(position.transaction.to_string())
-            .bind(&position.instance_id)
-            .bind(i64::from(limit))
-            .bind(host.host_id)
-            .bind(read_before(reading))
+        bind_position(sqlx::query(sql::CHANGED_HISTORIES), host, reading, position, limit)
     };
     let rows = link.rows(query).await?;
     rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
