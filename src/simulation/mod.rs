@@ -10,6 +10,7 @@
 //! | `network` | the calls between the hosts and central |
 //! | `command` | the calls of the store |
 //! | `setup`, `bugs` | settings; planted bugs that have to be detected |
+//! | `stampede` | by itself: the schedulers of many hosts, and what they cost central |
 //!
 //! Modules import only from modules below them in this table.
 
@@ -19,6 +20,7 @@ mod host;
 mod model;
 mod network;
 mod setup;
+mod stampede;
 mod world;
 
 use std::ops::Range;

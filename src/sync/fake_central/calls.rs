@@ -216,7 +216,16 @@ pub(super) fn sweep(state: &mut CentralState, stale_after: Duration, interval: D
 /// The rows of one page.
 const PAGE: usize = 2;
 
-pub(super) fn pull(tables: &Tables, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
+impl FakeCentral {
+    /// The queries for pages that were answered, in order.
+    pub fn pages(&self) -> Vec<PullQuery> {
+        self.lock().pages.clone()
+    }
+}
+
+pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
+    state.pages.push(reading.clone());
+    let tables = &state.tables;
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
         return ChangePage { rest: Continuation::Restart, ..ChangePage::default() };

@@ -127,6 +127,8 @@ struct CentralState {
     broken: Option<Rejection>,
     read_only: bool,
     pushes: usize,
+    /// The queries for pages that were answered.
+    pages: Vec<PullQuery>,
     /// How often a backup was restored.
     restored: u64,
 }
@@ -150,6 +152,7 @@ impl FakeCentral {
             broken: None,
             read_only: false,
             pushes: 0,
+            pages: Vec::new(),
             restored: 0,
         })))
     }
@@ -454,7 +457,7 @@ impl Central for FakeLink {
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let me = self.me()?;
         let answer = self.central.transact(me.host_id, |state| match state.restored == me.restored {
-            true => Ok(calls::pull(&state.tables, &me, reading)),
+            true => Ok(calls::pull(state, &me, reading)),
             // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
         });

@@ -112,6 +112,43 @@ fn mirror_answers_with_its_age_while_central_is_down() {
 }
 
 #[test]
+fn new_host_of_a_large_fleet_has_changes_at_once_and_everything_once_it_has_a_slot() {
+    let server = central();
+    let url = server.url("central");
+    let laptop = told("laptop", &url);
+    laptop.ok(&["migrate", "--central-url", &url]);
+    server.psql(
+        "central",
+        "INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) \
+             SELECT gen_random_uuid(), 'host' || n, gen_random_uuid(), '1' FROM generate_series(1, 30) n; \
+         INSERT INTO supervisor_sessions (instance_id, project, instance_type, host_machine) \
+             SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin', 'PS', 'odin9' FROM generate_series(1, 2500) n; \
+         INSERT INTO sessiond_leases (name, host_id, expires_at) \
+             SELECT 'sessiond/full_reading/' || n, (SELECT host_id FROM sessiond_hosts LIMIT 1), now() + interval '1 hour' \
+             FROM generate_series(0, 1) n",
+    );
+    let laptop = laptop.started();
+    await_listening(&laptop);
+    let own = laptop.ok(&["register", "--project", "odin", "--id-only"]);
+    laptop.await_synced();
+    let epic = "UPDATE supervisor_sessions SET current_epic = '007' WHERE instance_id = 'odin-PS-002400'";
+    eventually("a change is known", SOON, || {
+        server.psql("central", epic);
+        find(&laptop, "odin-PS-002400").filter(|session| session["current_epic"] == "007")
+    });
+    assert_eq!(find(&laptop, "odin-PS-001200"), None, "no slot is free");
+    server.psql("central", "DELETE FROM sessiond_leases");
+    eventually("everything is known", Duration::from_secs(60), || {
+        let list = laptop.ask("GET", "/v1/sessions?all=true", None).1;
+        (list["total_count"] == 2501).then_some(())
+    });
+    assert_eq!(find(&laptop, &own).unwrap()["local"], true);
+    let leases = "SELECT count(*) || ' ' || count(*) FILTER (WHERE expires_at > now()) FROM sessiond_leases \
+        WHERE name LIKE 'sessiond/full_reading/%'";
+    eventually("its slot is free again", SOON, || (server.psql("central", leases) == "1 0").then_some(()));
+}
+
+#[test]
 fn remote_changes_of_a_session_reach_its_host() {
     let server = central();
     let url = server.url("central");
