@@ -16,11 +16,20 @@ pub const CAP_WITH_FAILOVER: Duration = Duration::from_secs(5);
 /// The longest wait if the operator has to act.
 pub const CAP_FOR_OPERATOR: Duration = Duration::from_secs(60);
 
-/// The wait before attempt number `attempt` (the first retry is 0): uniform over
-/// `0..=min(cap, BASE * 2^attempt)`, `random` being uniform over all of u64.
+/// The longest wait before attempt number `attempt` (the first retry is 0): `min(cap, BASE * 2^attempt)`.
+pub fn longest_wait(attempt: u32, cap: Duration) -> Duration {
+    BASE.saturating_mul(2_u32.saturating_pow(attempt.min(20))).min(cap)
+}
+
+/// The wait before attempt number `attempt`: uniform over `0..=longest_wait(attempt, cap)`, `random` being uniform over
+/// all of u64.
 pub fn full_jitter(attempt: u32, cap: Duration, random: u64) -> Duration {
-    let ceiling = BASE.saturating_mul(2_u32.saturating_pow(attempt.min(20))).min(cap);
-    let micros = ceiling.as_micros() * u128::from(random) / u128::from(u64::MAX);
+    uniform(longest_wait(attempt, cap), random)
+}
+
+/// A duration that is uniform over `0..=longest`, `random` being uniform over all of u64.
+pub fn uniform(longest: Duration, random: u64) -> Duration {
+    let micros = longest.as_micros() * u128::from(random) / u128::from(u64::MAX);
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 

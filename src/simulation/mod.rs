@@ -12,6 +12,7 @@
 //! | `replica` | what the worker of a host uses of its store |
 //! | `command` | the calls of the store |
 //! | `setup`, `bugs` | settings; planted bugs that have to be detected |
+//! | `stampede` | by itself: the schedulers of many hosts, and what they cost central |
 //!
 //! Modules import only from modules below them in this table.
 
@@ -23,6 +24,7 @@ mod model;
 mod network;
 mod replica;
 mod setup;
+mod stampede;
 mod world;
 
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Performs the scheduler's actions over one link to one central, and reports their outcomes.
 //!
 //! The driver owns what is known of the link: central's ledger, its tables, the position of the pull, and the rows
-//! that are held back. `handshake`, `push`, `division` and `hosts` and `pull` each implement one action for it.
+//! that are held back. `handshake`, `push`, `division`, `hosts`, `pull` and `full_reading` each implement one action for it.
 //!
 //! An action fails by the link or by the local store. If the link fails, the connection is given up and the
 //! next action is a handshake, which finds out what central has applied. If the store fails, what central
@@ -38,6 +38,9 @@ pub struct DriverContext {
     /// The version of sessiond.
     pub version: &'static str,
 }
+
+/// When a page of everything that found no room in the store is read again.
+const FULL_STORE_RETRY: Duration = Duration::from_secs(15);
 
 /// Why an action failed.
 pub(super) enum SyncError {
@@ -156,7 +159,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         match action {
             SyncAction::Handshake => {
                 self.handshake().await?;
-                scheduler.handshake_accepted(self.tick());
+                scheduler.handshake_accepted(self.tick(), self.random());
                 scheduler.tables_checked(self.usable_tables(), self.tick());
             }
             SyncAction::CheckTables => {
@@ -175,9 +178,10 @@ impl<R: Replica, C: Central> Driver<R, C> {
             }
             SyncAction::ReadHosts => self.read_hosts(intervals, scheduler).await?,
             SyncAction::Pull => {
-                let more = self.pull().await?;
-                scheduler.pulled(Remaining::of(more), self.pulling.began, self.tick());
+                let more = self.pull(scheduler).await?;
+                self.report_pull(Remaining::of(more), scheduler);
             }
+            SyncAction::ReadAll => self.read_all(scheduler).await?,
             SyncAction::Listen => {
                 let is_listening = self.central.listen().await;
                 self.reporter.set_listening(is_listening);
@@ -204,6 +208,10 @@ impl<R: Replica, C: Central> Driver<R, C> {
         Ok(self.replica.refresh(rule, self.now()).await?)
     }
 
+    fn report_pull(&self, remaining: Remaining, scheduler: &mut Scheduler) {
+        scheduler.pulled(remaining, (self.pulling.began, self.tick()), self.pulling.answers.slowness());
+    }
+
     fn usable_tables(&self) -> UsableTables {
         if self.tables.is_any_blocked() { UsableTables::Some } else { UsableTables::All }
     }
@@ -223,14 +231,17 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     /// Schedules what a notification asks for.
     pub fn handle_notification(&mut self, notification: Notification, scheduler: &mut Scheduler) {
-        let now = self.tick();
+        let (now, fleet) = (self.tick(), scheduler.fleet());
         match notification {
-            Notification::SessionsChanged => scheduler.change_notified(now),
-            Notification::HostsJoined(hosts) => scheduler.hosts_joined(self.pulling.remember_joined(hosts, now)),
+            Notification::SessionsChanged => scheduler.change_notified(now, self.random()),
+            Notification::HostsJoined(hosts) => {
+                let from = now + fleet.notified_wait(self.random());
+                scheduler.hosts_joined(self.pulling.remember_joined(hosts, from, fleet.window()));
+            }
             Notification::ConnectionLost => {
                 tracing::info!("the connection that listens for changes is lost; another one is opened");
                 self.reporter.set_listening(false);
-                scheduler.listener_lost(now);
+                scheduler.listener_lost(now, self.random());
             }
         }
     }
@@ -264,7 +275,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
 
     fn report(&mut self, action: SyncAction, outcome: Result<(), SyncError>, scheduler: &mut Scheduler) {
         let is_push = matches!(action, SyncAction::Push { .. });
-        if outcome.is_ok() && action == SyncAction::Pull {
+        let imports = matches!(action, SyncAction::Pull | SyncAction::ReadAll);
+        if outcome.is_ok() && imports {
             self.reporter.store_works();
         }
         match outcome {
@@ -282,9 +294,12 @@ impl<R: Replica, C: Central> Driver<R, C> {
                 self.reporter.lost(&error);
             }
             // The mirror waits until there is room; the link stays up.
-            Err(SyncError::Store(error @ StoreError::Full(_))) if action == SyncAction::Pull => {
+            Err(SyncError::Store(error @ StoreError::Full(_))) if imports => {
                 self.reporter.store_failed(&error);
-                scheduler.pulled(Remaining::Nothing, self.pulling.began, self.tick());
+                match action {
+                    SyncAction::ReadAll => scheduler.page_read(Some(self.tick() + FULL_STORE_RETRY)),
+                    _ => self.report_pull(Remaining::Nothing, scheduler),
+                }
             }
             Err(SyncError::Store(error)) => {
                 self.reporter.store_failed(&error);

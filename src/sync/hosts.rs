@@ -1,7 +1,8 @@
 //! Reads when the other hosts were last in contact, and shares this host's rate limits.
 //!
 //! All hosts are read once in each heartbeat interval, and not for a notification. A host that joins is read alone, soon
-//! after its handshake, so that a roll-out of many hosts costs each of the others one row a host.
+//! after its handshake, so that a roll-out of many hosts costs each of the others one row a host. While many join, the
+//! time between these readings doubles.
 //!
 //! Heartbeats are marked as changes from the reading that finds a daemon of an earlier version. What was pushed between its
 //! first reading and this one was not marked, so all live sessions are pushed again then: otherwise it would judge them by
@@ -9,6 +10,7 @@
 
 use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
+use super::pacing::Fleet;
 use super::replica::Replica;
 use super::scheduler::{Scheduler, SyncIntervals};
 use crate::domain::TableState;
@@ -26,11 +28,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
         if self.pulling.host_list_due <= now {
             self.share_limits().await?;
             let hosts = self.central.hosts(None).await?;
+            scheduler.set_fleet(Fleet::of(&hosts));
             self.replica.replace_hosts(hosts).await?;
             self.pulling.host_list_due = now + intervals.heartbeat_interval;
+            self.pulling.joined_readings = 0;
         } else if !joined.is_empty() {
             let hosts = self.central.hosts(Some(&joined)).await?;
             self.replica.add_hosts(hosts).await?;
+            self.pulling.joined_readings += 1;
         }
         self.pulling.hosts_read = now;
         scheduler.hosts_read(self.pulling.host_list_due);

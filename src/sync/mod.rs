@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `supervise` | restarts the worker after a panic |
 //! | `worker` | runs the loop: asks the scheduler, runs the driver, waits for events |
-//! | `handshake`, `push`, `division`, `hosts`, `pull` | the driver's actions, each in a module of its own |
+//! | `handshake`, `push`, `division`, `hosts`, `pull`, `full_reading` | the driver's actions, each in a module of its own |
 //! | `driver` | performs one action at a time and reports its outcome |
 //! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
 //! | `scheduler` | decides which action is due; pure |
+//! | `pacing` | how the hosts of a fleet share central's time; pure |
 //! | `leases` | other parts' requests for leases in central |
 //! | `watchdog` | distinguishes a slow or unreachable central from a worker that hangs |
 //! | `replica` | the port to the local store |
@@ -21,12 +22,14 @@ mod division;
 pub mod driver;
 #[cfg(any(test, feature = "fake-central"))]
 pub mod fake_central;
+mod full_reading;
 mod handshake;
 mod held_rows;
 mod hosts;
 pub mod leases;
 mod ledger;
 mod link_reporter;
+pub mod pacing;
 pub mod postgres;
 mod pull;
 mod pull_state;

@@ -3,7 +3,7 @@
 //! The worker asks for the [`SyncAction`] that is due, the driver performs it, and the driver reports the outcome by one
 //! of the methods below ([`Scheduler::pushed`], [`Scheduler::failed`], ...). While disconnected there is one timer, for
 //! the next handshake. While connected each activity has a timer of its own, and the first one that is due wins, in
-//! the order refresh, push, check of the tables, hosts, pull, listen, sweep.
+//! the order refresh, push, check of the tables, hosts, pull, listen, sweep, page of everything.
 //!
 //! Urgent changes are pushed `PUSH_GAP` after the previous push. Heartbeats alone are not pushed until central's are too old,
 //! because each pushed row costs central an update of five indexes: `HEARTBEAT_PUSHES` times per heartbeat interval the
@@ -11,12 +11,17 @@
 //! lives.
 //!
 //! After a failure the connection counts as down. The next attempt follows after exponential backoff with full jitter;
-//! what needs an operator is retried more slowly. [`Scheduler::run_now`] cuts any wait short.
+//! what needs an operator is retried more slowly. [`Scheduler::run_now`] cuts any wait short. The hosts of a large fleet
+//! (see `pacing`) wait longer, and read what they missed still later: their own changes are pushed first.
+
+mod timers;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::domain::backoff::{CAP_FOR_OPERATOR, full_jitter};
+use self::timers::Timers;
+use super::pacing::Fleet;
+use crate::domain::backoff::{CAP_FOR_OPERATOR, longest_wait, uniform};
 use crate::store::BatchLimit;
 
 /// A reading of a monotonic clock: the time since an arbitrary start.
@@ -130,6 +135,8 @@ pub enum SyncAction {
     Listen,
     /// Turn the sessions of vanished hosts stale.
     Sweep,
+    /// Read a page of everything that central has.
+    ReadAll,
     /// Nothing until then, unless an event comes first.
     Wait {
         /// When the next action is due, unless something happens before.
@@ -161,54 +168,6 @@ pub enum FailureKind {
     LocalStore,
 }
 
-/// When each activity is due while connected. `Tick::MAX` means never.
-#[derive(Clone, Debug)]
-struct Timers {
-    refresh_at: Tick,
-    /// A push of urgent changes.
-    urgent_push_at: Tick,
-    /// A push of heartbeats.
-    heartbeat_push_at: Tick,
-    /// A push of nothing.
-    empty_push_at: Tick,
-    /// A push of rows that central did not accept before.
-    held_push_at: Tick,
-    table_check_at: Tick,
-    hosts_at: Tick,
-    pull_at: Tick,
-    /// The earliest pull after a notification.
-    notified_pull_at: Tick,
-    listen_at: Tick,
-    sweep_at: Tick,
-}
-
-impl Timers {
-    fn all_due(now: Tick) -> Self {
-        Self {
-            refresh_at: now,
-            urgent_push_at: now,
-            heartbeat_push_at: now,
-            empty_push_at: now,
-            held_push_at: Tick::MAX,
-            table_check_at: Tick::MAX,
-            hosts_at: now,
-            pull_at: now,
-            notified_pull_at: now,
-            listen_at: now,
-            sweep_at: now,
-        }
-    }
-
-    fn push_at(&self, unsynced: Unsynced) -> Tick {
-        let by_content = match unsynced {
-            Unsynced::Nothing => self.empty_push_at,
-            Unsynced::HeartbeatsOnly => self.heartbeat_push_at.min(self.empty_push_at),
-            Unsynced::Urgent => self.urgent_push_at.min(self.empty_push_at),
-        };
-        by_content.min(self.held_push_at.max(self.urgent_push_at))
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Connection {
     Down { retry_at: Tick },
@@ -226,6 +185,9 @@ pub struct Scheduler {
     batch_rows: RangeInclusive<usize>,
     /// Central has accepted a subscription at some time.
     listened_once: bool,
+    fleet: Fleet,
+    /// An action failed since the last handshake, perhaps for all hosts.
+    central_was_lost: bool,
 }
 
 impl Scheduler {
@@ -234,7 +196,27 @@ impl Scheduler {
         let rows = (batch_rows.end() / FIRST_BATCH_DIVISOR).max(*batch_rows.start());
         let limit = BatchLimit { rows, bytes: BATCH_BYTES.end() / FIRST_BATCH_DIVISOR };
         let connection = Connection::Down { retry_at: Tick::ZERO };
-        Self { intervals, connection, failures: 0, limit, batch_rows, listened_once: false }
+        let fleet = Fleet::default();
+        Self {
+            intervals,
+            connection,
+            failures: 0,
+            limit,
+            batch_rows,
+            listened_once: false,
+            fleet,
+            central_was_lost: false,
+        }
+    }
+
+    /// The hosts that share central, as of the last time they were read.
+    pub fn fleet(&self) -> Fleet {
+        self.fleet
+    }
+
+    /// So many hosts share central.
+    pub fn set_fleet(&mut self, fleet: Fleet) {
+        self.fleet = fleet;
     }
 
     /// The limit of the next push.
@@ -262,6 +244,7 @@ impl Scheduler {
             (timers.pull_at, SyncAction::Pull),
             (timers.listen_at, SyncAction::Listen),
             (timers.sweep_at, SyncAction::Sweep),
+            (timers.read_all_at, SyncAction::ReadAll),
         ];
         let until = in_order.iter().map(|(at, _)| *at).min().unwrap_or(now);
         let due = in_order.into_iter().find(|(at, _)| *at <= now);
@@ -275,9 +258,13 @@ impl Scheduler {
         }
     }
 
-    /// Central accepted the handshake.
-    pub fn handshake_accepted(&mut self, now: Tick) {
-        self.connection = Connection::Up(Timers::all_due(now));
+    /// Central accepted the handshake. `random` is uniform over all of `u64`.
+    pub fn handshake_accepted(&mut self, now: Tick, random: u64) {
+        let mut timers = Timers::all_due(now);
+        if std::mem::take(&mut self.central_was_lost) && !self.fleet.is_small() {
+            timers.read_later(now + self.fleet.reading_wait(random), self.fleet);
+        }
+        self.connection = Connection::Up(timers);
     }
 
     /// The live sessions were checked. If some became pending, they are pushed now.
@@ -345,23 +332,39 @@ impl Scheduler {
         }
     }
 
-    /// A page was read, by a pull that began at `began`. If there is more to read the next page follows at once.
-    pub fn pulled(&mut self, remaining: Remaining, began: Tick, now: Tick) {
+    /// A page was read, by a pull that began at `began`, while central was `slowness` times slower than usual. If there is
+    /// more to read the next page follows at once.
+    pub fn pulled(&mut self, remaining: Remaining, (began, now): (Tick, Tick), slowness: u32) {
         let interval = self.intervals.pull_interval;
-        let wait = PULL_WAIT_FACTOR * now.saturating_sub(began);
+        let wait = now.saturating_sub(began).saturating_mul(PULL_WAIT_FACTOR.saturating_mul(slowness));
         if let Some(timers) = self.timers() {
             timers.pull_at = match remaining {
                 Remaining::More => now,
-                Remaining::Nothing => now + wait.clamp(interval, LONGEST_PULL_WAIT * interval),
+                Remaining::Nothing => now + wait.max(interval * slowness).min(LONGEST_PULL_WAIT * interval),
             };
             timers.notified_pull_at = now + PULL_GAP.max(wait.min(interval));
         }
     }
 
-    /// Central notified that something changes at `at`, or changed before.
-    pub fn change_notified(&mut self, at: Tick) {
+    /// Central notified all hosts that something changes at `at`, or changed before. `random` is uniform over all of `u64`.
+    pub fn change_notified(&mut self, at: Tick, random: u64) {
+        let at = at + self.fleet.notified_wait(random);
         if let Some(timers) = self.timers() {
             timers.pull_at = timers.pull_at.min(at.max(timers.notified_pull_at));
+        }
+    }
+
+    /// Everything has to be read, from now on if no page of it is due at a later time.
+    pub fn read_all(&mut self, now: Tick) {
+        if let Some(timers) = self.timers().filter(|timers| timers.read_all_at == Tick::MAX) {
+            timers.read_all_at = now;
+        }
+    }
+
+    /// The next page of everything is read at `next`; none: it is read to its end.
+    pub fn page_read(&mut self, next: Option<Tick>) {
+        if let Some(timers) = self.timers() {
+            timers.read_all_at = next.unwrap_or(Tick::MAX);
         }
     }
 
@@ -381,12 +384,14 @@ impl Scheduler {
         }
     }
 
-    /// The connection that listened is lost: what it missed is read, and another one opened.
-    pub fn listener_lost(&mut self, now: Tick) {
+    /// The connection that listened is lost: what it missed is read, and another one opened. `random` is uniform over all
+    /// of `u64`.
+    pub fn listener_lost(&mut self, now: Tick, random: u64) {
+        let listen_at = now + self.fleet.reading_wait(random);
         if let Some(timers) = self.timers() {
-            timers.listen_at = now;
+            timers.listen_at = listen_at;
         }
-        self.change_notified(now);
+        self.change_notified(now, random);
     }
 
     /// A sweep ended, with or without success. If sessions are left the next one follows soon.
@@ -402,16 +407,17 @@ impl Scheduler {
 
     /// An action failed, and with it the connection. `random` is uniform over all of `u64`.
     pub fn failed(&mut self, kind: FailureKind, now: Tick, random: u64) {
+        let ahead = if kind == FailureKind::NeedsOperator { OPERATOR_ATTEMPTS_AHEAD } else { 0 };
+        let cap = if kind == FailureKind::NeedsOperator { CAP_FOR_OPERATOR } else { self.intervals.longest_wait };
+        let backoff = longest_wait(self.failures.saturating_add(ahead), cap);
         let wait = match kind {
             FailureKind::OutOfStep if self.failures == 0 => Duration::ZERO,
             FailureKind::LocalStore => STORE_RETRY,
-            FailureKind::OutOfStep | FailureKind::Transient => {
-                full_jitter(self.failures, self.intervals.longest_wait, random)
-            }
-            FailureKind::NeedsOperator => {
-                full_jitter(self.failures.saturating_add(OPERATOR_ATTEMPTS_AHEAD), CAP_FOR_OPERATOR, random)
-            }
+            FailureKind::OutOfStep => uniform(backoff, random),
+            // It may have failed for all hosts at the same time.
+            FailureKind::Transient | FailureKind::NeedsOperator => self.fleet.retry_wait(backoff, random),
         };
+        self.central_was_lost |= matches!(kind, FailureKind::Transient | FailureKind::NeedsOperator);
         self.failures = self.failures.saturating_add(1);
         if kind == FailureKind::Transient {
             self.limit.rows = (self.limit.rows / 2).max(*self.batch_rows.start());

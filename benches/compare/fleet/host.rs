@@ -38,8 +38,8 @@ struct HostCounts {
     handshakes: AtomicU64,
     /// Duration of the longest push, in microseconds.
     longest_push: AtomicU64,
-    /// Complete pulls.
-    pulls: AtomicU64,
+    /// Complete readings of everything.
+    full_readings: AtomicU64,
     /// The times of activity changes of other hosts, and when this host read them.
     activities: Mutex<Vec<(Timestamp, Instant)>>,
 }
@@ -102,9 +102,9 @@ impl FleetHost {
         self.counts.handshakes.load(Relaxed)
     }
 
-    /// How often this host has read everything that had changed.
-    pub fn pulls(&self) -> u64 {
-        self.counts.pulls.load(Relaxed)
+    /// Whether this host has read everything that central had.
+    pub fn has_read_everything(&self) -> bool {
+        self.counts.full_readings.load(Relaxed) > 0
     }
 
     /// When this host read the change of an activity that began at `since`, if it has.
@@ -202,8 +202,8 @@ impl Central for CountingCentral {
         self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
         let since = |work: &SessionWork| work.activity.as_ref().map(|activity| (activity.since, Instant::now()));
         self.counts.activities.lock().expect("no reader panicked").extend(changes.work.iter().filter_map(since));
-        if matches!(changes.rest, Continuation::Complete { .. }) {
-            self.counts.pulls.fetch_add(1, Relaxed);
+        if reading.is_whole() && matches!(changes.rest, Continuation::Complete { .. }) {
+            self.counts.full_readings.fetch_add(1, Relaxed);
         }
         Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
     }

@@ -69,22 +69,13 @@ impl Fleet {
         report.number(8, &what, took.as_secs_f64(), Unit::Time, Goal::None);
     }
 
-    /// Waits until each host has read everything that central had when it had all sessions. Returns how long that took, at
-    /// most a bound, beyond which the figures are not those of a settled fleet.
+    /// Waits until central has all sessions and each host has read everything. Returns how long that took, at most a bound, beyond
+    /// which the figures are not those of a settled fleet.
     async fn first_readings(&self, server: &Server, scale: &Scale) -> Duration {
         let bound = scale.time(Duration::from_secs(600), Duration::from_secs(40));
-        let began = Instant::now();
-        let all = self.hosts.len() as f64 * SESSIONS as f64;
-        let mut before = None;
-        while began.elapsed() < bound {
-            if before.is_none() && number(server, "central", "SELECT count(*) FROM supervisor_sessions") >= all {
-                before = Some(self.hosts.iter().map(FleetHost::pulls).collect::<Vec<_>>());
-            }
-            // The first of them may have begun before.
-            let has_read = |(host, before): (&FleetHost, &u64)| host.pulls() >= before + 2;
-            if before.as_ref().is_some_and(|before| self.hosts.iter().zip(before).all(has_read)) {
-                return began.elapsed();
-            }
+        let (began, all) = (Instant::now(), self.hosts.len() as f64 * SESSIONS as f64);
+        let has_all = || number(server, "central", "SELECT count(*) FROM supervisor_sessions") >= all;
+        while began.elapsed() < bound && !(self.hosts.iter().all(FleetHost::has_read_everything) && has_all()) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         began.elapsed()

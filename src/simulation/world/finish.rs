@@ -28,7 +28,7 @@ impl World {
     /// active for longer than stale_after after that.
     fn a_host_dies(&mut self) -> Result<(), Violation> {
         let dead = self.below(HOSTS as u64) as usize;
-        let taken_over_at = if self.below(2) == 0 { 23 } else { u64::MAX };
+        let mut is_taken_over = self.below(2) == 0;
         self.log_event(format!("host {dead} dies"));
         let of_host = self.model.sessions.iter().filter(|(_, expected)| expected.host == dead);
         let alive: Vec<_> = of_host.map(|(key, expected)| (*key, expected.id.clone())).collect();
@@ -42,9 +42,11 @@ impl World {
             (0..HOSTS).try_for_each(|host| self.sync_until_waiting(host))?;
         }
         self.hosts[dead].daemon = None;
-        for step in 0..36 {
+        let contact = self.network.lock().contacts[dead];
+        for _ in 0..36 {
             self.pass(5 * SECOND, None);
-            if step == taken_over_at {
+            // Before a sweep can have turned its sessions stale.
+            if self.now().since(contact) >= STALE_AFTER && std::mem::take(&mut is_taken_over) {
                 let number = Uuid::from_u128(u128::from(self.random.next()) | 1 << 101);
                 let rival = hosts::rival(number, self.hosts[dead].name(), number);
                 _ = now(self.network.central.connect().handshake(&rival));

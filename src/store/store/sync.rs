@@ -109,6 +109,7 @@ impl Store {
             }
             imported.add(part);
         }
+        self.mirror_position.page_imported(&reading, context.now);
         while self.writer.submit(|db| mirror_share::make_room(db, Limit::Share)).await? {}
         Ok(imported)
     }

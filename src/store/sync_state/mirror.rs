@@ -124,11 +124,22 @@ pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, S
     if turn.begins {
         generation += 1;
         metadata::set_integer(db, metadata::MIRROR_GENERATION, generation)?;
+        mirror_cursor::read_everything(db)?;
+        if mirror_cursor::as_of(db)?.is_none() {
+            // If this reading is interrupted, what it brought is as new as its first page.
+            mirror_cursor::set_as_of(db, op.now)?;
+        }
         db.execute("DELETE FROM mirror_seen", [])?;
     }
+    // A change may be read of a session whose id the reading of everything has passed.
+    let is_beside_whole = !turn.is_whole && mirror_cursor::is_everything_unread(db)?;
     turn.gone.iter().try_for_each(|gone| delete(db, gone))?;
     let mut imported = PageResult::default();
     for session in &turn.sessions {
+        if turn.is_whole || is_beside_whole {
+            db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
+                .execute([session.instance_id.as_str()])?;
+        }
         imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
     }
     for work in &turn.work {
@@ -213,10 +224,6 @@ fn import_session(
     generation: i64,
 ) -> Result<Option<Renamed>, StoreError> {
     let db = op.db;
-    if is_whole {
-        db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
-            .execute([session.instance_id.as_str()])?;
-    }
     match sessions::exactly(db, session.instance_id.as_str())? {
         Some(own) if !own.mirrored && own.session.created_at == session.created_at => {
             merge(op, is_whole, own, session)?;

@@ -39,6 +39,11 @@ pub(in crate::store) fn set_as_of(db: &Connection, at: Timestamp) -> Result<(), 
     metadata::set_integer(db, "mirror_as_of", at.micros())
 }
 
+/// Whether everything has to be read, or is being read.
+pub(in crate::store) fn is_everything_unread(db: &Connection) -> Result<bool, StoreError> {
+    Ok(metadata::get_integer(db, "mirror_since")? == Some(0))
+}
+
 /// Central is another, or was restored: everything is read again.
 pub(in crate::store) fn read_everything(db: &Connection) -> Result<(), StoreError> {
     metadata::set_integer(db, "mirror_since", 0)

@@ -26,6 +26,8 @@ struct State {
     ahead: Option<Ahead>,
     /// A reading wrote rows, and not yet its position.
     unfinished: bool,
+    /// Everything is read for the first time: all that is mirrored is of this reading and of the changes read beside it.
+    is_first: bool,
 }
 
 /// Counts only while the position on disk is still the one that it is ahead of: who resets that one resets both.
@@ -73,11 +75,22 @@ impl MirrorPosition {
         self.lock().unfinished = true;
     }
 
+    /// A page was imported that was asked for at `at`. Before everything was read for the first time, what is mirrored is as
+    /// new as the first page, and then as the changes that are read beside the others.
+    pub(in crate::store) fn page_imported(&self, reading: &PullQuery, at: Timestamp) {
+        let mut state = self.lock();
+        let begins = reading.is_whole() && reading.after.is_none();
+        state.is_first |= begins && state.as_of.is_none();
+        if state.is_first && (begins || !reading.is_whole()) {
+            state.as_of = Some(at);
+        }
+    }
+
     /// The position of a reading is on disk. `time_too`: so is the time.
     pub(in crate::store) fn written(&self, at: Timestamp, time_too: bool) {
         let mut state = self.lock();
         let written_as_of = if time_too { Some(at) } else { state.written_as_of };
-        *state = State { as_of: Some(at), written_as_of, ahead: None, unfinished: false };
+        *state = State { as_of: Some(at), written_as_of, ..State::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -88,6 +101,7 @@ impl MirrorPosition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::mirror::{PullPart, PullPosition};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
@@ -106,6 +120,22 @@ mod tests {
         assert_eq!(position.since(5), 9);
         assert_eq!(position.since(0), 0, "everything is to be read");
         assert!(!position.advances_in_memory(&PullQuery::since(9), &ends(10), at(60)), "once a minute on disk");
+    }
+
+    #[test]
+    fn what_is_mirrored_has_a_time_before_everything_was_read_for_the_first_time() {
+        let position = MirrorPosition::new(None);
+        let begin = PullQuery::since(0);
+        let second = PullQuery { after: Some(PullPosition::start(PullPart::Sessions, 0, 5)), ..begin.clone() };
+        position.page_imported(&begin, at(10));
+        position.page_imported(&second, at(20));
+        assert_eq!(position.as_of(), Some(at(10)));
+        position.page_imported(&PullQuery::since(5), at(30));
+        assert_eq!(position.as_of(), Some(at(30)));
+        position.written(at(40), true);
+        position.page_imported(&begin, at(50));
+        position.page_imported(&PullQuery::since(5), at(60));
+        assert_eq!(position.as_of(), Some(at(40)), "not all of it is read again");
     }
 
     #[test]

@@ -228,7 +228,16 @@ pub(super) fn sweep(state: &mut CentralState, stale_after: Duration, interval: D
 /// The rows of one page: so few that a pull takes several.
 pub(super) const PAGE: usize = 2;
 
-pub(super) fn pull(tables: &Tables, page: usize, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
+impl FakeCentral {
+    /// The queries for pages that were answered, in order.
+    pub fn pages(&self) -> Vec<PullQuery> {
+        self.lock().pages.clone()
+    }
+}
+
+pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
+    state.pages.push(reading.clone());
+    let (tables, page) = (&state.tables, state.page);
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
         return ChangePage { rest: Continuation::Restart, ..ChangePage::default() };

@@ -107,7 +107,7 @@ impl Central for FakeLink {
 
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         self.transact(|state, me| match state.restored == me.restored {
-            true => Ok(calls::pull(&state.tables, state.page, me, reading)),
+            true => Ok(calls::pull(state, me, reading)),
             // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
         })

@@ -137,6 +137,8 @@ struct CentralState {
     /// The rows of one page.
     page: usize,
     pushes: usize,
+    /// The queries for pages that were answered.
+    pages: Vec<PullQuery>,
     /// How often a backup was restored.
     restored: u64,
 }
@@ -161,6 +163,7 @@ impl FakeCentral {
             read_only: false,
             page: calls::PAGE,
             pushes: 0,
+            pages: Vec::new(),
             restored: 0,
         })))
     }

@@ -1,6 +1,7 @@
 use super::Remaining::{More, Nothing};
 use super::*;
 use crate::domain::backoff::CAP;
+use crate::sync::pacing::MAX_SLOWNESS;
 
 const INTERVALS: SyncIntervals = SyncIntervals {
     heartbeat_interval: Duration::from_secs(30),
@@ -16,14 +17,14 @@ fn at(seconds: u64) -> Tick {
 
 fn up(now: Tick) -> Scheduler {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
-    scheduler.handshake_accepted(now);
+    scheduler.handshake_accepted(now, 0);
     scheduler.pushed(Nothing, now, now);
     scheduler.hosts_read(Tick::MAX);
     if let Connection::Up(timers) = &mut scheduler.connection {
         timers.refresh_at = Tick::MAX;
     }
     scheduler.listen_succeeded(now);
-    scheduler.pulled(Nothing, now, now);
+    scheduler.pulled(Nothing, (now, now), 1);
     scheduler.swept(Nothing, now);
     scheduler
 }
@@ -32,7 +33,7 @@ fn up(now: Tick) -> Scheduler {
 fn handshake_comes_first_then_push_pull_and_sweep() {
     let mut scheduler = Scheduler::new(INTERVALS, BATCH_ROWS);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Urgent), SyncAction::Handshake);
-    scheduler.handshake_accepted(at(0));
+    scheduler.handshake_accepted(at(0), 0);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Refresh);
     scheduler.refreshed(false, at(0));
     assert!(matches!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Push { .. }));
@@ -40,9 +41,9 @@ fn handshake_comes_first_then_push_pull_and_sweep() {
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::ReadHosts);
     scheduler.hosts_read(at(30));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(More, at(0), at(0));
+    scheduler.pulled(More, (at(0), at(0)), 1);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(Nothing, at(0), at(0));
+    scheduler.pulled(Nothing, (at(0), at(0)), 1);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Listen);
     scheduler.listen_succeeded(at(0));
     assert_eq!(
@@ -50,7 +51,7 @@ fn handshake_comes_first_then_push_pull_and_sweep() {
         SyncAction::Pull,
         "what changed before the subscription"
     );
-    scheduler.pulled(Nothing, at(0), at(0));
+    scheduler.pulled(Nothing, (at(0), at(0)), 1);
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Sweep);
     scheduler.swept(Nothing, at(0));
     assert_eq!(scheduler.next_action(at(0), Unsynced::Nothing), SyncAction::Wait { until: at(15) });
@@ -72,9 +73,9 @@ fn sessions_that_are_due_are_pushed_at_once_and_checked_twice_in_an_interval() {
 fn hosts_are_read_once_in_an_interval_and_soon_after_one_joined() {
     let mut scheduler = up(at(0));
     scheduler.hosts_read(at(30));
-    scheduler.change_notified(at(1));
+    scheduler.change_notified(at(1), 0);
     assert_eq!(scheduler.next_action(at(1), Unsynced::Nothing), SyncAction::Pull, "a notification reads no hosts");
-    scheduler.pulled(Nothing, at(1), at(1));
+    scheduler.pulled(Nothing, (at(1), at(1)), 1);
     scheduler.hosts_joined(at(3));
     assert_eq!(scheduler.next_action(at(2), Unsynced::Nothing), SyncAction::Wait { until: at(3) });
     assert_eq!(scheduler.next_action(at(3), Unsynced::Nothing), SyncAction::ReadHosts);
@@ -96,7 +97,7 @@ fn urgent_change_waits_for_the_push_gap_and_an_idle_host_pushes_an_empty_batch()
     let mut scheduler = up(at(100));
     assert_eq!(scheduler.next_action(at(100), Unsynced::Urgent), SyncAction::Wait { until: at(101) });
     assert!(matches!(scheduler.next_action(at(101), Unsynced::Urgent), SyncAction::Push { .. }));
-    scheduler.pulled(Nothing, at(120), at(120));
+    scheduler.pulled(Nothing, (at(120), at(120)), 1);
     assert!(matches!(scheduler.next_action(at(129), Unsynced::Nothing), SyncAction::Wait { .. }));
     assert!(matches!(scheduler.next_action(at(130), Unsynced::Nothing), SyncAction::Push { .. }));
 }
@@ -104,7 +105,7 @@ fn urgent_change_waits_for_the_push_gap_and_an_idle_host_pushes_an_empty_batch()
 #[test]
 fn heartbeats_are_pushed_twice_per_interval() {
     let mut scheduler = up(at(0));
-    scheduler.pulled(Nothing, at(14), at(14));
+    scheduler.pulled(Nothing, (at(14), at(14)), 1);
     assert_eq!(scheduler.next_action(at(14), Unsynced::HeartbeatsOnly), SyncAction::Wait { until: at(15) });
     assert!(matches!(scheduler.next_action(at(14), Unsynced::Urgent), SyncAction::Push { .. }));
     assert!(matches!(scheduler.next_action(at(15), Unsynced::HeartbeatsOnly), SyncAction::Push { .. }));
@@ -129,7 +130,7 @@ fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
         "the batch was slow"
     );
     scheduler.failed(FailureKind::Transient, at(31), 0);
-    scheduler.handshake_accepted(at(31));
+    scheduler.handshake_accepted(at(31), 0);
     scheduler.refreshed(false, at(31));
     assert_eq!(scheduler.next_action(at(31), Unsynced::Urgent), SyncAction::Push { limit });
 }
@@ -138,10 +139,10 @@ fn full_batch_doubles_the_limit_and_a_failure_halves_it() {
 fn notification_causes_a_pull_at_most_once_per_gap() {
     let mut scheduler = up(at(0));
     scheduler.pushed(Nothing, at(10), at(10));
-    scheduler.change_notified(at(10));
+    scheduler.change_notified(at(10), 0);
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull);
-    scheduler.pulled(Nothing, at(10), at(10));
-    scheduler.change_notified(at(10));
+    scheduler.pulled(Nothing, (at(10), at(10)), 1);
+    scheduler.change_notified(at(10), 0);
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Wait { until: at(10) + PULL_GAP });
 }
 
@@ -149,12 +150,12 @@ fn notification_causes_a_pull_at_most_once_per_gap() {
 fn lost_listener_is_replaced_at_once_then_after_a_wait() {
     let mut scheduler = up(at(0));
     scheduler.pushed(Nothing, at(10), at(10));
-    scheduler.listener_lost(at(10));
+    scheduler.listener_lost(at(10), 0);
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Pull, "what was missed");
-    scheduler.pulled(Nothing, at(10), at(10));
+    scheduler.pulled(Nothing, (at(10), at(10)), 1);
     assert_eq!(scheduler.next_action(at(10), Unsynced::Nothing), SyncAction::Listen);
     scheduler.listen_failed(at(10));
-    scheduler.pulled(Nothing, at(20), at(20));
+    scheduler.pulled(Nothing, (at(20), at(20)), 1);
     assert_eq!(scheduler.next_action(at(24), Unsynced::Nothing), SyncAction::Wait { until: at(25) });
     assert_eq!(scheduler.next_action(at(25), Unsynced::Nothing), SyncAction::Listen);
 }
@@ -163,19 +164,112 @@ fn lost_listener_is_replaced_at_once_then_after_a_wait() {
 fn slow_central_is_pulled_less_often() {
     let mut scheduler = up(at(0));
     scheduler.pushed(Nothing, at(20), at(20));
-    scheduler.pulled(Nothing, at(18), at(20));
-    scheduler.change_notified(at(21));
+    scheduler.pulled(Nothing, (at(18), at(20)), 1);
+    scheduler.change_notified(at(21), 0);
     assert_eq!(
         scheduler.next_action(at(21), Unsynced::Nothing),
         SyncAction::Wait { until: at(20) + INTERVALS.pull_interval }
     );
-    scheduler.pulled(Nothing, at(20), at(40));
+    scheduler.pulled(Nothing, (at(20), at(40)), 1);
     scheduler.pushed(Nothing, at(80), at(80));
     scheduler.swept(Nothing, at(80));
     assert_eq!(
         scheduler.next_action(at(80), Unsynced::Nothing),
         SyncAction::Wait { until: at(40) + LONGEST_PULL_WAIT * INTERVALS.pull_interval }
     );
+}
+
+#[test]
+fn central_that_answers_slower_than_usual_is_pulled_less_often_until_it_recovers() {
+    let mut scheduler = up(at(0));
+    scheduler.pushed(Nothing, at(10), at(10));
+    let next = |scheduler: &Scheduler| scheduler.next_action(at(10), Unsynced::Nothing);
+    for (slowness, intervals) in [(1, 1), (2, 2), (MAX_SLOWNESS, LONGEST_PULL_WAIT), (1, 1)] {
+        scheduler.swept(Nothing, at(10));
+        scheduler.pulled(Nothing, (at(10), at(10)), slowness);
+        let until = (at(10) + INTERVALS.pull_interval * intervals).min(at(40));
+        assert_eq!(next(&scheduler), SyncAction::Wait { until }, "{slowness} times slower; at 40 an empty push is due");
+    }
+}
+
+#[test]
+fn page_of_everything_waits_for_everything_else() {
+    let mut scheduler = up(at(0));
+    scheduler.read_all(at(1));
+    assert_eq!(scheduler.next_action(at(1), Unsynced::Nothing), SyncAction::ReadAll);
+    assert!(matches!(scheduler.next_action(at(1), Unsynced::Urgent), SyncAction::Push { .. }));
+    scheduler.change_notified(at(1), 0);
+    assert_eq!(scheduler.next_action(at(1), Unsynced::Nothing), SyncAction::Pull);
+    scheduler.pulled(Nothing, (at(1), at(1)), 1);
+    scheduler.page_read(Some(at(3)));
+    scheduler.read_all(at(1));
+    assert_eq!(scheduler.next_action(at(1), Unsynced::Nothing), SyncAction::Wait { until: at(3) }, "the pause counts");
+    assert_eq!(scheduler.next_action(at(3), Unsynced::Nothing), SyncAction::ReadAll);
+    scheduler.page_read(None);
+    assert_eq!(scheduler.next_action(at(3), Unsynced::Nothing), SyncAction::Wait { until: at(16) });
+}
+
+/// Connected as one of so many hosts, with nothing due.
+fn up_in_fleet(hosts: u32) -> Scheduler {
+    let mut scheduler = up(at(0));
+    scheduler.set_fleet(Fleet::of_size(hosts));
+    scheduler
+}
+
+#[test]
+fn hosts_of_a_large_fleet_reconnect_within_its_window_and_push_before_they_read() {
+    let mut scheduler = up_in_fleet(1000);
+    scheduler.failed(FailureKind::Transient, at(5), u64::MAX);
+    assert_eq!(scheduler.next_action(at(5), Unsynced::Urgent), SyncAction::Wait { until: at(25) });
+    scheduler.handshake_accepted(at(25), u64::MAX / 2);
+    scheduler.refreshed(false, at(25));
+    assert!(matches!(scheduler.next_action(at(25), Unsynced::Urgent), SyncAction::Push { .. }));
+    scheduler.pushed(Nothing, at(25), at(25));
+    let SyncAction::Wait { until } = scheduler.next_action(at(25), Unsynced::Nothing) else { panic!("it reads") };
+    assert!((at(37)..=at(38)).contains(&until), "{until:?}");
+    assert_eq!(scheduler.next_action(until, Unsynced::Nothing), SyncAction::ReadHosts);
+    scheduler.hosts_read(Tick::MAX);
+    assert_eq!(scheduler.next_action(until, Unsynced::Nothing), SyncAction::Pull);
+}
+
+#[test]
+fn neither_a_start_nor_a_small_fleet_nor_an_operators_request_waits() {
+    for mut scheduler in [Scheduler::new(INTERVALS, BATCH_ROWS), up_in_fleet(20)] {
+        scheduler.failed(FailureKind::Transient, at(5), u64::MAX);
+        let SyncAction::Wait { until } = scheduler.next_action(at(5), Unsynced::Nothing) else { panic!("it retries") };
+        assert!(until <= at(6), "{until:?}");
+        scheduler.handshake_accepted(at(6), u64::MAX);
+        scheduler.refreshed(false, at(6));
+        scheduler.pushed(Nothing, at(6), at(6));
+        assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::ReadHosts);
+    }
+    let mut scheduler = up_in_fleet(1000);
+    scheduler.failed(FailureKind::Transient, at(5), u64::MAX);
+    scheduler.run_now(at(6));
+    assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::Handshake);
+}
+
+#[test]
+fn ledger_out_of_step_and_a_failed_store_are_no_outage_of_a_fleet() {
+    for kind in [FailureKind::OutOfStep, FailureKind::LocalStore] {
+        let mut scheduler = up_in_fleet(1000);
+        scheduler.failed(kind, at(5), u64::MAX);
+        assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::Handshake, "{kind:?}");
+        scheduler.handshake_accepted(at(6), u64::MAX);
+        scheduler.refreshed(false, at(6));
+        scheduler.pushed(Nothing, at(6), at(6));
+        assert_eq!(scheduler.next_action(at(6), Unsynced::Nothing), SyncAction::ReadHosts, "{kind:?}");
+    }
+}
+
+#[test]
+fn hosts_of_a_large_fleet_answer_a_notification_within_a_second() {
+    let mut scheduler = up_in_fleet(1000);
+    scheduler.pushed(Nothing, at(5), at(5));
+    scheduler.change_notified(at(5), u64::MAX);
+    assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Wait { until: at(6) });
+    scheduler.change_notified(at(5), 0);
+    assert_eq!(scheduler.next_action(at(5), Unsynced::Nothing), SyncAction::Pull);
 }
 
 #[test]
@@ -234,7 +328,7 @@ fn out_of_step_reconnects_at_once_the_first_time_only() {
     let mut scheduler = up(at(0));
     scheduler.failed(FailureKind::OutOfStep, at(1), u64::MAX);
     assert_eq!(scheduler.next_action(at(1), Unsynced::Urgent), SyncAction::Handshake);
-    scheduler.handshake_accepted(at(1));
+    scheduler.handshake_accepted(at(1), 0);
     scheduler.failed(FailureKind::OutOfStep, at(1), u64::MAX);
     assert!(matches!(scheduler.next_action(at(1), Unsynced::Urgent), SyncAction::Wait { .. }));
 }
