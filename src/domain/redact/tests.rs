@@ -175,6 +175,6 @@ fn time_is_linear_in_the_length() {
         let began = Instant::now();
         text(&text_of(1 << 17));
         // Quadratic time would be hours.
-        assert!(began.elapsed() < Duration::from_secs(10), "{piece:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(100), "{piece:?}: {:?}", began.elapsed());
     }
 }
