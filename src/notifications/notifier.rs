@@ -34,6 +34,8 @@ const AT_ONCE: usize = 8;
 const PAGE: usize = 1000;
 /// The longest time between two checks of limits and leases.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon after an unanswered request the leases of what was sent without central are requested again.
+const SHARE_AGAIN: Duration = Duration::from_millis(250);
 
 /// What the notifier uses of the daemon.
 pub struct NotifierParts {
@@ -147,7 +149,7 @@ impl Notifier {
             }
             if next_check <= self.now() {
                 self.check_limits_and_leases().await;
-                next_check = self.now().plus(self.check_interval());
+                next_check = self.now().plus(self.next_check_in());
             }
             self.send_due().await;
         }
@@ -172,6 +174,12 @@ impl Notifier {
 
     fn check_interval(&self) -> Duration {
         MAX_CHECK_INTERVAL.min((self.parts.stale_after)() / 8)
+    }
+
+    /// How long until limits and leases are checked again: soon while other hosts may repeat what was sent without central.
+    fn next_check_in(&self) -> Duration {
+        let others_wait = self.connected_since.is_some_and(|since| self.now().since(since) < self.grace());
+        if others_wait && !self.unshared.is_empty() { SHARE_AGAIN } else { self.check_interval() }
     }
 
     async fn next_event(&mut self, next_check: Timestamp) -> Event {
@@ -286,6 +294,13 @@ impl Notifier {
     /// Checks limits, which no change of a session announces, and renews leases.
     async fn check_limits_and_leases(&mut self) {
         self.pending.expire(self.now());
+        // First, because other hosts wait for it for a limited time.
+        if !self.unshared.is_empty() {
+            let names = self.unshared.iter().take(100).cloned().collect();
+            if self.take_leases(names, SENT).await.is_some() {
+                self.unshared = self.unshared.iter().skip(100).cloned().collect();
+            }
+        }
         if self.has_rule(Occasion::Limit) {
             let limits = self.parts.store.limits(self.this(), self.context()).await.unwrap_or_default();
             for machine in &limits {
@@ -298,12 +313,6 @@ impl Notifier {
         if self.settings.rules.iter().any(|rule| rule.filter.covers_others(&this)) {
             let taken = self.take_leases(vec![FLEET.to_owned()], self.check_interval() * 3).await;
             self.has_fleet = taken.is_some_and(|taken| !taken.is_empty());
-        }
-        if !self.unshared.is_empty() {
-            let names = self.unshared.iter().take(100).cloned().collect();
-            if self.take_leases(names, SENT).await.is_some() {
-                self.unshared = self.unshared.iter().skip(100).cloned().collect();
-            }
         }
         let forgotten = self.now().minus(SENT);
         if let Err(error) = self.parts.store.forget_notified(forgotten).await {
