@@ -77,10 +77,12 @@ pub(super) enum Bug {
     VouchesByName,
     /// Heartbeats alone never make a session pending.
     NeverRefreshed,
+    /// A session that left the scope of a host stays in its mirror.
+    LeftScopeStays,
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 37] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -118,5 +120,6 @@ impl Bug {
         Self::VouchesForOthers,
         Self::VouchesByName,
         Self::NeverRefreshed,
+        Self::LeftScopeStays,
     ];
 }

@@ -27,6 +27,8 @@ use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::replica::Replica;
 use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 
+mod scope;
+
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Polls a future once.
@@ -95,6 +97,8 @@ pub(super) struct SimHost {
     /// Its monotonic clock, in microseconds; stands still while it sleeps.
     pub uptime: Arc<AtomicU64>,
     pub full: bool,
+    /// Its scope changes with each start.
+    pub scoped: bool,
     true_time: Arc<AtomicI64>,
     network: Network,
     starts: u128,
@@ -119,6 +123,7 @@ impl SimHost {
             offset: Arc::default(),
             uptime: Arc::default(),
             full: false,
+            scoped: false,
             true_time,
             network,
             starts: 0,
@@ -186,7 +191,7 @@ impl SimHost {
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Driver::new(replica.clone(), self.network.link(self.index), context, link)
+        Driver::new(replica.clone(), self.network.link(self.index), context, link).with_scope(self.scope())
     }
 
     /// SIGTERM: the last push, then the store is closed.
@@ -471,6 +476,9 @@ impl Replica for SimReplica {
         }
         if self.has(Bug::VouchesForClosed) {
             changes.sessions.retain(|session| session.vouched_by.is_none() || session.status != Status::Closed);
+        }
+        if self.has(Bug::LeftScopeStays) && !reading.scope.is_all() {
+            changes.gone.clear();
         }
         let rows = changes.sessions.len();
         let imported = self.store.import_page(reading, changes, context).await?;

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 use sessiond::clock;
 use sessiond::domain::limits::AccountLimit;
 use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
-use sessiond::domain::{Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
+use sessiond::domain::on_demand::{Found, Question};
+use sessiond::domain::{
+    Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, MirrorScope, Timestamp,
+};
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Durability, Identity, IdentityFile, NewSession, OpContext, Options, PinnedIdentity, Store};
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
 use sessiond::sync::leases;
+use sessiond::sync::on_demand;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::watchdog::Watchdog;
@@ -73,7 +77,13 @@ impl FleetHost {
         };
         let central = PostgresOptions::parse(url, None).expect("a URL");
         let call_limit = Duration::from_secs(60);
-        let settings = SyncSettings { central: Some(central), intervals, stale_after: STALE_AFTER, call_limit };
+        let settings = SyncSettings {
+            central: Some(central),
+            intervals,
+            stale_after: STALE_AFTER,
+            call_limit,
+            scope: MirrorScope::All,
+        };
         let (stop, shutdown) = shutdown::channel();
         Self {
             store,
@@ -127,6 +137,7 @@ impl FleetHost {
                 counts: counts.clone(),
             },
             leases: leases::channel().1,
+            questions: on_demand::channel().1,
             watchdog: Watchdog::default(),
             link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
             nudge: Arc::new(Notify::new()),
@@ -172,6 +183,10 @@ impl Central for CountingCentral {
         let changes = self.central.pull(reading).await?;
         self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
         Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        self.central.find(question).await
     }
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
