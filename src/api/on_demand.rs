@@ -86,7 +86,7 @@ impl Api {
     fn is_current(&self, record: &Record) -> bool {
         match record.read_at {
             _ if !record.mirrored => true,
-            Some(at) => (self.clock)().since(at) < FRESH,
+            Some(at) => self.is_connected() && (self.clock)().since(at) < FRESH,
             None => self.reads_ahead(&record.session.project, Some(&record.session.host_machine)),
         }
     }
@@ -122,6 +122,10 @@ impl Api {
             return Ok(Asked::NotNeeded);
         }
         Ok(self.ask(Question::Hint(meanings.to_vec())).await)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.link.borrow().state == LinkState::Connected
     }
 
     async fn ask(&self, question: Question) -> Asked {

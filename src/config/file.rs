@@ -272,7 +272,8 @@ mod tests {
         );
         assert_eq!(
             refused("[telemetry]\non = true"),
-            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents, notify"
+            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents, mirror, \
+             notify"
         );
     }
 

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::old_central;
 use testkit::postgres::{Server, Stop};
 
 const SOON: Duration = Duration::from_secs(60);
 
 fn central() -> (Server, String) {
-    let server = Server::start(&[]);
-    server.create("central");
+    let server = old_central(&[]);
     let url = server.url("central");
     Host::new("odin4").ok(&["migrate", "--central-url", &url]);
     (server, url)
@@ -70,7 +70,7 @@ fn only_projects_in_scope_are_mirrored_and_the_others_are_asked_for() {
     let odin4 = Host::with_central("odin4", &url).started();
     let odin = odin4.ok(&["register", "--project", "odin", "--epic", "003", "--id-only"]);
     let web = odin4.ok(&["register", "--project", "web", "--id-only"]);
-    odin4.ok(&["event", &web, "task_spawned", "--data", "{\"n\": 1}"]);
+    odin4.ok(&["event", &web, "test_passed", "--data", "{\"n\": 1}"]);
     odin4.await_synced();
     insert(&server, "web-PS-0ld001", "web", "042");
     insert(&server, "odin-PS-0ld002", "odin", "043");
@@ -121,9 +121,9 @@ fn only_projects_in_scope_are_mirrored_and_the_others_are_asked_for() {
 
     // A row leaves and enters the scope with its project.
     server.psql("central", "UPDATE supervisor_sessions SET project = 'api' WHERE instance_id = 'odin-PS-0ld002'");
-    await_ids("it left the scope", &laptop, "/v1/sessions", &[&odin, &own]);
+    await_ids("it left the scope", &laptop, "/v1/sessions", &[&odin, &own, &successor]);
     server.psql("central", "UPDATE supervisor_sessions SET project = 'odin' WHERE instance_id = 'web-PS-0ld001'");
-    await_ids("it entered the scope", &laptop, "/v1/sessions", &[&odin, "web-PS-0ld001", &own]);
+    await_ids("it entered the scope", &laptop, "/v1/sessions", &[&odin, "web-PS-0ld001", &own, &successor]);
     assert_eq!(show(&laptop, "web-PS-0ld001").1["source"], "mirror");
     server.psql("central", &format!("DELETE FROM supervisor_sessions WHERE instance_id = '{odin}'"));
     odin4.ok(&["close", &web]);

@@ -10,6 +10,6 @@ SELECT instance_id::text, activity, waiting_for, activity_detail,
     changed_xid::text::bigint, activity_ended, AGENT
 FROM session_work
 WHERE instance_id > $1
-    AND ($3::text[] IS NULL OR EXISTS (SELECT FROM supervisor_sessions s
-        WHERE s.instance_id = session_work.instance_id AND (s.project::text = ANY($3) OR s.host_machine = ANY($4))))
+    AND ($3::text[] IS NULL OR (SELECT bool_or(s.project::text = ANY($3) OR s.host_machine = ANY($4))
+        FROM supervisor_sessions s WHERE s.instance_id = session_work.instance_id))
 ORDER BY instance_id LIMIT $2

@@ -9,8 +9,8 @@ SELECT instance_id, changed_xid::text::bigint FROM (
     WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT pg_visible_in_snapshot(changed_xid, $5::text::pg_snapshot)
         AND changed_by IS DISTINCT FROM $4
-        AND EXISTS (SELECT FROM supervisor_sessions s WHERE s.instance_id = sessiond_history.instance_id
-            AND (s.project::text = ANY($6::text[]) OR s.host_machine = ANY($7)))
+        AND (SELECT bool_or(s.project::text = ANY($6::text[]) OR s.host_machine = ANY($7))
+            FROM supervisor_sessions s WHERE s.instance_id = sessiond_history.instance_id)
     UNION ALL
     SELECT instance_id, changed_xid FROM supervisor_sessions
     WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
