@@ -101,7 +101,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("timeline", &[]),
     ("unlocked_sessions", &[SESSION_ID]),
     ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),
-    ("work_by_id", &[&["session_work_pkey"]]),
+    ("work_by_id", &[&["session_work_pkey", "session_work_changed"]]),
     ("upsert_work", &[&["session_work_pkey"]]),
     ("upsert_work_with_agent", &[&["session_work_pkey"]]),
 ];
@@ -110,7 +110,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
 const ROWS: &str = "\
     ALTER TABLE event_store ADD COLUMN parent_uuid UUID, ADD COLUMN root_uuid UUID, ADD COLUMN depth INT; \
     INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, host_machine) \
-        SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin', 'PS', 'active', 'host' || n % 50 \
+        SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin' || n % 50, 'PS', 'active', 'host' || n % 50 \
         FROM generate_series(1, 5000) n; \
     INSERT INTO event_store (instance_id, event_type, sequence_num) \
         SELECT instance_id, 'task_spawned', n FROM supervisor_sessions, generate_series(1, 3) n; \
