@@ -119,7 +119,7 @@ fn type_rules_decide_which_sessions_are_meta_supervisors() {
 
 #[test]
 fn hanging_daemon_does_not_delay_an_agent() {
-    let host = Host::new("odin3").started();
+    let host = Host::new("odin3").environment("SESSIOND_HOOK_TIMEOUT", "1s").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     agent.start(&host, "startup");
     host.signal(rustix::process::Signal::STOP);
@@ -139,7 +139,7 @@ fn hanging_daemon_does_not_delay_an_agent() {
 
 #[test]
 fn endless_stdin_does_not_delay_an_agent() {
-    let host = Host::new("odin3").started();
+    let host = Host::new("odin3").environment("SESSIOND_HOOK_TIMEOUT", "1s").started();
     let agent = Agent::new(&repository(&host, "odin"), "u-1");
     let mut command = host.sessiond();
     command.args(["hook", "Stop"]).env("CLAUDE_PID", agent.pid().to_string()).env("CLAUDE_CODE_SESSION_ID", "u-1");

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::program::{copy_program, write_script};
 use testkit::skip::skip;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -32,11 +32,10 @@ impl Running {
         let own = host.sessiond();
         let sessiond = own.get_program().to_str().unwrap();
         let run = format!("'{sessiond}' {words} $event <\"$file\" >\"$file.out\" 2>\"$file.err\"");
-        fs::write(&script, format!("#!/bin/sh\nwhile read -r file event; do\n{run}\necho $?\ndone\n")).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&script, &format!("#!/bin/sh\nwhile read -r file event; do\n{run}\necho $?\ndone\n"));
         let mut command = Command::new(&script);
         command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.env("PATH", "/usr/bin:/bin").env("SESSIOND_HOOK_TIMEOUT", "5s");
+        command.env("PATH", "/usr/bin:/bin");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (events, ends) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
         Self { process, events, ends, folder, runs: 0 }
@@ -161,11 +160,11 @@ fn sessions_of_the_shared_app_server_of_codex_are_not_matched_by_process() {
     let mut server = Running::start(&host, "codex", "hook --agent codex");
     let folder = host.dir().join("server");
     fs::create_dir_all(&folder).unwrap();
-    fs::copy(server.folder.join("codex"), folder.join("codex")).unwrap();
+    copy_program(&server.folder.join("codex"), &folder.join("codex"));
     let mut command = Command::new(folder.join("codex"));
     let own = host.sessiond();
     command.arg("app-server").env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.env("PATH", "/usr/bin:/bin").env("SESSIOND_HOOK_TIMEOUT", "5s");
+    command.env("PATH", "/usr/bin:/bin");
     let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     server.events = process.stdin.take().unwrap();
     server.ends = BufReader::new(process.stdout.take().unwrap());
@@ -311,7 +310,7 @@ fn day_of_opencode() {
 
 #[test]
 fn plugin_reports_the_sessions_of_opencode() {
-    let host = Host::new("odin3").environment("SESSIOND_HOOK_TIMEOUT", "5s").started();
+    let host = Host::new("odin3").started();
     if !Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return skip("plugin_reports_the_sessions_of_opencode", "node");
     }

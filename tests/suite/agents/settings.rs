@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use testkit::agent::feed;
 use testkit::daemon::Host;
+use testkit::program::{copy_program, write_script};
 
 const MINE: &str = "{\n    // mine\n    \"zeta\": 1,\n    \"hooks\": {\n        \"Stop\": [\n            { \"hooks\": [{ \"type\": \"command\", \"command\": \"say done\" }] }\n        ]\n    },\n    \"alpha\": [1, 2,],\n}\n";
 
@@ -128,8 +129,7 @@ fn symlink_is_kept() {
 fn claude(host: Host, version: &str) -> Host {
     let folder = host.dir().join("bin");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("claude"), format!("#!/bin/sh\necho '{version} (Claude Code)'\n")).unwrap();
-    fs::set_permissions(folder.join("claude"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&folder.join("claude"), &format!("#!/bin/sh\necho '{version} (Claude Code)'\n"));
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     host.environment("PATH", &path)
 }
@@ -179,7 +179,7 @@ fn installed_path_is_the_link_by_which_it_was_called() {
     let versioned = host.dir().join("Cellar/sessiond/1.0/bin/sessiond");
     fs::create_dir_all(versioned.parent().unwrap()).unwrap();
     let program = host.sessiond().get_program().to_owned();
-    fs::hard_link(&program, &versioned).or_else(|_| fs::copy(&program, &versioned).map(drop)).unwrap();
+    fs::hard_link(&program, &versioned).unwrap_or_else(|_| copy_program(program.as_ref(), &versioned));
     let link = host.dir().join("sessiond");
     symlink("Cellar/sessiond/1.0/bin/sessiond", &link).unwrap();
     let own = host.sessiond();

@@ -247,7 +247,7 @@ fn unwritable_state_folder_stops_the_start() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
     // The build folder may be closed to others, and the program is run as another user.
     let program = dir.path().join("sessiond");
-    fs::copy(env!("CARGO_BIN_EXE_sessiond"), &program).unwrap();
+    testkit::program::copy_program(env!("CARGO_BIN_EXE_sessiond").as_ref(), &program);
     let mut command = Command::new(program);
     std::os::unix::process::CommandExt::uid(&mut command, nobody.uid.as_raw());
     let output = command

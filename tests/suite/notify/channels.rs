@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use testkit::agent::{Agent, repository};
 use testkit::daemon::Host;
 use testkit::eventually;
+use testkit::program::write_script;
 
 use super::receiver::{Answer, Receiver};
 
@@ -92,8 +93,7 @@ fn quick_answer_makes_no_noise() {
 fn death_of_an_agent_is_sent_to_a_command() {
     let folder = tempfile::tempdir().unwrap();
     let (file, script) = (folder.path().join("told"), folder.path().join("tell"));
-    fs::write(&script, format!("#!/bin/sh\ncat >>{0}\necho \"$1\" >>{0}\n", file.display())).unwrap();
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    write_script(&script, &format!("#!/bin/sh\ncat >>{0}\necho \"$1\" >>{0}\n", file.display()));
     let command =
         format!("command = [\"{}\", \"an argument; with 'quotes'\"]\nprojects = [\"odin\"]", script.display());
     let host = host(&rule("\"stale\"", &command)).started();

@@ -269,7 +269,7 @@ fn the_service_runs_the_path_by_which_the_program_was_called() {
     fs::create_dir(dir.join("bin")).unwrap();
     let file = cellar.join("sessiond");
     if fs::hard_link(env!("CARGO_BIN_EXE_sessiond"), &file).is_err() {
-        fs::copy(env!("CARGO_BIN_EXE_sessiond"), &file).unwrap();
+        testkit::program::copy_program(env!("CARGO_BIN_EXE_sessiond").as_ref(), &file);
     }
     std::os::unix::fs::symlink("../Cellar/sessiond/1.0/bin/sessiond", dir.join("bin/sessiond")).unwrap();
     for (program, path) in [(dir.join("bin/sessiond"), ""), ("sessiond".into(), "bin"), (file, "bin")] {

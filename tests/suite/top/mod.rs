@@ -1,6 +1,5 @@
 //! `sessiond top` in a real terminal.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -220,8 +219,7 @@ fn resuming_opens_a_window_of_tmux_or_prints_the_command() {
     let Some(tmux) = Tmux::of_host("resuming_opens_a_window_of_tmux", &host, 100, 20) else { return };
     // Stands in for the agent.
     let claude = host.dir().join("claude");
-    std::fs::write(&claude, "#!/bin/sh\necho agent \"$@\" in \"$PWD\"; sleep 600\n").unwrap();
-    std::fs::set_permissions(&claude, std::fs::Permissions::from_mode(0o755)).unwrap();
+    testkit::program::write_script(&claude, "#!/bin/sh\necho agent \"$@\" in \"$PWD\"; sleep 600\n");
     tmux.line(&format!("clear; PATH={}:$PATH; sessiond top", host.dir().display()));
     tmux.await_text(&id);
     tmux.press(&["y"]);

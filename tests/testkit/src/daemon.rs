@@ -123,7 +123,7 @@ impl Host {
             .env("SESSIOND_STATE_DIR", self.state_dir())
             .env("SESSIOND_CONFIG", self.dir.path().join("config.toml"))
             // The machine that runs the tests is busy with them.
-            .env("SESSIOND_HOOK_TIMEOUT", "1s")
+            .env("SESSIOND_HOOK_TIMEOUT", "10s")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -174,7 +174,9 @@ impl Host {
     pub fn await_synced(&self) {
         eventually("central has everything", Duration::from_secs(60), || {
             let (_, body) = self.ask("POST", "/v1/sync", Some(&serde_json::json!({"wait_ms": 1000})));
-            (body["backlog"]["sessions"] == 0 && body["central"]["state"] == "connected").then_some(())
+            let backlog = &body["backlog"];
+            let is_empty = backlog["sessions"] == 0 && backlog["records"] == 0;
+            (is_empty && body["central"]["state"] == "connected").then_some(())
         });
     }
 

@@ -12,6 +12,7 @@ pub mod network;
 pub mod patroni;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod program;
 pub mod proxy;
 pub mod python;
 pub mod random;
