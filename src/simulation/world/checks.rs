@@ -122,7 +122,11 @@ impl World {
                 |session: &Session| scope.includes(&session.project) || session.host_machine == host.name();
             let mirrored = daemon.replica.hand.lock().unwrap().mirrored_records();
             let read_ahead = mirrored.iter().filter(|record| record.read_at.is_none()).map(|record| &record.session);
-            if let Some(session) = read_ahead.into_iter().find(|session| !is_in_scope(session)) {
+            let left = |session: &&Session| {
+                let row = self.foreign_rows.get(session.instance_id.as_str());
+                row.is_some_and(|row| row.created_at == session.created_at && !is_in_scope(row))
+            };
+            if let Some(session) = read_ahead.into_iter().find(left) {
                 let what = format!("host {} has {session:?}, which is out of its scope {scope}", host.index);
                 return Err(Violation { guarantee: "mirror", what });
             }

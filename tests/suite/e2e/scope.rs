@@ -94,7 +94,7 @@ fn only_projects_in_scope_are_mirrored_and_the_others_are_asked_for() {
     assert_eq!(laptop.ask("GET", &format!("/v1/sessions/{web}/work"), None).0, 200);
     let list = laptop.ask("GET", "/v1/sessions?project=web", None).1;
     assert_eq!((&list["source"], &list["total_count"]), (&json!("central"), &json!(2)), "{list}");
-    assert_eq!(ids(&laptop, "/v1/sessions?project=web&active_only=true"), [web.clone()]);
+    assert_eq!(ids(&laptop, "/v1/sessions?project=web&active_only=true"), [web.as_str()]);
     assert_eq!(ids(&laptop, "/v1/sessions?project=web&limit=1").len(), 1);
     let all = laptop.ask("GET", "/v1/sessions", None).1;
     assert!(all["note"].as_str().unwrap().contains("mirror.scope"), "{all}");
@@ -156,7 +156,7 @@ fn scope_none_reads_nothing_ahead_and_answers_with_its_age_without_central() {
     let laptop = scoped("laptop", &url, "scope = \"none\"");
     let own = laptop.ok(&["register", "--project", "odin", "--id-only"]);
     laptop.await_synced();
-    assert_eq!(ids(&laptop, "/v1/sessions?all=true"), [own.clone()]);
+    assert_eq!(ids(&laptop, "/v1/sessions?all=true"), [own.as_str()]);
     await_ids("the project is asked for", &laptop, "/v1/sessions?project=odin", &[&odin, "odin-PS-0ld001", &own]);
     let (code, several) = show(&laptop, "odin-PS");
     assert_eq!((code, several["matches"].as_array().unwrap().len()), (300, 3), "{several}");
