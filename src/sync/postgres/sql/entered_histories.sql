@@ -15,6 +15,6 @@ SELECT instance_id, changed_xid::text::bigint FROM (
     SELECT instance_id, changed_xid FROM supervisor_sessions
     WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT pg_visible_in_snapshot(changed_xid, $5::text::pg_snapshot)
-        AND column_times ?| '{project,host_machine}' AND project::text = ANY($6::text[])
+        AND column_times ?| '{project,host_machine}' AND (project::text = ANY($6::text[])) IS TRUE
 ) changed
 ORDER BY changed_xid, instance_id LIMIT $3
