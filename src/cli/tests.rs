@@ -296,6 +296,8 @@ config    no file, all defaults
     assert!(
         printed("status", &status(&central("off", "null"), "null")).contains("central   off: none is configured\n")
     );
+    let long = central("connected", "null").replacen('{', r#"{"long_transaction": "transaction 7 is open", "#, 1);
+    assert!(printed("status", &status(&long, "null")).contains("\n          transaction 7 is open\n"));
 }
 
 fn context(command: &str) -> String {

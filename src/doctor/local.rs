@@ -124,7 +124,7 @@ pub(super) fn daemon(status: &Result<StatusBody, ErrorDetail>) -> Vec<Finding> {
         ));
     }
     for blocked in &status.backlog.blocked {
-        let found = format!("{} records for central's {} are pending", blocked.records, blocked.table);
+        let found = format!("pending records for central's {}: {}", blocked.table, blocked.records);
         findings.push(Finding::wrong("records", found, blocked.reason.clone()));
     }
     findings.push(link(status));

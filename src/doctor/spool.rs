@@ -42,7 +42,7 @@ fn of_daemon(spool: &SpoolBody) -> Vec<Finding> {
         let since = folder.oldest_at.as_deref().map_or(String::new(), |at| format!(", the oldest since {at}"));
         let reason = folder.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
         if folder.waiting > 0 || folder.reason.is_some() {
-            let found = format!("{} requests are pending in {}{since}{reason}", folder.waiting, folder.path);
+            let found = format!("pending requests in {}: {}{since}{reason}", folder.path, folder.waiting);
             findings.push(Finding::odd("spool", found, "they are retried; see the reason and the daemon's log"));
         }
         if folder.ignored > 0 {
@@ -86,7 +86,7 @@ fn unread(read: &[String], store: &str, spools: impl Iterator<Item = Spool>) -> 
             Ok(names) if names.is_empty() => {}
             Ok(names) => {
                 let found =
-                    format!("{} requests are pending in {shown}, which the running daemon does not read", names.len());
+                    format!("pending requests in {shown}, which the running daemon does not read: {}", names.len());
                 findings.push(Finding::wrong("spool", found, start_reader(&spool, store)));
             }
             // Only the first one receives new requests of this user.
@@ -122,7 +122,7 @@ fn of_folder(spool: &Spool) -> Option<Finding> {
     let written = fs::symlink_metadata(spool.dir().join(oldest)).ok()?.mtime();
     let now = crate::clock::system()();
     let waited = age(now.since(Timestamp::from_micros(written.saturating_mul(1_000_000))));
-    let found = format!("{} requests are pending in {}, the oldest for {waited}", names.len(), spool.dir().display());
+    let found = format!("pending requests in {}: {}, the oldest for {waited}", spool.dir().display(), names.len());
     Some(Finding::odd("spool", found, "they are imported when the daemon starts"))
 }
 

@@ -17,11 +17,16 @@ pub struct RefreshRule {
     pub refresh_after: Duration,
     /// The time between two checks.
     pub step: Duration,
+    /// Also push the heartbeats that central has.
+    pub rewrites: bool,
 }
 
 impl RefreshRule {
     /// Every heartbeat that central lacks is due.
-    pub const EVERYTHING: Self = Self { refresh_after: Duration::ZERO, step: Duration::ZERO };
+    pub const EVERYTHING: Self = Self { refresh_after: Duration::ZERO, step: Duration::ZERO, rewrites: false };
+
+    /// Every live session is due, also if central has its newest heartbeat.
+    pub const ALL_AGAIN: Self = Self { rewrites: true, ..Self::EVERYTHING };
 
     /// The newest heartbeat in central that may be due.
     pub fn newest_due(&self, now: Timestamp) -> Timestamp {
@@ -39,7 +44,7 @@ impl RefreshRule {
     ) -> bool {
         let Some(in_central) = in_central else { return true };
         // The clock was set back.
-        if in_central > now {
+        if self.rewrites || in_central > now {
             return true;
         }
         let age = now.since(in_central);
@@ -60,7 +65,8 @@ impl RefreshRule {
 mod tests {
     use super::*;
 
-    const RULE: RefreshRule = RefreshRule { refresh_after: Duration::from_secs(60), step: Duration::from_secs(15) };
+    const RULE: RefreshRule =
+        RefreshRule { refresh_after: Duration::from_secs(60), step: Duration::from_secs(15), rewrites: false };
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_micros(1_769_774_400_000_000).plus(Duration::from_secs(seconds))
@@ -80,6 +86,7 @@ mod tests {
             (RULE, Some(at(100)), at(100), at(99), true),
             (RefreshRule::EVERYTHING, Some(at(0)), at(1), at(1), true),
             (RefreshRule::EVERYTHING, Some(at(1)), at(1), at(1), false),
+            (RefreshRule::ALL_AGAIN, Some(at(1)), at(1), at(1), true),
         ] {
             assert_eq!(rule.is_due(&id(7), in_central, last_heartbeat, now), expected, "{in_central:?} {now:?}");
         }

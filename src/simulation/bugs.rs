@@ -79,9 +79,14 @@ pub(super) enum Bug {
     NeverRefreshed,
     /// A session that left the scope of a host stays in its mirror.
     LeftScopeStays,
+    /// Heartbeats in central become older than `stale_after` before they are pushed again.
+    RefreshedTooLate,
+    /// Central takes a daemon that judges sessions by their heartbeats for one that judges them by their hosts.
+    EarlierDaemonOverlooked,
 }
 
 impl Bug {
+    /// Those that the world of two hosts detects.
     pub(super) const ALL: [Self; 38] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
@@ -122,4 +127,8 @@ impl Bug {
         Self::NeverRefreshed,
         Self::LeftScopeStays,
     ];
+
+    /// Those that a fleet of several versions detects.
+    pub(super) const OF_MIXED_FLEET: [Self; 3] =
+        [Self::NeverRefreshed, Self::RefreshedTooLate, Self::EarlierDaemonOverlooked];
 }

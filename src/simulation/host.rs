@@ -13,18 +13,15 @@ use uuid::Uuid;
 use super::bugs::Bug;
 use super::command::{Answer, Answered, Command};
 use super::network::{Network, SimLink};
+use super::replica::SimReplica;
 use super::setup::{BATCH_ROWS, INTERVALS, STALE_AFTER, now};
 use crate::clock::Clock;
 use crate::domain::liveness::status_at;
-use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
-use crate::domain::refresh::RefreshRule;
-use crate::domain::{HistoryTables, LinkState, LinkStatus, MachineName, RecordKind, Status, TableState, Timestamp};
+use crate::domain::{LinkState, LinkStatus, MachineName, Status, Timestamp};
 use crate::store::testing::manual_store::{Disk, ManualStore};
-use crate::store::{
-    BatchResult, Identity, OpContext, PageResult, Record, Renamed, SessionOutcome, SessionResult, Store, StoreError,
-};
+use crate::store::{Identity, Record};
+use crate::sync::central::Notification;
 use crate::sync::driver::{Driver, DriverContext};
-use crate::sync::replica::Replica;
 use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 
 mod scope;
@@ -45,17 +42,6 @@ struct PendingCommand {
     /// By the host's clock, which may be wrong.
     at: Timestamp,
     answer: Job<Answer>,
-}
-
-/// The replica that the driver uses, with the bugs that are planted in it.
-#[derive(Clone)]
-pub(super) struct SimReplica {
-    pub store: Store,
-    pub hand: Arc<Mutex<ManualStore>>,
-    pub identity: Arc<Mutex<Identity>>,
-    /// Rows that pulls have written.
-    written: Arc<AtomicU64>,
-    bug: Option<Bug>,
 }
 
 type SimDriver = Driver<SimReplica, SimLink>;
@@ -81,6 +67,8 @@ pub(super) struct MirrorCost {
 pub(super) struct SimDaemon {
     pub replica: SimReplica,
     worker: Option<WorkerState>,
+    /// Until then the worker does nothing, unless something happens.
+    waits_until: Option<Tick>,
     waiting: Vec<PendingCommand>,
     /// Heartbeats that [`Bug::HeartbeatsInMemory`] keeps.
     pub unwritten: Vec<(Command, Timestamp)>,
@@ -155,7 +143,8 @@ impl SimHost {
         let hand = Arc::new(Mutex::new(hand));
         let replica =
             SimReplica { store, hand, identity: self.identity.clone(), written: Arc::default(), bug: self.network.bug };
-        let mut daemon = SimDaemon { replica, worker: None, waiting: Vec::new(), unwritten: Vec::new() };
+        let mut daemon =
+            SimDaemon { replica, worker: None, waits_until: None, waiting: Vec::new(), unwritten: Vec::new() };
         let (store, name, at) = (daemon.replica.store.clone(), self.name(), self.now());
         let mut filed: Job<_> = Box::pin(async move { store.set_machine_name(name, at).await });
         assert!(poll(&mut filed).is_none());
@@ -247,6 +236,7 @@ impl SimHost {
     pub(super) fn commit(&mut self) -> Option<(usize, Answered)> {
         let daemon = self.daemon.as_mut()?;
         let jobs = daemon.replica.hand.lock().unwrap().commit();
+        daemon.waits_until = daemon.waits_until.filter(|_| jobs == 0);
         let waiting = std::mem::take(&mut daemon.waiting);
         let hand = daemon.replica.hand.clone();
         let answered = waiting.into_iter().map(|mut w| {
@@ -278,7 +268,11 @@ impl SimHost {
                     idle.1.run_now(tick);
                 }
                 let action = idle.1.next_action(tick, unsynced);
-                let waits = matches!(action, SyncAction::Wait { .. });
+                daemon.waits_until = match action {
+                    SyncAction::Wait { until } => Some(until),
+                    _ => None,
+                };
+                let waits = daemon.waits_until.is_some();
                 daemon.worker =
                     Some(if waits { WorkerState::Idle(idle) } else { WorkerState::Busy(perform(*idle, action)) });
                 !waits
@@ -292,12 +286,28 @@ impl SimHost {
         }
     }
 
+    /// Whether nothing is due, as of the last call of [`Self::sync`].
+    pub(super) fn waits(&self) -> bool {
+        let uptime = Tick::from_micros(self.uptime.load(Ordering::Relaxed));
+        let until = self.daemon.as_ref().and_then(|daemon| daemon.waits_until);
+        until.is_some_and(|until| uptime < until)
+    }
+
     /// Ends the worker's wait, if it waits, as `sessiond sync` does.
     pub(super) fn sync_now(&mut self) {
         if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
             let now = idle.0.tick();
             idle.0.retry_held();
             idle.1.run_now(now);
+        }
+    }
+
+    /// Delivers a notification of central to the worker, if it waits.
+    pub(super) fn notify(&mut self, notification: Notification) {
+        self.daemon.iter_mut().for_each(|daemon| daemon.waits_until = None);
+        if let Some(WorkerState::Idle(idle)) = self.daemon.as_mut().and_then(|daemon| daemon.worker.as_mut()) {
+            let (driver, scheduler) = &mut **idle;
+            driver.handle_notification(notification, scheduler);
         }
     }
 
@@ -337,10 +347,10 @@ impl SimHost {
         daemon.replica.hand.lock().unwrap().commit();
     }
 
-    /// What is mirrored here and shown as active now.
+    /// What is shown as active here now.
     pub(super) fn shown_active(&self) -> Vec<Record> {
         let now = self.now();
-        let records = self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().mirrored_records());
+        let records = self.daemon.as_ref().map(|daemon| daemon.replica.hand.lock().unwrap().active_records());
         let is_active = |record: &Record| {
             let s = &record.session;
             status_at(s.status, s.last_heartbeat, record.alive_as_of, now, STALE_AFTER) == Status::Active
@@ -362,131 +372,4 @@ fn perform((mut driver, mut scheduler): (SimDriver, Scheduler), action: SyncActi
         driver.perform(action, INTERVALS, STALE_AFTER, &mut scheduler).await;
         (driver, scheduler)
     })
-}
-
-impl SimReplica {
-    fn has(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
-    }
-
-    fn version(&self, settled: &SessionResult) -> i64 {
-        self.hand.lock().unwrap().get(settled.instance_id.as_str()).map_or(0, |record| record.version)
-    }
-}
-
-impl Replica for SimReplica {
-    fn store(&self) -> &Store {
-        &self.store
-    }
-
-    fn identity(&self) -> Identity {
-        self.identity.lock().unwrap().clone()
-    }
-
-    fn claim_accepted(&self, claim: Uuid) {
-        let mut identity = self.identity.lock().unwrap();
-        identity.accepted_claim = Some(claim);
-        identity.replace = false;
-    }
-
-    async fn record_tables(&self, mut tables: HistoryTables, at: Timestamp) -> Result<(), StoreError> {
-        if self.has(Bug::MissingRightCountsAsAbsent) && !tables.is_usable(RecordKind::Event) {
-            tables.events = TableState::Absent;
-        }
-        self.store.record_tables(tables, at).await
-    }
-
-    async fn acknowledge(&self, mut result: BatchResult, context: OpContext) -> Result<Vec<Renamed>, StoreError> {
-        if self.has(Bug::AckIgnoresVersion) {
-            result.sessions.iter_mut().for_each(|s| s.version = self.version(s));
-        }
-        if self.has(Bug::RetryRejected) {
-            result.sessions.retain(|s| !matches!(s.how, SessionOutcome::Rejected { .. }));
-        }
-        if self.has(Bug::RejectedTakesOthersAlong) && result.records.iter().any(|r| r.rejected.is_some()) {
-            ManualStore::execute(&self.store, "UPDATE records SET unsynced = 0 WHERE parked_at IS NULL").await?;
-        }
-        let renamed = self.store.acknowledge(result, context).await?;
-        if self.has(Bug::AckClearsLaterColumns) {
-            ManualStore::execute(&self.store, "UPDATE sessions SET synced_version = version WHERE synced_version > 0")
-                .await?;
-        }
-        if self.has(Bug::AckClearsLaterWork) {
-            ManualStore::execute(
-                &self.store,
-                "UPDATE session_work SET synced_version = version WHERE synced_version > 0",
-            )
-            .await?;
-        }
-        if self.has(Bug::CollisionNotAliased) {
-            renamed.iter().for_each(|renamed| self.hand.lock().unwrap().forget_alias(&renamed.from));
-        }
-        Ok(renamed)
-    }
-
-    async fn forget_synced(&self, acked_batch: i64, at: Timestamp) -> Result<(usize, usize), StoreError> {
-        let nothing = BatchResult { acked_batch, next_batches: [acked_batch; 2], ..BatchResult::default() };
-        if self.has(Bug::NoResync) {
-            return self.store.acknowledge(nothing, OpContext::of_daemon(at, STALE_AFTER)).await.map(|_| (0, 0));
-        }
-        if self.has(Bug::HistoryNotReoffered) {
-            self.store.acknowledge(nothing, OpContext::of_daemon(at, STALE_AFTER)).await?;
-            let all = "UPDATE sessions SET unsynced_since = coalesce(unsynced_since, 0), synced_version = 0 \
-                WHERE mirror_generation IS NULL";
-            return ManualStore::execute(&self.store, all).await.map(|()| (0, 0));
-        }
-        self.store.forget_synced(acked_batch, at).await
-    }
-
-    async fn replace_hosts(&self, mut hosts: Vec<HostSeen>) -> Result<(), StoreError> {
-        if self.has(Bug::VouchesForOthers)
-            && let Some(newest) = hosts.iter().map(|host| host.last_seen).max()
-        {
-            hosts.iter_mut().for_each(|host| host.last_seen = newest);
-        }
-        self.store.replace_hosts(hosts).await?;
-        if self.has(Bug::VouchesByName) {
-            let by_name = "UPDATE sessions SET vouched_by = \
-                (SELECT host_id FROM hosts WHERE hosts.host_machine = sessions.host_machine) \
-                WHERE mirror_generation IS NOT NULL";
-            ManualStore::execute(&self.store, by_name).await?;
-        }
-        Ok(())
-    }
-
-    async fn refresh(&self, rule: RefreshRule, now: Timestamp) -> Result<usize, StoreError> {
-        if self.has(Bug::NeverRefreshed) { Ok(0) } else { self.store.refresh(rule, now).await }
-    }
-
-    async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let position = self.store.mirror_position(now).await?;
-        Ok(if self.has(Bug::PositionNeverAdvances) { position.min(1) } else { position })
-    }
-
-    async fn import_page(
-        &self,
-        reading: PullQuery,
-        mut changes: ChangePage,
-        context: OpContext,
-    ) -> Result<PageResult, StoreError> {
-        if self.has(Bug::NoAdoptionWhileWaiting) {
-            let hand = self.hand.lock().unwrap();
-            let is_pending = |id: &str| hand.get(id).is_some_and(|r| !r.mirrored && r.unsynced_since.is_some());
-            changes.sessions.retain(|session| !is_pending(session.instance_id.as_str()));
-        }
-        if self.has(Bug::VouchesForClosed) {
-            changes.sessions.retain(|session| session.vouched_by.is_none() || session.status != Status::Closed);
-        }
-        if self.has(Bug::LeftScopeStays) && !reading.scope.is_all() {
-            changes.gone.clear();
-        }
-        let rows = changes.sessions.len();
-        let imported = self.store.import_page(reading, changes, context).await?;
-        self.written.fetch_add(imported.written, Ordering::Relaxed);
-        if self.has(Bug::UnchangedRowsWritten) && rows > 0 {
-            let rewrite = "UPDATE sessions SET project = project WHERE mirror_generation IS NOT NULL";
-            ManualStore::execute(&self.store, rewrite).await?;
-        }
-        Ok(imported)
-    }
 }

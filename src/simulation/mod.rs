@@ -4,10 +4,12 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | `mixed_fleet` | a day of present and earlier daemons beside clients without one, and how each judges sessions |
 //! | `world` | the events, the checks, and the end of a run |
 //! | `model` | the states that each session may have |
 //! | `host` | a machine with its daemon |
 //! | `network` | the calls between the hosts and central |
+//! | `replica` | what the worker of a host uses of its store |
 //! | `command` | the calls of the store |
 //! | `setup`, `bugs` | settings; planted bugs that have to be detected |
 //! | `stampede` | by itself: the schedulers of many hosts, and what they cost central |
@@ -17,8 +19,10 @@
 mod bugs;
 mod command;
 mod host;
+mod mixed_fleet;
 mod model;
 mod network;
+mod replica;
 mod setup;
 mod stampede;
 mod world;

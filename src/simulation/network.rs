@@ -347,6 +347,14 @@ impl Central for SimLink {
         self.link.last_clock()
     }
 
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        self.link.missing_triggers().await
+    }
+
+    fn marks_heartbeats(&self) -> bool {
+        self.link.marks_heartbeats()
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         pause().await;
         if self.outcome() != CallOutcome::Arrives {

@@ -223,6 +223,13 @@ pub trait Central: Send {
     /// Central's clock as of the last successful push, if it was reported.
     fn last_clock(&self) -> Option<Timestamp>;
 
+    /// The triggers that mark and announce changes and that central lacks or has disabled now.
+    fn missing_triggers(&mut self) -> impl Future<Output = Result<Vec<String>, CentralError>> + Send;
+
+    /// Whether a heartbeat alone is marked as a change: some host judges sessions by their heartbeats, as of the last reading
+    /// of hosts, or central cannot leave the mark.
+    fn marks_heartbeats(&self) -> bool;
+
     /// Turns sessions stale that no live host vouches for, by central's clock; at most once per `interval` over all hosts, and
     /// a bounded number per call. Each host's sessions are measured by the `stale_after` which that host stated; the one
     /// given here is for hosts that have stated none, and for rows of no host.

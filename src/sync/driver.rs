@@ -212,6 +212,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             // Other hosts read the heartbeats themselves from a central that marks each as a change.
             refresh_after: if self.marks_changes_only { intervals.refresh_after } else { Duration::ZERO },
             step: intervals.heartbeat_interval / HEARTBEAT_PUSHES,
+            rewrites: false,
         };
         Ok(self.replica.refresh(rule, self.now()).await?)
     }

@@ -34,9 +34,16 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
         self.replica.set_mirror_scope(scope_on(&self.scope, &identity.name)).await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
-        self.pulling.set_changes_marked(accepted.missing_triggers.is_empty(), self.tick());
-        self.reporter.set_missing_triggers(accepted.missing_triggers);
+        self.triggers_checked(accepted.missing_triggers);
         Ok(())
+    }
+
+    /// Notes which triggers that mark changes central lacks.
+    pub(super) fn triggers_checked(&mut self, missing: Vec<String>) {
+        let now = self.tick();
+        self.pulling.triggers_checked = now;
+        self.pulling.set_changes_marked(missing.is_empty(), now);
+        self.reporter.set_missing_triggers(missing);
     }
 
     fn registration(&self, identity: &Identity, acked_batch: i64) -> HostRegistration {

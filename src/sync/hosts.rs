@@ -3,6 +3,10 @@
 //! All hosts are read once in each heartbeat interval, and not for a notification. A host that joins is read alone, soon
 //! after its handshake, so that a roll-out of many hosts costs each of the others one row a host. While many join, the
 //! time between these readings doubles.
+//!
+//! Heartbeats are marked as changes from the reading that finds a daemon of an earlier version. What was pushed between its
+//! first reading and this one was not marked, so all live sessions are pushed again then: otherwise it would judge them by
+//! heartbeats that are older than `refresh_after` by as much again.
 
 use super::central::{Central, CentralError};
 use super::driver::{Driver, SyncError};
@@ -10,6 +14,7 @@ use super::pacing::Fleet;
 use super::replica::Replica;
 use super::scheduler::{Scheduler, SyncIntervals};
 use crate::domain::TableState;
+use crate::domain::refresh::RefreshRule;
 
 impl<R: Replica, C: Central> Driver<R, C> {
     /// Reads all hosts if they are due, and else those that joined.
@@ -34,6 +39,24 @@ impl<R: Replica, C: Central> Driver<R, C> {
         }
         self.pulling.hosts_read = now;
         scheduler.hosts_read(self.pulling.host_list_due);
+        self.check_triggers(intervals).await?;
+        let marks_heartbeats = self.central.marks_heartbeats();
+        if marks_heartbeats && !self.pulling.heartbeats_marked {
+            let pushed_again = self.replica.refresh(RefreshRule::ALL_AGAIN, self.now()).await?;
+            scheduler.refreshed(pushed_again > 0, now);
+        }
+        self.pulling.heartbeats_marked = marks_heartbeats;
+        Ok(())
+    }
+
+    /// Checks the triggers that mark changes, with every second reading of all hosts: what central does not mark is read
+    /// with everything else.
+    async fn check_triggers(&mut self, intervals: SyncIntervals) -> Result<(), SyncError> {
+        if self.tick() >= self.pulling.triggers_checked + 2 * intervals.heartbeat_interval {
+            let missing = self.central.missing_triggers().await?;
+            self.triggers_checked(missing);
+            self.report_answer();
+        }
         Ok(())
     }
 

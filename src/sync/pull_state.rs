@@ -17,8 +17,8 @@ const JOINED_GAP: Duration = Duration::from_secs(1);
 /// The time between two pulls of everything where central does not mark all changes.
 pub(super) const WHOLE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A transaction that runs for longer is reported.
-const LONG_TRANSACTION: Duration = Duration::from_secs(300);
+/// A transaction that runs for longer is reported, by `doctor` too.
+pub(super) const LONG_TRANSACTION: Duration = Duration::from_secs(300);
 
 /// A reading of everything between two pages.
 pub(super) struct FullReading {
@@ -51,12 +51,18 @@ pub(super) struct PullState {
     pub read: Option<(u64, Transactions)>,
     /// The oldest transaction that was running in central then, and since when it has been.
     pub oldest: Option<(u64, Timestamp)>,
-    /// When everything is read again; none while central marks all changes.
+    /// When everything is read again; none while central marks all changes, and has been read since it does.
     whole_due: Option<Tick>,
+    /// Central marks all changes.
+    all_marked: bool,
+    /// When the triggers that mark changes were checked last.
+    pub triggers_checked: Tick,
     /// When all hosts are read again.
     pub host_list_due: Tick,
     /// When hosts were read last, all or some.
     pub hosts_read: Tick,
+    /// Heartbeats alone are marked as changes, as of that reading.
+    pub heartbeats_marked: bool,
     /// The hosts that joined since.
     pub joined: Vec<Uuid>,
     /// How often hosts that joined were read since all were read.
@@ -84,8 +90,11 @@ impl Default for PullState {
             read: None,
             oldest: None,
             whole_due: None,
+            all_marked: true,
+            triggers_checked: Tick::ZERO,
             host_list_due: Tick::ZERO,
             hosts_read: Tick::ZERO,
+            heartbeats_marked: true,
             joined: Vec::new(),
             joined_readings: 0,
             full: None,
@@ -108,16 +117,20 @@ impl PullState {
         self.host_list_due = now;
     }
 
-    /// Sets whether central marks all changes. Where it does not, everything is read now and at intervals.
+    /// Sets whether central marks all changes. From when it does not, everything is read at intervals; once it does again,
+    /// everything is read for the last time.
     pub(super) fn set_changes_marked(&mut self, all_marked: bool, now: Tick) {
-        self.whole_due = (!all_marked).then_some(now);
+        if all_marked != self.all_marked {
+            self.whole_due = Some(now);
+        }
+        self.all_marked = all_marked;
     }
 
     /// Whether the pull that begins now has to read everything.
     pub(super) fn begins_whole_pull(&mut self, now: Tick) -> bool {
         let is_due = self.whole_due.is_some_and(|due| due <= now);
         if is_due {
-            self.whole_due = Some(now + WHOLE_INTERVAL);
+            self.whole_due = (!self.all_marked).then_some(now + WHOLE_INTERVAL);
         }
         is_due
     }
@@ -190,7 +203,11 @@ mod tests {
         assert!(!state.begins_whole_pull(at(11)));
         assert!(!state.begins_whole_pull(at(9) + WHOLE_INTERVAL));
         assert!(state.begins_whole_pull(at(10) + WHOLE_INTERVAL));
+        // What was changed without a mark since the last reading.
         state.set_changes_marked(true, at(1000));
+        assert!(state.begins_whole_pull(at(1001)));
         assert!(!state.begins_whole_pull(at(5000)));
+        state.set_changes_marked(true, at(5001));
+        assert!(!state.begins_whole_pull(at(5002)));
     }
 }

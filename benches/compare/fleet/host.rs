@@ -1,16 +1,16 @@
 //! A host of the fleet: the daemon's own store and sync. Rows of other hosts are counted but not stored, because a
 //! thousand mirrors on one machine would be fifty million rows.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sessiond::clock;
 use sessiond::domain::limits::AccountLimit;
-use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use sessiond::domain::mirror::{ChangePage, Continuation, HostSeen, PullQuery};
 use sessiond::domain::on_demand::{Found, Question};
 use sessiond::domain::{
-    Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, MirrorScope, Timestamp,
+    Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, MirrorScope, SessionWork, Timestamp,
 };
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Durability, Identity, IdentityFile, NewSession, OpContext, Options, PinnedIdentity, Store};
@@ -23,6 +23,7 @@ use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::watchdog::Watchdog;
 use sessiond::sync::worker::{SyncSettings, Worker};
+use sessiond::wire::ActivityReport;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -39,6 +40,10 @@ struct HostCounts {
     handshakes: AtomicU64,
     /// Duration of the longest push, in microseconds.
     longest_push: AtomicU64,
+    /// Complete readings of everything.
+    full_readings: AtomicU64,
+    /// The times of activity changes of other hosts, and when this host read them.
+    activities: Mutex<Vec<(Timestamp, Instant)>>,
 }
 
 pub struct FleetHost {
@@ -103,6 +108,28 @@ impl FleetHost {
 
     pub fn handshakes(&self) -> u64 {
         self.counts.handshakes.load(Relaxed)
+    }
+
+    /// Whether this host has read everything that central had.
+    pub fn has_read_everything(&self) -> bool {
+        self.counts.full_readings.load(Relaxed) > 0
+    }
+
+    /// When this host read the change of an activity that began at `since`, if it has.
+    pub fn saw_activity(&self, since: Timestamp) -> Option<Instant> {
+        let activities = self.counts.activities.lock().expect("no reader panicked");
+        activities.iter().find(|(at, _)| *at == since).map(|(_, seen)| *seen)
+    }
+
+    /// Begins an activity in a session that has none. Returns since when it has it.
+    pub async fn begin_activity(&self, session: usize) -> Timestamp {
+        let context = OpContext::of_daemon(clock::system()(), STALE_AFTER);
+        let report = serde_json::json!({ "activity": "working" });
+        let report: ActivityReport = serde_json::from_value(report).expect("a report");
+        let event = report.validate(context.now).expect("a valid report");
+        let beat = Heartbeat { activity: Some(event), ..Heartbeat::default() };
+        self.store.heartbeat(self.ids[session].clone(), beat, context).await.expect("it is recorded");
+        context.now
     }
 
     /// The longest push since the last call.
@@ -182,6 +209,11 @@ impl Central for CountingCentral {
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let changes = self.central.pull(reading).await?;
         self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
+        let since = |work: &SessionWork| work.activity.as_ref().map(|activity| (activity.since, Instant::now()));
+        self.counts.activities.lock().expect("no reader panicked").extend(changes.work.iter().filter_map(since));
+        if reading.is_whole() && matches!(changes.rest, Continuation::Complete { .. }) {
+            self.counts.full_readings.fetch_add(1, Relaxed);
+        }
         Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
     }
 
@@ -215,6 +247,14 @@ impl Central for CountingCentral {
 
     fn last_clock(&self) -> Option<Timestamp> {
         self.central.last_clock()
+    }
+
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        self.central.missing_triggers().await
+    }
+
+    fn marks_heartbeats(&self) -> bool {
+        self.central.marks_heartbeats()
     }
 
     async fn listen(&mut self) -> bool {

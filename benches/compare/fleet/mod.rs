@@ -5,6 +5,7 @@ mod host;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use sessiond::domain::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::Scale;
@@ -18,6 +19,8 @@ const SESSIONS: u64 = 50;
 /// The default heartbeat_interval.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const PROCESSORS: f64 = 2.0;
+/// The sessions whose activity changes while a fleet is measured.
+const CHANGES: usize = 10;
 
 pub fn measure(scale: &Scale, report: &mut Report) {
     _ = sessiond::platform::limits::raise_open_files();
@@ -26,9 +29,9 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     let mut server = central(&["central"], &["max_connections=2200"]);
     let runtime =
         tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build().expect("a runtime");
-    let mut fleet = Fleet { hosts: Vec::new(), tasks: JoinSet::new() };
+    let mut fleet = Fleet { hosts: Vec::new(), tasks: JoinSet::new(), changed: 0 };
     for stage in stages {
-        runtime.block_on(fleet.grow(*stage, &server, scale));
+        runtime.block_on(fleet.grow(*stage, &server, scale, report));
         let age = runtime.block_on(fleet.measure(&server, scale, report));
         // Live sessions become stale from here on, so that a larger fleet is not measured.
         if age > STALE_AFTER.as_secs_f64() {
@@ -44,11 +47,13 @@ pub fn measure(scale: &Scale, report: &mut Report) {
 struct Fleet {
     hosts: Vec<FleetHost>,
     tasks: JoinSet<()>,
+    /// The activities that were changed so far, each in a session that had none.
+    changed: usize,
 }
 
 impl Fleet {
     /// Adds hosts one after another, and waits until they are in a steady state.
-    async fn grow(&mut self, to: usize, server: &Server, scale: &Scale) {
+    async fn grow(&mut self, to: usize, server: &Server, scale: &Scale, report: &mut Report) {
         let began = Instant::now();
         while self.hosts.len() < to {
             let host = FleetHost::new(self.hosts.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
@@ -59,14 +64,60 @@ impl Fleet {
         }
         let settle = scale.time(Duration::from_secs(20), Duration::from_secs(2));
         tokio::time::sleep(settle.saturating_sub(began.elapsed() / 2)).await;
+        let took = self.first_readings(server, scale).await;
+        let what = format!("{to} hosts: all first readings are done after");
+        report.number(8, &what, took.as_secs_f64(), Unit::Time, Goal::None);
+    }
+
+    /// Waits until central has all sessions and each host has read everything. Returns how long that took, at most a bound, beyond
+    /// which the figures are not those of a settled fleet.
+    async fn first_readings(&self, server: &Server, scale: &Scale) -> Duration {
+        let bound = scale.time(Duration::from_secs(600), Duration::from_secs(40));
+        let (began, all) = (Instant::now(), self.hosts.len() as f64 * SESSIONS as f64);
+        let has_all = || number(server, "central", "SELECT count(*) FROM supervisor_sessions") >= all;
+        while began.elapsed() < bound && !(self.hosts.iter().all(FleetHost::has_read_everything) && has_all()) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        began.elapsed()
+    }
+
+    /// Begins an activity in a few sessions, evenly over a time. Returns since when each has it, and when it was changed.
+    async fn change_activities(&mut self, lasts: Duration) -> Vec<(usize, Timestamp, Instant)> {
+        let mut changes = Vec::new();
+        for change in 0..CHANGES {
+            tokio::time::sleep(lasts / (CHANGES as u32 + 1)).await;
+            let host = change * self.hosts.len() / CHANGES;
+            let began = Instant::now();
+            let session = self.changed % SESSIONS as usize;
+            self.changed += 1;
+            changes.push((host, self.hosts[host].begin_activity(session).await, began));
+        }
+        tokio::time::sleep(lasts / (CHANGES as u32 + 1)).await;
+        changes
+    }
+
+    /// How long it took until each host but their own had read each change. One that did not within the bound counts as that.
+    async fn delays(&self, changes: &[(usize, Timestamp, Instant)]) -> Samples {
+        let bound = Duration::from_secs(60);
+        let others = |own: usize| self.hosts.iter().enumerate().filter(move |(host, _)| *host != own);
+        let (mut delays, began) = (Samples::default(), Instant::now());
+        for (own, since, changed) in changes {
+            for (_, host) in others(*own) {
+                while host.saw_activity(*since).is_none() && began.elapsed() < bound {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                delays.add(host.saw_activity(*since).map_or(bound, |seen| seen - *changed));
+            }
+        }
+        delays
     }
 
     /// Measures the fleet. Returns the age of the sessions in central, p99, in seconds.
-    async fn measure(&self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
+    async fn measure(&mut self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
         let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
         let before = (cpu(server), writing(server), self.read(), Instant::now());
         let (rows_before, wal_before) = (rows_written(server), wal(server));
-        tokio::time::sleep(lasts).await;
+        let changes = self.change_activities(lasts).await;
         let seconds = before.3.elapsed().as_secs_f64();
         let share = (cpu(server) - before.0) / seconds / PROCESSORS;
         let hosts = self.hosts.len();
@@ -85,6 +136,9 @@ impl Fleet {
         let mut waits = Samples::default();
         self.hosts.iter().for_each(|host| waits.add(host.longest_push()));
         add("longest push, p50 of hosts", waits.p50(), Unit::Time);
+        let delays = self.delays(&changes).await;
+        add("a changed activity is read by the others, p50", delays.p50(), Unit::Time);
+        add("a changed activity is read by the others, p99", delays.p99(), Unit::Time);
         age
     }
 

@@ -45,7 +45,7 @@ impl World {
         for viewer in self.hosts.iter().filter(|host| host.offset.load(Ordering::Relaxed) == 0) {
             let now = viewer.now();
             let is_recent = |at: Timestamp| now.since(at).max(at.since(now)) < STALE_AFTER;
-            for record in viewer.shown_active() {
+            for record in viewer.shown_active().into_iter().filter(|record| record.mirrored) {
                 let session = &record.session;
                 let Some(expected) = self.model.sessions.get(&session.created_at) else { continue };
                 if !is_recent(session.last_heartbeat) && !is_recent(contacts[expected.host]) {
@@ -120,15 +120,14 @@ impl World {
             let scope = host.scope();
             let is_in_scope =
                 |session: &Session| scope.includes(&session.project) || session.host_machine == host.name();
-            let mirrored = daemon.replica.hand.lock().unwrap().mirrored_records();
-            let read_ahead = mirrored.iter().filter(|record| record.read_at.is_none()).map(|record| &record.session);
-            let left = |session: &&Session| {
-                let row = self.foreign_rows.get(session.instance_id.as_str());
-                row.is_some_and(|row| row.created_at == session.created_at && !is_in_scope(row))
-            };
-            if let Some(session) = read_ahead.into_iter().find(left) {
-                let what = format!("host {} has {session:?}, which is out of its scope {scope}", host.index);
-                return Err(Violation { guarantee: "mirror", what });
+            for row in self.foreign_rows.values().filter(|row| !is_in_scope(row)) {
+                let kept = daemon.replica.hand.lock().unwrap().get(row.instance_id.as_str());
+                let is_read_ahead = |kept: &Record| kept.mirrored && kept.read_at.is_none();
+                let kept = kept.filter(|kept| is_read_ahead(kept) && kept.session.created_at == row.created_at);
+                if let Some(kept) = kept {
+                    let what = format!("host {} has {:?}, out of its scope {scope}", host.index, kept.session);
+                    return Err(Violation { guarantee: "mirror", what });
+                }
             }
             let others = |row: &&Session| {
                 let is_foreign = self.foreign_rows.contains_key(row.instance_id.as_str());

@@ -20,7 +20,7 @@ use crate::store::store::Store;
 use crate::store::sync_state::outbox::Backlog;
 use crate::store::sync_state::parked::{Parked, Unpark};
 use crate::store::sync_state::{outbox, parked};
-use crate::store::tables::columns::{MIRRORED, OURS};
+use crate::store::tables::columns::OURS;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::sessions::COLUMNS;
 use crate::store::tables::{session_work, sessions};
@@ -166,9 +166,9 @@ impl ManualStore {
         statement.query_map([], sessions::read_record).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    /// What is mirrored, as it is kept.
-    pub(crate) fn mirrored_records(&self) -> Vec<Record> {
-        let sql = format!("SELECT {COLUMNS} FROM sessions s WHERE {MIRRORED} ORDER BY instance_id");
+    /// What is recorded as active, of this host and of others.
+    pub(crate) fn active_records(&self) -> Vec<Record> {
+        let sql = format!("SELECT {COLUMNS} FROM sessions s WHERE status = 'active' ORDER BY instance_id");
         let mut statement = self.connection.prepare_cached(&sql).unwrap();
         statement.query_map([], sessions::read_record).unwrap().collect::<Result<_, _>>().unwrap()
     }

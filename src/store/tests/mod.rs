@@ -246,7 +246,7 @@ async fn a_heartbeat_during_a_push_survives_its_acknowledgement() {
     store.acknowledge(settling(vec![taken(&pushed)], 1), by(OWNER, at(6))).await.unwrap();
     // It is pushed once central's heartbeat is too old.
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
-    let rule = RefreshRule { refresh_after: Duration::from_secs(60), step: Duration::ZERO };
+    let rule = RefreshRule { refresh_after: Duration::from_secs(60), step: Duration::ZERO, rewrites: false };
     assert_eq!(store.refresh(rule, at(59)).await.unwrap(), 0);
     assert_eq!(store.refresh(rule, at(60)).await.unwrap(), 1);
     let waiting = store.pending(rows(10), Skip::default()).await.unwrap().sessions.remove(0);

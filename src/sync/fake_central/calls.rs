@@ -2,7 +2,11 @@
 
 use super::*;
 
-pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Result<Accepted, CentralError> {
+pub(super) fn handshake(
+    state: &mut CentralState,
+    host: &HostRegistration,
+    judges_by_hosts: bool,
+) -> Result<Accepted, CentralError> {
     let now = (state.clock)();
     let hosts = &mut state.tables.hosts;
     for id in host.former_host_ids.iter().filter(|id| **id != host.host_id) {
@@ -26,6 +30,8 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
         }
     }
     let batch = hosts.get(&host.host_id).map_or(0, |own| own.batch);
+    // A daemon of an earlier version leaves the claim of a later one as it is.
+    let stated = hosts.get(&host.host_id).and_then(|own| own.vouching_claim);
     let own = Entry {
         name: host.machine.clone(),
         claim: host.claim,
@@ -34,6 +40,7 @@ pub(super) fn handshake(state: &mut CentralState, host: &HostRegistration) -> Re
         retired: false,
         replaced_by: None,
         stale_after: Some(host.stale_after),
+        vouching_claim: if judges_by_hosts { Some(host.claim) } else { stated },
     };
     hosts.insert(host.host_id, own);
     let mine = |(id, entry): (&Uuid, &Entry)| {
@@ -91,8 +98,13 @@ pub(super) fn push(
         return Err(CentralError::locked(format!("the row of {id} is locked (55P03)")));
     }
     state.pushes += 1;
-    let Tables { sessions, times, history, work, activity, transaction, .. } = &mut state.tables;
+    let Tables { sessions, times, history, work, activity, transaction, written, .. } = &mut state.tables;
     let mut applied: Vec<_> = batch.sessions.iter().map(|session| apply(sessions, times, me, session, now)).collect();
+    let is_written = |(_, outcome): &(&TimedSession, &RowOutcome)| {
+        matches!(outcome, RowOutcome::Stored | RowOutcome::ClosedElsewhere { .. })
+    };
+    let updated = batch.sessions.iter().zip(&applied).filter(is_written);
+    written.extend(updated.map(|(session, _)| session.instance_id.to_string()));
     for (session, outcome) in batch.sessions.iter().zip(&mut applied) {
         apply_work(work, session, outcome, &history.tables, now);
         if let Some(pushed) = session.work.as_deref().filter(|_| outcome.has_work()) {
@@ -213,6 +225,16 @@ pub(super) fn sweep(state: &mut CentralState, stale_after: Duration, interval: D
     SweepResult { sessions: turned, more: false }
 }
 
+/// The rows of one page: so few that a pull takes several.
+pub(super) const PAGE: usize = 2;
+
+impl FakeCentral {
+    /// The queries for pages that were answered, in order.
+    pub fn pages(&self) -> Vec<PullQuery> {
+        self.lock().pages.clone()
+    }
+}
+
 pub(super) fn share_limits(
     tables: &mut Tables,
     me: &RegisteredHost,
@@ -276,4 +298,13 @@ pub(super) fn hosts(tables: &Tables, only: Option<&[Uuid]>) -> Vec<HostSeen> {
         limits: limits(id),
     })
     .collect()
+}
+
+/// Whether every host of these judges sessions by the last contact of their hosts, apart from those that were not seen for a
+/// day.
+pub(super) fn all_judge_by_hosts(state: &CentralState, only: Option<&[Uuid]>) -> bool {
+    let gone = (state.clock)().minus(Duration::from_secs(86_400));
+    let is_asked = |id: &Uuid| only.is_none_or(|only| only.contains(id));
+    let mut live = state.tables.hosts.iter().filter(|(id, host)| !host.retired && is_asked(id));
+    live.all(|(_, host)| host.last_seen < gone || host.vouching_claim == Some(host.claim))
 }

@@ -23,14 +23,13 @@ use crate::domain::{
     ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SessionWork, SharedColumn, Status, TableState,
     TimedSession, Timestamp,
 };
-use crate::sync::central::{
-    Accepted, Batch, Central, CentralError, HostRegistration, Notification, Rejection, RowOutcome, SweepResult,
-};
+use crate::sync::central::{Accepted, Batch, CentralError, HostRegistration, Rejection, RowOutcome, SweepResult};
 use uuid::Uuid;
 
 use activity::FakeActivity;
 pub use history::{FakeHistory, FakeRow};
 pub use link::FakeLink;
+use link::RegisteredHost;
 
 /// What goes wrong with the next call.
 #[derive(Clone, Debug)]
@@ -51,6 +50,8 @@ struct Entry {
     retired: bool,
     replaced_by: Option<Uuid>,
     stale_after: Option<Duration>,
+    /// The claim under which it stated that it judges sessions by the last contact of their hosts.
+    vouching_claim: Option<Uuid>,
 }
 
 /// Which transaction changed a session last, and for which host.
@@ -68,6 +69,8 @@ struct Tables {
     /// When each session's columns were changed.
     times: BTreeMap<String, ColumnTimes>,
     changed: BTreeMap<String, Changed>,
+    /// The rows that the running transaction wrote, perhaps with the values that they had.
+    written: BTreeSet<String>,
     work: BTreeMap<String, SessionWork>,
     activity: FakeActivity,
     /// The sessions whose project or machine another client changed at some time.
@@ -89,16 +92,19 @@ struct Tables {
 }
 
 impl Tables {
-    /// Marks what a transaction of `by` changed since `before`, as the triggers of Postgres do.
-    fn mark(&mut self, before: &Self, by: Option<Uuid>) {
+    /// Marks what a transaction of `by` changed since `before`, as the triggers of Postgres do. `marks_heartbeats`: also where
+    /// only the heartbeat changed of a row that the same host wrote last.
+    fn mark(&mut self, before: &Self, by: Option<Uuid>, marks_heartbeats: bool) {
         self.transaction += 1;
         let now = self.transaction;
+        let written = std::mem::take(&mut self.written);
         for (id, session) in &self.sessions {
             let is_by_another = || self.changed.get(id).is_none_or(|last| last.by.is_none() || last.by != by);
             let known = before.sessions.get(id);
-            let is_written = known != Some(session) || before.times.get(id) != self.times.get(id);
+            let is_written =
+                written.contains(id) || known != Some(session) || before.times.get(id) != self.times.get(id);
             let beaten = known.map(|known| Session { last_heartbeat: session.last_heartbeat, ..known.clone() });
-            if is_written && (is_by_another() || beaten.as_ref() != Some(session)) {
+            if is_written && (marks_heartbeats || is_by_another() || beaten.as_ref() != Some(session)) {
                 let others = match self.changed.get(id) {
                     Some(last) if last.by == by => last.others,
                     Some(last) => last.transaction,
@@ -137,6 +143,8 @@ struct CentralState {
     /// Why the table of sessions accepts no row: a new column, a trigger.
     broken: Option<Rejection>,
     read_only: bool,
+    /// The rows of one page.
+    page: usize,
     pushes: usize,
     /// The queries for pages that were answered.
     pages: Vec<PullQuery>,
@@ -162,6 +170,7 @@ impl FakeCentral {
             locked: BTreeSet::new(),
             broken: None,
             read_only: false,
+            page: calls::PAGE,
             pushes: 0,
             pages: Vec::new(),
             restored: 0,
@@ -170,7 +179,12 @@ impl FakeCentral {
 
     /// A connection of one host.
     pub fn connect(&self) -> FakeLink {
-        FakeLink { central: self.clone(), me: None }
+        FakeLink::new(self.clone())
+    }
+
+    /// A connection of a daemon of the version before hosts vouched for their sessions.
+    pub fn connect_earlier_daemon(&self) -> FakeLink {
+        FakeLink::of_earlier_daemon(self.clone())
     }
 
     /// Central's time.
@@ -233,7 +247,7 @@ impl FakeCentral {
         let mut state = self.lock();
         let before = state.tables.clone();
         let result = change(&mut state);
-        state.tables.mark(&before, None);
+        state.tables.mark(&before, None, true);
         result
     }
 
@@ -265,6 +279,11 @@ impl FakeCentral {
     /// Makes the table of sessions accept no row, or accept rows again.
     pub fn break_sessions(&self, why: Option<Rejection>) {
         self.lock().broken = why;
+    }
+
+    /// Sets how many rows a page has.
+    pub fn set_page(&self, rows: usize) {
+        self.lock().page = rows;
     }
 
     /// Rejects every write, as a standby does.
@@ -302,6 +321,11 @@ impl FakeCentral {
         self.lock().tables.transaction
     }
 
+    /// Forgets all deletions, as the sweep does after a month.
+    pub fn forget_deletions(&self) {
+        self.lock().tables.tombstones.clear();
+    }
+
     /// All deletions, with their transactions.
     pub fn tombstones(&self) -> Vec<(u64, DeletedSession)> {
         self.lock().tables.tombstones.clone()
@@ -328,6 +352,7 @@ impl FakeCentral {
             retired: false,
             replaced_by: None,
             stale_after: None,
+            vouching_claim: None,
         };
         state.tables.hosts.insert(host_id, rival);
     }
@@ -362,6 +387,7 @@ impl FakeCentral {
     fn transact<T>(
         &self,
         by: Uuid,
+        marks_heartbeats: bool,
         call: impl FnOnce(&mut CentralState) -> Result<T, CentralError>,
     ) -> Result<T, CentralError> {
         let mut state = self.lock();
@@ -377,22 +403,11 @@ impl FakeCentral {
         if answer.is_err() {
             state.tables = before;
         } else {
-            state.tables.mark(&before, Some(by));
+            state.tables.mark(&before, Some(by), marks_heartbeats);
         }
         match fault {
             Some(Fault::LoseAnswer) => Err(CentralError::Retry("the connection broke".into())),
             _ => answer,
         }
     }
-}
-
-#[derive(Clone)]
-struct RegisteredHost {
-    host_id: Uuid,
-    claim: Uuid,
-    own_claims: Vec<Uuid>,
-    name: MachineName,
-    former_names: Vec<MachineName>,
-    /// How often central had been restored at the handshake.
-    restored: u64,
 }

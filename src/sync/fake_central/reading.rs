@@ -4,19 +4,9 @@ use super::*;
 use crate::domain::on_demand::{MAX_FOUND, MAX_OF_PROJECT};
 use crate::domain::{Hint, MirrorScope};
 
-/// The rows of one page.
-const PAGE: usize = 2;
-
-impl FakeCentral {
-    /// The queries for pages that were answered, in order.
-    pub fn pages(&self) -> Vec<PullQuery> {
-        self.lock().pages.clone()
-    }
-}
-
 pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &PullQuery) -> ChangePage {
     state.pages.push(reading.clone());
-    let tables = &state.tables;
+    let (tables, page) = (&state.tables, state.page);
     let oldest_running = tables.held.unwrap_or(tables.transaction + 1);
     if reading.after.is_none() && reading.since > oldest_running {
         return ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
@@ -32,9 +22,9 @@ pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &Pull
     if part == PullPart::Deletions {
         let mut gone = deletions(tables, me, &reading.scope, (transaction, after));
         gone.retain(|(at, _)| !is_read(*at));
-        gone.truncate(PAGE);
+        gone.truncate(page);
         changes.gone = gone.iter().map(|(_, gone)| gone.clone()).collect();
-        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == PAGE) {
+        if let Some((transaction, gone)) = gone.last().filter(|_| gone.len() == page) {
             return next_page(changes, (part, *transaction, &gone.instance_id), next_since);
         }
         (part, transaction, after) = (PullPart::Sessions, reading.since, "");
@@ -42,10 +32,10 @@ pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &Pull
     if part == PullPart::Sessions {
         let mut found = sessions(tables, me, reading, (transaction, after));
         found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
-        found.truncate(PAGE);
+        found.truncate(page);
         changes.sessions = found.iter().map(|(_, id)| timed(tables, me, id)).collect();
         add_entered(tables, reading, &mut changes);
-        if let Some((transaction, id)) = found.last().filter(|_| found.len() == PAGE) {
+        if let Some((transaction, id)) = found.last().filter(|_| found.len() == page) {
             return next_page(changes, (part, *transaction, id), next_since);
         }
         (part, transaction, after) = (PullPart::OutOfScope, reading.since, "");
@@ -53,10 +43,10 @@ pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &Pull
     if part == PullPart::OutOfScope {
         let mut left = out_of_scope(tables, me, reading, (transaction, after));
         left.retain(|(at, _)| !is_read(*at));
-        left.truncate(PAGE);
+        left.truncate(page);
         let gone = |id: &str| DeletedSession { instance_id: id.into(), created_at: tables.sessions[id].created_at };
         changes.gone.extend(left.iter().map(|(_, id)| gone(id)));
-        if let Some((transaction, id)) = left.last().filter(|_| left.len() == PAGE) {
+        if let Some((transaction, id)) = left.last().filter(|_| left.len() == page) {
             return next_page(changes, (part, *transaction, id), next_since);
         }
         (part, transaction, after) = (PullPart::Work, reading.since, "");
@@ -64,9 +54,9 @@ pub(super) fn pull(state: &mut CentralState, me: &RegisteredHost, reading: &Pull
     if part == PullPart::Work && tables.history.tables.work == TableState::Usable {
         let mut found = changed_work(tables, me, reading, (transaction, after));
         found.retain(|(at, _)| reading.is_whole() || !is_read(*at));
-        found.truncate(PAGE);
+        found.truncate(page);
         changes.work.extend(found.iter().map(|(_, work)| with_changes(tables, work, reading.since)));
-        if let Some((transaction, work)) = found.last().filter(|_| found.len() == PAGE) {
+        if let Some((transaction, work)) = found.last().filter(|_| found.len() == page) {
             return next_page(changes, (part, *transaction, work.instance_id.as_str()), next_since);
         }
     }

@@ -124,6 +124,7 @@ async fn check_server(
     findings.push(pooler(one(connection, PORT).await?, &options.ports()));
     let engine = sqlx::query(sql::ENGINE).persistent(false).fetch_one(&mut *connection).await?;
     findings.push(engine_finding(&Engine::read(&engine)?));
+    findings.extend(key_finding(connection).await?);
     let before = clock().micros();
     let there: i64 = one(connection, NOW).await?;
     findings.push(skew(there - before.midpoint(clock().micros())));
@@ -131,7 +132,7 @@ async fn check_server(
     findings.push(times(one(connection, NAIVE_COLUMNS).await?, zone::find(connection).await?));
     findings.push(trigger(one(connection, OLD_TRIGGERS).await?));
     findings.push(triggers(connection).await?);
-    findings.push(long_transactions(connection).await?);
+    findings.push(long_transactions(connection, options.long_transaction).await?);
     findings.push(encoding(&one::<String>(connection, migrate::ENCODING).await?));
     let of_history = history(connection, findings).await?;
     findings.push(rights(connection, of_history).await?);
@@ -175,6 +176,13 @@ fn engine_finding(engine: &Engine) -> Finding {
         None => Finding::good("central.engine", engine.name.clone()),
         Some(why) => Finding::wrong("central.engine", why, "nothing is lost meanwhile"),
     }
+}
+
+/// A table of sessions whose rows pushes cannot find.
+async fn key_finding(connection: &mut PgConnection) -> Result<Option<Finding>, sqlx::Error> {
+    let rows = sqlx::query(sql::SESSION_KEY).persistent(false).fetch_all(connection).await?;
+    let why = rows.first().map(capabilities::unusable_key).transpose()?.flatten();
+    Ok(why.map(|why| Finding::wrong("central.key", why, "nothing is lost meanwhile")))
 }
 
 fn skew(micros: i64) -> Finding {
@@ -242,18 +250,21 @@ const OLDEST_TRANSACTION: &str = "\
             coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'unknown state')) \
         || '|' || coalesce(extract(epoch FROM now() - xact_start)::bigint, -1) \
     FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-        AND (backend_xid IS NOT NULL OR xact_start < now() - interval '5 minutes' AND backend_xmin IS NOT NULL) \
+        AND (backend_xid IS NOT NULL OR xact_start < now() - $1 * interval '1 second' AND backend_xmin IS NOT NULL) \
     ORDER BY xact_start NULLS LAST LIMIT 1), '')";
 
-async fn long_transactions(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+async fn long_transactions(connection: &mut PgConnection, long: Duration) -> Result<Finding, sqlx::Error> {
     const CHECK: &str = "central.transactions";
-    const LONG: Duration = Duration::from_secs(300);
-    let oldest: String = one(connection, OLDEST_TRANSACTION).await?;
-    let (who, age) = oldest.rsplit_once('|').unwrap_or(("", "-1"));
-    let age = Duration::from_secs(age.parse().unwrap_or(0));
-    if age < LONG {
-        return Ok(Finding::good(CHECK, "none has been open for longer than 5 minutes, as far as this role sees"));
-    }
+    let oldest = sqlx::query(OLDEST_TRANSACTION).bind(long.as_secs_f64()).persistent(false);
+    let oldest: String = oldest.fetch_one(connection).await?.try_get(0)?;
+    let known = oldest.rsplit_once('|').and_then(|(who, age)| Some((who, Duration::from_secs(age.parse().ok()?))));
+    let Some((who, age)) = known.filter(|(_, age)| *age >= long) else {
+        let limit = humantime::format_duration(long);
+        return Ok(Finding::good(
+            CHECK,
+            format!("none has been open for longer than {limit}, as far as this role sees"),
+        ));
+    };
     let found = format!("one has been open for {}: {}", humantime::format_duration(age), one_line(who));
     Ok(Finding::odd(
         CHECK,

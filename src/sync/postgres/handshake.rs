@@ -111,10 +111,9 @@ async fn check_schema(link: &mut Link) -> Result<(), CentralError> {
     match link.rows(sqlx::query(sql::SCHEMA_CHECK)).await?.first() {
         Some(row) if column(row, 0)? => {
             if column(row, 1)? {
-                capabilities::check_distribution(link).await
-            } else {
-                Ok(())
+                capabilities::check_distribution(link).await?;
             }
+            capabilities::check_key(link).await
         }
         _ => {
             capabilities::check_engine(link).await?;

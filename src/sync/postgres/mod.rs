@@ -149,6 +149,16 @@ impl Central for Postgres {
         self.session.as_ref().and_then(|session| session.link.last_clock)
     }
 
+    async fn missing_triggers(&mut self) -> Result<Vec<String>, CentralError> {
+        let mut session = self.take()?;
+        let result = capabilities::missing_triggers_now(&mut session.link).await;
+        self.put_back(session, result).await
+    }
+
+    fn marks_heartbeats(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| !session.link.heartbeats_unmarked)
+    }
+
     async fn sweep(&mut self, stale_after: Duration, interval: Duration) -> Result<SweepResult, CentralError> {
         let mut session = self.take()?;
         match sweep::sweep(&mut session.link, &session.host, stale_after, interval).await {

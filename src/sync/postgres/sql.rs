@@ -10,6 +10,7 @@
 
 // Handshake.
 pub(super) const ENGINE: &str = statement(include_str!("sql/engine.sql"));
+pub(super) const SESSION_KEY: &str = statement(include_str!("sql/session_key.sql"));
 pub(super) const MISSING_TRIGGERS: &str = statement(include_str!("sql/missing_triggers.sql"));
 pub(super) const SCHEMA_CHECK: &str = statement(include_str!("sql/schema_check.sql"));
 pub(super) const RETIRE_FORMER_HOSTS: &str = statement(include_str!("sql/retire_former_hosts.sql"));

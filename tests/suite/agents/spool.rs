@@ -189,7 +189,8 @@ fn doctor_reports_pending_requests_without_a_daemon() {
     let host = Host::new("odin4");
     host.ok(&["register", "--project", "odin", "--id-only"]);
     let doctor = String::from_utf8(host.verb(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains("1 requests are pending in"), "{doctor}");
+    let pending = doctor.lines().find(|line| line.contains("pending requests in ")).unwrap_or_default();
+    assert!(pending.contains(": 1, the oldest for "), "{doctor}");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use sessiond::clock;
 use sessiond::sync::central::{Central, CentralError};
-use sessiond::sync::postgres::migrate;
+use sessiond::sync::postgres::{checkup, migrate};
 
 use super::conformance::{World, host, session};
 use super::postgres::{Database, options};
@@ -103,4 +104,63 @@ async fn distributed_sessions_are_refused_and_local_ones_are_not() {
     db.psql("UPDATE pg_dist_partition SET partmethod = 'h'");
     let refused = db.link().handshake(&host("odin3", 1)).await.unwrap_err();
     assert!(matches!(&refused, CentralError::Refused(why) if why.contains("undistribute_table")), "{refused:?}");
+}
+
+/// A push finds the row of a session by a unique index on its id.
+#[tokio::test]
+async fn sessions_without_a_key_of_their_own_are_refused_with_what_to_do() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "x").await;
+    let refused = async || match db.link().handshake(&host("odin3", 1)).await.unwrap_err() {
+        CentralError::Refused(why) => why.to_string(),
+        other => panic!("{other:?}"),
+    };
+    db.psql("ALTER TABLE supervisor_sessions DROP CONSTRAINT supervisor_sessions_pkey CASCADE");
+    let why = refused().await;
+    assert!(why.contains("ALTER TABLE supervisor_sessions ADD PRIMARY KEY (instance_id)"), "{why}");
+    // None of these is one that a push can use.
+    for index in ["(instance_id, project)", "(lower(instance_id))", "(instance_id) WHERE status <> 'closed'"] {
+        db.psql(&format!("CREATE UNIQUE INDEX other ON supervisor_sessions {index}"));
+        refused().await;
+        db.psql("DROP INDEX other");
+    }
+    db.psql("CREATE UNIQUE INDEX other ON supervisor_sessions (instance_id)");
+    db.link().handshake(&host("odin3", 1)).await.unwrap();
+
+    db.psql(
+        "ALTER TABLE supervisor_sessions RENAME TO whole; \
+         CREATE TABLE supervisor_sessions (LIKE whole INCLUDING DEFAULTS) PARTITION BY HASH (project); \
+         CREATE TABLE part PARTITION OF supervisor_sessions FOR VALUES WITH (MODULUS 1, REMAINDER 0); \
+         ALTER TABLE supervisor_sessions ADD PRIMARY KEY (instance_id, project)",
+    );
+    let why = refused().await;
+    assert!(why.contains("partitioned by another column") && why.contains("PARTITION BY HASH (instance_id)"), "{why}");
+    assert!(!why.contains('\n'), "{why}");
+    let findings = checkup(&options(&server.url("x")), &clock::system()).await;
+    assert!(findings.iter().any(|finding| finding.found == why), "{findings:?}");
+    let refused = migrate(&options(&server.url("x")), None).await.unwrap_err().to_string();
+    assert!(refused.contains(&why), "{refused}");
+}
+
+#[tokio::test]
+async fn triggers_that_go_missing_while_connected_are_noticed() {
+    let server = Server::start(&[]);
+    let db = Database::migrated(&server, "central").await;
+    db.put(&session("odin-PS-000001", "odin9", db.now()));
+    let laptop = Host::with_central("laptop", &server.url("central")).started();
+    let epic = |wanted: &str| {
+        let (_, session) = laptop.ask("GET", "/v1/sessions/odin-PS-000001", None);
+        (session["current_epic"] == wanted).then_some(())
+    };
+    let outdated = || laptop.status()["central"]["outdated"].as_str().map(str::to_owned);
+    db.psql("UPDATE supervisor_sessions SET current_epic = '006'");
+    eventually("the laptop knows the session", SOON, || epic("006"));
+    assert_eq!(outdated(), None);
+    db.psql("ALTER TABLE supervisor_sessions DISABLE TRIGGER ALL; UPDATE supervisor_sessions SET current_epic = '007'");
+    eventually("status names the triggers", SOON, || outdated().filter(|line| line.contains(MARK)));
+    eventually("everything is read", SOON, || epic("007"));
+    // What was changed before they were enabled again is read too.
+    db.psql("UPDATE supervisor_sessions SET current_epic = '008'; ALTER TABLE supervisor_sessions ENABLE TRIGGER ALL");
+    eventually("status names none", SOON, || outdated().is_none().then_some(()));
+    eventually("everything is read for the last time", SOON, || epic("008"));
 }

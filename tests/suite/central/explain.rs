@@ -68,6 +68,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("mark_history_changed", &[]),
     ("may_lock_table", &[]),
     ("missing_triggers", &[]),
+    ("session_key", &[]),
     ("notify_host_joined", &[]),
     ("oldest_transaction", &[]),
     ("out_of_scope_sessions", &[SESSIONS_CHANGED]),

@@ -10,6 +10,7 @@ mod conformance_work;
 mod explain;
 mod fake;
 mod history;
+mod long_transactions;
 mod migrating;
 mod migrations;
 mod mirror;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ const OLD_CLIENT: &str = "INSERT INTO supervisor_sessions (instance_id, project,
      VALUES ('odin-PS-0ld001', 'odin', 'PS', 'odin9')";
 
 #[test]
-fn remote_sessions_are_mirrored_within_a_second() {
+fn remote_sessions_are_mirrored_when_central_notifies() {
     let server = central();
     let url = server.url("central");
     let odin4 = Host::with_central("odin4", &url);
@@ -54,9 +54,8 @@ fn remote_sessions_are_mirrored_within_a_second() {
     eventually("central has it", SOON, || {
         (server.psql("central", "SELECT count(*) FROM supervisor_sessions") == "1").then_some(())
     });
-    let committed = Instant::now();
-    let session = eventually("the laptop knows it", SOON, || find(&laptop, &id));
-    assert!(committed.elapsed() < Duration::from_secs(1), "it took {:?}", committed.elapsed());
+    // It reads by itself once an hour only.
+    let session = eventually("the laptop is told of it", SOON, || find(&laptop, &id));
     assert_eq!(
         (&session["local"], &session["host_machine"], &session["working_dir"], &session["machine_synced"]),
         (&false.into(), &"odin4".into(), &"/srv/odin".into(), &true.into()),

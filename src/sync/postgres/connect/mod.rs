@@ -29,6 +29,7 @@ use url::Url;
 use super::errors::{BY_ITSELF, classify};
 use crate::domain::text::{one_line, quotation};
 use crate::sync::central::CentralError;
+use crate::sync::pull_state::LONG_TRANSACTION;
 pub use invalid::InvalidOptions;
 
 use connection_url::each_host;
@@ -44,6 +45,8 @@ pub struct PostgresOptions {
     pub connect_timeout: Duration,
     /// How long a statement may take.
     pub statement_timeout: Duration,
+    /// How long a transaction of another client may be open before `doctor` names it.
+    pub long_transaction: Duration,
     /// One URL per host, in the order of attempts.
     urls: Vec<Url>,
     password_file: Option<PathBuf>,
@@ -84,6 +87,7 @@ impl PostgresOptions {
         Ok(Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
+            long_transaction: LONG_TRANSACTION,
             place: place(&servers),
             password_file: password_file.filter(|_| !urls.iter().any(has_password)).map(Path::to_owned),
             urls,

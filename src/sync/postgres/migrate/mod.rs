@@ -27,7 +27,7 @@ use self::columns::{CentralTable, Given, NaiveColumn};
 use self::error::MigrateFailure;
 use self::locks::Locks;
 use self::wait::MigrationConnection;
-use super::capabilities::Engine;
+use super::capabilities::{self, Engine};
 use super::connect::{Connected, PostgresOptions};
 use super::{sql, zone};
 
@@ -167,6 +167,10 @@ async fn run(
 ) -> Result<MigrationReport, MigrateFailure> {
     let engine = sqlx::query(sql::ENGINE).persistent(false).fetch_one(&mut waiting.connection).await?;
     if let Some(why) = Engine::read(&engine)?.unsupported() {
+        return Err(MigrateError::Unsupported(why).into());
+    }
+    let key = sqlx::query(sql::SESSION_KEY).persistent(false).fetch_optional(&mut waiting.connection).await?;
+    if let Some(why) = key.as_ref().map(capabilities::unusable_key).transpose()?.flatten() {
         return Err(MigrateError::Unsupported(why).into());
     }
     let plan = waiting
