@@ -83,6 +83,8 @@ pub(super) enum Bug {
     RefreshedTooLate,
     /// Central takes a daemon that judges sessions by their heartbeats for one that judges them by their hosts.
     EarlierDaemonOverlooked,
+    /// What was pushed before an earlier daemon was noticed is not pushed again.
+    NotPushedAgain,
 }
 
 impl Bug {
@@ -129,6 +131,6 @@ impl Bug {
     ];
 
     /// Those that a fleet of several versions detects.
-    pub(super) const OF_MIXED_FLEET: [Self; 3] =
-        [Self::NeverRefreshed, Self::RefreshedTooLate, Self::EarlierDaemonOverlooked];
+    pub(super) const OF_MIXED_FLEET: [Self; 4] =
+        [Self::NeverRefreshed, Self::RefreshedTooLate, Self::EarlierDaemonOverlooked, Self::NotPushedAgain];
 }

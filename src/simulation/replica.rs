@@ -120,6 +120,7 @@ impl Replica for SimReplica {
     async fn refresh(&self, rule: RefreshRule, now: Timestamp) -> Result<usize, StoreError> {
         match self.bug {
             Some(Bug::NeverRefreshed) => Ok(0),
+            Some(Bug::NotPushedAgain) if rule.rewrites => Ok(0),
             Some(Bug::RefreshedTooLate) => {
                 self.store.refresh(RefreshRule { refresh_after: 2 * STALE_AFTER, ..rule }, now).await
             }

@@ -33,8 +33,7 @@ const HOUR: i64 = 60 * MINUTE;
 
 /// The time between two steps.
 const STEP: i64 = 10 * SECOND;
-/// The steps of a day.
-const STEPS: i64 = 24 * HOUR / STEP;
+const DAY: i64 = 24 * HOUR;
 /// The steps between two heartbeats of a session.
 const HEARTBEAT_STEPS: i64 = 3;
 /// The steps between two samples.
@@ -183,10 +182,10 @@ impl Fleet {
     }
 }
 
-/// Runs a day. Returns the number of comparisons.
-fn run(seed: u64, bug: Option<Bug>) -> Result<Tally, (Violation, Vec<String>)> {
+/// Runs for a time. Returns the number of comparisons.
+fn run(seed: u64, bug: Option<Bug>, lasts: i64) -> Result<Tally, (Violation, Vec<String>)> {
     let mut fleet = Fleet::new(seed, bug);
-    let broken = (0..STEPS).find_map(|_| fleet.step().err());
+    let broken = (0..lasts / STEP).find_map(|_| fleet.step().err());
     match broken {
         None => Ok(fleet.tally),
         Some(violation) => Err((violation, fleet.network.lock().log.clone())),
@@ -198,7 +197,7 @@ fn earlier_daemons_and_clients_beside_present_daemons_misjudge_no_session_in_a_d
     let chosen = super::chosen_seed();
     let is_long = std::env::var_os("SESSIOND_TEST_LONG").is_some();
     let seeds = chosen.map_or(0..if is_long { 100 } else { 1 }, |seed| seed..seed + 1);
-    super::for_each_in_parallel(seeds, |seed| match run(seed, None) {
+    super::for_each_in_parallel(seeds, |seed| match run(seed, None, DAY) {
         Ok(tally) => {
             println!("seed {seed}: {tally:?}");
             assert!(tally.excused * 4 < tally.compared, "seed {seed} shows little: {tally:?}");
@@ -214,9 +213,12 @@ fn earlier_daemons_and_clients_beside_present_daemons_misjudge_no_session_in_a_d
 
 #[test]
 fn planted_bugs_of_a_mixed_fleet_are_caught() {
-    const WITHIN: u64 = 5;
+    const WITHIN: u64 = 8;
+    // The earlier daemon joins within the first six.
+    const LASTS: i64 = 7 * HOUR;
     for bug in Bug::OF_MIXED_FLEET {
-        let caught = (0..WITHIN).find_map(|seed| run(seed, Some(bug)).err().map(|(violation, _)| (seed, violation)));
+        let caught =
+            (0..WITHIN).find_map(|seed| run(seed, Some(bug), LASTS).err().map(|(violation, _)| (seed, violation)));
         let Some((seed, violation)) = caught else { panic!("{bug:?} is not caught by {WITHIN} seeds") };
         println!("{bug:?}: caught by seed {seed}: {}", violation.what);
     }
