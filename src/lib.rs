@@ -21,6 +21,7 @@ pub mod domain;
 pub mod mcp;
 pub mod notifications;
 pub mod platform;
+pub mod requests;
 pub mod service;
 pub mod shutdown;
 #[cfg(test)]

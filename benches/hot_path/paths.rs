@@ -87,6 +87,7 @@ fn handler(dir: &Path, store: Store) -> (shutdown::Stop, RequestHandler) {
     let identity = Identity::new(MachineName::parse("odin3").expect("a name"), Uuid::nil(), NOW);
     let (stop, shutdown) = shutdown::channel();
     let settings = ApiSettings {
+        scope: sessiond::domain::MirrorScope::All,
         stale_after: Duration::from_secs(120),
         keep_closed: Duration::from_secs(600),
         allow_other: true,
@@ -95,6 +96,7 @@ fn handler(dir: &Path, store: Store) -> (shutdown::Stop, RequestHandler) {
         type_rules: Default::default(),
     };
     let api = Api {
+        questions: sessiond::sync::on_demand::channel().0,
         store,
         identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(dir), identity)),
         settings: watch::channel(settings).1,

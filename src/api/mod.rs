@@ -10,6 +10,7 @@ mod extract;
 mod handler;
 mod json;
 mod metrics;
+mod on_demand;
 mod openapi;
 mod response_budget;
 mod router;
@@ -33,9 +34,11 @@ pub use server::{AccessPolicy, serve};
 use crate::clock::Clock;
 use crate::domain::Process;
 use crate::domain::agent::TypeRule;
-use crate::domain::{LinkStatus, Timestamp};
+use crate::domain::on_demand::{Question, Reply};
+use crate::domain::{LinkStatus, MirrorScope, Timestamp};
 use crate::platform;
 use crate::platform::caller::PidError;
+use crate::requests::Requester;
 use crate::shutdown::Shutdown;
 use crate::spool::SpoolMonitor;
 use crate::store::{Caller, IdSource, OpContext, PinnedIdentity, Store};
@@ -59,6 +62,8 @@ pub struct ApiSettings {
     pub config_path: Option<String>,
     /// Why the present configuration file could not be loaded.
     pub config_error: Option<String>,
+    /// Which sessions of other hosts are read ahead; central is asked for the others.
+    pub scope: MirrorScope,
 }
 
 /// Properties of the daemon that do not change while it runs.
@@ -124,6 +129,8 @@ pub struct Api {
     pub settings: watch::Receiver<ApiSettings>,
     /// The state of the link to central.
     pub link: watch::Receiver<LinkStatus>,
+    /// Asks central for sessions that are not read ahead.
+    pub questions: Requester<Question, Reply>,
     /// Makes sync push at once.
     pub push_now: Arc<Notify>,
     /// The time of each operation.

@@ -19,6 +19,7 @@ pub(super) struct ConfigFile {
     pub log: LogSection,
     pub claude: ClaudeSection,
     pub agents: AgentsSection,
+    pub mirror: MirrorSection,
     pub notify: NotifySection,
 }
 
@@ -87,6 +88,13 @@ pub(super) struct AgentsSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, expecting = "a section")]
+pub(super) struct MirrorSection {
+    pub scope: Option<String>,
+    pub projects: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a section")]
 pub(super) struct NotifySection {
     pub quiet_hours: Option<String>,
     pub rules: Option<Vec<NotifyRuleEntry>>,
@@ -116,7 +124,7 @@ pub(super) struct TypeRuleEntry {
 }
 
 /// All keys. A test compares them with config.example.toml, which documents them.
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 27] = [
     "machine.name",
     "machine.allow_other",
     "central.url",
@@ -140,6 +148,8 @@ pub(super) const KEYS: [&str; 25] = [
     "claude.home",
     "claude.rules",
     "agents.record",
+    "mirror.scope",
+    "mirror.projects",
     "notify.quiet_hours",
     "notify.rules",
 ];
@@ -262,7 +272,8 @@ mod tests {
         );
         assert_eq!(
             refused("[telemetry]\non = true"),
-            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents, notify"
+            "there is no key telemetry; known are machine, central, sessions, store, socket, log, claude, agents, mirror, \
+             notify"
         );
     }
 

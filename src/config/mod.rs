@@ -5,6 +5,7 @@
 //! password.
 
 mod file;
+mod mirror;
 mod notify;
 mod recording;
 mod settings;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::file::{self, ConfigFile};
+use super::mirror;
 use super::notify::{self, NotifySettings};
 use super::recording::parse;
 use super::{ConfigError, Environment, Overrides, has_password};
 use crate::domain::agent::TypeRule;
 use crate::domain::text::quotation;
 use crate::domain::work::Recording;
-use crate::domain::{InstanceType, Invalid, MachineName, Project};
+use crate::domain::{InstanceType, Invalid, MachineName, MirrorScope, Project};
 use crate::platform::default_paths::{DefaultPaths, SOCKET_VAR, STATE_DIR_VAR, path_in};
 use crate::store::Durability;
 
@@ -63,6 +64,8 @@ pub struct Settings {
     pub socket: SocketSettings,
     /// `[log]`.
     pub(crate) log: LogSettings,
+    /// `[mirror]`: which sessions of other hosts are read ahead.
+    pub scope: MirrorScope,
     /// `[notify]`.
     pub(crate) notify: NotifySettings,
     /// `[claude]`, and what `[agents]` records.
@@ -196,6 +199,7 @@ pub(super) fn merge(
         socket: socket(socket_path, file.socket.mode.as_deref(), file.socket.group)?,
         state_dir,
         log: log(overrides, &file.log)?,
+        scope: mirror::scope(file.mirror)?,
         notify: notify::settings(file.notify)?,
         claude: claude(environment, file.claude, &file.agents)?,
     })

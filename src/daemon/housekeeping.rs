@@ -47,6 +47,9 @@ async fn prune(store: &Store, clock: &Clock, settings: watch::Receiver<LivenessS
         if let Err(error) = store.expire_activity(clock()).await {
             tracing::warn!(%error, "old changes of activities could not be deleted; trying again later");
         }
+        if let Err(error) = store.expire_on_demand(clock()).await {
+            tracing::warn!(%error, "sessions that were read on demand could not be deleted; trying again later");
+        }
         tokio::time::sleep(heartbeat_interval).await;
     }
 }

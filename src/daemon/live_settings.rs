@@ -90,6 +90,7 @@ fn for_api(loaded: &Loaded) -> ApiSettings {
         type_rules: loaded.settings.claude.rules.clone(),
         config_path: loaded.file_exists.then(|| loaded.config_path.as_ref().map(|p| p.display().to_string())).flatten(),
         config_error: None,
+        scope: loaded.settings.scope.clone(),
     }
 }
 
@@ -108,6 +109,7 @@ fn for_sync(settings: &Settings, postgres: Option<PostgresOptions>) -> SyncSetti
             longest_wait: if several { CAP_WITH_FAILOVER } else { CAP },
         },
         stale_after: settings.stale_after,
+        scope: settings.scope.clone(),
     }
 }
 

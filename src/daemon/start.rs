@@ -32,6 +32,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::spool::{Spool, SpoolMonitor};
 use crate::store::{PinnedIdentity, Store};
 use crate::sync::leases::{self, LeaseRequests, Leases};
+use crate::sync::on_demand::{self, QuestionQueue, Questions};
 use crate::sync::postgres::{Postgres, PostgresOptions};
 use crate::sync::watchdog::Watchdog;
 use crate::sync::worker::Worker;
@@ -70,7 +71,8 @@ impl DaemonContext {
         let (link_sender, link) = watch::channel(LinkStatus::new(LinkState::Connecting, (self.clock)()));
         let sync_watchdog = Watchdog::default();
         let (leases, lease_requests) = leases::channel();
-        let sync = self.start_sync(link_sender, lease_requests, sync_watchdog.clone())?;
+        let (questions, question_queue) = on_demand::channel();
+        let sync = self.start_sync(link_sender, lease_requests, question_queue, sync_watchdog.clone())?;
         let (stop_serving, serving) = shutdown::channel();
         let monitor = SpoolMonitor::with_quarantine(&self.loaded.settings.state_dir)
             .map_err(|error| failure::of_io("the quarantine in the state folder cannot be opened", &error))?;
@@ -92,6 +94,7 @@ impl DaemonContext {
         let keeper = SocketKeeper::new(&self.loaded.settings.socket, self.access.group_id(), socket.file);
         let api = self.api(ApiInputs {
             link: link.clone(),
+            questions,
             monitor,
             imported,
             socket: keeper.state(),
@@ -127,6 +130,7 @@ impl DaemonContext {
         &self,
         link: watch::Sender<LinkStatus>,
         leases: LeaseRequests,
+        questions: QuestionQueue,
         watchdog: Watchdog,
     ) -> Result<SyncThread, ErrorDetail> {
         let (stop, shutdown) = shutdown::channel();
@@ -138,6 +142,7 @@ impl DaemonContext {
             link,
             watchdog,
             leases,
+            questions,
             nudge: self.push_now.clone(),
             clock: self.clock.clone(),
             random,
@@ -212,6 +217,7 @@ impl DaemonContext {
             identity: self.identity.clone(),
             settings: self.settings.api(),
             link: inputs.link,
+            questions: inputs.questions,
             push_now: self.push_now.clone(),
             clock: self.clock.clone(),
             random,
@@ -232,6 +238,7 @@ impl DaemonContext {
 /// What the API reads from the other parts.
 struct ApiInputs {
     link: watch::Receiver<LinkStatus>,
+    questions: Questions,
     monitor: SpoolMonitor,
     imported: watch::Receiver<bool>,
     socket: watch::Receiver<SocketState>,

@@ -1,13 +1,14 @@
 //! The pages in which a host pulls changes from central.
 //!
 //! Central numbers its transactions. A pull reads all rows that transactions since `since` changed, page by page: first
-//! deletions, then sessions, then their work, then the history of changed sessions. Where the next pull begins is determined with the
-//! first page, because rows that change during a pull may lie before the position that it has reached.
+//! deletions, then sessions, then those that left the scope, then work, then the history of changed sessions. Where the
+//! next pull begins is determined with the first page, because rows that change during a pull may lie before the position
+//! that it has reached.
 
 use uuid::Uuid;
 
 use super::limits::AccountLimit;
-use super::{HistoryRecord, MachineName, SessionWork, TimedSession, Timestamp};
+use super::{HistoryRecord, MachineName, MirrorScope, SessionWork, TimedSession, Timestamp};
 
 /// A query for one page of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct PullQuery {
     /// The transactions since `since` whose changes were read by the pull before: a transaction that runs for long keeps
     /// `since` where it is, and what others change meanwhile is not read again.
     pub read: Option<Transactions>,
+    /// Which sessions of other hosts are read. Those that left the scope are read as deleted.
+    pub scope: MirrorScope,
 }
 
 /// The transactions of central that had ended when a pull began.
@@ -97,7 +100,7 @@ impl PageSize {
     }
 }
 
-/// A position between two pages. The order is: deletions, sessions, their work, history of changed sessions.
+/// A position between two pages. The order is that of the parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullPosition {
     /// Where the next pull begins. Determined with the first page, as rows that change during a pull may lie before its
@@ -127,6 +130,8 @@ pub enum PullPart {
     Deletions,
     /// Sessions that changed.
     Sessions,
+    /// Sessions that left the scope.
+    OutOfScope,
     /// What sessions of other hosts do and work on.
     Work,
     /// Records of sessions whose history changed.
@@ -143,7 +148,7 @@ impl PullPosition {
 impl PullQuery {
     /// Reads what changed since this transaction; everything if it is 0.
     pub const fn since(since: u64) -> Self {
-        Self { since, after: None, page: PageSize::LARGEST, read: None }
+        Self { since, after: None, page: PageSize::LARGEST, read: None, scope: MirrorScope::All }
     }
 
     /// Whether everything is read, not only changes.
@@ -168,7 +173,7 @@ pub struct ChangePage {
     pub sessions: Vec<TimedSession>,
     /// What sessions of other hosts do and work on.
     pub work: Vec<SessionWork>,
-    /// Deleted sessions.
+    /// Deleted sessions, and changed ones that are out of scope and may have been in it.
     pub gone: Vec<DeletedSession>,
     /// The newest history records of sessions.
     pub history: Vec<HistoryRecord>,

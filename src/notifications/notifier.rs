@@ -243,6 +243,10 @@ impl Notifier {
     }
 
     async fn check(&mut self, record: &Record) {
+        // What was read because somebody asked for it turns stale by its age alone.
+        if record.read_at.is_some() {
+            return;
+        }
         if let Some(transition) = transition(record) {
             self.add(&transition, !record.mirrored);
         }

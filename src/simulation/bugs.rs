@@ -77,6 +77,8 @@ pub(super) enum Bug {
     VouchesByName,
     /// Heartbeats alone never make a session pending.
     NeverRefreshed,
+    /// A session that left the scope of a host stays in its mirror.
+    LeftScopeStays,
     /// Heartbeats in central become older than `stale_after` before they are pushed again.
     RefreshedTooLate,
     /// Central takes a daemon that judges sessions by their heartbeats for one that judges them by their hosts.
@@ -87,7 +89,7 @@ pub(super) enum Bug {
 
 impl Bug {
     /// Those that the world of two hosts detects.
-    pub(super) const ALL: [Self; 37] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::AckBeforeCommit,
         Self::HeartbeatsInMemory,
         Self::SwallowFullDisk,
@@ -125,6 +127,7 @@ impl Bug {
         Self::VouchesForOthers,
         Self::VouchesByName,
         Self::NeverRefreshed,
+        Self::LeftScopeStays,
     ];
 
     /// Those that a fleet of several versions detects.

@@ -24,6 +24,8 @@ use crate::sync::central::Notification;
 use crate::sync::driver::{Driver, DriverContext};
 use crate::sync::scheduler::{Scheduler, SyncAction, Tick, Unsynced};
 
+mod scope;
+
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Polls a future once.
@@ -83,6 +85,8 @@ pub(super) struct SimHost {
     /// Its monotonic clock, in microseconds; stands still while it sleeps.
     pub uptime: Arc<AtomicU64>,
     pub full: bool,
+    /// Its scope changes with each start.
+    pub scoped: bool,
     true_time: Arc<AtomicI64>,
     network: Network,
     starts: u128,
@@ -107,6 +111,7 @@ impl SimHost {
             offset: Arc::default(),
             uptime: Arc::default(),
             full: false,
+            scoped: false,
             true_time,
             network,
             starts: 0,
@@ -175,7 +180,7 @@ impl SimHost {
             version: "simulated",
         };
         let (link, _) = watch::channel(LinkStatus::new(LinkState::Connecting, self.now()));
-        Driver::new(replica.clone(), self.network.link(self.index), context, link)
+        Driver::new(replica.clone(), self.network.link(self.index), context, link).with_scope(self.scope())
     }
 
     /// SIGTERM: the last push, then the store is closed.

@@ -12,6 +12,7 @@ use super::bugs::Bug;
 use super::setup::{HOSTS, Violation, now};
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::on_demand::{Found, Question};
 use crate::domain::{ColumnTimes, HistoryRecord, HistoryTables, InstanceId, Session, Status, TimedSession, Timestamp};
 use crate::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
@@ -396,6 +397,17 @@ impl Central for SimLink {
         }
         pause().await;
         changes
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        pause().await;
+        if self.outcome() != CallOutcome::Arrives {
+            self.cut();
+            return broke();
+        }
+        let found = self.link.find(question).await;
+        pause().await;
+        found
     }
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {

@@ -147,6 +147,9 @@ impl Replica for SimReplica {
         if self.has(Bug::VouchesForClosed) {
             changes.sessions.retain(|session| session.vouched_by.is_none() || session.status != Status::Closed);
         }
+        if self.has(Bug::LeftScopeStays) && !reading.scope.is_all() {
+            changes.gone.clear();
+        }
         let rows = changes.sessions.len();
         let imported = self.store.import_page(reading, changes, context).await?;
         self.written.fetch_add(imported.written, Ordering::Relaxed);

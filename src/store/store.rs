@@ -28,6 +28,7 @@ use crate::store::urgent::UrgentChanges;
 
 mod history;
 mod notifications;
+mod on_demand;
 mod sessions;
 mod sync;
 

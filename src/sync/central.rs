@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::limits::AccountLimit;
 use crate::domain::link::Conflict;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::on_demand::{Found, Question};
 use crate::domain::{HistoryRecord, HistoryTables, InstanceId, MachineName, Reason, TimedSession, Timestamp};
 
 /// This host, as it registers itself in central.
@@ -243,6 +244,12 @@ pub trait Central: Send {
 
     /// The next page of what others than this host changed in central, or of everything.
     fn pull(&mut self, reading: &PullQuery) -> impl Future<Output = Result<ChangePage, CentralError>> + Send;
+
+    /// The sessions that a question is about, of any host.
+    ///
+    /// # Errors
+    /// `Reject` if central cannot answer it and the connection is usable.
+    fn find(&mut self, question: &Question) -> impl Future<Output = Result<Found, CentralError>> + Send;
 
     /// Shares this host's rate limits, in place of what it shared before. Does nothing if central has no table for them.
     ///

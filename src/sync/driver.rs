@@ -25,7 +25,8 @@ use super::scheduler::{
 };
 use crate::clock::Clock;
 use crate::domain::refresh::RefreshRule;
-use crate::domain::{HistoryTables, LinkStatus, Timestamp};
+use crate::domain::{HistoryTables, LinkStatus, MirrorScope, Timestamp};
+use crate::requests::Request;
 use crate::store::{IdSource, OpContext, Skip, StoreError};
 
 /// The driver's sources of time and randomness. A run with the same ones can be repeated.
@@ -79,6 +80,8 @@ pub struct Driver<R, C> {
     /// The parked rows that were logged.
     pub(super) logged_parked: HashSet<String>,
     pub(super) pulling: PullState,
+    /// Which sessions of other hosts are read ahead.
+    pub(super) scope: MirrorScope,
     /// The setting of this host, as of the last action.
     pub(super) stale_after: Duration,
 }
@@ -100,8 +103,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
             tables: HistoryTables::ALL,
             logged_parked: HashSet::new(),
             pulling: PullState::default(),
+            scope: MirrorScope::All,
             stale_after: Duration::ZERO,
         }
+    }
+
+    /// The same, with another scope than everything.
+    pub fn with_scope(self, scope: MirrorScope) -> Self {
+        Self { scope, ..self }
     }
 
     /// The current reading of the monotonic clock.
@@ -222,8 +231,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
     }
 
     /// Takes leases for another part of the daemon. A failure is not answered; the next action finds out what it means.
-    pub(super) async fn take_leases(&mut self, request: LeaseRequest) {
-        match self.central.take_leases(&request.names, request.length).await {
+    pub(super) async fn take_leases(&mut self, request: Request<LeaseRequest, Vec<String>>) {
+        match self.central.take_leases(&request.what.names, request.what.length).await {
             Ok(taken) => drop(request.reply.send(taken)),
             Err(error) => tracing::debug!(%error, "leases could not be taken"),
         }

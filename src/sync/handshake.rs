@@ -11,7 +11,7 @@ use super::central::{Central, HostRegistration};
 use super::driver::{Driver, SyncError};
 use super::held_rows::HeldRows;
 use super::replica::Replica;
-use crate::domain::{HistoryTables, RecordKind, TableState};
+use crate::domain::{HistoryTables, MachineName, MirrorScope, RecordKind, TableState};
 use crate::store::Identity;
 
 impl<R: Replica, C: Central> Driver<R, C> {
@@ -32,6 +32,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.host_id = identity.host_id;
         self.marks_changes_only = accepted.marks_changes_only;
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
+        self.replica.set_mirror_scope(scope_on(&self.scope, &identity.name)).await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
         self.triggers_checked(accepted.missing_triggers);
         Ok(())
@@ -86,6 +87,11 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.tables = tables;
         Ok(())
     }
+}
+
+/// What the store notes of a scope. This host's own sessions are in it by their machine's name.
+fn scope_on(scope: &MirrorScope, name: &MachineName) -> String {
+    if scope.is_all() { scope.to_string() } else { format!("{scope}, and machine {name}") }
 }
 
 /// Logs when a table begins or ceases to be blocked.

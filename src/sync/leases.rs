@@ -3,10 +3,9 @@
 //! A request waits until the worker has nothing else to do. While central is unreachable there is no
 //! answer, and the requester decides what to do without a lease.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use crate::requests::{self, RequestQueue, Requester};
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -14,45 +13,28 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_WAITING: usize = 16;
 
 /// A request for leases.
-pub(super) struct LeaseRequest {
+#[derive(Debug)]
+pub struct LeaseRequest {
     pub(super) names: Vec<String>,
     pub(super) length: Duration,
-    /// Dropped if central could not be asked.
-    pub(super) reply: oneshot::Sender<Vec<String>>,
 }
 
 /// Asks for leases. Clones share it.
 #[derive(Clone)]
-pub struct Leases(mpsc::Sender<LeaseRequest>);
+pub struct Leases(Requester<LeaseRequest, Vec<String>>);
 
 /// The worker's end; after a restart the next worker uses it.
-#[derive(Clone)]
-pub struct LeaseRequests(Arc<Mutex<mpsc::Receiver<LeaseRequest>>>);
+pub type LeaseRequests = RequestQueue<LeaseRequest, Vec<String>>;
 
 /// A way to ask, and the worker's end of it.
 pub fn channel() -> (Leases, LeaseRequests) {
-    let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    (Leases(sender), LeaseRequests(Arc::new(Mutex::new(receiver))))
+    let (requester, queue) = requests::channel(MAX_WAITING, PATIENCE);
+    (Leases(requester), queue)
 }
 
 impl Leases {
     /// Takes these leases for `length`, and returns those that this host has now; `None` if central could not be asked.
     pub async fn take(&self, names: Vec<String>, length: Duration) -> Option<Vec<String>> {
-        let (reply, answer) = oneshot::channel();
-        self.0.try_send(LeaseRequest { names, length, reply }).ok()?;
-        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
-    }
-}
-
-impl LeaseRequests {
-    /// The next request whose answer is still awaited. Never returns if there can be none any more. Cancel safe.
-    pub(super) async fn next(&self) -> LeaseRequest {
-        loop {
-            match self.0.lock().await.recv().await {
-                Some(request) if request.reply.is_closed() => {}
-                Some(request) => return request,
-                None => return std::future::pending().await,
-            }
-        }
+        self.0.ask(LeaseRequest { names, length }).await.ok()
     }
 }

@@ -9,7 +9,7 @@
 //! | `ledger`, `link_reporter`, `held_rows`, `pull_state`, `batch` | the driver's state |
 //! | `scheduler` | decides which action is due; pure |
 //! | `pacing` | how the hosts of a fleet share central's time; pure |
-//! | `leases` | other parts' requests for leases in central |
+//! | `leases`, `on_demand` | other parts' requests: leases in central, and sessions that are not read ahead |
 //! | `watchdog` | distinguishes a slow or unreachable central from a worker that hangs |
 //! | `replica` | the port to the local store |
 //! | `central` | the port to a central database; `postgres` is its one adapter, `fake_central` a model of it for tests |
@@ -29,6 +29,7 @@ mod hosts;
 pub mod leases;
 mod ledger;
 mod link_reporter;
+pub mod on_demand;
 pub mod pacing;
 pub mod postgres;
 mod pull;

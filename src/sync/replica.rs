@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::on_demand::{Found, Question};
 use crate::domain::refresh::RefreshRule;
 use crate::domain::{HistoryTables, InstanceId, MachineName, RecordKind, Timestamp};
 use crate::store::{
@@ -115,6 +116,22 @@ pub trait Replica: Send + Sync {
     /// Sets the timeline of central that the mirror follows. Another one than before resets the mirror's position.
     fn set_mirror_timeline(&self, timeline: String) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.store().set_mirror_timeline(timeline)
+    }
+
+    /// Sets what the mirror holds, as a text that is the same for the same scope. Another one than before resets the mirror's
+    /// position: what left the scope is dropped once everything in it is read.
+    fn set_mirror_scope(&self, scope: String) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().set_mirror_scope(scope)
+    }
+
+    /// Imports what central answered to a question. `context.now`: when it was asked.
+    fn import_found(
+        &self,
+        question: Question,
+        found: Found,
+        context: OpContext,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().import_found(question, found, context)
     }
 
     /// The transaction number from which the next pull reads; 0 reads everything.

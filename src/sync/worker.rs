@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use super::central::Central;
 use super::driver::{Driver, DriverContext};
 use super::leases::LeaseRequests;
+use super::on_demand::QuestionQueue;
 use super::replica::LocalReplica;
 use super::scheduler::{BATCH_ROWS, Scheduler, SyncAction, SyncIntervals, Unsynced};
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
-use crate::domain::{LinkState, LinkStatus};
+use crate::domain::{LinkState, LinkStatus, MirrorScope};
 use crate::shutdown::Shutdown;
 use crate::store::{Identity, PinnedIdentity, Store};
 
@@ -39,6 +40,8 @@ pub struct SyncSettings<S> {
     pub stale_after: Duration,
     /// The longest that one call of central may take, with all its statements.
     pub call_limit: Duration,
+    /// Which sessions of other hosts are read ahead.
+    pub scope: MirrorScope,
 }
 
 /// What the worker needs to run.
@@ -58,6 +61,8 @@ pub struct Worker<S, F> {
     pub nudge: Arc<Notify>,
     /// What other parts ask of central.
     pub leases: LeaseRequests,
+    /// Questions about sessions that are not read ahead.
+    pub questions: QuestionQueue,
     /// Where deadlines are set.
     pub watchdog: Watchdog,
     /// The time.
@@ -105,7 +110,7 @@ impl<S: Clone, F> Worker<S, F> {
             self.link.send_replace(LinkStatus::new(LinkState::Connecting, (self.clock)()));
         }
         let started = Instant::now();
-        let mut driver = self.driver(central, started, settings.call_limit);
+        let mut driver = self.driver(central, started, settings.call_limit).with_scope(settings.scope.clone());
         let mut scheduler = Scheduler::new(settings.intervals, BATCH_ROWS);
         match self.run_actions(settings, started, &mut driver, &mut scheduler).await {
             LoopEnd::SettingsChanged => {}
@@ -160,6 +165,7 @@ impl<S: Clone, F> Worker<S, F> {
             identities: self.identity.watch(),
             nudge: self.nudge.clone(),
             leases: self.leases.clone(),
+            questions: self.questions.clone(),
         }
     }
 
@@ -195,6 +201,7 @@ struct Events<S> {
     identities: watch::Receiver<Identity>,
     nudge: Arc<Notify>,
     leases: LeaseRequests,
+    questions: QuestionQueue,
 }
 
 impl<S> Events<S> {
@@ -213,6 +220,7 @@ impl<S> Events<S> {
                 driver.handle_notification(notification, scheduler);
             }
             request = self.leases.next(), if scheduler.is_up() => driver.take_leases(request).await,
+            question = self.questions.next(), if scheduler.is_up() => driver.answer(question).await,
             () = self.nudge.notified() => {
                 driver.retry_held();
                 scheduler.run_now(driver.tick());

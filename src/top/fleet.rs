@@ -174,7 +174,8 @@ impl Fleet {
                 _ => *active += 1,
             }
         }
-        let counted = machines.iter().map(|m| (m.host_machine.as_str(), (m.active_sessions, m.stale_sessions)));
+        let counted =
+            machines.iter().filter_map(|m| Some((m.host_machine.as_str(), (m.active_sessions?, m.stale_sessions?))));
         let differs = |(name, counted): &(&str, _)| counts.get(name).is_some_and(|shown| shown != counted);
         counted
             .filter(differs)

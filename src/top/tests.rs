@@ -349,8 +349,8 @@ fn sessions_that_turned_stale_silently_are_found_by_the_counts_of_their_machine(
     let mut view = sample();
     let machines = |stale: i64| {
         let mut machines = facts(&[("odin3", Some(true)), ("laptop", Some(false))]).machines;
-        machines[1].active_sessions = 1 - stale;
-        machines[1].stale_sessions = stale;
+        machines[1].active_sessions = Some(1 - stale);
+        machines[1].stale_sessions = Some(stale);
         machines
     };
     assert_eq!(view.fleet.differing_machines(&machines(0)), []);

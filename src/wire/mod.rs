@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod history;
 mod limits;
+mod machine;
 mod notification;
 mod overlap;
 mod resume;
@@ -30,12 +31,13 @@ pub use history::{
     EventRequest, HistoryFilter, HistoryParams, RecordBody, RecordState,
 };
 pub use limits::{LimitBody, LimitsReport, WindowReport};
+pub use machine::MachineBody;
 pub use notification::{ChannelTestBody, NotificationBody};
 pub use overlap::OverlapBody;
 pub use resume::{ActionBody, ContextBody, ResumeBody, ResumeRequest, WorkStateBody};
 pub use session::{
-    HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, MachineBody, Matches, RegisterRequest, SessionBody,
-    SessionList, SessionView, WatchQuery,
+    HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody, SessionList,
+    SessionView, Source, WatchQuery,
 };
 pub use status::{
     BacklogBody, BlockedBody, CentralBody, ConfigBody, ConflictBody, DaemonBody, IdentityRename, MachineIdentity,

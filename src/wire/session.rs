@@ -11,8 +11,7 @@ use crate::domain::agent::AgentName;
 use crate::domain::liveness::status_at;
 use crate::domain::session::{valid_claude_path, valid_claude_uuid, valid_epic, valid_percent, valid_working_dir};
 use crate::domain::{
-    Heartbeat, InstanceId, InstanceType, Invalid, MachineName, MachineSummary, Project, Registration, Session,
-    Timestamp, WorkSummary,
+    Heartbeat, InstanceId, InstanceType, Invalid, MachineName, Project, Registration, Session, Timestamp, WorkSummary,
 };
 
 /// Registers a session on this host.
@@ -192,6 +191,13 @@ pub struct SessionBody {
     pub local: bool,
     /// The time up to which this host knows the session's state.
     pub as_of: String,
+    /// For another machine's session: `mirror`, if this host reads it ahead, or `central`, if it was read because somebody
+    /// asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Why the state is older than it could be. Reported for one session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Whether central has this state.
     pub synced: bool,
     /// Whether its own machine has this state; false while that machine's daemon or this one has no link to central.
@@ -285,6 +291,27 @@ pub struct SessionView<'a> {
     pub conflicts: &'a [InstanceId],
     /// What lists show of its work.
     pub work: Option<&'a WorkSummary>,
+    /// Where another machine's session was read.
+    pub source: Option<Source>,
+}
+
+/// Where this host has a session of another machine from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is read ahead.
+    Mirror,
+    /// It was read because somebody asked for it.
+    Central,
+}
+
+impl Source {
+    /// As it is in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Central => "central",
+        }
+    }
 }
 
 impl SessionView<'_> {
@@ -312,6 +339,8 @@ impl SessionView<'_> {
             age_seconds: now.since(s.last_heartbeat).as_secs(),
             local: self.local,
             as_of: self.as_of.to_string(),
+            source: self.source.map(|source| source.as_str().to_owned()),
+            note: None,
             synced: self.synced,
             machine_synced: self.machine_synced,
             alive_as_of: self.alive_as_of.map(|at| at.to_string()),
@@ -417,6 +446,12 @@ pub struct SessionList {
     /// The `after` of the next page; null on the last one. The counts are those of all pages.
     #[serde(default)]
     pub next: Option<String>,
+    /// `central`, if central was asked for sessions that this host does not read ahead and answered; else `mirror`.
+    #[serde(default)]
+    pub source: String,
+    /// What the list lacks, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// The sessions that match a prefix: up to ten, most recent heartbeat first.
@@ -424,58 +459,6 @@ pub struct SessionList {
 pub struct Matches {
     /// Up to ten sessions, the one with the most recent heartbeat first.
     pub(crate) matches: Vec<SessionBody>,
-}
-
-/// A machine, and a summary of its sessions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct MachineBody {
-    /// The machine's name.
-    pub host_machine: String,
-    /// How many of its sessions are known here.
-    pub(crate) total_sessions: i64,
-    /// How many of them are active.
-    pub(crate) active_sessions: i64,
-    /// How many of them are stale.
-    pub(crate) stale_sessions: i64,
-    /// How many of them are closed.
-    pub(crate) closed_sessions: i64,
-    /// The most recent heartbeat of its sessions; null if it has none.
-    pub(crate) last_activity: Option<String>,
-    /// The distinct projects, joined by ", ".
-    pub projects: String,
-    /// Whether its daemon is connected to central, as far as this host knows; null for a machine without a daemon.
-    pub reachable: Option<bool>,
-    /// When its daemon last reported to central.
-    pub last_seen: Option<String>,
-    /// The time up to which this host knows the machine's state.
-    pub as_of: String,
-    /// The least headroom of the rate limits of the machine's accounts, in percent; null if none is known.
-    #[serde(default)]
-    pub headroom_percent: Option<f64>,
-}
-
-impl MachineBody {
-    /// The JSON form. `as_of`: the time up to which the machine's state is known here.
-    pub fn new(
-        machine: &MachineSummary,
-        reachable: Option<bool>,
-        as_of: Timestamp,
-        headroom_percent: Option<f64>,
-    ) -> Self {
-        Self {
-            host_machine: machine.host_machine.to_string(),
-            total_sessions: machine.total_sessions,
-            active_sessions: machine.active_sessions,
-            stale_sessions: machine.stale_sessions,
-            closed_sessions: machine.closed_sessions,
-            last_activity: machine.last_activity.map(|at| at.to_string()),
-            projects: machine.projects.clone(),
-            reachable,
-            last_seen: machine.last_seen.map(|at| at.to_string()),
-            as_of: as_of.to_string(),
-            headroom_percent,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use sessiond::clock;
 use sessiond::domain::limits::AccountLimit;
 use sessiond::domain::mirror::{ChangePage, Continuation, HostSeen, PullQuery};
+use sessiond::domain::on_demand::{Found, Question};
 use sessiond::domain::{
-    Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, SessionWork, Timestamp,
+    Heartbeat, HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, MirrorScope, SessionWork, Timestamp,
 };
 use sessiond::shutdown::{self, Stop};
 use sessiond::store::{Durability, Identity, IdentityFile, NewSession, OpContext, Options, PinnedIdentity, Store};
@@ -17,6 +18,7 @@ use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
 use sessiond::sync::leases;
+use sessiond::sync::on_demand;
 use sessiond::sync::postgres::{Postgres, PostgresOptions};
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::watchdog::Watchdog;
@@ -80,7 +82,13 @@ impl FleetHost {
         };
         let central = PostgresOptions::parse(url, None).expect("a URL");
         let call_limit = Duration::from_secs(60);
-        let settings = SyncSettings { central: Some(central), intervals, stale_after: STALE_AFTER, call_limit };
+        let settings = SyncSettings {
+            central: Some(central),
+            intervals,
+            stale_after: STALE_AFTER,
+            call_limit,
+            scope: MirrorScope::All,
+        };
         let (stop, shutdown) = shutdown::channel();
         Self {
             store,
@@ -156,6 +164,7 @@ impl FleetHost {
                 counts: counts.clone(),
             },
             leases: leases::channel().1,
+            questions: on_demand::channel().1,
             watchdog: Watchdog::default(),
             link: watch::channel(LinkStatus::new(LinkState::Connecting, clock::system()())).0,
             nudge: Arc::new(Notify::new()),
@@ -206,6 +215,10 @@ impl Central for CountingCentral {
             self.counts.full_readings.fetch_add(1, Relaxed);
         }
         Ok(ChangePage { sessions: Vec::new(), history: Vec::new(), ..changes })
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        self.central.find(question).await
     }
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {

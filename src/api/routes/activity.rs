@@ -26,7 +26,7 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let (since, limit) = params.validate()?;
     let now = (api.clock)();
-    let record = match api.store.find(id.clone()).await? {
+    let record = match api.find(&id).await? {
         Lookup::One(record) => record,
         Lookup::None => return Err(ApiError::not_found(&id)),
         Lookup::Several(records) => return Ok(sessions::several_matches(&api, &records, now)),

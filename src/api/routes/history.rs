@@ -140,7 +140,7 @@ async fn list_records<T: RecordBody, L: Serialize>(
     list: impl FnOnce(String, Vec<T>, bool) -> L,
 ) -> Result<Response, ApiError> {
     let HistoryFilter { record_type, since, until, contains, limit, offset, after } = params.validate(kind)?;
-    let session = match api.store.find(id.clone()).await? {
+    let session = match api.find(&id).await? {
         Lookup::One(record) => record.session.instance_id,
         Lookup::None => return Err(ApiError::not_found(&id)),
         Lookup::Several(records) => return Ok(sessions::several_matches(api, &records, (api.clock)())),

@@ -26,9 +26,11 @@ pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Machine
         }
         machine.last_seen.map(|seen| now.since(seen) < stale_after)
     };
+    let reads_all = api.settings.borrow().scope.is_all();
     let body = |known: &KnownMachine| {
         let summary = &known.summary;
-        MachineBody::new(summary, reachable(summary), known.as_of, headroom(&summary.host_machine))
+        let is_complete = reads_all || summary.host_machine == this;
+        MachineBody::new(summary, reachable(summary), known.as_of, headroom(&summary.host_machine), is_complete)
     };
     Ok(Json(machines.iter().map(body).collect()))
 }

@@ -39,6 +39,7 @@ pub(crate) async fn resume(
     };
     let successor = request.successor(api.identity.current().name, peer.uid)?;
     let process = named_process(&api, peer, request.pid).await?;
+    let asked = api.ask_for_hint(&wanted.meanings).await?;
     let context = api.context(peer.caller());
     let (now, stale_after) = (context.now, context.stale_after);
     match api.store.resume(wanted, NewOwner { successor, process }, context).await? {
@@ -47,7 +48,7 @@ pub(crate) async fn resume(
         Resumption::Active(record) => Err(active(&record, now, stale_after)),
         Resumption::Closed(record) => Err(closed(&record.session)),
         Resumption::Beyond(candidates) => Err(no_such_choice(candidates)),
-        Resumption::None => Err(no_match(request.hint.as_deref())),
+        Resumption::None => Err(no_match(request.hint.as_deref(), asked.note())),
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn context(
         Some(_) => return Err(ApiError::bad_request("format: it must be json or markdown")),
     };
     let now = (api.clock)();
-    match api.store.find(id.clone()).await? {
+    match api.find(&id).await? {
         Lookup::One(record) => {
             let (context, handoff) = reconstructed(&api, &record, ResumeProgress::NotResumed, now).await?;
             Ok(match format {
@@ -165,11 +166,15 @@ fn no_such_choice(candidates: usize) -> ApiError {
     })
 }
 
-fn no_match(hint: Option<&str>) -> ApiError {
-    let message = match hint {
+/// `note`: why central was not asked.
+fn no_match(hint: Option<&str>, note: Option<String>) -> ApiError {
+    let mut message = match hint {
         Some(hint) => format!("no session that can be resumed matches \"{hint}\""),
         None => "there is no session to resume".to_owned(),
     };
+    if let Some(note) = note {
+        message.push_str(&format!("; {note}"));
+    }
     let hint = "`sessiond list` shows the sessions; resume a closed one by its whole id, with --closed";
     ApiError::new(ErrorCode::NotFound, message, hint)
 }

@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 use super::conflicts;
 use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
+use crate::api::on_demand::{Asked, Sought, note_of_list};
 use crate::api::{Api, ApiError, parse_body};
 use crate::domain::Process;
 use crate::domain::activity::ActivityState;
@@ -21,7 +22,7 @@ use crate::platform::caller::PidError;
 use crate::store::{Caller, Cursor, Filter, Lookup, MAX_CONFLICTS, NewSession, Once, OpContext, Record, SessionPage};
 use crate::wire::{
     ErrorBody, ErrorCode, HeartbeatRequest, ListQuery, MAX_SESSIONS_PER_PAGE, Matches, RegisterRequest, SessionBody,
-    SessionList, SessionView,
+    SessionList, SessionView, Source,
 };
 
 /// Register a session on this host.
@@ -89,8 +90,10 @@ pub(crate) async fn list(
     let _permit = api.response_budget.list_permit().await;
     let mut filter = filter(&query)?;
     filter.closed_since = (query.all != Some(true)).then(|| now.minus(api.settings.borrow().keep_closed));
+    let (source, note) = ask(&api, &filter, &query).await;
     if query.limit.is_some() || query.after.is_some() {
-        return page(&api, filter, &query, context).await.map(Json);
+        let page = page(&api, filter, &query, context).await?;
+        return Ok(Json(SessionList { source, note, ..page }));
     }
     let records = api.store.list(filter, context).await?;
     let mut instances: Vec<_> = records.iter().map(|record| body(&api, record, now)).collect();
@@ -103,7 +106,25 @@ pub(crate) async fn list(
         as_of: now.to_string(),
         instances,
         next: None,
+        source,
+        note,
     }))
+}
+
+/// Asks central for the sessions of a list that are not read ahead. Returns where the list comes from, and what it lacks. The
+/// pages after the first one are those of the same sessions.
+async fn ask(api: &Api, filter: &Filter, query: &ListQuery) -> (String, Option<String>) {
+    let is_all = api.settings.borrow().scope.is_all();
+    let project = filter.project.as_ref();
+    if is_all || filter.local || query.after.is_some() {
+        return (Source::Mirror.as_str().to_owned(), None);
+    }
+    let asked = match project {
+        Some(project) => api.ask_for_project(project, filter.machine.as_ref(), filter.closed_since).await,
+        None => Asked::NotNeeded,
+    };
+    let source = if matches!(asked, Asked::Answered(_)) { Source::Central } else { Source::Mirror };
+    (source.as_str().to_owned(), note_of_list(&asked, project))
 }
 
 async fn page(api: &Api, filter: Filter, query: &ListQuery, context: OpContext) -> Result<SessionList, ApiError> {
@@ -121,6 +142,8 @@ async fn page(api: &Api, filter: Filter, query: &ListQuery, context: OpContext) 
         stale_count: counts.stale,
         as_of: now.to_string(),
         next: next.map(|cursor| cursor.to_text()),
+        source: Source::Mirror.as_str().to_owned(),
+        note: None,
     })
 }
 
@@ -147,12 +170,13 @@ pub(super) fn filter_by(project: Option<&str>, machine: Option<&str>) -> Result<
     responses((status = 200, body = SessionBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
+    let Sought { lookup, asked } = api.seek(&id).await?;
     let now = (api.clock)();
-    match api.store.find(id.clone()).await? {
+    match lookup {
         Lookup::One(record) => {
             let mut record = *record;
             record.conflicts = api.store.conflicts(record.clone(), api.context(Caller::DAEMON)).await?;
-            Ok(Json(body(&api, &record, now)).into_response())
+            Ok(Json(SessionBody { note: asked.note(), ..body(&api, &record, now) }).into_response())
         }
         Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
@@ -232,7 +256,7 @@ pub(crate) async fn footer(
         Some(_) => return Err(ApiError::bad_request("separator: it must be true or false")),
     };
     let now = (api.clock)();
-    match api.store.find(id.clone()).await? {
+    match api.find(&id).await? {
         Lookup::One(record) => Ok(footer_of(&record.session, now, form).into_response()),
         Lookup::Several(records) => Ok(several_matches(&api, &records, now)),
         Lookup::None => Err(ApiError::not_found(&id)),
@@ -254,13 +278,18 @@ pub(super) fn body(api: &Api, record: &Record, now: Timestamp) -> SessionBody {
         checkpoint_due: record.checkpoint_due,
         conflicts: &record.conflicts,
         work: record.work.as_deref(),
+        source: record.mirrored.then_some(if record.read_at.is_some() { Source::Central } else { Source::Mirror }),
     };
     view.body(now, stale_after)
 }
 
 /// Where a session's state comes from and as of when it is known; `here` is left false.
 pub(super) fn place(api: &Api, record: &Record, now: Timestamp) -> SessionLocation {
-    let as_of = if record.mirrored { api.store.mirror_as_of() } else { Some(now) };
+    let as_of = match record.read_at {
+        Some(at) => Some(at),
+        None if record.mirrored => api.store.mirror_as_of(),
+        None => Some(now),
+    };
     SessionLocation {
         here: false,
         local: !record.mirrored,

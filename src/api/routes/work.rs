@@ -18,7 +18,7 @@ use crate::wire::{ErrorBody, Matches, WorkBody};
     responses((status = 200, body = WorkBody), (status = 300, description = "several sessions match", body = Matches),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, ApiError> {
-    match api.store.find(id.clone()).await? {
+    match api.find(&id).await? {
         Lookup::One(record) => {
             let id = record.session.instance_id;
             let work = api.store.work(id.clone()).await?;

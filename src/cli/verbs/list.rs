@@ -14,7 +14,9 @@ use crate::client::{Client, Resolved};
 use crate::domain::agent::AgentName;
 use crate::domain::attention::SortKey;
 use crate::domain::text::escaped_line;
-use crate::wire::{ActivityHistoryBody, ActivityParams, ErrorCode, ListQuery, SessionBody, SessionList, WatchQuery};
+use crate::wire::{
+    ActivityHistoryBody, ActivityParams, ErrorCode, ListQuery, SessionBody, SessionList, Source, WatchQuery,
+};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example: sessiond list --project odin --active")]
@@ -103,6 +105,9 @@ fn list_once(client: &Client, args: ListArgs, out: &mut Output<'_>) -> Result<()
     sessions.instances.retain(|session| args.all || is_listed(session, shows_closed));
     let hidden = known - sessions.instances.len();
     sessions.instances.sort_by_cached_key(|session| args.sort.position(&session.sort_fields()));
+    if let Some(note) = &sessions.note {
+        out.print_note(note);
+    }
     if sessions.instances.is_empty() && hidden > 0 {
         out.print_note(&format!("no session is active or stale; {} with --all", count(hidden as u64, "more session")));
         return Ok(());
@@ -220,6 +225,12 @@ pub(super) fn sheet(session: &SessionBody, style: &OutputStyle) -> FieldList {
         sheet.row("transcript", path);
     }
     sheet.row("known as of", time_with_age(&session.as_of, style.now));
+    if session.source.as_deref() == Some(Source::Central.as_str()) {
+        sheet.row("source", "central, asked because it is not in mirror.scope");
+    }
+    if let Some(note) = &session.note {
+        sheet.row("note", Cell::new(note).tone(Tone::Warn));
+    }
     sheet.row("central", if session.synced { "has this state" } else { "does not have this state yet" });
     sheet
 }

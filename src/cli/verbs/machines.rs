@@ -46,16 +46,21 @@ fn table(machines: &[MachineBody], style: &OutputStyle) -> TextTable {
         let activity = machine.last_activity.as_deref().and_then(|at| age_since(at, style.now));
         table.row([
             Cell::new(&machine.host_machine),
-            Cell::new(machine.active_sessions.to_string()),
-            Cell::new(machine.stale_sessions.to_string()),
-            Cell::new(machine.closed_sessions.to_string()),
+            number(machine.active_sessions),
+            number(machine.stale_sessions),
+            number(machine.closed_sessions),
             Cell::new(activity.as_deref().unwrap_or("—")),
             daemon(machine, style),
             headroom(machine.headroom_percent),
-            Cell::new(&machine.projects),
+            Cell::new(machine.projects.as_deref().unwrap_or("—")),
         ]);
     }
     table
+}
+
+/// A number of sessions, which is not known of machines whose sessions are not all read ahead.
+fn number(count: Option<i64>) -> Cell {
+    Cell::new(count.map_or_else(|| "—".to_owned(), |count| count.to_string()))
 }
 
 /// Whether its daemon is reachable, else for how long it has been silent.

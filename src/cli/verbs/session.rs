@@ -179,6 +179,7 @@ pub(crate) fn spool_registration(
         synced: false,
         machine_synced: false,
         alive_as_of: None,
+        source: None,
         former_id: None,
         checkpoint_due: false,
         conflicts: &[],

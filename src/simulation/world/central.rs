@@ -1,6 +1,7 @@
 //! Events in central: faults, backups and restores, and changes by clients without a daemon.
 
 use super::*;
+use crate::domain::on_demand::Question;
 
 impl World {
     pub(super) fn reject_or_accept(&mut self) {
@@ -161,6 +162,27 @@ impl World {
         if let Some(expected) = self.model.sessions.get_mut(&row.created_at) {
             expected.edited(&row, &edited, at);
         }
+    }
+
+    /// A client moves its session to another project, or somebody asks for sessions that may be out of scope.
+    pub(super) fn move_or_ask(&mut self) -> Result<(), Violation> {
+        let foreign_rows: Vec<_> = self.foreign_rows.values().cloned().collect();
+        let Some(mut row) = self.pick(&foreign_rows) else { return Ok(()) };
+        if self.below(2) == 0 {
+            let question = match self.below(2) {
+                0 => Question::Id(row.instance_id.to_string()),
+                _ => Question::Project { project: row.project, closed_since: None },
+            };
+            self.log_event(format!("host 1 asks central: {question:?}"));
+            self.hosts[1].ask(question);
+            return Ok(());
+        }
+        let project = ["odin", "web", "api"][self.below(3) as usize];
+        row.project = Project::parse(project).unwrap();
+        self.log_event(format!("{} moves to {project}", row.instance_id));
+        self.network.central.edit(row.instance_id.as_str(), |session| session.project = row.project.clone());
+        self.foreign_rows.insert(row.instance_id.to_string(), row);
+        self.check_central()
     }
 
     pub(super) fn late_batch(&mut self) -> Result<(), Violation> {

@@ -113,13 +113,26 @@ impl World {
         Ok(())
     }
 
-    /// The mirror of every host has the sessions of others as central has them.
+    /// The mirror of every host has the sessions of others that are in its scope as central has them, and no others.
     pub(super) fn compare_mirrors(&self) -> Result<(), Violation> {
         for host in &self.hosts {
             let Some(daemon) = &host.daemon else { continue };
+            let scope = host.scope();
+            let is_in_scope =
+                |session: &Session| scope.includes(&session.project) || session.host_machine == host.name();
+            for row in self.foreign_rows.values().filter(|row| !is_in_scope(row)) {
+                let kept = daemon.replica.hand.lock().unwrap().get(row.instance_id.as_str());
+                let is_read_ahead = |kept: &Record| kept.mirrored && kept.read_at.is_none();
+                let kept = kept.filter(|kept| is_read_ahead(kept) && kept.session.created_at == row.created_at);
+                if let Some(kept) = kept {
+                    let what = format!("host {} has {:?}, out of its scope {scope}", host.index, kept.session);
+                    return Err(Violation { guarantee: "mirror", what });
+                }
+            }
             let others = |row: &&Session| {
-                self.foreign_rows.contains_key(row.instance_id.as_str())
-                    || self.model.sessions.get(&row.created_at).is_some_and(|expected| expected.host != host.index)
+                let is_foreign = self.foreign_rows.contains_key(row.instance_id.as_str());
+                let expected = self.model.sessions.get(&row.created_at);
+                is_in_scope(row) && (is_foreign || expected.is_some_and(|expected| expected.host != host.index))
             };
             for row in self.rows.values().filter(others) {
                 let mirrored = daemon.replica.hand.lock().unwrap().mirrored(row.instance_id.as_str());

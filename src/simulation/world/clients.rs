@@ -240,6 +240,7 @@ fn pretended_record(command: &Command, at: Timestamp) -> Record {
         machine_seen: None,
         vouched_by: None,
         alive_as_of: None,
+        read_at: None,
         former_id: None,
         checkpoint_due: false,
         conflicts: Vec::new(),

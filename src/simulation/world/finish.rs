@@ -1,6 +1,7 @@
 //! The end of a run: all faults are repaired, and hosts and central have to agree.
 
 use super::*;
+use crate::domain::MirrorScope;
 use crate::simulation::command::Command;
 
 impl World {
@@ -17,6 +18,7 @@ impl World {
         }
         self.sync_until_empty()?;
         self.compare()?;
+        self.cross_a_scope()?;
         self.run_until_idle()?;
         self.compare_mirrors()?;
         self.check_quiet_pulls()?;
@@ -55,6 +57,22 @@ impl World {
                 self.sync_until_waiting(host)?;
             }
             self.check_vouching()?;
+        }
+        Ok(())
+    }
+
+    /// Where a host reads some projects ahead, a session enters its scope and leaves it again.
+    fn cross_a_scope(&mut self) -> Result<(), Violation> {
+        let MirrorScope::Projects(projects) = self.hosts[1].scope() else { return Ok(()) };
+        self.delete_and_restore();
+        let Some(mut row) = self.foreign_rows.values().next().cloned() else { return Ok(()) };
+        for project in [projects[0].clone(), Project::parse("api").unwrap()] {
+            self.log_event(format!("{} moves to {project}", row.instance_id));
+            row.project = project;
+            self.network.central.edit(row.instance_id.as_str(), |session| session.project = row.project.clone());
+            self.foreign_rows.insert(row.instance_id.to_string(), row.clone());
+            self.check_central()?;
+            self.run_until_idle()?;
         }
         Ok(())
     }

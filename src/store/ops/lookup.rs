@@ -45,6 +45,7 @@ impl Filter {
         self.project.as_ref().is_none_or(|project| *project == record.session.project)
             && self.machine.as_ref().is_none_or(|machine| *machine == record.session.host_machine)
             && !(self.local && record.mirrored)
+            && (self.project.is_some() || record.read_at.is_none())
     }
 
     /// Whether a session with this status and this work is one with the status and the activity that are asked for.
@@ -113,7 +114,8 @@ pub(in crate::store) fn list_piece(op: &Op<'_>, filter: &Filter, after: i64) -> 
                  AND (NOT ?3 OR {OURS}) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4) \
              ORDER BY s.rowid LIMIT ?6",
             // Two conditions instead of one with OR, so that SQLite uses the index.
-            if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL" }
+            // What somebody asked for is listed with its project only: of the others not all may be here.
+            if filter.project.is_some() { "project = ?1" } else { "?1 IS NULL AND read_at IS NULL" }
         ))?
         .query_map(
             params![

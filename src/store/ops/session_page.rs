@@ -142,7 +142,7 @@ pub(in crate::store) fn read(
     let mut behind = BinaryHeap::new();
     let mut statement = op.db.prepare_cached(&format!(
         "SELECT {} FROM sessions \
-             WHERE (?1 IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
+             WHERE (?1 IS NULL AND read_at IS NULL OR project = ?1) AND (?2 IS NULL OR host_machine = ?2) \
                  AND (NOT ?3 OR {OURS}) AND (closed_at IS NULL OR ?4 IS NULL OR closed_at >= ?4)",
         Column::LIST
     ))?;

@@ -30,7 +30,7 @@ const CHECKED_AT_START: u64 = 32 << 20;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each is applied once, in order; `user_version` counts them. They are frozen once released.
-pub(in crate::store) const MIGRATIONS: [&str; 18] = [
+pub(in crate::store) const MIGRATIONS: [&str; 19] = [
     include_str!("../../../migrations/local/0001_sessions.sql"),
     include_str!("../../../migrations/local/0002_mirror_and_history.sql"),
     include_str!("../../../migrations/local/0003_agents.sql"),
@@ -49,6 +49,7 @@ pub(in crate::store) const MIGRATIONS: [&str; 18] = [
     include_str!("../../../migrations/local/0016_activity_changes.sql"),
     include_str!("../../../migrations/local/0017_vouching.sql"),
     include_str!("../../../migrations/local/0018_notified.sql"),
+    include_str!("../../../migrations/local/0019_on_demand.sql"),
 ];
 
 impl DatabaseFiles {

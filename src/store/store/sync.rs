@@ -64,6 +64,11 @@ impl Store {
         self.writer.submit(move |db| mirror_cursor::set_timeline(db, &timeline)).await
     }
 
+    /// The mirror has this scope from now on: if it had another, everything in it is read again.
+    pub async fn set_mirror_scope(&self, scope: String) -> Result<(), StoreError> {
+        self.writer.submit(move |db| mirror_cursor::set_scope(db, &scope)).await
+    }
+
     /// Where the next reading of central begins.
     pub async fn mirror_position(&self, now: Timestamp) -> Result<u64, StoreError> {
         let stored = self.read(move |db| mirror_cursor::since(db, now)).await?;
@@ -79,10 +84,15 @@ impl Store {
     pub async fn import_page(
         &self,
         reading: PullQuery,
-        changes: reading::ChangePage,
+        mut changes: reading::ChangePage,
         context: OpContext,
     ) -> Result<PageResult, StoreError> {
         let mut imported = PageResult::default();
+        if !reading.scope.is_all() && !changes.gone.is_empty() {
+            // Most of what changes out of scope was never in it.
+            let gone = std::mem::take(&mut changes.gone);
+            changes.gone = self.read(move |db| mirror::only_mirrored(db, gone.clone())).await?;
+        }
         if self.mirror_position.advances_in_memory(&reading, &changes, context.now) {
             return Ok(imported);
         }

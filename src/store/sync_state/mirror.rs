@@ -12,7 +12,9 @@ use crate::store::error::StoreError;
 use crate::store::op::Op;
 use crate::store::sqlite::turns::Budget;
 use crate::store::sync_state::batch_result::Renamed;
-use crate::store::sync_state::{activity_history, batch_result, mirror_cursor, mirror_history, mirror_share};
+use crate::store::sync_state::{
+    activity_history, batch_result, mirror_cursor, mirror_history, mirror_share, on_demand,
+};
 use crate::store::tables::columns::mirrored;
 use crate::store::tables::session_record::Record;
 use crate::store::tables::{metadata, session_work, sessions};
@@ -58,6 +60,8 @@ pub(in crate::store) struct Turn {
     history: Vec<HistoryRecord>,
     /// It ends the reading: where the next one begins.
     next_since: Option<u64>,
+    /// Somebody asked for it: it is of no reading.
+    on_demand: bool,
 }
 
 impl Turn {
@@ -76,7 +80,7 @@ impl Turn {
         let is_whole = reading.is_whole();
         // What a reading of everything did not meet is deleted before its end.
         if rows <= TURN && !(is_whole && next_since.is_some()) {
-            return vec![Self { is_whole, begins, gone, sessions, work, history, next_since }];
+            return vec![Self { is_whole, begins, gone, sessions, work, history, next_since, on_demand: false }];
         }
         let mut turns = vec![Self { is_whole, begins, ..Self::default() }];
         turns.extend(chunks(gone, DELETED_AT_ONCE).map(|gone| Self { is_whole, gone, ..Self::default() }));
@@ -86,6 +90,13 @@ impl Turn {
         turns.push(Self { is_whole, next_since, ..Self::default() });
         turns.retain(|turn| turn.begins || turn.rows() > 0 || turn.finishes());
         turns
+    }
+
+    /// The parts of what somebody asked for.
+    pub(in crate::store) fn of_found(page: ChangePage) -> Vec<Self> {
+        let page = ChangePage { gone: Vec::new(), rest: Continuation::Restart, ..page };
+        let turns = Self::of(&PullQuery::since(1), page).into_iter();
+        turns.map(|turn| Self { on_demand: true, ..turn }).collect()
     }
 
     fn rows(&self) -> usize {
@@ -132,7 +143,7 @@ pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, S
         db.execute("DELETE FROM mirror_seen", [])?;
     }
     // A change may be read of a session whose id the reading of everything has passed.
-    let is_beside_whole = !turn.is_whole && mirror_cursor::is_everything_unread(db)?;
+    let is_beside_whole = !turn.is_whole && !turn.on_demand && mirror_cursor::is_everything_unread(db)?;
     turn.gone.iter().try_for_each(|gone| delete(db, gone))?;
     let mut imported = PageResult::default();
     for session in &turn.sessions {
@@ -140,7 +151,11 @@ pub(in crate::store) fn import(op: &Op<'_>, turn: &Turn) -> Result<PageResult, S
             db.prepare_cached("INSERT OR IGNORE INTO mirror_seen (instance_id) VALUES (?1)")?
                 .execute([session.instance_id.as_str()])?;
         }
-        imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
+        if turn.on_demand {
+            on_demand::import_session(op, session, generation)?;
+        } else {
+            imported.renamed.extend(import_session(op, turn.is_whole, session, generation)?);
+        }
     }
     for work in &turn.work {
         session_work::upsert_mirrored(db, work)?;
@@ -180,6 +195,18 @@ pub(in crate::store) fn delete_history(db: &Connection, part: &Turn) -> Result<b
 
 /// Condition on a mirrored session that it is the deleted one.
 const IS_GONE: &str = concat!("instance_id = ?1 AND created_at = ?2 AND ", mirrored!());
+
+/// Those of these deletions that concern a mirrored session.
+pub(in crate::store) fn only_mirrored(
+    db: &Connection,
+    mut gone: Vec<DeletedSession>,
+) -> Result<Vec<DeletedSession>, StoreError> {
+    let mut is_here = db.prepare_cached(&format!("SELECT 1 FROM sessions WHERE {IS_GONE}"))?;
+    let here = gone.iter().map(|gone| is_here.exists(params![gone.instance_id, gone.created_at.micros()]));
+    let mut here = here.collect::<Result<Vec<_>, _>>()?.into_iter();
+    gone.retain(|_| here.next().unwrap_or(true));
+    Ok(gone)
+}
 
 /// How many sessions one turn of [`drop_unseen`] examines.
 const EXAMINED: i64 = 500;
@@ -231,16 +258,20 @@ fn import_session(
         }
         Some(own) if !own.mirrored => {
             let renamed = batch_result::give_up_id(op, &own.session.instance_id)?;
-            sessions::upsert_mirrored(db, session, generation)?;
+            sessions::upsert_mirrored(db, session, generation, None)?;
             Ok(renamed)
         }
         // It may be read any number of times while a transaction in central runs for long.
-        Some(known) if known.session == session.session && known.vouched_by == session.vouched_by => Ok(None),
+        Some(known) if known.read_at.is_none() && is_same(&known, session) => Ok(None),
         _ => {
-            sessions::upsert_mirrored(db, session, generation)?;
+            sessions::upsert_mirrored(db, session, generation, None)?;
             Ok(None)
         }
     }
+}
+
+fn is_same(known: &Record, session: &TimedSession) -> bool {
+    known.session == session.session && known.vouched_by == session.vouched_by
 }
 
 /// What others did to a session of this host: closed it, changed columns of it, or sent a later heartbeat.

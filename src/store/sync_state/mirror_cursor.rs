@@ -21,6 +21,17 @@ pub(in crate::store) fn set_timeline(db: &Connection, timeline: &str) -> Result<
     read_everything(db)
 }
 
+/// Notes what the mirror holds; the mirror of another scope has to be read again. A store of before there were scopes holds
+/// everything.
+pub(in crate::store) fn set_scope(db: &Connection, scope: &str) -> Result<(), StoreError> {
+    let known: Option<String> = metadata::get(db, "mirror_scope")?;
+    if known.as_deref().unwrap_or("all") == scope {
+        return Ok(());
+    }
+    metadata::set(db, "mirror_scope", &scope)?;
+    read_everything(db)
+}
+
 /// For so long central remembers which sessions were deleted; less than it really does.
 const REMEMBERED: Duration = Duration::from_secs(29 * 86_400);
 

@@ -9,6 +9,7 @@ pub(in crate::store) mod mirror_cursor;
 pub(in crate::store) mod mirror_history;
 pub(in crate::store) mod mirror_position;
 pub(in crate::store) mod mirror_share;
+pub(in crate::store) mod on_demand;
 pub(in crate::store) mod outbox;
 pub(in crate::store) mod parked;
 pub(in crate::store) mod record_outbox;

@@ -41,6 +41,7 @@ columns! {
         ColumnChanges = "column_changes",
         SyncedVersion = "synced_version",
         VouchedBy = "vouched_by",
+        ReadAt = "read_at",
     }
     "CASE WHEN s.mirror_generation IS NOT NULL \
          THEN (SELECT last_seen FROM hosts h WHERE h.host_machine = s.host_machine) END"
@@ -76,6 +77,7 @@ pub(in crate::store) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         machine_seen: time(MACHINE_SEEN)?,
         vouched_by: row.get::<_, Option<[u8; 16]>>(Column::VouchedBy as usize)?.map(Uuid::from_bytes),
         alive_as_of: time(ALIVE_AS_OF)?,
+        read_at: time(Column::ReadAt as usize)?,
         former_id: row.get(FORMER_ID)?,
         checkpoint_due: false,
         conflicts: Vec::new(),
@@ -129,6 +131,7 @@ pub(in crate::store) struct SessionRow<'a> {
     columns: Option<&'a ColumnChanges>,
     synced_version: i64,
     vouched_by: Option<&'a Uuid>,
+    read_at: Option<Timestamp>,
 }
 
 impl<'a> SessionRow<'a> {
@@ -144,6 +147,7 @@ impl<'a> SessionRow<'a> {
             columns: Some(&record.columns),
             synced_version: record.synced_version,
             vouched_by: None,
+            read_at: None,
         }
     }
 
@@ -159,7 +163,14 @@ impl<'a> SessionRow<'a> {
             columns: None,
             synced_version: 0,
             vouched_by: session.vouched_by.as_ref(),
+            read_at: None,
         }
+    }
+
+    /// The same, read at this time because somebody asked for it.
+    pub(in crate::store) const fn on_demand(mut self, read_at: Option<Timestamp>) -> Self {
+        self.read_at = read_at;
+        self
     }
 
     fn value(&self, column: Column) -> rusqlite::Result<ToSqlOutput<'a>> {
@@ -191,6 +202,7 @@ impl<'a> SessionRow<'a> {
                 Some(host_id) => ToSqlOutput::Borrowed(ValueRef::Blob(host_id.as_bytes())),
                 None => NULL,
             },
+            Column::ReadAt => optional(self.read_at.map(Timestamp::micros)),
         })
     }
 }

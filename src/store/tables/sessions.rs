@@ -107,14 +107,19 @@ const IN_CENTRAL: &[Column] = &[
     Column::WorkingDir,
 ];
 
-/// Mirrors a session of another host, as central has it.
-pub(in crate::store) fn upsert_mirrored(db: &Connection, session: &TimedSession, round: i64) -> Result<(), StoreError> {
+/// Mirrors a session of another host, as central has it. `read_at`: when it was read, if somebody asked for it.
+pub(in crate::store) fn upsert_mirrored(
+    db: &Connection,
+    session: &TimedSession,
+    round: i64,
+    read_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
     static UPSERT: LazyLock<WriteStatement> = LazyLock::new(|| {
-        let update = [IN_CENTRAL, &[Column::MirrorGeneration, Column::VouchedBy]].concat();
+        let update = [IN_CENTRAL, &[Column::MirrorGeneration, Column::VouchedBy, Column::ReadAt]].concat();
         let insert = [&update[..], &[Column::InstanceId, Column::OwnerUid, Column::Version]].concat();
         WriteStatement::upsert(&insert, &update)
     });
-    UPSERT.execute(db, SessionRow::mirrored(session, round))?;
+    UPSERT.execute(db, SessionRow::mirrored(session, round).on_demand(read_at))?;
     Ok(())
 }
 

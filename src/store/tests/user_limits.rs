@@ -420,7 +420,8 @@ async fn the_usage_of_an_earlier_store_is_counted() {
         old.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
     }
     old.execute_batch(
-        "DROP TABLE notified; DROP INDEX sessions_resting; DROP INDEX sessions_resting_project; DROP INDEX sessions_resting_epic; \
+        "DROP INDEX sessions_on_demand; ALTER TABLE sessions DROP COLUMN read_at; \
+         DROP TABLE notified; DROP INDEX sessions_resting; DROP INDEX sessions_resting_project; DROP INDEX sessions_resting_epic; \
          CREATE INDEX sessions_resting ON sessions (last_heartbeat); \
          CREATE INDEX sessions_resting_project ON sessions (project); \
          CREATE INDEX sessions_resting_epic ON sessions (current_epic); \

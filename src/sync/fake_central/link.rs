@@ -105,12 +105,16 @@ impl Central for FakeLink {
         self.transact(|state, _| Ok(calls::sweep(state, stale_after, interval)))
     }
 
-    async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
+    async fn pull(&mut self, query: &PullQuery) -> Result<ChangePage, CentralError> {
         self.transact(|state, me| match state.restored == me.restored {
-            true => Ok(calls::pull(state, me, reading)),
+            true => Ok(reading::pull(state, me, query)),
             // A restore closes all connections.
             false => Err(CentralError::Retry("the connection broke".into())),
         })
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        self.transact(|state, _| Ok(reading::find(&state.tables, question)))
     }
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {

@@ -6,6 +6,7 @@ mod activity;
 mod calls;
 mod history;
 mod link;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,6 +18,7 @@ use crate::domain::link::Conflict;
 use crate::domain::mirror::{
     ChangePage, Continuation, DeletedSession, HostSeen, PullPart, PullPosition, PullQuery, Transactions,
 };
+use crate::domain::on_demand::{Found, Question};
 use crate::domain::{
     ColumnTimes, HistoryTables, InstanceId, MachineName, Session, SessionWork, SharedColumn, Status, TableState,
     TimedSession, Timestamp,
@@ -71,6 +73,8 @@ struct Tables {
     written: BTreeSet<String>,
     work: BTreeMap<String, SessionWork>,
     activity: FakeActivity,
+    /// The sessions whose project or machine another client changed at some time.
+    moved: BTreeSet<String>,
     /// The rate limits that each host shares.
     limits: BTreeMap<Uuid, Vec<AccountLimit>>,
     /// Who has each lease, and until when.
@@ -108,6 +112,10 @@ impl Tables {
                 };
                 self.changed.insert(id.clone(), Changed { transaction: now, by, others });
             }
+            let place = |session: &Session| (session.project.clone(), session.host_machine.clone());
+            if by.is_none() && known.is_some_and(|known| place(known) != place(session)) {
+                self.moved.insert(id.clone());
+            }
         }
         for (id, work) in self.work.iter().filter(|(id, work)| before.work.get(*id) != Some(work)) {
             debug_assert_eq!(work.instance_id.as_str(), id);
@@ -116,6 +124,7 @@ impl Tables {
         for (id, session) in before.sessions.iter().filter(|(id, _)| !self.sessions.contains_key(*id)) {
             self.changed.remove(id);
             self.times.remove(id);
+            self.moved.remove(id);
             self.work.remove(id);
             self.activity.remove(id);
             self.work_changed.remove(id);

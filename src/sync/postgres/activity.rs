@@ -13,7 +13,6 @@ use super::pull::page::{skip, value};
 use super::sql;
 use crate::domain::activity::{ActivityState, WaitingFor};
 use crate::domain::activity_history::ActivityChange;
-use crate::domain::mirror::{ChangePage, PullQuery};
 use crate::domain::{SessionWork, Timestamp};
 use crate::sync::central::CentralError;
 
@@ -54,21 +53,26 @@ async fn insert(link: &mut Link, changes: &[(&str, &ActivityChange)]) -> Result<
     link.rows(query).await.map(drop)
 }
 
-/// Reads the changes of the sessions whose work a page has.
-pub(super) async fn pull(link: &mut Link, reading: &PullQuery, changes: &mut ChangePage) -> Result<(), CentralError> {
-    let ids: Vec<String> = changes.work.iter().map(|work| work.instance_id.to_string()).collect();
+/// Reads the changes that transactions since `since` wrote of the sessions with this work.
+pub(super) async fn pull(
+    link: &mut Link,
+    since: u64,
+    work: &mut [SessionWork],
+    unreadable: &mut u64,
+) -> Result<(), CentralError> {
+    let ids: Vec<String> = work.iter().map(|work| work.instance_id.to_string()).collect();
     if ids.is_empty() {
         return Ok(());
     }
-    let rows = link.rows(sqlx::query(sql::READ_ACTIVITY).bind(&ids).bind(reading.since.to_string())).await?;
+    let rows = link.rows(sqlx::query(sql::READ_ACTIVITY).bind(&ids).bind(since.to_string())).await?;
     let mut of_sessions: HashMap<String, Vec<ActivityChange>> = HashMap::new();
     for row in &rows {
         match read(row) {
             Ok(change) => of_sessions.entry(column(row, 0)?).or_default().push(change.with_safe_text()),
-            Err(why) => skip("a change of an activity", &why, changes),
+            Err(why) => skip("a change of an activity", &why, unreadable),
         }
     }
-    for work in &mut changes.work {
+    for work in work {
         work.changes = of_sessions.remove(work.instance_id.as_str()).unwrap_or_default();
     }
     Ok(())

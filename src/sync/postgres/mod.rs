@@ -9,7 +9,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `handshake`, `push`, `records`, `work`, `pull`, `hosts`, `limits`, `leases`, `sweep`, `listen` | one call of the port each |
+//! | `handshake`, `push`, `records`, `work`, `pull`, `find`, `hosts`, `limits`, `leases`, `sweep`, `listen` | one call of the port each |
 //! | `sql`, `parameters` | the statements, each in a file; types of their parameters |
 //! | `link`, `connect` | a connection with limits; how it is opened, by libpq's rules |
 //! | `capabilities` | what the server can do, and what follows if it cannot |
@@ -22,6 +22,7 @@ mod checkup;
 mod conflict;
 mod connect;
 mod errors;
+mod find;
 mod handshake;
 mod hosts;
 mod leases;
@@ -57,6 +58,7 @@ use super::central::{
 };
 use crate::domain::limits::AccountLimit;
 use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::on_demand::{Found, Question};
 use crate::domain::{HistoryTables, InstanceId, Timestamp};
 
 /// Central as a Postgres database.
@@ -172,6 +174,12 @@ impl Central for Postgres {
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let mut session = self.take()?;
         let result = pull::pull(&mut session.link, &session.host, reading).await;
+        self.put_back(session, result).await
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        let mut session = self.take()?;
+        let result = find::find(&mut session.link, &session.host, question).await;
         self.put_back(session, result).await
     }
 

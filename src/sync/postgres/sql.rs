@@ -67,6 +67,7 @@ pub(super) const ALL_SESSION_KEYS: &str = statement(include_str!("sql/all_sessio
 pub(super) const CHANGED_SESSION_KEYS: &str = statement(include_str!("sql/changed_session_keys.sql"));
 pub(super) const ALL_WORK: &str = statement(include_str!("sql/all_work.sql"));
 pub(super) const CHANGED_WORK: &str = statement(include_str!("sql/changed_work.sql"));
+pub(super) const OUT_OF_SCOPE_SESSIONS: &str = statement(include_str!("sql/out_of_scope_sessions.sql"));
 pub(super) const HOSTS: &str = statement(include_str!("sql/hosts.sql"));
 pub(super) const HOSTS_WITH_LIMITS: &str = statement(include_str!("sql/hosts_with_limits.sql"));
 pub(super) const LIMITS_OF_HOSTS: &str = statement(include_str!("sql/limits_of_hosts.sql"));
@@ -74,6 +75,7 @@ pub(super) const DISOWN_SESSIONS: &str = statement(include_str!("sql/disown_sess
 
 // Pull: history.
 pub(super) const CHANGED_HISTORIES: &str = statement(include_str!("sql/changed_histories.sql"));
+pub(super) const ENTERED_HISTORIES: &str = statement(include_str!("sql/entered_histories.sql"));
 pub(super) const RECENT_HISTORIES: &str = statement(include_str!("sql/recent_histories.sql"));
 pub(super) const READABLE_HISTORY_TABLES: &str = statement(include_str!("sql/readable_history_tables.sql"));
 pub(super) const READ_EVENTS: &str = statement(include_str!("sql/read_events.sql"));
@@ -82,6 +84,13 @@ pub(super) const READ_CHECKPOINTS: &str = statement(include_str!("sql/read_check
 pub(super) const EVENT_SIZES: &str = statement(include_str!("sql/event_sizes.sql"));
 pub(super) const COMMAND_SIZES: &str = statement(include_str!("sql/command_sizes.sql"));
 pub(super) const CHECKPOINT_SIZES: &str = statement(include_str!("sql/checkpoint_sizes.sql"));
+
+// On demand.
+pub(super) const FIND_SESSIONS_OF_PROJECT: &str = statement(include_str!("sql/find_sessions_of_project.sql"));
+pub(super) const FIND_SESSIONS_OF_EPIC: &str = statement(include_str!("sql/find_sessions_of_epic.sql"));
+pub(super) const FIND_SESSIONS_BY_PART: &str = statement(include_str!("sql/find_sessions_by_part.sql"));
+pub(super) const SESSIONS_BY_ID: &str = statement(include_str!("sql/sessions_by_id.sql"));
+pub(super) const WORK_BY_ID: &str = statement(include_str!("sql/work_by_id.sql"));
 
 // Sweep.
 pub(super) const CLAIM_SWEEP: &str = statement(include_str!("sql/claim_sweep.sql"));

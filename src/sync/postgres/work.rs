@@ -115,6 +115,36 @@ async fn write(
 /// A snapshot may have 16 KiB, so that a page has fewer of them than of sessions.
 const ROWS_PER_SNAPSHOT: u32 = 16;
 
+/// How many rows of work a page has at most.
+pub(super) fn rows(reading: &PullQuery) -> u32 {
+    (reading.page.rows / ROWS_PER_SNAPSHOT).max(1)
+}
+
+/// Reads the work of these sessions, and all changes of their activities.
+pub(super) async fn of_sessions(
+    link: &mut Link,
+    host: &RegisteredHost,
+    ids: &[String],
+    unreadable: &mut u64,
+) -> Result<Vec<SessionWork>, CentralError> {
+    if host.shapes.tables.work != TableState::Usable {
+        return Ok(Vec::new());
+    }
+    let sql = OptionalColumn::AGENT.insert(sql::WORK_BY_ID, host.shapes.tables.work_has_agent);
+    let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(ids)).await?;
+    let mut work = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match read(row) {
+            Ok(of_session) => work.push(of_session),
+            Err(why) => skip("the work of a session", &why, unreadable),
+        }
+    }
+    if host.shapes.tables.activity == TableState::Usable {
+        activity::pull(link, 0, &mut work, unreadable).await?;
+    }
+    Ok(work)
+}
+
 /// Reads the part of a page that has work.
 pub(super) async fn pull(
     link: &mut Link,
@@ -126,11 +156,12 @@ pub(super) async fn pull(
     if host.shapes.tables.work != TableState::Usable {
         return Ok(Next::Part(PullPart::History));
     }
-    let limit = (reading.page.rows / ROWS_PER_SNAPSHOT).max(1);
+    let limit = rows(reading);
     let sql = if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK };
     let query = sqlx::query(AssertSqlSafe(OptionalColumn::AGENT.insert(sql, host.shapes.tables.work_has_agent)));
     let query = if reading.is_whole() {
-        query.bind(&position.instance_id).bind(i64::from(limit))
+        let query = query.bind(&position.instance_id).bind(i64::from(limit));
+        query.bind(reading.scope.projects()).bind(host.names())
     } else {
         bind_position(query, host, reading, position, limit)
     };
@@ -138,11 +169,11 @@ pub(super) async fn pull(
     for row in &rows {
         match read(row) {
             Ok(work) => changes.work.push(work),
-            Err(why) => skip("the work of a session", &why, changes),
+            Err(why) => skip("the work of a session", &why, &mut changes.unreadable),
         }
     }
     if host.shapes.tables.activity == TableState::Usable {
-        activity::pull(link, reading, changes).await?;
+        activity::pull(link, reading.since, &mut changes.work, &mut changes.unreadable).await?;
     }
     Ok(match last_key(&rows, limit, 0, 9)? {
         Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),

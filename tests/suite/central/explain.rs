@@ -13,6 +13,8 @@ use super::postgres::Database;
 const SESSION_ID: &[&str] = &["supervisor_sessions_pkey", "idx_supervisor_sessions_instance_id"];
 /// Either of the two indexes that have the status as their second column.
 const SESSION_STATUS: &[&str] = &["idx_supervisor_sessions_machine_status", "idx_supervisor_sessions_project_status"];
+/// Either of the two indexes that begin with the project.
+const OF_PROJECT: &[&str] = &["idx_supervisor_sessions_project_status", "idx_supervisor_sessions_project_heartbeat"];
 const SESSIONS_CHANGED: &[&str] = &["idx_supervisor_sessions_changed"];
 const HOST_ID: &[&str] = &["sessiond_hosts_pkey"];
 const HOST_NAME: &[&str] = &["sessiond_hosts_machine_name"];
@@ -27,11 +29,11 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("advance_ledger", &[HOST_ID]),
     ("all_session_keys", &[SESSION_ID]),
     ("all_sessions", &[SESSION_ID]),
-    ("all_work", &[&["session_work_pkey"]]),
-    ("changed_histories", &[&["sessiond_history_pkey"]]),
+    ("all_work", &[&["session_work_pkey"], SESSION_ID]),
+    ("changed_histories", &[&["sessiond_history_pkey"], SESSION_ID]),
     ("changed_session_keys", &[SESSIONS_CHANGED]),
     ("changed_sessions", &[SESSIONS_CHANGED]),
-    ("changed_work", &[&["session_work_changed"]]),
+    ("changed_work", &[&["session_work_changed"], SESSION_ID]),
     ("checkpoint_sizes", &[CHECKPOINTS_OF_SESSION]),
     ("claim_sweep", &[]),
     ("command_sizes", &[COMMANDS_OF_SESSION]),
@@ -41,9 +43,13 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("deleted_sessions", &[&["sessiond_tombstones_pkey"], SESSION_ID]),
     ("disown_sessions", &[SESSION_ID]),
     ("engine", &[]),
+    ("entered_histories", &[&["sessiond_history_pkey"], SESSIONS_CHANGED, SESSION_ID]),
     ("event_lineages", &[EVENT_ID]),
     ("event_sizes", &[EVENT_NUMBER]),
     ("existing_sessions", &[SESSION_ID]),
+    ("find_sessions_by_part", &[]),
+    ("find_sessions_of_epic", &[]),
+    ("find_sessions_of_project", &[OF_PROJECT]),
     ("find_rivals", &[HOST_ID, HOST_NAME]),
     ("first_migration", &[&["sessiond_migrations_pkey"]]),
     ("former_names", &[HOST_ID]),
@@ -65,6 +71,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("session_key", &[]),
     ("notify_host_joined", &[]),
     ("oldest_transaction", &[]),
+    ("out_of_scope_sessions", &[SESSIONS_CHANGED]),
     ("read_activity", &[&["sessiond_activity_pkey"]]),
     ("read_checkpoints", &[CHECKPOINTS_OF_SESSION]),
     ("read_commands", &[COMMANDS_OF_SESSION]),
@@ -86,6 +93,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("schema_check", &[]),
     ("server_process", &[]),
     ("session_owners", &[SESSION_ID]),
+    ("sessions_by_id", &[SESSION_ID]),
     ("set_stale_after", &[HOST_ID]),
     ("set_vouching_claim", &[HOST_ID]),
     ("share_limits", &[HOST_ID, &["sessiond_limits_pkey"]]),
@@ -94,6 +102,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("timeline", &[]),
     ("unlocked_sessions", &[SESSION_ID]),
     ("upsert_sessions", &[&["supervisor_sessions_pkey"]]),
+    ("work_by_id", &[&["session_work_pkey", "session_work_changed"]]),
     ("upsert_work", &[&["session_work_pkey"]]),
     ("upsert_work_with_agent", &[&["session_work_pkey"]]),
 ];
@@ -102,7 +111,7 @@ const PLANS: &[(&str, &[&[&str]])] = &[
 const ROWS: &str = "\
     ALTER TABLE event_store ADD COLUMN parent_uuid UUID, ADD COLUMN root_uuid UUID, ADD COLUMN depth INT; \
     INSERT INTO supervisor_sessions (instance_id, project, instance_type, status, host_machine) \
-        SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin', 'PS', 'active', 'host' || n % 50 \
+        SELECT 'odin-PS-' || lpad(n::text, 6, '0'), 'odin' || n % 50, 'PS', 'active', 'host' || n % 50 \
         FROM generate_series(1, 5000) n; \
     INSERT INTO event_store (instance_id, event_type, sequence_num) \
         SELECT instance_id, 'task_spawned', n FROM supervisor_sessions, generate_series(1, 3) n; \

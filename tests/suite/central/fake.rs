@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sessiond::domain::history::EVENT_TYPES;
 use sessiond::domain::mirror::PullQuery;
-use sessiond::domain::{HistoryRecord, InstanceId, RecordKind, Session, SharedColumn, TableState, Timestamp};
+use sessiond::domain::{HistoryRecord, InstanceId, Project, RecordKind, Session, SharedColumn, TableState, Timestamp};
 use sessiond::sync::central::{Batch, Central, CentralError, Rejection};
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use super::conformance::{self, Lock, World, host, session, whole};
 use super::conformance_leases;
 use super::conformance_limits;
 use super::conformance_records::{self, HistoryWorld};
+use super::conformance_scope;
 use super::conformance_work;
 use sessiond::sync::fake_central::{FakeCentral, FakeLink, Fault};
 
@@ -46,6 +47,10 @@ impl World for FakeCentral {
                 session.last_heartbeat = now;
             }
         });
+    }
+
+    fn move_to(&self, id: &str, project: &str) {
+        Self::edit(self, id, |session| session.project = Project::parse(project).unwrap());
     }
 
     fn delete(&self, id: &str) {
@@ -111,6 +116,7 @@ fn fake_of_old() -> FakeCentral {
 #[tokio::test]
 async fn the_fake_conforms_with_history() {
     conformance_records::all(fake_of_old).await;
+    conformance_scope::with_history(fake_of_old()).await;
 }
 
 /// Its clock moves on each time it is read, so that what happens later has a later time.
@@ -125,6 +131,7 @@ async fn the_fake_conforms() {
     conformance_work::all(fake).await;
     conformance_limits::all(fake).await;
     conformance_leases::all(fake).await;
+    conformance_scope::all(fake).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::conformance::{World, host, session, whole};
 use super::conformance_records::{self, HistoryWorld, command, event, record, without_nulls};
+use super::conformance_scope;
 use super::migrations::file;
 use super::postgres::{Database, copies, dry_run, options};
 use testkit::postgres::{NULL, Server};
@@ -87,7 +88,9 @@ fn read(id: &str, rows: &str) -> Vec<(Option<i64>, HistoryRecord)> {
 async fn conforms_under(zone: &str) {
     let server = Server::start(&[&format!("timezone={zone}")]);
     migrated(&server, "template").await;
-    conformance_records::all(copies(&server)).await;
+    let fresh = copies(&server);
+    conformance_records::all(&fresh).await;
+    conformance_scope::with_history(fresh()).await;
 }
 
 #[tokio::test]

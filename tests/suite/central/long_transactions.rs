@@ -83,6 +83,7 @@ async fn status_names_a_transaction_that_stays_open_until_it_ends() {
         intervals,
         stale_after: MINUTE * 2,
         call_limit: MINUTE,
+        scope: sessiond::domain::MirrorScope::All,
     });
     let open = server.open_transaction("x", BEGUN);
     let xid = server.psql("x", "SELECT pg_snapshot_xmin(pg_current_snapshot())");
@@ -99,6 +100,7 @@ async fn status_names_a_transaction_that_stays_open_until_it_ends() {
         shutdown,
         version: "test",
         leases: leases::channel().1,
+        questions: sessiond::sync::on_demand::channel().1,
         watchdog: sessiond::sync::watchdog::Watchdog::default(),
         is_restarted: false,
     }));

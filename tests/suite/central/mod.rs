@@ -5,6 +5,7 @@ mod conformance;
 mod conformance_leases;
 mod conformance_limits;
 mod conformance_records;
+mod conformance_scope;
 mod conformance_work;
 mod explain;
 mod fake;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::conformance::{self, Lock, STALE_AFTER, World, host, session, whole};
 use super::conformance_leases;
 use super::conformance_limits;
+use super::conformance_scope;
 use super::conformance_work;
 use testkit::eventually;
 use testkit::postgres::{NULL, Server, Stop};
@@ -116,6 +117,10 @@ impl World for Database<'_> {
         self.psql(&format!("UPDATE supervisor_sessions SET {column} = '{value}' WHERE instance_id = '{id}'"));
     }
 
+    fn move_to(&self, id: &str, project: &str) {
+        self.psql(&format!("UPDATE supervisor_sessions SET project = '{project}' WHERE instance_id = '{id}'"));
+    }
+
     fn delete(&self, id: &str) {
         self.psql(&format!("DELETE FROM supervisor_sessions WHERE instance_id = '{id}'"));
     }
@@ -175,6 +180,7 @@ pub async fn conforms<'a>(fresh: impl Fn() -> Database<'a>) {
     conformance_work::all(&fresh).await;
     conformance_limits::all(&fresh).await;
     conformance_leases::all(&fresh).await;
+    conformance_scope::all(&fresh).await;
 }
 
 async fn conforms_under(zone: &str) {

@@ -17,6 +17,7 @@ mod processes;
 mod readme;
 mod records;
 mod retries;
+mod scope;
 mod work;
 
 use testkit::daemon::Host;

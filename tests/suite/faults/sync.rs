@@ -7,13 +7,15 @@ use std::time::Duration;
 use sessiond::clock;
 use sessiond::domain::limits::AccountLimit;
 use sessiond::domain::mirror::{ChangePage, HostSeen, PullQuery};
-use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, Timestamp};
+use sessiond::domain::on_demand::{Found, Question};
+use sessiond::domain::{HistoryTables, InstanceId, LinkState, LinkStatus, MachineName, MirrorScope, Timestamp};
 use sessiond::shutdown;
 use sessiond::store::{Durability, Identity, IdentityFile, Options, PinnedIdentity, Store};
 use sessiond::sync::central::{
     Accepted, Batch, Central, CentralError, HostRegistration, Notification, RowOutcome, SweepResult,
 };
 use sessiond::sync::leases;
+use sessiond::sync::on_demand;
 use sessiond::sync::scheduler::SyncIntervals;
 use sessiond::sync::supervise::supervise;
 use sessiond::sync::worker::{SyncSettings, Worker};
@@ -65,6 +67,10 @@ impl Central for Buggy {
 
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         self.link.pull(reading).await
+    }
+
+    async fn find(&mut self, question: &Question) -> Result<Found, CentralError> {
+        self.link.find(question).await
     }
 
     async fn share_limits(&mut self, limits: &[AccountLimit]) -> Result<(), CentralError> {
@@ -119,6 +125,7 @@ async fn sync_that_panics_is_reported_and_restarted() {
         intervals,
         stale_after: second * 120,
         call_limit: second * 60,
+        scope: MirrorScope::All,
     });
     let (stop, shutdown) = shutdown::channel();
     let bug = Arc::new(AtomicBool::new(false));
@@ -138,6 +145,7 @@ async fn sync_that_panics_is_reported_and_restarted() {
         shutdown,
         version: "test",
         leases: leases::channel().1,
+        questions: on_demand::channel().1,
         watchdog: sessiond::sync::watchdog::Watchdog::default(),
         is_restarted: false,
     }));

@@ -386,6 +386,7 @@ impl Served {
             type_rules: Vec::new(),
             config_path: None,
             config_error: None,
+            scope: sessiond::domain::MirrorScope::All,
         });
         let link = tokio::sync::watch::Sender::new(LinkStatus::new(LinkState::Off, now()));
         let api = Api {
@@ -393,6 +394,7 @@ impl Served {
             identity: Arc::new(PinnedIdentity::new(IdentityFile::in_folder(folder.path()), identity)),
             settings: settings.subscribe(),
             link: link.subscribe(),
+            questions: sessiond::sync::on_demand::channel().0,
             push_now: Arc::default(),
             clock: Arc::new(now),
             random: || uuid::Uuid::new_v4().as_u64_pair().0,

@@ -82,6 +82,7 @@ impl Row {
             machine_seen: None,
             vouched_by: None,
             alive_as_of: None,
+            read_at: None,
             former_id: None,
         };
         sessions::insert(db, &record).unwrap();

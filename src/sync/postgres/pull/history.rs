@@ -8,10 +8,10 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::bind_position;
 use super::page::{Next, skip, timestamp, value};
+use super::{bind_position, has_projects};
 use crate::domain::history::safe_body;
-use crate::domain::mirror::{ChangePage, PartialHistory, PullPosition, PullQuery};
+use crate::domain::mirror::{ChangePage, PartialHistory, PullPart, PullPosition, PullQuery};
 use crate::domain::text::safe_line;
 use crate::domain::{HistoryRecord, InstanceId, RecordKind};
 use crate::sync::central::CentralError;
@@ -47,18 +47,42 @@ pub(super) async fn read(
     if found {
         return Ok(Next::Page(position.clone()));
     }
+    let plan = records_of(link, &keys, position, reading.page.bytes, changes).await?;
+    let complete = plan.partly.is_none() && keys.len() < limit as usize;
+    Ok(if complete { Next::End } else { Next::Page(plan.next(position, most)) })
+}
+
+/// Reads the newest records of these sessions, of as many of them as fit into so many bytes, in this order.
+pub(in crate::sync::postgres) async fn of_sessions(
+    link: &mut Link,
+    ids: &[String],
+    bytes: u32,
+    changes: &mut ChangePage,
+) -> Result<(), CentralError> {
+    let keys: Vec<_> = ids.iter().map(|id| (id.clone(), 0)).collect();
+    let start = PullPosition::start(PullPart::History, 0, 0);
+    records_of(link, &keys, &start, bytes, changes).await.map(drop)
+}
+
+/// Reads the records of these sessions behind a position, up to the limit of bytes.
+async fn records_of(
+    link: &mut Link,
+    keys: &[(String, u64)],
+    position: &PullPosition,
+    bytes: u32,
+    changes: &mut ChangePage,
+) -> Result<PagePlan, CentralError> {
     let wanted: Vec<&str> = keys.iter().map(|(id, _)| id.as_str()).collect();
     let tables = tables(link).await?;
     let sizes = sizes(link, tables, &wanted).await?;
-    let plan = PagePlan::of(&keys, &sizes, position, reading.page.bytes);
+    let plan = PagePlan::of(keys, &sizes, position, bytes);
     for (index, (kind, sql, _)) in KINDS.into_iter().enumerate() {
         if tables[index] {
             records(link, kind, sql, &plan.spans(index), changes).await?;
         }
     }
     changes.history.sort_by(|a, b| (&a.instance_id, a.at).cmp(&(&b.instance_id, b.at)));
-    let complete = plan.partly.is_none() && keys.len() < limit as usize;
-    Ok(if complete { Next::End } else { Next::Page(plan.next(position, most)) })
+    Ok(plan)
 }
 
 /// Skips the history of the one session of a page.
@@ -72,7 +96,7 @@ pub(super) async fn skip_one(
     let Some((instance_id, transaction)) = keys(link, host, reading, position, 1).await?.into_iter().next() else {
         return Ok(Next::End);
     };
-    skip("the history of a session", &instance_id, changes);
+    skip("the history of a session", &instance_id, &mut changes.unreadable);
     Ok(Next::Page(PullPosition { transaction, instance_id, partly: None, ..position.clone() }))
 }
 
@@ -85,9 +109,11 @@ async fn keys(
     limit: u32,
 ) -> Result<Vec<(String, u64)>, CentralError> {
     let query = if reading.is_whole() {
-        sqlx::query(sql::RECENT_HISTORIES).bind(&position.instance_id).bind(i64::from(limit))
+        let query = sqlx::query(sql::RECENT_HISTORIES).bind(&position.instance_id).bind(i64::from(limit));
+        query.bind(reading.scope.projects()).bind(host.names())
     } else {
-        bind_position(sqlx::query(sql::CHANGED_HISTORIES), host, reading, position, limit)
+        let sql = if has_projects(reading) { sql::ENTERED_HISTORIES } else { sql::CHANGED_HISTORIES };
+        bind_position(sqlx::query(sql), host, reading, position, limit)
     };
     let rows = link.rows(query).await?;
     rows.iter().map(|row| Ok((column(row, 0)?, column::<i64>(row, 1)?.unsigned_abs()))).collect()
@@ -209,7 +235,7 @@ async fn records(
     for row in rows.iter().rev() {
         match record(row, kind) {
             Ok(record) => changes.history.push(record),
-            Err(why) => skip("a record", &why, changes),
+            Err(why) => skip("a record", &why, &mut changes.unreadable),
         }
     }
     Ok(())
@@ -236,7 +262,6 @@ fn record(row: &PgRow, kind: RecordKind) -> Result<HistoryRecord, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::mirror::PullPart;
 
     fn keys(ids: &[&str]) -> Vec<(String, u64)> {
         ids.iter().map(|id| ((*id).to_owned(), 7)).collect()

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Type};
 
 use crate::domain::Timestamp;
-use crate::domain::mirror::{ChangePage, PullPart, PullPosition};
+use crate::domain::mirror::{PullPart, PullPosition};
 use crate::sync::central::CentralError;
 use crate::sync::postgres::link::column;
 
@@ -19,9 +19,9 @@ pub(in crate::sync::postgres) enum Next {
 }
 
 /// Counts a row that cannot be read.
-pub(in crate::sync::postgres) fn skip(what: &str, why: &str, changes: &mut ChangePage) {
+pub(in crate::sync::postgres) fn skip(what: &str, why: &str, unreadable: &mut u64) {
     tracing::debug!(why, "{what} in central cannot be read and is skipped");
-    changes.unreadable += 1;
+    *unreadable += 1;
 }
 
 /// The key of the last row, if the page is full. `id`, `transaction`: the columns of the key.

@@ -1,5 +1,5 @@
--- Returns a page ($2 rows) of all sessions after an id ($1), which no change moves. Column times are returned for this
--- host's sessions (names $3). Paths longer than any file system's are left out.
+-- Returns a page ($2 rows) of all sessions after an id ($1), which no change moves; only those of some projects ($4) and of
+-- this host (names $3), unless there is no $4. Column times are returned for this host's sessions. Paths longer than any file system's are left out.
 -- Index: supervisor_sessions_pkey or idx_supervisor_sessions_instance_id.
 SELECT instance_id::text, project::text, instance_type::text, status::text, context_percent, current_epic::text,
     (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint,
@@ -12,5 +12,5 @@ SELECT instance_id::text, project::text, instance_type::text, status::text, cont
         (CASE WHEN last_heartbeat IS NOT NULL THEN extract(epoch FROM greatest(least(last_heartbeat, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint
     )::text) END, changed_by
 FROM supervisor_sessions
-WHERE instance_id > $1
+WHERE instance_id > $1 AND ($4::text[] IS NULL OR project::text = ANY($4) OR host_machine = ANY($3))
 ORDER BY instance_id LIMIT $2

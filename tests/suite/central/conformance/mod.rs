@@ -41,6 +41,8 @@ pub trait World {
     fn put(&self, session: &Session);
     /// Changes one column as another client would; those of the agent's context stamp the heartbeat, too.
     fn edit(&self, id: &str, column: SharedColumn, value: &str);
+    /// Changes the project of a row as another client would.
+    fn move_to(&self, id: &str, project: &str);
     /// Deletes a row as another client would.
     fn delete(&self, id: &str);
     /// Moves the last contact of all hosts, and the last sweep, back by this long.
