@@ -114,7 +114,8 @@ impl Fleet {
 
     /// Measures the fleet. Returns the age of the sessions in central, p99, in seconds.
     async fn measure(&mut self, server: &Server, scale: &Scale, report: &mut Report) -> f64 {
-        let lasts = scale.time(HEARTBEAT, Duration::from_secs(3));
+        // The default refresh_after: a shorter time sees the rows of sessions of the same age together, or none of them.
+        let lasts = scale.time(HEARTBEAT * 2, Duration::from_secs(3));
         let before = (cpu(server), writing(server), self.read(), Instant::now());
         let (rows_before, wal_before) = (rows_written(server), wal(server));
         let changes = self.change_activities(lasts).await;
