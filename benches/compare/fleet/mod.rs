@@ -72,7 +72,7 @@ impl Fleet {
     /// Waits until central has all sessions and each host has read everything. Returns how long that took, at most a bound, beyond
     /// which the figures are not those of a settled fleet.
     async fn first_readings(&self, server: &Server, scale: &Scale) -> Duration {
-        let bound = scale.time(Duration::from_secs(240), Duration::from_secs(40));
+        let bound = scale.time(Duration::from_secs(600), Duration::from_secs(40));
         let (began, all) = (Instant::now(), self.hosts.len() as f64 * SESSIONS as f64);
         let has_all = || number(server, "central", "SELECT count(*) FROM supervisor_sessions") >= all;
         while began.elapsed() < bound && !(self.hosts.iter().all(FleetHost::has_read_everything) && has_all()) {
