@@ -10,11 +10,27 @@ use tokio::sync::broadcast;
 use url::Url;
 
 use super::http_post;
-use crate::config::Channel;
-use crate::wire::NotificationBody;
+use crate::config::{Channel, NotifyRule};
+use crate::domain::notification::Transition;
+use crate::wire::{ChannelTestBody, NotificationBody};
 
 /// How long a command may run before it is killed.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends a test to each rule's channel, at once.
+pub(super) async fn test(
+    rules: &[NotifyRule],
+    transition: &Transition,
+    desktop: &broadcast::Sender<NotificationBody>,
+) -> Vec<ChannelTestBody> {
+    let notification = NotificationBody { occasion: "test".to_owned(), ..NotificationBody::of(transition) };
+    let send = async |(number, rule): (usize, &NotifyRule)| {
+        let key = transition.key_for(&rule.channel.identity());
+        let outcome = send(&rule.channel, &notification, &key, desktop).await;
+        ChannelTestBody { rule: number + 1, channel: rule.channel.kind().to_owned(), error: outcome.err() }
+    };
+    futures_util::future::join_all(rules.iter().enumerate().map(send)).await
+}
 
 /// Sends `notification`. `key` is the same for each attempt.
 ///

@@ -141,7 +141,12 @@ impl Notifier {
                     self.pending.clear();
                     self.check_all().await;
                 }
-                Event::Test(reply) => drop(reply.send(self.test().await)),
+                Event::Test(reply) => {
+                    let test = Transition::test(self.this(), self.now());
+                    let (rules, desktop) = (self.settings.rules.clone(), self.parts.desktop.clone());
+                    // A slow channel must not delay what is due.
+                    tokio::spawn(async move { reply.send(channel::test(&rules, &test, &desktop).await) });
+                }
                 Event::Shutdown => return,
             }
             if self.settings.rules.is_empty() {
@@ -471,18 +476,6 @@ impl Notifier {
                 }
             }
         }
-    }
-
-    /// Sends a test to each rule's channel, at once.
-    async fn test(&self) -> Vec<ChannelTestBody> {
-        let transition = Transition::test(self.this(), self.now());
-        let notification = NotificationBody { occasion: "test".to_owned(), ..NotificationBody::of(&transition) };
-        let send = async |(number, rule): (usize, &NotifyRule)| {
-            let key = transition.key_for(&rule.channel.identity());
-            let outcome = channel::send(&rule.channel, &notification, &key, &self.parts.desktop).await;
-            ChannelTestBody { rule: number + 1, channel: rule.channel.kind().to_owned(), error: outcome.err() }
-        };
-        futures_util::future::join_all(self.settings.rules.iter().enumerate().map(send)).await
     }
 }
 
