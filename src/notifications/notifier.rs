@@ -152,6 +152,7 @@ impl Notifier {
             if self.settings.rules.is_empty() {
                 continue;
             }
+            next_check = next_check.min(self.now().plus(self.next_check_in()));
             if next_check <= self.now() {
                 self.check_limits_and_leases().await;
                 next_check = self.now().plus(self.next_check_in());

@@ -109,6 +109,12 @@ fn each_transition_is_sent_once_though_hosts_come_and_go() {
     expected.push(format!("waiting {third}"));
     await_sent(&receiver, &expected);
     odin4.await_synced();
+    // A host that is killed before it shares what it sent is not known to have sent it.
+    let shared = "SELECT count(*) FROM sessiond_leases \
+        WHERE name LIKE 'notify:failed:%' AND expires_at > now() + interval '1 day'";
+    eventually("what was sent without central is shared", Duration::from_secs(60), || {
+        (server.psql("central", shared) == "1").then_some(())
+    });
     odin4.kill();
     expected.push(format!("stale {second}"));
     await_sent(&receiver, &expected);
