@@ -31,7 +31,7 @@ impl Asked {
     /// One line for the client, if central did not answer.
     pub(super) fn note(&self) -> Option<String> {
         match self {
-            Self::Failed(why) => Some(format!("central was not asked for what is out of mirror.scope: {why}")),
+            Self::Failed(why) => Some(format!("central has not answered about sessions out of mirror.scope: {why}")),
             Self::NotNeeded | Self::Answered(_) => None,
         }
     }
@@ -157,7 +157,7 @@ pub(super) fn note_of_list(asked: &Asked, project: Option<&Project>) -> Option<S
     }
 }
 
-/// The error for an id that no session has. `note`: why central was not asked.
+/// The error for an id that no session has. `note`: why central has not answered.
 pub(super) fn not_found(text: &str, note: Option<String>) -> ApiError {
     let usual = ApiError::not_found(text);
     match note {

@@ -166,7 +166,7 @@ fn no_such_choice(candidates: usize) -> ApiError {
     })
 }
 
-/// `note`: why central was not asked.
+/// `note`: why central has not answered.
 fn no_match(hint: Option<&str>, note: Option<String>) -> ApiError {
     let mut message = match hint {
         Some(hint) => format!("no session that can be resumed matches \"{hint}\""),

@@ -1,4 +1,4 @@
-//! The mirror's share of the store: how much room what was read of other hosts may take.
+//! The mirror's share of the store: how much room the sessions of other hosts may take.
 //!
 //! The mirror is what central has anyway, so it makes room: past its share of max_size, and whenever a write of this
 //! host finds the store full. The oldest history goes first, then the sessions that closed first. What was given up is

@@ -34,7 +34,7 @@ pub struct Record {
     pub(crate) vouched_by: Option<Uuid>,
     /// When that host last contacted central; none if it is not known, or if central has the session as not active.
     pub alive_as_of: Option<Timestamp>,
-    /// When it was read of central because somebody asked for it; none if it is read ahead.
+    /// When it was read from central because somebody asked for it; none if it is read ahead.
     pub read_at: Option<Timestamp>,
     /// The id under which this session was registered, where central's owner of that id was another.
     pub former_id: Option<String>,

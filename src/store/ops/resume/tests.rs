@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::agent::AgentKind;
 use crate::domain::work::WorkSnapshot;
 use crate::domain::{InstanceType, MachineName, Registration, Session, SessionWork, Timestamp};
+use crate::store::testing::with_schema;
 use crate::store::{Caller, ColumnChanges, IdSource, OpContext};
 
 const NOW: Timestamp = Timestamp::from_micros(1_769_774_400_000_000);
@@ -17,13 +18,6 @@ const ME: u32 = 1000;
 
 fn database() -> Connection {
     with_schema(Connection::open_in_memory().unwrap())
-}
-
-fn with_schema(db: Connection) -> Connection {
-    for migration in crate::store::recovery::open::MIGRATIONS {
-        db.execute_batch(migration).unwrap();
-    }
-    db
 }
 
 /// A session as the model sees it.

@@ -19,11 +19,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn store() -> Connection {
-    let db = Connection::open_in_memory().unwrap();
-    for migration in crate::store::recovery::open::MIGRATIONS {
-        db.execute_batch(migration).unwrap();
-    }
-    db
+    crate::store::testing::with_schema(Connection::open_in_memory().unwrap())
 }
 
 fn odin(machine: &str) -> Registration {
