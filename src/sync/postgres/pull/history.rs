@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::page::{Next, skip, timestamp, value};
 use super::{bind_position, has_projects};
 use crate::domain::history::safe_body;
-use crate::domain::mirror::{ChangePage, PartialHistory, PullPart, PullPosition, PullQuery};
+use crate::domain::mirror::{ChangePage, PageSize, PartialHistory, PullPart, PullPosition, PullQuery};
 use crate::domain::text::safe_line;
 use crate::domain::{HistoryRecord, InstanceId, RecordKind};
 use crate::sync::central::CentralError;
@@ -21,6 +21,9 @@ use crate::sync::postgres::sql;
 
 /// The longest type of a record, in characters.
 const RECORD_TYPE: usize = 64;
+
+/// A page whose sessions have so few records is followed by one that looks up more sessions.
+const FEW_RECORDS: usize = 500;
 
 /// The statements of each kind: its records, and their sizes.
 const KINDS: [(RecordKind, &str, &str); 3] = [
@@ -38,8 +41,7 @@ pub(super) async fn read(
     found: bool,
     changes: &mut ChangePage,
 ) -> Result<Next, CentralError> {
-    let most = reading.page.histories();
-    let limit = position.histories.unwrap_or(most).clamp(1, most);
+    let limit = position.histories.unwrap_or(reading.page.histories()).clamp(1, reading.page.rows);
     let keys = keys(link, host, reading, position, limit).await?;
     if keys.is_empty() {
         return Ok(Next::End);
@@ -49,7 +51,7 @@ pub(super) async fn read(
     }
     let plan = records_of(link, &keys, position, reading.page.bytes, changes).await?;
     let complete = plan.partly.is_none() && keys.len() < limit as usize;
-    Ok(if complete { Next::End } else { Next::Page(plan.next(position, most)) })
+    Ok(if complete { Next::End } else { Next::Page(plan.next(position, reading.page)) })
 }
 
 /// Reads the newest records of these sessions, of as many of them as fit into so many bytes, in this order.
@@ -159,6 +161,8 @@ struct PagePlan {
     partly: Option<PartialHistory>,
     /// How many sessions are complete in the page.
     whole: u32,
+    /// How many records the sessions have that were looked up.
+    records: usize,
 }
 
 /// The records of one session: how many of each kind are skipped, and how many are read.
@@ -171,7 +175,7 @@ struct Spans {
 impl PagePlan {
     /// Fills a page with records, at least with one.
     fn of(keys: &[(String, u64)], sizes: &[Size], position: &PullPosition, limit: u32) -> Self {
-        let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0 };
+        let mut plan = Self { spans: Vec::new(), last: None, partly: None, whole: 0, records: sizes.len() };
         let mut bytes = 0;
         for (session, (instance_id, transaction)) in keys.iter().enumerate() {
             let read_before = position.partly.as_ref().filter(|partly| partly.instance_id == *instance_id);
@@ -209,8 +213,11 @@ impl PagePlan {
         spans.map(|s| (s.instance_id.as_str(), i64::from(s.skipped[kind]), i64::from(s.taken[kind]))).collect()
     }
 
-    /// Where the next page begins. It looks up about as many sessions as fit into this one.
-    fn next(self, position: &PullPosition, most: u32) -> PullPosition {
+    /// Where the next page begins. It looks up about as many sessions as fit into this one, and more only where sessions have
+    /// hardly any records: most of tens of thousands of sessions may have none.
+    fn next(self, position: &PullPosition, page: PageSize) -> PullPosition {
+        let is_sparse = self.records <= FEW_RECORDS;
+        let most = if is_sparse { page.rows } else { page.histories() };
         let (instance_id, transaction) =
             self.last.unwrap_or_else(|| (position.instance_id.clone(), position.transaction));
         let histories = Some((self.whole * 2).clamp(1, most));
@@ -278,7 +285,7 @@ mod tests {
         let first = PagePlan::of(&keys(&["a", "b"]), &sizes, &start, 120);
         assert_eq!(first.spans(0), [("a", 0, 2), ("b", 0, 1)]);
         assert_eq!(first.spans(2), []);
-        let next = first.next(&start, 50);
+        let next = first.next(&start, PageSize::LARGEST);
         assert_eq!((next.instance_id.as_str(), next.histories), ("a", Some(2)));
         assert_eq!(next.partly, Some(PartialHistory { instance_id: "b".into(), read: [1, 0, 0] }));
 
@@ -286,7 +293,20 @@ mod tests {
         let second = PagePlan::of(&keys(&["b"]), &rest, &next, 120);
         assert_eq!((second.spans(0), second.spans(2)), (vec![], vec![("b", 0, 1)]), "one record, however large");
         assert!(second.partly.is_none());
-        assert_eq!(second.next(&next, 50).instance_id, "b");
+        assert_eq!(second.next(&next, PageSize::LARGEST).instance_id, "b");
+    }
+
+    #[test]
+    fn sessions_without_records_are_looked_up_in_pages_that_double() {
+        let all: Vec<_> = (0..1000).map(|number| (format!("{number:04}"), 7)).collect();
+        let position = PullPosition::start(PullPart::History, 5, 9);
+        let next = |count: usize, sizes: &[Size]| {
+            let plan = PagePlan::of(&all[..count], sizes, &position, 1 << 20);
+            plan.next(&position, PageSize::LARGEST).histories
+        };
+        assert_eq!([next(50, &[]), next(100, &[]), next(800, &[])], [Some(100), Some(200), Some(1000)]);
+        let many: Vec<_> = (0..400).flat_map(|session| [size(session, 0, 10), size(session, 1, 10)]).collect();
+        assert_eq!(next(400, &many), Some(50), "as many as a page of sessions with full histories has");
     }
 
     #[test]
