@@ -28,8 +28,9 @@ const READING_WINDOW: (u32, u32) = (5, 4);
 /// zero on were as likely, most hosts would come back in the first seconds.
 const LEAST_BACKOFF_PART: u32 = 3;
 
-/// Notifications are answered within this part of the window: a second at most.
-const NOTIFIED_PART: u32 = 20;
+/// Notifications are answered within this part of the window: two and a half seconds at most. All hosts read then, so that a
+/// change is what central has most to do for at one time.
+const NOTIFIED_PART: u32 = 8;
 
 /// A host that has not been in contact for so long does not count.
 const IN_CONTACT: Duration = Duration::from_secs(86_400);

@@ -58,6 +58,10 @@ const PULL_WAIT_FACTOR: u32 = 10;
 /// The wait after a slow pull is at most this many pull intervals.
 const LONGEST_PULL_WAIT: u32 = 3;
 
+/// A notification waits at most so long for the end of that wait, so that a change is seen within seconds; or as long as the
+/// pull took, times how much slower than usual central is.
+const LONGEST_NOTIFIED_WAIT: Duration = Duration::from_secs(3);
+
 /// How long to wait before listening again at a central that has never supported it.
 const LISTEN_RETRY_UNSUPPORTED: Duration = Duration::from_secs(300);
 
@@ -336,13 +340,15 @@ impl Scheduler {
     /// more to read the next page follows at once.
     pub fn pulled(&mut self, remaining: Remaining, (began, now): (Tick, Tick), slowness: u32) {
         let interval = self.intervals.pull_interval;
-        let wait = now.saturating_sub(began).saturating_mul(PULL_WAIT_FACTOR.saturating_mul(slowness));
+        let took = now.saturating_sub(began);
+        let wait = took.saturating_mul(PULL_WAIT_FACTOR.saturating_mul(slowness));
         if let Some(timers) = self.timers() {
             timers.pull_at = match remaining {
                 Remaining::More => now,
                 Remaining::Nothing => now + wait.max(interval * slowness).min(LONGEST_PULL_WAIT * interval),
             };
-            timers.notified_pull_at = now + PULL_GAP.max(wait.min(interval));
+            let notified = wait.min(LONGEST_NOTIFIED_WAIT.max(took * slowness)).min(interval);
+            timers.notified_pull_at = now + PULL_GAP.max(notified);
         }
     }
 
