@@ -60,10 +60,14 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let fleet = scheduler.fleet();
         _ = self.pulling.full.take_if(|full| asked.since(full.as_of) > LONGEST_INTERRUPTION);
         if self.pulling.full.is_none() && !fleet.is_small() {
-            if self.pulling.full_page_size.rows > FIRST_PAGE.rows {
+            let usual = self.pulling.full_page_size;
+            if usual.rows > FIRST_PAGE.rows {
                 self.pulling.full_page_size = FIRST_PAGE;
             }
             let more = self.read_page_of_all(asked).await?;
+            if self.pulling.full_page_size.rows > FIRST_PAGE.rows {
+                self.pulling.full_page_size = usual;
+            }
             scheduler.page_read(more.then(|| self.tick()));
             return Ok(());
         }

@@ -38,7 +38,7 @@ const IN_CONTACT: Duration = Duration::from_secs(86_400);
 /// The pause after a page of a reading of everything is this many times the time that central took for the page: in a
 /// small fleet, and in a large one, where a few hosts read at a time.
 const PAUSE_IN_SMALL_FLEET: u32 = 1;
-const PAUSE_WITH_SLOT: u32 = 4;
+const PAUSE_WITH_SLOT: u32 = 2;
 
 /// The same for each host of a large fleet if all of them may read at the same time.
 const PAUSE_OF_EACH_HOST: u32 = 2;
@@ -51,7 +51,7 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_SLOT_WAIT: Duration = Duration::from_secs(120);
 
 /// In a second so many hosts of the fleet try to take a slot.
-const SLOT_ATTEMPTS_A_SECOND: u32 = 10;
+const SLOT_ATTEMPTS_A_SECOND: u32 = 25;
 
 /// The number of hosts that share one central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

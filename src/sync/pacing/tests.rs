@@ -40,8 +40,8 @@ fn small_fleet_waits_for_nothing_and_a_large_one_at_most_twenty_seconds() {
 fn pause_grows_with_the_time_of_the_page_and_with_the_hosts_that_may_read() {
     let took = 20 * MILLISECOND;
     assert_eq!(ReadingShare::SmallFleet.pause(took, 1), took);
-    assert_eq!(ReadingShare::Slot.pause(took, 1), took * 4);
-    assert_eq!(ReadingShare::Slot.pause(took, 3), took * 12);
+    assert_eq!(ReadingShare::Slot.pause(took, 1), took * 2);
+    assert_eq!(ReadingShare::Slot.pause(took, 3), took * 6);
     assert_eq!(ReadingShare::AllHosts(Fleet::of_size(100)).pause(took, 1), took * 200);
     assert_eq!(ReadingShare::AllHosts(Fleet::of_size(21)).pause(took * 10_000, 4), LONGEST_PAUSE);
 }
