@@ -3,10 +3,13 @@
 //! With the scope "all" nothing is asked. Otherwise a route asks if what it is to answer may concern sessions out of scope;
 //! what central has is in the store by the time it answers. If central cannot be asked, the route answers with what is in
 //! the store, and says so.
+//!
+//! In a large fleet the history of sessions in scope is not read ahead either, and asked for in the same way.
 
 use std::time::Duration;
 
 use super::{Api, ApiError};
+use crate::domain::mirror::HistoryReading;
 use crate::domain::on_demand::{Answer, MAX_OF_PROJECT, Question};
 use crate::domain::{Hint, InstanceId, LinkState, MachineName, Project, Timestamp};
 use crate::requests::Unanswered;
@@ -31,7 +34,7 @@ impl Asked {
     /// One line for the client, if central did not answer.
     pub(super) fn note(&self) -> Option<String> {
         match self {
-            Self::Failed(why) => Some(format!("central has not answered about sessions out of mirror.scope: {why}")),
+            Self::Failed(why) => Some(format!("central has not answered about what is not read ahead: {why}")),
             Self::NotNeeded | Self::Answered(_) => None,
         }
     }
@@ -122,6 +125,15 @@ impl Api {
             return Ok(Asked::NotNeeded);
         }
         Ok(self.ask(Question::Hint(meanings.to_vec())).await)
+    }
+
+    /// Has the history of another host's session read, where it is not read ahead. One that was asked for has it.
+    pub(super) async fn ask_for_history(&self, record: &Record) -> Result<Asked, StoreError> {
+        let has_history = !record.mirrored || record.read_at.is_some();
+        if has_history || self.store.history_reading().await? == HistoryReading::Ahead {
+            return Ok(Asked::NotNeeded);
+        }
+        Ok(self.ask(Question::Id(record.session.instance_id.to_string())).await)
     }
 
     fn is_connected(&self) -> bool {

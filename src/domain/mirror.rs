@@ -24,6 +24,18 @@ pub struct PullQuery {
     pub read: Option<Transactions>,
     /// Which sessions of other hosts are read. Those that left the scope are read as deleted.
     pub scope: MirrorScope,
+    /// Whether their history is read too.
+    pub history: HistoryReading,
+}
+
+/// When the history of other hosts' sessions is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HistoryReading {
+    /// With every change of it.
+    #[default]
+    Ahead,
+    /// When somebody wants it.
+    OnDemand,
 }
 
 /// The transactions of central that had ended when a pull began.
@@ -148,7 +160,14 @@ impl PullPosition {
 impl PullQuery {
     /// Reads what changed since this transaction; everything if it is 0.
     pub const fn since(since: u64) -> Self {
-        Self { since, after: None, page: PageSize::LARGEST, read: None, scope: MirrorScope::All }
+        Self {
+            since,
+            after: None,
+            page: PageSize::LARGEST,
+            read: None,
+            scope: MirrorScope::All,
+            history: HistoryReading::Ahead,
+        }
     }
 
     /// Whether everything is read, not only changes.

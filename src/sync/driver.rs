@@ -24,6 +24,7 @@ use super::scheduler::{
     FailureKind, HEARTBEAT_PUSHES, Remaining, Scheduler, SyncAction, SyncIntervals, Tick, UsableTables,
 };
 use crate::clock::Clock;
+use crate::domain::mirror::HistoryReading;
 use crate::domain::refresh::RefreshRule;
 use crate::domain::{HistoryTables, LinkStatus, MirrorScope, Timestamp};
 use crate::requests::Request;
@@ -82,6 +83,8 @@ pub struct Driver<R, C> {
     pub(super) pulling: PullState,
     /// Which sessions of other hosts are read ahead.
     pub(super) scope: MirrorScope,
+    /// Whether their history is.
+    pub(super) history: HistoryReading,
     /// The setting of this host, as of the last action.
     pub(super) stale_after: Duration,
 }
@@ -104,6 +107,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             logged_parked: HashSet::new(),
             pulling: PullState::default(),
             scope: MirrorScope::All,
+            history: HistoryReading::Ahead,
             stale_after: Duration::ZERO,
         }
     }

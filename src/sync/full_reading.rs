@@ -91,8 +91,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
     async fn read_page_of_all(&mut self, asked: Timestamp) -> Result<bool, SyncError> {
         let begun = self.pulling.full.as_ref().map(|full| (full.changes_since, full.as_of));
         let after = self.pulling.full.as_ref().map(|full| full.after.clone());
-        let (page, scope) = (self.pulling.full_page_size, self.scope.clone());
-        let reading = PullQuery { after, page, scope, ..PullQuery::since(0) };
+        let (page, scope, history) = (self.pulling.full_page_size, self.scope.clone(), self.history);
+        let reading = PullQuery { after, page, scope, history, ..PullQuery::since(0) };
         let Some(mut changes) = self.pull_page(&reading).await? else { return Ok(true) };
         let snapshot = changes.snapshot.take();
         let next = next_page(&mut changes, begun, asked);

@@ -33,6 +33,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         self.marks_changes_only = accepted.marks_changes_only;
         self.replica.set_mirror_timeline(accepted.timeline.clone()).await?;
         self.replica.set_mirror_scope(scope_on(&self.scope, &identity.name)).await?;
+        self.history = self.replica.history_reading().await?;
         self.pulling.follow_timeline(accepted.timeline, self.tick());
         self.triggers_checked(accepted.missing_triggers);
         Ok(())

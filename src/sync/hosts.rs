@@ -14,6 +14,7 @@ use super::pacing::Fleet;
 use super::replica::Replica;
 use super::scheduler::{Scheduler, SyncIntervals};
 use crate::domain::TableState;
+use crate::domain::mirror::HistoryReading;
 use crate::domain::refresh::RefreshRule;
 
 impl<R: Replica, C: Central> Driver<R, C> {
@@ -28,7 +29,9 @@ impl<R: Replica, C: Central> Driver<R, C> {
         if self.pulling.host_list_due <= now {
             self.share_limits().await?;
             let hosts = self.central.hosts(None).await?;
-            scheduler.set_fleet(Fleet::of(&hosts));
+            let fleet = Fleet::of(&hosts);
+            scheduler.set_fleet(fleet);
+            self.choose_history_reading(fleet).await?;
             self.replica.replace_hosts(hosts).await?;
             self.pulling.host_list_due = now + intervals.heartbeat_interval;
             self.pulling.joined_readings = 0;
@@ -46,6 +49,29 @@ impl<R: Replica, C: Central> Driver<R, C> {
             scheduler.refreshed(pushed_again > 0, now);
         }
         self.pulling.heartbeats_marked = marks_heartbeats;
+        Ok(())
+    }
+
+    /// Decides whether the history of others' sessions is read ahead. From when it is again, everything is read once more.
+    async fn choose_history_reading(&mut self, fleet: Fleet) -> Result<(), SyncError> {
+        let chosen = fleet.history_reading(self.history);
+        if chosen == self.history {
+            return Ok(());
+        }
+        if chosen == HistoryReading::Ahead {
+            self.replica.reset_mirror_position().await?;
+            (self.pulling.position, self.pulling.full) = (None, None);
+        }
+        // Last, so that a crash before it has the same decided again.
+        self.replica.set_history_reading(chosen).await?;
+        self.history = chosen;
+        tracing::info!(
+            "the history of other machines' sessions is read {}",
+            match chosen {
+                HistoryReading::Ahead => "ahead again, with everything else",
+                HistoryReading::OnDemand => "when somebody wants it, because the fleet is large",
+            }
+        );
         Ok(())
     }
 

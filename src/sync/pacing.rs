@@ -6,11 +6,14 @@
 //!
 //! **Answer times** show how busy central is. An answer that takes longer than usual makes the next pull later, up to a
 //! bound. A reading of everything pauses after each page for a multiple of the time that central took.
+//!
+//! **History** of other hosts' sessions is read ahead up to a certain number of hosts, and on demand in a larger fleet:
+//! there each record would be read by more than a thousand hosts, of which hardly any shows it to somebody.
 
 use std::time::Duration;
 
 use crate::domain::backoff::uniform;
-use crate::domain::mirror::HostSeen;
+use crate::domain::mirror::{HistoryReading, HostSeen};
 
 /// The largest fleet whose hosts do not wait for one another.
 const SMALL_FLEET: u32 = 20;
@@ -52,6 +55,11 @@ const LONGEST_SLOT_WAIT: Duration = Duration::from_secs(120);
 
 /// In a second so many hosts of the fleet try to take a slot.
 const SLOT_ATTEMPTS_A_SECOND: u32 = 25;
+
+/// The largest fleet whose hosts read the history of others' sessions ahead, and the largest one that begins to again: going
+/// back has everything read once more, so a fleet of about that size does not do it again and again.
+const READS_HISTORY_AHEAD: u32 = 1000;
+const READS_HISTORY_AHEAD_AGAIN: u32 = 900;
 
 /// The number of hosts that share one central.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +114,15 @@ impl Fleet {
     /// How long this host waits before it reads what was notified to all.
     pub fn notified_wait(self, random: u64) -> Duration {
         uniform(self.window() / NOTIFIED_PART, random)
+    }
+
+    /// When its hosts read the history of others' sessions, if they did so `before`.
+    pub fn history_reading(self, before: HistoryReading) -> HistoryReading {
+        match before {
+            HistoryReading::Ahead if self.0 > READS_HISTORY_AHEAD => HistoryReading::OnDemand,
+            HistoryReading::OnDemand if self.0 <= READS_HISTORY_AHEAD_AGAIN => HistoryReading::Ahead,
+            unchanged => unchanged,
+        }
     }
 
     /// How long this host waits before it tries again to take a slot in which it may read everything.

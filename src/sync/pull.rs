@@ -55,7 +55,8 @@ impl<R: Replica, C: Central> Driver<R, C> {
         let after = self.pulling.position.clone().filter(|(begun, _)| *begun == since).map(|(_, after)| after);
         let read = self.pulling.read.as_ref().filter(|(next, _)| *next == since && since > 0);
         let read = read.map(|(_, transactions)| transactions.clone());
-        let reading = PullQuery { since, after, page: self.pulling.page_size, read, scope: self.scope.clone() };
+        let (page, scope, history) = (self.pulling.page_size, self.scope.clone(), self.history);
+        let reading = PullQuery { since, after, page, read, scope, history };
         let Some(mut changes) = self.pull_page(&reading).await? else { return Ok(true) };
         if reading.after.is_none() {
             self.pulling.snapshot = changes.snapshot.take();

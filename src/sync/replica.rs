@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::domain::limits::AccountLimit;
-use crate::domain::mirror::{ChangePage, HostSeen, PullQuery};
+use crate::domain::mirror::{ChangePage, HistoryReading, HostSeen, PullQuery};
 use crate::domain::on_demand::{Found, Question};
 use crate::domain::refresh::RefreshRule;
 use crate::domain::{HistoryTables, InstanceId, MachineName, RecordKind, Timestamp};
@@ -122,6 +122,16 @@ pub trait Replica: Send + Sync {
     /// position: what left the scope is dropped once everything in it is read.
     fn set_mirror_scope(&self, scope: String) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.store().set_mirror_scope(scope)
+    }
+
+    /// Whether the mirror has the history of the sessions in it.
+    fn history_reading(&self) -> impl Future<Output = Result<HistoryReading, StoreError>> + Send {
+        self.store().history_reading()
+    }
+
+    /// Sets whether it has.
+    fn set_history_reading(&self, reading: HistoryReading) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store().set_history_reading(reading)
     }
 
     /// Imports what central answered to a question. `context.now`: when it was asked.

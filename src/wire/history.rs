@@ -380,6 +380,9 @@ pub struct EventList {
     pub events: Vec<EventBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
+    /// One line, if central was asked for what this host does not read ahead and did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Commands of a session, newest first.
@@ -391,6 +394,9 @@ pub struct CommandList {
     pub commands: Vec<CommandBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
+    /// One line, if central was asked for what this host does not read ahead and did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Checkpoints of a session, newest first.
@@ -402,4 +408,7 @@ pub struct CheckpointList {
     pub(crate) checkpoints: Vec<CheckpointBody>,
     /// Whether there are older ones, which `after` or `offset` lists.
     pub more: bool,
+    /// One line, if central was asked for what this host does not read ahead and did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }

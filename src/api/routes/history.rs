@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::sessions;
 use crate::api::extract::{Id, IdempotencyKey, JsonBody, Params, Peer};
 use crate::api::json::Json;
+use crate::api::on_demand::Sought;
 use crate::api::{Api, ApiError};
 use crate::domain::{NewRecord, RecordKind};
 use crate::store::{Append, History, HistoryQuery, Lookup, RequestKey, StoredRecord};
@@ -45,7 +46,7 @@ pub(crate) async fn events(
     Id(id): Id,
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
-    let list = |instance_id, events, more| EventList { instance_id, events, more };
+    let list = |instance_id, events, more, note| EventList { instance_id, events, more, note };
     list_records(&api, id, RecordKind::Event, params, list).await
 }
 
@@ -75,7 +76,7 @@ pub(crate) async fn commands(
     Id(id): Id,
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
-    let list = |instance_id, commands, more| CommandList { instance_id, commands, more };
+    let list = |instance_id, commands, more, note| CommandList { instance_id, commands, more, note };
     list_records(&api, id, RecordKind::Command, params, list).await
 }
 
@@ -105,7 +106,7 @@ pub(crate) async fn checkpoints(
     Id(id): Id,
     Params(params): Params<HistoryParams>,
 ) -> Result<Response, ApiError> {
-    let list = |instance_id, checkpoints, more| CheckpointList { instance_id, checkpoints, more };
+    let list = |instance_id, checkpoints, more, note| CheckpointList { instance_id, checkpoints, more, note };
     list_records(&api, id, RecordKind::Checkpoint, params, list).await
 }
 
@@ -137,17 +138,20 @@ async fn list_records<T: RecordBody, L: Serialize>(
     id: String,
     kind: RecordKind,
     params: HistoryParams,
-    list: impl FnOnce(String, Vec<T>, bool) -> L,
+    list: impl FnOnce(String, Vec<T>, bool, Option<String>) -> L,
 ) -> Result<Response, ApiError> {
     let HistoryFilter { record_type, since, until, contains, limit, offset, after } = params.validate(kind)?;
-    let session = match api.find(&id).await? {
-        Lookup::One(record) => record.session.instance_id,
+    let Sought { lookup, asked } = api.seek(&id).await?;
+    let record = match lookup {
+        Lookup::One(record) => record,
         Lookup::None => return Err(ApiError::not_found(&id)),
         Lookup::Several(records) => return Ok(sessions::several_matches(api, &records, (api.clock)())),
     };
+    let note = asked.note().or(api.ask_for_history(&record).await?.note());
+    let session = record.session.instance_id;
     let _permit = api.response_budget.list_permit().await;
     let query = HistoryQuery { kind, record_type, since, until, contains, limit, offset, after };
     let History { records, more } = api.store.history(session.clone(), query).await?;
     let records = records.into_iter().map(body).collect();
-    Ok(Json(list(session.to_string(), records, more)).into_response())
+    Ok(Json(list(session.to_string(), records, more, note)).into_response())
 }

@@ -126,9 +126,15 @@ async fn reconstructed(
     now: Timestamp,
 ) -> Result<(ContextBody, String), ApiError> {
     let session = &record.session;
+    let asked = api.ask_for_history(record).await?;
     let left = api.store.session_history(session.instance_id.clone()).await?;
-    let place =
-        SessionLocation { here: session.host_machine == api.identity.current().name, ..place(api, record, now) };
+    let place = place(api, record, now);
+    let place = SessionLocation {
+        here: session.host_machine == api.identity.current().name,
+        // Nobody knows how old a history is that central was asked for in vain.
+        as_of: place.as_of.filter(|_| asked.note().is_none()),
+        ..place
+    };
     let context = reconstruct(session, &left, now);
     let agent = record.work.as_ref().and_then(|work| work.agent);
     let command = resume_command(session, agent, &place, progress);

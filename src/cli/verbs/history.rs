@@ -186,7 +186,14 @@ fn print_record(
 pub(crate) fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: EventList = fetch(client, &args, "events")?;
     let lines = list.events.iter().map(|e| [e.event_type.clone(), compact_json(&e.event_data)]);
-    print_list(&list, list.events.iter().map(|e| (&e.timestamp, &e.state)), lines, list.more, args.json, out)
+    print_list(
+        &list,
+        list.events.iter().map(|e| (&e.timestamp, &e.state)),
+        lines,
+        (list.more, list.note.as_deref()),
+        args.json,
+        out,
+    )
 }
 
 pub(crate) fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -196,13 +203,27 @@ pub(crate) fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>)
         let failure = c.error_message.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
         [c.command_type.clone(), format!("{tool}{}{failure}", c.action)]
     });
-    print_list(&list, list.commands.iter().map(|c| (&c.created_at, &c.state)), lines, list.more, args.json, out)
+    print_list(
+        &list,
+        list.commands.iter().map(|c| (&c.created_at, &c.state)),
+        lines,
+        (list.more, list.note.as_deref()),
+        args.json,
+        out,
+    )
 }
 
 pub(crate) fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: CheckpointList = fetch(client, &args, "checkpoints")?;
     let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), compact_json(&c.work_state)]);
-    print_list(&list, list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)), lines, list.more, args.json, out)
+    print_list(
+        &list,
+        list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)),
+        lines,
+        (list.more, list.note.as_deref()),
+        args.json,
+        out,
+    )
 }
 
 fn fetch<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
@@ -232,12 +253,15 @@ fn print_list<'a>(
     list: &impl Serialize,
     rows: impl Iterator<Item = (&'a String, &'a RecordState)>,
     lines: impl Iterator<Item = [String; 2]>,
-    more: bool,
+    (more, note): (bool, Option<&str>),
     json: bool,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     if json {
         return out.print_json(list);
+    }
+    if let Some(note) = note {
+        out.print_note(note);
     }
     let mut table = TextTable::new([
         TableColumn::new("AGE").right(),

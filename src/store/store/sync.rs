@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::domain::limits::AccountLimit;
-use crate::domain::mirror::{self as reading, HostSeen, PullQuery};
+use crate::domain::mirror::{self as reading, HistoryReading, HostSeen, PullQuery};
 use crate::domain::refresh::RefreshRule;
 use crate::domain::{InstanceId, RecordKind, Timestamp};
 use crate::store::error::StoreError;
@@ -67,6 +67,16 @@ impl Store {
     /// The mirror has this scope from now on: if it had another, everything in it is read again.
     pub async fn set_mirror_scope(&self, scope: String) -> Result<(), StoreError> {
         self.writer.submit(move |db| mirror_cursor::set_scope(db, &scope)).await
+    }
+
+    /// Whether the mirror has the history of the sessions in it.
+    pub async fn history_reading(&self) -> Result<HistoryReading, StoreError> {
+        self.read(mirror_cursor::history_reading).await
+    }
+
+    /// Sets whether it has.
+    pub async fn set_history_reading(&self, reading: HistoryReading) -> Result<(), StoreError> {
+        self.writer.submit(move |db| mirror_cursor::set_history_reading(db, reading)).await
     }
 
     /// Where the next reading of central begins.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::domain::Timestamp;
+use crate::domain::mirror::HistoryReading;
 use crate::store::error::StoreError;
 use crate::store::tables::metadata;
 
@@ -30,6 +31,27 @@ pub(in crate::store) fn set_scope(db: &Connection, scope: &str) -> Result<(), St
     }
     metadata::set(db, "mirror_scope", &scope)?;
     read_everything(db)
+}
+
+/// What is noted of a mirror without the history of its sessions.
+const HISTORY_ON_DEMAND: &str = "on demand";
+
+/// Whether the mirror has the history of the sessions in it.
+pub(in crate::store) fn history_reading(db: &Connection) -> Result<HistoryReading, StoreError> {
+    let noted: Option<String> = metadata::get(db, "mirror_history")?;
+    Ok(match noted.as_deref() {
+        Some(HISTORY_ON_DEMAND) => HistoryReading::OnDemand,
+        _ => HistoryReading::Ahead,
+    })
+}
+
+/// Notes whether it has. What a mirror without history lacks is not read by this alone.
+pub(in crate::store) fn set_history_reading(db: &Connection, reading: HistoryReading) -> Result<(), StoreError> {
+    let noted = match reading {
+        HistoryReading::Ahead => "ahead",
+        HistoryReading::OnDemand => HISTORY_ON_DEMAND,
+    };
+    metadata::set(db, "mirror_history", &noted)
 }
 
 /// For so long central remembers which sessions were deleted; less than it really does.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::mirror::HistoryReading;
 use crate::domain::{
     InstanceId, InstanceType, LinkState, LinkStatus, MachineName, Project, Reason, Registration, Session,
 };
@@ -292,4 +293,42 @@ async fn large_fleet_of_a_central_without_leases_reads_with_longer_pauses() {
     let mut host = Host::new(&central).unwrap();
     host.run().await;
     assert!(host.has_read_everything().await, "central answers in no time");
+}
+
+#[tokio::test]
+async fn history_is_not_read_ahead_in_a_fleet_of_more_than_a_thousand_hosts() {
+    let central = central();
+    register_hosts(&central, 1000).await;
+    let mut host = Host::new(&central).unwrap();
+    host.run().await;
+    host.pass(Duration::from_secs(10));
+    host.notify();
+    host.run().await;
+    assert_eq!(host.store.history_reading().await.unwrap(), HistoryReading::OnDemand);
+    let pages = central.pages();
+    assert!(pages.iter().any(PullQuery::is_whole) && pages.iter().any(|page| !page.is_whole()), "{pages:?}");
+    assert!(pages.iter().all(|page| page.history == HistoryReading::OnDemand), "hosts are read before sessions");
+}
+
+#[tokio::test]
+async fn everything_is_read_with_its_history_in_a_fleet_that_is_no_longer_large() {
+    let central = central();
+    let mut host = Host::new(&central).unwrap();
+    host.store.set_history_reading(HistoryReading::OnDemand).await.unwrap();
+    host.run().await;
+    assert!(host.has_read_everything().await);
+    assert_eq!(host.store.history_reading().await.unwrap(), HistoryReading::Ahead);
+    let whole = |pages: &[PullQuery]| pages.iter().filter(|page| page.is_whole()).count();
+    let before = central.pages();
+    assert!(before.iter().all(|page| page.history == HistoryReading::Ahead), "{before:?}");
+    // A restart reads nothing again.
+    host.scheduler.reconnect(INTERVALS, host.driver.tick());
+    host.run().await;
+    assert_eq!(whole(&central.pages()), whole(&before));
+
+    // The store had been read in the large fleet.
+    host.store.set_history_reading(HistoryReading::OnDemand).await.unwrap();
+    host.scheduler.reconnect(INTERVALS, host.driver.tick());
+    host.run().await;
+    assert!(whole(&central.pages()) > whole(&before) && host.has_read_everything().await);
 }

@@ -37,6 +37,17 @@ fn small_fleet_waits_for_nothing_and_a_large_one_at_most_twenty_seconds() {
 }
 
 #[test]
+fn history_is_read_ahead_up_to_a_thousand_hosts_and_again_when_clearly_fewer_are_left() {
+    let reading = |hosts, before| Fleet::of_size(hosts).history_reading(before);
+    let (ahead, on_demand) = (HistoryReading::Ahead, HistoryReading::OnDemand);
+    assert_eq!([reading(0, ahead), reading(1000, ahead), reading(1001, ahead)], [ahead, ahead, on_demand]);
+    assert_eq!(
+        [reading(1001, on_demand), reading(901, on_demand), reading(900, on_demand)],
+        [on_demand, on_demand, ahead]
+    );
+}
+
+#[test]
 fn pause_grows_with_the_time_of_the_page_and_with_the_hosts_that_may_read() {
     let took = 20 * MILLISECOND;
     assert_eq!(ReadingShare::SmallFleet.pause(took, 1), took);

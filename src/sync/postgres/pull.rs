@@ -32,7 +32,7 @@ use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
 use super::{sql, work};
 use crate::domain::mirror::{
-    ChangePage, Continuation, DeletedSession, PullPart, PullPosition, PullQuery, Transactions,
+    ChangePage, Continuation, DeletedSession, HistoryReading, PullPart, PullPosition, PullQuery, Transactions,
 };
 use crate::domain::{
     ColumnTimes, InstanceId, InstanceType, MachineName, MirrorScope, Project, Session, Status, TimedSession, Timestamp,
@@ -74,6 +74,7 @@ async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Re
             PullPart::OutOfScope => out_of_scope(link, host, reading, &position, &mut changes).await?,
             // If the page already has rows, a slow query for history is left to the next page.
             PullPart::Work => work::pull(link, host, reading, &position, &mut changes).await?,
+            PullPart::History if reading.history == HistoryReading::OnDemand => Next::End,
             PullPart::History => history::read(link, host, reading, &position, found, &mut changes).await?,
         };
         match next {
@@ -296,7 +297,10 @@ async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -
         }
         position = PullPosition::start(PullPart::History, reading.since, position.next_since);
     }
-    let next = history::skip_one(link, host, reading, &position, &mut changes).await?;
+    let next = match reading.history {
+        HistoryReading::OnDemand => Next::End,
+        HistoryReading::Ahead => history::skip_one(link, host, reading, &position, &mut changes).await?,
+    };
     let rest = match next {
         Next::Page(position) => Continuation::More(position),
         _ => Continuation::Complete { next_since: position.next_since },

@@ -194,3 +194,71 @@ fn scope_none_reads_nothing_ahead_and_answers_with_its_age_without_central() {
     let resumed: Value = serde_json::from_str(&laptop.ok(&["resume", "042", "--json"])).unwrap();
     assert_eq!(resumed["from"]["instance_id"], "odin-PS-0ld001", "what is here is resumed: {resumed}");
 }
+
+/// The events of a session as a host lists them: how many, and the note.
+fn events(host: &Host, id: &str) -> (usize, Option<String>) {
+    let list = host.ask("GET", &format!("/v1/sessions/{id}/events"), None).1;
+    let events = list["events"].as_array().unwrap_or_else(|| panic!("{list}"));
+    (events.len(), list.get("note").map(|note| note.as_str().unwrap().to_owned()))
+}
+
+fn await_logged(host: &Host, text: &str, times: usize) {
+    eventually(text, SOON, || (host.log().matches(text).count() == times).then_some(()));
+}
+
+#[test]
+fn history_is_read_on_demand_in_a_fleet_of_more_than_a_thousand_hosts() {
+    let (mut server, url) = central();
+    let [odin4, laptop] = ["odin4", "laptop"].map(|machine| scoped(machine, &url, "scope = \"all\""));
+    let grow = || {
+        server.psql(
+            "central",
+            "INSERT INTO sessiond_hosts (host_id, machine_name, claim, version) \
+             SELECT gen_random_uuid(), 'host' || n, gen_random_uuid(), '0' FROM generate_series(1, 1000) AS n",
+        )
+    };
+    let registered = |project: &str| odin4.ok(&["register", "--project", project, "--id-only"]);
+    let event = |id: &str| odin4.ok(&["event", id, "test_passed", "--data", "{\"n\": 1}"]);
+    let await_mirrored =
+        |id: &str| eventually("the session is read ahead", SOON, || (show(&laptop, id).0 == 200).then_some(()));
+    let odin = registered("odin");
+    event(&odin);
+    await_mirrored(&odin);
+    eventually("the event is read ahead", SOON, || (events(&laptop, &odin) == (1, None)).then_some(()));
+
+    grow();
+    [&odin4, &laptop].iter().for_each(|host| await_logged(host, "is read when somebody wants it", 1));
+    let (web, later) = (registered("web"), registered("web"));
+    [&odin, &web, &later].iter().for_each(|id| drop(event(id)));
+    odin4.ok(&["checkpoint", &web, "--type", "manual", "--work-state", "{\"next_steps\": [\"deploy\"]}"]);
+    odin4.await_synced();
+    await_mirrored(&later);
+    assert_eq!(show(&laptop, &web).1["source"], "mirror");
+    assert_eq!(events(&laptop, &odin), (2, None), "central is asked");
+    let context = laptop.ask("GET", &format!("/v1/sessions/{web}/context"), None).1;
+    assert_eq!((&context["source"], &context["machine_synced"]), (&json!("checkpoint"), &json!(true)), "{context}");
+
+    // In a fleet that became smaller, what was not read is.
+    server.psql("central", "DELETE FROM sessiond_hosts WHERE machine_name LIKE 'host%'");
+    await_logged(&laptop, "is read ahead again", 1);
+    eventually("nobody has to ask", SOON, || (events(&laptop, &later) == (1, None)).then_some(()));
+
+    // Without central: what was read before, and that it may not be all.
+    grow();
+    await_logged(&laptop, "is read when somebody wants it", 2);
+    let last = registered("web");
+    event(&last);
+    odin4.await_synced();
+    await_mirrored(&last);
+    server.stop(Stop::Fast);
+    laptop.await_central("unreachable");
+    let (count, note) = events(&laptop, &odin);
+    assert!(count == 2 && note.as_ref().is_some_and(|note| note.contains("central has not answered")), "{note:?}");
+    assert_eq!(events(&laptop, &last).0, 0, "it was never asked for");
+    let printed = laptop.verb(&["events", &last]);
+    assert!(String::from_utf8_lossy(&printed.stderr).contains("central has not answered"), "{printed:?}");
+    let context = laptop.ask("GET", &format!("/v1/sessions/{last}/context"), None).1;
+    assert_eq!(context["machine_synced"], false, "{context}");
+    assert!(laptop.ok(&["context", &last, "--handoff"]).contains("Not synced"));
+    assert_eq!(events(&odin4, &last), (1, None), "a host has the history of its own sessions");
+}

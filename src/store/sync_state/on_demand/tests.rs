@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::mirror::{ChangePage, Continuation, PullQuery};
-use crate::domain::{InstanceId, InstanceType, MachineName, Project, Registration, Status};
+use crate::domain::mirror::{ChangePage, Continuation, HistoryReading, PullQuery};
+use crate::domain::{HistoryRecord, InstanceId, InstanceType, MachineName, Project, RecordKind, Registration, Status};
 use crate::store::sync_state::mirror::{Turn, import};
 use crate::store::sync_state::mirror_cursor;
 use crate::store::tables::session_record::Record;
@@ -159,6 +159,30 @@ fn another_scope_has_everything_read_again() {
     assert_eq!(since(), 9);
     mirror_cursor::set_scope(&db, "all").unwrap();
     assert_eq!(since(), 0);
+}
+
+#[test]
+fn history_is_imported_also_for_a_session_that_is_read_ahead() {
+    let db = store();
+    assert_eq!(mirror_cursor::history_reading(&db).unwrap(), HistoryReading::Ahead, "a store of before has it");
+    mirror_cursor::set_history_reading(&db, HistoryReading::OnDemand).unwrap();
+    assert_eq!(mirror_cursor::history_reading(&db).unwrap(), HistoryReading::OnDemand);
+    let ahead = session("odin-PS-00000a", 40);
+    pull(&db, std::slice::from_ref(&ahead));
+    let record = HistoryRecord {
+        record_id: Uuid::from_u128(1),
+        instance_id: ahead.instance_id.clone(),
+        kind: RecordKind::Event,
+        record_type: "test_passed".into(),
+        at: at(50),
+        body: serde_json::Map::new(),
+    };
+    let found = ChangePage { history: vec![record], ..page(&[ahead]) };
+    for turn in Turn::of_found(found) {
+        import(&op(&db, 100), &turn).unwrap();
+    }
+    let records: i64 = db.query_row("SELECT count(*) FROM records", [], |row| row.get(0)).unwrap();
+    assert_eq!((records, kept(&db, "odin-PS-00000a").unwrap().read_at), (1, None));
 }
 
 #[test]
