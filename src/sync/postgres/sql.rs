@@ -3,6 +3,9 @@
 //! A file begins with a comment that says what the statement does and which index serves it; the suite's test
 //! `central::explain` runs EXPLAIN on every file and checks the index. The comment is not sent to central.
 //!
+//! A page is read in the order of an index, so ORDER BY names columns with their table: the name alone is that of the
+//! answer's column, which is often a cast, and the server would read and sort all that is behind the position.
+//!
 //! Times are exchanged as microseconds since 1970, which no setting of the server or the session changes. A time that is
 //! read is cut to the years 1 to 9999, so that `infinity` can be read too.
 //!

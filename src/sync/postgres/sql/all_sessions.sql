@@ -13,4 +13,4 @@ SELECT instance_id::text, project::text, instance_type::text, status::text, cont
     )::text) END, changed_by
 FROM supervisor_sessions
 WHERE instance_id > $1 AND ($4::text[] IS NULL OR project::text = ANY($4) OR host_machine = ANY($3))
-ORDER BY instance_id LIMIT $2
+ORDER BY supervisor_sessions.instance_id LIMIT $2

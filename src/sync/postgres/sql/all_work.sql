@@ -12,4 +12,4 @@ FROM session_work
 WHERE instance_id > $1
     AND ($3::text[] IS NULL OR (SELECT bool_or(s.project::text = ANY($3) OR s.host_machine = ANY($4))
         FROM supervisor_sessions s WHERE s.instance_id = session_work.instance_id))
-ORDER BY instance_id LIMIT $2
+ORDER BY session_work.instance_id LIMIT $2

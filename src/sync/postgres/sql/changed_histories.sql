@@ -9,4 +9,4 @@ WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_sna
     AND changed_by IS DISTINCT FROM $4
     AND ($6::text[] IS NULL OR (SELECT bool_or(s.project::text = ANY($6) OR s.host_machine = ANY($7))
         FROM supervisor_sessions s WHERE s.instance_id = sessiond_history.instance_id))
-ORDER BY changed_xid, instance_id LIMIT $3
+ORDER BY sessiond_history.changed_xid, sessiond_history.instance_id LIMIT $3

@@ -22,4 +22,4 @@ WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_sna
     AND NOT pg_visible_in_snapshot(changed_xid, $7::text::pg_snapshot)
     AND (changed_by IS DISTINCT FROM $4 OR host_machine <> ALL($5)
         OR (others_xid >= $6::text::xid8 AND others_xid < pg_snapshot_xmax(pg_current_snapshot())))
-ORDER BY changed_xid, instance_id LIMIT $3
+ORDER BY supervisor_sessions.changed_xid, supervisor_sessions.instance_id LIMIT $3

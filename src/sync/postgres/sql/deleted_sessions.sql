@@ -11,4 +11,4 @@ WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_sna
     AND NOT EXISTS (SELECT FROM supervisor_sessions s
         WHERE s.instance_id = t.instance_id AND s.created_at = t.created_at
             AND ($5::text[] IS NULL OR s.project::text = ANY($5) OR s.host_machine = ANY($6)))
-ORDER BY changed_xid, instance_id LIMIT $3
+ORDER BY t.changed_xid, t.instance_id LIMIT $3

@@ -17,4 +17,4 @@ SELECT instance_id, changed_xid::text::bigint FROM (
         AND NOT pg_visible_in_snapshot(changed_xid, $5::text::pg_snapshot)
         AND column_times ?| '{project,host_machine}' AND (project::text = ANY($6::text[])) IS TRUE
 ) changed
-ORDER BY changed_xid, instance_id LIMIT $3
+ORDER BY changed.changed_xid, changed.instance_id LIMIT $3

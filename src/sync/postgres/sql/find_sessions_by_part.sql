@@ -3,4 +3,4 @@
 -- session by part of its id.
 SELECT instance_id::text FROM supervisor_sessions
 WHERE instance_id LIKE $1 AND ($3 OR status <> 'closed')
-ORDER BY last_heartbeat DESC, instance_id LIMIT $2
+ORDER BY last_heartbeat DESC, supervisor_sessions.instance_id LIMIT $2

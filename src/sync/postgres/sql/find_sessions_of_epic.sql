@@ -2,4 +2,4 @@
 -- Index: none: the table has none on the epic, which is asked for when a person resumes a session.
 SELECT instance_id::text FROM supervisor_sessions
 WHERE current_epic = $1 AND status <> 'closed'
-ORDER BY last_heartbeat DESC, instance_id LIMIT $2
+ORDER BY last_heartbeat DESC, supervisor_sessions.instance_id LIMIT $2

@@ -4,4 +4,4 @@
 SELECT instance_id::text FROM supervisor_sessions
 WHERE project = $1 AND (closed_at IS NULL OR $3::bigint IS NULL
     OR closed_at >= timestamptz 'epoch' + $3::bigint * interval '1 microsecond')
-ORDER BY last_heartbeat DESC, instance_id LIMIT $2
+ORDER BY last_heartbeat DESC, supervisor_sessions.instance_id LIMIT $2

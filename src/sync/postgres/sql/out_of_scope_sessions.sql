@@ -11,4 +11,4 @@ WHERE (changed_xid, instance_id) > ($1::text::xid8, $2) AND changed_xid < pg_sna
     AND NOT pg_visible_in_snapshot(changed_xid, $4::text::pg_snapshot)
     AND column_times ?| '{project,host_machine}'
     AND project::text <> ALL($5::text[]) AND host_machine <> ALL($6)
-ORDER BY changed_xid, instance_id LIMIT $3
+ORDER BY supervisor_sessions.changed_xid, supervisor_sessions.instance_id LIMIT $3

@@ -4,4 +4,4 @@
 SELECT instance_id, 0::bigint FROM supervisor_sessions
 WHERE instance_id > $1 AND (status <> 'closed' OR closed_at > now() - interval '7 days')
     AND ($3::text[] IS NULL OR project::text = ANY($3) OR host_machine = ANY($4))
-ORDER BY instance_id LIMIT $2
+ORDER BY supervisor_sessions.instance_id LIMIT $2
