@@ -3,6 +3,7 @@
 //!
 //!     cargo bench --bench compare                     all parts; about twenty minutes
 //!     cargo bench --bench compare -- latency size     only these parts
+//!     cargo bench --bench compare -- fleet --hosts=1000   a fleet of this size, without growing by way of smaller ones
 //!     cargo bench --bench compare -- --quick          a short run that tests the benchmark; its numbers mean nothing
 //!     cargo bench --bench compare -- --write          writes table and plot to BENCHMARKS.md and benches/growth.svg
 //!
@@ -36,6 +37,8 @@ use report::Report;
 /// A full run, or a quick one that only tests the benchmark.
 pub struct Scale {
     quick: bool,
+    /// The only size of a fleet that is measured; none: all of them.
+    hosts: Option<usize>,
 }
 
 impl Scale {
@@ -61,12 +64,18 @@ fn main() -> ExitCode {
     // Cargo adds --bench.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let (options, parts): (Vec<_>, Vec<_>) = words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
-    let unknown = options.iter().find(|option| !["--quick", "--write"].contains(option));
+    let hosts = options.iter().find_map(|option| option.strip_prefix("--hosts=")?.parse().ok());
+    let is_known =
+        |option: &str| ["--quick", "--write"].contains(&option) || option.starts_with("--hosts=") && hosts.is_some();
+    let unknown = options.iter().find(|option| !is_known(option));
     if let Some(word) = unknown.or_else(|| parts.iter().find(|part| !PARTS.contains(part))) {
-        eprintln!("compare: there is no {word}; the parts are {}, the options --quick and --write", PARTS.join(", "));
+        eprintln!(
+            "compare: there is no {word}; the parts are {}, the options --quick, --write and --hosts=N",
+            PARTS.join(", ")
+        );
         return ExitCode::from(2);
     }
-    let scale = Scale { quick: options.contains(&"--quick") };
+    let scale = Scale { quick: options.contains(&"--quick"), hosts };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let write = options.contains(&"--write");
     let plot =

@@ -36,7 +36,10 @@ pub const STALE_AFTER: Duration = Duration::from_secs(120);
 /// Counters of a host.
 #[derive(Default)]
 struct HostCounts {
-    read: AtomicU64,
+    /// Rows of other hosts that were read because they changed.
+    changes: AtomicU64,
+    /// Rows of other hosts that were read with everything.
+    first: AtomicU64,
     handshakes: AtomicU64,
     /// Duration of the longest push, in microseconds.
     longest_push: AtomicU64,
@@ -102,8 +105,9 @@ impl FleetHost {
         }
     }
 
-    pub fn rows_read(&self) -> u64 {
-        self.counts.read.load(Relaxed)
+    /// Rows of other hosts that were read: because they changed, and with everything.
+    pub fn rows_read(&self) -> [u64; 2] {
+        [self.counts.changes.load(Relaxed), self.counts.first.load(Relaxed)]
     }
 
     pub fn handshakes(&self) -> u64 {
@@ -208,7 +212,8 @@ impl Central for CountingCentral {
 
     async fn pull(&mut self, reading: &PullQuery) -> Result<ChangePage, CentralError> {
         let changes = self.central.pull(reading).await?;
-        self.counts.read.fetch_add(changes.sessions.len() as u64, Relaxed);
+        let read = if reading.is_whole() { &self.counts.first } else { &self.counts.changes };
+        read.fetch_add(changes.sessions.len() as u64, Relaxed);
         let since = |work: &SessionWork| work.activity.as_ref().map(|activity| (activity.since, Instant::now()));
         self.counts.activities.lock().expect("no reader panicked").extend(changes.work.iter().filter_map(since));
         if reading.is_whole() && matches!(changes.rest, Continuation::Complete { .. }) {
