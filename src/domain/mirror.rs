@@ -34,7 +34,7 @@ pub enum HistoryReading {
     /// With every change of it.
     #[default]
     Ahead,
-    /// When somebody wants it.
+    /// Only when a client asks for it.
     OnDemand,
 }
 

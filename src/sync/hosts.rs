@@ -52,7 +52,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
         Ok(())
     }
 
-    /// Decides whether the history of others' sessions is read ahead. From when it is again, everything is read once more.
+    /// Decides whether the history of others' sessions is read ahead. Going back to that has everything read once more.
     async fn choose_history_reading(&mut self, fleet: Fleet) -> Result<(), SyncError> {
         let chosen = fleet.history_reading(self.history);
         if chosen == self.history {

@@ -8,7 +8,7 @@
 //! bound. A reading of everything pauses after each page for a multiple of the time that central took.
 //!
 //! **History** of other hosts' sessions is read ahead up to a certain number of hosts, and on demand in a larger fleet:
-//! there each record would be read by more than a thousand hosts, of which hardly any shows it to somebody.
+//! there more than a thousand hosts would read each record, and hardly any of them would show it to a user.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const READING_WINDOW: (u32, u32) = (5, 4);
 /// zero on were as likely, most hosts would come back in the first seconds.
 const LEAST_BACKOFF_PART: u32 = 3;
 
-/// Notifications are answered within this part of the window: two and a half seconds at most. All hosts read then, so that a
-/// change is what central has most to do for at one time.
+/// Notifications are answered within this part of the window: two and a half seconds at most. All hosts read at that
+/// time, so a shorter window would make central's answers slow for all of them.
 const NOTIFIED_PART: u32 = 8;
 
 /// A host that has not been in contact for so long does not count.
@@ -56,8 +56,8 @@ const LONGEST_SLOT_WAIT: Duration = Duration::from_secs(120);
 /// In a second so many hosts of the fleet try to take a slot.
 const SLOT_ATTEMPTS_A_SECOND: u32 = 25;
 
-/// The largest fleet whose hosts read the history of others' sessions ahead, and the largest one that begins to again: going
-/// back has everything read once more, so a fleet of about that size does not do it again and again.
+/// A fleet of more hosts than the first number stops reading the history of others' sessions ahead. It begins again with at
+/// most the second number: then everything is read once more, which a fleet of about one size must not do again and again.
 const READS_HISTORY_AHEAD: u32 = 1000;
 const READS_HISTORY_AHEAD_AGAIN: u32 = 900;
 

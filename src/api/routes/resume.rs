@@ -131,7 +131,7 @@ async fn reconstructed(
     let place = place(api, record, now);
     let place = SessionLocation {
         here: session.host_machine == api.identity.current().name,
-        // Nobody knows how old a history is that central was asked for in vain.
+        // If central did not answer, it is unknown how old the history is.
         as_of: place.as_of.filter(|_| asked.note().is_none()),
         ..place
     };

@@ -107,9 +107,9 @@ const PLANS: &[(&str, &[&[&str]])] = &[
     ("upsert_work_with_agent", &[&["session_work_pkey"]]),
 ];
 
-/// Statements that read a page in the order of an index. A sort would read all that is behind the position, for each page. It
-/// takes no more than ORDER BY of a name that is also that of a cast column of the answer: the cast is sorted by. Not here:
-/// statements that return so few rows of those behind the position that sorting them is no worse.
+/// Statements that read a page in the order of an index. A sort would read all that is behind the position, for each page.
+/// ORDER BY a bare name is enough to cause one: if the answer has a cast column of that name, the server sorts by the cast.
+/// Not listed: statements that return so few of the rows behind the position that sorting them is no worse.
 const PAGES: &[&str] = &[
     "all_session_keys",
     "all_sessions",
