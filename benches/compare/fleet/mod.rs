@@ -1,6 +1,7 @@
 //! Target 8: how many hosts one central can serve, what limits them, and how they reconnect after an outage.
 
 mod host;
+mod threads;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::report::{Goal, Report, Unit};
 use crate::stats::Samples;
 use host::{FleetHost, STALE_AFTER};
 use testkit::postgres::{Server, Stop};
+use threads::HostThreads;
 
 const SESSIONS: u64 = 50;
 /// The default heartbeat_interval.
@@ -28,9 +30,8 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     let stages = scale.hosts.as_ref().map_or(all, std::slice::from_ref);
     // Each host has two connections: one for sync and one that listens for changes.
     let mut server = central(&["central"], &["max_connections=2200"]);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build().expect("a runtime");
-    let mut fleet = Fleet { hosts: Vec::new(), tasks: JoinSet::new(), changed: 0 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut fleet = Fleet { hosts: Vec::new(), threads: HostThreads::start(), tasks: JoinSet::new(), changed: 0 };
     for stage in stages {
         runtime.block_on(fleet.grow(*stage, &server, scale, report));
         let age = runtime.block_on(fleet.measure(&server, scale, report));
@@ -41,12 +42,11 @@ pub fn measure(scale: &Scale, report: &mut Report) {
     }
     runtime.block_on(fleet.outage(&mut server, scale, report));
     runtime.block_on(fleet.tasks.shutdown());
-    drop(fleet);
-    runtime.shutdown_timeout(Duration::from_secs(10));
 }
 
 struct Fleet {
     hosts: Vec<FleetHost>,
+    threads: HostThreads,
     tasks: JoinSet<()>,
     /// The activities that were changed so far, each in a session that had none.
     changed: usize,
@@ -58,8 +58,9 @@ impl Fleet {
         let began = Instant::now();
         while self.hosts.len() < to {
             let host = FleetHost::new(self.hosts.len(), SESSIONS, &server.url("central"), HEARTBEAT).await;
-            self.tasks.spawn(host.sync());
-            self.tasks.spawn(host.send_heartbeats(HEARTBEAT));
+            let thread = self.threads.of_host(self.hosts.len());
+            self.tasks.spawn_on(host.sync(), thread);
+            self.tasks.spawn_on(host.send_heartbeats(HEARTBEAT), thread);
             self.hosts.push(host);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
