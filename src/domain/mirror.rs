@@ -150,10 +150,28 @@ pub enum PullPart {
     History,
 }
 
+impl PullPart {
+    /// The part after this one, if there is any.
+    pub const fn next(self) -> Option<Self> {
+        match self {
+            Self::Deletions => Some(Self::Sessions),
+            Self::Sessions => Some(Self::OutOfScope),
+            Self::OutOfScope => Some(Self::Work),
+            Self::Work => Some(Self::History),
+            Self::History => None,
+        }
+    }
+}
+
 impl PullPosition {
     /// The beginning of a part.
     pub const fn start(part: PullPart, since: u64, next_since: u64) -> Self {
         Self { next_since, part, transaction: since, instance_id: String::new(), partly: None, histories: None }
+    }
+
+    /// The position behind a row of the same part: its session and its transaction.
+    pub fn behind(&self, (instance_id, transaction): (String, u64)) -> Self {
+        Self { instance_id, transaction, ..self.clone() }
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::link::{Link, column};
-use super::parameters::OptionalColumn;
+use super::parameters::{OptionalColumn, ServerTime};
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::limits::{AccountLimit, from_foreign_json};
@@ -19,7 +19,7 @@ use crate::domain::{MachineName, TableState, Timestamp};
 use crate::sync::central::CentralError;
 
 /// The rate limits that hosts share, as this connection read them last, and when they changed.
-pub(super) type KnownLimits = HashMap<Uuid, (i64, Vec<AccountLimit>)>;
+pub(super) type KnownLimits = HashMap<Uuid, (Timestamp, Vec<AccountLimit>)>;
 
 /// The hosts that central knows; `only`: those with these ids. One whose name no daemon can have is skipped.
 pub(super) async fn hosts(
@@ -35,14 +35,16 @@ pub(super) async fn hosts(
     let Some(row) = rows.first() else { return Err(CentralError::retry("central did not list its hosts")) };
     let ids: Vec<Uuid> = column(row, 0)?;
     let names: Vec<String> = column(row, 1)?;
-    let seen: Vec<i64> = column(row, 2)?;
+    let seen: Vec<ServerTime> = column(row, 2)?;
     let all_judge_by_hosts: bool = column(row, 3)?;
-    let limits_changed: Vec<i64> = if has_limits { column(row, 4)? } else { vec![0; ids.len()] };
-    read_limits(link, &mut host.known_limits, ids.iter().copied().zip(limits_changed).collect()).await?;
-    link.commit().await?;
-    if only.is_none() {
-        host.known_limits.retain(|id, _| ids.contains(id));
+    if has_limits {
+        let (sharing, changed): (Vec<Uuid>, Vec<ServerTime>) = (column(row, 4)?, column(row, 5)?);
+        let changed: HashMap<_, _> = sharing.into_iter().zip(changed.iter().map(|changed| changed.0)).collect();
+        let is_unasked = |id: &Uuid| only.is_some_and(|only| !only.contains(id));
+        host.known_limits.retain(|id, _| changed.contains_key(id) || is_unasked(id));
+        read_limits(link, &mut host.known_limits, changed).await?;
     }
+    link.commit().await?;
     // One host that has just joined can only show that not all do.
     link.heartbeats_unmarked =
         host.marks_changes_only && all_judge_by_hosts && (only.is_none() || link.heartbeats_unmarked);
@@ -50,19 +52,18 @@ pub(super) async fn hosts(
     let hosts = ids.iter().zip(&names).zip(&seen).filter_map(|((id, name), seen)| {
         let invalid = |why: &_| tracing::debug!(%why, "a host in central cannot be read and is skipped");
         let machine = MachineName::parse(name).inspect_err(invalid).ok()?;
-        Some(HostSeen { host_id: *id, machine, last_seen: Timestamp::from_micros(*seen), limits: known(id) })
+        Some(HostSeen { host_id: *id, machine, last_seen: seen.0, limits: known(id) })
     });
     Ok(hosts.collect())
 }
 
-/// Reads the rate limits that changed since they were read. `changed`: when each host's changed; 0: it shares none.
+/// Reads the rate limits that changed since they were read. `changed`: when each host's changed.
 async fn read_limits(
     link: &mut Link,
     known: &mut KnownLimits,
-    changed: HashMap<Uuid, i64>,
+    changed: HashMap<Uuid, Timestamp>,
 ) -> Result<(), CentralError> {
-    known.retain(|id, _| changed.get(id) != Some(&0));
-    let is_unread = |(id, at): &(&Uuid, &i64)| **at != 0 && known.get(*id).is_none_or(|(read, _)| read != *at);
+    let is_unread = |(id, at): &(&Uuid, &Timestamp)| known.get(*id).is_none_or(|(read, _)| read != *at);
     let unread: Vec<Uuid> = changed.iter().filter(is_unread).map(|(id, _)| *id).collect();
     if unread.is_empty() {
         return Ok(());
@@ -71,7 +72,9 @@ async fn read_limits(
         let id: Uuid = column(row, 0)?;
         let limits: Option<String> = column(row, 1)?;
         let limits = limits.as_deref().map(from_foreign_json).unwrap_or_default();
-        known.insert(id, (changed.get(&id).copied().unwrap_or(0), limits));
+        if let Some(at) = changed.get(&id) {
+            known.insert(id, (*at, limits));
+        }
     }
     Ok(())
 }

@@ -171,6 +171,17 @@ pub(super) fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A number or a UUID as a literal. Nothing that holds a quote may be given.
+pub(super) fn quoted(value: impl fmt::Display) -> String {
+    format!("'{value}'")
+}
+
+/// Replaces `$1`, `$2`, ... by these texts, at most nine.
+pub(super) fn with_literals(sql: &str, values: &[String]) -> String {
+    let numbered = (1..).zip(values);
+    numbered.fold(sql.to_owned(), |sql, (number, value)| sql.replace(&format!("${number}"), value))
+}
+
 /// One column of a row.
 ///
 /// # Errors

@@ -1,32 +1,51 @@
-//! Parameters of types that sqlx does not bind here, and columns that a central of an older version lacks.
+//! Values of types that sqlx does not know here, and columns that a central of an older version lacks.
 
+use sqlx::decode::Decode;
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Postgres, Type};
 
 use crate::domain::Timestamp;
 
-/// A time as a parameter of type timestamptz. A number of microseconds would have to be added to a time in SQL, by a function
-/// that the server does not take for immutable.
-pub(super) struct TimeParameter(pub Timestamp);
+/// A time of type timestamptz, as a parameter or as a value. A number of microseconds would have to be added to a time in SQL,
+/// by a function that the server does not take for immutable, and to make one costs it more than to read the row.
+#[derive(Clone, Copy)]
+pub(super) struct ServerTime(pub Timestamp);
 
-/// The type timestamptz.
+/// The type timestamptz, and that of its arrays.
 const TIMESTAMPTZ: Oid = Oid(1184);
+const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
 /// The server counts from 2000-01-01T00:00:00Z: the microseconds from 1970 until then.
 const SERVER_EPOCH: i64 = 946_684_800_000_000;
 
-impl Type<Postgres> for TimeParameter {
+/// What is read is cut to the years 1 to 9999, so that `infinity` can be read too: their first and last day.
+const READABLE: (i64, i64) = (-62_135_596_800_000_000, 253_402_214_400_000_000);
+
+impl Type<Postgres> for ServerTime {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(TIMESTAMPTZ)
     }
 }
 
-impl Encode<'_, Postgres> for TimeParameter {
+impl PgHasArrayType for ServerTime {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TIMESTAMPTZ_ARRAY)
+    }
+}
+
+impl Encode<'_, Postgres> for ServerTime {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         <i64 as Encode<Postgres>>::encode(self.0.micros().saturating_sub(SERVER_EPOCH), buffer)
+    }
+}
+
+impl Decode<'_, Postgres> for ServerTime {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let micros = i64::from_be_bytes(value.as_bytes()?.try_into()?).saturating_add(SERVER_EPOCH);
+        Ok(Self(Timestamp::from_micros(micros.clamp(READABLE.0, READABLE.1))))
     }
 }
 

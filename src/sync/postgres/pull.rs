@@ -1,8 +1,9 @@
 //! Reads what changed in central: deletions, then sessions, then those that left the scope, then the work and the history of
 //! sessions.
 //!
-//! A pull goes page by page, each in a transaction of its own. A page ends with the first part that returned rows, or
-//! that is not read to its end, so that a pull that finds nothing is one page.
+//! A pull goes page by page, each in a transaction of its own. A page ends with the first part that is not read to its
+//! end, or with one that returned rows before the history, so that a pull that finds nothing is one page. Which parts have
+//! rows at all, the first statement of the pull says (`beginning`).
 //!
 //! **Position**: each row has the number of the transaction that changed it last. A pull reads from its position up to the
 //! newest transaction that has begun, and the next pull starts at the oldest transaction that was still running: what
@@ -20,6 +21,7 @@
 //! **Failure**: rows of other clients that cannot be read are counted and skipped. A row that the server itself cannot
 //! send fails the page; the driver halves the page until the row is alone, and then only its key is read.
 
+mod beginning;
 pub(super) mod history;
 pub(super) mod page;
 
@@ -27,7 +29,8 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 
-use self::page::{Next, last_key, skip, timestamp, value};
+use self::beginning::{Beginning, begin};
+use self::page::{last_key, skip, skip_row, timestamp, value};
 use super::link::{Link, column};
 use super::registered_host::RegisteredHost;
 use super::{sql, work};
@@ -39,18 +42,23 @@ use crate::domain::{
 };
 use crate::sync::central::CentralError;
 
+/// What is read of the rows of a page.
+#[derive(Clone, Copy)]
+enum Content {
+    All,
+    /// The server cannot send the one row of the page: it is skipped.
+    KeyOnly,
+}
+
 pub(super) async fn pull(
     link: &mut Link,
     host: &RegisteredHost,
     reading: &PullQuery,
 ) -> Result<ChangePage, CentralError> {
-    link.begin().await?;
-    let changes = match page(link, host, reading).await {
-        // The server cannot send this one row.
+    let changes = match page(link, host, reading, Content::All).await {
         Err(CentralError::Reject(_)) if reading.page.rows == 1 => {
             link.rollback().await?;
-            link.begin().await?;
-            skip_row(link, host, reading).await?
+            page(link, host, reading, Content::KeyOnly).await?
         }
         changes => changes?,
     };
@@ -58,58 +66,63 @@ pub(super) async fn pull(
     Ok(changes)
 }
 
-/// Reads one part after the other, up to the first that returns rows or is not read to its end.
-async fn page(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
+/// Reads one part after the other, up to the first that is not read to its end.
+async fn page(
+    link: &mut Link,
+    host: &RegisteredHost,
+    reading: &PullQuery,
+    content: Content,
+) -> Result<ChangePage, CentralError> {
     let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
-    let mut position = match begin(link, reading, &mut changes).await? {
-        Some(position) => position,
-        None => return Ok(changes),
+    let Some(Beginning { mut position, parts, snapshot }) = begin(link, host, reading).await? else {
+        return Ok(changes);
     };
+    changes.snapshot = snapshot;
     let mut entered = Vec::new();
-    let rest = loop {
-        let found = !changes.is_empty();
-        let next = match position.part {
-            PullPart::Deletions => deletions(link, host, reading, &position, &mut changes).await?,
-            PullPart::Sessions => sessions(link, host, reading, &position, &mut entered, &mut changes).await?,
-            PullPart::OutOfScope => out_of_scope(link, host, reading, &position, &mut changes).await?,
-            // If the page already has rows, a slow query for history is left to the next page.
-            PullPart::Work => work::pull(link, host, reading, &position, &mut changes).await?,
-            PullPart::History if reading.history == HistoryReading::OnDemand => Next::End,
-            PullPart::History => history::read(link, host, reading, &position, found, &mut changes).await?,
+    changes.rest = loop {
+        let next = match parts.has(position.part) {
+            true => part(link, host, reading, &position, content, &mut entered, &mut changes).await?,
+            false => None,
         };
-        match next {
-            Next::Part(part) => position = PullPosition::start(part, reading.since, position.next_since),
-            Next::Page(position) => break Continuation::More(position),
-            Next::End => break Continuation::Complete { next_since: position.next_since },
+        match (next, position.part.next()) {
+            (Some(next), _) => break Continuation::More(next),
+            (None, Some(part)) => position = PullPosition::start(part, reading.since, position.next_since),
+            (None, None) => break Continuation::Complete { next_since: position.next_since },
         }
     };
     if !entered.is_empty() {
         changes.work.extend(work::of_sessions(link, host, &entered, &mut changes.unreadable).await?);
     }
-    Ok(ChangePage { rest, ..changes })
+    Ok(changes)
 }
 
-/// Where a page begins; `None` if the position belongs to higher transaction numbers than central has.
-async fn begin(
+/// Reads rows of a part. Returns where the next page begins, unless the part is read to its end.
+async fn part(
     link: &mut Link,
+    host: &RegisteredHost,
     reading: &PullQuery,
+    position: &PullPosition,
+    content: Content,
+    entered: &mut Vec<String>,
     changes: &mut ChangePage,
 ) -> Result<Option<PullPosition>, CentralError> {
-    if let Some(after) = &reading.after {
-        return Ok(Some(after.clone()));
-    }
-    let (next_since, snapshot) = oldest_transaction(link).await?;
-    if reading.since > next_since {
-        return Ok(None);
-    }
-    changes.snapshot = snapshot;
-    Ok(Some(PullPosition::start(reading.position().0, reading.since, next_since)))
-}
-
-async fn oldest_transaction(link: &mut Link) -> Result<(u64, Option<Transactions>), CentralError> {
-    match link.rows(sqlx::query(sql::OLDEST_TRANSACTION)).await?.first() {
-        Some(row) => Ok((column::<i64>(row, 0)?.unsigned_abs(), Transactions::parse(&column::<String>(row, 1)?))),
-        None => Err(CentralError::Retry("central did not return its oldest transaction".into())),
+    match (position.part, content) {
+        (PullPart::Deletions, _) => deletions(link, host, reading, position, changes).await,
+        (PullPart::Sessions, Content::All) => sessions(link, host, reading, position, entered, changes).await,
+        (PullPart::Sessions, Content::KeyOnly) => {
+            let keys = if reading.is_whole() {
+                all(sql::ALL_SESSION_KEYS, host, reading, position)
+            } else {
+                changed(sql::CHANGED_SESSION_KEYS, host, reading, position)
+            };
+            skip_row(link, keys, position, "a session", changes).await
+        }
+        (PullPart::OutOfScope, _) => out_of_scope(link, host, reading, position, changes).await,
+        (PullPart::Work, Content::All) => work::pull(link, host, reading, position, changes).await,
+        (PullPart::Work, Content::KeyOnly) => work::skip_one(link, host, reading, position, changes).await,
+        (PullPart::History, _) if reading.history == HistoryReading::OnDemand => Ok(None),
+        (PullPart::History, Content::All) => history::read(link, host, reading, position, changes).await,
+        (PullPart::History, Content::KeyOnly) => history::skip_one(link, host, reading, position, changes).await,
     }
 }
 
@@ -124,15 +137,12 @@ async fn deletions(
     reading: &PullQuery,
     position: &PullPosition,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     let query = sqlx::query(sql::DELETED_SESSIONS).bind(position.transaction.to_string()).bind(&position.instance_id);
     let query = query.bind(i64::from(reading.page.rows)).bind(read_before(reading));
     let rows = link.rows(query.bind(reading.scope.projects()).bind(host.names())).await?;
     add_gone(&rows, changes);
-    Ok(match last_key(&rows, reading.page.rows, 0, 2)? {
-        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(PullPart::Sessions),
-    })
+    Ok(last_key(&rows, reading.page.rows, 0, 2)?.map(|key| position.behind(key)))
 }
 
 /// Adds what deletions and sessions that left the scope have in common.
@@ -153,7 +163,7 @@ async fn sessions(
     position: &PullPosition,
     entered: &mut Vec<String>,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     let query = if reading.is_whole() {
         all(sql::ALL_SESSIONS, host, reading, position)
     } else {
@@ -177,10 +187,7 @@ async fn sessions(
             Err(why) => skip("a session", &why, &mut changes.unreadable),
         }
     }
-    Ok(match last_key(&rows, limit, 0, 14)? {
-        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(PullPart::OutOfScope),
-    })
+    Ok(last_key(&rows, limit, 0, 14)?.map(|key| position.behind(key)))
 }
 
 /// The column of a changed session that says whether its project was ever changed.
@@ -198,9 +205,9 @@ async fn out_of_scope(
     reading: &PullQuery,
     position: &PullPosition,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     if reading.is_whole() || !has_projects(reading) {
-        return Ok(Next::Part(PullPart::Work));
+        return Ok(None);
     }
     let query = sqlx::query(sql::OUT_OF_SCOPE_SESSIONS)
         .bind(position.transaction.to_string())
@@ -211,10 +218,7 @@ async fn out_of_scope(
         .bind(host.names());
     let rows = link.rows(query).await?;
     add_gone(&rows, changes);
-    Ok(match last_key(&rows, reading.page.rows, 0, 2)? {
-        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(PullPart::Work),
-    })
+    Ok(last_key(&rows, reading.page.rows, 0, 2)?.map(|key| position.behind(key)))
 }
 
 /// A statement that reads all sessions by id, or their keys.
@@ -265,47 +269,6 @@ pub(super) fn bind_position<'q>(
         .bind(read_before(reading))
         .bind(reading.scope.projects())
         .bind(host.names())
-}
-
-/// Skips the one row of a page, reading only its key.
-async fn skip_row(link: &mut Link, host: &RegisteredHost, reading: &PullQuery) -> Result<ChangePage, CentralError> {
-    let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
-    let Some(mut position) = begin(link, reading, &mut changes).await? else { return Ok(changes) };
-    if position.part == PullPart::Deletions {
-        if let Next::Page(next) = deletions(link, host, reading, &position, &mut changes).await? {
-            return Ok(ChangePage { rest: Continuation::More(next), ..changes });
-        }
-        position = PullPosition::start(PullPart::Sessions, reading.since, position.next_since);
-    }
-    if position.part == PullPart::Sessions {
-        let query = if reading.is_whole() {
-            all(sql::ALL_SESSION_KEYS, host, reading, &position)
-        } else {
-            changed(sql::CHANGED_SESSION_KEYS, host, reading, &position)
-        };
-        let rows = link.rows(query).await?;
-        if let Some((instance_id, transaction)) = last_key(&rows, 1, 0, 1)? {
-            skip("a session", &instance_id, &mut changes.unreadable);
-            let rest = Continuation::More(PullPosition { transaction, instance_id, ..position });
-            return Ok(ChangePage { rest, ..changes });
-        }
-        position = PullPosition::start(PullPart::OutOfScope, reading.since, position.next_since);
-    }
-    if position.part == PullPart::OutOfScope {
-        if let Next::Page(next) = out_of_scope(link, host, reading, &position, &mut changes).await? {
-            return Ok(ChangePage { rest: Continuation::More(next), ..changes });
-        }
-        position = PullPosition::start(PullPart::History, reading.since, position.next_since);
-    }
-    let next = match reading.history {
-        HistoryReading::OnDemand => Next::End,
-        HistoryReading::Ahead => history::skip_one(link, host, reading, &position, &mut changes).await?,
-    };
-    let rest = match next {
-        Next::Page(position) => Continuation::More(position),
-        _ => Continuation::Complete { next_since: position.next_since },
-    };
-    Ok(ChangePage { rest, ..changes })
 }
 
 fn gone(row: &PgRow) -> Result<DeletedSession, String> {

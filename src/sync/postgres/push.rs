@@ -13,8 +13,8 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::errors::own_row_locked;
-use super::link::{Link, column};
-use super::parameters::TimeParameter;
+use super::link::{Link, column, quoted, with_literals};
+use super::parameters::ServerTime;
 use super::registered_host::RegisteredHost;
 use super::{conflict, records, sql, work};
 use crate::domain::link::Conflict;
@@ -70,16 +70,6 @@ async fn advance(link: &mut Link, host: &RegisteredHost, batch: Batch<'_>) -> Re
     link.last_clock = Some(Timestamp::from_micros(column(row, 0)?));
     link.batch_began = Timestamp::from_micros(column(row, 1)?);
     Ok(())
-}
-
-fn quoted(id: Uuid) -> String {
-    format!("'{id}'")
-}
-
-/// Replaces `$1`, `$2`, ... by these texts, at most nine.
-fn with_literals(sql: &str, values: &[String]) -> String {
-    let numbered = (1..).zip(values);
-    numbered.fold(sql.to_owned(), |sql, (number, value)| sql.replace(&format!("${number}"), value))
 }
 
 /// Finds out why the ledger did not advance.
@@ -151,7 +141,7 @@ async fn upsert(link: &mut Link, host: &RegisteredHost, sessions: &[TimedSession
         .bind(host.former_names.iter().map(MachineName::as_str).collect::<Vec<_>>())
         .bind(sessions.iter().map(|s| s.times.to_json()).collect::<Vec<_>>())
         .bind(sessions.iter().map(|s| s.times.newest().map_or(0, Timestamp::micros)).collect::<Vec<_>>())
-        .bind(TimeParameter(link.batch_began))
+        .bind(ServerTime(link.batch_began))
         .bind(link.batch_began.micros());
     let rows = link.rows(query).await?;
 

@@ -4,19 +4,20 @@
 //! trigger, must not keep sessions back: the statement has a savepoint of its own, and its rows are offered again with
 //! the next change of their sessions. Where the table does not exist or this login may not use it, nothing is sent.
 
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres};
 
 use super::activity;
 use super::link::Link;
 use super::parameters::OptionalColumn;
 use super::pull::bind_position;
-use super::pull::page::{Next, last_key, skip, timestamp, value};
+use super::pull::page::{last_key, skip, skip_row, timestamp, value};
 use super::registered_host::RegisteredHost;
 use super::sql;
 use crate::domain::activity::{Activity, ActivitySource, ActivityState, WaitingFor};
 use crate::domain::agent::{AgentKind, AgentName};
-use crate::domain::mirror::{ChangePage, PullPart, PullPosition, PullQuery};
+use crate::domain::mirror::{ChangePage, PullPosition, PullQuery};
 use crate::domain::work::WorkSnapshot;
 use crate::domain::{InstanceId, SessionWork, TableState, TimedSession, Timestamp};
 use crate::sync::central::{CentralError, RowOutcome};
@@ -152,20 +153,14 @@ pub(super) async fn pull(
     reading: &PullQuery,
     position: &PullPosition,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     if host.shapes.tables.work != TableState::Usable {
-        return Ok(Next::Part(PullPart::History));
+        return Ok(None);
     }
     let limit = rows(reading);
     let sql = if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK };
     let query = sqlx::query(AssertSqlSafe(OptionalColumn::AGENT.insert(sql, host.shapes.tables.work_has_agent)));
-    let query = if reading.is_whole() {
-        let query = query.bind(&position.instance_id).bind(i64::from(limit));
-        query.bind(reading.scope.projects()).bind(host.names())
-    } else {
-        bind_position(query, host, reading, position, limit)
-    };
-    let rows = link.rows(query).await?;
+    let rows = link.rows(bind(query, host, reading, position, limit)).await?;
     for row in &rows {
         match read(row) {
             Ok(work) => changes.work.push(work),
@@ -175,10 +170,36 @@ pub(super) async fn pull(
     if host.shapes.tables.activity == TableState::Usable {
         activity::pull(link, reading.since, &mut changes.work, &mut changes.unreadable).await?;
     }
-    Ok(match last_key(&rows, limit, 0, 9)? {
-        Some((instance_id, transaction)) => Next::Page(PullPosition { transaction, instance_id, ..position.clone() }),
-        None => Next::Part(PullPart::History),
-    })
+    Ok(last_key(&rows, limit, 0, 9)?.map(|key| position.behind(key)))
+}
+
+/// Skips the work of the one session of a page.
+pub(super) async fn skip_one(
+    link: &mut Link,
+    host: &RegisteredHost,
+    reading: &PullQuery,
+    position: &PullPosition,
+    changes: &mut ChangePage,
+) -> Result<Option<PullPosition>, CentralError> {
+    if host.shapes.tables.work != TableState::Usable {
+        return Ok(None);
+    }
+    let keys = sqlx::query(if reading.is_whole() { sql::ALL_WORK_KEYS } else { sql::CHANGED_WORK_KEYS });
+    skip_row(link, bind(keys, host, reading, position, 1), position, "the work of a session", changes).await
+}
+
+fn bind<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    host: &'q RegisteredHost,
+    reading: &'q PullQuery,
+    position: &'q PullPosition,
+    limit: u32,
+) -> Query<'q, Postgres, PgArguments> {
+    if !reading.is_whole() {
+        return bind_position(query, host, reading, position, limit);
+    }
+    let query = query.bind(&position.instance_id).bind(i64::from(limit));
+    query.bind(reading.scope.projects()).bind(host.names())
 }
 
 fn read(row: &PgRow) -> Result<SessionWork, String> {

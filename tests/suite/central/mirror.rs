@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sessiond::domain::mirror::{ChangePage, Continuation, PageSize, PullQuery, Transactions};
+use sessiond::domain::mirror::{ChangePage, Continuation, HostSeen, PageSize, PullQuery, Transactions};
 use sessiond::sync::central::{Central, Notification};
-use sessiond::sync::postgres::Postgres;
+use sessiond::sync::postgres::{Postgres, migrate};
 
 use super::conformance::{World, host, session};
 use super::history::migrated;
@@ -149,7 +149,38 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_are_read() {
         let history: Vec<_> = all.iter().flat_map(|page| &page.history).collect();
         assert_eq!(history.len(), 1 + 3, "{history:?}");
     }
-    assert_eq!(link.hosts(None).await.unwrap().len(), 1);
+    let hosts = |hosts: Vec<HostSeen>| hosts.iter().map(|host| host.last_seen.to_string()).collect::<Vec<_>>();
+    db.psql("UPDATE sessiond_hosts SET last_seen = '2026-11-25T08:00:00.000001Z'");
+    assert_eq!(hosts(link.hosts(None).await.unwrap()), ["2026-11-25T08:00:00.000001Z"]);
+    db.psql("UPDATE sessiond_hosts SET last_seen = 'infinity'");
+    assert_eq!(hosts(link.hosts(None).await.unwrap()), ["9999-12-31T00:00:00.000000Z"]);
+}
+
+/// A database without an encoding may hold bytes that the server cannot send as UTF-8.
+#[tokio::test]
+async fn rows_that_the_server_cannot_send_are_skipped_and_the_others_are_read() {
+    let server = Server::start(&[]);
+    server.psql("postgres", "CREATE DATABASE x TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
+    migrate(&options(&server.url("x")), None).await.unwrap();
+    let db = Database { server: &server, name: "x".into() };
+    for id in ["odin-PS-000001", "odin-PS-000002", "odin-PS-000003"] {
+        db.put(&session(id, "odin4", db.now()));
+    }
+    db.psql(
+        "INSERT INTO session_work (instance_id, snapshot, recorded_at) \
+             SELECT instance_id, '{}', now() FROM supervisor_sessions; \
+         UPDATE supervisor_sessions SET working_dir = E'/\\xff' WHERE instance_id = 'odin-PS-000001'; \
+         UPDATE session_work SET activity_detail = E'\\xff' WHERE instance_id = 'odin-PS-000002'",
+    );
+    let mut link = db.link();
+    link.handshake(&host("laptop", 1)).await.unwrap();
+    for since in [0, 1] {
+        let (all, _) = pages(&mut link, PullQuery { page: PageSize::SMALLEST, ..PullQuery::since(since) }).await;
+        assert_eq!(ids(&all), ["odin-PS-000002", "odin-PS-000003"]);
+        let work: Vec<_> = all.iter().flat_map(|page| &page.work).map(|work| work.instance_id.as_str()).collect();
+        assert_eq!(work, ["odin-PS-000001", "odin-PS-000003"]);
+        assert_eq!(all.iter().map(|page| page.unreadable).sum::<u64>(), 2, "one session, and the work of another");
+    }
 }
 
 /// Fifty sessions of four megabytes each.

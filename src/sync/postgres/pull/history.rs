@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::page::{Next, skip, timestamp, value};
+use super::page::{skip, timestamp, value};
 use super::{bind_position, has_projects};
 use crate::domain::history::safe_body;
 use crate::domain::mirror::{ChangePage, PageSize, PartialHistory, PullPart, PullPosition, PullQuery};
@@ -32,26 +32,25 @@ const KINDS: [(RecordKind, &str, &str); 3] = [
     (RecordKind::Checkpoint, sql::READ_CHECKPOINTS, sql::CHECKPOINT_SIZES),
 ];
 
-/// Reads a page of history. `found`: the page already holds something, so a slow query is left to the next.
+/// Reads a page of history. If the page already holds something, slow queries are left to the next.
 pub(super) async fn read(
     link: &mut Link,
     host: &RegisteredHost,
     reading: &PullQuery,
     position: &PullPosition,
-    found: bool,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     let limit = position.histories.unwrap_or(reading.page.histories()).clamp(1, reading.page.rows);
     let keys = keys(link, host, reading, position, limit).await?;
     if keys.is_empty() {
-        return Ok(Next::End);
+        return Ok(None);
     }
-    if found {
-        return Ok(Next::Page(position.clone()));
+    if !changes.is_empty() {
+        return Ok(Some(position.clone()));
     }
     let plan = records_of(link, &keys, position, reading.page.bytes, changes).await?;
     let complete = plan.partly.is_none() && keys.len() < limit as usize;
-    Ok(if complete { Next::End } else { Next::Page(plan.next(position, reading.page)) })
+    Ok((!complete).then(|| plan.next(position, reading.page)))
 }
 
 /// Reads the newest records of these sessions, of as many of them as fit into so many bytes, in this order.
@@ -94,12 +93,12 @@ pub(super) async fn skip_one(
     reading: &PullQuery,
     position: &PullPosition,
     changes: &mut ChangePage,
-) -> Result<Next, CentralError> {
+) -> Result<Option<PullPosition>, CentralError> {
     let Some((instance_id, transaction)) = keys(link, host, reading, position, 1).await?.into_iter().next() else {
-        return Ok(Next::End);
+        return Ok(None);
     };
     skip("the history of a session", &instance_id, &mut changes.unreadable);
-    Ok(Next::Page(PullPosition { transaction, instance_id, partly: None, ..position.clone() }))
+    Ok(Some(PullPosition { partly: None, ..position.behind((instance_id, transaction)) }))
 }
 
 /// The next sessions with new records, each with the transaction that added them.

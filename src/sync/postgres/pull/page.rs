@@ -1,22 +1,13 @@
-//! What the parts of a page share: what follows a part, and how values of other clients are read.
+//! What the parts of a page share: where the next page begins, and how values of other clients are read.
 
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 use sqlx::{Decode, Postgres, Type};
 
 use crate::domain::Timestamp;
-use crate::domain::mirror::{PullPart, PullPosition};
+use crate::domain::mirror::{ChangePage, PullPosition};
 use crate::sync::central::CentralError;
-use crate::sync::postgres::link::column;
-
-/// What follows a part of a page.
-pub(in crate::sync::postgres) enum Next {
-    /// The part is read to its end; this one follows.
-    Part(PullPart),
-    /// The page is full.
-    Page(PullPosition),
-    /// Everything is read.
-    End,
-}
+use crate::sync::postgres::link::{Link, column};
 
 /// Counts a row that cannot be read.
 pub(in crate::sync::postgres) fn skip(what: &str, why: &str, unreadable: &mut u64) {
@@ -37,6 +28,21 @@ pub(in crate::sync::postgres) fn last_key(
         }
         _ => Ok(None),
     }
+}
+
+/// Skips the one row of a page, of which only the key is read: its session and its transaction.
+pub(in crate::sync::postgres) async fn skip_row(
+    link: &mut Link,
+    keys: Query<'_, Postgres, PgArguments>,
+    position: &PullPosition,
+    what: &str,
+    changes: &mut ChangePage,
+) -> Result<Option<PullPosition>, CentralError> {
+    let key = last_key(&link.rows(keys).await?, 1, 0, 1)?;
+    Ok(key.map(|(instance_id, transaction)| {
+        skip(what, &instance_id, &mut changes.unreadable);
+        position.behind((instance_id, transaction))
+    }))
 }
 
 /// A column of a row that another client may have written. An error concerns this row alone.

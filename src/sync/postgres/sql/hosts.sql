@@ -5,7 +5,7 @@
 -- row.
 -- Index: sessiond_hosts_pkey for those that are named; none for all, which reads the whole table, with one row per host.
 SELECT coalesce(array_agg(host_id), '{}'), coalesce(array_agg(machine_name::text), '{}'),
-    coalesce(array_agg((CASE WHEN last_seen IS NOT NULL THEN extract(epoch FROM greatest(least(last_seen, '9999-12-31Z'), '0001-01-01Z') - timestamptz 'epoch') * 1000000 END)::bigint), '{}'),
-    bool_and(last_seen < now() - interval '1 day' OR (VOUCHING_CLAIM = claim) IS TRUE) IS NOT FALSE
+    coalesce(array_agg(last_seen), '{}'),
+    bool_and(last_seen < (SELECT now() - interval '1 day') OR (VOUCHING_CLAIM = claim) IS TRUE) IS NOT FALSE
 FROM sessiond_hosts
 WHERE retired_at IS NULL AND ($1::uuid[] IS NULL OR host_id = ANY($1))
