@@ -69,7 +69,7 @@ impl<R: Replica, C: Central> Driver<R, C> {
             "the history of other machines' sessions is read {}",
             match chosen {
                 HistoryReading::Ahead => "ahead again, with everything else",
-                HistoryReading::OnDemand => "when somebody wants it, because the fleet is large",
+                HistoryReading::OnDemand => "on demand, because the fleet is large",
             }
         );
         Ok(())

@@ -27,8 +27,8 @@ use crate::store::tables::hosts;
 impl Store {
     pub(crate) async fn replace_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {
         let machines: Vec<_> = hosts.iter().map(|host| host.machine.clone()).collect();
-        self.writer.submit(move |db| hosts::keep_only(db, &machines)).await?;
-        self.add_hosts(hosts).await
+        self.add_hosts(hosts).await?;
+        self.writer.submit(move |db| hosts::keep_only(db, &machines)).await
     }
 
     pub(crate) async fn add_hosts(&self, hosts: Vec<HostSeen>) -> Result<(), StoreError> {

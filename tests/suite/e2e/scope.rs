@@ -227,7 +227,7 @@ fn history_is_read_on_demand_in_a_fleet_of_more_than_a_thousand_hosts() {
     eventually("the event is read ahead", SOON, || (events(&laptop, &odin) == (1, None)).then_some(()));
 
     grow();
-    [&odin4, &laptop].iter().for_each(|host| await_logged(host, "is read when somebody wants it", 1));
+    [&odin4, &laptop].iter().for_each(|host| await_logged(host, "is read on demand", 1));
     let (web, later) = (registered("web"), registered("web"));
     [&odin, &web, &later].iter().for_each(|id| drop(event(id)));
     odin4.ok(&["checkpoint", &web, "--type", "manual", "--work-state", "{\"next_steps\": [\"deploy\"]}"]);
@@ -245,7 +245,7 @@ fn history_is_read_on_demand_in_a_fleet_of_more_than_a_thousand_hosts() {
 
     // Without central: what was read before, and that it may not be all.
     grow();
-    await_logged(&laptop, "is read when somebody wants it", 2);
+    await_logged(&laptop, "is read on demand", 2);
     let last = registered("web");
     event(&last);
     odin4.await_synced();
