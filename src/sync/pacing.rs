@@ -54,7 +54,7 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_SLOT_WAIT: Duration = Duration::from_secs(120);
 
 /// In a second so many hosts of the fleet try to take a slot.
-const SLOT_ATTEMPTS_A_SECOND: u32 = 25;
+const SLOT_ATTEMPTS_A_SECOND: u32 = 10;
 
 /// A fleet of more hosts than the first number stops reading the history of others' sessions ahead. It begins again with at
 /// most the second number: then everything is read once more, which a fleet of about one size must not do again and again.

@@ -101,7 +101,7 @@ pub(super) async fn missing_triggers(link: &mut Link) -> Result<Vec<String>, Cen
 
 /// The same in a transaction of its own.
 pub(super) async fn missing_triggers_now(link: &mut Link) -> Result<Vec<String>, CentralError> {
-    link.begin().await?;
+    link.begin_reading().await?;
     let missing = missing_triggers(link).await?;
     link.commit().await?;
     Ok(missing)

@@ -21,7 +21,7 @@ const WORK_AT_ONCE: usize = 64;
 const NEVER: Timestamp = Timestamp::from_micros(i64::MAX / 4);
 
 pub(super) async fn find(link: &mut Link, host: &RegisteredHost, question: &Question) -> Result<Found, CentralError> {
-    link.begin().await?;
+    link.begin_reading().await?;
     let found = answer(link, host, question).await?;
     link.commit().await?;
     Ok(found)

@@ -28,7 +28,7 @@ pub(super) async fn hosts(
     only: Option<&[Uuid]>,
 ) -> Result<Vec<HostSeen>, CentralError> {
     let has_limits = host.shapes.tables.limits == TableState::Usable;
-    link.begin().await?;
+    link.begin_reading().await?;
     let sql = if has_limits { sql::HOSTS_WITH_LIMITS } else { sql::HOSTS };
     let sql = OptionalColumn::VOUCHING_CLAIM.insert(sql, host.marks_changes_only);
     let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(only)).await?;

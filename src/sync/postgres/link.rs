@@ -28,6 +28,13 @@ const SLOWEST_LINE: usize = 16 << 10;
 /// The longest wait for a lock on a row. After it the other rows are pushed without that one.
 const LONGEST_LOCK: Duration = Duration::from_secs(2);
 
+/// What a transaction is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
 pub(super) struct Link {
     connection: PgConnection,
     limit: Duration,
@@ -68,7 +75,13 @@ impl Link {
 
     /// Begins a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), CentralError> {
-        let begin = self.beginning();
+        let begin = self.beginning(Access::Write);
+        self.run(begin).await
+    }
+
+    /// Begins a transaction that only reads.
+    pub(super) async fn begin_reading(&mut self) -> Result<(), CentralError> {
+        let begin = self.beginning(Access::Read);
         self.run(begin).await
     }
 
@@ -80,8 +93,8 @@ impl Link {
 
     /// Begins a transaction with a statement in the same round trip, and returns its rows. The statement has no
     /// parameters: its values have to be numbers and UUIDs, which need no quoting.
-    pub(super) async fn begin_with(&mut self, statement: String) -> Result<Vec<PgRow>, CentralError> {
-        let sql = sqlx::raw_sql(AssertSqlSafe(self.beginning() + "; " + &statement));
+    pub(super) async fn begin_with(&mut self, access: Access, statement: String) -> Result<Vec<PgRow>, CentralError> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(self.beginning(access) + "; " + &statement));
         let answer = timeout(self.patience(), sql.fetch_all(&mut self.connection)).await;
         self.answer(answer)
     }
@@ -91,17 +104,24 @@ impl Link {
         self.limit + MARGIN + self.allowance
     }
 
-    fn beginning(&self) -> String {
+    /// The settings of a transaction cost the server more than its BEGIN, so one that reads has none for triggers.
+    fn beginning(&self, access: Access) -> String {
         let limit = self.limit.as_millis().clamp(1, i32::MAX as u128 / 2);
-        format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
-             SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-             SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'; SET LOCAL sessiond.host = '{}'{}",
+        let mut sql = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED{}; SET LOCAL statement_timeout = {limit}; \
+             SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+            if access == Access::Read { " READ ONLY" } else { "" },
             limit.div_ceil(2).min(LONGEST_LOCK.as_millis()),
             (self.limit * 2 + self.allowance).as_millis(),
-            self.host_id,
-            if self.heartbeats_unmarked { "; SET LOCAL sessiond.vouched = 'on'" } else { "" },
-        )
+        );
+        if access == Access::Write {
+            sql += "; SET LOCAL sessiond.replay = 'on'; SET LOCAL sessiond.columns = 'on'";
+            sql += &format!("; SET LOCAL sessiond.host = '{}'", self.host_id);
+            if self.heartbeats_unmarked {
+                sql += "; SET LOCAL sessiond.vouched = 'on'";
+            }
+        }
+        sql
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), CentralError> {

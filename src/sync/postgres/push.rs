@@ -13,7 +13,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::errors::own_row_locked;
-use super::link::{Link, column, quoted, with_literals};
+use super::link::{Access, Link, column, quoted, with_literals};
 use super::parameters::ServerTime;
 use super::registered_host::RegisteredHost;
 use super::{conflict, records, sql, work};
@@ -65,7 +65,7 @@ async fn advance(link: &mut Link, host: &RegisteredHost, batch: Batch<'_>) -> Re
     let Batch { after, number, .. } = batch;
     let values = [number.to_string(), quoted(host.host_id), quoted(host.claim), after.to_string()];
     let advance = with_literals(sql::ADVANCE_LEDGER, &values);
-    let advanced = link.begin_with(advance).await.map_err(own_row_locked)?;
+    let advanced = link.begin_with(Access::Write, advance).await.map_err(own_row_locked)?;
     let Some(row) = advanced.first() else { return Err(why_not(link, host, after).await?) };
     link.last_clock = Some(Timestamp::from_micros(column(row, 0)?));
     link.batch_began = Timestamp::from_micros(column(row, 1)?);

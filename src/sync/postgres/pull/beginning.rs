@@ -11,7 +11,7 @@ use super::has_projects;
 use crate::domain::TableState;
 use crate::domain::mirror::{PullPart, PullPosition, PullQuery, Transactions};
 use crate::sync::central::CentralError;
-use crate::sync::postgres::link::{Link, column, quoted, with_literals};
+use crate::sync::postgres::link::{Access, Link, column, quoted, with_literals};
 use crate::sync::postgres::registered_host::RegisteredHost;
 use crate::sync::postgres::sql;
 
@@ -51,7 +51,7 @@ pub(super) async fn begin(
     reading: &PullQuery,
 ) -> Result<Option<Beginning>, CentralError> {
     if let Some(after) = &reading.after {
-        link.begin().await?;
+        link.begin_reading().await?;
         return Ok(Some(Beginning { position: after.clone(), parts: PartsWithRows::ALL, snapshot: None }));
     }
     // An older central may have no table of work.
@@ -60,7 +60,7 @@ pub(super) async fn begin(
         true => with_literals(sql::CHANGED_PARTS, &[quoted(reading.since)]),
         false => sql::OLDEST_TRANSACTION.to_owned(),
     };
-    let rows = link.begin_with(statement).await?;
+    let rows = link.begin_with(Access::Read, statement).await?;
     let Some(row) = rows.first() else {
         return Err(CentralError::Retry("central did not return its oldest transaction".into()));
     };
