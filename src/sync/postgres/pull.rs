@@ -2,8 +2,8 @@
 //! sessions.
 //!
 //! A pull goes page by page, each in a transaction of its own. A page ends with the first part that is not read to its
-//! end, or with one that returned rows before the history, so that a pull that finds nothing is one page. Which parts have
-//! rows at all, the first statement of the pull says (`beginning`).
+//! end; if it has rows by then, the history is left to the next page. Which parts have rows at all, the first statement of
+//! the pull says (`beginning`).
 //!
 //! **Position**: each row has the number of the transaction that changed it last. A pull reads from its position up to the
 //! newest transaction that has begun, and the next pull starts at the oldest transaction that was still running: what
