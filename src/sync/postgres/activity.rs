@@ -1,15 +1,13 @@
 //! Writes and reads `sessiond_activity`: when sessions changed what they do.
 //!
 //! Changes travel with the work of their session, in the same transaction, and are only added: one that is pushed again
-//! is not written again. A reader asks for those of the sessions whose work it just read. A savepoint of its own keeps an
-//! error of this table from keeping back anything else.
+//! is not written again. A reader reads them with that work, in the same statement, as JSON. A savepoint of its own keeps an
+//! error of this table from keeping back anything that is pushed.
 
-use std::collections::HashMap;
+use serde_json::Value;
 
-use sqlx::postgres::PgRow;
-
-use super::link::{Link, column};
-use super::pull::page::{skip, value};
+use super::link::{Link, quoted, with_literals};
+use super::pull::page::skip;
 use super::sql;
 use crate::domain::activity::{ActivityState, WaitingFor};
 use crate::domain::activity_history::ActivityChange;
@@ -53,39 +51,33 @@ async fn insert(link: &mut Link, changes: &[(&str, &ActivityChange)]) -> Result<
     link.rows(query).await.map(drop)
 }
 
-/// Reads the changes that transactions since `since` wrote of the sessions with this work.
-pub(super) async fn pull(
-    link: &mut Link,
-    since: u64,
-    work: &mut [SessionWork],
-    unreadable: &mut u64,
-) -> Result<(), CentralError> {
-    let ids: Vec<String> = work.iter().map(|work| work.instance_id.to_string()).collect();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let rows = link.rows(sqlx::query(sql::READ_ACTIVITY).bind(&ids).bind(since.to_string())).await?;
-    let mut of_sessions: HashMap<String, Vec<ActivityChange>> = HashMap::new();
-    for row in &rows {
-        match read(row) {
-            Ok(change) => of_sessions.entry(column(row, 0)?).or_default().push(change.with_safe_text()),
-            Err(why) => skip("a change of an activity", &why, unreadable),
+/// The expression that reads, for a row of `session_work`, the changes of its session that transactions since `since` wrote.
+pub(super) fn of_work(since: u64) -> String {
+    let of_row = with_literals(sql::READ_ACTIVITY, &["session_work.instance_id".to_owned(), quoted(since)]);
+    format!("({of_row})::text")
+}
+
+/// Reads the value of that expression.
+pub(super) fn changes(json: &str, unreadable: &mut u64) -> Vec<ActivityChange> {
+    let mut changes = Vec::new();
+    for change in serde_json::from_str::<Vec<Value>>(json).unwrap_or_default() {
+        match read(change) {
+            Ok(change) => changes.push(change),
+            Err(why) => skip("a change of an activity", &why.to_string(), unreadable),
         }
     }
-    for work in work {
-        work.changes = of_sessions.remove(work.instance_id.as_str()).unwrap_or_default();
-    }
-    Ok(())
+    changes
 }
 
 /// Words of a later version count as none.
-fn read(row: &PgRow) -> Result<ActivityChange, String> {
-    let text = |index| value::<Option<String>>(row, index);
+fn read(change: Value) -> Result<ActivityChange, serde_json::Error> {
+    type Columns = (i64, Option<String>, Option<String>, Option<String>, u8);
+    let (at, activity, waiting_for, detail, context_percent): Columns = serde_json::from_value(change)?;
     Ok(ActivityChange {
-        at: Timestamp::from_micros(value(row, 1)?),
-        activity: text(2)?.and_then(|state| ActivityState::parse(&state).ok()),
-        waiting_for: text(3)?.and_then(|what| WaitingFor::parse(&what).ok()),
-        detail: text(4)?,
-        context_percent: u8::try_from(value::<i32>(row, 5)?).unwrap_or(0),
+        at: Timestamp::from_micros(at),
+        activity: activity.and_then(|state| ActivityState::parse(&state).ok()),
+        waiting_for: waiting_for.and_then(|what| WaitingFor::parse(&what).ok()),
+        detail,
+        context_percent,
     })
 }

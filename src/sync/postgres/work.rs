@@ -131,19 +131,9 @@ pub(super) async fn of_sessions(
     if host.shapes.tables.work != TableState::Usable {
         return Ok(Vec::new());
     }
-    let sql = OptionalColumn::AGENT.insert(sql::WORK_BY_ID, host.shapes.tables.work_has_agent);
+    let sql = with_columns(sql::WORK_BY_ID, host, 0);
     let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(ids)).await?;
-    let mut work = Vec::with_capacity(rows.len());
-    for row in &rows {
-        match read(row) {
-            Ok(of_session) => work.push(of_session),
-            Err(why) => skip("the work of a session", &why, unreadable),
-        }
-    }
-    if host.shapes.tables.activity == TableState::Usable {
-        activity::pull(link, 0, &mut work, unreadable).await?;
-    }
-    Ok(work)
+    Ok(read_all(&rows, unreadable))
 }
 
 /// Reads the part of a page that has work.
@@ -154,22 +144,11 @@ pub(super) async fn pull(
     position: &PullPosition,
     changes: &mut ChangePage,
 ) -> Result<Option<PullPosition>, CentralError> {
-    if host.shapes.tables.work != TableState::Usable {
-        return Ok(None);
-    }
     let limit = rows(reading);
     let sql = if reading.is_whole() { sql::ALL_WORK } else { sql::CHANGED_WORK };
-    let query = sqlx::query(AssertSqlSafe(OptionalColumn::AGENT.insert(sql, host.shapes.tables.work_has_agent)));
+    let query = sqlx::query(AssertSqlSafe(with_columns(sql, host, reading.since)));
     let rows = link.rows(bind(query, host, reading, position, limit)).await?;
-    for row in &rows {
-        match read(row) {
-            Ok(work) => changes.work.push(work),
-            Err(why) => skip("the work of a session", &why, &mut changes.unreadable),
-        }
-    }
-    if host.shapes.tables.activity == TableState::Usable {
-        activity::pull(link, reading.since, &mut changes.work, &mut changes.unreadable).await?;
-    }
+    changes.work.extend(read_all(&rows, &mut changes.unreadable));
     Ok(last_key(&rows, limit, 0, 9)?.map(|key| position.behind(key)))
 }
 
@@ -181,9 +160,6 @@ pub(super) async fn skip_one(
     position: &PullPosition,
     changes: &mut ChangePage,
 ) -> Result<Option<PullPosition>, CentralError> {
-    if host.shapes.tables.work != TableState::Usable {
-        return Ok(None);
-    }
     let keys = sqlx::query(if reading.is_whole() { sql::ALL_WORK_KEYS } else { sql::CHANGED_WORK_KEYS });
     skip_row(link, bind(keys, host, reading, position, 1), position, "the work of a session", changes).await
 }
@@ -202,7 +178,29 @@ fn bind<'q>(
     query.bind(reading.scope.projects()).bind(host.names())
 }
 
-fn read(row: &PgRow) -> Result<SessionWork, String> {
+/// A statement that reads work, with the columns that central has, and the changes since a transaction.
+fn with_columns(statement: &str, host: &RegisteredHost, since: u64) -> String {
+    let tables = &host.shapes.tables;
+    let changes = match tables.activity {
+        TableState::Usable => activity::of_work(since),
+        _ => "NULL::text".to_owned(),
+    };
+    OptionalColumn::AGENT.insert(statement, tables.work_has_agent).replace("CHANGES", &changes)
+}
+
+/// Rows that cannot be read are counted and left out.
+fn read_all(rows: &[PgRow], unreadable: &mut u64) -> Vec<SessionWork> {
+    let mut work = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read(row, unreadable) {
+            Ok(of_session) => work.push(of_session),
+            Err(why) => skip("the work of a session", &why, unreadable),
+        }
+    }
+    work
+}
+
+fn read(row: &PgRow, unreadable: &mut u64) -> Result<SessionWork, String> {
     let text = |index| value::<Option<String>>(row, index);
     let snapshot = text(7)?.and_then(|json| WorkSnapshot::from_foreign_json(&json)).unwrap_or_default();
     let work = SessionWork {
@@ -213,7 +211,7 @@ fn read(row: &PgRow) -> Result<SessionWork, String> {
         agent: text(11)?.as_deref().map(AgentName::from_foreign),
         snapshot,
         recorded_at: timestamp(row, 8)?,
-        changes: Vec::new(),
+        changes: text(12)?.map_or_else(Vec::new, |json| activity::changes(&json, unreadable)),
     };
     Ok(work.with_safe_text())
 }

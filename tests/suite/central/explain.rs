@@ -188,6 +188,8 @@ async fn every_statement_uses_its_indexes() {
         for word in INSERTED {
             sql = sql.replace(word, &word.to_lowercase());
         }
+        // Another file is inserted there, which has a plan of its own.
+        sql = sql.replace("CHANGES", "NULL");
         let plan = plan(&db, &sql);
         if PAGES.contains(name) && plan.contains("Sort") {
             wrong.push(format!("{name}.sql sorts:\n{plan}"));

@@ -32,7 +32,12 @@ pub(super) struct PartsWithRows {
 }
 
 impl PartsWithRows {
-    const ALL: Self = Self { deletions: true, sessions: true, work: true, history: true };
+    /// All parts that this central has.
+    fn all(host: &RegisteredHost) -> Self {
+        // An older central may have no table of work.
+        let work = host.shapes.tables.work == TableState::Usable;
+        Self { deletions: true, sessions: true, work, history: true }
+    }
 
     pub(super) fn has(&self, part: PullPart) -> bool {
         match part {
@@ -52,9 +57,8 @@ pub(super) async fn begin(
 ) -> Result<Option<Beginning>, CentralError> {
     if let Some(after) = &reading.after {
         link.begin_reading().await?;
-        return Ok(Some(Beginning { position: after.clone(), parts: PartsWithRows::ALL, snapshot: None }));
+        return Ok(Some(Beginning { position: after.clone(), parts: PartsWithRows::all(host), snapshot: None }));
     }
-    // An older central may have no table of work.
     let asks_for_parts = !reading.is_whole() && host.shapes.tables.work == TableState::Usable;
     let statement = match asks_for_parts {
         true => with_literals(sql::CHANGED_PARTS, &[quoted(reading.since)]),
@@ -75,7 +79,7 @@ pub(super) async fn begin(
             let history = column(row, 5)? || sessions && has_projects(reading);
             PartsWithRows { deletions, sessions, work: column(row, 4)?, history }
         }
-        false => PartsWithRows::ALL,
+        false => PartsWithRows::all(host),
     };
     let position = PullPosition::start(reading.position().0, reading.since, next_since);
     Ok(Some(Beginning { position, parts, snapshot: Transactions::parse(&column::<String>(row, 1)?) }))
