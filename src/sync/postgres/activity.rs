@@ -21,19 +21,19 @@ pub(super) async fn push(link: &mut Link, work: &[&SessionWork]) -> Result<bool,
     if changes.is_empty() {
         return Ok(true);
     }
-    link.rows(sqlx::query("SAVEPOINT activity")).await?;
+    link.savepoint().await?;
     let written = match insert(link, &changes).await {
         Ok(()) => link.rows(sqlx::query(sql::DELETE_OLD_ACTIVITY)).await.map(drop),
         failed => failed,
     };
     match written {
         Ok(()) => {
-            link.rows(sqlx::query("RELEASE SAVEPOINT activity")).await?;
+            link.release().await?;
             Ok(true)
         }
         Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
             tracing::warn!(%error, "central does not accept the history of activities; everything else is pushed");
-            link.rows(sqlx::query("ROLLBACK TO SAVEPOINT activity")).await?;
+            link.undo().await?;
             Ok(false)
         }
         Err(error) => Err(error),
@@ -80,4 +80,24 @@ fn read(change: Value) -> Result<ActivityChange, serde_json::Error> {
         detail,
         context_percent,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_that_cannot_be_read_is_counted_and_the_others_are_read() {
+        let json = r#"[[1769774400000000, "waiting", "permission", "Bash", 42],
+            ["then", "working", null, null, 1], [1, "working", null, null, 256], [1, "working"],
+            [0, "dreaming", "rain", "a\u0007b", 0]]"#;
+        let mut unreadable = 0;
+        let read = changes(json, &mut unreadable);
+        assert_eq!((read.len(), unreadable), (2, 3));
+        let (activity, waiting_for) = (Some(ActivityState::Waiting), Some(WaitingFor::Permission));
+        let [first, of_later_version] = &read[..] else { panic!("{read:?}") };
+        assert_eq!((first.at.micros(), first.context_percent), (1_769_774_400_000_000, 42));
+        assert_eq!((first.activity, first.waiting_for, first.detail.as_deref()), (activity, waiting_for, Some("Bash")));
+        assert_eq!((of_later_version.activity, of_later_version.waiting_for), (None, None));
+    }
 }

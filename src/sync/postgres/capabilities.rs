@@ -14,7 +14,7 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::link::{Link, column};
+use super::link::{Access, Link, column};
 use super::sql;
 use crate::sync::central::CentralError;
 
@@ -101,7 +101,7 @@ pub(super) async fn missing_triggers(link: &mut Link) -> Result<Vec<String>, Cen
 
 /// The same in a transaction of its own.
 pub(super) async fn missing_triggers_now(link: &mut Link) -> Result<Vec<String>, CentralError> {
-    link.begin_reading().await?;
+    link.begin_reading(Access::Read).await?;
     let missing = missing_triggers(link).await?;
     link.commit().await?;
     Ok(missing)

@@ -1,7 +1,7 @@
 //! Reads sessions that a host does not read ahead, when they are wanted: first their ids, then the rows, their work and
 //! their history. All of it is bounded.
 
-use super::link::{Link, column};
+use super::link::{Access, Link, column};
 use super::pull::history;
 use super::pull::page::skip;
 use super::registered_host::RegisteredHost;
@@ -21,7 +21,7 @@ const WORK_AT_ONCE: usize = 64;
 const NEVER: Timestamp = Timestamp::from_micros(i64::MAX / 4);
 
 pub(super) async fn find(link: &mut Link, host: &RegisteredHost, question: &Question) -> Result<Found, CentralError> {
-    link.begin_reading().await?;
+    link.begin_reading(Access::Read).await?;
     let found = answer(link, host, question).await?;
     link.commit().await?;
     Ok(found)

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::link::{Link, column};
+use super::link::{Access, Link, column};
 use super::parameters::{OptionalColumn, ServerTime};
 use super::registered_host::RegisteredHost;
 use super::sql;
@@ -28,7 +28,7 @@ pub(super) async fn hosts(
     only: Option<&[Uuid]>,
 ) -> Result<Vec<HostSeen>, CentralError> {
     let has_limits = host.shapes.tables.limits == TableState::Usable;
-    link.begin_reading().await?;
+    link.begin_reading(Access::Read).await?;
     let sql = if has_limits { sql::HOSTS_WITH_LIMITS } else { sql::HOSTS };
     let sql = OptionalColumn::VOUCHING_CLAIM.insert(sql, host.marks_changes_only);
     let rows = link.rows(sqlx::query(AssertSqlSafe(sql)).bind(only)).await?;

@@ -31,7 +31,10 @@ const LONGEST_LOCK: Duration = Duration::from_secs(2);
 /// What a transaction is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Each statement reads what was committed before it.
     Read,
+    /// All statements read what was committed before the first one.
+    ReadSnapshot,
     Write,
 }
 
@@ -80,8 +83,8 @@ impl Link {
     }
 
     /// Begins a transaction that only reads.
-    pub(super) async fn begin_reading(&mut self) -> Result<(), CentralError> {
-        let begin = self.beginning(Access::Read);
+    pub(super) async fn begin_reading(&mut self, access: Access) -> Result<(), CentralError> {
+        let begin = self.beginning(access);
         self.run(begin).await
     }
 
@@ -107,10 +110,14 @@ impl Link {
     /// The settings of a transaction cost the server more than its BEGIN, so one that reads has none for triggers.
     fn beginning(&self, access: Access) -> String {
         let limit = self.limit.as_millis().clamp(1, i32::MAX as u128 / 2);
+        let mode = match access {
+            Access::Read => "READ COMMITTED READ ONLY",
+            Access::ReadSnapshot => "REPEATABLE READ READ ONLY",
+            Access::Write => "READ COMMITTED",
+        };
         let mut sql = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED{}; SET LOCAL statement_timeout = {limit}; \
+            "BEGIN ISOLATION LEVEL {mode}; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
-            if access == Access::Read { " READ ONLY" } else { "" },
             limit.div_ceil(2).min(LONGEST_LOCK.as_millis()),
             (self.limit * 2 + self.allowance).as_millis(),
         );
@@ -144,16 +151,31 @@ impl Link {
     /// Runs a statement whose rows another transaction may insert first. Returns false, with the transaction as it was
     /// before, if a unique constraint is violated.
     pub(super) async fn try_rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, CentralError> {
-        self.run("SAVEPOINT attempt".into()).await?;
+        self.savepoint().await?;
         let answer = timeout(self.patience(), query.persistent(false).fetch_all(&mut self.connection)).await;
         let taken = |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.is_unique_violation());
         if matches!(&answer, Ok(Err(error)) if taken(error)) {
-            self.run("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt".into()).await?;
+            self.undo().await?;
             return Ok(false);
         }
         self.answer(answer)?;
-        self.run("RELEASE SAVEPOINT attempt".into()).await?;
+        self.release().await?;
         Ok(true)
+    }
+
+    /// Begins a part of the transaction that may fail by itself.
+    pub(super) async fn savepoint(&mut self) -> Result<(), CentralError> {
+        self.run("SAVEPOINT part".into()).await
+    }
+
+    /// Keeps what the part has done.
+    pub(super) async fn release(&mut self) -> Result<(), CentralError> {
+        self.run("RELEASE SAVEPOINT part".into()).await
+    }
+
+    /// Undoes what the part has done. The transaction goes on, also after an error.
+    pub(super) async fn undo(&mut self) -> Result<(), CentralError> {
+        self.run("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part".into()).await
     }
 
     /// Runs statements without parameters in one round trip.

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::link::{Link, column};
+use super::link::{Access, Link, column};
 use super::sql;
 use crate::sync::central::{CentralError, Notification};
 
@@ -164,7 +164,7 @@ async fn receive(mut listener: PgListener, process: i32, limit: Duration, inbox:
 /// The server process of the listener, if both connections are direct. A pooler in transaction mode gives the process
 /// that one connection has just released to the other.
 async fn direct_process(link: &mut Link, listener: &mut PgListener) -> Result<Option<i32>, CentralError> {
-    link.begin_reading().await?;
+    link.begin_reading(Access::Read).await?;
     let of_link =
         link.rows(sqlx::query(sql::SERVER_PROCESS)).await?.first().map(|row| column::<i32>(row, 0)).transpose()?;
     let during = server_process(listener).await;

@@ -19,7 +19,8 @@
 //! scope, and with all their work and history when they change in scope.
 //!
 //! **Failure**: rows of other clients that cannot be read are counted and skipped. A row that the server itself cannot
-//! send fails the page; the driver halves the page until the row is alone, and then only its key is read.
+//! send fails the page; the driver halves the page until the row is alone. Then it is read once more, and only its key if
+//! that fails again: in one snapshot, so that no other row has taken its place.
 
 mod beginning;
 pub(super) mod history;
@@ -31,7 +32,7 @@ use sqlx::query::Query;
 
 use self::beginning::{Beginning, begin};
 use self::page::{last_key, skip, skip_row, timestamp, value};
-use super::link::{Link, column};
+use super::link::{Access, Link, column};
 use super::registered_host::RegisteredHost;
 use super::{sql, work};
 use crate::domain::mirror::{
@@ -42,12 +43,13 @@ use crate::domain::{
 };
 use crate::sync::central::CentralError;
 
-/// What is read of the rows of a page.
+/// What becomes of a row that the server cannot send.
 #[derive(Clone, Copy)]
-enum Content {
-    All,
-    /// The server cannot send the one row of the page: it is skipped.
-    KeyOnly,
+enum Unsendable {
+    /// The page fails.
+    FailsPage,
+    /// It is skipped: it is the one row of the page.
+    IsSkipped,
 }
 
 pub(super) async fn pull(
@@ -55,10 +57,10 @@ pub(super) async fn pull(
     host: &RegisteredHost,
     reading: &PullQuery,
 ) -> Result<ChangePage, CentralError> {
-    let changes = match page(link, host, reading, Content::All).await {
+    let changes = match page(link, host, reading, Unsendable::FailsPage).await {
         Err(CentralError::Reject(_)) if reading.page.rows == 1 => {
             link.rollback().await?;
-            page(link, host, reading, Content::KeyOnly).await?
+            page(link, host, reading, Unsendable::IsSkipped).await?
         }
         changes => changes?,
     };
@@ -71,18 +73,23 @@ async fn page(
     link: &mut Link,
     host: &RegisteredHost,
     reading: &PullQuery,
-    content: Content,
+    unsendable: Unsendable,
 ) -> Result<ChangePage, CentralError> {
     let mut changes = ChangePage { rest: Continuation::Restart, ..ChangePage::default() };
-    let Some(Beginning { mut position, parts, snapshot }) = begin(link, host, reading).await? else {
+    let access = match unsendable {
+        Unsendable::FailsPage => Access::Read,
+        Unsendable::IsSkipped => Access::ReadSnapshot,
+    };
+    let Some(Beginning { mut position, parts, snapshot }) = begin(link, host, reading, access).await? else {
         return Ok(changes);
     };
     changes.snapshot = snapshot;
     let mut entered = Vec::new();
     changes.rest = loop {
-        let next = match parts.has(position.part) {
-            true => part(link, host, reading, &position, content, &mut entered, &mut changes).await?,
-            false => None,
+        let next = match (parts.has(position.part), unsendable) {
+            (false, _) => None,
+            (true, Unsendable::FailsPage) => part(link, host, reading, &position, &mut entered, &mut changes).await?,
+            (true, Unsendable::IsSkipped) => row(link, host, reading, &position, &mut entered, &mut changes).await?,
         };
         match (next, position.part.next()) {
             (Some(next), _) => break Continuation::More(next),
@@ -91,9 +98,30 @@ async fn page(
         }
     };
     if !entered.is_empty() {
-        changes.work.extend(work::of_sessions(link, host, &entered, &mut changes.unreadable).await?);
+        work_of_entered(link, host, &entered, unsendable, &mut changes).await?;
     }
     Ok(changes)
+}
+
+/// Reads the work of sessions that may be new in the scope.
+async fn work_of_entered(
+    link: &mut Link,
+    host: &RegisteredHost,
+    ids: &[String],
+    unsendable: Unsendable,
+    changes: &mut ChangePage,
+) -> Result<(), CentralError> {
+    link.savepoint().await?;
+    match (work::of_sessions(link, host, ids, &mut changes.unreadable).await, unsendable) {
+        (Err(CentralError::Reject(why)), Unsendable::IsSkipped) => {
+            skip("the work of a session", &why.message, &mut changes.unreadable);
+            link.undo().await
+        }
+        (work, _) => {
+            changes.work.extend(work?);
+            Ok(())
+        }
+    }
 }
 
 /// Reads rows of a part. Returns where the next page begins, unless the part is read to its end.
@@ -102,14 +130,38 @@ async fn part(
     host: &RegisteredHost,
     reading: &PullQuery,
     position: &PullPosition,
-    content: Content,
     entered: &mut Vec<String>,
     changes: &mut ChangePage,
 ) -> Result<Option<PullPosition>, CentralError> {
-    match (position.part, content) {
-        (PullPart::Deletions, _) => deletions(link, host, reading, position, changes).await,
-        (PullPart::Sessions, Content::All) => sessions(link, host, reading, position, entered, changes).await,
-        (PullPart::Sessions, Content::KeyOnly) => {
+    match position.part {
+        PullPart::Deletions => deletions(link, host, reading, position, changes).await,
+        PullPart::Sessions => sessions(link, host, reading, position, entered, changes).await,
+        PullPart::OutOfScope => out_of_scope(link, host, reading, position, changes).await,
+        PullPart::Work => work::pull(link, host, reading, position, changes).await,
+        PullPart::History if reading.history == HistoryReading::OnDemand => Ok(None),
+        PullPart::History => history::read(link, host, reading, position, changes).await,
+    }
+}
+
+/// The same for a page of one row, which is skipped if the server cannot send it.
+async fn row(
+    link: &mut Link,
+    host: &RegisteredHost,
+    reading: &PullQuery,
+    position: &PullPosition,
+    entered: &mut Vec<String>,
+    changes: &mut ChangePage,
+) -> Result<Option<PullPosition>, CentralError> {
+    let records = changes.history.len();
+    link.savepoint().await?;
+    let why = match part(link, host, reading, position, entered, changes).await {
+        Err(CentralError::Reject(why)) => why,
+        next => return next,
+    };
+    link.undo().await?;
+    changes.history.truncate(records);
+    match position.part {
+        PullPart::Sessions => {
             let keys = if reading.is_whole() {
                 all(sql::ALL_SESSION_KEYS, host, reading, position)
             } else {
@@ -117,12 +169,9 @@ async fn part(
             };
             skip_row(link, keys, position, "a session", changes).await
         }
-        (PullPart::OutOfScope, _) => out_of_scope(link, host, reading, position, changes).await,
-        (PullPart::Work, Content::All) => work::pull(link, host, reading, position, changes).await,
-        (PullPart::Work, Content::KeyOnly) => work::skip_one(link, host, reading, position, changes).await,
-        (PullPart::History, _) if reading.history == HistoryReading::OnDemand => Ok(None),
-        (PullPart::History, Content::All) => history::read(link, host, reading, position, changes).await,
-        (PullPart::History, Content::KeyOnly) => history::skip_one(link, host, reading, position, changes).await,
+        PullPart::Work => work::skip_one(link, host, reading, position, changes).await,
+        PullPart::History => history::skip_one(link, host, reading, position, changes).await,
+        PullPart::Deletions | PullPart::OutOfScope => Err(CentralError::Reject(why)),
     }
 }
 

@@ -58,15 +58,15 @@ async fn upsert(
     work: &[(&SessionWork, &TimedSession)],
     has_agent: bool,
 ) -> Result<bool, CentralError> {
-    link.rows(sqlx::query("SAVEPOINT work")).await?;
+    link.savepoint().await?;
     match write(link, work, has_agent).await {
         Ok(()) => {
-            link.rows(sqlx::query("RELEASE SAVEPOINT work")).await?;
+            link.release().await?;
             Ok(true)
         }
         Err(error @ (CentralError::Reject(_) | CentralError::Refused(_))) => {
             tracing::warn!(%error, "central does not accept what sessions do and work on; the sessions are pushed without");
-            link.rows(sqlx::query("ROLLBACK TO SAVEPOINT work")).await?;
+            link.undo().await?;
             Ok(false)
         }
         Err(error) => Err(error),

@@ -183,6 +183,37 @@ async fn rows_that_the_server_cannot_send_are_skipped_and_the_others_are_read() 
     }
 }
 
+/// A row may change between the page that failed because of it and the one that is to skip it: then another row is read in
+/// its place. Here no row fails in the transaction that skips.
+#[tokio::test]
+async fn a_row_that_can_be_read_after_all_is_not_skipped() {
+    let server = Server::start(&[]);
+    let db = migrated(&server, "x").await;
+    for id in ["odin-PS-000001", "odin-PS-000002"] {
+        db.put(&session(id, "odin4", db.now()));
+    }
+    db.psql(
+        "INSERT INTO session_work (instance_id, snapshot, recorded_at) \
+             SELECT instance_id, '{}', now() FROM supervisor_sessions; \
+         CREATE FUNCTION is_sent() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_setting('transaction_isolation') = 'read committed' THEN \
+                 RAISE character_not_in_repertoire; END IF; RETURN true; END $$; \
+         CREATE ROLE reader LOGIN IN ROLE pg_read_all_data, pg_write_all_data; \
+         ALTER TABLE supervisor_sessions ENABLE ROW LEVEL SECURITY; \
+         ALTER TABLE session_work ENABLE ROW LEVEL SECURITY; \
+         CREATE POLICY readable ON supervisor_sessions TO reader USING (is_sent()); \
+         CREATE POLICY readable ON session_work TO reader USING (is_sent())",
+    );
+    let mut link = Postgres::new(options(&server.url_as("reader", "x")));
+    link.handshake(&host("laptop", 1)).await.unwrap();
+    for since in [0, 1] {
+        let (all, _) = pages(&mut link, PullQuery { page: PageSize::SMALLEST, ..PullQuery::since(since) }).await;
+        assert_eq!(ids(&all), ["odin-PS-000001", "odin-PS-000002"]);
+        assert_eq!(all.iter().flat_map(|page| &page.work).count(), 2);
+        assert_eq!(all.iter().map(|page| page.unreadable).sum::<u64>(), 0);
+    }
+}
+
 /// Fifty sessions of four megabytes each.
 #[tokio::test]
 async fn pages_of_history_are_bounded_by_bytes_and_bring_everything() {

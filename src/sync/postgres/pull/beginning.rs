@@ -54,9 +54,10 @@ pub(super) async fn begin(
     link: &mut Link,
     host: &RegisteredHost,
     reading: &PullQuery,
+    access: Access,
 ) -> Result<Option<Beginning>, CentralError> {
     if let Some(after) = &reading.after {
-        link.begin_reading().await?;
+        link.begin_reading(access).await?;
         return Ok(Some(Beginning { position: after.clone(), parts: PartsWithRows::all(host), snapshot: None }));
     }
     let asks_for_parts = !reading.is_whole() && host.shapes.tables.work == TableState::Usable;
@@ -64,7 +65,7 @@ pub(super) async fn begin(
         true => with_literals(sql::CHANGED_PARTS, &[quoted(reading.since)]),
         false => sql::OLDEST_TRANSACTION.to_owned(),
     };
-    let rows = link.begin_with(Access::Read, statement).await?;
+    let rows = link.begin_with(access, statement).await?;
     let Some(row) = rows.first() else {
         return Err(CentralError::Retry("central did not return its oldest transaction".into()));
     };
