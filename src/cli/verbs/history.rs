@@ -185,45 +185,39 @@ fn print_record(
 
 pub(crate) fn events(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: EventList = fetch(client, &args, "events")?;
-    let lines = list.events.iter().map(|e| [e.event_type.clone(), compact_json(&e.event_data)]);
-    print_list(
-        &list,
-        list.events.iter().map(|e| (&e.timestamp, &e.state)),
-        lines,
-        (list.more, list.note.as_deref()),
-        args.json,
-        out,
-    )
+    let lines = list.events.iter().map(|event| Line {
+        at: &event.timestamp,
+        state: &event.state,
+        kind: &event.event_type,
+        what: compact_json(&event.event_data),
+    });
+    print_list(&list, lines, (list.more, list.note.as_deref()), args.json, out)
 }
 
 pub(crate) fn commands(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: CommandList = fetch(client, &args, "commands")?;
-    let lines = list.commands.iter().map(|c| {
-        let tool = c.tool_name.as_ref().map_or(String::new(), |tool| format!("{tool}: "));
-        let failure = c.error_message.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
-        [c.command_type.clone(), format!("{tool}{}{failure}", c.action)]
+    let lines = list.commands.iter().map(|command| {
+        let tool = command.tool_name.as_ref().map_or(String::new(), |tool| format!("{tool}: "));
+        let failure = command.error_message.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
+        Line {
+            at: &command.created_at,
+            state: &command.state,
+            kind: &command.command_type,
+            what: format!("{tool}{}{failure}", command.action),
+        }
     });
-    print_list(
-        &list,
-        list.commands.iter().map(|c| (&c.created_at, &c.state)),
-        lines,
-        (list.more, list.note.as_deref()),
-        args.json,
-        out,
-    )
+    print_list(&list, lines, (list.more, list.note.as_deref()), args.json, out)
 }
 
 pub(crate) fn checkpoints(client: &Client, args: HistoryArgs, out: &mut Output<'_>) -> Result<(), CliError> {
     let list: CheckpointList = fetch(client, &args, "checkpoints")?;
-    let lines = list.checkpoints.iter().map(|c| [c.checkpoint_type.clone(), compact_json(&c.work_state)]);
-    print_list(
-        &list,
-        list.checkpoints.iter().map(|c| (&c.timestamp, &c.state)),
-        lines,
-        (list.more, list.note.as_deref()),
-        args.json,
-        out,
-    )
+    let lines = list.checkpoints.iter().map(|checkpoint| Line {
+        at: &checkpoint.timestamp,
+        state: &checkpoint.state,
+        kind: &checkpoint.checkpoint_type,
+        what: compact_json(&checkpoint.work_state),
+    });
+    print_list(&list, lines, (list.more, list.note.as_deref()), args.json, out)
 }
 
 fn fetch<T: DeserializeOwned>(client: &Client, args: &HistoryArgs, kind: &str) -> Result<T, CliError> {
@@ -249,10 +243,17 @@ fn compact_json(object: &Value) -> String {
     }
 }
 
+/// A record as a line of a list.
+struct Line<'a> {
+    at: &'a str,
+    state: &'a RecordState,
+    kind: &'a str,
+    what: String,
+}
+
 fn print_list<'a>(
     list: &impl Serialize,
-    rows: impl Iterator<Item = (&'a String, &'a RecordState)>,
-    lines: impl Iterator<Item = [String; 2]>,
+    lines: impl Iterator<Item = Line<'a>>,
     (more, note): (bool, Option<&str>),
     json: bool,
     out: &mut Output<'_>,
@@ -270,7 +271,7 @@ fn print_list<'a>(
         TableColumn::new("WHAT").shrink_rank(1),
     ]);
     let mut empty = true;
-    for ((at, state), [kind, what]) in rows.zip(lines) {
+    for Line { at, state, kind, what } in lines {
         let age = age_since(at, out.style.now);
         let central = match (state.synced, state.parked) {
             (true, _) => "synced",
