@@ -148,11 +148,12 @@ impl FleetHost {
         let (store, ids) = (self.store.clone(), self.ids.clone());
         async move {
             sleep(interval.mul_f64(random() as f64 / u64::MAX as f64)).await;
+            let mut beats = tokio::time::interval(interval);
             loop {
+                beats.tick().await;
                 let context = OpContext::of_daemon(clock::system()(), STALE_AFTER);
                 let beat = |id: &String| store.heartbeat(id.clone(), Heartbeat::default(), context);
                 join_all(ids.iter().map(beat)).await;
-                sleep(interval).await;
             }
         }
     }
