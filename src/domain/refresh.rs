@@ -6,8 +6,8 @@
 //!
 //! Sessions that are seen alive at every check would be refreshed together for ever. So each has a step of its own, which the
 //! hash of its id chooses, and is refreshed one step early, again and again, until it is refreshed in that step. It
-//! is not if central would get a heartbeat that is hardly newer: sessions whose heartbeats are so far apart are
-//! spread by them, and the row would soon be due again.
+//! is not refreshed early if central would get a heartbeat that is hardly newer: sessions whose heartbeats are so far
+//! apart are spread by them, and the row would soon be due again.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_refreshed_at_most_once_in_a_minute_however_far_apart_their_heartbeats_are() {
+    fn sessions_are_refreshed_about_once_in_a_minute_however_far_apart_their_heartbeats_are() {
         // A heartbeat that comes late moves against the steps, and a row is due just before it.
         for (interval, most) in [(1_000, 120), (7_000, 122), (30_000, 120), (30_020, 121), (31_000, 124)] {
             let interval = Duration::from_millis(interval);
