@@ -162,11 +162,7 @@ async fn row(
     changes.history.truncate(records);
     match position.part {
         PullPart::Sessions => {
-            let keys = if reading.is_whole() {
-                all(sql::ALL_SESSION_KEYS, host, reading, position)
-            } else {
-                changed(sql::CHANGED_SESSION_KEYS, host, reading, position)
-            };
+            let keys = select(sql::ALL_SESSION_KEYS, sql::CHANGED_SESSION_KEYS, host, reading, position);
             skip_row(link, keys, position, "a session", changes).await
         }
         PullPart::Work => work::skip_one(link, host, reading, position, changes).await,
@@ -213,11 +209,7 @@ async fn sessions(
     entered: &mut Vec<String>,
     changes: &mut ChangePage,
 ) -> Result<Option<PullPosition>, CentralError> {
-    let query = if reading.is_whole() {
-        all(sql::ALL_SESSIONS, host, reading, position)
-    } else {
-        changed(sql::CHANGED_SESSIONS, host, reading, position)
-    };
+    let query = select(sql::ALL_SESSIONS, sql::CHANGED_SESSIONS, host, reading, position);
     let mut rows = link.rows(query).await?;
     let mut limit = reading.page.rows;
     if !reading.is_whole() && has_projects(reading) {
@@ -270,28 +262,19 @@ async fn out_of_scope(
     Ok(last_key(&rows, reading.page.rows, 0, 2)?.map(|key| position.behind(key)))
 }
 
-/// A statement that reads all sessions by id, or their keys.
-fn all<'q>(
-    sql: &'static str,
+/// A statement that reads sessions, or their keys: all of them by id, or those that changed.
+fn select<'q>(
+    all: &'static str,
+    changed: &'static str,
     host: &'q RegisteredHost,
     reading: &'q PullQuery,
     position: &'q PullPosition,
 ) -> Query<'q, Postgres, PgArguments> {
-    sqlx::query(sql)
-        .bind(&position.instance_id)
-        .bind(i64::from(reading.page.rows))
-        .bind(host.names())
-        .bind(reading.scope.projects())
-}
-
-/// A statement that reads changed sessions, or their keys.
-fn changed<'q>(
-    sql: &'static str,
-    host: &'q RegisteredHost,
-    reading: &'q PullQuery,
-    position: &'q PullPosition,
-) -> Query<'q, Postgres, PgArguments> {
-    sqlx::query(sql)
+    if reading.is_whole() {
+        let query = sqlx::query(all).bind(&position.instance_id).bind(i64::from(reading.page.rows));
+        return query.bind(host.names()).bind(reading.scope.projects());
+    }
+    sqlx::query(changed)
         .bind(position.transaction.to_string())
         .bind(&position.instance_id)
         .bind(i64::from(reading.page.rows))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sessiond::domain::mirror::{ChangePage, Continuation, HostSeen, PageSize, PullQuery, Transactions};
+use sessiond::domain::{MirrorScope, Project};
 use sessiond::sync::central::{Central, Notification};
 use sessiond::sync::postgres::{Postgres, migrate};
 
@@ -181,6 +182,11 @@ async fn rows_that_the_server_cannot_send_are_skipped_and_the_others_are_read() 
         assert_eq!(work, ["odin-PS-000001", "odin-PS-000003"]);
         assert_eq!(all.iter().map(|page| page.unreadable).sum::<u64>(), 2, "one session, and the work of another");
     }
+    db.psql("UPDATE supervisor_sessions SET project = 'web' WHERE instance_id = 'odin-PS-000002'");
+    let scope = MirrorScope::of_projects(vec![Project::parse("web").unwrap()]).unwrap();
+    let (all, _) = pages(&mut link, PullQuery { page: PageSize::SMALLEST, scope, ..PullQuery::since(1) }).await;
+    assert_eq!(ids(&all), ["odin-PS-000002"], "it enters the scope without its work");
+    assert!(all.iter().all(|page| page.work.is_empty()));
 }
 
 /// A row may change between the page that failed because of it and the one that is to skip it: then another row is read in
